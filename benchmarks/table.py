@@ -1,0 +1,75 @@
+"""metrics.json of one or more evaluations → Markdown tables, mean ± standard deviation over the runs.
+
+    python -m benchmarks.table runs/demo/metrics.json
+    python -m benchmarks.table runs/moodclips/*/evaluation/metrics.json
+
+The tables of README.md and docs/results.md are printed by this command; nothing in them is typed by hand.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Rows = list[dict[str, Any]]
+
+
+def main(paths: Sequence[str]) -> None:
+    """Print the tables."""
+    runs = [json.loads(Path(path).read_text()) for path in paths]
+    print(tables(runs))
+
+
+def tables(runs: Sequence[dict[str, Any]]) -> str:
+    """All tables of the given evaluations (of the same catalogue or of several seeds)."""
+    first = runs[0]
+    found = [key for key in first["audience"][0] if key.startswith("target_users_found@")]
+    recall = [key for key in first["audience"][0] if key.startswith("recall@") and not key.endswith("ci95")]
+    new, heard = (np.mean([run[key] for run in runs]) for key in ("new_songs", "new_songs_with_a_listener"))
+    parts = [
+        f"{len(runs)} run(s); {new:.0f} new songs, {heard:.0f} of them with a held-out listener.",
+        markdown("method", [run["audience"] for run in runs], [*found, *recall]),
+    ]
+    if first["outcomes"]:
+        parts.append(f"What the reached users did ({first['outcomes']['source']}):")
+        columns = ["outcomes", "favourite_rate", "completion_rate"]
+        parts.append(markdown("method", [run["outcomes"]["rows"] for run in runs], columns))
+    if first["retrieval"]:
+        columns = ["pool_size", "recall@1", "recall@10", "chance_recall@10", "median_rank", "recall@1_within_genre"]
+        rows = [[{**row, "search": f"{row['direction']}, {row['pool']}"} for row in run["retrieval"]] for run in runs]
+        parts.append(markdown("search", rows, [*columns, "chance_recall@1_within_genre"]))
+    if first["genres"]:
+        parts.append(markdown("space", [run["genres"] for run in runs], ["knn_genre_accuracy"]))
+    return "\n\n".join(parts)
+
+
+def markdown(key: str, runs: Sequence[Rows], columns: Sequence[str]) -> str:
+    """One table: a row for each value of `key`, a column for each figure."""
+    lines = ["| " + " | ".join([key, *(column.replace("_", " ") for column in columns)]) + " |"]
+    lines.append("|---" * (len(columns) + 1) + "|")
+    for name in [row[key] for row in runs[0]]:
+        rows = [next(row for row in run if row[key] == name) for run in runs]
+        lines.append("| " + " | ".join([name, *(cell([row.get(column) for row in rows]) for column in columns)]) + " |")
+    return "\n".join(lines)
+
+
+def cell(values: Sequence[Any]) -> str:
+    """Mean, and ± standard deviation where there are several runs."""
+    known = [float(value) for value in values if value is not None]
+    if not known:
+        return "–"
+    digits = 0 if all(isinstance(value, int) for value in values) else 3
+    mean = f"{np.mean(known):.{digits}f}"
+    return mean if len(known) == 1 else f"{mean} ± {np.std(known, ddof=1):.{digits}f}"
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
+        print(__doc__)
+    else:
+        main(sys.argv[1:])

@@ -1,0 +1,1 @@
+"""What happens around training: correlation matrix, FAISS recall, checkpoints."""

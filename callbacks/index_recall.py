@@ -1,0 +1,75 @@
+"""Recall@K at validation through a FAISS index: what drives the choice of the best checkpoint, for all three tasks.
+
+`validation_step` returns {"id": (N,), "vector": (N, D)}; loader 0 gives what is indexed, loader 1 what asks. The
+DataModule's `val_positives()` gives the true (query id, item id) pairs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+
+from objectives.gather import gather_rows
+from retrieval.index import build_index, search
+from retrieval.metrics import ndcg_at_k, recall_at_k
+
+ITEMS, QUERIES = 0, 1
+
+
+class IndexRecall(L.Callback):
+    """Logs `val/recall@K` and `val/ndcg@K` (mean over queries); with `both_ways` also `val/reverse_recall@K`.
+
+    Vectors are gathered over ranks and de-duplicated by id, so padding by a distributed sampler counts once. Every
+    rank computes the same figure from the same rows: none waits for another.
+    """
+
+    def __init__(self, k: int, both_ways: bool = False) -> None:
+        self.k, self.both_ways = k, both_ways
+        self.parts: dict[int, list[dict[str, torch.Tensor]]] = {}
+
+    def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Forget the last epoch's vectors."""
+        self.parts = {ITEMS: [], QUERIES: []}
+
+    def on_validation_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep the vectors of one batch, on the CPU."""
+        self.parts[dataloader_idx].append({key: value.detach().cpu() for key, value in outputs.items()})
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Build the index, search it, log the figures."""
+        items, item_ids = self._collect(ITEMS, pl_module.device)
+        queries, query_ids = self._collect(QUERIES, pl_module.device)
+        self.parts = {}
+        query_of, item_of = trainer.datamodule.val_positives()  # type: ignore[attr-defined]
+        found = retrieve(items, item_ids, queries, self.k)
+        metrics = {
+            f"val/recall@{self.k}": recall_at_k(found, query_ids, query_of, item_of).mean(),
+            f"val/ndcg@{self.k}": ndcg_at_k(found, query_ids, query_of, item_of).mean(),
+        }
+        if self.both_ways:
+            back = retrieve(queries, query_ids, items, self.k)
+            metrics[f"val/reverse_recall@{self.k}"] = recall_at_k(back, item_ids, item_of, query_of).mean()
+        pl_module.log_dict({key: float(value) for key, value in metrics.items()}, prog_bar=True, rank_zero_only=False)
+
+    def _collect(self, loader: int, device: torch.device) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[type-arg]
+        ids = gather_rows(torch.cat([part["id"] for part in self.parts[loader]]).to(device))
+        vectors = gather_rows(torch.cat([part["vector"] for part in self.parts[loader]]).float().to(device))
+        unique, first = np.unique(ids.cpu().numpy(), return_index=True)
+        return vectors.cpu().numpy()[first], unique
+
+
+def retrieve(items: np.ndarray, item_ids: np.ndarray, queries: np.ndarray, k: int) -> np.ndarray:  # type: ignore[type-arg]
+    """Ids of the k items with the largest inner product for each query, (Q, k); −1 where the index holds fewer."""
+    _, at = search(build_index(items), queries, k)
+    return np.where(at >= 0, item_ids[at], -1)

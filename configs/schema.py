@@ -1,0 +1,290 @@
+"""Every option of every command: type, default, meaning. YAML files and `key=value` may change nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from omegaconf import MISSING
+
+
+def opt(default: Any, help: str) -> Any:
+    """A dataclass field with its meaning, shown by `--help`. Lists and dicts become default factories."""
+    if isinstance(default, list | dict):
+        return field(default_factory=lambda: type(default)(default), metadata={"help": help})
+    return field(default=default, metadata={"help": help})
+
+
+# ---------------------------------------------------------------------------------------------- data
+
+
+@dataclass
+class WorldConfig:
+    out: str = opt(MISSING, "folder to write (a dataset folder, see docs/data.md)")
+    songs: int = opt(2000, "songs in the catalogue, new releases included")
+    users: int = opt(3000, "listeners")
+    seconds: float = opt(5.0, "length of each synthesised recording, seconds")
+    truth_users: int = opt(1000, "users whose outcome on every cold song is written to truth.parquet")
+    audio: bool = opt(True, "synthesise audio (false: text and behaviour only)")
+    workers: int = opt(2, "processes that synthesise audio")
+    seed: int = opt(0, "seed of the whole world")
+
+
+@dataclass
+class AudioConfig:
+    sample_rate: int = opt(16000, "Hz; files are resampled and down-mixed to this")
+    n_mels: int = opt(64, "mel bands")
+    win_length: int = opt(800, "STFT window, samples")
+    hop_length: int = opt(320, "STFT hop, samples (320 at 16 kHz = 50 frames a second)")
+    max_seconds: float = opt(30.0, "keep at most this much of a file, from its middle")
+    min_seconds: float = opt(1.0, "shorter files count as songs without audio")
+
+
+@dataclass
+class SplitConfig:
+    cutoff: str | None = opt(None, "YYYY-MM-DD: songs released on or after it are cold (default: by cold_share)")
+    cold_share: float = opt(0.2, "share of songs that is cold when no cutoff and no split column is given")
+    by: Literal["auto", "column", "time", "random", "artist"] = opt(
+        "auto", "how songs are split; artist: whole artists"
+    )
+    seed: int = opt(0, "seed of a random split")
+
+
+@dataclass
+class PairsConfig:
+    similarity: Literal["cosine", "bm25"] = opt("cosine", "collaborative item-item similarity")
+    top_k: int = opt(30, "neighbours kept per song")
+    min_common: int = opt(2, "listeners two songs must share")
+    posterior: Literal["auto", "feedback", "later_plays", "split_users", "none"] = opt(
+        "auto", "how a pair is verified; auto: feedback table, else times, else split listeners"
+    )
+    prior_plays: float = opt(20.0, "smoothing: a pair's rate starts as this many plays at the global rate")
+    min_lift: float = opt(1.0, "keep a pair if its smoothed rate is at least this multiple of the global rate")
+    keep_unobserved: bool = opt(True, "keep pairs that were never recommended (they have the global rate)")
+
+
+@dataclass
+class PrepareConfig:
+    source: str = opt(MISSING, "dataset folder (or the published lfm2k folder / hetrec zip, see format)")
+    out: str = opt(MISSING, "catalogue folder to write")
+    format: Literal["contract", "lfm2k", "hetrec"] = opt("contract", "layout of source")
+    audio: AudioConfig = field(default_factory=AudioConfig)
+    split: SplitConfig = field(default_factory=SplitConfig)
+    pairs: PairsConfig = field(default_factory=PairsConfig)
+    text_model: str = opt("minilm", "text encoder whose vocabulary the text is checked against")
+    workers: int = opt(2, "processes that decode audio")
+
+
+# ------------------------------------------------------------------------------------------ training
+
+
+@dataclass
+class OptimConfig:
+    lr: float = opt(1e-3, "peak learning rate (AdamW)")
+    weight_decay: float = opt(0.01, "weight decay (none on biases, norms and scalars)")
+    warmup: float = opt(0.05, "share of all steps with linear warm-up; cosine decay to zero after it")
+
+
+@dataclass
+class TrainerConfig:
+    epochs: int = opt(20, "passes over the training data")
+    devices: str = opt("auto", "devices per node, as Lightning reads it")
+    nodes: int = opt(1, "machines")
+    accelerator: str = opt("auto", "auto | cpu | gpu")
+    strategy: str = opt("auto", "auto | ddp | fsdp …, as Lightning reads it")
+    precision: str = opt("32-true", "32-true | bf16-mixed | 16-mixed")
+    accumulate: int = opt(1, "batches whose gradients are added (adds no contrastive negatives)")
+    clip_norm: float = opt(1.0, "gradient norm limit (0: none)")
+    workers: int = opt(0, "data loading processes")
+    log_every: int = opt(10, "steps between logged values")
+    progress: bool = opt(True, "progress bar")
+
+
+@dataclass
+class LoggerConfig:
+    wandb: Literal["online", "offline", "off"] = opt("offline", "Weights & Biases (a CSV log is always written)")
+    project: str = opt("firstplay", "W&B project")
+
+
+@dataclass
+class TextConfig:
+    model: str = opt("minilm", "minilm (packaged all-MiniLM-L6-v2), or any Hugging Face name or folder")
+    fields: list[str] = opt(["title", "lyrics"], "columns that make a song's text, in this order")
+    max_tokens: int = opt(128, "tokens kept per text")
+    frozen: bool = opt(True, "keep BERT fixed (its vectors are cached); false fine-tunes it")
+    lr_scale: float = opt(0.1, "learning-rate factor of BERT when it is not frozen")
+
+
+@dataclass
+class ClipModelConfig:
+    dim: int = opt(128, "size of the shared audio-text space")
+    width: int = opt(128, "audio Transformer width")
+    layers: int = opt(4, "audio Transformer layers")
+    heads: int = opt(4, "attention heads")
+    dropout: float = opt(0.1, "dropout")
+    crop_seconds: float = opt(4.0, "length of the random training crop and of the fixed inference crops")
+    crops: int = opt(3, "evenly spaced crops averaged at inference")
+
+
+@dataclass
+class ClipObjectiveConfig:
+    temperature: float = opt(0.07, "initial temperature (learnable; its inverse is clamped at 100)")
+    freq_mask: int = opt(8, "SpecAugment: widest masked band, mel bins (0: off)")
+    time_mask: int = opt(20, "SpecAugment: longest masked stretch, frames (0: off)")
+
+
+@dataclass
+class ClipConfig:
+    data: str = opt(MISSING, "catalogue folder (python -m pipeline.prepare)")
+    out: str = opt(MISSING, "run folder to write; a run found there goes on")
+    batch_size: int = opt(128, "songs per step and device")
+    seed: int = opt(0, "seed")
+    text: TextConfig = field(default_factory=TextConfig)
+    model: ClipModelConfig = field(default_factory=ClipModelConfig)
+    objective: ClipObjectiveConfig = field(default_factory=ClipObjectiveConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    logger: LoggerConfig = field(default_factory=LoggerConfig)
+
+
+@dataclass
+class EmbedConfig:
+    clip: str = opt(MISSING, "run folder of train.py clip")
+    data: str = opt(MISSING, "catalogue folder")
+    out: str = opt(MISSING, "feature folder to write")
+    batch_size: int = opt(64, "songs per step and device")
+    devices: str = opt("auto", "devices per node")
+    accelerator: str = opt("auto", "auto | cpu | gpu")
+    workers: int = opt(0, "data loading processes")
+
+
+@dataclass
+class FieldsConfig:
+    use: list[str] = opt([], "fields to use (empty: every feature vector, language, genres, tags, artist_id)")
+    min_count: int = opt(2, "a category value seen on fewer warm songs counts as unknown")
+    block: int = opt(64, "dense vectors are cut into blocks of this many numbers; each block is one feature")
+
+
+@dataclass
+class I2IModelConfig:
+    field_dim: int = opt(32, "size of each field's embedding")
+    hidden: int = opt(256, "hidden width of the encoder f")
+    dim: int = opt(64, "size of the song vector")
+    dropout: float = opt(0.1, "dropout in f")
+    normalise: bool = opt(True, "song vectors of one length, so that popularity is no part of similarity")
+
+
+@dataclass
+class I2IObjectiveConfig:
+    bcl_weight: float = opt(0.1, "λ, weight of the contrastive part (0: CB2CF)")
+    temperature: float = opt(0.1, "τ of the contrastive part")
+    negatives: int = opt(512, "songs drawn uniformly per step; every pair is ranked against all of them")
+    grouping: Literal["correlation", "random", "none"] = opt("correlation", "how features are split into two views")
+    augment: Literal["mask", "noise", "both", "either"] = opt("either", "transformation of each view")
+    mask_rate: float = opt(0.2, "chance that a shown feature is hidden")
+    noise_std: float = opt(0.1, "noise, as a share of the feature embedding's own spread")
+
+
+@dataclass
+class I2IConfig:
+    data: str = opt(MISSING, "catalogue folder (python -m pipeline.prepare)")
+    features: str | None = opt(None, "feature folder (python -m pipeline.embed); none: the catalogue's own fields")
+    out: str = opt(MISSING, "run folder to write; a run found there goes on")
+    batch_size: int = opt(256, "pairs per step and device")
+    bcl_batch_size: int = opt(256, "songs drawn uniformly for the contrastive part, per step and device")
+    seed: int = opt(0, "seed")
+    recall_k: int = opt(20, "K of the validation recall")
+    fields: FieldsConfig = field(default_factory=FieldsConfig)
+    model: I2IModelConfig = field(default_factory=I2IModelConfig)
+    objective: I2IObjectiveConfig = field(default_factory=I2IObjectiveConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    logger: LoggerConfig = field(default_factory=LoggerConfig)
+
+
+@dataclass
+class BoundaryModelConfig:
+    history: int = opt(50, "latest plays that make a user's history")
+    field_dim: int = opt(32, "size of each field's embedding")
+    hidden: int = opt(256, "hidden width of the towers")
+    dim: int = opt(64, "size of user, item and boundary vectors")
+    dropout: float = opt(0.1, "dropout")
+
+
+@dataclass
+class BoundaryObjectiveConfig:
+    alpha: float = opt(1.0, "α, weight of negatives against positives")
+    negatives: int = opt(4, "uniform negatives per positive")
+    positives: Literal["liked", "played"] = opt(
+        "liked",
+        "liked: favourited or completed plays are positive, other plays negative; played: every play is positive",
+    )
+
+
+@dataclass
+class BoundaryConfig:
+    data: str = opt(MISSING, "catalogue folder (python -m pipeline.prepare)")
+    features: str | None = opt(None, "feature folder (python -m pipeline.embed); none: the catalogue's own fields")
+    out: str = opt(MISSING, "run folder to write; a run found there goes on")
+    batch_size: int = opt(512, "labelled plays per step and device")
+    seed: int = opt(0, "seed")
+    recall_k: int = opt(20, "K of the validation recall")
+    fields: FieldsConfig = field(default_factory=FieldsConfig)
+    model: BoundaryModelConfig = field(default_factory=BoundaryModelConfig)
+    objective: BoundaryObjectiveConfig = field(default_factory=BoundaryObjectiveConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    logger: LoggerConfig = field(default_factory=LoggerConfig)
+
+
+# ----------------------------------------------------------------------------------- retrieval and after
+
+
+@dataclass
+class IndexConfig:
+    run: str = opt(MISSING, "run folder of train.py i2i")
+    out: str = opt(MISSING, "index folder to write")
+    data: str | None = opt(None, "catalogue folder (default: the one the run was trained on)")
+    features: str | None = opt(None, "feature folder (default: the one the run was trained on)")
+    index: Literal["flat", "ivf", "hnsw"] = opt("flat", "FAISS index; flat is exact")
+
+
+@dataclass
+class TargetingConfig:
+    neighbours: int = opt(50, "similar songs looked up for a new song")
+    budget: int = opt(100, "users per new song")
+    activity_power: float = opt(0.5, "a user's score is divided by (his plays + 1) to this power")
+    similarity_power: float = opt(1.0, "sharpness of the similarity weights")
+
+
+@dataclass
+class AudienceConfig:
+    mode: Literal["i2i2u", "boundary"] = opt("i2i2u", "similar songs' listeners, or users above their own boundary")
+    out: str = opt(MISSING, "audience folder to write")
+    index: str | None = opt(None, "index folder (needed for mode=i2i2u)")
+    boundary: str | None = opt(None, "run folder of train.py boundary (needed for mode=boundary and for gate=true)")
+    gate: bool = opt(False, "mode=i2i2u: keep only users whose boundary the song clears")
+    split: Literal["cold_test", "cold_val"] = opt("cold_test", "which new songs")
+    targeting: TargetingConfig = field(default_factory=TargetingConfig)
+    show: str | None = opt(None, "song_id whose audience is printed as a table (default: the first)")
+
+
+@dataclass
+class EvaluateConfig:
+    data: str = opt(MISSING, "catalogue folder")
+    out: str = opt(MISSING, "folder for metrics.json and report.html")
+    index: str = opt(MISSING, "index folder of the full model")
+    cb2cf: str | None = opt(None, "index folder of the model without the contrastive part")
+    features: str | None = opt(None, "feature folder (audio-text retrieval, content kNN)")
+    boundary: str | None = opt(None, "run folder of train.py boundary")
+    truth: str | None = opt(None, "truth.parquet of the demo world: outcome of every new song for some users")
+    split: Literal["cold_test", "cold_val"] = opt("cold_test", "which new songs are evaluated")
+    targeting: TargetingConfig = field(default_factory=TargetingConfig)
+    budgets: list[int] = opt([10, 50, 100], "audience sizes at which target users are counted")
+    seed: int = opt(0, "seed of the random baseline and of the bootstrap intervals")
+
+
+@dataclass
+class ExportConfig:
+    run: str = opt(MISSING, "run folder of train.py clip, i2i or boundary")
+    out: str = opt(MISSING, "export folder to write")

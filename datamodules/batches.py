@@ -1,0 +1,73 @@
+"""One way to cut an epoch into batches, for every task.
+
+A batch is a function of (seed, epoch, step, rank) and of nothing else: no global random state, no worker state.
+That is what makes a resumed run continue exactly, and what lets a dataset build its whole batch in one
+vectorised call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from datamodules.arrays import IntArray
+
+
+class Batch(NamedTuple):
+    """Which rows make a batch, and the seed of everything random in it."""
+
+    rows: IntArray
+    seed: tuple[int, ...]
+
+
+class EpochBatches(Sampler[Batch]):
+    """Yields `Batch`es of row numbers 0 … n−1, a fresh permutation each epoch.
+
+    Lightning calls `set_epoch`. In training (`shuffle=True`) all ranks get the same number of full batches: the
+    permutation is wrapped around to a multiple of `batch_size × world_size`, so no rank waits for another and
+    contrastive batches have one size. In evaluation rows are dealt in order, nothing is repeated.
+    """
+
+    def __init__(
+        self, n: int, batch_size: int, seed: int = 0, rank: int = 0, world_size: int = 1, shuffle: bool = True
+    ) -> None:
+        if n < 1 or batch_size < 1:
+            raise ValueError(f"need at least one row and a positive batch size, got n={n}, batch_size={batch_size}")
+        self.n, self.seed, self.rank, self.world_size, self.shuffle = n, seed, rank, world_size, shuffle
+        self.batch_size = min(batch_size, max(1, n // world_size)) if shuffle else batch_size
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the permutation (called by Lightning at the start of every epoch)."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        if self.shuffle:
+            return -(-self.n // (self.batch_size * self.world_size))
+        return -(-len(range(self.rank, self.n, self.world_size)) // self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        if self.shuffle:
+            order = np.random.default_rng((self.seed, self.epoch)).permutation(self.n)
+            order = np.resize(order, len(self) * self.batch_size * self.world_size)[self.rank :: self.world_size]
+        else:
+            order = np.arange(self.rank, self.n, self.world_size)
+        for step in range(len(self)):
+            rows = order[step * self.batch_size : (step + 1) * self.batch_size]
+            yield Batch(rows, (self.seed, self.epoch, step, self.rank))
+
+
+def loader(dataset: Dataset[Any], batches: EpochBatches, workers: int = 0) -> DataLoader[Any]:
+    """A DataLoader whose dataset turns a whole `Batch` into tensors in one call."""
+    return DataLoader(
+        dataset,
+        sampler=batches,
+        batch_size=None,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=torch.cuda.is_available(),
+    )

@@ -1,0 +1,111 @@
+"""The prepared catalogue that all three tasks share (written by `python -m pipeline.prepare`).
+
+A song is its row number in `songs.parquet`, a user its row number in `users.parquet`; ids are strings.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from configs.errors import UserError
+from datamodules.arrays import AnyArray, FloatArray, IntArray
+from datamodules.folders import read_manifest
+
+KIND = "catalogue"
+MADE_BY = "python -m pipeline.prepare source=DATASET out=CATALOGUE"
+
+
+class Catalogue:
+    """A catalogue folder; tables are read when first asked for."""
+
+    def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
+        self.folder, self.manifest = folder, manifest
+
+    @classmethod
+    def read(cls, folder: str | Path) -> Catalogue:
+        """Open a folder.
+
+        Raises:
+            UserError: the folder is missing or is not a catalogue.
+        """
+        return cls(Path(folder), read_manifest(folder, KIND, MADE_BY))
+
+    @cached_property
+    def songs(self) -> pl.DataFrame:
+        """One row a song, with `split`, `popularity`, `mel_start`, `mel_frames`."""
+        return self._table("songs")
+
+    @cached_property
+    def users(self) -> pl.DataFrame:
+        """One row a user: `user_id` and profile columns."""
+        return self._table("users")
+
+    @cached_property
+    def plays(self) -> pl.DataFrame:
+        """Training plays, sorted by user and time: `user`, `song`, `strength` and the source's own columns."""
+        return self._table("plays")
+
+    @cached_property
+    def cold_plays(self) -> pl.DataFrame:
+        """Held-out plays of cold songs (both cold splits), for validation and evaluation only."""
+        return self._table("cold_plays")
+
+    @property
+    def n_songs(self) -> int:
+        """Songs of all splits."""
+        return self.songs.height
+
+    @property
+    def n_users(self) -> int:
+        """All known users."""
+        return self.users.height
+
+    def rows(self, split: str) -> IntArray:
+        """Song indices of a split: "warm", "cold_val" or "cold_test"."""
+        return np.flatnonzero((self.songs["split"] == split).to_numpy()).astype(np.int64)
+
+    def pairs(self, name: str = "pairs") -> tuple[IntArray, IntArray]:
+        """(source, target) song indices of `pairs` (training positives) or `val_pairs`."""
+        table = self._table(name)
+        return table["source"].to_numpy().astype(np.int64), table["target"].to_numpy().astype(np.int64)
+
+    def features(self) -> dict[str, FloatArray]:
+        """The user's own `feature_<name>` vectors, memory-mapped, (songs, dim); a missing row is NaN."""
+        return read_features(self.folder / "features", self.n_songs)
+
+    def logmel(self) -> AnyArray | None:
+        """Log-mel frames of all songs, (frames, n_mels) float16, memory-mapped; None without audio."""
+        path = self.folder / "logmel.f16"
+        if not path.exists() or path.stat().st_size == 0:
+            return None
+        return np.memmap(path, dtype=np.float16, mode="r").reshape(-1, self.manifest["audio"]["n_mels"])
+
+    def _table(self, name: str) -> pl.DataFrame:
+        path = self.folder / f"{name}.parquet"
+        try:
+            return pl.read_parquet(path)
+        except (OSError, pl.exceptions.PolarsError) as error:
+            raise UserError(f"{path}: cannot be read ({error}); make the folder again with: {MADE_BY}") from None
+
+
+def read_features(folder: Path, n_songs: int) -> dict[str, FloatArray]:
+    """Memory-map every `<name>.npy` of a folder.
+
+    Raises:
+        UserError: an array is damaged or does not have one row a song.
+    """
+    arrays: dict[str, FloatArray] = {}
+    for path in sorted(folder.glob("*.npy")):
+        try:
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path}: not a readable array ({error})") from None
+        if array.ndim != 2 or len(array) != n_songs:
+            raise UserError(f"{path}: shape {array.shape}, expected ({n_songs}, dim): made from another catalogue?")
+        arrays[path.stem] = array
+    return arrays

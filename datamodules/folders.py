@@ -1,0 +1,105 @@
+"""How every command reads and writes its folder.
+
+A FirstPlay folder carries a `manifest.json` whose `kind` says what it is. A command writes aside and renames at
+the end, so a folder that exists is whole; and it checks the kind of what it is given, so that a wrong folder is
+one clear line instead of a stack trace.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from configs.errors import UserError
+
+MANIFEST = "manifest.json"
+PART = ".part"  # ending of what is not whole yet
+
+
+@contextmanager
+def writing(out: str | Path, kind: str, manifest: dict[str, Any]) -> Iterator[Path]:
+    """Yield an empty folder beside `out`; on success add `manifest.json` and move it to `out` in one rename.
+
+    `manifest` may be filled by the caller until the block ends. A folder of the same kind already at `out` is
+    replaced; anything else there is left alone.
+
+    Raises:
+        UserError: `out` exists and is not a FirstPlay folder of this `kind`.
+    """
+    out = Path(out)
+    check_replaceable(out, kind)
+    aside = out.with_name(f".{out.name}{PART}")
+    shutil.rmtree(aside, ignore_errors=True)  # left by a killed run
+    aside.mkdir(parents=True)
+    try:
+        yield aside
+        write_manifest(aside, kind, manifest)
+        old = out.with_name(f".{out.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        if out.exists():
+            out.rename(old)
+        aside.rename(out)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def check_replaceable(out: Path, kind: str) -> None:
+    """Raise UserError unless `out` is free, empty, or an earlier output of the same kind."""
+    if not out.exists() or (out.is_dir() and all(path.suffix == PART for path in out.iterdir())):
+        return  # free, or a run was killed inside its very first write
+    if out.is_dir() and _kind(out) == kind:
+        return
+    raise UserError(f"{out} exists and is not an earlier {kind} folder: choose another out= or remove it")
+
+
+def write_manifest(folder: Path, kind: str, manifest: dict[str, Any]) -> None:
+    """Write `manifest.json` (with its `kind`) into `folder`, atomically."""
+    write_text(folder / MANIFEST, json.dumps({"kind": kind, **manifest}, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_manifest(folder: str | Path, kind: str, made_by: str) -> dict[str, Any]:
+    """Read the manifest of a folder and check its kind.
+
+    Args:
+        folder: the folder to read.
+        kind: what it must be.
+        made_by: the command that makes such a folder, for the error message.
+
+    Raises:
+        UserError: missing folder, no or broken manifest, or another kind.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"folder not found: {folder} (expected a {kind} folder, made by: {made_by})")
+    try:
+        manifest: Any = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{folder} is not a {kind} folder: it has no {MANIFEST} (make one with: {made_by})") from None
+    except ValueError as error:  # neither JSON nor UTF-8
+        raise UserError(f"{folder / MANIFEST} is damaged ({error}); make the folder again with: {made_by}") from None
+    if not isinstance(manifest, dict):
+        raise UserError(f"{folder / MANIFEST} is damaged (no JSON object); make the folder again with: {made_by}")
+    if manifest.get("kind") != kind:
+        raise UserError(f"{folder} is a {manifest.get('kind')} folder, not a {kind} folder (made by: {made_by})")
+    return manifest
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file (UTF-8) aside, then rename, so that a reader never sees half of it; any rank may do so."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}{PART}")
+    aside.write_text(text, encoding="utf-8")
+    os.replace(aside, path)
+
+
+def _kind(folder: Path) -> str | None:
+    try:
+        kind = json.loads((folder / MANIFEST).read_text(encoding="utf-8")).get("kind")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return str(kind)

@@ -1,0 +1,123 @@
+"""From training plays to verified song pairs: mine by collaborative filtering, keep what users confirmed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+from scipy import sparse
+
+from configs.errors import UserError
+from datamodules.arrays import AnyArray
+from datamodules.collaborative import (
+    Pairs,
+    listening_matrix,
+    neighbours,
+    split_rows,
+    verify_by_feedback,
+    verify_by_listeners,
+)
+
+EARLIER = 0.75  # share of the plays, in time order, that mines pairs when a later window verifies them
+
+Verified = tuple[Pairs, AnyArray, AnyArray]  # pairs, lift of each, observations of each
+
+
+def mine(
+    plays: pl.DataFrame,
+    feedback: pl.DataFrame | None,
+    shape: tuple[int, int],
+    *,
+    similarity: str,
+    top_k: int,
+    min_common: int,
+    posterior: str,
+    prior_plays: float,
+    min_lift: float,
+    keep_unobserved: bool,
+    seed: int,
+) -> tuple[Pairs, dict[str, Any]]:
+    """Verified positives and what the manifest says about them.
+
+    A pair is kept if its smoothed lift (`collaborative.smoothed_lift`) is at least `min_lift`. `posterior="auto"` takes the
+    strongest evidence there is: the feedback table, else a later window of plays, else listeners split in halves.
+
+    Args:
+        plays: training plays with `user`, `song`, `strength` and maybe `played_at`.
+        feedback: `i2i_feedback` with song numbers `source`, `target`, or None.
+        shape: (users, songs).
+
+    Raises:
+        UserError: the evidence that was asked for is not in the data.
+    """
+    timed = plays["played_at"].null_count() == 0
+    if posterior == "auto":
+        posterior = "feedback" if feedback is not None else "later_plays" if timed else "split_users"
+
+    def mined(matrix: sparse.csr_matrix) -> Pairs:
+        return neighbours(matrix, top_k, min_common, similarity)
+
+    if posterior == "feedback":
+        if feedback is None:
+            raise UserError("pairs.posterior=feedback, but the dataset has no i2i_feedback.parquet")
+        pairs = mined(listening_matrix(plays, *shape))
+        verified = (pairs, *verify_by_feedback(pairs, feedback, prior_plays))
+    elif posterior == "later_plays":
+        if not timed:
+            raise UserError("pairs.posterior=later_plays, but some plays have no played_at")
+        earlier, later = by_time(plays, shape)
+        pairs = mined(earlier)
+        verified = (pairs, *verify_by_listeners(pairs, earlier, later, prior_plays))
+    elif posterior == "split_users":
+        verified = by_halves(listening_matrix(plays, *shape), mined, prior_plays, seed)
+    else:
+        pairs = mined(listening_matrix(plays, *shape))
+        return pairs, {"posterior": "none", "mined": len(pairs), "kept": len(pairs), "dropped": 0}
+    return keep_good(verified, posterior, min_lift, keep_unobserved)
+
+
+def keep_good(
+    verified: Verified, posterior: str, min_lift: float, keep_unobserved: bool
+) -> tuple[Pairs, dict[str, Any]]:
+    """The pairs that users confirmed, and the counts for the manifest."""
+    pairs, lift, shown = verified
+    observed = shown > 0
+    keep = (lift >= min_lift) & (observed | keep_unobserved)
+    return pairs.take(keep), {
+        "posterior": posterior,
+        "mined": len(pairs),
+        "observed": int(observed.sum()),
+        "kept": int(keep.sum()),
+        "dropped": int((~keep).sum()),
+        "songs_with_a_pair": len(np.unique(pairs.source[keep])),
+    }
+
+
+def by_time(plays: pl.DataFrame, shape: tuple[int, int]) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
+    """Listening in the earlier part of the plays, and songs newly taken up in the later part."""
+    order = plays.sort("played_at")
+    edge = int(order.height * EARLIER)
+    earlier, later = listening_matrix(order[:edge], *shape), listening_matrix(order[edge:], *shape)
+    known = earlier.astype(bool).astype(np.float32)
+    fresh = sparse.csr_matrix(later - later.multiply(known))
+    fresh.eliminate_zeros()
+    return earlier, fresh
+
+
+def by_halves(listening: sparse.csr_matrix, mined: Any, prior: float, seed: int) -> Verified:
+    """Pairs mined on each half of the users and verified on the other; a pair found twice keeps its better-seen check."""
+    parts = []
+    for mine_on, check_on in (halves := split_rows(listening, seed)), halves[::-1]:
+        pairs = mined(mine_on)
+        parts.append((pairs, *verify_by_listeners(pairs, check_on, check_on, prior)))
+    source, target, similarity, lift, shown = (
+        np.concatenate(column)
+        for column in zip(*((p.source, p.target, p.similarity, a, n) for p, a, n in parts), strict=True)
+    )
+    order = np.lexsort((-shown, target, source))
+    source, target = source[order], target[order]
+    first = np.ones(len(order), dtype=bool)
+    first[1:] = (source[1:] != source[:-1]) | (target[1:] != target[:-1])
+    chosen = order[first]
+    return Pairs(source[first], target[first], similarity[chosen]), lift[chosen], shown[chosen]

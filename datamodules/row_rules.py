@@ -1,0 +1,142 @@
+"""What the data contract says about single rows: the unusable ones are skipped, counted and named, never silently."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from configs.errors import UserError
+
+Rejected = dict[str, dict[str, Any]]  # reason → count, up to five examples, what it means
+PREFIX = "feature_"
+
+
+def rejection_table(rejected: Rejected) -> str:
+    """A short plain-text table of what was skipped: count, meaning, a few names."""
+    if not rejected:
+        return "nothing was skipped"
+    width = max(len(entry["what"]) for entry in rejected.values())
+    lines = [
+        f"{entry['count']:>9}  {entry['what']:<{width}}  e.g. {', '.join(entry['examples'][:3])}"
+        for entry in rejected.values()
+    ]
+    return "\n".join(["  skipped  what", *lines])
+
+
+def reject(frame: pl.DataFrame, bad: pl.Expr, key: str, what: str, show: list[str], rejected: Rejected) -> pl.DataFrame:
+    """Drop the rows where `bad` is true, and count and name them under `rejected[key]`."""
+    mask = frame.select(bad.fill_null(False)).to_series()
+    if not mask.any():
+        return frame
+    names = frame.filter(mask).select(pl.concat_str(pl.col(show).fill_null("null"), separator=" / ")).to_series()
+    examples = names.unique(maintain_order=True).head(5).to_list()
+    rejected[key] = {"count": int(mask.sum()), "examples": examples, "what": what}
+    return frame.filter(~mask)
+
+
+def usable_plays(
+    plays: pl.DataFrame, songs: pl.DataFrame, users: pl.DataFrame | None, rejected: Rejected
+) -> pl.DataFrame:
+    """The plays that mean something: known song, known user, possible date, count and marks; repeats kept once."""
+    pair = ["user_id", "song_id"]
+    released = songs.select("song_id", pl.col("released_at").alias("_released_at"))
+    no_id = pl.col("user_id").is_null() | pl.col("song_id").is_null()
+    plays = reject(plays, no_id, "plays_without_id", "plays without user_id or song_id", pair, rejected)
+    unknown = ~pl.col("song_id").is_in(songs["song_id"].implode())
+    plays = reject(
+        plays, unknown, "plays_of_unknown_songs", "plays of songs not in songs.parquet", ["song_id"], rejected
+    )
+    if users is not None:
+        unknown = ~pl.col("user_id").is_in(users["user_id"].implode())
+        what = "plays of users not in users.parquet"
+        plays = reject(plays, unknown, "plays_of_unknown_users", what, ["user_id"], rejected)
+    plays = plays.join(released, on="song_id", how="left", maintain_order="left")
+    # By calendar day: release dates often carry no hour, while plays do.
+    early = pl.col("played_at").dt.date() < pl.col("_released_at").dt.date()
+    plays = reject(plays, early, "plays_before_release", "plays dated before the song's release", pair, rejected)
+    plays = plays.drop("_released_at")
+    count = pl.col("play_count") <= 0
+    plays = reject(plays, count, "plays_without_count", "plays with play_count of zero or less", pair, rejected)
+    both = pl.col("favourited") & pl.col("disliked")
+    plays = reject(plays, both, "plays_contradictory", "plays both favourited and disliked", pair, rejected)
+    flat = [column for column, dtype in plays.schema.items() if not dtype.is_nested()]
+    again = ~pl.struct(flat).is_first_distinct()
+    return reject(plays, again, "plays_repeated", "exact repeats of another row of plays (kept once)", pair, rejected)
+
+
+def usable_feedback(feedback: pl.DataFrame, songs: pl.DataFrame, rejected: Rejected) -> pl.DataFrame:
+    """The rows of i2i_feedback whose songs are known and whose counts are possible."""
+    pair = ["source_song_id", "recommended_song_id"]
+    known = songs["song_id"].implode()
+    unknown = ~(pl.col(pair[0]).is_in(known) & pl.col(pair[1]).is_in(known)).fill_null(False)
+    what = "feedback on songs not in songs.parquet"
+    feedback = reject(feedback, unknown, "feedback_of_unknown_songs", what, pair, rejected)
+    itself = pl.col(pair[0]) == pl.col(pair[1])
+    feedback = reject(feedback, itself, "feedback_on_itself", "feedback of a song on itself", pair, rejected)
+    plays, completes, favourites = pl.col("plays"), pl.col("completes"), pl.col("favourites")
+    possible = (plays >= 0) & completes.is_between(0, plays) & favourites.is_between(0, plays)
+    what = "feedback with null or negative counts, or more completes or favourites than plays"
+    return reject(feedback, ~possible.fill_null(False), "feedback_impossible", what, pair, rejected)
+
+
+def in_time_order(plays: pl.DataFrame, notes: list[str]) -> pl.DataFrame:
+    """Plays sorted by user and time where there are times; what was odd about the order is noted."""
+    times = plays["played_at"]
+    if times.null_count() == plays.height:
+        repeats = plays.height - plays.select(pl.struct("user_id", "song_id").n_unique()).item()
+        if repeats:
+            notes.append(f"plays: {repeats} rows repeat a (user, song) pair with other values, and there are no times")
+        return plays
+    back = plays.select((pl.col("played_at").diff().over("user_id") < pl.duration()).sum()).item()
+    if back:
+        notes.append(f"plays: {back} rows were not in time order; sorted by user and time")
+    if times.null_count():
+        notes.append(f"plays: {times.null_count()} rows have no played_at")
+    return plays.sort("user_id", "played_at", maintain_order=True)
+
+
+def feature_matrices(
+    songs: pl.DataFrame, rejected: Rejected, notes: list[str]
+) -> tuple[pl.DataFrame, dict[str, np.ndarray]]:
+    """Take the `feature_<name>` columns out of `songs`, each as float32 (songs, dim) with NaN rows for missing vectors.
+
+    Raises:
+        UserError: a feature column that holds no numbers, or vectors of unequal length.
+    """
+    columns = [column for column in songs.columns if column.startswith(PREFIX)]
+    features = {}
+    for column in columns:
+        if songs[column].null_count() == songs.height:
+            notes.append(f"songs.parquet: column {column} is null in every row; left out")
+        else:
+            features[column.removeprefix(PREFIX)] = _matrix(songs[column], songs["song_id"], rejected, notes)
+    return songs.drop(columns), features
+
+
+def _matrix(column: pl.Series, ids: pl.Series, rejected: Rejected, notes: list[str]) -> np.ndarray:
+    inner = getattr(column.dtype, "inner", None)
+    if inner is None or not inner.is_numeric():
+        raise UserError(f"songs.parquet: column '{column.name}' has type {column.dtype}, wanted: list of numbers")
+    vectors = column.cast(pl.List(pl.Float32), strict=False)
+    present = vectors.is_not_null()
+    lengths = vectors.list.len().filter(present)
+    dim = int(lengths[0])
+    unequal = lengths != dim
+    if dim == 0 or unequal.any():
+        at, owners = int(unequal.arg_max() or 0), ids.filter(present)
+        raise UserError(
+            f"songs.parquet: column '{column.name}' has {lengths[at]} numbers for song {owners[at]} and {dim} for song "
+            f"{owners[0]}: vectors of one length are needed (null where there is none)"
+        )
+    matrix = np.full((len(column), dim), np.nan, dtype=np.float32)
+    matrix[present.to_numpy()] = vectors.filter(present).explode().to_numpy().reshape(-1, dim)
+    broken = present.to_numpy() & ~np.isfinite(matrix).all(axis=1)
+    matrix[broken] = np.nan
+    what = f"{column.name}: vectors with null, NaN or infinite numbers (the song is kept without it)"
+    named = pl.DataFrame({"song_id": ids, "broken": broken})
+    reject(named, pl.col("broken"), f"{column.name}_not_finite", what, ["song_id"], rejected)
+    if column.null_count():
+        notes.append(f"songs: {column.null_count()} of {len(column)} have no {column.name}")
+    return matrix

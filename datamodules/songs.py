@@ -1,0 +1,199 @@
+"""Songs as audio crops and text: the DataModule of CLIP training and of embedding.
+
+Shapes: N songs of a batch, C crops a song, T frames a crop, M mel bands, B BERT's width, L tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from configs.errors import UserError
+from datamodules.arrays import AnyArray, BoolArray, FloatArray, IntArray
+from datamodules.batches import Batch, EpochBatches, loader
+from datamodules.catalogue import Catalogue
+from datamodules.text import song_texts, text_dim, text_vectors, token_rows
+
+FRAME_OPTIONS = ("sample_rate", "win_length", "hop_length", "n_mels")  # what a log-mel frame is
+BERT_BATCH = 32
+
+Item = dict[str, Any]
+
+
+class SongDataModule(L.LightningDataModule):
+    """Training: warm songs with audio and text. Validation: `cold_val` songs with both. Prediction: every song.
+
+    Batches are dictionaries: `id` (N,) row in the catalogue; `logmel` (N, T, M) in training, (N, C, T, M) otherwise,
+    float16; `frames`, how many of the T are real; `text`, pooled vectors (N, B) when BERT is frozen, else
+    {"input_ids", "attention_mask"} (N, L); `text_id` (N,), equal for equal texts; `has_audio`, `has_text`.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        batch_size: int = 128,
+        text_model: str = "minilm",
+        text_fields: Sequence[str] = ("title", "lyrics"),
+        max_tokens: int = 128,
+        frozen_text: bool = True,
+        crop_seconds: float = 4.0,
+        crops: int = 3,
+        workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if crops < 1 or crop_seconds <= 0 or batch_size < 1 or max_tokens < 3:
+            raise UserError("crops, crop_seconds, batch_size must be positive and text.max_tokens at least 3")
+        self.catalogue = Catalogue.read(folder)
+        self.batch_size, self.workers, self.seed = batch_size, workers, seed
+        self.text_model, self.max_tokens, self.frozen_text = text_model, max_tokens, frozen_text
+        self.fields = list(text_fields)
+        self.texts = song_texts(self.catalogue.songs, text_fields)
+        self.audio = {name: int(self.catalogue.manifest["audio"][name]) for name in FRAME_OPTIONS}
+        crop_frames = max(1, round(crop_seconds * self.audio["sample_rate"] / self.audio["hop_length"]))
+        self.crops = CropReader(self.catalogue, crop_frames, crops)
+        self.has_text: BoolArray = np.array([text is not None for text in self.texts])
+        self.text_vectors: FloatArray | None = None
+        self.tokens: tuple[IntArray, IntArray] | None = None
+
+    def front_end(self) -> dict[str, int]:
+        """What the model must know of its input: the frame options, and the width of BERT's pooled vector."""
+        return {**self.audio, "text_dim": text_dim(self.text_model)}
+
+    def prepare_data(self) -> None:
+        """Compute BERT's vectors once a machine, before the ranks read them."""
+        if self.frozen_text:
+            self._read_text_vectors()
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read texts; when training starts, print how many warm songs take part.
+
+        Raises:
+            UserError: no song to train on, or none to validate with, has both audio and text.
+        """
+        if self.frozen_text:
+            self.text_vectors = self._read_text_vectors()
+        else:
+            self.tokens = token_rows(self.texts, self.text_model, self.max_tokens)
+        self.text_ids = np.unique([text or "" for text in self.texts], return_inverse=True)[1].astype(np.int64)
+        if stage == "fit":
+            warm, used = len(self.catalogue.rows("warm")), len(self.rows("warm"))
+            self._print(f"CLIP trains on {used:,} of {warm:,} warm songs; {warm - used:,} lack audio or text")
+            if used < 2 or not len(self.rows("cold_val")):
+                held = len(self.rows("cold_val"))
+                raise UserError(
+                    f"{self.catalogue.folder}: CLIP needs songs with both audio and text ({' + '.join(self.fields)}); "
+                    f"there are {used} to train on (warm) and {held} to validate with (cold_val)"
+                )
+
+    def rows(self, split: str) -> IntArray:
+        """Songs of a split that have both audio and text."""
+        rows = self.catalogue.rows(split)
+        return rows[(self.crops.frames[rows] > 0) & self.has_text[rows]]
+
+    def val_positives(self) -> tuple[IntArray, IntArray]:
+        """(query song, item song): the text of a song must find its own recording, no other."""
+        rows = self.rows("cold_val")
+        return rows, rows
+
+    def train_dataloader(self) -> DataLoader[Item]:
+        """Random crops of warm songs, with their text."""
+        return self._loader(self.rows("warm"), "train")
+
+    def val_dataloader(self) -> list[DataLoader[Item]]:
+        """[audio to be found, texts that look for it]."""
+        rows = self.rows("cold_val")
+        return [self._loader(rows, "audio"), self._loader(rows, "text")]
+
+    def predict_dataloader(self) -> DataLoader[Item]:
+        """Every song of the catalogue, in order: fixed crops and text, with what is missing marked."""
+        return self._loader(np.arange(self.catalogue.n_songs), "all")
+
+    def _loader(self, rows: IntArray, view: str) -> DataLoader[Item]:
+        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        batches = EpochBatches(len(rows), self.batch_size, self.seed, rank, world, shuffle=view == "train")
+        return loader(SongItems(self, rows, view), batches, self.workers)
+
+    def _read_text_vectors(self) -> FloatArray:
+        cache = self.catalogue.folder / "text_cache"
+        return text_vectors(self.texts, self.text_model, self.max_tokens, BERT_BATCH, cache)
+
+    def _print(self, line: str) -> None:
+        if self.trainer is None or self.trainer.is_global_zero:
+            print(line)
+
+
+class CropReader:
+    """Crops of the catalogue's log-mel memory map."""
+
+    def __init__(self, catalogue: Catalogue, crop_frames: int, crops: int) -> None:
+        self.logmel = catalogue.logmel()
+        self.crop_frames, self.crops = crop_frames, crops
+        self.n_mels = int(catalogue.manifest["audio"]["n_mels"])
+        self.start = catalogue.songs["mel_start"].to_numpy().astype(np.int64)
+        self.frames = catalogue.songs["mel_frames"].to_numpy().astype(np.int64)
+        if self.logmel is None:
+            self.frames = np.zeros_like(self.frames)
+
+    def random(self, rows: IntArray, rng: np.random.Generator) -> tuple[AnyArray, IntArray]:
+        """One crop a song, uniformly placed: (N, T, M) float16 and how many of its frames are real (N,)."""
+        room = np.maximum(self.frames[rows] - self.crop_frames, 0)
+        return self._read(rows, rng.integers(0, room + 1))
+
+    def fixed(self, rows: IntArray) -> tuple[AnyArray, IntArray]:
+        """The C evenly spaced crops of each song: (N, C, T, M) float16 and real frames (N, C); no randomness."""
+        room = np.maximum(self.frames[rows] - self.crop_frames, 0)
+        share = np.linspace(0, 1, self.crops) if self.crops > 1 else np.array([0.5])
+        return self._read(rows[:, None], np.rint(room[:, None] * share).astype(np.int64))
+
+    def _read(self, rows: IntArray, offset: IntArray) -> tuple[AnyArray, IntArray]:
+        real = np.minimum(self.frames[rows] - offset, self.crop_frames)
+        if self.logmel is None:
+            return np.zeros((*offset.shape, self.crop_frames, self.n_mels), dtype=np.float16), np.zeros_like(offset)
+        step = np.arange(self.crop_frames)
+        # Beyond the song's end any readable frame will do: it is overwritten by zero.
+        at = np.minimum((self.start[rows] + offset)[..., None] + step, len(self.logmel) - 1)
+        crop = self.logmel[at]
+        crop[step >= real[..., None]] = 0
+        return np.asarray(crop), real
+
+
+class SongItems(Dataset[Item]):
+    """Turns a whole `Batch` into tensors in one vectorised call (views: see `SongDataModule._loader`)."""
+
+    def __init__(self, data: SongDataModule, rows: IntArray, view: str) -> None:
+        self.rows, self.view, self.crops = rows, view, data.crops
+        self.vectors, self.tokens = data.text_vectors, data.tokens
+        self.text_ids, self.has_text = data.text_ids, data.has_text
+
+    def __getitem__(self, batch: Batch) -> Item:
+        rows = self.rows[batch.rows]
+        item: Item = {"id": torch.from_numpy(rows)}
+        if self.view != "text":
+            training = self.view == "train"
+            crop, frames = (
+                self.crops.random(rows, np.random.default_rng(batch.seed)) if training else self.crops.fixed(rows)
+            )
+            item |= {"logmel": torch.from_numpy(crop), "frames": torch.from_numpy(frames)}
+            item["has_audio"] = torch.from_numpy(self.crops.frames[rows] > 0)
+        if self.view != "audio":
+            item |= {"text": self._text(rows), "text_id": torch.from_numpy(self.text_ids[rows])}
+            item["has_text"] = torch.from_numpy(self.has_text[rows])
+        return item
+
+    def _text(self, rows: IntArray) -> Tensor | dict[str, Tensor]:
+        if self.vectors is not None:
+            return torch.from_numpy(np.nan_to_num(self.vectors[rows]))
+        assert self.tokens is not None
+        ids, lengths = self.tokens
+        # Evaluation keeps one width for all batches, so that a vector does not depend on its batch.
+        width = max(1, int(lengths[rows].max())) if self.view == "train" else ids.shape[1]
+        mask = np.arange(width) < lengths[rows][:, None]
+        return {"input_ids": torch.from_numpy(ids[rows, :width]), "attention_mask": torch.from_numpy(mask).long()}

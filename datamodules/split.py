@@ -1,0 +1,87 @@
+"""Which songs are cold: by a column, by release time, at random, or by whole artists."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+import polars as pl
+
+from configs.errors import UserError
+from datamodules.arrays import AnyArray
+
+WARM, COLD_VAL, COLD_TEST = "warm", "cold_val", "cold_test"
+
+
+@dataclass
+class Split:
+    """The split of every song, how it was made, and the time after which no play may be trained on."""
+
+    of_song: AnyArray
+    by: str
+    cutoff: datetime | None
+
+
+def split_songs(songs: pl.DataFrame, by: str, cutoff: str | None, cold_share: float, seed: int) -> Split:
+    """Assign every song to warm, cold_val or cold_test; the cold share is halved between the last two.
+
+    `auto` takes a `split` column where there is one, else release times, else a seeded random share. By time, the
+    earlier half of the cold songs validates and the later half tests. Songs without a date count as warm.
+
+    Raises:
+        UserError: a split that was asked for cannot be made, or leaves a part empty.
+    """
+    if not 0 < cold_share < 1:
+        raise UserError(f"split.cold_share={cold_share} must be between 0 and 1")
+    dated = songs["released_at"].drop_nulls().n_unique() > 1
+    if by == "auto":
+        by = "column" if "split" in songs.columns else "time" if dated or cutoff else "random"
+    if by == "column":
+        if "split" not in songs.columns:
+            raise UserError("split.by=column, but songs.parquet has no split column")
+        made = Split(songs["split"].fill_null(WARM).to_numpy(), by, None)
+    elif by == "time":
+        made = _by_time(songs, cutoff, cold_share)
+    elif by == "artist":
+        made = Split(_by_group(songs["artist_id"].fill_null(songs["song_id"]), cold_share, seed), by, None)
+    else:
+        made = Split(_by_group(songs["song_id"], cold_share, seed), by, None)
+    for part in (WARM, COLD_VAL, COLD_TEST):
+        if not (made.of_song == part).any():
+            raise UserError(
+                f"the split by {by} leaves no {part} song: change split.cutoff / split.cold_share / split.by"
+            )
+    return made
+
+
+def _by_time(songs: pl.DataFrame, cutoff: str | None, cold_share: float) -> Split:
+    released = songs["released_at"]
+    times = released.drop_nulls().sort()
+    if times.is_empty():
+        raise UserError("split by time: no song has released_at")
+    if cutoff is None:
+        at = times[int(len(times) * (1 - cold_share))]
+    else:
+        try:
+            at = datetime.fromisoformat(cutoff)
+        except ValueError:
+            raise UserError(f"split.cutoff={cutoff!r} is not a date: write YYYY-MM-DD") from None
+        at = at.astimezone(UTC).replace(tzinfo=None) if at.tzinfo else at  # as the contract reads times
+    cold = (released >= at).fill_null(False).to_numpy()
+    order = np.argsort(released.fill_null(datetime.min).to_numpy(), kind="stable")
+    order = order[cold[order]]
+    of_song = np.full(songs.height, WARM, dtype=object)
+    of_song[order[: len(order) // 2]] = COLD_VAL
+    of_song[order[len(order) // 2 :]] = COLD_TEST
+    return Split(of_song, "time", at)
+
+
+def _by_group(groups: pl.Series, cold_share: float, seed: int) -> AnyArray:
+    names = groups.unique().sort()
+    order = np.random.default_rng(seed).permutation(len(names))
+    share = np.empty(len(names))
+    share[order] = np.arange(len(names)) / len(names)
+    of_group = np.where(share < cold_share / 2, COLD_TEST, np.where(share < cold_share, COLD_VAL, WARM))
+    position = names.search_sorted(groups).to_numpy()
+    return of_group[position].astype(object)

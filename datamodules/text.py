@@ -1,0 +1,155 @@
+"""A song's text, its tokens, and its vector under a frozen BERT (computed once, then read from a cache).
+
+Shapes: N texts, L tokens, B BERT's width.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import polars as pl
+import torch
+from tqdm import tqdm
+
+from configs.errors import UserError
+from datamodules.arrays import FloatArray, IntArray
+from models.text_encoder import TextEncoder, load_tokenizer, resolve_text_model, text_width
+
+BUCKET = 16  # texts are padded to a multiple of this many tokens
+SAMPLE = 2000  # texts on which the share of unknown tokens is measured
+
+Texts = Sequence[str | None]
+Loaded = TypeVar("Loaded")
+
+
+def song_texts(songs: pl.DataFrame, fields: Sequence[str]) -> list[str | None]:
+    """One text a song: the given columns, one below the other; list columns are joined by commas. None: no text.
+
+    Raises:
+        UserError: a field is no text column of the table.
+    """
+    lists = [name for name, dtype in songs.schema.items() if dtype == pl.List(pl.String)]
+    usable = [name for name, dtype in songs.schema.items() if dtype == pl.String] + lists
+    wrong = [name for name in fields if name not in usable]
+    if wrong or not fields:
+        raise UserError(
+            f"text.fields: {', '.join(wrong) or 'empty'}; choose among the text columns {', '.join(usable)}"
+        )
+    columns = [pl.col(name).list.join(", ", ignore_nulls=True) if name in lists else pl.col(name) for name in fields]
+    parts = [column.str.strip_chars().replace("", None) for column in columns]
+    joined = pl.concat_str(parts, separator="\n", ignore_nulls=True).replace("", None)
+    return songs.select(joined.alias("text"))["text"].to_list()
+
+
+def token_rows(texts: Texts, model: str, max_tokens: int) -> tuple[IntArray, IntArray]:
+    """Token ids (N, L ≤ max_tokens), zero-padded, and lengths (N,); a song without text has length 0.
+
+    Raises:
+        UserError: the text model cannot be loaded.
+    """
+    lengths = np.zeros(len(texts), dtype=np.int64)
+    has = [row for row, text in enumerate(texts) if text]
+    if not has:
+        return np.zeros((len(texts), 1), dtype=np.int64), lengths
+    tokenizer = _or_user_error(load_tokenizer, model)
+    encoded = tokenizer([texts[row] for row in has], truncation=True, max_length=max_tokens)["input_ids"]
+    lengths[has] = [len(ids) for ids in encoded]
+    rows = np.zeros((len(texts), int(lengths.max())), dtype=np.int64)
+    rows[np.arange(rows.shape[1]) < lengths[:, None]] = np.concatenate([np.asarray(ids) for ids in encoded])
+    return rows, lengths
+
+
+def text_vectors(texts: Texts, model: str, max_tokens: int, batch_size: int, cache: Path) -> FloatArray:
+    """Pooled vectors (N, B) under the frozen model, memory-mapped from `cache`; NaN for a song without text.
+
+    Texts go through BERT in batches of one shape for each bucket of lengths. That wastes little on padding, and makes
+    a text's vector independent of the texts beside it, to the last bit on a CPU.
+
+    Raises:
+        UserError: the text model cannot be loaded, or the cache folder cannot be written.
+    """
+    path = cache / f"{_key(texts, model, max_tokens)}.npy"
+    if not path.exists():
+        vectors = _compute(texts, model, max_tokens, batch_size)
+        try:
+            cache.mkdir(parents=True, exist_ok=True)
+            aside = path.with_suffix(".part")
+            with aside.open("wb") as file:
+                np.save(file, vectors)
+            aside.rename(path)
+        except OSError as error:
+            raise UserError(f"{cache}: the text vectors cannot be kept here ({error.strerror})") from None
+    stored: FloatArray = np.load(path, mmap_mode="r")
+    return stored
+
+
+def text_dim(model: str) -> int:
+    """Width B of a model's pooled vectors.
+
+    Raises:
+        UserError: the text model cannot be loaded.
+    """
+    return _or_user_error(text_width, model)
+
+
+def unknown_share(texts: Sequence[str], model: str) -> float:
+    """Share of tokens that are [UNK] for this model's vocabulary, 0 … 1, measured on evenly spaced texts.
+
+    Raises:
+        UserError: the text model cannot be loaded.
+    """
+    if not texts:
+        return 0.0
+    tokenizer = _or_user_error(load_tokenizer, model)
+    sample = [texts[row] for row in np.unique(np.linspace(0, len(texts) - 1, SAMPLE).astype(int))]
+    encoded = tokenizer(sample, add_special_tokens=False, truncation=True, max_length=512)["input_ids"]
+    ids = np.concatenate([np.asarray(row, dtype=np.int64) for row in encoded])
+    return float(np.mean(ids == tokenizer.unk_token_id)) if len(ids) and tokenizer.unk_token_id is not None else 0.0
+
+
+def _compute(texts: Texts, model: str, max_tokens: int, batch_size: int) -> FloatArray:
+    ids_NL, lengths_N = token_rows(texts, model, max_tokens)
+    vectors_NB = np.full((len(texts), text_dim(model)), np.nan, dtype=np.float32)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    encoder = _or_user_error(TextEncoder, model).to(device)
+    batches = list(_buckets(lengths_N, batch_size))
+    with torch.inference_mode():
+        for rows, length in tqdm(batches, desc="text vectors", disable=not batches):
+            batch_RL = np.zeros((batch_size, length), dtype=np.int64)
+            width = min(length, ids_NL.shape[1])
+            batch_RL[: len(rows), :width] = ids_NL[rows, :width]
+            mask_RL = np.arange(length) < np.resize(lengths_N[rows], batch_size)[:, None]
+            pooled_RB = encoder(torch.from_numpy(batch_RL).to(device), torch.from_numpy(mask_RL).long().to(device))
+            vectors_NB[rows] = pooled_RB[: len(rows)].float().cpu().numpy()
+    return vectors_NB
+
+
+def _buckets(lengths_N: IntArray, batch_size: int) -> Iterator[tuple[IntArray, int]]:
+    """(rows, padded length): at most `batch_size` songs of one bucket, shortest first; songs without text in none."""
+    padded_N = -(-lengths_N // BUCKET) * BUCKET
+    for length in np.unique(padded_N[padded_N > 0]):
+        rows = np.flatnonzero(padded_N == length)
+        for at in range(0, len(rows), batch_size):
+            yield rows[at : at + batch_size], int(length)
+
+
+def _key(texts: Texts, model: str, max_tokens: int) -> str:
+    digest = hashlib.sha256(repr((model, max_tokens, BUCKET)).encode())
+    folder = Path(_or_user_error(resolve_text_model, model))
+    if model != "minilm" and folder.is_dir():  # weights in a user's folder may change under the same name
+        files = sorted(file for file in folder.iterdir() if file.is_file())
+        digest.update(repr([(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]).encode())
+    for text in texts:
+        digest.update(b"\0" if text is None else b"\1" + text.encode() + b"\0")
+    return digest.hexdigest()[:32]
+
+
+def _or_user_error(load: Callable[[str], Loaded], model: str) -> Loaded:
+    try:
+        return load(model)
+    except ValueError as error:
+        raise UserError(f"{error} (option text.model or text_model)") from error

@@ -1,0 +1,25 @@
+#!/bin/sh
+# The whole road on the built-in world: about 2,000 made-up songs, 3,000 listeners, 2 CPU cores, some ten minutes.
+# Every line reads a folder and writes a folder; stop it anywhere and run it again: finished training is kept.
+set -eu
+demo=${1:-runs/demo}
+export TOKENIZERS_PARALLELISM=false
+
+python -m pipeline.world    out="$demo/world"
+python -m pipeline.prepare  source="$demo/world" out="$demo/catalogue" split.cutoff=2026-06-01
+python train.py clip        --config configs/demo/clip.yaml data="$demo/catalogue" out="$demo/clip"
+python -m pipeline.embed    clip="$demo/clip" data="$demo/catalogue" out="$demo/features"
+python train.py i2i         --config configs/demo/i2i.yaml data="$demo/catalogue" features="$demo/features" out="$demo/i2i"
+python train.py i2i         --config configs/demo/i2i.yaml data="$demo/catalogue" features="$demo/features" out="$demo/cb2cf" objective.bcl_weight=0
+python train.py boundary    --config configs/demo/boundary.yaml data="$demo/catalogue" features="$demo/features" out="$demo/boundary"
+python -m pipeline.index    run="$demo/i2i" out="$demo/index"
+python -m pipeline.index    run="$demo/cb2cf" out="$demo/cb2cf_index"
+python -m pipeline.audience mode=i2i2u index="$demo/index" out="$demo/audience"
+python -m pipeline.audience mode=boundary index="$demo/index" boundary="$demo/boundary" out="$demo/audience_boundary"
+python -m pipeline.evaluate data="$demo/catalogue" index="$demo/index" cb2cf="$demo/cb2cf_index" features="$demo/features" \
+                            boundary="$demo/boundary" truth="$demo/world/truth.parquet" out="$demo/evaluation"
+python -m pipeline.export   run="$demo/i2i" out="$demo/export/i2i"
+python -m pipeline.export   run="$demo/boundary" out="$demo/export/boundary"
+python -m pipeline.export   run="$demo/clip" out="$demo/export/clip"
+cp "$demo/evaluation/metrics.json" "$demo/evaluation/report.html" "$demo/"
+echo "open $demo/report.html"

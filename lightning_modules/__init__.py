@@ -1,0 +1,1 @@
+"""Thin wiring of model + objective + optimiser, one file a task."""

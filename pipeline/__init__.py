@@ -1,0 +1,1 @@
+"""The verbs, one file each: world prepare embed index audience evaluate export."""

@@ -1,0 +1,45 @@
+"""What FirstPlay is measured against in the same run: random users, the most active users, content neighbours."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import sparse
+
+from datamodules.arrays import AnyArray, FloatArray, IntArray
+from datamodules.fields import SongFields
+from retrieval.audience import Audience, top_users
+
+SKETCH = 64  # dimensions of a category field's random projection
+
+
+def random_users(n_new: int, n_users: int, budget: int, seed: int) -> Audience:
+    """For each new song, `budget` users drawn without repetition."""
+    return top_users(np.random.default_rng(seed).random((n_new, n_users)), budget)
+
+
+def most_active_users(listening_US: sparse.csr_matrix, n_new: int, budget: int) -> Audience:
+    """The users with the most training plays, the same list for every song."""
+    plays_U = np.diff(listening_US.indptr).astype(np.float64)
+    one = top_users(plays_U[None, :], budget)
+    return Audience(np.repeat(one.users_CB, n_new, axis=0), np.repeat(one.scores_CB, n_new, axis=0))
+
+
+def content_vectors(fields: SongFields, warm: IntArray, seed: int = 0) -> FloatArray:
+    """Untrained song vectors from the same fields as the encoder sees, for content kNN, (songs, D).
+
+    Each dense field is centred on the warm songs and each song's row scaled to length 1; a category field is the mean of
+    fixed random vectors, one a value, scaled likewise; a missing field is zero. Fields weigh the same.
+    """
+    parts = []
+    for array in fields.dense.values():
+        values = np.asarray(array, dtype=np.float32)
+        known: AnyArray = np.isfinite(values).all(axis=1)
+        values = np.where(known[:, None], values - values[warm][known[warm]].mean(axis=0), 0.0)
+        parts.append(values)
+    rng = np.random.default_rng(seed)
+    for name, codes in fields.codes.items():
+        table = rng.standard_normal((fields.vocab_sizes[name], SKETCH), dtype=np.float32)
+        table[:2] = 0  # no value, unknown value
+        parts.append(table[codes].sum(axis=1))
+    scaled = [part / np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-9) for part in parts]
+    return np.concatenate(scaled, axis=1).astype(np.float32)

@@ -1,0 +1,196 @@
+"""The look of the report: style sheet, tables and inline SVG (bars with whiskers, histograms, a map of points).
+
+Every chart is drawn on a grid 400 units wide and stretched to its column, so that its text stays legible on a phone.
+Colours are CSS classes, so that one chart serves the light and the dark page.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from html import escape
+from typing import NamedTuple
+
+WIDTH = 400
+VALUE_ROOM = 48  # right of the longest bar, for its figure
+
+# Twelve kinds of points (.k0 to .k11) in four marker shapes in turn: colours that share a shape stay apart (CIE76
+# difference above 20) in normal sight and in simulated protanopia, deuteranopia and tritanopia, on both pages.
+N_KINDS = 12
+STYLE = """
+:root{color-scheme:light dark;--page:#fff;--ink:#1c2127;--faint:#5b6570;--line:#d9dee3;--box:#f4f6f8;
+--accent:#0072b2;--bar:#9aa4ae;--low:#a9d0ea;--mid:#4a9fd0;--high:#00507e}
+.k0{--k:#009e73}.k1{--k:#332288}.k2{--k:#8c564b}.k3{--k:#0072b2}.k4{--k:#e69f00}.k5{--k:#56b4e9}
+.k6{--k:#44aa99}.k7{--k:#cc79a7}.k8{--k:#222222}.k9{--k:#882255}.k10{--k:#d55e00}.k11{--k:#8a8a1f}
+@media(prefers-color-scheme:dark){:root{--page:#14171c;--ink:#e4e8ec;--faint:#9ba5b0;--line:#333a42;--box:#1d2229;
+--accent:#3d9be9;--bar:#6f7a86;--low:#cfe6fa;--mid:#66b0ee;--high:#2a72b5}
+.k0{--k:#00b386}.k1{--k:#9a8cff}.k2{--k:#b9846f}.k3{--k:#3d9be9}.k4{--k:#e69f00}.k5{--k:#8ccbf5}
+.k6{--k:#5fd3c0}.k7{--k:#e79ac6}.k8{--k:#eeeeee}.k9{--k:#d1477f}.k10{--k:#f0703a}.k11{--k:#c2c24a}}
+*{box-sizing:border-box}body{margin:0;background:var(--page);color:var(--ink);font:15px/1.5 system-ui,sans-serif}
+main{max-width:1400px;margin:0 auto;padding:1rem;overflow-wrap:anywhere}
+h1{font-size:1.6rem;margin:.5rem 0}h2{font-size:1.2rem;margin:2.5rem 0 .5rem}
+p,figcaption,caption{max-width:min(75ch,calc(100vw - 2rem))}
+.note,figcaption,caption,footer{color:var(--faint);font-size:.9rem}
+.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,16rem),1fr));gap:.75rem;margin:1rem 0}
+.tiles div{background:var(--box);border-radius:6px;padding:.75rem 1rem}
+.tiles dt{font-size:.9rem}.tiles dd{margin:0;font-size:.85rem;color:var(--faint)}
+.tiles .figure{font-size:1.7rem;line-height:1.3;color:var(--ink);font-variant-numeric:tabular-nums}
+section{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,24rem),1fr));gap:0 3rem;align-items:start}
+section>*{min-width:0}h2,.scroll:has(th:nth-child(4)){grid-column:1/-1}
+figure{margin:1rem 0;max-width:31rem}figure:has(.new){max-width:44rem}
+@media(min-width:85rem){figure:has(.new){grid-column:span 2}}figcaption{margin-bottom:.5rem}
+.scroll{overflow-x:auto;margin:1rem 0}table{border-collapse:collapse;font-variant-numeric:tabular-nums}
+caption{text-align:left;padding-bottom:.4rem}
+th,td{padding:.3rem .5rem;text-align:right;white-space:nowrap;font-size:.9rem;border-bottom:1px solid var(--line)}
+th:first-child{text-align:left;padding-left:0;position:sticky;left:0;background:var(--page)}
+tbody th{font-weight:400;white-space:normal;min-width:7rem}
+.key{list-style:none;display:flex;flex-wrap:wrap;gap:.15rem 1rem;margin:.5rem 0;padding:0;font-size:.9rem}
+.key li{display:flex;align-items:center;gap:.35rem}.key svg{width:12px;flex:none}.key .known{fill-opacity:.9}
+svg{display:block;width:100%;height:auto}svg text{fill:var(--ink);font-size:13px}
+svg .faint{fill:var(--faint);font-size:12px}.axis{stroke:var(--faint)}
+.mark{stroke:var(--ink);stroke-width:1.5;stroke-dasharray:4 3}.whisker{stroke:var(--ink);stroke-width:1.4;fill:none}
+.plain{fill:var(--bar)}.ours{fill:var(--accent)}.low{fill:var(--low)}.mid{fill:var(--mid)}.high{fill:var(--high)}
+.known{fill:var(--k,var(--bar));fill-opacity:.5}.new{fill:none;stroke:var(--k,var(--bar));stroke-width:1.1}
+"""
+
+
+class Bar(NamedTuple):
+    """One bar: its value, CSS class, the name used in tooltips, and an interval drawn as a whisker."""
+
+    value: float
+    css: str
+    name: str = ""
+    interval: Sequence[float] | None = None
+
+
+def section(title: str, *parts: str) -> str:
+    """A titled section, or nothing if none of its parts is there."""
+    return f"<section><h2>{title}</h2>\n{''.join(parts)}</section>" if any(parts) else ""
+
+
+def note(content: str) -> str:
+    """A paragraph that says how to read what stands beside it."""
+    return f'<p class="note">{escape(content)}</p>'
+
+
+def figure(caption: str, *parts: str) -> str:
+    """A chart and its caption."""
+    return f"<figure><figcaption>{escape(caption)}</figcaption>{''.join(parts)}</figure>"
+
+
+def table(caption: str, head: list[str], rows: list[list[str]]) -> str:
+    """A table that scrolls in its own container; the first column holds the row headings."""
+    top = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in head)
+    body = "".join(
+        f'<tr><th scope="row">{escape(first)}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in rest)}</tr>\n'
+        for first, *rest in rows
+    )
+    content = f"<table><caption>{escape(caption)}</caption><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+    return f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(caption)}">{content}</div>'
+
+
+def svg(label: str, height: float, body: str) -> str:
+    """Wrap `body` as an image that a screen reader announces as `label`."""
+    return f'<svg role="img" aria-label="{escape(label)}" viewBox="0 0 {WIDTH} {height:g}">{body}</svg>'
+
+
+def text(x: float, y: float, content: str, css: str = "", anchor: str = "start") -> str:
+    """A line of text whose baseline is at (x, y)."""
+    return f'<text x="{x:.1f}" y="{y:.1f}" class="{css}" text-anchor="{anchor}">{escape(content)}</text>'
+
+
+def bars(label: str, groups: list[tuple[str, list[Bar]]], show: Callable[[float], str]) -> str:
+    """Horizontal bars from zero in named groups, each with its figure (formatted by `show`) and any interval."""
+    ends = [max([bar.value, *(bar.interval or [])]) for _, group in groups for bar in group]
+    scale = (WIDTH - VALUE_ROOM) / (max(ends, default=0) or 1)
+    y, parts, told = 0.0, [], []
+    for name, group in groups:
+        parts.append(text(0, y + 12, name))
+        y += 17
+        for bar in group:
+            height = 14 if len(group) == 1 else 11
+            parts.append(_bar(bar, y, height, scale, show))
+            told.append(" ".join(filter(None, (name, bar.name, show(bar.value)))))
+            y += height + 2
+        y += 8
+    return svg(f"{label}: {'; '.join(told)}", y, "".join(parts))
+
+
+def _bar(bar: Bar, y: float, height: float, scale: float, show: Callable[[float], str]) -> str:
+    tip, end = f"{bar.name} {show(bar.value)}".strip(), bar.value
+    drawn = f'<rect class="{bar.css}" y="{y:g}" width="{bar.value * scale:.1f}" height="{height}"></rect>'
+    if bar.interval:
+        low, high = bar.interval
+        end, tip = max(end, high), f"{tip} ({show(low)} to {show(high)})"
+        a, b, caps, middle = low * scale, high * scale, f"{y + 3:g}v{height - 6}", y + height / 2
+        drawn += f'<path class="whisker" d="M{a:.1f} {middle:g}H{b:.1f}M{a:.1f} {caps}M{b:.1f} {caps}"></path>'
+    drawn += text(end * scale + 5, y + height / 2 + 4, show(bar.value), "faint")
+    return f"<g><title>{escape(tip)}</title>{drawn}</g>"
+
+
+def ticks(low: float, high: float, about: int = 5) -> list[float]:
+    """Round numbers (1, 2 or 5 times a power of ten apart) within [low, high]."""
+    if not high > low:
+        return [low]
+    rough = (high - low) / about
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(power * m for m in (1, 2, 5, 10) if power * m >= rough * 0.999)
+    return [round(i * step, 12) for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
+
+
+def histogram(
+    label: str, counts: Sequence[int], edges: Sequence[float], show: Callable[[float], str], mark: float | None = None
+) -> str:
+    """Columns of `counts` between consecutive `edges`; ticks below; a dashed line at `mark` if it is in range."""
+    height, floor = 185, 165
+    low, high, most = edges[0], edges[-1], max(counts) or 1
+    scale = WIDTH / ((high - low) or 1)
+    drawn = [text(0, 11, f"highest column: {most:,}", "faint")]
+    for count, left, right in zip(counts, edges, edges[1:], strict=False):
+        tall, width = (floor - 20) * count / most, max((right - left) * scale - 0.6, 0.4)
+        shape = f'x="{(left - low) * scale:.1f}" y="{floor - tall:.1f}" width="{width:.1f}" height="{tall:.1f}"'
+        tip = escape(f"{show(left)} to {show(right)}: {count:,}")
+        drawn.append(f'<rect class="ours" {shape}><title>{tip}</title></rect>')
+    drawn.append(f'<path class="axis" d="M0 {floor}H{WIDTH}"></path>')
+    for value in ticks(low, high):
+        x = (value - low) * scale
+        drawn.append(text(x, height - 5, show(value), "faint", "start" if x < 12 else "end" if x > 388 else "middle"))
+    if mark is not None and low <= mark <= high:
+        drawn.append(f'<path class="mark" d="M{(mark - low) * scale:.1f} 0V{floor}"></path>')
+    return svg(f"{label}: from {show(low)} to {show(high)}, {sum(counts):,} in all", height, "".join(drawn))
+
+
+def marker(kind: int, x: float, y: float, r: float) -> str:
+    """Path of a point: circle, square, triangle, diamond in turn by kind; a circle for kind −1."""
+    shapes = (
+        f"M{x - r:.1f} {y:.1f}a{r} {r} 0 1 0 {2 * r} 0a{r} {r} 0 1 0 {-2 * r} 0",
+        f"M{x - r:.1f} {y - r:.1f}h{2 * r}v{2 * r}h{-2 * r}z",
+        f"M{x:.1f} {y - 1.2 * r:.1f}l{1.2 * r:g} {2.2 * r:g}h{-2.4 * r:g}z",
+        f"M{x:.1f} {y - 1.3 * r:.1f}l{1.3 * r:g} {1.3 * r:g} {-1.3 * r:g} {1.3 * r:g} {-1.3 * r:g} {-1.3 * r:g}z",
+    )
+    return shapes[max(kind, 0) % 4]
+
+
+def points(
+    label: str, x: Sequence[float], y: Sequence[float], kind: Sequence[int], new: Sequence[bool], tips: Sequence[str]
+) -> str:
+    """A map of points: colour and shape by kind (−1: grey), new ones as outlines drawn above, `tips` as tooltips."""
+    edge, left, low = 6, min(x), min(y)
+    scale = (WIDTH - 2 * edge) / (max(max(x) - left, max(y) - low) or 1.0)
+    height = (max(y) - low) * scale + 2 * edge
+    drawn = []
+    for i in sorted(range(len(x)), key=lambda i: new[i]):
+        shape = marker(kind[i], edge + (x[i] - left) * scale, height - edge - (y[i] - low) * scale, 3 if new[i] else 2)
+        css = f"{'new' if new[i] else 'known'} k{kind[i]}"
+        drawn.append(f'<path class="{css}" d="{shape}"><title>{escape(tips[i])}</title></path>')
+    return svg(label, height, "".join(drawn))
+
+
+def key(entries: Iterable[tuple[str, str, int | None]]) -> str:
+    """A legend: (text, CSS class, point kind), with a square patch where the kind is None."""
+    items = ""
+    for name, css, kind in entries:
+        shape = "M1 1h10v10h-10z" if kind is None else marker(kind, 6, 6, 4)
+        icon = f'<svg viewBox="0 0 12 12" aria-hidden="true"><path class="{css}" d="{shape}"></path></svg>'
+        items += f"<li>{icon}{escape(name)}</li>"
+    return f'<ul class="key">{items}</ul>'

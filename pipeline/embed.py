@@ -1,0 +1,146 @@
+"""Song features from a trained CLIP model: audio, text and BERT vectors of every song of a catalogue.
+
+    python -m pipeline.embed clip=RUN data=CATALOGUE out=FEATURES
+
+Writes clip_audio.npy and clip_text.npy, unit vectors, float32 (songs, dim); text.npy, BERT's own vectors, when the run
+keeps BERT frozen; song_ids.parquet. A row of NaN: the song lacks the modality. Several devices share the work.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+
+from configs.errors import UserError
+from configs.load import command
+from configs.schema import EmbedConfig
+from datamodules.arrays import AnyArray, FloatArray
+from datamodules.folders import check_replaceable, writing
+from datamodules.songs import SongDataModule
+from lightning_modules.clip import ClipModule
+from pipeline.runs import Run, open_run
+
+KIND = "features"
+NAMES = ("clip_audio", "clip_text")
+
+
+def main(config: EmbedConfig) -> None:
+    """Run the command (see the module's docstring)."""
+    out = Path(config.out)
+    check_replaceable(out, KIND)
+    run = open_run(config.clip, "clip")
+    data = song_data(run, config)
+    parts = out.with_name(f".{out.name}.ranks")
+    trainer = L.Trainer(
+        accelerator=config.accelerator,
+        devices=config.devices,
+        callbacks=[PartWriter(parts)],
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+    trainer.predict(clip_module(run), data, return_predictions=False)
+    trainer.strategy.barrier("every rank has written its part")
+    if trainer.is_global_zero:
+        written = [parts / f"{rank}.npz" for rank in range(trainer.world_size)]
+        arrays = merge([path for path in written if path.exists()], data.catalogue.n_songs)
+        if data.text_vectors is not None:
+            arrays["text"] = np.asarray(data.text_vectors)
+        write_features(out, arrays, data, run)
+        shutil.rmtree(parts)
+
+
+def song_data(run: Run, config: EmbedConfig) -> SongDataModule:
+    """The catalogue's songs, cut and tokenised as in the run's training.
+
+    Raises:
+        UserError: the catalogue's log-mel frames are not those of the run.
+    """
+    same = ("text_model", "text_fields", "max_tokens", "frozen_text", "crop_seconds", "crops")
+    options = {name: run.hparams[name] for name in same}
+    data = SongDataModule(config.data, config.batch_size, workers=config.workers, **options)
+    other = [f"{name} {now} (run: {run.hparams[name]})" for name, now in data.audio.items() if now != run.hparams[name]]
+    if other:
+        raise UserError(
+            f"{config.data} has other log-mel frames than {config.clip} was trained on: {', '.join(other)}; "
+            "prepare it again with audio.* options as in the run's catalogue"
+        )
+    return data
+
+
+def clip_module(run: Run) -> ClipModule:
+    """The run's best model.
+
+    Raises:
+        UserError: its text model cannot be loaded, or the weights do not fit.
+    """
+    try:
+        module = ClipModule(**run.hparams)
+        module.load_state_dict(run.weights)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"{run.folder}: the checkpoint cannot be used here: {str(error).splitlines()[0]}") from error
+    return module
+
+
+class PartWriter(L.Callback):
+    """Each rank writes its songs' vectors into `<folder>/<rank>.npz`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.columns: dict[str, list[AnyArray]] = {name: [] for name in ("id", *NAMES)}
+
+    def on_predict_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, *_: Any, **__: Any
+    ) -> None:
+        """Keep the vectors of one batch, on the CPU."""
+        for name, column in self.columns.items():
+            column.append(outputs[name].cpu().numpy())
+
+    def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write them; a rank without any song writes nothing."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / f"{trainer.global_rank}.npz"
+        path.unlink(missing_ok=True)  # left by a killed run
+        if self.columns["id"]:
+            arrays: dict[str, Any] = {name: np.concatenate(column) for name, column in self.columns.items()}
+            np.savez(path, **arrays)
+
+
+def merge(parts: Sequence[Path], n_songs: int) -> dict[str, FloatArray]:
+    """Arrays (songs, dim) in catalogue order from the parts of all ranks; a song found twice is taken once."""
+    arrays: dict[str, FloatArray] = {}
+    for path in parts:
+        with np.load(path) as part:
+            for name in NAMES:
+                if name not in arrays:
+                    arrays[name] = np.full((n_songs, part[name].shape[1]), np.nan, dtype=np.float32)
+                arrays[name][part["id"]] = part[name]
+    return arrays
+
+
+def write_features(out: Path, arrays: dict[str, FloatArray], data: SongDataModule, run: Run) -> None:
+    """The feature folder, and on the screen how many songs have which vector."""
+    have = {name: int(np.isfinite(array).all(axis=1).sum()) for name, array in arrays.items()}
+    manifest = {
+        "clip": str(run.folder.resolve()),
+        "encoder": run.fingerprint,
+        "data": str(data.catalogue.folder.resolve()),
+        "songs": data.catalogue.n_songs,
+        "songs_with": have,
+    }
+    with writing(out, KIND, manifest) as folder:
+        for name, array in arrays.items():
+            np.save(folder / f"{name}.npy", array)
+        data.catalogue.songs.select("song_id").write_parquet(folder / "song_ids.parquet")
+    shown = ", ".join(f"{name} {count:,}" for name, count in have.items())
+    print(f"{out}: {data.catalogue.n_songs:,} songs; with {shown}")
+
+
+if __name__ == "__main__":
+    command(main, EmbedConfig, __doc__)

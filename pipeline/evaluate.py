@@ -1,0 +1,207 @@
+"""Offline evaluation on new songs' held-out plays, beside baselines in the same run.
+
+    python -m pipeline.evaluate data=CATALOGUE index=INDEX cb2cf=INDEX features=FEATURES boundary=RUN out=DIR
+
+Writes metrics.json and report.html. Only here are the held-out plays of test songs, and the demo world's truth.parquet,
+ever read.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from configs.errors import UserError
+from configs.load import as_dict, command
+from configs.schema import EvaluateConfig
+from datamodules.arrays import AnyArray, IntArray
+from datamodules.catalogue import Catalogue
+from datamodules.collaborative import listening_matrix
+from datamodules.fields import read_fields
+from datamodules.folders import writing
+from pipeline import audience as audiences
+from pipeline import baselines, figures
+from pipeline.index import SongIndex, open_index
+from pipeline.outcomes import outcome_rates, read_truth
+from pipeline.report import write_report
+from pipeline.vectors import Boundary, boundary_vectors
+from retrieval import audience as targeting
+from retrieval.audience import Audience
+from retrieval.index import build_index
+from retrieval.metrics import hits, ndcg_at_k, recall_at_k, true_counts
+
+KIND = "evaluation"
+
+
+def main(config: EvaluateConfig) -> None:
+    """Run the command (see the module's docstring)."""
+    catalogue = Catalogue.read(config.data)
+    index = open_matching(config.index, catalogue)
+    new = catalogue.rows(config.split)
+    boundary = boundary_vectors(config.boundary, new, config.data, config.features) if config.boundary else None
+    truth = read_truth(config.truth, catalogue) if config.truth else None
+    with writing(config.out, KIND, {"options": as_dict(config)}) as folder:
+        found = find_all(config, catalogue, index, boundary, new)
+        listeners = held_out_listeners(catalogue, new)
+        metrics: dict[str, Any] = {
+            "catalogue": catalogue.manifest["counts"],
+            "split": config.split,
+            "new_songs": len(new),
+            "new_songs_with_a_listener": len(np.unique(listeners[0])),
+            "audience": [score(name, a, listeners, catalogue, config) for name, a in found.items()],
+            "outcomes": outcome_rates(found, truth, catalogue, new),
+            "retrieval": figures.audio_text(config.features, catalogue, config.split),
+            "genres": figures.genre_grouping(songs_in_space(config, catalogue, index), catalogue, config.split),
+        }
+        if boundary is not None:
+            metrics["boundary"] = figures.boundary_summary(boundary, catalogue)
+        text = json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False)
+        (folder / "metrics.json").write_text(text + "\n")
+        write_report(folder / "report.html", metrics, pictures(catalogue, index, boundary, config))
+    print(table(metrics))
+    print(f"report: {config.out}/report.html")
+
+
+def open_matching(folder: str, catalogue: Catalogue) -> SongIndex:
+    """Open an index and check that it covers this catalogue.
+
+    Raises:
+        UserError: it was built from other songs.
+    """
+    index = open_index(folder)
+    ids = pl.read_parquet(f"{folder}/songs.parquet")["song_id"]
+    if not ids.equals(catalogue.songs["song_id"]):
+        raise UserError(
+            f"{folder} was built from other songs than {catalogue.folder}: run python -m pipeline.index again"
+        )
+    return index
+
+
+def find_all(
+    config: EvaluateConfig, catalogue: Catalogue, index: SongIndex, boundary: Boundary | None, new: IntArray
+) -> dict[str, Audience]:
+    """The audience of every new song by every method, at the largest budget."""
+    listening = listening_matrix(catalogue.plays, catalogue.n_users, catalogue.n_songs)
+    scale = targeting.activity_scale(listening, config.targeting.activity_power)
+    budget = min(max(config.budgets), catalogue.n_users)
+
+    def i2i2u(one: SongIndex, allowed: Any = None) -> Audience:
+        similar = audiences.find_similar(one, new, catalogue.n_songs, config.targeting)
+        return targeting.listeners_of_similar(similar.weights_CS, listening, scale, budget, allowed)
+
+    found = {
+        "random": baselines.random_users(len(new), catalogue.n_users, budget, config.seed),
+        "most active users": baselines.most_active_users(listening, len(new), budget),
+        "content kNN": i2i2u(content_index(config, catalogue)),
+    }
+    if config.cb2cf:
+        found["CB2CF (λ=0)"] = i2i2u(open_matching(config.cb2cf, catalogue))
+    found["FirstPlay I2I2U"] = i2i2u(index)
+    if boundary is not None:
+
+        def margin(rows: slice) -> AnyArray:
+            return targeting.margins(boundary.item_CD[rows], boundary.user_UD, boundary.boundary_U)
+
+        found["FirstPlay I2I2U, gated"] = i2i2u(index, lambda rows: margin(rows) > 0)
+        found["FirstPlay U2I, no boundary"] = targeting.rank_by_score(
+            lambda rows: boundary.item_CD[rows] @ boundary.user_UD.T, len(new), budget
+        )
+        found["FirstPlay U2I boundary"] = targeting.rank_by_score(
+            lambda rows: audiences.positive_only(margin(rows)), len(new), budget
+        )
+    return found
+
+
+def content_index(config: EvaluateConfig, catalogue: Catalogue) -> SongIndex:
+    """An index of untrained content vectors, searched like the trained one."""
+    warm = catalogue.rows("warm")
+    vectors = baselines.content_vectors(read_fields(catalogue, config.features, [], min_count=1), warm)
+    return SongIndex({}, build_index(vectors[warm]), warm, vectors)
+
+
+def held_out_listeners(catalogue: Catalogue, new: IntArray) -> tuple[IntArray, IntArray]:
+    """(position in `new`, user) of every held-out listening, dislikes left out."""
+    plays = catalogue.cold_plays.filter(pl.col("strength") > 0).select("song", "user").unique()
+    position = np.full(catalogue.n_songs, -1, dtype=np.int64)
+    position[new] = np.arange(len(new))
+    row, user = position[plays["song"].to_numpy()], plays["user"].to_numpy().astype(np.int64)
+    return row[row >= 0], user[row >= 0]
+
+
+def score(
+    name: str, found: Audience, listeners: tuple[IntArray, IntArray], catalogue: Catalogue, config: EvaluateConfig
+) -> dict[str, Any]:
+    """One row of the comparison: target users found and recall at each budget, NDCG, by bucket, with an interval."""
+    songs = np.arange(len(found.users_CB))
+    row: dict[str, Any] = {"method": name}
+    for budget in config.budgets:
+        top = found.users_CB[:, :budget]
+        hit = hits(top, songs, *listeners)
+        recall = recall_at_k(top, songs, *listeners)
+        row[f"target_users_found@{budget}"] = int(hit.sum())
+        row[f"reached@{budget}"] = int((top >= 0).sum())
+        row[f"recall@{budget}"] = float(recall.mean())
+        row[f"recall@{budget}_ci95"] = bootstrap_interval(recall, config.seed)
+        row[f"ndcg@{budget}"] = float(ndcg_at_k(top, songs, *listeners).mean())
+    row["by_listeners"] = by_bucket(found.users_CB[:, : config.budgets[-1]], songs, listeners)
+    return row
+
+
+def by_bucket(users_CB: AnyArray, songs: IntArray, listeners: tuple[IntArray, IntArray]) -> list[dict[str, Any]]:
+    """Recall for thirds of the new songs by how many listeners they found: rare, middle, popular."""
+    counts = true_counts(songs, *listeners)
+    heard = counts[counts > 0]
+    recall = recall_at_k(users_CB, songs, *listeners)
+    order = np.argsort(heard, kind="stable")
+    rows = []
+    for name, part in zip(("rare", "middle", "popular"), np.array_split(order, 3), strict=True):
+        if len(part):
+            span = [int(heard[part].min()), int(heard[part].max())]
+            rows.append({"bucket": name, "songs": len(part), "listeners": span, "recall": float(recall[part].mean())})
+    return rows
+
+
+def bootstrap_interval(values: AnyArray, seed: int, draws: int = 2000) -> list[float]:
+    """95 % interval of the mean over songs, by resampling songs."""
+    rng = np.random.default_rng(seed)
+    means = [values[rng.integers(0, len(values), len(values))].mean() for _ in range(draws)]
+    return [float(np.quantile(means, q)) for q in (0.025, 0.975)]
+
+
+def songs_in_space(config: EvaluateConfig, catalogue: Catalogue, index: SongIndex) -> dict[str, AnyArray]:
+    """Song vectors by name, for the genre figures."""
+    spaces = {"raw content": content_index(config, catalogue).vectors, "FirstPlay": index.vectors}
+    if config.cb2cf:
+        spaces["CB2CF (λ=0)"] = open_matching(config.cb2cf, catalogue).vectors
+    return spaces
+
+
+def pictures(
+    catalogue: Catalogue, index: SongIndex, boundary: Boundary | None, config: EvaluateConfig
+) -> dict[str, Any]:
+    """Data of the report's pictures."""
+    drawn: dict[str, Any] = {"song_map": figures.song_map(index.vectors, catalogue, config.seed)}
+    if boundary is not None:
+        drawn["boundary"] = figures.boundary_histogram(boundary)
+    return drawn
+
+
+def table(metrics: dict[str, Any]) -> str:
+    """The comparison as the screen shows it."""
+    rows = metrics["audience"]
+    keys = [key for key in rows[0] if key.startswith(("target_users_found", "recall")) and not key.endswith("ci95")]
+    lines = [f"{'method':<28}" + "".join(f"{key.replace('target_users_found', 'found'):>12}" for key in keys)]
+    for row in rows:
+        cells = (f"{row[key]:>12}" if isinstance(row[key], int) else f"{row[key]:>12.4f}" for key in keys)
+        lines.append(f"{row['method']:<28}" + "".join(cells))
+    for name in ("outcomes", "retrieval", "genres", "boundary"):
+        if metrics.get(name):
+            lines.append(f"{name}: {json.dumps(metrics[name], ensure_ascii=False)}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    command(main, EvaluateConfig, __doc__)

@@ -1,0 +1,196 @@
+"""Validate a dataset, split it into known and new songs, mine verified song pairs, cache log-mel frames.
+
+    python -m pipeline.prepare source=DATASET out=CATALOGUE
+    python -m pipeline.prepare source=lfm2k out=CATALOGUE format=lfm2k
+
+Reads a dataset folder (docs/data.md) and writes the catalogue folder that every later command takes. What is
+skipped is counted and named, here and in manifest.json. Nothing of a new song's plays reaches the training tables.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from configs.errors import UserError
+from configs.load import as_dict, command
+from configs.schema import AudioConfig, PrepareConfig
+from datamodules import adapters, audio, contract, positives, text
+from datamodules.catalogue import KIND
+from datamodules.collaborative import cold_neighbours, listening_matrix
+from datamodules.folders import writing
+from datamodules.split import COLD_VAL, WARM, Split, split_songs
+
+READERS = {"contract": contract.read_dataset, "lfm2k": adapters.read_lfm2k, "hetrec": adapters.read_hetrec}
+
+
+def main(config: PrepareConfig) -> None:
+    """Run the command (see the module's docstring)."""
+    dataset = READERS[config.format](Path(config.source))
+    split = split_songs(dataset.songs, config.split.by, config.split.cutoff, config.split.cold_share, config.split.seed)
+    manifest: dict[str, Any] = {"source": str(Path(config.source).resolve()), "options": as_dict(config)}
+    with writing(config.out, KIND, manifest) as folder:
+        plays = index_plays(dataset.plays, dataset.songs, dataset.users)
+        warm_plays, cold_plays, dropped = separate(plays, split)
+        songs = dataset.songs.with_columns(
+            pl.Series("split", split.of_song, dtype=pl.String), popularity(warm_plays, dataset.songs.height)
+        )
+        songs, problems, converted = cache_audio(songs, Path(config.source), folder, config.audio, config.workers)
+        pairs, evidence = training_pairs(warm_plays, dataset, config)
+        val_pairs = validation_pairs(warm_plays, cold_plays, split, config.pairs.top_k)
+
+        tables = {"songs": songs, "users": dataset.users, "plays": warm_plays, "cold_plays": cold_plays}
+        for name, table in (tables | {"pairs": pairs.frame(), "val_pairs": val_pairs}).items():
+            table.write_parquet(folder / f"{name}.parquet")
+        (folder / "features").mkdir()
+        for name, vectors in dataset.features.items():
+            np.save(folder / "features" / f"{name}.npy", vectors)
+
+        rejected = dataset.rejected | problems
+        manifest |= {
+            "counts": counts(songs, warm_plays, cold_plays, dataset.users)
+            | {"warm_plays_after_cutoff_left_out": dropped},
+            "split": {"by": split.by, "cutoff": split.cutoff and split.cutoff.isoformat()},
+            "audio": as_dict(config.audio) | converted,
+            "pairs": evidence | {"val_pairs": val_pairs.height},
+            "rejected": rejected,
+            "ignored_columns": dataset.ignored_columns,
+            "notes": dataset.notes + text_notes(songs, config.text_model),
+        }
+    print(summary(manifest, config.out))
+
+
+def index_plays(plays: pl.DataFrame, songs: pl.DataFrame, users: pl.DataFrame) -> pl.DataFrame:
+    """Replace ids by row numbers and give each play its strength: favourite 3, complete 2, play 1, dislike −1."""
+    song_of = songs.select("song_id").with_row_index("song")
+    user_of = users.select("user_id").with_row_index("user")
+    strength = (
+        pl.when(pl.col("disliked").fill_null(False))
+        .then(-1.0)
+        .when(pl.col("favourited").fill_null(False))
+        .then(3.0)
+        .when(pl.col("completed").fill_null(False))
+        .then(2.0)
+        .otherwise(1.0)
+    )
+    return (
+        plays.join(song_of, on="song_id", how="inner")
+        .join(user_of, on="user_id", how="inner")
+        .drop("song_id", "user_id")
+        .with_columns(pl.col("user", "song").cast(pl.Int32), strength.cast(pl.Float32).alias("strength"))
+        .sort("user", "played_at", "song", maintain_order=True)
+    )
+
+
+def separate(plays: pl.DataFrame, split: Split) -> tuple[pl.DataFrame, pl.DataFrame, int]:
+    """Training plays, held-out plays of cold songs, and how many plays of known songs fall after the cut-off.
+
+    Plays of known songs after the cut-off are left out: when the first new song appears they have not happened yet.
+    """
+    warm_song = pl.Series(split.of_song == WARM)
+    warm = warm_song.gather(plays["song"])
+    cold_plays, warm_plays = plays.filter(~warm), plays.filter(warm)
+    if split.cutoff is None:
+        return warm_plays, cold_plays, 0
+    early = warm_plays.filter((pl.col("played_at") < split.cutoff).fill_null(True))
+    return early, cold_plays, warm_plays.height - early.height
+
+
+def popularity(plays: pl.DataFrame, n_songs: int) -> pl.Series:
+    """Training plays of every song."""
+    return pl.Series("popularity", np.bincount(plays["song"].to_numpy(), minlength=n_songs))
+
+
+def cache_audio(
+    songs: pl.DataFrame, source: Path, folder: Path, options: AudioConfig, workers: int
+) -> tuple[pl.DataFrame, dict[str, Any], dict[str, int]]:
+    """Decode every recording once into `logmel.f16`; a song whose file is unusable stays, without audio, and is named."""
+    paths = [source / path if path is not None else None for path in songs["audio_path"]]
+    options_of_mel = as_dict(options) | {"workers": workers}
+    start, frames, problems, info = audio.write_logmel_cache(paths, folder / "logmel.f16", **options_of_mel)
+    named = {
+        f"audio: {reason}": {
+            "count": len(rows),
+            "examples": [songs["song_id"][row] for row in rows[:5]],
+            "what": "songs kept, without audio",
+        }
+        for reason, rows in problems.items()
+    }
+    return songs.with_columns(pl.Series("mel_start", start), pl.Series("mel_frames", frames)), named, info
+
+
+def training_pairs(
+    plays: pl.DataFrame, dataset: contract.Dataset, config: PrepareConfig
+) -> tuple[positives.Pairs, dict[str, Any]]:
+    """Verified positives of the song encoder.
+
+    Raises:
+        UserError: `posterior=feedback` without the table, or no pair is left at all.
+    """
+    options = as_dict(config.pairs)
+    if options["posterior"] == "feedback" and dataset.feedback is None:
+        raise UserError("pairs.posterior=feedback, but the dataset has no i2i_feedback.parquet")
+    feedback = None if dataset.feedback is None else index_feedback(dataset.feedback, dataset.songs)
+    shape = (dataset.users.height, dataset.songs.height)
+    pairs, evidence = positives.mine(plays, feedback, shape, **options, seed=config.split.seed)
+    if not len(pairs):
+        raise UserError(
+            f"no song pair is left to learn from ({evidence}): lower pairs.min_common or pairs.min_lift, "
+            "or check that plays.parquet has users with several songs"
+        )
+    return pairs, evidence
+
+
+def index_feedback(feedback: pl.DataFrame, songs: pl.DataFrame) -> pl.DataFrame:
+    """`i2i_feedback` with song row numbers instead of ids."""
+    song_of = songs.select("song_id").with_row_index("song")
+    return feedback.join(song_of.rename({"song_id": "source_song_id", "song": "source"}), on="source_song_id").join(
+        song_of.rename({"song_id": "recommended_song_id", "song": "target"}), on="recommended_song_id"
+    )
+
+
+def validation_pairs(warm: pl.DataFrame, cold: pl.DataFrame, split: Split, top_k: int) -> pl.DataFrame:
+    """Warm songs with the same listeners as each validation song, from held-out plays; never trained on."""
+    of_validation = pl.Series(split.of_song == COLD_VAL).gather(cold["song"])
+    shape = (int(max(warm["user"].max() or 0, cold["user"].max() or 0)) + 1, len(split.of_song))
+    held_out = listening_matrix(cold.filter(of_validation), *shape)
+    return cold_neighbours(held_out, listening_matrix(warm, *shape), top_k, min_common=1).frame()
+
+
+def counts(songs: pl.DataFrame, warm: pl.DataFrame, cold: pl.DataFrame, users: pl.DataFrame) -> dict[str, int]:
+    """The figures of the manifest's head."""
+    by_split = {f"songs_{name}": n for name, n in songs["split"].value_counts().iter_rows()}
+    return {
+        "songs": songs.height,
+        **dict(sorted(by_split.items())),
+        "songs_with_audio": int((songs["mel_frames"] > 0).sum()),
+        "songs_with_a_training_play": int((songs["popularity"] > 0).sum()),
+        "users": users.height,
+        "training_plays": warm.height,
+        "held_out_plays_of_cold_songs": cold.height,
+    }
+
+
+def text_notes(songs: pl.DataFrame, model: str) -> list[str]:
+    """A warning where the text encoder does not know the language of the text."""
+    texts = text.song_texts(songs, ["title", "lyrics"])
+    share = text.unknown_share([one for one in texts if one], model) if any(texts) else 0.0
+    if share <= 0.2:
+        return []
+    return [f"{share:.0%} of the text's tokens are unknown to text_model={model}: choose an encoder for this language"]
+
+
+def summary(manifest: dict[str, Any], out: str) -> str:
+    """What the screen shows at the end."""
+    lines = [f"  {key.replace('_', ' '):<36} {value:>10,}" for key, value in manifest["counts"].items()]
+    pairs = ", ".join(f"{key} {value}" for key, value in manifest["pairs"].items())
+    lines += [f"  pairs: {pairs}", contract.rejection_table(manifest["rejected"])]
+    lines += [f"  note: {note}" for note in manifest["notes"]]
+    return "\n".join([f"{out}: split by {manifest['split']['by']}", *[line for line in lines if line]])
+
+
+if __name__ == "__main__":
+    command(main, PrepareConfig, __doc__)

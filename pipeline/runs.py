@@ -1,0 +1,119 @@
+"""Run folders: what `train.py` writes and the later commands take.
+
+A run folder holds `manifest.json` (kind "clip run", "i2i run" or "boundary run"), `config.yaml` (resolved),
+`vocabulary.json` (category codes), `checkpoints/best.ckpt` and `last.ckpt`, `logs/metrics.csv` and the W&B files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from configs.errors import UserError
+from datamodules.folders import check_replaceable, read_manifest, write_manifest, write_text
+
+VOCABULARY = "vocabulary.json"
+MAY_CHANGE = ("out", "logger", "trainer.devices", "trainer.nodes", "trainer.accelerator", "trainer.strategy",
+              "trainer.workers", "trainer.progress", "trainer.log_every")  # fmt: skip
+
+
+@dataclass
+class Run:
+    """A trained run: its options, its weights and a fingerprint that ties later folders to it."""
+
+    folder: Path
+    task: str
+    config: dict[str, Any]
+    hparams: dict[str, Any]
+    weights: dict[str, Tensor]
+    fingerprint: str
+
+
+def open_run(folder: str | Path, task: str) -> Run:
+    """Read the best checkpoint of a run (tensors and primitives only: nothing is unpickled).
+
+    Raises:
+        UserError: not a run folder, a run of another task, not trained yet, or a damaged checkpoint.
+    """
+    folder = Path(folder)
+    read_manifest(folder, f"{task} run", f"python train.py {task} data=CATALOGUE out=RUN")
+    path = folder / "checkpoints" / "best.ckpt"
+    if not path.exists():
+        raise UserError(
+            f"{folder} has no {path.name} yet: its training has not finished an epoch; run train.py {task} again"
+        )
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged zip raises many types
+        raise UserError(f"{path}: not a readable checkpoint ({type(error).__name__}); train the run again") from None
+    config: Any = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
+    weights = checkpoint["state_dict"]
+    return Run(folder, task, config, dict(checkpoint["hyper_parameters"]), weights, fingerprint(weights))
+
+
+def fingerprint(weights: dict[str, Tensor]) -> str:
+    """A short hash of all weights: equal for the same model, whatever folder it lies in."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        digest.update(name.encode())
+        digest.update(weights[name].detach().contiguous().cpu().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def is_finished(folder: Path, task: str, config: dict[str, Any]) -> bool:
+    """Whether the run is already done; writes nothing.
+
+    Raises:
+        UserError: the folder is something else, or a run with other options.
+    """
+    check_replaceable(folder, f"{task} run")
+    if not (folder / "config.yaml").exists():
+        return False
+    changed = _differences(OmegaConf.to_container(OmegaConf.load(folder / "config.yaml")), config)
+    if changed:
+        raise UserError(
+            f"{folder} holds a run with other options ({'; '.join(changed)}): choose another out= or remove it"
+        )
+    return bool(json.loads((folder / "manifest.json").read_text()).get("finished"))
+
+
+def start_run(folder: Path, task: str, config_yaml: str, vocabulary: dict[str, Any]) -> None:
+    """Make the run folder, or go on in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_manifest(folder, f"{task} run", {"finished": False})
+    write_text(folder / VOCABULARY, json.dumps(vocabulary, ensure_ascii=False))
+    write_text(folder / "config.yaml", config_yaml)
+
+
+def read_vocabulary(folder: Path, part: str = "songs") -> dict[str, list[str]]:
+    """The category codes that a run was trained with, of its songs or its users.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    try:
+        vocabulary: dict[str, list[str]] = json.loads((folder / VOCABULARY).read_text())[part]
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{folder / VOCABULARY}: cannot be read ({error}); train the run again") from None
+    return vocabulary
+
+
+def finish_run(folder: Path, task: str, metrics: dict[str, float]) -> None:
+    """Mark the run as finished, with the validation figures of its best epoch."""
+    write_manifest(folder, f"{task} run", {"finished": True, "best": metrics})
+
+
+def _differences(earlier: Any, now: Any, prefix: str = "") -> list[str]:
+    if prefix.rstrip(".") in MAY_CHANGE:
+        return []
+    if isinstance(earlier, dict) and isinstance(now, dict):
+        keys = sorted(set(earlier) | set(now))
+        return [one for key in keys for one in _differences(earlier.get(key), now.get(key), f"{prefix}{key}.")]
+    return [] if earlier == now else [f"{prefix.rstrip('.')}: {earlier} → {now}"]

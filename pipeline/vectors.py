@@ -1,0 +1,81 @@
+"""Song, user and boundary vectors from trained runs: what index, audience and evaluate have in common."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from datamodules.arrays import FloatArray, IntArray
+from pipeline.runs import Run, open_run, read_vocabulary
+
+
+def data_options(run: Run, data: str | None, features: str | None) -> dict[str, Any]:
+    """Arguments of the run's DataModule, on its own data or on the given folders."""
+    return {
+        "data": data or run.config["data"],
+        "features": features or run.config["features"],
+        "use": list(run.config["fields"]["use"]),
+        "min_count": run.config["fields"]["min_count"],
+        "vocabulary": read_vocabulary(run.folder),
+    }
+
+
+def restore(module: Any, run: Run) -> Any:
+    """Put a run's weights into its LightningModule, ready to predict."""
+    module.load_state_dict(run.weights)
+    return module.eval()
+
+
+def predict(module: Any, loader: Any) -> dict[str, Any]:
+    """Run `Trainer.predict` on one device and join the batches by song or user number."""
+    import lightning as L
+    import torch
+
+    trainer = L.Trainer(
+        devices=1, logger=False, enable_checkpointing=False, enable_model_summary=False, inference_mode=True
+    )
+    batches: Any = trainer.predict(module, loader)
+    return {key: torch.cat([batch[key] for batch in batches]).float().numpy() for key in batches[0] if key != "id"}
+
+
+def song_vectors(folder: str | Path, data: str | None = None, features: str | None = None) -> tuple[Run, FloatArray]:
+    """Vectors of all songs of a catalogue, (songs, D), by a trained song encoder."""
+    from datamodules.pairs import PairDataModule
+    from lightning_modules.i2i import I2IModule
+
+    run = open_run(folder, "i2i")
+    source = PairDataModule(**data_options(run, data, features))
+    module = restore(I2IModule(**run.hparams), run)
+    return run, predict(module, source.songs_loader(np.arange(source.catalogue.n_songs)))["vector"]
+
+
+@dataclass
+class Boundary:
+    """U2I vectors: items (C, D) of the asked songs, users (U, D), and each user's boundary score (U,)."""
+
+    run: Run
+    item_CD: FloatArray
+    user_UD: FloatArray
+    boundary_U: FloatArray
+
+
+def boundary_vectors(
+    folder: str | Path, songs: IntArray, data: str | None = None, features: str | None = None
+) -> Boundary:
+    """Score parts of the boundary model for some songs and for all users."""
+    from datamodules.interactions import InteractionDataModule
+    from lightning_modules.boundary import BoundaryModule
+
+    run = open_run(folder, "boundary")
+    source = InteractionDataModule(
+        **data_options(run, data, features),
+        history=run.config["model"]["history"],
+        positives=run.config["objective"]["positives"],
+    )
+    module = restore(BoundaryModule(**run.hparams), run)
+    items = predict(module, source.songs_loader(songs))["vector"]
+    users = predict(module, source.users_loader(np.arange(source.catalogue.n_users)))
+    return Boundary(run, items, users["vector"], users["boundary"])

@@ -1,0 +1,1 @@
+"""Vector index, ranking metrics, audience targeting: arrays in, arrays out."""

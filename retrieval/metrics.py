@@ -1,0 +1,50 @@
+"""Ranking metrics over retrieved ids, vectorised; denominators count every true item, retrieved or not.
+
+Shapes: Q queries, K retrieved, P true (query, item) pairs. A retrieved id of −1 means "nothing".
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+def hits(retrieved_QK: Array, query_Q: Array, true_query_P: Array, true_item_P: Array) -> Array:
+    """Whether each retrieved id is a true item of its query, (Q, K) bool."""
+    if not len(true_item_P) or not retrieved_QK.size:
+        return np.zeros(retrieved_QK.shape, dtype=bool)
+    span = int(max(true_item_P.max(), retrieved_QK.max(), 0)) + 1
+    truth = np.unique(true_query_P.astype(np.int64) * span + true_item_P)
+    key_QK = query_Q.astype(np.int64)[:, None] * span + retrieved_QK
+    at_QK = np.minimum(np.searchsorted(truth, key_QK), len(truth) - 1)
+    return np.asarray((truth[at_QK] == key_QK) & (retrieved_QK >= 0))
+
+
+def true_counts(query_Q: Array, true_query_P: Array, true_item_P: Array) -> Array:
+    """Number of distinct true items of each query, (Q,)."""
+    if not len(true_query_P):
+        return np.zeros(len(query_Q), dtype=np.int64)
+    pairs = np.unique(np.stack([true_query_P, true_item_P], axis=1), axis=0)
+    queries, counts = np.unique(pairs[:, 0], return_counts=True)
+    at = np.minimum(np.searchsorted(queries, query_Q), len(queries) - 1)
+    return np.where(queries[at] == query_Q, counts[at], 0)
+
+
+def recall_at_k(retrieved_QK: Array, query_Q: Array, true_query_P: Array, true_item_P: Array) -> Array:
+    """Recall of each query that has a true item: hits among the K retrieved / all its true items."""
+    count_Q = true_counts(query_Q, true_query_P, true_item_P)
+    found_Q = hits(retrieved_QK, query_Q, true_query_P, true_item_P).sum(axis=1)
+    return np.asarray(found_Q[count_Q > 0] / count_Q[count_Q > 0])
+
+
+def ndcg_at_k(retrieved_QK: Array, query_Q: Array, true_query_P: Array, true_item_P: Array) -> Array:
+    """Binary NDCG@K of each query that has a true item; the ideal list has min(K, true items) hits."""
+    count_Q = true_counts(query_Q, true_query_P, true_item_P)
+    discount_K = 1 / np.log2(np.arange(retrieved_QK.shape[1]) + 2)
+    gain_Q = (hits(retrieved_QK, query_Q, true_query_P, true_item_P) * discount_K).sum(axis=1)
+    ideal_Q = np.r_[0, discount_K.cumsum()][np.minimum(count_Q, retrieved_QK.shape[1])]
+    return np.asarray(gain_Q[count_Q > 0] / ideal_Q[count_Q > 0])

@@ -1,0 +1,186 @@
+"""The feature-correlation matrix: over all songs, whatever the batches, rebuilt each epoch, and kept in the checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from callbacks.correlation import FeatureCorrelation, correlate
+from datamodules.pairs import PairDataModule
+from lightning_modules.i2i import I2IModule
+from models.song_encoder import FieldEmbedding
+from pipeline.runs import open_run
+
+
+@pytest.fixture
+def data(catalogue_folder: Path) -> PairDataModule:
+    return PairDataModule(str(catalogue_folder), batch_size=64, bcl_batch_size=16, negatives=16)
+
+
+def trained_embedding(data: PairDataModule) -> FieldEmbedding:
+    torch.manual_seed(1)
+    embedding = FieldEmbedding(data.fields.dense_dims, data.fields.vocab_sizes, dim=5, block=4)
+    for parameter in (embedding.gain_FE, embedding.shift_FE):
+        torch.nn.init.normal_(parameter)
+    return embedding
+
+
+def batches(data: PairDataModule, size: int) -> list[dict[str, Tensor]]:
+    return [batch["fields"] for batch in data.songs_loader(data.warm, size)]
+
+
+def brute_correlation(embedding: FieldEmbedding, fields: dict[str, Tensor]) -> np.ndarray:
+    """Song by song: centre each feature on the songs that have it, absent ones count as nothing, then CKA."""
+    with torch.no_grad():
+        e, present = (x.numpy() for x in embedding(fields))
+    e = e.astype(np.float64)
+    n_features = e.shape[1]
+    means = [np.mean([e[n, f] for n in range(len(e)) if present[n, f]], axis=0) for f in range(n_features)]
+
+    def strength(i: int, j: int) -> float:
+        total = np.zeros((e.shape[2], e.shape[2]))
+        for n in range(len(e)):
+            if present[n, i] and present[n, j]:
+                total += np.outer(e[n, i] - means[i], e[n, j] - means[j])
+        return float((total**2).sum())
+
+    return np.array(
+        [
+            [strength(i, j) / np.sqrt(strength(i, i) * strength(j, j)) for j in range(n_features)]
+            for i in range(n_features)
+        ]
+    )
+
+
+def test_against_brute_force_over_all_warm_songs(data: PairDataModule) -> None:
+    embedding = trained_embedding(data)
+    expected = brute_correlation(embedding, data.fields.gather(data.warm))
+    got = correlate(embedding, batches(data, 1024))
+    assert expected.shape == (8, 8), "12 + 6 numbers in blocks of 4, and language, genres, tags"
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+    content, mood, genres = 0, 3, embedding.names.index("genres")
+    assert got[content, genres] > 3 * got[mood + 1, embedding.names.index("language")], (
+        "what carries taste goes together"
+    )
+
+
+@pytest.mark.parametrize("size", [1, 7, 48])
+def test_batch_size_does_not_matter(data: PairDataModule, size: int) -> None:
+    embedding = trained_embedding(data)
+    torch.testing.assert_close(
+        correlate(embedding, batches(data, size)), correlate(embedding, batches(data, 1024)), rtol=1e-6, atol=1e-7
+    )
+
+
+def test_training_mode_and_gradients_are_left_as_they_were(data: PairDataModule) -> None:
+    embedding = trained_embedding(data).train()
+    correlation = correlate(embedding, batches(data, 16))
+    assert embedding.training and not correlation.requires_grad and correlation.dtype == torch.float32
+
+
+class Watch(L.Callback):
+    """Keeps what the module held when each epoch began and ended."""
+
+    def __init__(self) -> None:
+        self.matrices: list[Tensor] = []
+        self.expected: list[np.ndarray] = []
+
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        data = trainer.datamodule
+        self.expected.append(brute_correlation(pl_module.model.embedding, data.fields.gather(data.warm)))
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        self.matrices.append(pl_module.correlation.clone())
+
+
+def fit(data: PairDataModule, module: I2IModule, epochs: int, folder: Path, *callbacks: L.Callback) -> L.Trainer:
+    trainer = L.Trainer(
+        max_epochs=epochs, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, use_distributed_sampler=False, callbacks=list(callbacks), limit_val_batches=0,
+    )  # fmt: skip
+    trainer.fit(module, datamodule=data)
+    trainer.save_checkpoint(folder / "end.ckpt")
+    return trainer
+
+
+def module_for(data: PairDataModule) -> I2IModule:
+    return I2IModule(data.fields.dense_dims, data.fields.vocab_sizes, block=4, field_dim=5, hidden=8, dim=6, lr=0.05)
+
+
+def test_rebuilt_each_epoch_from_the_current_embeddings(data: PairDataModule, tmp_path: Path) -> None:
+    watch = Watch()
+    fit(data, module_for(data), 2, tmp_path, FeatureCorrelation(), watch)
+    for matrix, expected in zip(watch.matrices, watch.expected, strict=True):
+        np.testing.assert_allclose(matrix, expected, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(*watch.matrices, atol=1e-3), "the embeddings moved, the matrix did not"
+
+
+def test_max_songs_takes_an_even_sample(data: PairDataModule, tmp_path: Path) -> None:
+    """At most so many, from the first to the last; a sampled matrix is near the whole one."""
+    seen: list[list[int]] = []
+    real = data.songs_loader
+    data.songs_loader = lambda songs, *a: (seen.append(songs.tolist()), real(songs, *a))[1]  # type: ignore[method-assign]
+    fit(data, module_for(data), 1, tmp_path, FeatureCorrelation(max_songs=20))
+    (songs,) = [one for one in seen if len(one) < len(data.warm)]
+    assert 10 <= len(songs) <= 20 and set(songs) <= set(data.warm.tolist()) and max(songs) - min(songs) > 40
+
+
+def test_restored_from_the_checkpoint(i2i_run: Path, catalogue_folder: Path) -> None:
+    """After a real `train.py i2i`: the checkpoint holds the matrix its last epoch was trained with."""
+    run = open_run(i2i_run, "i2i")
+    stored = run.weights["correlation"]
+    assert stored.shape == (8, 8) and not torch.equal(stored, torch.eye(8)) and torch.isfinite(stored).all()
+    module = I2IModule.load_from_checkpoint(i2i_run / "checkpoints" / "best.ckpt", weights_only=True)
+    assert torch.equal(module.correlation, stored)
+
+
+def test_a_song_with_an_empty_view_is_left_out_and_counted(data: PairDataModule) -> None:
+    """Song 8 has no field at all; song 5 has no content: whether it is left out depends on the groups."""
+    module = module_for(data)
+    module.correlation[:3, :3] = 1.0  # content blocks together
+    songs = np.array([0, 8, 1, 8])
+    torch.manual_seed(0)
+    loss, left_out = module.contrastive(data.fields.gather(songs), torch.from_numpy(songs))
+    assert float(left_out) == pytest.approx(0.5) and torch.isfinite(loss)
+    torch.manual_seed(0)
+    _, none = module.contrastive(data.fields.gather(songs[[0, 2]]), torch.from_numpy(songs[[0, 2]]))
+    assert float(none) == 0.0
+
+
+def test_bpr_ignores_a_negative_that_is_the_pair_itself(data: PairDataModule, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mask reaches the loss: False exactly where the drawn song is the anchor or its positive."""
+    seen: list[Tensor] = []
+
+    def spy(query: Tensor, positive: Tensor, negative: Tensor, keep: Tensor) -> Tensor:
+        seen.append(keep)
+        return query.sum() * 0
+
+    monkeypatch.setattr("lightning_modules.i2i.bpr_loss", spy)
+    module = module_for(data)
+    module.log = module.log_dict = lambda *a, **k: None  # type: ignore[method-assign,assignment]
+    batch = next(iter(data.train_dataloader()))
+    module.training_step(batch, 0)
+    source, target, drawn = (batch[key].tolist() for key in ("source", "target", "negatives"))
+    assert seen[0].tolist() == [[n not in (s, t) for n in drawn] for s, t in zip(source, target, strict=True)]
+    assert not seen[0].all()
+
+
+def test_weight_zero_is_cb2cf(data: PairDataModule, monkeypatch: pytest.MonkeyPatch) -> None:
+    """λ = 0 computes no view at all."""
+    calls: list[Callable[..., Any]] = []
+    monkeypatch.setattr("lightning_modules.i2i.draw_group", lambda *a: calls.append(draw_group_never))
+    module = module_for(data)
+    module.hparams["bcl_weight"] = 0.0
+    module.log_dict = lambda *a, **k: None  # type: ignore[method-assign,assignment]
+    assert torch.isfinite(module.training_step(next(iter(data.train_dataloader())), 0)) and not calls
+
+
+def draw_group_never() -> None:
+    raise AssertionError

@@ -1,0 +1,177 @@
+"""Kill a training run at any moment: run again, it ends with the very weights of a run that nobody disturbed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from callbacks import checkpoint as module
+from callbacks.checkpoint import BEST, LAST, AtomicCheckpointIO, EpochSeed
+from configs.errors import UserError
+from lightning_modules.i2i import I2IModule
+
+ROOT = Path(__file__).parents[2]
+
+
+class Killed(BaseException):
+    """Stands for a SIGKILL: nothing catches it."""
+
+
+def states(run: Path, name: str = LAST) -> dict[str, Any]:
+    return torch.load(run / "checkpoints" / name, weights_only=True)
+
+
+def assert_same(one: Any, other: Any, where: str = "") -> None:
+    """Bit by bit, through dicts and lists."""
+    assert type(one) is type(other), where
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, other), where
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys(), where
+        for key in one:
+            assert_same(one[key], other[key], f"{where}.{key}")
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other), where
+        for i, (a, b) in enumerate(zip(one, other, strict=True)):
+            assert_same(a, b, f"{where}[{i}]")
+    else:
+        assert one == other, where
+
+
+def assert_same_run(run: Path, undisturbed: Path) -> None:
+    for name in (LAST, BEST):
+        got, expected = states(run, name), states(undisturbed, name)
+        for part in ("state_dict", "optimizer_states", "lr_schedulers", "epoch", "global_step"):
+            assert_same(got[part], expected[part], f"{name}:{part}")
+    assert (run / "manifest.json").read_text() == (undisturbed / "manifest.json").read_text()
+    assert not list(run.rglob("*.part*")), "half-written files are left"
+
+
+def kill_when(patch: pytest.MonkeyPatch, owner: Any, name: str, condition: Callable[..., bool]) -> None:
+    """Raise Killed on entering `owner.name` where the condition on its arguments holds."""
+    real = getattr(owner, name)
+
+    def wrapped(*arguments: Any, **options: Any) -> Any:
+        if condition(*arguments):
+            raise Killed
+        return real(*arguments, **options)
+
+    patch.setattr(owner, name, wrapped)
+
+
+MOMENTS: dict[str, tuple[Any, str, Callable[..., bool]]] = {
+    "start of epoch 1": (EpochSeed, "on_train_epoch_start", lambda _, trainer, __: trainer.current_epoch == 1),
+    "middle of epoch 1": (I2IModule, "training_step", lambda m, _, i: m.current_epoch == 1 and i == 3),
+    "middle of epoch 0": (I2IModule, "training_step", lambda m, _, i: m.current_epoch == 0 and i == 3),
+    "validation of epoch 2": (I2IModule, "validation_step", lambda m, *_: m.current_epoch == 2),
+    "between writing and renaming last.ckpt": (
+        os,
+        "replace",
+        lambda source, target: str(target).endswith(LAST) and torch.load(source, weights_only=True)["epoch"] == 1,
+    ),
+    "before the manifest says finished": ("pipeline.runs", "finish_run", lambda *_: True),
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_killed_and_resumed_ends_with_the_same_weights(
+    moment: str, i2i_run: Path, train_i2i: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner, name, condition = MOMENTS[moment]
+    owner = sys.modules[owner] if isinstance(owner, str) else owner
+    out = tmp_path / "i2i"
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_when(patch, owner, name, condition)
+        train_i2i(out)
+    torch.manual_seed(99)  # what happened in the process meanwhile does not matter
+    train_i2i(out)
+    assert_same_run(out, i2i_run)
+
+
+def test_two_runs_are_the_same_and_another_seed_is_not(
+    i2i_run: Path, train_i2i: Callable[..., Path], tmp_path: Path
+) -> None:
+    assert_same_run(train_i2i(tmp_path / "again"), i2i_run)
+    other = train_i2i(tmp_path / "other", "seed=1")
+    key = "model.out.weight"
+    assert not torch.equal(states(other)["state_dict"][key], states(i2i_run)["state_dict"][key])
+
+
+SCRIPT = """
+import os, signal, sys
+from callbacks.checkpoint import EpochSeed
+from configs.load import load
+from configs.schema import I2IConfig
+import train
+real = EpochSeed.on_train_epoch_start
+def deadly(self, trainer, module):
+    if trainer.current_epoch == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    real(self, trainer, module)
+EpochSeed.on_train_epoch_start = deadly
+train.train_i2i(load(I2IConfig, sys.argv[1:]))
+"""
+
+
+def test_a_real_sigkill_in_another_process(
+    i2i_run: Path, train_i2i: Callable[..., Path], catalogue_folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "i2i"
+    import yaml
+
+    options = yaml.safe_load((i2i_run / "config.yaml").read_text()) | {"out": str(out)}
+    (tmp_path / "same.yaml").write_text(yaml.safe_dump(options))
+    code = SCRIPT.replace("load(I2IConfig, sys.argv[1:])", "load(I2IConfig, [], sys.argv[1])")
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    killed = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "same.yaml")], cwd=ROOT, env=environment, capture_output=True
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()[-2000:]
+    assert states(out)["epoch"] == 0
+    train_i2i(out)
+    assert_same_run(out, i2i_run)
+
+
+def test_a_finished_run_is_left_alone(i2i_run: Path, train_i2i: Callable[..., Path], capsys: Any) -> None:
+    before = {path: path.stat().st_mtime_ns for path in i2i_run.rglob("*")}
+    train_i2i(i2i_run)
+    assert "already finished" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in i2i_run.rglob("*")} == before
+
+
+def test_a_run_with_other_options_is_not_continued(i2i_run: Path, train_i2i: Callable[..., Path]) -> None:
+    with pytest.raises(UserError, match=r"other options \(optim\.lr: 0\.01 → 0\.5"):
+        train_i2i(i2i_run, "optim.lr=0.5")
+
+
+def test_bad_data_leaves_no_run_folder(train_i2i: Callable[..., Path], tmp_path: Path) -> None:
+    with pytest.raises(UserError):
+        train_i2i(tmp_path / "out", f"data={tmp_path / 'absent'}")
+    with pytest.raises(UserError, match="fields"):
+        train_i2i(tmp_path / "out", "fields.use=[clip_audio]")
+    assert not (tmp_path / "out").exists()
+
+
+def test_atomic_checkpoint_io(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    io, path = AtomicCheckpointIO(), tmp_path / LAST
+    io.save_checkpoint({"step": 1}, path)
+    assert os.listdir(tmp_path) == [LAST]
+
+    def half(checkpoint: Any, target: Any, *_: Any) -> None:
+        Path(target).write_bytes(b"half")
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(module.TorchCheckpointIO, "save_checkpoint", lambda self, *a: half(*a))
+        io.save_checkpoint({"step": 2}, path)
+    assert torch.load(path, weights_only=True) == {"step": 1}, "the old one is whole"
+    io.save_checkpoint({"step": 3}, path)
+    assert os.listdir(tmp_path) == [LAST] and torch.load(path, weights_only=True) == {"step": 3}

@@ -1,0 +1,191 @@
+"""Options: schema ← YAML ← key=value, and one clear line for everything that can be typed wrongly."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from configs import schema
+from configs.errors import UserError
+from configs.load import as_dict, command, dump, help_text, load
+from configs.schema import AudienceConfig, I2IConfig, PrepareConfig
+
+GIVEN = ["data=a", "out=b"]
+SCHEMAS = [kind for name, kind in vars(schema).items() if dataclasses.is_dataclass(kind) and name.endswith("Config")]
+
+
+def complaint(*overrides: str, config: Path | None = None) -> str:
+    with pytest.raises(UserError) as caught:
+        load(I2IConfig, overrides, config)
+    assert "\n" not in str(caught.value), "the person at the keyboard gets one line"
+    return str(caught.value)
+
+
+def test_defaults_then_file_then_command_line(tmp_path: Path) -> None:
+    file = tmp_path / "i2i.yaml"
+    file.write_text("data: from_file\nout: b\noptim: {lr: 0.5, warmup: 0.25}\nfields: {use: [tags]}\n")
+    found = load(I2IConfig, ["optim.lr=1e-4", "objective.bcl_weight=0"], file)
+    assert (found.data, found.fields.use) == ("from_file", ["tags"])
+    assert (found.optim.lr, found.optim.warmup, found.optim.weight_decay) == (1e-4, 0.25, 0.01)
+    assert found.objective.bcl_weight == 0.0 and isinstance(found.objective.bcl_weight, float)
+
+
+@pytest.mark.parametrize(
+    ("override", "path", "value"),
+    [
+        ("optim.lr=1e-4", ("optim", "lr"), 1e-4),
+        ("optim.lr=1", ("optim", "lr"), 1.0),
+        ("trainer.epochs=3", ("trainer", "epochs"), 3),
+        ("trainer.progress=false", ("trainer", "progress"), False),
+        ("logger.wandb=off", ("logger", "wandb"), "off"),  # YAML 1.1 would read False
+        ("fields.use=[tags,language]", ("fields", "use"), ["tags", "language"]),
+        ("fields.use=[]", ("fields", "use"), []),
+        ("trainer.devices=2", ("trainer", "devices"), "2"),
+        ("features=null", ("features",), None),
+        ("features=runs/a=b", ("features",), "runs/a=b"),
+    ],
+)
+def test_values_get_the_schemas_type(override: str, path: tuple[str, ...], value: Any) -> None:
+    found: Any = load(I2IConfig, [*GIVEN, override])
+    for part in path:
+        found = getattr(found, part)
+    assert found == value and type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    "typed", ["007", "1e3", "0x10", "1:30", "2026-01-01", "1_000", "true", "off", "a: b", "[x]", "{x", "'", "歌\\n"]
+)
+def test_text_options_keep_what_was_typed(typed: str) -> None:
+    assert load(I2IConfig, ["data=a", f"out={typed}"]).out == typed
+    assert load(AudienceConfig, ["out=a", f"show={typed}"]).show == typed, "a song_id may look like a number"
+    assert load(PrepareConfig, ["source=a", "out=b", "split.cutoff=2026-06-01"]).split.cutoff == "2026-06-01"
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("optim.lrr=1", ("lrr", "Did you mean", "'lr'")),
+        ("objectve.bcl_weight=0", ("objectve", "Did you mean", "'objective'")),
+        ("optim.lr=fast", ("optim.lr", "fast", "Float")),
+        ("trainer.epochs=2.5", ("trainer.epochs", "2.5", "Integer")),
+        ("objective.grouping=corelation", ("objective.grouping", "corelation", "random")),
+        ("trainer=5", ("trainer",)),
+        ("out=", ("out",)),
+        ("fields.use=tags", ("fields.use", "[")),
+        ("fields.use=[tags", ("fields.use=[tags",)),
+        ("optim.lr={", ("optim.lr={",)),
+        ("features=${oc.env:FIRSTPLAY_NOT_SET}", ("features", "FIRSTPLAY_NOT_SET")),
+        ("--epochs", ("--epochs", "key=value")),
+        ("epochs", ("epochs", "key=value")),
+        ("--config=x.yaml", ("--config=x.yaml",)),
+    ],
+)
+def test_wrong_options_are_one_clear_line(override: str, words: tuple[str, ...]) -> None:
+    message = complaint(*GIVEN, override)
+    assert all(word in message for word in words), message
+
+
+def test_missing_keys_are_all_named() -> None:
+    message = complaint("seed=3")
+    assert "data=" in message and "out=" in message and "--help" in message
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("optim: {lrr: 1}\n", "lrr"),
+        ("optim: [1\n", "not readable as YAML"),
+        ("- a\n- b\n", "key: value"),
+        ("just words\n", ""),
+        ("optim: {lr: fast}\n", "fast"),
+        ("a: b: c\n", "not readable as YAML"),
+        ("\x00\x01", "not readable as YAML"),
+    ],
+)
+def test_bad_yaml_is_one_clear_line(tmp_path: Path, text: str, word: str) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(text)
+    message = complaint(*GIVEN, config=file)
+    assert word in message and "mine.yaml" in message
+
+
+def test_missing_yaml_file(tmp_path: Path) -> None:
+    assert "absent.yaml" in complaint(*GIVEN, config=tmp_path / "absent.yaml")
+
+
+def test_empty_yaml_file_changes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "empty.yaml").write_text("# nothing yet\n")
+    assert load(I2IConfig, GIVEN, tmp_path / "empty.yaml") == load(I2IConfig, GIVEN)
+
+
+@pytest.mark.parametrize("kind", SCHEMAS, ids=lambda kind: kind.__name__)
+def test_help_lists_every_option_with_its_meaning(kind: type) -> None:
+    text = help_text(kind, "What it does.")
+    assert text.startswith("What it does.")
+
+    def check(one: Any, prefix: str) -> None:
+        for field in dataclasses.fields(one):
+            if isinstance(field.default_factory, type) and dataclasses.is_dataclass(field.default_factory):
+                check(field.default_factory, f"{prefix}{field.name}.")
+            else:
+                line = next(line for line in text.splitlines() if line.split()[:1] == [f"{prefix}{field.name}"])
+                assert field.metadata["help"] in line
+
+    check(kind, "")
+
+
+def test_resolved_yaml_reads_back_the_same(tmp_path: Path) -> None:
+    first = load(I2IConfig, ["data=007", "out=off", "optim.lr=1e-5", "fields.use=[tags]"])
+    (tmp_path / "config.yaml").write_text(dump(first))
+    again = load(I2IConfig, [], tmp_path / "config.yaml")
+    assert again == first and as_dict(again) == as_dict(first)
+
+
+def run(argv: list[str], seen: list[Any], error: BaseException | None = None) -> None:
+    def main(config: Any) -> None:
+        seen.append(config)
+        if error is not None:
+            raise error
+
+    command(main, I2IConfig, "Doc.", argv)
+
+
+def test_command_runs_with_file_and_overrides(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("data: x\nout: y\nseed: 1\n")
+    seen: list[Any] = []
+    run(["seed=2", "--config", str(tmp_path / "c.yaml"), "data=z"], seen)
+    assert (seen[0].data, seen[0].out, seen[0].seed) == ("z", "y", 2)
+
+
+@pytest.mark.parametrize("argv", [["data=a"], ["data=a", "out=b", "sed=1"], ["--config"], ["--config", "absent.yaml"]])
+def test_command_exits_2_with_one_line(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    seen: list[Any] = []
+    with pytest.raises(SystemExit) as caught:
+        run(argv, seen)
+    out, err = capsys.readouterr()
+    assert caught.value.code == 2 and not seen and out == ""
+    assert err.startswith("error: ") and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(("error", "code"), [(UserError("no such folder"), 2), (KeyboardInterrupt(), 130)])
+def test_command_turns_errors_of_main_into_exit_codes(
+    error: BaseException, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        run(GIVEN, [], error)
+    assert caught.value.code == code and capsys.readouterr().err.count("\n") == 1
+
+
+def test_command_lets_our_own_mistakes_through() -> None:
+    with pytest.raises(ZeroDivisionError):
+        run(GIVEN, [], ZeroDivisionError())
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_help_needs_nothing_else(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    seen: list[Any] = []
+    run(["nonsense", flag], seen)
+    assert not seen and "objective.bcl_weight" in capsys.readouterr().out

@@ -1,0 +1,132 @@
+"""A small but real dataset, and the catalogue that `pipeline.prepare` makes of it; shared by many tests."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("WANDB_MODE", "offline")
+
+SONGS, USERS, TASTES, FIRST_DAY = 60, 80, 3, datetime(2026, 1, 1)
+UNPLAYED, BARE = 3, 8  # song numbers: one without a play, one without any field
+
+
+def tiny_dataset(folder: Path, seed: int = 0) -> Path:
+    """60 songs of three tastes, one released a day; 80 listeners with one taste each, who mostly follow it.
+
+    `feature_content` and the tags carry the taste, `feature_mood` is half noise. Song 3 has no play, song 5 no content
+    vector, song 8 nothing at all. The last twelve songs come out cold (by date).
+    """
+    rng = np.random.default_rng(seed)
+    taste = np.arange(SONGS) % TASTES
+    content = 2 * rng.standard_normal((TASTES, 12))[taste] + 0.5 * rng.standard_normal((SONGS, 12))
+    mood = rng.standard_normal((TASTES, 6))[taste] + rng.standard_normal((SONGS, 6))
+    known = np.arange(SONGS) != BARE
+    songs = pl.DataFrame(
+        {
+            "song_id": [f"s{i:02d}" for i in range(SONGS)],
+            "language": [["en", "zh"][i % 2] if known[i] else None for i in range(SONGS)],
+            "genres": [[f"genre{taste[i]}"] if known[i] else None for i in range(SONGS)],
+            "tags": [[f"tag{taste[i]}", f"tag{3 + i % 4}"][: 1 + i % 2] if known[i] else [] for i in range(SONGS)],
+            "released_at": [FIRST_DAY + timedelta(days=i) for i in range(SONGS)],
+            "feature_content": [row.tolist() if known[i] and i != 5 else None for i, row in enumerate(content)],
+            "feature_mood": [row.tolist() if known[i] else None for i, row in enumerate(mood)],
+        }
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    songs.write_parquet(folder / "songs.parquet")
+    tiny_plays(rng, taste).write_parquet(folder / "plays.parquet")
+    users = {"user_id": [f"u{i:02d}" for i in range(USERS)], "age": (20 + np.arange(USERS) % 40).tolist()}
+    pl.DataFrame(users | {"country": ["DE", "CN"] * (USERS // 2)}).write_parquet(folder / "users.parquet")
+    return folder
+
+
+def tiny_plays(rng: np.random.Generator, taste: np.ndarray) -> pl.DataFrame:
+    rows = []
+    for user in range(USERS):
+        weight = np.where(taste == user % TASTES, 8.0, 1.0)
+        weight[UNPLAYED] = 0
+        for song in rng.choice(SONGS, 30, replace=False, p=weight / weight.sum()):
+            day = rng.uniform(song, SONGS + 15)
+            liked = taste[song] == user % TASTES and rng.random() < 0.3
+            played_at = FIRST_DAY + timedelta(days=float(day))
+            rows.append((f"u{user:02d}", f"s{song:02d}", played_at, rng.random() < 0.6, liked))
+    columns = ["user_id", "song_id", "played_at", "completed", "favourited"]
+    return pl.DataFrame(rows, schema=columns, orient="row").with_columns(pl.col("completed", "favourited").cast(bool))
+
+
+@pytest.fixture(scope="session")
+def write_dataset() -> Callable[..., Path]:
+    """`write_dataset(folder, seed=0)` writes the tiny dataset."""
+    return tiny_dataset
+
+
+@pytest.fixture(scope="session")
+def prepare() -> Callable[..., Path]:
+    """`prepare(source, out, "key=value", …)` runs `pipeline.prepare` in this process."""
+    from configs.load import load
+    from configs.schema import PrepareConfig
+    from pipeline.prepare import main
+
+    def run(source: Path, out: Path, *overrides: str) -> Path:
+        main(load(PrepareConfig, [f"source={source}", f"out={out}", "workers=0", *overrides]))
+        return out
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny dataset folder (read-only by agreement)."""
+    return tiny_dataset(tmp_path_factory.mktemp("world") / "dataset")
+
+
+@pytest.fixture(scope="session")
+def catalogue_folder(dataset: Path, prepare: Callable[..., Path]) -> Path:
+    """The catalogue made of the tiny dataset (read-only by agreement)."""
+    return prepare(dataset, dataset.parent / "catalogue")
+
+
+@pytest.fixture(scope="session")
+def catalogue(catalogue_folder: Path) -> Any:
+    """The same, opened."""
+    from datamodules.catalogue import Catalogue
+
+    return Catalogue.read(catalogue_folder)
+
+
+@pytest.fixture(scope="session")
+def train_i2i(catalogue_folder: Path) -> Callable[..., Path]:
+    """`train_i2i(out, "key=value", …)` runs `train.py i2i` on the tiny catalogue in this process: three short epochs."""
+    from configs.load import load
+    from configs.schema import I2IConfig
+    from train import train_i2i
+
+    def run(out: Path, *overrides: str) -> Path:
+        train_i2i(load(I2IConfig, [*i2i_options(catalogue_folder, out), *overrides]))
+        return out
+
+    return run
+
+
+def i2i_options(data: Path, out: Path) -> list[str]:
+    """A small model, everything switched on."""
+    return [
+        f"data={data}", f"out={out}", "batch_size=64", "bcl_batch_size=32", "objective.negatives=32", "fields.block=4",
+        "model.field_dim=8", "model.hidden=16", "model.dim=8", "trainer.epochs=3", "trainer.accelerator=cpu",
+        "trainer.progress=false", "trainer.log_every=1", "logger.wandb=off", "optim.lr=1e-2",
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def i2i_run(train_i2i: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted, finished run (read-only by agreement)."""
+    return train_i2i(tmp_path_factory.mktemp("runs") / "i2i")

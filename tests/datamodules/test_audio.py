@@ -1,0 +1,173 @@
+"""Decoding and log-mel frames: against an independent formula, and every kind of bad file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from scipy.signal import get_window, stft
+
+from datamodules import audio
+
+RATE, MELS, WIN, HOP = 16000, 64, 800, 320
+OPTIONS: dict[str, Any] = {
+    "sample_rate": RATE,
+    "n_mels": MELS,
+    "win_length": WIN,
+    "hop_length": HOP,
+    "max_seconds": 4.0,
+    "min_seconds": 1.0,
+}
+
+
+def noise(seconds: float, rate: int = RATE, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(0, 0.1, round(seconds * rate)).astype(np.float32)
+
+
+def tone(seconds: float, rate: int, hertz: float = 440.0) -> np.ndarray:
+    return 0.5 * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate).astype(np.float32)
+
+
+def naive_mel(wave: np.ndarray) -> np.ndarray:
+    """ln(mel + 1e-6) from the definition, in float64: scipy's STFT and triangles on the HTK scale."""
+    padded = np.pad(wave.astype(np.float64), WIN // 2, mode="reflect")
+    window = get_window("hann", WIN)
+    _, _, spectrum_FT = stft(padded, window=window, nperseg=WIN, noverlap=WIN - HOP, boundary=None, padded=False)
+    power_FT = np.abs(spectrum_FT * window.sum()) ** 2
+    top = 2595 * np.log10(1 + RATE / 2 / 700)
+    edges = 700 * (10 ** (np.linspace(0, top, MELS + 2) / 2595) - 1)
+    hertz = np.linspace(0, RATE / 2, WIN // 2 + 1)
+    filters_FM = np.stack(
+        [np.interp(hertz, edges[band : band + 3], [0, 1, 0], left=0, right=0) for band in range(MELS)], axis=1
+    )
+    return np.log(power_FT.T @ filters_FM + 1e-6)
+
+
+@pytest.mark.parametrize("wave", [noise(1.3), tone(1.0, RATE), np.zeros(RATE, dtype=np.float32)])
+def test_log_mel_is_the_textbook_formula(wave: np.ndarray) -> None:
+    mel = audio.log_mel(wave, RATE, MELS, WIN, HOP)
+    assert mel.shape == (1 + len(wave) // HOP, MELS) and mel.dtype == np.float32
+    np.testing.assert_allclose(mel, (naive_mel(wave) - audio.LOG_MEAN) / audio.LOG_STD, atol=2e-3)
+    np.testing.assert_array_equal(mel, audio.log_mel(wave, RATE, MELS, WIN, HOP))
+
+
+def test_decode_takes_the_middle(tmp_path: Path) -> None:
+    wave = np.concatenate([np.full(n * RATE, level, dtype=np.float32) for n, level in [(3, 0.1), (2, 0.3), (3, 0.6)]])
+    soundfile.write(tmp_path / "a.wav", wave, RATE, subtype="FLOAT")
+    np.testing.assert_array_equal(audio.decode(tmp_path / "a.wav", RATE, 2.0), np.full(2 * RATE, 0.3, dtype=np.float32))
+    np.testing.assert_array_equal(audio.decode(tmp_path / "a.wav", RATE, 60.0), wave)
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 22050, 44100, 44101, 48000])
+def test_any_sample_rate_gives_the_same_tone(tmp_path: Path, rate: int) -> None:
+    path = tmp_path / "tone.wav"
+    soundfile.write(path, np.stack([tone(2, rate), np.zeros(2 * rate)], axis=1), rate)
+    wave = audio.decode(path, RATE, 30.0)
+    assert abs(len(wave) - 2 * RATE) <= 2
+    middle = wave[RATE // 2 : -RATE // 2]
+    peak = np.abs(np.fft.rfft(middle)).argmax() * RATE / len(middle)
+    assert peak == pytest.approx(440, abs=1.0)
+    assert np.abs(middle).max() == pytest.approx(0.25, rel=0.02), "channels are averaged"
+
+
+@pytest.fixture
+def bad_files(tmp_path: Path) -> dict[str, Path]:
+    """One file for each way a recording can be bad."""
+    files = {
+        "text": tmp_path / "text.wav",
+        "empty": tmp_path / "empty.wav",
+        "no_samples": tmp_path / "no_samples.wav",
+        "cut": tmp_path / "cut.flac",
+        "nan": tmp_path / "nan.wav",
+        "silent": tmp_path / "silent.wav",
+        "short": tmp_path / "short.wav",
+    }
+    files["text"].write_text("this is not sound\n" * 100)
+    files["empty"].write_bytes(b"")
+    soundfile.write(files["no_samples"], np.zeros(0), RATE)
+    soundfile.write(files["cut"], noise(3), RATE)
+    files["cut"].write_bytes(files["cut"].read_bytes()[:40_000])
+    wave = noise(2)
+    wave[1000] = np.nan
+    soundfile.write(files["nan"], wave, RATE, subtype="FLOAT")
+    soundfile.write(files["silent"], np.zeros(2 * RATE), RATE)
+    soundfile.write(files["short"], noise(0.5), RATE)
+    return files | {"missing": tmp_path / "missing.wav", "folder": tmp_path}
+
+
+@pytest.mark.parametrize(
+    ("file", "reasons"),
+    [
+        ("missing", {"missing"}),
+        ("folder", {"missing"}),
+        ("text", {"unreadable"}),
+        ("empty", {"unreadable"}),
+        ("no_samples", {"zero length"}),
+        ("cut", {"truncated", "unreadable"}),  # which one depends on the version of libsndfile
+        ("nan", {"not finite"}),
+    ],
+)
+def test_bad_files_have_a_reason(bad_files: dict[str, Path], file: str, reasons: set[str]) -> None:
+    with pytest.raises(audio.AudioError) as error:
+        audio.decode(bad_files[file], RATE, 30.0)
+    assert error.value.reason in reasons
+    assert reasons <= audio.PROBLEMS.keys()
+
+
+def test_cut_wav_is_used_as_far_as_it_goes(tmp_path: Path) -> None:
+    path = tmp_path / "cut.wav"
+    soundfile.write(path, noise(3), RATE, subtype="FLOAT")
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    assert len(audio.decode(path, RATE, 30.0)) == pytest.approx(1.5 * RATE, abs=100)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_cache(tmp_path: Path, bad_files: dict[str, Path], workers: int) -> None:
+    good = [tmp_path / f"good{number}.wav" for number in range(12)]
+    for number, path in enumerate(good):
+        soundfile.write(path, noise(1 + number / 10, seed=number), RATE)
+    soundfile.write(tmp_path / "stereo.wav", np.stack([tone(2, 44100)] * 2, axis=1), 44100)
+    soundfile.write(tmp_path / "slow.wav", tone(2, 8000), 8000)
+    bad = [bad_files[name] for name in ("missing", "text", "silent", "short", "nan", "no_samples")]
+    paths = [*good[:6], None, *bad, tmp_path / "stereo.wav", tmp_path / "slow.wav", *good[6:]]
+    torch.ones(600, 600) @ torch.ones(600, 600)  # threads in the parent must not hang the workers
+
+    start, frames, problems, info = audio.write_logmel_cache(paths, tmp_path / "mel", **OPTIONS, workers=workers)
+
+    cache = np.fromfile(tmp_path / "mel", dtype=np.float16).reshape(-1, MELS)
+    assert len(cache) == frames.sum() and start.dtype == frames.dtype == np.int64
+    assert problems == {
+        "missing": [7],
+        "unreadable": [8],
+        "silent": [9],
+        "too short": [10],
+        "not finite": [11],
+        "zero length": [12],
+    }
+    assert frames[6:13].tolist() == [0] * 7
+    assert info == {"resampled": 2, "downmixed": 1}
+    for row in (0, 5, 13, 14, 15, 20):
+        wave = audio.decode(paths[row] or "", RATE, OPTIONS["max_seconds"])
+        expected = audio.log_mel(wave, RATE, MELS, WIN, HOP)
+        np.testing.assert_allclose(cache[start[row] : start[row] + frames[row]], expected, atol=2e-3, err_msg=str(row))
+
+
+def test_cache_does_not_depend_on_workers(tmp_path: Path) -> None:
+    paths: list[Path | None] = [tmp_path / f"{number}.ogg" for number in range(5)]
+    for number, path in enumerate(paths):
+        soundfile.write(path, noise(2, seed=number), RATE)
+    for workers in (0, 1, 2):
+        audio.write_logmel_cache(paths, tmp_path / f"mel{workers}", **OPTIONS, workers=workers)
+    assert (tmp_path / "mel0").read_bytes() == (tmp_path / "mel1").read_bytes() == (tmp_path / "mel2").read_bytes()
+
+
+@pytest.mark.parametrize("paths", [[], [None, None]])
+def test_cache_without_any_recording(tmp_path: Path, paths: list[Path | None]) -> None:
+    start, frames, problems, _ = audio.write_logmel_cache(paths, tmp_path / "mel", **OPTIONS, workers=2)
+    assert len(start) == len(frames) == len(paths) and not frames.any() and problems == {}
+    assert (tmp_path / "mel").read_bytes() == b""

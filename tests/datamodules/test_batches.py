@@ -1,0 +1,117 @@
+"""Batches are a function of (seed, epoch, step, rank): every row, once, on one rank, the same on every run."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+from torch.utils.data import Dataset
+
+from datamodules.arrays import group_starts, is_member
+from datamodules.batches import Batch, EpochBatches, loader
+
+SHAPES = list(itertools.product([1, 2, 5, 12, 37], [1, 4, 10, 100], [1, 2, 3, 5]))  # n, batch size, world size
+
+
+def epoch(n: int, size: int, world: int, number: int = 0, shuffle: bool = True, seed: int = 7) -> list[list[Batch]]:
+    """The batches of every rank."""
+    ranks = [EpochBatches(n, size, seed, rank, world, shuffle) for rank in range(world)]
+    for sampler in ranks:
+        sampler.set_epoch(number)
+    return [list(sampler) for sampler in ranks]
+
+
+@pytest.mark.parametrize(("n", "size", "world"), SHAPES)
+def test_training_covers_every_row_in_equal_full_batches(n: int, size: int, world: int) -> None:
+    ranks = epoch(n, size, world)
+    lengths = {len(batches) for batches in ranks}
+    assert lengths == {len(EpochBatches(n, size, 7, 0, world))}, "a rank with fewer batches would hang the others"
+    widths = {len(batch.rows) for batches in ranks for batch in batches}
+    assert len(widths) == 1 and widths.pop() <= size
+    rows = np.concatenate([batch.rows for batches in ranks for batch in batches])
+    assert set(rows) == set(range(n))
+    once, again = n, len(rows) - n
+    assert again < max(len(batches[0].rows) * world for batches in ranks), f"{again} repeats for {once} rows"
+
+
+@pytest.mark.parametrize(("n", "size", "world"), [shape for shape in SHAPES if shape[0] >= shape[2]])
+def test_ranks_are_disjoint_within_every_global_step(n: int, size: int, world: int) -> None:
+    for step in zip(*epoch(n, size, world), strict=True):
+        rows = np.concatenate([batch.rows for batch in step])
+        assert len(np.unique(rows)) == len(rows), "a song twice in one contrastive batch"
+
+
+@pytest.mark.parametrize(("n", "size", "world"), SHAPES)
+def test_evaluation_deals_every_row_once_in_order(n: int, size: int, world: int) -> None:
+    ranks = epoch(n, size, world, shuffle=False)
+    dealt = [np.concatenate([batch.rows for batch in batches] or [np.empty(0, int)]) for batches in ranks]
+    assert sorted(np.concatenate(dealt)) == list(range(n))
+    assert all((np.diff(rows) > 0).all() for rows in dealt)
+    assert all(len(batch.rows) <= size for batches in ranks for batch in batches)
+
+
+def test_one_rank_evaluates_in_plain_order() -> None:
+    (batches,) = epoch(10, 4, 1, shuffle=False)
+    assert [batch.rows.tolist() for batch in batches] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+
+
+def test_same_epoch_same_batches_and_nothing_else_matters() -> None:
+    np.random.seed(1)
+    first = epoch(37, 5, 2, number=3)
+    np.random.seed(2)
+    again = epoch(37, 5, 2, number=3)
+    for a, b in zip(itertools.chain(*first), itertools.chain(*again), strict=True):
+        assert a.seed == b.seed and np.array_equal(a.rows, b.rows)
+
+
+def test_order_changes_with_epoch_and_seed() -> None:
+    def order(**options: int) -> list[int]:
+        return [int(row) for batch in epoch(37, 5, 1, **options)[0] for row in batch.rows]
+
+    assert len({tuple(order(number=number, seed=seed)) for number in range(4) for seed in range(4)}) == 16
+
+
+def test_batch_seeds_never_repeat() -> None:
+    batches = [b for number in range(3) for b in itertools.chain(*epoch(37, 5, 3, number=number))]
+    assert len({batch.seed for batch in batches}) == len(batches)
+    draws = {np.random.default_rng(batch.seed).integers(1 << 62) for batch in batches}
+    assert len(draws) == len(batches)
+
+
+def test_resuming_at_an_epoch_gives_what_an_uninterrupted_run_has() -> None:
+    """One sampler that lived through epochs 0 and 1 against a new one that starts at epoch 2."""
+    lived = EpochBatches(37, 5, seed=7)
+    for number in range(3):
+        lived.set_epoch(number)
+        last = list(lived)
+    (fresh,) = epoch(37, 5, 1, number=2)
+    assert all(a.seed == b.seed and np.array_equal(a.rows, b.rows) for a, b in zip(last, fresh, strict=True))
+
+
+class Echo(Dataset[Any]):
+    def __getitem__(self, batch: Batch) -> tuple[list[int], int]:
+        return batch.rows.tolist(), int(np.random.default_rng(batch.seed).integers(1 << 30))
+
+
+def test_loader_workers_change_nothing() -> None:
+    """Two processes give the batches of none, in the same order, with the same randomness."""
+    here, there = (list(loader(Echo(), EpochBatches(23, 4, seed=1), workers)) for workers in (0, 2))
+    assert here == there and len(here) == 6
+
+
+@pytest.mark.parametrize(("n", "size"), [(0, 4), (4, 0)])
+def test_nothing_to_deal_is_refused(n: int, size: int) -> None:
+    with pytest.raises(ValueError, match="at least one row"):
+        EpochBatches(n, size)
+
+
+def test_group_starts_and_is_member_against_loops() -> None:
+    rng = np.random.default_rng(0)
+    groups = np.sort(rng.integers(0, 9, 40))
+    starts = group_starts(groups, 9)
+    assert [(groups == g).sum() for g in range(9)] == np.diff(starts).tolist() and starts[-1] == 40
+    keys, known = rng.integers(-5, 30, (6, 7)), np.unique(rng.integers(0, 25, 10))
+    assert is_member(keys, known).tolist() == [[key in set(known.tolist()) for key in row] for row in keys.tolist()]
+    assert not is_member(keys, known[:0]).any()

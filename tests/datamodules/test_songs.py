@@ -1,0 +1,311 @@
+"""SongDataModule, text vectors, one short CLIP training and the embed command, on a small catalogue made here."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from transformers import BertConfig, BertModel, BertTokenizerFast
+
+from configs.errors import UserError
+from configs.schema import EmbedConfig
+from datamodules.batches import Batch
+from datamodules.songs import SongDataModule
+from datamodules.text import song_texts, text_vectors, token_rows, unknown_share
+from lightning_modules.clip import ClipModule
+from pipeline import embed
+
+N_MELS, WARM, VALIDATION, SONGS = 8, 90, 10, 110
+SMALL: dict[str, Any] = {
+    "dim": 8,
+    "width": 16,
+    "layers": 1,
+    "heads": 2,
+    "warmup": 0.1,
+    "lr": 3e-3,
+    "freq_mask": 1,
+    "time_mask": 5,
+}
+NO_AUDIO, NO_TEXT, SHORT = 4, 5, 6  # song rows
+WORDS = ["rain", "sun", "road", "night", "love", "sea"]  # what a song is about: heard in its audio
+OTHERS = ["dust", "wind", "fire", "gold", "hill", "door", "king"]  # of no consequence
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A tiny BERT with random weights in a folder of its own."""
+    folder = tmp_path_factory.mktemp("bert")
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, *OTHERS, "song", "of", "the"]
+    (folder / "vocab.txt").write_text("\n".join(vocabulary))
+    BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 12, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
+    # At the usual spread of 0.02 an untrained BERT gives nearly the same vector to every text.
+    config = BertConfig(vocab_size=len(vocabulary), max_position_embeddings=64, initializer_range=0.5, **sizes)
+    BertModel(config).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """90 warm songs, 10 cold_val, 10 cold_test; each word has its own mel band, so audio and text agree."""
+    folder = tmp_path_factory.mktemp("world") / "catalogue"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    word = np.arange(SONGS) % len(WORDS)
+    frames = np.full(SONGS, 120)
+    frames[NO_AUDIO], frames[SHORT] = 0, 13
+    lines = rng.normal(0, 0.3, (frames.sum(), N_MELS)).astype(np.float16)
+    lines[np.arange(len(lines)), np.repeat(word, frames)] += 3
+    (folder / "logmel.f16").write_bytes(lines.tobytes())
+    title = [f"song of {WORDS[w]} {OTHERS[row % 7]}" for row, w in enumerate(word)]
+    title[NO_TEXT] = "  "
+    title[8] = title[2]  # two songs of one text
+    pl.DataFrame(
+        {
+            "song_id": [f"s{row}" for row in range(SONGS)],
+            "title": title,
+            "lyrics": pl.Series([None] * SONGS, dtype=pl.String),
+            "tags": pl.Series([["the", "sea"]] + [[]] + [None] * (SONGS - 2), dtype=pl.List(pl.String)),
+            "split": ["warm"] * WARM + ["cold_val"] * VALIDATION + ["cold_test"] * (SONGS - WARM - VALIDATION),
+            "popularity": [1] * SONGS,
+            "mel_start": np.cumsum(frames) - frames,
+            "mel_frames": frames,
+        }
+    ).write_parquet(folder / "songs.parquet")
+    audio = {"sample_rate": 1000, "n_mels": N_MELS, "hop_length": 20, "win_length": 50}  # 50 frames a second
+    (folder / "manifest.json").write_text(json.dumps({"kind": "catalogue", "audio": audio}))
+    return folder
+
+
+def songs(folder: Path, bert: str, **options: Any) -> SongDataModule:
+    settings: dict[str, Any] = {"text_model": bert, "crop_seconds": 0.8, "crops": 3, "batch_size": 8, "max_tokens": 16}
+    return SongDataModule(folder, **(settings | options))
+
+
+def module(data: SongDataModule, bert: str, **options: Any) -> ClipModule:
+    torch.manual_seed(0)
+    settings: dict[str, Any] = {"crop_seconds": 0.8, "max_tokens": 16, "text_model": bert}
+    return ClipModule(**{**data.front_end(), **settings, "frozen_text": data.frozen_text, **SMALL, **options})
+
+
+def trainer(folder: Path, **options: Any) -> L.Trainer:
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
+    return L.Trainer(
+        accelerator="cpu", default_root_dir=folder, **{**quiet, "use_distributed_sampler": False, **options}
+    )
+
+
+def test_training_rows_have_both_and_the_rest_is_counted(folder: Path, bert: str, capsys: Any) -> None:
+    data = songs(folder, bert)
+    data.setup("fit")
+    assert data.rows("warm").tolist() == [row for row in range(WARM) if row not in (NO_AUDIO, NO_TEXT)]
+    assert "88 of 90 warm songs; 2 lack audio or text" in capsys.readouterr().out
+    query, item = data.val_positives()
+    assert query.tolist() == item.tolist() == list(range(WARM, WARM + VALIDATION))
+
+
+def test_crops_are_read_inside_the_song_and_padded(folder: Path, bert: str) -> None:
+    data = songs(folder, bert)
+    lines = np.fromfile(folder / "logmel.f16", dtype=np.float16).reshape(-1, N_MELS)
+    start = data.catalogue.songs["mel_start"].to_numpy()
+    rows = np.array([SHORT, 0, SONGS - 1, NO_AUDIO])
+    crop, frames = data.crops.fixed(rows)
+    assert crop.shape == (4, 3, 40, N_MELS) and frames.tolist() == [[13] * 3, [40] * 3, [40] * 3, [0] * 3]
+    np.testing.assert_array_equal(crop[0, 1, :13], lines[start[SHORT] : start[SHORT] + 13])
+    assert not crop[0, :, 13:].any() and not crop[3].any()
+    for place, offset in enumerate((0, 40, 80)):
+        np.testing.assert_array_equal(crop[2, place], lines[start[-1] + offset : start[-1] + offset + 40])
+    offsets = set()
+    for seed in range(200):
+        crop, frames = data.crops.random(np.array([SONGS - 1]), np.random.default_rng(seed))
+        match = [at for at in range(81) if np.array_equal(lines[start[-1] + at : start[-1] + at + 40], crop[0])]
+        offsets.update(match)
+        assert len(match) == 1 and frames.tolist() == [40]
+    assert min(offsets) < 5 and max(offsets) > 75
+
+
+def test_a_training_batch_is_a_function_of_its_seed(folder: Path, bert: str) -> None:
+    data = songs(folder, bert)
+    data.setup("fit")
+    dataset: Any = data.train_dataloader().dataset
+    rows = np.array([0, 3, 2, 7])
+    first, again = dataset[Batch(rows, (0, 1, 2))], dataset[Batch(rows, (0, 1, 2))]
+    assert torch.equal(first["logmel"], again["logmel"])
+    assert not torch.equal(first["logmel"], dataset[Batch(rows, (0, 1, 3))]["logmel"])
+    usable = [row for row in range(WARM) if row not in (NO_AUDIO, NO_TEXT)]
+    assert first["id"].tolist() == [usable[row] for row in rows]
+    assert first["logmel"].dtype == torch.float16 and first["text"].shape == (4, 12)
+    everything = dataset[Batch(np.arange(88), (0,))]
+    same = everything["text_id"][:, None] == everything["text_id"]
+    pairs = {(int(everything["id"][a]), int(everything["id"][b])) for a, b in same.nonzero().tolist() if a < b}
+    assert (2, 8) in pairs
+
+
+def test_training_without_usable_songs_is_refused(folder: Path, bert: str, tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text((folder / "manifest.json").read_text())
+    table = pl.read_parquet(folder / "songs.parquet")
+    table.with_columns(pl.lit(0).alias("mel_frames")).write_parquet(tmp_path / "songs.parquet")
+    data = songs(tmp_path, bert)  # no logmel.f16 either: a catalogue of texts alone
+    with pytest.raises(UserError, match="0 to train on"):
+        data.setup("fit")
+    data.setup("predict")
+    item = next(iter(data.predict_dataloader()))
+    assert item["has_audio"].sum() == 0 and item["has_text"].sum() == 7 and not item["logmel"].any()
+
+
+def test_song_text_joins_columns_and_knows_none(folder: Path) -> None:
+    table = pl.read_parquet(folder / "songs.parquet")
+    texts = song_texts(table, ["title", "lyrics", "tags"])
+    assert texts[0] == "song of rain dust\nthe, sea" and texts[1] == "song of sun wind"
+    assert texts[NO_TEXT] is None
+    with pytest.raises(UserError, match="lyrix"):
+        song_texts(table, ["title", "lyrix"])
+    with pytest.raises(UserError, match="popularity"):
+        song_texts(table, ["popularity"])
+
+
+def test_text_vectors_are_cached_and_do_not_depend_on_neighbours(tmp_path: Path, bert: str) -> None:
+    texts = ["rain", None, "the sea of love " * 6, "sun", "road road"]
+    vectors = np.array(text_vectors(texts, bert, 64, 4, tmp_path))
+    assert vectors.shape == (5, 12) and np.isnan(vectors[1]).all() and np.isfinite(vectors[[0, 2, 3, 4]]).all()
+    files = list(tmp_path.glob("*.npy"))
+    stamp = files[0].stat().st_mtime_ns
+    text_vectors(texts, bert, 64, 4, tmp_path)
+    assert list(tmp_path.glob("*")) == files and files[0].stat().st_mtime_ns == stamp
+    other = np.array(text_vectors(["night", "sun", "rain", texts[2], "love", "of"], bert, 64, 4, tmp_path))
+    assert np.array_equal(other[[2, 3, 1]], vectors[[0, 2, 3]])
+    text_vectors(texts, bert, 32, 4, tmp_path)
+    assert len(list(tmp_path.glob("*.npy"))) == 3
+
+
+def test_tokens_and_unknown_share(bert: str) -> None:
+    ids, lengths = token_rows(["rain sea", None, "love " * 50], bert, 10)
+    assert lengths.tolist() == [4, 0, 10] and ids.shape == (3, 10) and not ids[1].any() and not ids[0, 4:].any()
+    assert unknown_share(["rain sea", "xyz love"], bert) == pytest.approx(0.25)
+    assert unknown_share([], bert) == 0.0
+    assert unknown_share(["the night is dark and the rain falls"], "minilm") == 0.0
+    assert unknown_share(["我愛你的歌聲和夜晚"], "minilm") > 0.2
+    with pytest.raises(UserError, match="no-such-folder"):
+        unknown_share(["x"], "./no-such-folder")
+
+
+def predict(folder: Path, bert: str, batch_size: int, model: ClipModule, **options: Any) -> dict[str, torch.Tensor]:
+    data = songs(folder, bert, batch_size=batch_size, **options)
+    parts: Any = trainer(folder).predict(model, data)
+    return {name: torch.cat([part[name] for part in parts]) for name in ("id", "clip_audio", "clip_text")}
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_vectors_are_bit_identical_whatever_the_batch(folder: Path, bert: str, frozen: bool) -> None:
+    model = module(songs(folder, bert, frozen_text=frozen), bert)
+    first = predict(folder, bert, 8, model, frozen_text=frozen)
+    assert first["id"].tolist() == list(range(SONGS))
+    assert torch.isnan(first["clip_audio"]).all(dim=1).nonzero().flatten().tolist() == [NO_AUDIO]
+    assert torch.isnan(first["clip_text"]).all(dim=1).nonzero().flatten().tolist() == [NO_TEXT]
+    for batch_size in (1, 3, SONGS):
+        other = predict(folder, bert, batch_size, model, frozen_text=frozen)
+        for name in ("clip_audio", "clip_text"):
+            assert torch.equal(first[name].nan_to_num(), other[name].nan_to_num()), (name, batch_size)
+    data = songs(folder, bert, frozen_text=frozen)
+    data.setup("predict")
+    order = np.random.default_rng(0).permutation(SONGS)
+    with torch.inference_mode():
+        shuffled = model.eval().predict_step(data.predict_dataloader().dataset[Batch(order, (0,))], 0)
+    assert torch.equal(shuffled["clip_audio"].nan_to_num(), first["clip_audio"][order].nan_to_num())
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_training_brings_audio_and_text_together(folder: Path, bert: str, frozen: bool) -> None:
+    data = songs(folder, bert, batch_size=22, frozen_text=frozen)
+    model = module(data, bert, text_lr_scale=0.5)
+    assert any("bert" in name for name in model.state_dict()) != frozen
+    before = predict(folder, bert, 8, model, frozen_text=frozen)
+    run = trainer(folder, max_epochs=40, enable_checkpointing=False, gradient_clip_val=1.0)
+    run.fit(model, data)
+    after = predict(folder, bert, 8, model, frozen_text=frozen)
+    cold = list(range(WARM, SONGS))
+    word = torch.tensor(cold) % len(WORDS)
+    share = []
+    for vectors in (before, after):
+        found = (vectors["clip_text"][cold] @ vectors["clip_audio"][cold].T).argmax(dim=1)
+        share.append((word[found] == word).float().mean().item())
+    assert share[1] >= 0.8 and share[0] < 0.5, share
+
+
+def test_validation_gives_ids_and_unit_vectors(folder: Path, bert: str) -> None:
+    data = songs(folder, bert)
+    data.setup("fit")
+    model = module(data, bert).eval()
+    for index, view in enumerate(data.val_dataloader()):
+        out = model.validation_step(next(iter(view)), 0, index)
+        assert out["id"].tolist() == list(range(WARM, WARM + 8))
+        torch.testing.assert_close(out["vector"].norm(dim=1), torch.ones(8))
+
+
+@pytest.fixture(scope="module")
+def run_folder(folder: Path, bert: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run as train.py leaves it."""
+    run = tmp_path_factory.mktemp("runs") / "clip"
+    (run / "checkpoints").mkdir(parents=True)
+    data = songs(folder, bert)
+    fitted = trainer(run, max_epochs=1, enable_checkpointing=False)
+    fitted.fit(module(data, bert), data)
+    fitted.save_checkpoint(run / "checkpoints" / "best.ckpt")
+    (run / "manifest.json").write_text(json.dumps({"kind": "clip run"}))
+    (run / "config.yaml").write_text("seed: 0\n")
+    return run
+
+
+def test_embed_writes_the_feature_folder(folder: Path, run_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "features"
+    arrays = []
+    for batch_size in (3, 64):
+        embed.main(EmbedConfig(str(run_folder), str(folder), str(out), batch_size=batch_size, accelerator="cpu"))
+        arrays.append({name: np.load(out / f"{name}.npy") for name in ("clip_audio", "clip_text", "text")})
+    for name, array in arrays[0].items():
+        assert np.array_equal(array, arrays[1][name], equal_nan=True) and array.dtype == np.float32
+        missing = NO_AUDIO if name == "clip_audio" else NO_TEXT
+        assert np.flatnonzero(np.isnan(array).any(axis=1)).tolist() == [missing]
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["kind"] == "features" and manifest["songs_with"]["clip_audio"] == SONGS - 1
+    assert pl.read_parquet(out / "song_ids.parquet")["song_id"].to_list() == [f"s{row}" for row in range(SONGS)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["features"]
+
+
+def test_embed_refuses_what_does_not_fit(folder: Path, run_folder: Path, tmp_path: Path) -> None:
+    def embed_with(clip: Path, data: Path) -> None:
+        embed.main(EmbedConfig(str(clip), str(data), str(tmp_path / "out"), accelerator="cpu"))
+
+    other_run = tmp_path / "other_run"
+    other_run.mkdir()
+    (other_run / "manifest.json").write_text(json.dumps({"kind": "i2i run"}))
+    with pytest.raises(UserError, match="i2i run"):
+        embed_with(other_run, folder)
+    with pytest.raises(UserError, match="not a catalogue"):
+        embed_with(run_folder, run_folder)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "songs.parquet").write_bytes((folder / "songs.parquet").read_bytes())
+    (other / "logmel.f16").write_bytes((folder / "logmel.f16").read_bytes())
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["audio"]["hop_length"] = 10
+    (other / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match="hop_length 10"):
+        embed_with(run_folder, other)
+    assert not (tmp_path / "out").exists()
+
+
+def test_parts_of_several_ranks_are_merged_by_song(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    want = rng.normal(size=(7, 3)).astype(np.float32)
+    for rank, rows in enumerate(([0, 2, 4, 6], [1, 3, 5, 0])):  # song 0 was given to both
+        np.savez(tmp_path / f"{rank}.npz", id=rows, clip_audio=want[rows], clip_text=-want[rows])
+    merged = embed.merge([tmp_path / "0.npz", tmp_path / "1.npz"], 7)
+    assert np.array_equal(merged["clip_audio"], want) and np.array_equal(merged["clip_text"], -want)

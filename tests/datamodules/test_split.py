@@ -1,0 +1,111 @@
+"""Which songs are cold: by column, by time, by artist, at random; and what stops with one line."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from configs.errors import UserError
+from datamodules.split import COLD_TEST, COLD_VAL, WARM, split_songs
+
+N = 50
+
+
+def songs(**columns: Any) -> pl.DataFrame:
+    base = {
+        "song_id": [f"s{i:02d}" for i in range(N)],
+        "artist_id": pl.Series([None] * N, dtype=pl.String),
+        "released_at": pl.Series([None] * N, dtype=pl.Datetime("ms")),
+    }
+    return pl.DataFrame(base | columns)
+
+
+def dated(missing: tuple[int, ...] = (), seed: int = 0) -> tuple[pl.DataFrame, list[datetime | None]]:
+    """Songs released on distinct days in a shuffled order."""
+    days = np.random.default_rng(seed).permutation(N)
+    when = [None if i in missing else datetime(2026, 1, 1) + timedelta(days=int(day)) for i, day in enumerate(days)]
+    return songs(released_at=pl.Series(when, dtype=pl.Datetime("ms"))), when
+
+
+def split(table: pl.DataFrame, by: str = "auto", cutoff: str | None = None, share: float = 0.2, seed: int = 0) -> Any:
+    return split_songs(table, by, cutoff, share, seed)
+
+
+def test_by_time_the_latest_are_cold_and_the_very_latest_test() -> None:
+    table, when = dated(missing=(4, 9))
+    made = split(table)
+    assert made.by == "time" and made.cutoff is not None
+    for song, released in enumerate(when):
+        assert (made.of_song[song] != WARM) == (released is not None and released >= made.cutoff)
+    val, test = ([when[i] for i in np.flatnonzero(made.of_song == part)] for part in (COLD_VAL, COLD_TEST))
+    assert max(val) < min(test) and len(val) == len(test) == 5
+    assert made.of_song[4] == made.of_song[9] == WARM, "a song without a date counts as known"
+
+
+def test_cutoff_day_itself_is_cold() -> None:
+    table, when = dated()
+    made = split(table, cutoff="2026-02-10")
+    assert made.cutoff == datetime(2026, 2, 10)
+    assert set(made.of_song != WARM) == {True, False}
+    assert [released >= datetime(2026, 2, 10) for released in when if released] == (made.of_song != WARM).tolist()
+
+
+def test_by_column_is_taken_as_it_is() -> None:
+    given = [[WARM, COLD_VAL, COLD_TEST][i % 3] for i in range(N)]
+    made = split(dated()[0].with_columns(split=pl.Series(given)))
+    assert (made.by, made.cutoff, made.of_song.tolist()) == ("column", None, given)
+
+
+def test_random_shares_are_exact_and_seeded() -> None:
+    made = split(songs())
+    assert made.by == "random"
+    assert [int((made.of_song == part).sum()) for part in (WARM, COLD_VAL, COLD_TEST)] == [40, 5, 5]
+    assert (split(songs()).of_song == made.of_song).all() and (split(songs(), seed=1).of_song != made.of_song).any()
+    upside_down = split(songs().reverse()).of_song[::-1]
+    assert (upside_down == made.of_song).all(), "the order of the rows decides nothing"
+
+
+def test_whole_artists_go_together() -> None:
+    artists = [None if i % 10 == 0 else f"a{i % 7}" for i in range(N)]
+    made = split(songs(artist_id=pl.Series(artists)), by="artist", share=0.4)
+    for artist in {a for a in artists if a}:
+        assert len({made.of_song[i] for i in range(N) if artists[i] == artist}) == 1
+    assert len({made.of_song[i] for i in range(0, N, 10)}) > 1, "songs without an artist are their own group"
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, -0.1, 2.0])
+def test_share_must_be_a_share(share: float) -> None:
+    with pytest.raises(UserError, match=r"split\.cold_share"):
+        split(songs(), share=share)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"by": "column"}, "no split column"),
+        ({"by": "time"}, "no song has released_at"),
+        ({"by": "random", "share": 0.001}, "no cold_val song"),
+        ({"by": "artist", "share": 0.001}, "no cold_val song"),
+    ],
+)
+def test_impossible_splits_are_named(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        split(songs(), **options)
+
+
+@pytest.mark.parametrize(
+    ("cutoff", "words"),
+    [("soon", "not a date"), ("2026-13-01", "not a date"), ("2030-01-01", "no cold_val"), ("1990-01-01", "no warm")],
+)
+def test_impossible_cutoffs_are_named(cutoff: str, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        split(dated()[0], cutoff=cutoff)
+
+
+def test_cutoff_with_a_time_zone_is_read_as_utc() -> None:
+    made = split(dated()[0], cutoff="2026-02-10T01:00:00+01:00")
+    assert made.cutoff == datetime(2026, 2, 10)

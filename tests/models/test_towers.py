@@ -1,0 +1,172 @@
+import math
+
+import pytest
+import torch
+
+from models.towers import AGES, HEADS, BoundaryModel
+
+DENSE, VOCAB, PROFILE = {"audio": 12}, {"genres": 6}, {"type": 4, "items": 3}  # names that a ModuleDict refuses
+
+
+def make(dropout=0.0, dense=DENSE, vocab=VOCAB, profile=PROFILE, n_numbers=2, seed=0):
+    torch.manual_seed(seed)
+    model = BoundaryModel(dense, vocab, profile, n_numbers, block=8, field_dim=6, hidden=20, dim=10, dropout=dropout)
+    return model.eval()
+
+
+def fields(n, g):
+    audio = torch.randn(n, 12, generator=g)
+    audio[::4] = torch.nan
+    return {"audio": audio, "genres": torch.randint(0, 6, (n, 8), generator=g)}
+
+
+def user_batch(n=7, t=5, s=9, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    numbers = torch.randn(n, 2, generator=g)
+    numbers[1] = torch.nan
+    mask = torch.rand(n, t, generator=g) < 0.7
+    mask[0] = False
+    return {
+        "codes": torch.randint(0, 3, (n, 2), generator=g),
+        "numbers": numbers,
+        "songs": fields(s, g),
+        "history": torch.randint(0, s, (n, t), generator=g),
+        "mask": mask,
+        "strength": torch.randint(-1, 4, (n, t), generator=g).float(),
+    }
+
+
+def rows(batch, at):
+    return {k: v if k == "songs" else v[at] for k, v in batch.items()}
+
+
+def test_user_and_boundary_tower_share_nothing():
+    model = make()
+    user, boundary = dict(model.user.named_parameters()), dict(model.boundary.named_parameters())
+    assert {k: v.shape for k, v in user.items()} == {k: v.shape for k, v in boundary.items()}
+    assert not {p.data_ptr() for p in user.values()} & {p.data_ptr() for p in boundary.values()}
+    assert not {p.data_ptr() for p in model.item.parameters()} & {p.data_ptr() for p in user.values()}
+    _, score = model.user_vectors(user_batch())
+    score.sum().backward()
+    assert all(p.grad is not None for p in [*user.values(), *boundary.values()])
+    model.zero_grad()
+    u, _ = model.user_vectors(user_batch())
+    u.sum().backward()
+    assert all(p.grad is None for p in boundary.values())
+
+
+def test_every_parameter_takes_part():
+    """Distributed training refuses parameters without gradient."""
+    model = make()
+    for batch in (user_batch(), rows(user_batch(), slice(0, 1))):  # also where no history holds anything
+        model.zero_grad(set_to_none=True)
+        batch["items"] = fields(3 * len(batch["mask"]), torch.Generator().manual_seed(9))
+        item, boundary = model(batch)
+        (item - boundary[:, None]).square().mean().backward()
+        assert [name for name, p in model.named_parameters() if p.grad is None] == []
+
+
+def test_scores_are_inner_products():
+    model, batch = make(), user_batch()
+    batch["items"] = fields(7 * 3, torch.Generator().manual_seed(1))
+    item_score, boundary_score = model(batch)
+    u, b, i = model.user(batch), model.boundary(batch), model.item_vectors(batch["items"])
+    assert item_score.shape == (7, 3) and boundary_score.shape == (7,)
+    for n in range(7):
+        assert boundary_score[n].item() == pytest.approx((u[n] @ b[n]).item(), rel=1e-4, abs=1e-6)
+        for m in range(3):
+            assert item_score[n, m].item() == pytest.approx((u[n] @ i[3 * n + m]).item(), rel=1e-4, abs=1e-6)
+
+
+def test_taste_equals_a_naive_loop():
+    model, batch = make(), user_batch()
+    tower = model.user
+    expected = []
+    song = tower.song(tower.embedding(batch["songs"])[0].flatten(1))
+    for n in range(7):
+        entries, place = [tower.empty_D], 0
+        for t in range(5):
+            if batch["mask"][n, t]:
+                age = 0 if place == 0 else min(AGES - 1, 1 + int(math.log2(place)))
+                signal = int(batch["strength"][n, t]) + 1
+                x = song[batch["history"][n, t]] + tower.signal.weight[signal] + tower.age.weight[age]
+                entries.append(torch.nn.functional.gelu(x))
+                place += 1
+        stacked = torch.stack(entries)
+        weights = (stacked @ tower.attend.weight.T).softmax(dim=0)
+        expected.append(torch.cat([weights[:, h] @ stacked for h in range(HEADS)]))
+    torch.testing.assert_close(tower.taste(batch), torch.stack(expected))
+
+
+def test_a_user_does_not_depend_on_the_batch():
+    model, batch = make(), user_batch()
+    u, score = model.user_vectors(batch)
+    for n in range(7):
+        alone, alone_score = model.user_vectors(rows(batch, slice(n, n + 1)))
+        torch.testing.assert_close(alone[0], u[n])
+        torch.testing.assert_close(alone_score[0], score[n])
+    order = torch.randperm(9, generator=torch.Generator().manual_seed(2))  # songs listed in another order
+    shuffled = dict(
+        batch, songs={k: v[order] for k, v in batch["songs"].items()}, history=order.argsort()[batch["history"]]
+    )
+    torch.testing.assert_close(model.user_vectors(shuffled)[0], u)
+
+
+def test_padding_is_invisible():
+    model, batch = make(), user_batch()
+    wide = dict(batch)
+    wide["mask"] = torch.cat([torch.zeros(7, 2, dtype=torch.bool), batch["mask"], torch.zeros(7, 3).bool()], dim=1)
+    for name in ("history", "strength"):
+        wide[name] = torch.cat(
+            [torch.ones_like(batch[name])[:, :2], batch[name], torch.ones_like(batch[name])[:, :3]], 1
+        )
+    torch.testing.assert_close(model.user_vectors(wide)[0], model.user_vectors(batch)[0])
+
+
+def test_signal_and_recency_matter_and_one_empty_history_is_like_another():
+    model, batch = make(), user_batch()
+    u, _ = model.user_vectors(batch)
+    assert torch.isfinite(u).all()
+    louder, _ = model.user_vectors(dict(batch, strength=3 - batch["strength"]))
+    assert not torch.allclose(louder[2:], u[2:]) and torch.equal(louder[0], u[0])  # user 0 has no history
+    back = {k: batch[k].flip(1) for k in ("history", "mask", "strength")}
+    later, _ = model.user_vectors(batch | back)
+    assert not torch.allclose(later[2:], u[2:], atol=1e-4)
+    same = rows(batch, torch.tensor([0, 0]))
+    same["history"] = torch.tensor([[0] * 5, [8] * 5])
+    both, _ = model.user_vectors(same)
+    assert torch.equal(both[0], both[1])
+
+
+def test_missing_numbers_and_absent_profile():
+    model, batch = make(), user_batch()
+    model.standardise_numbers(torch.tensor([5.0, -2.0]), torch.tensor([3.0, 0.5]))
+    at_mean = dict(batch, numbers=batch["numbers"].clone())
+    at_mean["numbers"][1] = torch.tensor([5.0, -2.0])
+    x_missing, x_mean = model.user.profile(batch), model.user.profile(at_mean)
+    assert torch.equal(x_missing[-2][1], torch.zeros(2)) and torch.equal(x_missing[-1][1], torch.zeros(2))
+    assert torch.equal(x_mean[-2][1], torch.zeros(2)) and torch.equal(x_mean[-1][1], torch.ones(2))
+    bare = make(profile={}, n_numbers=0)
+    empty = dict(batch, codes=torch.zeros(7, 0, dtype=torch.long), numbers=torch.zeros(7, 0))
+    assert torch.isfinite(bare.user_vectors(empty)[0]).all()
+
+
+@pytest.mark.parametrize(("dense", "vocab"), [(DENSE, {}), ({}, VOCAB)])
+def test_one_kind_of_field_is_enough(dense, vocab):
+    model, batch = make(dense=dense, vocab=vocab), user_batch()
+    u, _ = model.user_vectors(batch)
+    moved, _ = model.user_vectors(dict(batch, history=(batch["history"] + 1) % 9))
+    assert torch.equal(u[0], moved[0]) and not torch.allclose(u[2:], moved[2:])
+
+
+def test_standardisation_reaches_all_towers_and_travels_in_the_weights():
+    model = make()
+    model.standardise_songs("audio", torch.full((12,), 2.0), 4.0)
+    model.standardise_numbers(torch.tensor([5.0, -2.0]), torch.tensor([3.0, 0.5]))
+    other = make(seed=1)
+    other.load_state_dict(model.state_dict())
+    for tower in (other.item, other.user, other.boundary):
+        assert tower.embedding.get_buffer("mean_audio")[0] == 2 and tower.embedding.get_buffer("scale_audio") == 4
+    assert other.boundary.number_mean.tolist() == [5, -2]
+    batch = user_batch()
+    assert torch.equal(model.user_vectors(batch)[1], other.user_vectors(batch)[1])

@@ -1,0 +1,229 @@
+"""Feature correlation and grouping against brute force; what a view may show, and what it must not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from models.song_encoder import SongEncoder
+from models.views import draw_group, feature_correlation, group_by_correlation, make_view
+
+
+def embeddings(n: int = 40, f: int = 5, e: int = 3, seed: int = 0) -> Tensor:
+    """Features that are more or less alike: each mixes one common and one own part."""
+    rng = torch.Generator().manual_seed(seed)
+    common, own = torch.randn(n, 1, e, generator=rng), torch.randn(n, f, e, generator=rng)
+    share = torch.linspace(0, 1, f)[None, :, None]
+    return (share * common + (1 - share) * own).double()
+
+
+def brute_cka(x: np.ndarray, y: np.ndarray) -> float:
+    """Linear CKA over samples: Σ_nm K_nm L_nm / √(Σ K² · Σ L²) with K, L the centred kernels (equation 1 and HSIC)."""
+    n = len(x)
+    k = [[float(x[i] @ x[j]) for j in range(n)] for i in range(n)]
+    m = [[float(y[i] @ y[j]) for j in range(n)] for i in range(n)]
+    centre = np.eye(n) - 1 / n
+    k, m = centre @ np.array(k) @ centre, centre @ np.array(m) @ centre
+    return float((k * m).sum() / np.sqrt((k * k).sum() * (m * m).sum()))
+
+
+def gram(e_NFE: Tensor) -> Tensor:
+    centred = e_NFE - e_NFE.mean(dim=0)
+    return torch.einsum("nfa,ngb->fagb", centred, centred)
+
+
+def test_feature_correlation_against_brute_force_cka() -> None:
+    e_NFE = embeddings()
+    correlation = feature_correlation(gram(e_NFE))
+    for i in range(5):
+        for j in range(5):
+            expected = brute_cka(e_NFE[:, i].numpy(), e_NFE[:, j].numpy())
+            assert float(correlation[i, j]) == pytest.approx(expected, abs=1e-9)
+    assert torch.equal(correlation.diagonal(), torch.ones(5, dtype=torch.float64))
+    torch.testing.assert_close(correlation, correlation.T)
+
+
+def test_cka_does_not_see_rotation_scale_or_shift() -> None:
+    e_NFE = embeddings(f=2)
+    rotation = torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1)))[0]
+    e_NFE[:, 1] = 7 * e_NFE[:, 0] @ rotation + 5
+    assert float(feature_correlation(gram(e_NFE))[0, 1]) == pytest.approx(1.0)
+
+
+def test_a_dead_feature_correlates_with_nothing() -> None:
+    e_NFE = embeddings()
+    e_NFE[:, 2] = 3.0
+    correlation = feature_correlation(gram(e_NFE))
+    assert torch.isfinite(correlation).all()
+    assert correlation[2].tolist() == pytest.approx([0, 0, 1, 0, 0])
+
+
+# ------------------------------------------------------------------------------------------ groups
+
+
+def random_correlation(f: int, seed: int = 0) -> Tensor:
+    half = torch.rand(f, f, generator=torch.Generator().manual_seed(seed))
+    correlation = (half + half.T) / 2
+    return correlation.fill_diagonal_(1.0)
+
+
+def brute_group(correlation: Tensor, seed: int) -> set[int]:
+    others = sorted((i for i in range(len(correlation)) if i != seed), key=lambda i: -float(correlation[seed, i]))
+    size = (len(correlation) + 1) // 2
+    return {seed, *others[: size - 1]}
+
+
+@pytest.mark.parametrize("f", [1, 2, 3, 4, 7, 8, 21])
+def test_groups_against_brute_force(f: int) -> None:
+    correlation = random_correlation(f)
+    for seed in range(f):
+        group = group_by_correlation(correlation, seed)
+        assert group.dtype == torch.bool and set(group.nonzero().flatten().tolist()) == brute_group(correlation, seed)
+
+
+def test_the_seed_is_in_its_group_even_if_another_is_as_close() -> None:
+    for seed in range(6):
+        group = group_by_correlation(torch.ones(6, 6), seed)
+        assert group[seed] and int(group.sum()) == 3
+
+
+@pytest.mark.parametrize("grouping", ["correlation", "random"])
+@pytest.mark.parametrize("f", [2, 5, 8])
+def test_two_groups_are_complements_and_differ_per_draw(grouping: str, f: int) -> None:
+    torch.manual_seed(0)
+    correlation = random_correlation(f)
+    seen = set()
+    for _ in range(60):
+        a, b = draw_group(correlation, grouping)
+        assert int(a.sum()) == (f + 1) // 2 and (a ^ b).all()
+        seen.add(tuple(a.tolist()))
+    possible = {tuple(group_by_correlation(correlation, seed).tolist()) for seed in range(f)}
+    assert seen == possible if grouping == "correlation" else len(seen) > (1 if f == 2 else len(possible) - 1)
+
+
+def test_random_groups_do_not_follow_the_correlation() -> None:
+    """Every feature is as often beside feature 0 as any other."""
+    torch.manual_seed(0)
+    correlation = torch.eye(6)
+    correlation[:3, :3] = correlation[3:, 3:] = 1
+    groups = [draw_group(correlation, "random")[0] for _ in range(600)]
+    together = torch.stack([group == group[0] for group in groups]).float().mean(dim=0)
+    assert together[1:].tolist() == pytest.approx([0.4] * 5, abs=0.08)
+
+
+def test_none_shows_everything_twice_and_nonsense_is_refused() -> None:
+    a, b = draw_group(torch.eye(4), "none")
+    assert a.all() and b.all()
+    with pytest.raises(ValueError, match="grouping"):
+        draw_group(torch.eye(4), "corelation")
+
+
+# ------------------------------------------------------------------------------------------ views
+
+
+def view(augment: str, n: int = 500, f: int = 6, **options: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Embeddings, what is present, and a view of the even features."""
+    rng = torch.Generator().manual_seed(4)
+    e_NFE = torch.randn(n, f, 4, generator=rng) * torch.arange(1.0, f + 1)[:, None] + 10
+    present_NF = torch.rand(n, f, generator=rng) < 0.7
+    present_NF[0] = False
+    e_NFE = e_NFE * present_NF.unsqueeze(-1)
+    group_F = torch.arange(f) % 2 == 0
+    torch.manual_seed(0)
+    settings = {"mask_rate": 0.3, "noise_std": 0.1} | options
+    return e_NFE, present_NF & group_F, *make_view(e_NFE, present_NF, group_F, augment, **settings)
+
+
+def test_mask_hides_at_its_rate_and_never_the_last_feature() -> None:
+    e_NFE, could_NF, view_NFE, shown_NF = view("mask", n=4000)
+    assert torch.equal(view_NFE, e_NFE), "masking leaves the vectors alone"
+    assert not (shown_NF & ~could_NF).any(), "shows what is absent or of the other group"
+    assert torch.equal(shown_NF.any(dim=1), could_NF.any(dim=1)), "hid a song's last feature, or invented one"
+    many = could_NF.sum(dim=1) == 3
+    hidden = 1 - float(shown_NF[many].sum() / could_NF[many].sum())
+    assert hidden == pytest.approx(0.3 - 0.3**3 / 3, abs=0.02), "three features, of which the last is kept"
+
+
+def test_mask_rate_one_leaves_exactly_one() -> None:
+    _, could_NF, _, shown_NF = view("mask", mask_rate=1.0)
+    assert torch.equal(shown_NF.sum(dim=1), could_NF.any(dim=1).long())
+    assert (shown_NF[could_NF.sum(dim=1) == 3].sum(dim=0)[::2] > 10).all(), "any of them may be the survivor"
+
+
+def test_mask_rate_zero_hides_nothing() -> None:
+    _, could_NF, _, shown_NF = view("mask", mask_rate=0.0)
+    assert torch.equal(shown_NF, could_NF)
+
+
+def test_noise_has_its_share_of_each_features_own_spread() -> None:
+    """The spread over the songs that have the feature: an absent one is no song at zero."""
+    e_NFE, could_NF, view_NFE, shown_NF = view("noise", n=20_000, noise_std=0.25)
+    assert torch.equal(shown_NF, could_NF), "noise hides nothing"
+    for f in (0, 2, 4):
+        has = could_NF[:, f]
+        noise = (view_NFE - e_NFE)[has, f]
+        assert noise.mean().abs() < 0.05 * (f + 1) and float(noise.std()) == pytest.approx(0.25 * (f + 1), rel=0.03)
+
+
+def test_both_masks_and_adds_noise() -> None:
+    e_NFE, could_NF, view_NFE, shown_NF = view("both")
+    assert not torch.equal(shown_NF, could_NF) and not torch.equal(view_NFE, e_NFE)
+
+
+def test_either_tosses_a_coin() -> None:
+    e_NFE, present_NF, group_F = torch.randn(50, 6, 4), torch.ones(50, 6, dtype=torch.bool), torch.arange(6) < 3
+    torch.manual_seed(0)
+    kinds = []
+    for _ in range(200):
+        view_NFE, shown_NF = make_view(e_NFE, present_NF, group_F, "either", 0.3, 0.1)
+        masked, noisy = bool((shown_NF != group_F).any()), not torch.equal(view_NFE, e_NFE)
+        masked = not torch.equal(shown_NF, present_NF & group_F)
+        assert masked != noisy, "one of the two, not both, not none"
+        kinds.append(masked)
+    assert 70 < sum(kinds) < 130
+    with pytest.raises(ValueError, match="augment"):
+        make_view(e_NFE, present_NF, group_F, "dropout", 0.3, 0.1)
+
+
+def test_two_draws_differ() -> None:
+    torch.manual_seed(0)
+    arguments = torch.randn(30, 6, 4), torch.ones(30, 6, dtype=torch.bool), torch.ones(6, dtype=torch.bool)
+    one, two = (make_view(*arguments, "both", 0.3, 0.1) for _ in range(2))
+    assert not torch.equal(one[0], two[0]) and not torch.equal(one[1], two[1])
+
+
+def test_a_song_without_any_feature_of_the_group_gets_an_empty_view() -> None:
+    present_NF = torch.tensor([[True, True, False, False], [True, False, True, False], [False] * 4])
+    group_F = torch.tensor([True, True, False, False])
+    e_NFE = torch.randn(3, 4, 2) * present_NF.unsqueeze(-1)
+    for augment in ("mask", "noise", "both", "either"):
+        shown = [make_view(e_NFE, present_NF, g, augment, 0.5, 0.1)[1].any(dim=1).tolist() for g in (group_F, ~group_F)]
+        assert shown == [[True, True, False], [False, True, False]]
+
+
+@pytest.mark.parametrize("augment", ["mask", "noise", "both"])
+def test_view_one_knows_nothing_of_group_b(augment: str) -> None:
+    """From the song's input to the encoded view: changing or removing group B's fields changes nothing in view 1."""
+    torch.manual_seed(0)
+    model = SongEncoder({"audio": 8}, {"genres": 5, "tags": 5}, field_dim=4, hidden=8, dim=6, block=4, dropout=0.0)
+    for parameter in (model.absent_FE, model.embedding.shift_FE):
+        torch.nn.init.normal_(parameter)
+    group_F = torch.tensor([True, False, True, False])  # audio[0:4], genres against audio[4:8], tags
+    x = {
+        "audio": torch.randn(9, 8),
+        "genres": torch.randint(1, 5, (9, 2)),
+        "tags": torch.randint(1, 5, (9, 2)),
+    }
+    changed = {"audio": x["audio"].clone(), "genres": x["genres"], "tags": torch.zeros(9, 2, dtype=torch.long)}
+    changed["audio"][:, 4:] = torch.randn(9, 4)
+
+    def first_view(fields: dict[str, Tensor]) -> Tensor:
+        e_NFE, present_NF = model.embedding(fields)
+        torch.manual_seed(1)
+        return model.encode(*make_view(e_NFE, present_NF, group_F, augment, 0.3, 0.1))
+
+    assert torch.equal(first_view(x), first_view(changed))
+    changed["genres"] = x["genres"] % 4 + 1
+    assert not torch.equal(first_view(x), first_view(changed))

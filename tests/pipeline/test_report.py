@@ -1,0 +1,250 @@
+"""The report: figures of metrics.json appear, data is escaped, nothing is loaded, missing parts are left out."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline import charts
+from pipeline.report import write_report
+
+POOLS = {"all new songs": 240, "cold_test": 120}
+HOSTILE = "<script>alert(1)</script>\"'&"
+BASELINES = {"random": 21, "most active users": 64, "content kNN": 311, "CB2CF (λ=0)": 402}
+OURS = {"I2I2U": 603, "I2I2U, gated": 577, "U2I, no boundary": 350, "U2I boundary": 333}
+METHODS = BASELINES | {f"FirstPlay {name}": found for name, found in OURS.items()}
+
+
+def method_row(name: str, found: int) -> dict[str, Any]:
+    row: dict[str, Any] = {"method": name}
+    for budget in (10, 50, 100):
+        recall = found * budget / 100_000
+        row |= {f"target_users_found@{budget}": found * budget // 50, f"reached@{budget}": budget * 120}
+        row |= {f"recall@{budget}": recall, f"recall@{budget}_ci95": [recall * 0.9, recall * 1.1]}
+        row[f"ndcg@{budget}"] = recall / 2
+    row["by_listeners"] = [
+        {"bucket": bucket, "songs": 40, "listeners": span, "recall": found / 1000 / (i + 1)}
+        for i, (bucket, span) in enumerate({"rare": [1, 4], "middle": [4, 11], "popular": [11, 97]}.items())
+    ]
+    return row
+
+
+def outcome(name: str, favourite: float | None) -> dict[str, Any]:
+    rates = {"favourite_rate": favourite, "favourite_rate_se": None if favourite is None else 0.0123}
+    return {"method": name, "outcomes": 2345, **rates, "completion_rate": 0.4567, "completion_rate_se": 0.0311}
+
+
+def retrieval(pool: str, direction: str, size: int) -> dict[str, Any]:
+    recalls = {"recall@1": 0.0417, "recall@10": 0.2871, "chance_recall@10": 10 / size, "median_rank": 31.5}
+    within = {"recall@1_within_genre": 0.1833, "chance_recall@1_within_genre": 0.0714}
+    return {"pool": pool, "direction": direction, "pool_size": size, **recalls, **within}
+
+
+@pytest.fixture
+def metrics() -> dict[str, Any]:
+    reached = [outcome(name, 0.06 + n / 10_000) for name, n in METHODS.items()]
+    return {
+        "catalogue": {"songs": 2000, "songs_cold_test": 120, "users": 3000, "training_plays": 81234},
+        **{"split": "cold_test", "new_songs": 120, "new_songs_with_a_listener": 117},
+        "audience": [method_row(name, found) for name, found in METHODS.items()],
+        "outcomes": {"source": "truth", "rows": [outcome("everybody", 0.0501), *reached]},
+        "retrieval": [
+            retrieval(pool, way, size) for pool, size in POOLS.items() for way in ("text→audio", "audio→text")
+        ],
+        "genres": [
+            {"space": space, "knn_genre_accuracy": share}
+            for space, share in (("most frequent genre", 0.1417), ("raw content", 0.6583), ("FirstPlay", 0.7249))
+        ],
+        "boundary": {
+            **{"share_of_pairs_above_the_boundary": 0.2345, "share_of_users_with_no_new_song": 0.0678},
+            "share_of_new_songs_by_taste": {"rare songs": 0.3111, "middle": 0.2222, "popular songs": 0.1777},
+        },
+    }
+
+
+@pytest.fixture
+def pictures() -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    n, genres = 400, ["", "techno", "folk & blues", *(f"genre {i}" for i in range(13))]
+    x, y = rng.normal(size=(2, n)).tolist()
+    margin, share = np.histogram(rng.normal(-0.8, 1, 5000), 60), np.histogram(rng.beta(2, 6, 300), 20, (0, 1))
+    return {
+        "song_map": {
+            **{"x": x, "y": y, "new": (rng.random(n) < 0.2).tolist()},
+            "genre": [genres[i] for i in rng.integers(0, len(genres), n)],
+            "title": [f"Song {i}" if i % 7 else "" for i in range(n)],
+        },
+        "boundary": {
+            **{"margin_count": margin[0].tolist(), "margin_edge": margin[1].tolist()},
+            **{"open_count": share[0].tolist(), "open_edge": share[1].tolist()},
+        },
+    }
+
+
+class Page(HTMLParser):
+    """Parses a page: fails on tags that do not match, keeps the elements and the text outside the style sheet."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self.feed(source)
+        self.close()
+        self.text = re.sub(r"\s+", " ", " ".join(self.texts))
+        assert not self.open, f"never closed: {self.open}"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag != "meta":
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open and self.open.pop() == tag, f"</{tag}> does not close the open element"
+
+    def handle_data(self, data: str) -> None:
+        if self.open[-1:] != ["style"]:
+            self.texts.append(data)
+
+    def count(self, tag: str, css: str = "") -> int:
+        return sum(t == tag and (not css or css in (a.get("class") or "").split()) for t, a in self.elements)
+
+
+def written(tmp_path: Path, metrics: dict[str, Any], pictures: dict[str, Any]) -> str:
+    write_report(tmp_path / "report.html", metrics, pictures)
+    return (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_headline_says_ours_beside_the_best_baseline_at_the_middle_budget(tmp_path, metrics, pictures) -> None:
+    head = dict(re.findall(r"<div><dt>(.*?)</dt>(.*?)</div>", written(tmp_path, metrics, pictures)))
+    assert "120" in head["New songs"] and "117 of them" in head["New songs"]
+    found = head["Listeners found by FirstPlay I2I2U, 50 users a song"]
+    assert "603" in found and "CB2CF (λ=0): 402" in found and "1.50×" in found
+    assert re.search(r"recall 0\.301 \(0\.271–0\.33\d\), baseline 0\.201 \(0\.181–0\.221\)", found)
+    gate = head["Favourite rate of reached users, FirstPlay I2I2U, gated"]
+    assert "11.77 ± 1.23" in gate and "no gate: 12.03 ± 1.23" in gate and "0.98×" in gate, "a loss is shown as it is"
+    text = head["Text→audio R@10, cold_test"]
+    assert text.index("cold_test, 120 songs") < text.index("all new songs, 240 songs") and "3.45×" in text
+
+
+def test_every_section_shows_its_figures(tmp_path, metrics, pictures) -> None:
+    page = Page(written(tmp_path, metrics, pictures))
+    for row in metrics["audience"]:
+        for budget in (10, 50, 100):
+            low, high = row[f"recall@{budget}_ci95"]
+            assert f"{row[f'recall@{budget}']:.3f} ({low:.3f}–{high:.3f})" in page.text
+            assert f" {row[f'target_users_found@{budget}']:,} {row[f'reached@{budget}']:,} " in page.text
+        for bucket in row["by_listeners"]:
+            assert f" {bucket['recall']:.3f} " in page.text
+    for words in ("5.01 ± 1.23", "45.67 ± 3.11", "2,345", "demo world's truth", "0.287", "0.042", "31.5", "0.183"):
+        assert words in page.text
+    for words in ("14.2", "65.8", "72.5", "23.4", "6.8", "31.1", "22.2", "17.8", "81,234", "11 to 97 listeners"):
+        assert words in page.text
+    assert page.count("path", "whisker") == len(METHODS) and page.count("path", "mark") == 1
+    assert "one seed" in page.text and "over songs" in page.text
+
+
+def test_page_opens_offline_and_is_readable_by_a_screen_reader(tmp_path, metrics, pictures) -> None:
+    source = written(tmp_path, metrics, pictures)
+    page = Page(source)
+    assert not re.search(r"https?:|//[a-z]|@import|url\(", source)
+    assert not {"script", "link", "img", "iframe"} & {tag for tag, _ in page.elements}
+    assert not [a for _, a in page.elements if {"src", "href", "onload", "onclick"} & set(a)]
+    images = [a for tag, a in page.elements if tag == "svg" and "aria-hidden" not in a]
+    assert len(images) == 6 and all(a["role"] == "img" and a["aria-label"] and a["viewbox"] for a in images)
+    assert page.count("caption") == page.count("table") == page.count("div", "scroll") == 5
+    assert page.count("h1") == 1 and page.count("h2") == 5 and "prefers-color-scheme:dark" in source
+
+
+def test_data_is_escaped_wherever_it_appears(tmp_path, metrics, pictures) -> None:
+    metrics, pictures = json.loads(json.dumps([metrics, pictures]).replace('"genre 1"', json.dumps(HOSTILE)))
+    pictures["song_map"]["title"][3] = HOSTILE
+    metrics["split"] = metrics["retrieval"][0]["pool"] = metrics["genres"][1]["space"] = HOSTILE
+    metrics["audience"][2]["method"] = metrics["outcomes"]["rows"][1]["method"] = HOSTILE
+    metrics["outcomes"]["source"] = HOSTILE
+    metrics["catalogue"][HOSTILE] = 1
+    metrics["boundary"]["share_of_new_songs_by_taste"][HOSTILE] = 0.5
+    page = Page(source := written(tmp_path, metrics, pictures))
+    assert "<script" not in source and page.text.count("<script>alert(1)</script>") >= 8
+    assert any(HOSTILE in (a.get("aria-label") or "") for _, a in page.elements), "unescaped again by the parser"
+    assert HOSTILE not in charts.table("caption", ["a", "b"], [["row", HOSTILE]])
+
+
+def test_song_map_shows_each_song_once_new_ones_as_outlines(tmp_path, metrics, pictures) -> None:
+    source = written(tmp_path, metrics, pictures)
+    drawn = re.findall(r'<path class="(known|new) k(-?\d+)" d="[^"]+"><title>([^<]*)</title>', source)
+    songs = pictures["song_map"]
+    assert len(drawn) == len(songs["x"]) and sum(css == "new" for css, _, _ in drawn) == sum(songs["new"])
+    assert [css for css, _, _ in drawn] == sorted((css for css, _, _ in drawn)), "new songs are drawn above known ones"
+    names: dict[str, set[str]] = {}
+    for _, kind, tip in drawn:
+        names.setdefault(kind, set()).add(tip.split(" · ")[1])
+    assert len(names.pop("-1")) == 1 + 14 + 1 - charts.N_KINDS, "no genre and the rarest ones are grey"
+    assert len(names) == charts.N_KINDS and all(len(genres) == 1 for genres in names.values())
+
+
+TITLES = {"audience": "Listeners found", "outcomes": "What reached users did", "retrieval": "Audio and text"}
+TITLES["boundary"] = "Openness to new songs"
+
+
+@pytest.mark.parametrize(("key", "title"), TITLES.items())
+@pytest.mark.parametrize("empty", ["absent", "empty", "none"])
+def test_missing_metrics_leave_their_section_out(tmp_path, metrics, pictures, key, title, empty) -> None:
+    assert title in Page(written(tmp_path, metrics, pictures)).text
+    value = metrics.pop(key)
+    if empty != "absent":
+        metrics[key] = type(value)() if empty == "empty" else None
+    assert title not in Page(written(tmp_path, metrics, pictures)).text
+
+
+def test_nothing_to_show_is_still_a_page(tmp_path) -> None:
+    page = Page(written(tmp_path, {}, {}))
+    assert [page.count(tag) for tag in ("h1", "h2", "table", "svg", "dl")] == [1, 0, 0, 0, 0]
+
+
+def test_section_without_picture_keeps_its_table_and_the_other_way_round(tmp_path, metrics, pictures) -> None:
+    text = Page(written(tmp_path, metrics, {})).text
+    assert "vote for the right first genre" in text and "t-SNE" not in text and "Margin" not in text
+    metrics["genres"], metrics["boundary"] = [], None
+    text = Page(written(tmp_path, metrics, pictures)).text
+    assert "t-SNE" in text and "Margin" in text and "vote for" not in text
+
+
+def test_edge_values(tmp_path, metrics, pictures) -> None:
+    """No baseline hit, no outcome, one song, a constant histogram, validation songs, no boundary methods."""
+    metrics = metrics | {"split": "cold_val"}
+    metrics["audience"] = [method_row(name, 0) for name in ("random", "FirstPlay I2I2U")]
+    metrics["outcomes"] = {"source": "logged plays", "rows": [outcome("everybody", None), outcome("random", 0.0)]}
+    pictures["song_map"] = {"x": [1.0], "y": [2.0], "genre": [""], "title": [""], "new": [True]}
+    pictures["boundary"] |= {"margin_count": [0, 0], "margin_edge": [1.0, 1.0, 1.0]}
+    page = Page(source := written(tmp_path, metrics, pictures))
+    assert "ratio –" in page.text and "flattered" in page.text and "selected" in page.text
+    assert "untitled · no genre · new" in page.text and "Favourite rate of reached" not in page.text
+    assert "nan" not in source.lower() and "None" not in page.text and page.count("path", "mark") == 0
+
+
+def test_ticks_are_round_and_inside() -> None:
+    assert charts.ticks(0, 1) == [0, 0.2, 0.4, 0.6, 0.8, 1]
+    assert charts.ticks(-3.1, 2.2) == [-2, 0, 2]
+    assert charts.ticks(0.012, 0.031) == [0.015, 0.02, 0.025, 0.03]
+    assert charts.ticks(2, 2) == [2]
+
+
+def test_bar_lengths_are_proportional_and_whiskers_span_the_interval() -> None:
+    drawn = charts.bars("l", [("a", [charts.Bar(1.0, "c")]), ("b", [charts.Bar(0.5, "c", "", [0.25, 2.0])])], str)
+    widths = [float(w) for w in re.findall(r'<rect [^>]*width="([\d.]+)"', drawn)]
+    assert widths[0] == 2 * widths[1] == pytest.approx((charts.WIDTH - charts.VALUE_ROOM) / 2)
+    a, b = map(float, re.search(r'whisker" d="M([\d.]+) [\d.]+H([\d.]+)', drawn).groups())
+    assert b == charts.WIDTH - charts.VALUE_ROOM and a == pytest.approx(b / 8)
+
+
+def test_histogram_mark_stands_at_its_value_if_in_range() -> None:
+    drawn = charts.histogram("l", [1, 3, 2], [-1.0, 0.0, 1.0, 3.0], str, 0)
+    assert f'class="mark" d="M{charts.WIDTH / 4:.1f} ' in drawn and "6 in all" in drawn and "highest column: 3" in drawn
+    assert 'class="mark"' not in charts.histogram("l", [1], [1.0, 2.0], str, 0)
