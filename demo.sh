@@ -14,9 +14,9 @@ python train.py i2i         --config configs/demo/i2i.yaml data="$demo/catalogue
 python train.py boundary    --config configs/demo/boundary.yaml data="$demo/catalogue" features="$demo/features" out="$demo/boundary"
 python -m pipeline.index    run="$demo/i2i" out="$demo/index"
 python -m pipeline.index    run="$demo/cb2cf" out="$demo/cb2cf_index"
-python -m pipeline.audience mode=i2i2u index="$demo/index" out="$demo/audience"
-python -m pipeline.audience mode=boundary index="$demo/index" boundary="$demo/boundary" out="$demo/audience_boundary"
-python -m pipeline.evaluate data="$demo/catalogue" index="$demo/index" cb2cf="$demo/cb2cf_index" features="$demo/features" \
+python -m pipeline.audience --config configs/demo/targeting.yaml mode=i2i2u index="$demo/index" out="$demo/audience"
+python -m pipeline.audience --config configs/demo/targeting.yaml mode=boundary index="$demo/index" boundary="$demo/boundary" out="$demo/audience_boundary"
+python -m pipeline.evaluate --config configs/demo/targeting.yaml data="$demo/catalogue" index="$demo/index" cb2cf="$demo/cb2cf_index" features="$demo/features" \
                             boundary="$demo/boundary" truth="$demo/world/truth.parquet" out="$demo/evaluation"
 python -m pipeline.export   run="$demo/i2i" out="$demo/export/i2i"
 python -m pipeline.export   run="$demo/boundary" out="$demo/export/boundary"

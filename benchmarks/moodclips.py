@@ -30,7 +30,8 @@ class MoodclipsConfig:
     data: str = opt(MISSING, "the moodclips folder")
     out: str = opt("runs/moodclips", "folder for all runs")
     seeds: int = opt(3, "seeds 0 … n−1")
-    epochs: int = opt(60, "CLIP epochs")
+    epochs: int = opt(40, "CLIP epochs")
+    crop_seconds: float = opt(5.0, "length of a training crop; at inference five of them are averaged")
 
 
 def main(config: MoodclipsConfig) -> None:
@@ -57,7 +58,7 @@ def one_seed(config: MoodclipsConfig, out: Path, seed: int) -> None:
         )
     train = ("trainer.progress=false", f"seed={seed}")
     text = "text.fields=[genres,tags]"
-    crop = ("model.crop_seconds=10", "model.crops=3", "batch_size=120", f"trainer.epochs={config.epochs}")
+    crop = (f"model.crop_seconds={config.crop_seconds}", "model.crops=5", f"trainer.epochs={config.epochs}")
     run("train.py clip", catalogue, f"out={out}/clip", text, *crop, *train)
     run("-m pipeline.embed", f"clip={out}/clip", catalogue, f"out={out}/features")
     run("train.py i2i", catalogue, features, f"out={out}/i2i", "trainer.epochs=40", *train)

@@ -25,7 +25,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 class EpochSeed(Callback):
-    """Seeds torch from (seed, epoch, rank) at every epoch, so dropout and views do not depend on when a run was killed."""
+    """Seeds torch from (seed, epoch, rank) every epoch: dropout and views do not depend on when a run was killed."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed

@@ -73,6 +73,9 @@ def command(main: Callable[[Any], None], schema: type, doc: str, argv: Sequence[
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
     except KeyboardInterrupt:
         print("stopped; run the same command again to go on", file=sys.stderr)
         raise SystemExit(130) from None

@@ -52,7 +52,9 @@ class SplitConfig:
 
 @dataclass
 class PairsConfig:
-    similarity: Literal["cosine", "bm25"] = opt("cosine", "collaborative item-item similarity")
+    similarity: Literal["phi", "cosine", "bm25"] = opt(
+        "phi", "collaborative similarity; phi: cosine less what chance gives"
+    )
     top_k: int = opt(30, "neighbours kept per song")
     min_common: int = opt(2, "listeners two songs must share")
     posterior: Literal["auto", "feedback", "later_plays", "split_users", "none"] = opt(
@@ -213,7 +215,7 @@ class BoundaryModelConfig:
 
 @dataclass
 class BoundaryObjectiveConfig:
-    alpha: float = opt(1.0, "α, weight of negatives against positives")
+    alpha: float = opt(0.25, "α, weight of a negative; 1 / negatives balances the two sides")
     negatives: int = opt(4, "uniform negatives per positive")
     positives: Literal["liked", "played"] = opt(
         "liked",
@@ -251,9 +253,10 @@ class IndexConfig:
 
 @dataclass
 class TargetingConfig:
-    neighbours: int = opt(50, "similar songs looked up for a new song")
+    neighbours: int = opt(100, "similar songs looked up for a new song")
     budget: int = opt(100, "users per new song")
-    activity_power: float = opt(0.5, "a user's score is divided by (his plays + 1) to this power")
+    activity_power: float = opt(0.0, "a user's score is divided by (his plays + 1) to this power")
+    popularity_power: float = opt(0.5, "a known song's listeners weigh 1 / (its plays + 1) to this power")
     similarity_power: float = opt(1.0, "sharpness of the similarity weights")
 
 

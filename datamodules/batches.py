@@ -29,7 +29,8 @@ class EpochBatches(Sampler[Batch]):
 
     Lightning calls `set_epoch`. In training (`shuffle=True`) all ranks get the same number of full batches: the
     permutation is wrapped around to a multiple of `batch_size × world_size`, so no rank waits for another and
-    contrastive batches have one size. In evaluation rows are dealt in order, nothing is repeated.
+    contrastive batches have one size. In evaluation rows are dealt
+    in order; nothing is repeated, but for a rank that would get nothing: it has the last row (rows are merged by id).
     """
 
     def __init__(
@@ -48,26 +49,41 @@ class EpochBatches(Sampler[Batch]):
     def __len__(self) -> int:
         if self.shuffle:
             return -(-self.n // (self.batch_size * self.world_size))
-        return -(-len(range(self.rank, self.n, self.world_size)) // self.batch_size)
+        return -(-len(self._in_order()) // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
         if self.shuffle:
             order = np.random.default_rng((self.seed, self.epoch)).permutation(self.n)
             order = np.resize(order, len(self) * self.batch_size * self.world_size)[self.rank :: self.world_size]
         else:
-            order = np.arange(self.rank, self.n, self.world_size)
+            order = self._in_order()
         for step in range(len(self)):
             rows = order[step * self.batch_size : (step + 1) * self.batch_size]
             yield Batch(rows, (self.seed, self.epoch, step, self.rank))
 
+    def _in_order(self) -> IntArray:
+        return np.arange(min(self.rank, self.n - 1), self.n, self.world_size)
+
+
+class EpochLoader(DataLoader[Any]):
+    """A DataLoader that begins an epoch at its first batch.
+
+    Lightning asks a resumed run for its iterator before it has restored the number of the epoch; worker processes would
+    then prefetch batches of epoch 0.
+    """
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        yield from super().__iter__()
+
 
 def loader(dataset: Dataset[Any], batches: EpochBatches, workers: int = 0) -> DataLoader[Any]:
     """A DataLoader whose dataset turns a whole `Batch` into tensors in one call."""
-    return DataLoader(
+    return EpochLoader(
         dataset,
         sampler=batches,
         batch_size=None,
         num_workers=workers,
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator(),  # else every new iterator would take a number from torch's own randomness
     )

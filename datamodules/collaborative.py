@@ -44,29 +44,41 @@ def listening_matrix(plays: pl.DataFrame, n_users: int, n_songs: int) -> sparse.
 
 
 def neighbours(
-    matrix: sparse.csr_matrix, top_k: int, min_common: int, similarity: str = "cosine", chunk: int = 256
+    matrix: sparse.csr_matrix, top_k: int, min_common: int, similarity: str = "phi", chunk: int = 256
 ) -> Pairs:
     """The `top_k` most similar songs of every song, self left out, among those that share enough listeners.
 
-    The weights are those of `implicit`; its own search is not used, since it fills the K places with rare songs that
-    share one listener before `min_common` can be asked.
+    "cosine" is n_ab / √(n_a n_b). Two popular songs share listeners by chance alone, so by cosine popular songs are
+    everybody's neighbours; "phi" (function `phi`) takes that chance away. "bm25" discounts heavy listeners and popular
+    songs by the weights of `implicit`, whose own search is not used: it fills the K places before it can be told
+    that rare songs must share `min_common` listeners.
 
     Args:
         matrix: (users, songs) listening matrix; only whether an entry is there counts.
         top_k: neighbours kept per song.
         min_common: listeners that a pair must share.
-        similarity: "cosine" or "bm25" (heavy listeners and popular songs are discounted).
+        similarity: "phi", "cosine" or "bm25".
         chunk: songs compared with all others at a time: bounds the memory.
     """
-    from implicit.nearest_neighbours import bm25_weight, normalize
+    from implicit.nearest_neighbours import bm25_weight
 
     heard = _heard(matrix).T.tocsr()
-    weighted = sparse.csr_matrix(normalize(heard) if similarity == "cosine" else bm25_weight(heard, K1=1.2, B=0.75))
+    listeners = np.diff(heard.indptr).astype(np.int64)  # products of two pass 2^31
+    weighted = sparse.csr_matrix(bm25_weight(heard, K1=1.2, B=0.75)) if similarity == "bm25" else heard
     parts = []
     for at in range(0, heard.shape[0], chunk):
-        enough = heard[at : at + chunk] @ heard.T >= max(min_common, 1)
-        found = (weighted[at : at + chunk] @ weighted.T).multiply(enough).tocoo()
-        pairs = Pairs(found.row.astype(np.int64) + at, found.col.astype(np.int64), found.data.astype(np.float32))
+        common = (heard[at : at + chunk] @ heard.T).tocoo()
+        enough = common.data >= max(min_common, 1)
+        row, target, both = common.row[enough], common.col[enough], common.data[enough]
+        source = row.astype(np.int64) + at
+        if similarity == "phi":
+            value = phi(both, listeners[source], listeners[target], heard.shape[1])
+        elif similarity == "cosine":
+            value = both / np.sqrt(listeners[source] * listeners[target])
+        else:
+            score = sparse.csr_matrix(weighted[at : at + chunk] @ weighted.T)
+            value = np.asarray(score[row, target]).ravel() if len(row) else both  # scipy cannot look up nothing
+        pairs = Pairs(source, target.astype(np.int64), value.astype(np.float32))
         parts.append(_top_k(pairs.take((pairs.source != pairs.target) & (pairs.similarity > 0)), top_k))
     columns = zip(*((part.source, part.target, part.similarity) for part in parts), strict=True)
     return Pairs(*map(np.concatenate, columns))
@@ -135,16 +147,25 @@ def verify_by_listeners(
 
 
 def cold_neighbours(cold: sparse.csr_matrix, warm: sparse.csr_matrix, top_k: int, min_common: int) -> Pairs:
-    """For each cold song (column of `cold`), the warm songs of the same listeners, by cosine: the truth of validation.
+    """For each cold song (column of `cold`), the warm songs of the same listeners, by phi: the truth of validation.
 
     Both matrices are (users, songs) over all songs; `cold` holds held-out plays and never reaches training.
     """
     a, b = _heard(cold), _heard(warm)
-    overlap = (a.T @ b).tocoo()
-    size_a, size_b = np.asarray(a.sum(axis=0)).ravel(), np.asarray(b.sum(axis=0)).ravel()
-    similarity = overlap.data / np.sqrt(size_a[overlap.row] * size_b[overlap.col])
-    pairs = Pairs(overlap.row.astype(np.int64), overlap.col.astype(np.int64), similarity.astype(np.float32))
-    return _top_k(pairs.take(overlap.data >= min_common), top_k)
+    common = (a.T @ b).tocoo()
+    similarity = phi(common.data, np.diff(a.indptr)[common.row], np.diff(b.indptr)[common.col], a.shape[0])
+    pairs = Pairs(common.row.astype(np.int64), common.col.astype(np.int64), similarity.astype(np.float32))
+    return _top_k(pairs.take((common.data >= min_common) & (similarity > 0)), top_k)
+
+
+def phi(both: AnyArray, n_a: AnyArray, n_b: AnyArray, n_users: int) -> AnyArray:
+    """Correlation of two songs' 0/1 listener vectors, from how many users listened to both, to a, to b; 0 by chance.
+
+    Counts are whole numbers below 2^53, so that songs which meet exactly as often as by chance come out exactly 0.
+    """
+    both, n_a, n_b = (np.asarray(count, dtype=np.float64) for count in (both, n_a, n_b))
+    spread = np.sqrt(n_a * (n_users - n_a)) * np.sqrt(n_b * (n_users - n_b))
+    return np.asarray((n_users * both - n_a * n_b) / np.maximum(spread, 1.0))
 
 
 def split_rows(matrix: sparse.csr_matrix, seed: int) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:

@@ -40,8 +40,8 @@ def mine(
 ) -> tuple[Pairs, dict[str, Any]]:
     """Verified positives and what the manifest says about them.
 
-    A pair is kept if its smoothed lift (`collaborative.smoothed_lift`) is at least `min_lift`. `posterior="auto"` takes the
-    strongest evidence there is: the feedback table, else a later window of plays, else listeners split in halves.
+    A pair is kept if its smoothed lift (`collaborative.smoothed_lift`) is at least `min_lift`. `posterior="auto"` takes
+    the strongest evidence there is: the feedback table, else a later window of plays, else listeners split in halves.
 
     Args:
         plays: training plays with `user`, `song`, `strength` and maybe `played_at`.
@@ -53,7 +53,8 @@ def mine(
     """
     timed = plays["played_at"].null_count() == 0
     if posterior == "auto":
-        posterior = "feedback" if feedback is not None else "later_plays" if timed else "split_users"
+        observed = feedback is not None and not feedback.is_empty()
+        posterior = "feedback" if observed else "later_plays" if timed else "split_users"
 
     def mined(matrix: sparse.csr_matrix) -> Pairs:
         return neighbours(matrix, top_k, min_common, similarity)
@@ -106,7 +107,7 @@ def by_time(plays: pl.DataFrame, shape: tuple[int, int]) -> tuple[sparse.csr_mat
 
 
 def by_halves(listening: sparse.csr_matrix, mined: Any, prior: float, seed: int) -> Verified:
-    """Pairs mined on each half of the users and verified on the other; a pair found twice keeps its better-seen check."""
+    """Pairs mined on each half of the users, verified on the other; a pair found twice keeps its better-seen check."""
     parts = []
     for mine_on, check_on in (halves := split_rows(listening, seed)), halves[::-1]:
         pairs = mined(mine_on)

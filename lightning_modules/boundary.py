@@ -26,7 +26,7 @@ class BoundaryModule(L.LightningModule):
         hidden: int = 256,
         dim: int = 64,
         dropout: float = 0.1,
-        alpha: float = 1.0,
+        alpha: float = 0.25,
         lr: float = 1e-3,
         weight_decay: float = 0.01,
         warmup: float = 0.05,

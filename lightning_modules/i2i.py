@@ -19,7 +19,7 @@ from objectives.ranking import bpr_loss
 class I2IModule(L.LightningModule):
     """loss = BPR + `bcl_weight` · InfoNCE; with `bcl_weight=0` it is CB2CF.
 
-    `correlation` (F, F) is rebuilt each epoch by `callbacks.correlation.FeatureCorrelation` and travels in the checkpoint.
+    `correlation` (F, F) is rebuilt each epoch by `callbacks.correlation.FeatureCorrelation`; the checkpoint keeps it.
     """
 
     correlation: Tensor
@@ -47,6 +47,7 @@ class I2IModule(L.LightningModule):
         super().__init__()
         self.save_hyperparameters()
         self.model = SongEncoder(dense_dims, vocab_sizes, field_dim, hidden, dim, dropout, block, normalise)
+        self.model.head.requires_grad_(bcl_weight > 0)  # DDP refuses a parameter that takes no part in the loss
         self.register_buffer("correlation", torch.eye(len(self.model.embedding.names)))
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:

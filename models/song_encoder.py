@@ -26,23 +26,20 @@ class FieldEmbedding(nn.Module):
         super().__init__()
         if not dense_dims and not vocab_sizes:
             raise ValueError("a song encoder needs at least one field")
-        self.dense_dims, self.block = dict(dense_dims), block
-        self.blocks = nn.ModuleDict(
-            {
-                name: nn.ModuleList(nn.Linear(min(block, width - at), dim) for at in range(0, width, block))
-                for name, width in dense_dims.items()
-            }
+        self.dense_dims, self.vocab_sizes, self.block = dict(dense_dims), dict(vocab_sizes), block
+        # Lists, not dicts by field name: a field may be called anything, also what a module may not be.
+        self.blocks = nn.ModuleList(
+            nn.ModuleList(nn.Linear(min(block, width - at), dim) for at in range(0, width, block))
+            for width in dense_dims.values()
         )
-        self.categories = nn.ModuleDict(
-            {name: nn.Embedding(size, dim, padding_idx=0) for name, size in vocab_sizes.items()}
-        )
-        for table in self.categories.values():
+        self.categories = nn.ModuleList(nn.Embedding(size, dim, padding_idx=0) for size in vocab_sizes.values())
+        for table in self.categories:
             assert isinstance(table, nn.Embedding)
             nn.init.normal_(table.weight, std=1 / math.sqrt(dim))
-            nn.init.zeros_(table.weight[0].data)
-        for name, width in dense_dims.items():
-            self.register_buffer(f"mean_{name}", torch.zeros(width))
-            self.register_buffer(f"scale_{name}", torch.ones(1))
+            nn.init.zeros_(table.weight[:2].data)  # no value; an unknown value, which training may never meet
+        for i, width in enumerate(dense_dims.values()):
+            self.register_buffer(f"mean_{i}", torch.zeros(width))
+            self.register_buffer(f"scale_{i}", torch.ones(1))
         self.norm = nn.LayerNorm(dim, elementwise_affine=False)
         self.gain_FE = nn.Parameter(torch.ones(len(self.names), dim))
         self.shift_FE = nn.Parameter(torch.zeros(len(self.names), dim))
@@ -55,26 +52,27 @@ class FieldEmbedding(nn.Module):
             for name, width in self.dense_dims.items()
             for at in range(0, width, self.block)
         ]
-        return dense + list(self.categories)
+        return dense + list(self.vocab_sizes)
 
     def standardise(self, name: str, mean: Tensor, scale: float) -> None:
         """Fix the centre (width,) and the overall scale of a dense field, measured on training songs."""
-        self.get_buffer(f"mean_{name}").copy_(mean)
-        self.get_buffer(f"scale_{name}").fill_(scale)
+        i = list(self.dense_dims).index(name)
+        self.get_buffer(f"mean_{i}").copy_(mean)
+        self.get_buffer(f"scale_{i}").fill_(scale)
 
     def forward(self, fields: Fields) -> tuple[Tensor, Tensor]:
         """Fields of N songs → (e_NFE, present_NF); an absent feature's embedding is zero."""
         embedded, present = [], []
-        for name, blocks in self.blocks.items():
+        for i, (name, blocks) in enumerate(zip(self.dense_dims, self.blocks, strict=True)):
             assert isinstance(blocks, nn.ModuleList)
             x_NW = fields[name]
             has_N = torch.isfinite(x_NW).all(dim=1)
-            mean_W, scale = self.get_buffer(f"mean_{name}"), self.get_buffer(f"scale_{name}")
+            mean_W, scale = self.get_buffer(f"mean_{i}"), self.get_buffer(f"scale_{i}")
             centred_NW = torch.where(has_N[:, None], x_NW - mean_W, 0.0) / scale
             for linear, part in zip(blocks, centred_NW.split(self.block, dim=1), strict=True):
                 embedded.append(linear(part))
                 present.append(has_N)
-        for name, table in self.categories.items():
+        for name, table in zip(self.vocab_sizes, self.categories, strict=True):
             codes_NL = fields[name]
             count_N1 = (codes_NL > 0).sum(dim=1, keepdim=True)
             embedded.append(table(codes_NL).sum(dim=1) / count_N1.clamp(min=1))
@@ -103,8 +101,8 @@ class SongEncoder(nn.Module):
         normalise: bool = True,
     ) -> None:
         super().__init__()
-        self.normalise = normalise
-        self.scale = nn.Parameter(torch.tensor(4.0))  # of a normalised vector; inner products then reach scale²
+        # length of a normalised vector; inner products then reach scale²
+        self.scale = nn.Parameter(torch.tensor(4.0)) if normalise else None
         self.embedding = FieldEmbedding(dense_dims, vocab_sizes, field_dim, block)
         n_features = len(self.embedding.names)
         self.absent_FE = nn.Parameter(torch.zeros(n_features, field_dim))
@@ -123,7 +121,7 @@ class SongEncoder(nn.Module):
         """Song vectors from field embeddings of which only `shown` features are seen; a hidden one is `absent`."""
         x_N = torch.where(shown_NF.unsqueeze(-1), e_NFE, self.absent_FE).flatten(1)
         vector_ND = self.out(self.trunk(x_N)) + self.skip(x_N)
-        return F.normalize(vector_ND, dim=1) * self.scale if self.normalise else vector_ND
+        return vector_ND if self.scale is None else F.normalize(vector_ND, dim=1) * self.scale
 
     def forward(self, fields: Fields) -> Tensor:
         """Fields of N songs → song vectors (N, D); compare them by inner product."""

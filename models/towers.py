@@ -93,8 +93,9 @@ class UserTower(nn.Module):
 class BoundaryModel(nn.Module):
     """Scores songs for users and gives each user a threshold: recommend a song only if ⟨u, i⟩ > ⟨u, b⟩.
 
-    The item tower sees content only, so that it can score a song nobody has played. User tower and boundary tower have
-    the same inputs and structure and share no parameter.
+    The item tower sees content only, so that it can score a song nobody has played; its vectors keep their length, so
+    that a song may score high or low with everybody. User tower and boundary tower have the same inputs and structure
+    and share no parameter.
     """
 
     def __init__(
@@ -110,7 +111,7 @@ class BoundaryModel(nn.Module):
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
-        self.item = SongEncoder(dense_dims, vocab_sizes, field_dim, hidden, dim, dropout, block)
+        self.item = SongEncoder(dense_dims, vocab_sizes, field_dim, hidden, dim, dropout, block, normalise=False)
         self.item.head = nn.Identity()  # type: ignore[assignment]  # the contrastive head has no part in this loss
         shape = (dense_dims, vocab_sizes, profile_sizes, n_numbers, block, field_dim, hidden, dim, dropout)
         self.user = UserTower(*shape)

@@ -12,8 +12,8 @@ from torch import Tensor
 def bpr_loss(query_ND: Tensor, positive_ND: Tensor, negative_MD: Tensor, keep_NM: Tensor | None = None) -> Tensor:
     """Bayesian personalised ranking: the mean of softplus(⟨query, negative⟩ − ⟨query, positive⟩).
 
-    Every pair is ranked against all M negatives of the batch, which were drawn uniformly from the catalogue. softplus(−x)
-    is −log σ(x) without the underflow (Rendle et al., arXiv 1205.2618).
+    Every pair is ranked against all M negatives of the batch, which were drawn uniformly from the catalogue.
+    softplus(−x) is −log σ(x) without the underflow (Rendle et al., arXiv 1205.2618).
 
     Args:
         query_ND: vectors of the anchor songs.

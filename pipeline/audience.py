@@ -52,7 +52,7 @@ def main(config: AudienceConfig) -> None:
     catalogue = Catalogue.read(index.manifest["data"])
     new = catalogue.rows(config.split)
     listening = listening_matrix(catalogue.plays, catalogue.n_users, catalogue.n_songs)
-    similar = find_similar(index, new, catalogue.n_songs, config.targeting)
+    similar = find_similar(index, new, listening, config.targeting)
     boundary = boundary_vectors(config.boundary, new, index.manifest["data"]) if config.boundary else None
     manifest = {
         "options": as_dict(config),
@@ -74,10 +74,11 @@ def main(config: AudienceConfig) -> None:
     print(show(table, similar, catalogue, new, config.show))
 
 
-def find_similar(index: SongIndex, new: IntArray, n_songs: int, options: TargetingConfig) -> Similar:
-    """Look the new songs up in the index; weights as `retrieval.audience.similarity_weights` defines them."""
+def find_similar(index: SongIndex, new: IntArray, listening: sparse.csr_matrix, options: TargetingConfig) -> Similar:
+    """Look the new songs up in the index; a neighbour weighs its similarity, less the more popular it is."""
     scores, positions = index.similar(index.vectors[new], options.neighbours)
-    weights = targeting.similarity_weights(scores, positions, n_songs, options.similarity_power)
+    weights = targeting.similarity_weights(scores, positions, listening.shape[1], options.similarity_power)
+    weights = weights.multiply(targeting.popularity_scale(listening, options.popularity_power)).tocsr()
     row = np.arange(len(new))[:, None]
     dense = np.where(positions >= 0, np.asarray(weights[row, np.maximum(positions, 0)].todense()), 0.0)
     return Similar(positions, scores, dense, weights)
@@ -121,9 +122,10 @@ def audience_table(
     if boundary is not None:
         margin = (boundary.item_CD[row] * boundary.user_UD[user]).sum(axis=1) - boundary.boundary_U[user]
     ids = catalogue.songs["song_id"]
-    because = pl.Series("because", reasons).cast(pl.List(pl.Int64)).list.eval(pl.element().filter(pl.element() >= 0))
-    names = pl.DataFrame({"pair": np.arange(len(row)), "because": because}).explode("because")
-    names = names.with_columns(ids.gather(names["because"]).alias("because"))
+    named = [ids.gather(pl.Series(np.maximum(one, 0))).set(pl.Series(one < 0), None) for one in reasons.T]
+    because = pl.DataFrame([one.alias(str(place)) for place, one in enumerate(named)]).select(
+        pl.concat_list(pl.all()).list.drop_nulls().alias("because")
+    )
     return pl.DataFrame(
         {
             "song_id": ids.gather(new[row]),
@@ -131,7 +133,7 @@ def audience_table(
             "rank": rank + 1,
             "score": audience.scores_CB[row, rank],
             "margin": pl.Series("margin", margin if margin is not None else [None] * len(row), dtype=pl.Float32),
-            "because": names.group_by("pair", maintain_order=True).agg(pl.col("because").drop_nulls())["because"],
+            "because": because["because"],
         }
     )
 

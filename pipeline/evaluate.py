@@ -89,13 +89,15 @@ def find_all(
     budget = min(max(config.budgets), catalogue.n_users)
 
     def i2i2u(one: SongIndex, allowed: Any = None) -> Audience:
-        similar = audiences.find_similar(one, new, catalogue.n_songs, config.targeting)
+        similar = audiences.find_similar(one, new, listening, config.targeting)
         return targeting.listeners_of_similar(similar.weights_CS, listening, scale, budget, allowed)
 
+    content = content_index(config, catalogue)
     found = {
         "random": baselines.random_users(len(new), catalogue.n_users, budget, config.seed),
         "most active users": baselines.most_active_users(listening, len(new), budget),
-        "content kNN": i2i2u(content_index(config, catalogue)),
+        "content kNN": baselines.content_knn(content, listening, new, budget),
+        "content kNN, our targeting": i2i2u(content),
     }
     if config.cb2cf:
         found["CB2CF (λ=0)"] = i2i2u(open_matching(config.cb2cf, catalogue))

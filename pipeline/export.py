@@ -138,7 +138,7 @@ log-mel settings. `song_ids.parquet` and `user_ids.parquet` give the ids in row 
 
 ## Limits
 
-The figures above come from this training catalogue alone. A category value that it did not contain is "unknown" to the model.
+The figures above come from this training catalogue alone. A category value that it lacks is "unknown" to the model.
 """
 PURPOSE = {
     "clip": "Puts a song's recording (log-mel frames) and its words (BERT vectors) into one space.",

@@ -39,7 +39,7 @@ def main(config: PrepareConfig) -> None:
             pl.Series("split", split.of_song, dtype=pl.String), popularity(warm_plays, dataset.songs.height)
         )
         songs, problems, converted = cache_audio(songs, Path(config.source), folder, config.audio, config.workers)
-        pairs, evidence = training_pairs(warm_plays, dataset, config)
+        pairs, evidence = training_pairs(warm_plays, dataset, split, config)
         val_pairs = validation_pairs(warm_plays, cold_plays, split, config.pairs.top_k)
 
         tables = {"songs": songs, "users": dataset.users, "plays": warm_plays, "cold_plays": cold_plays}
@@ -107,7 +107,7 @@ def popularity(plays: pl.DataFrame, n_songs: int) -> pl.Series:
 def cache_audio(
     songs: pl.DataFrame, source: Path, folder: Path, options: AudioConfig, workers: int
 ) -> tuple[pl.DataFrame, dict[str, Any], dict[str, int]]:
-    """Decode every recording once into `logmel.f16`; a song whose file is unusable stays, without audio, and is named."""
+    """Decode every recording once into `logmel.f16`; a song whose file is unusable stays without audio and is named."""
     paths = [source / path if path is not None else None for path in songs["audio_path"]]
     options_of_mel = as_dict(options) | {"workers": workers}
     start, frames, problems, info = audio.write_logmel_cache(paths, folder / "logmel.f16", **options_of_mel)
@@ -123,17 +123,15 @@ def cache_audio(
 
 
 def training_pairs(
-    plays: pl.DataFrame, dataset: contract.Dataset, config: PrepareConfig
+    plays: pl.DataFrame, dataset: contract.Dataset, split: Split, config: PrepareConfig
 ) -> tuple[positives.Pairs, dict[str, Any]]:
     """Verified positives of the song encoder.
 
     Raises:
-        UserError: `posterior=feedback` without the table, or no pair is left at all.
+        UserError: the evidence that was asked for is missing, or no pair is left at all.
     """
     options = as_dict(config.pairs)
-    if options["posterior"] == "feedback" and dataset.feedback is None:
-        raise UserError("pairs.posterior=feedback, but the dataset has no i2i_feedback.parquet")
-    feedback = None if dataset.feedback is None else index_feedback(dataset.feedback, dataset.songs)
+    feedback = None if dataset.feedback is None else index_feedback(dataset.feedback, dataset.songs, split)
     shape = (dataset.users.height, dataset.songs.height)
     pairs, evidence = positives.mine(plays, feedback, shape, **options, seed=config.split.seed)
     if not len(pairs):
@@ -144,9 +142,9 @@ def training_pairs(
     return pairs, evidence
 
 
-def index_feedback(feedback: pl.DataFrame, songs: pl.DataFrame) -> pl.DataFrame:
-    """`i2i_feedback` with song row numbers instead of ids."""
-    song_of = songs.select("song_id").with_row_index("song")
+def index_feedback(feedback: pl.DataFrame, songs: pl.DataFrame, split: Split) -> pl.DataFrame:
+    """`i2i_feedback` between known songs, with song row numbers instead of ids."""
+    song_of = songs.select("song_id").with_row_index("song").filter(pl.Series(split.of_song == WARM))
     return feedback.join(song_of.rename({"song_id": "source_song_id", "song": "source"}), on="source_song_id").join(
         song_of.rename({"song_id": "recommended_song_id", "song": "target"}), on="recommended_song_id"
     )
@@ -157,7 +155,13 @@ def validation_pairs(warm: pl.DataFrame, cold: pl.DataFrame, split: Split, top_k
     of_validation = pl.Series(split.of_song == COLD_VAL).gather(cold["song"])
     shape = (int(max(warm["user"].max() or 0, cold["user"].max() or 0)) + 1, len(split.of_song))
     held_out = listening_matrix(cold.filter(of_validation), *shape)
-    return cold_neighbours(held_out, listening_matrix(warm, *shape), top_k, min_common=1).frame()
+    pairs = cold_neighbours(held_out, listening_matrix(warm, *shape), top_k, min_common=1)
+    if not len(pairs):
+        raise UserError(
+            "no validation song has a listener who also listened to a known song, so no checkpoint could be chosen: "
+            "take a larger split.cold_share or an earlier split.cutoff"
+        )
+    return pairs.frame()
 
 
 def counts(songs: pl.DataFrame, warm: pl.DataFrame, cold: pl.DataFrame, users: pl.DataFrame) -> dict[str, int]:

@@ -51,11 +51,26 @@ def open_run(folder: str | Path, task: str) -> Run:
         )
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        weights, hparams = checkpoint["state_dict"], dict(checkpoint["hyper_parameters"])
     except Exception as error:  # a damaged zip raises many types
         raise UserError(f"{path}: not a readable checkpoint ({type(error).__name__}); train the run again") from None
-    config: Any = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
-    weights = checkpoint["state_dict"]
-    return Run(folder, task, config, dict(checkpoint["hyper_parameters"]), weights, fingerprint(weights))
+    return Run(folder, task, read_config(folder), hparams, weights, fingerprint(weights))
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The resolved options of a run.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    path = folder / "config.yaml"
+    try:
+        config: Any = OmegaConf.to_container(OmegaConf.load(path))
+        if not isinstance(config, dict):
+            raise ValueError("no options in it")
+    except Exception as error:  # PyYAML raises several unrelated types
+        raise UserError(f"{path}: cannot be read ({type(error).__name__}); remove the run and train it again") from None
+    return config
 
 
 def fingerprint(weights: dict[str, Tensor]) -> str:
@@ -76,12 +91,12 @@ def is_finished(folder: Path, task: str, config: dict[str, Any]) -> bool:
     check_replaceable(folder, f"{task} run")
     if not (folder / "config.yaml").exists():
         return False
-    changed = _differences(OmegaConf.to_container(OmegaConf.load(folder / "config.yaml")), config)
+    changed = _differences(read_config(folder), config)
     if changed:
         raise UserError(
             f"{folder} holds a run with other options ({'; '.join(changed)}): choose another out= or remove it"
         )
-    return bool(json.loads((folder / "manifest.json").read_text()).get("finished"))
+    return bool(read_manifest(folder, f"{task} run", f"python train.py {task}").get("finished"))
 
 
 def start_run(folder: Path, task: str, config_yaml: str, vocabulary: dict[str, Any]) -> None:
@@ -99,8 +114,8 @@ def read_vocabulary(folder: Path, part: str = "songs") -> dict[str, list[str]]:
         UserError: the file is missing or damaged.
     """
     try:
-        vocabulary: dict[str, list[str]] = json.loads((folder / VOCABULARY).read_text())[part]
-    except (OSError, ValueError, KeyError) as error:
+        vocabulary: dict[str, list[str]] = json.loads((folder / VOCABULARY).read_text("utf-8"))[part]
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder / VOCABULARY}: cannot be read ({error}); train the run again") from None
     return vocabulary
 

@@ -72,6 +72,7 @@ def boundary_vectors(
     run = open_run(folder, "boundary")
     source = InteractionDataModule(
         **data_options(run, data, features),
+        profile_vocabulary=read_vocabulary(run.folder, "users"),
         history=run.config["model"]["history"],
         positives=run.config["objective"]["positives"],
     )

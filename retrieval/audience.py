@@ -49,6 +49,12 @@ def activity_scale(listening_US: sparse.csr_matrix, power: float) -> Array:
     return np.asarray((plays_U + 1.0) ** -power, dtype=np.float32)
 
 
+def popularity_scale(listening_US: sparse.csr_matrix, power: float) -> Array:
+    """1 / (listeners + 1)^power of each song, (S,): everybody listens to a hit, which says little about taste."""
+    listeners_S = np.bincount(listening_US.indices, minlength=listening_US.shape[1])
+    return np.asarray((listeners_S + 1.0) ** -power, dtype=np.float32)
+
+
 def listeners_of_similar(
     weights_CS: sparse.csr_matrix,
     listening_US: sparse.csr_matrix,
@@ -87,7 +93,8 @@ def top_users(score_CU: Array, budget: int) -> Audience:
     """The `budget` highest-scoring users of each row; ties go to the lower user number, −inf never qualifies."""
     n_users = score_CU.shape[1]
     budget = min(budget, n_users)
-    edge_C1 = np.partition(score_CU, n_users - budget, axis=1)[:, n_users - budget, None]
+    kth = min(n_users - budget, n_users - 1)
+    edge_C1 = np.partition(score_CU, kth, axis=1)[:, kth, None]
     # Partitioning picks any of the users tied at the edge: take the first of them that still find a place.
     above, tied = score_CU > edge_C1, score_CU == edge_C1
     chosen = above | (tied & (tied.cumsum(axis=1) <= budget - above.sum(axis=1, keepdims=True)))

@@ -13,6 +13,7 @@ import polars as pl
 import pytest
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors: threads only wait for each other on a busy machine
 os.environ.setdefault("WANDB_MODE", "offline")
 
 SONGS, USERS, TASTES, FIRST_DAY = 60, 80, 3, datetime(2026, 1, 1)
@@ -105,7 +106,7 @@ def catalogue(catalogue_folder: Path) -> Any:
 
 @pytest.fixture(scope="session")
 def train_i2i(catalogue_folder: Path) -> Callable[..., Path]:
-    """`train_i2i(out, "key=value", …)` runs `train.py i2i` on the tiny catalogue in this process: three short epochs."""
+    """`train_i2i(out, "key=value", …)` runs `train.py i2i` on the tiny catalogue, in this process: three epochs."""
     from configs.load import load
     from configs.schema import I2IConfig
     from train import train_i2i

@@ -170,13 +170,25 @@ def test_command_exits_2_with_one_line(argv: list[str], capsys: pytest.CaptureFi
     assert err.startswith("error: ") and err.count("\n") == 1
 
 
-@pytest.mark.parametrize(("error", "code"), [(UserError("no such folder"), 2), (KeyboardInterrupt(), 130)])
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (UserError("no such folder"), 2),
+        (PermissionError(13, "Permission denied", "out/songs.parquet"), 2),
+        (OSError(28, "No space left on device"), 2),
+        (KeyboardInterrupt(), 130),
+    ],
+)
 def test_command_turns_errors_of_main_into_exit_codes(
     error: BaseException, code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as caught:
         run(GIVEN, [], error)
-    assert caught.value.code == code and capsys.readouterr().err.count("\n") == 1
+    err = capsys.readouterr().err
+    assert caught.value.code == code and err.count("\n") == 1
+    assert all(
+        str(part) in err for part in (getattr(error, "strerror", None), getattr(error, "filename", None)) if part
+    )
 
 
 def test_command_lets_our_own_mistakes_through() -> None:

@@ -46,10 +46,18 @@ def test_ranks_are_disjoint_within_every_global_step(n: int, size: int, world: i
 @pytest.mark.parametrize(("n", "size", "world"), SHAPES)
 def test_evaluation_deals_every_row_once_in_order(n: int, size: int, world: int) -> None:
     ranks = epoch(n, size, world, shuffle=False)
-    dealt = [np.concatenate([batch.rows for batch in batches] or [np.empty(0, int)]) for batches in ranks]
-    assert sorted(np.concatenate(dealt)) == list(range(n))
+    assert [len(batches) for batches in ranks] == [len(EpochBatches(n, size, 7, r, world, False)) for r in range(world)]
+    dealt = [np.concatenate([batch.rows for batch in batches]) for batches in ranks]  # no rank without a batch
+    assert sorted(np.concatenate(dealt[:n])) == list(range(n))
     assert all((np.diff(rows) > 0).all() for rows in dealt)
-    assert all(len(batch.rows) <= size for batches in ranks for batch in batches)
+    assert all(0 < len(batch.rows) <= size for batches in ranks for batch in batches)
+
+
+@pytest.mark.parametrize("n", [1, 2, 4])
+def test_a_rank_without_a_row_of_its_own_evaluates_the_last_one(n: int) -> None:
+    """It must have something to gather with the others; the copy is merged by its id."""
+    ranks = epoch(n, 3, 5, shuffle=False)
+    assert [[batch.rows.tolist() for batch in batches] for batches in ranks[n:]] == [[[n - 1]]] * (5 - n)
 
 
 def test_one_rank_evaluates_in_plain_order() -> None:

@@ -2,41 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import datetime, timedelta
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import polars as pl
 import pytest
 from scipy import sparse
 
 from configs.errors import UserError
-from datamodules.catalogue import Catalogue
 from datamodules.collaborative import (
     Pairs,
     cold_neighbours,
     common_listeners,
     listening_matrix,
     neighbours,
+    phi,
     smoothed_lift,
     split_rows,
     verify_by_feedback,
     verify_by_listeners,
 )
-from datamodules.positives import by_halves, by_time, keep_good, mine
-
-MINE: dict[str, Any] = {
-    "similarity": "cosine",
-    "top_k": 5,
-    "min_common": 1,
-    "posterior": "auto",
-    "prior_plays": 5.0,
-    "min_lift": 1.0,
-    "keep_unobserved": True,
-    "seed": 0,
-}
 
 
 def listening(users: int = 40, songs: int = 25, seed: int = 0, share: float = 0.3) -> sparse.csr_matrix:
@@ -62,48 +45,122 @@ def table(pairs: Pairs) -> dict[tuple[int, int], float]:
     return found
 
 
-def brute_neighbours(cosine: dict[tuple[int, int], float], top_k: int) -> dict[int, list[float]]:
+def cosine(a: set[int], b: set[int], n_users: int) -> float:
+    return len(a & b) / float(np.sqrt(len(a) * len(b)))
+
+
+def correlation(a: set[int], b: set[int], n_users: int) -> float:
+    """Pearson's, of two songs' 0/1 listener vectors; a song that all or nobody heard correlates with none."""
+    if n_users * len(a & b) == len(a) * len(b):
+        return 0.0  # exactly: `corrcoef` would leave a rounding error of either sign
+    x, y = np.zeros((2, n_users))
+    x[list(a)], y[list(b)] = 1, 1
+    return float(np.corrcoef(x, y)[0, 1])
+
+
+SIMILARITY = {"phi": correlation, "cosine": cosine}
+
+
+def brute_neighbours(values: dict[tuple[int, int], float], top_k: int) -> dict[int, list[float]]:
     """The top_k similarities of every source; compared as values, since equal ones may be kept in any order."""
     best: dict[int, list[float]] = {}
-    for (source, _), value in cosine.items():
+    for (source, _), value in values.items():
         best.setdefault(source, []).append(value)
-    return {source: sorted(values, reverse=True)[:top_k] for source, values in best.items()}
+    return {source: sorted(one, reverse=True)[:top_k] for source, one in best.items()}
 
 
-def check_neighbours(found: Pairs, cosine: dict[tuple[int, int], float], top_k: int) -> None:
+def check_neighbours(found: Pairs, allowed: dict[tuple[int, int], float], top_k: int) -> None:
     got = table(found)
     for pair, value in got.items():
-        assert value == pytest.approx(cosine[pair], rel=1e-5), f"{pair} is no allowed pair, or has another similarity"
-    expected, kept = brute_neighbours(cosine, top_k), brute_neighbours(got, top_k)
+        assert value == pytest.approx(allowed[pair], rel=1e-4, abs=1e-6), (
+            f"{pair} is no allowed pair, or has another similarity"
+        )
+    expected, kept = brute_neighbours(allowed, top_k), brute_neighbours(got, top_k)
     assert kept.keys() == expected.keys()
     for source, values in expected.items():
-        assert kept[source] == pytest.approx(values, rel=1e-5), f"not the {top_k} best of song {source}"
+        assert kept[source] == pytest.approx(values, rel=1e-4, abs=1e-6), f"not the {top_k} best of song {source}"
 
 
 @pytest.mark.parametrize("chunk", [7, 256])
 @pytest.mark.parametrize("top_k", [1, 4, 100])
 @pytest.mark.parametrize("min_common", [1, 2, 4])
-def test_neighbours_against_brute_force_cosine(top_k: int, min_common: int, chunk: int) -> None:
+@pytest.mark.parametrize("similarity", SIMILARITY)
+def test_neighbours_against_brute_force(similarity: str, top_k: int, min_common: int, chunk: int) -> None:
     """The best `top_k` of the pairs that share enough listeners; pairs that do not must not use up places."""
     matrix = listening()
     of = listeners(matrix)
-    cosine = {
-        (a, b): len(of[a] & of[b]) / np.sqrt(len(of[a]) * len(of[b]))
+    value = {
+        (a, b): SIMILARITY[similarity](of[a], of[b], matrix.shape[0])
         for a in range(len(of))
         for b in range(len(of))
         if a != b and len(of[a] & of[b]) >= min_common
     }
-    check_neighbours(neighbours(matrix, top_k, min_common, chunk=chunk), cosine, top_k)
+    assert (min(value.values()) < 0) == (similarity == "phi"), "the toy has pairs that avoid each other"
+    positive = {pair: one for pair, one in value.items() if one > 0}
+    check_neighbours(neighbours(matrix, top_k, min_common, similarity, chunk), positive, top_k)
 
 
-def test_a_rare_coincidence_takes_no_place_of_a_real_neighbour() -> None:
-    """Song 0 shares one listener each with rare songs 2 … 9 (higher cosine) and two listeners with popular song 1."""
-    dense = np.zeros((60, 10), dtype=np.float32)
+def test_phi_is_the_default_and_the_correlation_of_the_columns() -> None:
+    matrix = listening()
+    assert table(neighbours(matrix, 4, 2)) == table(neighbours(matrix, 4, 2, "phi"))
+    heard = (matrix.toarray() > 0).astype(int)
+    heard = heard[:, (heard.sum(axis=0) > 0)]
+    n_S = heard.sum(axis=0)
+    np.testing.assert_allclose(phi(heard.T @ heard, n_S[:, None], n_S, 40), np.corrcoef(heard.T), atol=1e-12)
+    assert phi(np.array([5, 3]), np.array([10, 3]), np.array([20, 40]), 40).tolist() == [0, 0], "chance is exactly 0"
+
+
+def test_phi_takes_away_what_popularity_gives_and_cosine_does_not() -> None:
+    """Songs 0 and 1 have the same few fans; song 2 is a hit that fans and others hear alike: no taste in it."""
+    rng = np.random.default_rng(0)
+    dense = np.zeros((5000, 3), dtype=np.float32)
+    fan = np.arange(5000) < 300
+    for song in (0, 1):
+        dense[:, song] = fan & (rng.random(5000) < 0.3)
+    dense[:, 2] = rng.random(5000) < 0.9
+    matrix = sparse.csr_matrix(dense)
+    found = {name: table(neighbours(matrix, 2, 1, name)) for name in SIMILARITY}
+    assert found["phi"][0, 1] > 5 * found["phi"].get((0, 2), 0.0)
+    assert found["cosine"][0, 2] > 0.5 * found["cosine"][0, 1]
+
+
+@pytest.mark.parametrize("similarity", ["phi", "bm25"])
+def test_a_song_that_everybody_heard_is_a_neighbour_of_none(similarity: str) -> None:
+    dense = np.asarray(listening().toarray() > 0, dtype=np.float32)
+    dense[:, 0] = 1
+    found = table(neighbours(sparse.csr_matrix(dense), 100, 1, similarity))
+    assert any(0 in pair for pair in found) == (similarity != "phi")
+    assert all(np.isfinite(value) for value in found.values())
+
+
+@pytest.mark.parametrize("similarity", ["phi", "cosine", "bm25"])
+def test_a_rare_coincidence_takes_no_place_of_a_real_neighbour(similarity: str) -> None:
+    """Song 0 shares one listener each with rare songs 2 … 9 (more similar) and two listeners with popular song 1."""
+    dense = np.zeros((60, 40), dtype=np.float32)
+    dense[50 + np.arange(30) % 10, np.arange(10, 40)] = 1  # the rest of the catalogue, so that bm25 has averages
     dense[:2, 0] = 1
-    dense[:60, 1] = 1
-    dense[0, 2:] = 1
-    found = table(neighbours(sparse.csr_matrix(dense), top_k=3, min_common=2))
+    dense[:40, 1] = 1
+    dense[0, 2:10] = 1
+    matrix = sparse.csr_matrix(dense)
+    every = table(neighbours(matrix, top_k=100, min_common=1, similarity=similarity))
+    assert min(every[0, rare] for rare in range(2, 10)) > every[0, 1], "else the places are not in danger"
+    found = table(neighbours(matrix, top_k=3, min_common=2, similarity=similarity))
     assert set(found) == {(0, 1), (1, 0)}
+
+
+@pytest.mark.parametrize("similarity", SIMILARITY)
+def test_two_hits_with_products_of_listeners_beyond_32_bits(similarity: str) -> None:
+    dense = np.ones((70_000, 3), dtype=np.float32)
+    dense[:7_000, :2] = 0
+    dense[:, 2] = 0
+    found = table(neighbours(sparse.csr_matrix(dense), 2, 1, similarity))
+    assert found == {(0, 1): pytest.approx(1.0), (1, 0): pytest.approx(1.0)}
+
+
+def test_a_chunk_of_songs_without_neighbours() -> None:
+    matrix = sparse.csr_matrix(np.pad(listening().toarray(), ((0, 0), (5, 5))))
+    for similarity in ("phi", "cosine", "bm25"):
+        assert table(neighbours(matrix, 4, 2, similarity, chunk=5)) == table(neighbours(matrix, 4, 2, similarity))
 
 
 def test_bm25_against_a_loop() -> None:
@@ -120,19 +177,22 @@ def test_bm25_against_a_loop() -> None:
         if a != b and len(of[a] & of[b]) >= min_common
     }
     check_neighbours(neighbours(matrix, 4, min_common, "bm25"), score, 4)
-    assert set(table(neighbours(matrix, 4, 2, "bm25"))) != set(table(neighbours(matrix, 4, 2)))
+    for other in ("phi", "cosine"):
+        assert set(table(neighbours(matrix, 4, 2, "bm25"))) != set(table(neighbours(matrix, 4, 2, other)))
 
 
-def test_how_loud_a_listening_is_does_not_change_neighbours() -> None:
+@pytest.mark.parametrize("similarity", ["phi", "cosine", "bm25"])
+def test_how_loud_a_listening_is_does_not_change_neighbours(similarity: str) -> None:
     matrix = listening()
     quiet = matrix.copy()
     quiet.data[:] = 1
-    assert table(neighbours(matrix, 5, 1)) == table(neighbours(quiet, 5, 1))
+    assert table(neighbours(matrix, 5, 1, similarity)) == table(neighbours(quiet, 5, 1, similarity))
 
 
 def test_nobody_listens() -> None:
     empty = sparse.csr_matrix((5, 7), dtype=np.float32)
-    assert len(neighbours(empty, 3, 1)) == 0 and len(cold_neighbours(empty, empty, 3, 1)) == 0
+    assert all(len(neighbours(empty, 3, 1, name)) == 0 for name in ("phi", "cosine", "bm25"))
+    assert len(cold_neighbours(empty, empty, 3, 1)) == 0
     assert len(common_listeners(empty, empty, every_pair(0))) == 0
 
 
@@ -149,7 +209,8 @@ def test_inputs_stay_as_they_are() -> None:
     matrix = listening()
     for stored in (matrix, sparse.csc_matrix(matrix)):
         before = stored.toarray()
-        neighbours(stored, 3, 1)
+        for similarity in ("phi", "cosine", "bm25"):
+            neighbours(stored, 3, 1, similarity)
         cold_neighbours(stored, stored, 3, 1)
         verify_by_listeners(every_pair(25), stored, stored, 5.0)
         assert (stored.toarray() == before).all()
@@ -249,13 +310,10 @@ def test_cold_neighbours_against_brute_force() -> None:
     cold = sparse.csr_matrix(listening(seed=4).toarray() * is_cold)
     warm = sparse.csr_matrix(listening(seed=5).toarray() * ~is_cold)
     a, b = listeners(cold), listeners(warm)
-    cosine = {
-        (s, t): len(a[s] & b[t]) / np.sqrt(len(a[s]) * len(b[t]))
-        for s in range(10)
-        for t in range(10, 25)
-        if len(a[s] & b[t]) >= 2
-    }
-    check_neighbours(cold_neighbours(cold, warm, 4, 2), cosine, 4)
+    value = {(s, t): correlation(a[s], b[t], 40) for s in range(10) for t in range(10, 25) if len(a[s] & b[t]) >= 2}
+    assert min(value.values()) < 0, "a warm song that a new song's listeners avoid is no neighbour of it"
+    positive = {pair: one for pair, one in value.items() if one > 0}
+    check_neighbours(cold_neighbours(cold, warm, 4, 2), positive, 4)
 
 
 def test_split_rows_gives_every_user_to_one_half() -> None:
@@ -267,179 +325,3 @@ def test_split_rows_gives_every_user_to_one_half() -> None:
     assert (split_rows(matrix, 0)[0] != first).nnz == 0 and (split_rows(matrix, 1)[0] != first).nnz > 0
     with pytest.raises(UserError, match="at least two users"):
         split_rows(matrix[:1], 0)
-
-
-# ------------------------------------------------------------------------------------------ positives.py
-
-
-def timed_plays(rows: list[tuple[int, int, float]]) -> pl.DataFrame:
-    """(user, song, day) → plays."""
-    start = datetime(2026, 1, 1)
-    return pl.DataFrame(
-        {
-            "user": [user for user, _, _ in rows],
-            "song": [song for _, song, _ in rows],
-            "strength": pl.Series([1.0] * len(rows), dtype=pl.Float32),
-            "played_at": pl.Series([start + timedelta(days=day) for _, _, day in rows], dtype=pl.Datetime("ms")),
-        }
-    )
-
-
-def test_by_time_cuts_at_three_quarters_and_keeps_only_new_songs_later() -> None:
-    rng = np.random.default_rng(0)
-    days = rng.permutation(80)
-    rows = [(int(rng.integers(6)), int(rng.integers(9)), float(day)) for day in days]
-    earlier, fresh = by_time(timed_plays(rows), (6, 9))
-    ordered = sorted(rows, key=lambda row: row[2])
-    known = {(user, song) for user, song, _ in ordered[:60]}
-    later = {(user, song) for user, song, _ in ordered[60:]}
-    assert set(zip(*(axis.tolist() for axis in earlier.nonzero()), strict=True)) == known
-    assert set(zip(*(axis.tolist() for axis in fresh.nonzero()), strict=True)) == later - known
-
-
-def test_by_halves_mines_on_one_half_and_verifies_on_the_other() -> None:
-    matrix = listening(users=120)
-    halves = split_rows(matrix, 3)
-
-    def mined(half: sparse.csr_matrix) -> Pairs:
-        return neighbours(half, 4, 1)
-
-    expected: dict[tuple[int, int], tuple[float, float, float]] = {}
-    for mine_on, check_on in (halves, halves[::-1]):
-        pairs = mined(mine_on)
-        lift, shown = verify_by_listeners(pairs, check_on, check_on, 5.0)
-        for i, pair in enumerate(zip(pairs.source.tolist(), pairs.target.tolist(), strict=True)):
-            if pair not in expected or shown[i] > expected[pair][2]:
-                expected[pair] = (float(pairs.similarity[i]), float(lift[i]), float(shown[i]))
-    pairs, lift, shown = by_halves(matrix, mined, 5.0, 3)
-    got = dict(zip(table(pairs), zip(pairs.similarity, lift, shown, strict=True), strict=True))
-    assert got.keys() == expected.keys()
-    for pair, values in expected.items():
-        assert got[pair] == pytest.approx(values)
-
-
-def test_a_pair_that_only_one_half_of_the_users_likes_is_dropped() -> None:
-    """Songs 0 and 1 go together for one half alone (a coincidence), songs 2 and 3 for everybody."""
-    rng = np.random.default_rng(0)
-    dense = (rng.random((400, 6)) < 0.1).astype(np.float32)
-    half = np.random.default_rng(7).random(400) < 0.5  # the halves of seed 7
-    together, everybody = rng.random((2, 400)) < 0.3
-    dense[everybody, 2:4] = 1
-    dense[half & together, 0:2] = 1
-    dense[~half & together, 0], dense[~half & together, 1] = 1, 0
-    pairs, evidence = mine(
-        pl.DataFrame(
-            {"user": dense.nonzero()[0], "song": dense.nonzero()[1], "strength": dense[dense.nonzero()]}
-        ).with_columns(played_at=pl.lit(None, pl.Datetime("ms"))),
-        None,
-        (400, 6),
-        **MINE | {"seed": 7, "top_k": 1},
-    )
-    assert evidence["posterior"] == "split_users" and evidence["mined"] == evidence["kept"] + evidence["dropped"]
-    kept = set(table(pairs))
-    assert {(2, 3), (3, 2)} <= kept and not {(0, 1), (1, 0)} & kept
-
-
-def test_keep_good_rules_and_counts() -> None:
-    pairs = every_pair(3)
-    lift, shown = np.array([2.0, 1.0, 0.5, 1.0, 3.0, 0.9]), np.array([5, 5, 5, 0, 0, 5])
-    kept, evidence = keep_good((pairs, lift, shown), "feedback", 1.0, True)
-    assert set(table(kept)) == {(0, 1), (0, 2), (1, 2), (2, 0)}
-    assert evidence == {
-        "posterior": "feedback", "mined": 6, "observed": 4, "kept": 4, "dropped": 2, "songs_with_a_pair": 3
-    }  # fmt: skip
-    strict, _ = keep_good((pairs, lift, shown), "feedback", 1.0, False)
-    assert set(table(strict)) == {(0, 1), (0, 2)}
-
-
-def test_mine_takes_the_strongest_evidence_there_is() -> None:
-    rng = np.random.default_rng(0)
-    plays = timed_plays([(int(rng.integers(30)), int(rng.integers(8)), float(day)) for day in range(300)])
-    untimed = plays.with_columns(played_at=pl.lit(None, pl.Datetime("ms")))
-    feedback = pl.DataFrame({"source": [0], "target": [1], "plays": [50], "completes": [0], "favourites": [0]})
-    shape = (30, 8)
-    assert mine(plays, feedback, shape, **MINE)[1]["posterior"] == "feedback"
-    assert mine(plays, None, shape, **MINE)[1]["posterior"] == "later_plays"
-    assert mine(untimed, None, shape, **MINE)[1]["posterior"] == "split_users"
-    everything, evidence = mine(plays, None, shape, **MINE | {"posterior": "none"})
-    assert evidence == {"posterior": "none", "mined": len(everything), "kept": len(everything), "dropped": 0}
-    for asked, table_, words in (("feedback", plays, "no i2i_feedback"), ("later_plays", untimed, "no played_at")):
-        with pytest.raises(UserError, match=words):
-            mine(table_, None, shape, **MINE | {"posterior": asked})
-
-
-def test_bad_feedback_drops_the_pair_and_only_that() -> None:
-    rng = np.random.default_rng(0)
-    plays = timed_plays([(int(rng.integers(30)), int(rng.integers(8)), float(day)) for day in range(300)])
-    feedback = pl.DataFrame(
-        {"source": [0, 1], "target": [1, 0], "plays": [90, 90], "completes": [0, 60], "favourites": [0, 40]}
-    )
-    options = MINE | {"top_k": 20}
-    all_pairs = set(table(mine(plays, None, (30, 8), **options | {"posterior": "none"})[0]))
-    kept = set(table(mine(plays, feedback, (30, 8), **options)[0]))
-    assert all_pairs - kept == {(0, 1)}
-    only = set(table(mine(plays, feedback, (30, 8), **options | {"keep_unobserved": False})[0]))
-    assert only == {(1, 0)}
-
-
-# ------------------------------------------------------------------------------------------ no leak from the future
-
-
-@pytest.mark.parametrize("feedback", [False, True])
-@pytest.mark.parametrize("posterior", ["none", "auto"])
-def test_no_play_after_the_cutoff_or_of_a_cold_song_reaches_training(
-    dataset: Path, prepare: Callable[..., Path], tmp_path: Path, posterior: str, feedback: bool
-) -> None:
-    """Plants the strongest pairs of the dataset: two known songs after the cut-off, a cold song with a known one."""
-    songs, plays = pl.read_parquet(dataset / "songs.parquet"), pl.read_parquet(dataset / "plays.parquet")
-    after = datetime(2026, 3, 10)
-    rows = [(f"u{u:02d}", song, after, True, True) for u in range(80) for song in ("s03", "s01", "s55", "s50")]
-    planted = pl.DataFrame(rows, schema=plays.schema, orient="row")
-    source = tmp_path / "planted"
-    source.mkdir()
-    songs.write_parquet(source / "songs.parquet")
-    pl.concat([plays, planted]).write_parquet(source / "plays.parquet")
-    if feedback:
-        pl.DataFrame(
-            {
-                "source_song_id": ["s55", "s01", "s03"],
-                "recommended_song_id": ["s01", "s55", "s01"],
-                "plays": [100] * 3,
-                "completes": [100] * 3,
-                "favourites": [100] * 3,
-            }
-        ).write_parquet(source / "i2i_feedback.parquet")
-    catalogue = Catalogue.read(prepare(source, tmp_path / "catalogue", f"pairs.posterior={posterior}"))
-    warm = set(catalogue.rows("warm").tolist())
-    assert catalogue.songs["split"][55] == "cold_test" and {1, 3} <= warm and catalogue.songs["split"][50] == "cold_val"
-
-    cutoff = datetime.fromisoformat(catalogue.manifest["split"]["cutoff"])
-    assert (catalogue.plays["played_at"] < cutoff).all() and set(catalogue.plays["song"].to_list()) <= warm
-    pairs = set(zip(*(side.tolist() for side in catalogue.pairs()), strict=True))
-    assert {song for pair in pairs for song in pair} <= warm, "a cold song in a training pair"
-    assert not any(3 in pair for pair in pairs), "song 3 was played after the cut-off only"
-    assert catalogue.songs["popularity"][3] == 0 and catalogue.songs["popularity"][55] == 0
-    source_of, target_of = catalogue.pairs("val_pairs")
-    assert set(source_of.tolist()) <= set(catalogue.rows("cold_val").tolist()) and set(target_of.tolist()) <= warm
-    assert not (target_of == 3).any(), "the later co-listening is no validation truth either"
-
-
-def test_removing_the_future_changes_no_training_table(
-    dataset: Path, prepare: Callable[..., Path], catalogue: Any, tmp_path: Path
-) -> None:
-    """The whole training input is a function of the past: without any later or cold play it comes out the same."""
-    source = tmp_path / "past"
-    source.mkdir()
-    for name in ("songs", "users"):
-        pl.read_parquet(dataset / f"{name}.parquet").write_parquet(source / f"{name}.parquet")
-    cutoff = datetime.fromisoformat(catalogue.manifest["split"]["cutoff"])
-    plays = pl.read_parquet(dataset / "plays.parquet")
-    early = plays.filter((pl.col("played_at") < cutoff) & (pl.col("song_id") < "s48"))
-    one_cold = plays.filter(pl.col("song_id") >= "s48").head(1)
-    pl.concat([early, one_cold]).write_parquet(source / "plays.parquet")
-    past = Catalogue.read(prepare(source, tmp_path / "catalogue", f"split.cutoff={cutoff.date()}"))
-    assert past.plays.equals(catalogue.plays)
-    assert past.pairs()[0].tolist() == catalogue.pairs()[0].tolist()
-    assert past.pairs()[1].tolist() == catalogue.pairs()[1].tolist()
-    assert past.songs["popularity"].equals(catalogue.songs["popularity"])
-    assert past.cold_plays.height == 1

@@ -51,12 +51,12 @@ def test_embedding_against_the_definition(model: SongEncoder) -> None:
     norm = lambda v: (v - v.mean()) / (v.var(correction=0) + 1e-5).sqrt()  # noqa: E731
     for n in range(7):
         raw = []
-        for at, linear in zip((0, 4, 8), embedding.blocks["audio"], strict=True):
+        for at, linear in zip((0, 4, 8), embedding.blocks[0], strict=True):
             raw.append(linear.weight @ ((x["audio"][n] - mean) / 3)[at : at + 4] + linear.bias)
-        raw.append(embedding.blocks["text"][0](x["text"][n]))
-        for name in VOCAB:
+        raw.append(embedding.blocks[1][0](x["text"][n]))
+        for name, table in zip(VOCAB, embedding.categories, strict=True):
             codes = [int(code) for code in x[name][n] if code > 0]
-            raw.append(torch.stack([embedding.categories[name].weight[code] for code in codes]).mean(dim=0))
+            raw.append(torch.stack([table.weight[code] for code in codes]).mean(dim=0))
         expected = torch.stack([norm(v) for v in raw]) * embedding.gain_FE + embedding.shift_FE
         torch.testing.assert_close(e_NFE[n], expected, rtol=1e-4, atol=1e-5)
 
@@ -99,7 +99,7 @@ def test_padding_code_changes_nothing_and_stays_zero(model: SongEncoder) -> None
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
     model(x).square().sum().backward()
     optimizer.step()
-    table = model.embedding.categories["genres"].weight
+    table = model.embedding.categories[list(VOCAB).index("genres")].weight
     assert (table[0] == 0).all() and (table[2] != 0).any()
 
 
@@ -125,6 +125,45 @@ def test_one_field_is_enough(dense: dict[str, int], vocab: dict[str, int]) -> No
     model = SongEncoder(dense, vocab, field_dim=4, hidden=8, dim=3, block=64)
     x = {"audio": torch.randn(2, 3), "genres": torch.ones(2, 1, dtype=torch.long)}
     assert model({name: x[name] for name in [*dense, *vocab]}).shape == (2, 3)
+
+
+@pytest.mark.parametrize("names", [("type", "forward"), ("clip.v1", "tags.of.mood"), ("", "歌 名"), ("items", "keys")])
+def test_a_field_may_be_called_anything(names: tuple[str, str]) -> None:
+    """Also what an attribute of a module or a key of its weights may not be; the names change no number."""
+    models = []
+    for dense, category in (names, ("audio", "genres")):
+        torch.manual_seed(0)
+        models.append(SongEncoder({dense: 10}, {category: 6}, field_dim=8, hidden=16, dim=5, dropout=0.0, block=4))
+        models[-1].embedding.standardise(dense, torch.arange(10.0), 3.0)
+    x = fields()
+    odd, plain = models
+    assert odd.embedding.names == [*(f"{names[0]}[{at}]" for at in ("0:4", "4:8", "8:10")), names[1]]
+    assert torch.equal(odd({names[0]: x["audio"], names[1]: x["genres"]}), plain(x))
+    plain.load_state_dict(odd.state_dict())
+
+
+def test_no_value_and_unknown_value_start_as_zero_and_the_unknown_one_learns(model: SongEncoder) -> None:
+    tables = [table.weight for table in model.embedding.categories]
+    assert all((table[:2] == 0).all() and (table[2:] != 0).any(dim=1).all() for table in tables)
+    x = fields()
+    x["genres"][0, 0] = x["language"][0] = 1
+    model(x).sum().backward()
+    gradients = [table.grad for table in tables]
+    assert all((grad[0] == 0).all() and (grad[1] != 0).any() for grad in gradients if grad is not None)
+    assert all(grad is not None for grad in gradients)
+
+
+def test_vectors_have_one_learned_length_unless_it_is_switched_off(model: SongEncoder) -> None:
+    length_N = model(fields()).norm(dim=1)
+    torch.testing.assert_close(length_N, torch.full((7,), 4.0))
+    (model(fields()) * torch.randn(7, 5)).sum().backward()
+    assert model.scale is not None and model.scale.grad is not None and model.scale.grad != 0
+    torch.manual_seed(0)
+    free = SongEncoder(DENSE, VOCAB, field_dim=8, hidden=16, dim=5, dropout=0.0, block=4, normalise=False)
+    assert "scale" not in dict(free.named_parameters()), "a parameter without a gradient stops distributed training"
+    free.load_state_dict({name: value for name, value in model.state_dict().items() if name != "scale"})
+    assert free(fields()).norm(dim=1).std() > 0.05
+    torch.testing.assert_close(torch.nn.functional.normalize(free(fields()), dim=1) * 4, model(fields()))
 
 
 def test_no_field_is_refused() -> None:

@@ -78,6 +78,13 @@ def test_scores_are_inner_products():
             assert item_score[n, m].item() == pytest.approx((u[n] @ i[3 * n + m]).item(), rel=1e-4, abs=1e-6)
 
 
+def test_item_vectors_keep_their_length():
+    """The article scores by plain inner product: a song may score high or low with everybody."""
+    vectors = make().item_vectors(fields(40, torch.Generator().manual_seed(1)))
+    length = vectors.norm(dim=1)
+    assert length.std() > 0.05 * length.mean()
+
+
 def test_taste_equals_a_naive_loop():
     model, batch = make(), user_batch()
     tower = model.user
@@ -166,7 +173,7 @@ def test_standardisation_reaches_all_towers_and_travels_in_the_weights():
     other = make(seed=1)
     other.load_state_dict(model.state_dict())
     for tower in (other.item, other.user, other.boundary):
-        assert tower.embedding.get_buffer("mean_audio")[0] == 2 and tower.embedding.get_buffer("scale_audio") == 4
+        assert tower.embedding.get_buffer("mean_0")[0] == 2 and tower.embedding.get_buffer("scale_0") == 4
     assert other.boundary.number_mean.tolist() == [5, -2]
     batch = user_batch()
     assert torch.equal(model.user_vectors(batch)[1], other.user_vectors(batch)[1])

@@ -13,6 +13,7 @@ from retrieval.audience import (
     explain,
     listeners_of_similar,
     margins,
+    popularity_scale,
     rank_by_score,
     similarity_weights,
     top_users,
@@ -100,6 +101,15 @@ def test_activity_scale() -> None:
     assert (activity_scale(listening, 0.0) == 1).all()
 
 
+def test_popularity_scale() -> None:
+    _, _, listening = world()
+    listening[:, 4] = 0
+    listening.eliminate_zeros()
+    expected = [(np.count_nonzero(column) + 1) ** -0.5 for column in listening.toarray().T]
+    assert popularity_scale(listening, 0.5).tolist() == pytest.approx(expected, rel=1e-6)
+    assert expected[4] == 1 and (popularity_scale(listening, 0.0) == 1).all()
+
+
 @pytest.mark.parametrize("budget", [1, 8, U])
 @pytest.mark.parametrize("chunk", [1, 3, 256])
 @pytest.mark.parametrize("restrict", [False, True])
@@ -145,6 +155,7 @@ def test_ties_go_to_the_lower_user_number_also_at_the_edge_of_the_budget(budget:
 def test_budget_larger_than_the_world() -> None:
     found = top_users(np.array([[1.0, 3.0, -np.inf]]), 10)
     assert found.users_CB.tolist() == [[1, 0, -1]]
+    assert top_users(np.ones((2, 3)), 0).users_CB.shape == (2, 0)
 
 
 def test_negative_scores_may_be_ranked_by_a_dense_score() -> None:

@@ -38,7 +38,7 @@ def naive(retrieved: np.ndarray, queries: np.ndarray, tq: np.ndarray, ti: np.nda
 def test_against_naive_loops(seed: int, k: int) -> None:
     arguments = case(seed, k=k)
     recall, ndcg = naive(*arguments)
-    assert 0 < len(recall)
+    assert len(recall) > 0
     assert recall_at_k(*arguments).tolist() == pytest.approx(recall)
     assert ndcg_at_k(*arguments).tolist() == pytest.approx(ndcg)
 
@@ -46,10 +46,10 @@ def test_against_naive_loops(seed: int, k: int) -> None:
 def test_closed_forms() -> None:
     queries, tq, ti = np.array([4]), np.array([4, 4]), np.array([1, 2])
     perfect, reverse, none = np.array([[1, 2, 3]]), np.array([[3, 2, 1]]), np.array([[7, 8, 9]])
-    assert recall_at_k(perfect, queries, tq, ti)[0] == ndcg_at_k(perfect, queries, tq, ti)[0] == 1
+    assert recall_at_k(perfect, queries, tq, ti)[0] == 1 and ndcg_at_k(perfect, queries, tq, ti)[0] == 1
     expected = (1 / math.log2(3) + 1 / math.log2(4)) / (1 + 1 / math.log2(3))
     assert ndcg_at_k(reverse, queries, tq, ti)[0] == pytest.approx(expected)
-    assert recall_at_k(none, queries, tq, ti)[0] == ndcg_at_k(none, queries, tq, ti)[0] == 0
+    assert recall_at_k(none, queries, tq, ti)[0] == 0 and ndcg_at_k(none, queries, tq, ti)[0] == 0
 
 
 def test_an_item_counts_by_its_id_alone() -> None:

@@ -1,0 +1,299 @@
+"""The rules of the house that a linter does not know: who imports whom, who opens files, how long a file may be, and
+that the demo world's truth is opened by the evaluation alone."""
+
+from __future__ import annotations
+
+import ast
+import ctypes
+import dataclasses
+import inspect
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import torch
+from polars.testing import assert_frame_equal
+
+ROOT = Path(__file__).parents[1]
+NOT_OURS = {".venv", "tests", "runs", "build", "dist"}
+PLAIN = ("objectives", "models", "retrieval")  # functions of tensors and arrays
+OURS = {
+    *PLAIN,
+    "configs",
+    "datamodules",
+    "lightning_modules",
+    "callbacks",
+    "pipeline",
+    "benchmarks",
+    "serving",
+    "train",
+}
+FORBIDDEN = {
+    **dict.fromkeys(PLAIN, (OURS - set(PLAIN)) | {"lightning", "pytorch_lightning", "omegaconf", "yaml"}),
+    "configs": OURS - {"configs"},
+    "datamodules": {"lightning_modules", "callbacks", "pipeline", "benchmarks", "serving", "train"},
+    "lightning_modules": (OURS - {*PLAIN, "lightning_modules"}) | {"omegaconf", "yaml"},
+    "callbacks": {"pipeline", "benchmarks", "serving", "train"},
+    "pipeline": {"benchmarks", "serving", "train"},
+}  # fmt: skip
+FILES = {"pathlib", "os", "io", "shutil", "tempfile", "json", "pickle", "polars", "pyarrow", "soundfile", "safetensors"}
+OPENERS = {"open", "read_text", "read_bytes", "write_text", "write_bytes", "load", "save", "memmap", "fromfile",
+           "tofile", "loadtxt", "genfromtxt", "read_index", "write_index", "read_parquet", "scan_parquet"}  # fmt: skip
+READS_WEIGHTS = "models/text_encoder.py"  # turns the name of a text model into its published weights
+NO_CODE = "configs/schema.py"  # one table of all options: nothing in it can be understood apart from its neighbours
+
+
+def sources(root: Path, folder: str = "") -> Iterator[tuple[str, ast.Module]]:
+    """Our Python files under a folder, by their path from the root."""
+    for path in sorted((root / folder).rglob("*.py")):
+        name = path.relative_to(root)
+        if not NOT_OURS & set(name.parts):
+            yield name.as_posix(), ast.parse(path.read_text("utf-8"))
+
+
+def imported(tree: ast.AST) -> set[str]:
+    """Top-level names of everything that is imported, also inside functions."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(f"relative import, line {node.lineno}" if node.level else str(node.module).split(".")[0])
+        elif isinstance(node, ast.Call) and called(node) in {"import_module", "__import__"}:
+            found |= {str(arg.value).split(".")[0] for arg in node.args if isinstance(arg, ast.Constant)}
+    return found
+
+
+def called(node: ast.Call) -> str:
+    """`f` of `f(…)` and of `x.f(…)`."""
+    return node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+
+
+def wrong_imports(root: Path) -> list[str]:
+    return [
+        f"{name} imports {other}"
+        for package, forbidden in FORBIDDEN.items()
+        for name, tree in sources(root, package)
+        for other in sorted(imported(tree))
+        if other in forbidden or other.startswith("relative")
+    ]
+
+
+def file_use(root: Path) -> list[str]:
+    found = []
+    for package in PLAIN:
+        for name, tree in sources(root, package):
+            if name != READS_WEIGHTS:
+                found += [f"{name} imports {other}" for other in sorted(imported(tree) & FILES)]
+                calls = {called(node) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+                found += [f"{name} calls {call}" for call in sorted(calls & OPENERS)]
+    return found
+
+
+def package_order(root: Path) -> list[str]:
+    """Our top-level packages, each after all that it imports; raises CycleError where there is no such order."""
+    graph: dict[str, set[str]] = {}
+    for name, tree in sources(root):
+        package = name.split("/")[0].removesuffix(".py")
+        graph.setdefault(package, set()).update((imported(tree) & OURS) - {package})
+    return list(TopologicalSorter(graph).static_order())
+
+
+def too_long(root: Path) -> list[str]:
+    found = []
+    for name, _ in sources(root):
+        lines = len((root / name).read_text("utf-8").splitlines())
+        limit = 120 if name.startswith("lightning_modules/") else 250
+        if lines > limit and name != NO_CODE:
+            found.append(f"{name}: {lines} lines, at most {limit}")
+    return found
+
+
+def test_imports_run_one_way() -> None:
+    assert wrong_imports(ROOT) == []
+    order = package_order(ROOT)
+    assert order.index("models") < order.index("lightning_modules") < order.index("train")
+
+
+def test_models_objectives_and_retrieval_touch_no_files() -> None:
+    assert file_use(ROOT) == []
+
+
+def test_files_are_short_enough_to_be_read() -> None:
+    assert too_long(ROOT) == []
+    kinds = {type(node) for node in ast.parse((ROOT / NO_CODE).read_text("utf-8")).body}
+    assert kinds <= {ast.Expr, ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef}
+    tree = ast.parse((ROOT / NO_CODE).read_text("utf-8"))
+    assert [node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)] == ["opt"], "a table, no code"
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "finds"),
+    [
+        ("objectives/a.py", "def f():\n    from lightning import pytorch", wrong_imports),
+        ("models/a.py", "if TYPE_CHECKING:\n    import configs.schema", wrong_imports),
+        ("retrieval/deep/a.py", "from ..configs import errors", wrong_imports),
+        ("lightning_modules/a.py", "from datamodules.catalogue import Catalogue", wrong_imports),
+        ("models/a.py", "importlib.import_module('pipeline.runs')", wrong_imports),
+        ("models/a.py", "x = open('a')", file_use),
+        ("retrieval/a.py", "import numpy as np\nx = np.load('a')", file_use),
+        ("objectives/a.py", "from pathlib import Path", file_use),
+        ("lightning_modules/a.py", "\n" * 121, too_long),
+        ("pipeline/a.py", "\n" * 251, too_long),
+    ],
+)
+def test_the_rules_can_be_broken(tmp_path: Path, file: str, text: str, finds: Callable[[Path], list[str]]) -> None:
+    (tmp_path / file).parent.mkdir(parents=True)
+    assert finds(tmp_path) == []
+    (tmp_path / file).write_text(text)
+    assert len(finds(tmp_path)) == 1 and finds(tmp_path)[0].startswith(file)
+
+
+def test_an_import_circle_is_found(tmp_path: Path) -> None:
+    for name, text in (("callbacks", "import retrieval"), ("retrieval", "def f():\n    import callbacks.recall")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.py").write_text(text)
+    with pytest.raises(CycleError):
+        package_order(tmp_path)
+
+
+@pytest.mark.parametrize("task", ["clip", "i2i", "boundary"])
+def test_a_module_has_the_defaults_of_its_options(task: str) -> None:
+    """Two places say what α is when nobody says anything: they must agree."""
+    from configs.load import as_dict
+    from configs.schema import BoundaryConfig, ClipConfig, I2IConfig
+    from lightning_modules.boundary import BoundaryModule
+    from lightning_modules.clip import ClipModule
+    from lightning_modules.i2i import I2IModule
+
+    config: Any
+    module: Any
+    config, module = {
+        "clip": (ClipConfig, ClipModule), "i2i": (I2IConfig, I2IModule), "boundary": (BoundaryConfig, BoundaryModule)
+    }[task]  # fmt: skip
+    given = as_dict(config(data="d", out="o"))
+    options = {
+        name: value for part in ("model", "objective", "optim", "fields") for name, value in given.get(part, {}).items()
+    }
+    defaults = {name: one.default for name, one in inspect.signature(module).parameters.items()}
+    shared = {
+        name: value
+        for name, value in options.items()
+        if defaults.get(name, inspect.Parameter.empty) is not inspect.Parameter.empty
+    }
+    assert len(shared) > 6 and shared == {name: defaults[name] for name in shared}
+
+
+# --------------------------------------------------------------------------------- the truth is the evaluation's alone
+
+
+class Opened:
+    """Counts the openings of one file by whomever, native code included: the kernel tells (inotify, Linux)."""
+
+    IN_OPEN = 0x20
+
+    def __init__(self, path: Path) -> None:
+        libc = ctypes.CDLL(None, use_errno=True)
+        if not hasattr(libc, "inotify_init1"):
+            pytest.skip("the kernel does not tell who opens a file here")
+        self.queue = libc.inotify_init1(os.O_NONBLOCK)
+        if self.queue < 0 or libc.inotify_add_watch(self.queue, os.fsencode(path), self.IN_OPEN) < 0:
+            pytest.skip("the kernel does not tell who opens a file here")
+
+    def times(self) -> int:
+        """How often the file was opened since the last call."""
+        try:
+            return len(os.read(self.queue, 1 << 16)) // 16
+        except BlockingIOError:
+            return 0
+
+
+@dataclasses.dataclass
+class Trained:
+    """What prepare and training made of a world, and whether they opened its truth."""
+
+    catalogue: Path
+    weights: dict[str, dict[str, torch.Tensor]]
+    opened: int
+
+
+def train_on(world: Path, folder: Path, prepare: Callable[..., Path]) -> Trained:
+    """`pipeline.prepare`, then one epoch of `train.py i2i` and of `train.py boundary`."""
+    from configs.load import load
+    from configs.schema import BoundaryConfig, I2IConfig
+    from pipeline.runs import open_run
+    from train import train_boundary, train_i2i
+
+    truth = world / "truth.parquet"
+    watch = Opened(truth) if truth.exists() else None
+    catalogue = prepare(world, folder / "catalogue")
+    small = ["trainer.epochs=1", "trainer.accelerator=cpu", "trainer.progress=false", "logger.wandb=off",
+             "model.field_dim=8", "model.hidden=16", "model.dim=8", "batch_size=64"]  # fmt: skip
+    weights = {}
+    for task, train, schema in (("i2i", train_i2i, I2IConfig), ("boundary", train_boundary, BoundaryConfig)):
+        train(load(schema, [f"data={catalogue}", f"out={folder / task}", *small]))
+        weights[task] = open_run(folder / task, task).weights
+    return Trained(catalogue, weights, watch.times() if watch else 0)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A silent world of a hundred songs, with its truth."""
+    from datamodules.world import generate
+
+    folder = tmp_path_factory.mktemp("world")
+    generate(folder, songs=100, users=120, truth_users=120, audio=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(world: Path, prepare: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    return train_on(world, tmp_path_factory.mktemp("trained"), prepare)
+
+
+def test_training_opens_no_truth_and_the_evaluation_does(world: Path, trained: Trained) -> None:
+    from datamodules.catalogue import Catalogue
+    from pipeline.outcomes import read_truth
+
+    assert trained.opened == 0
+    watch = Opened(world / "truth.parquet")
+    assert read_truth(str(world / "truth.parquet"), Catalogue.read(trained.catalogue)).height > 0
+    assert watch.times() > 0, "else this test could not fail"
+
+
+@pytest.mark.parametrize("truth", [b"not a table", None], ids=["garbage", "absent"])
+def test_truth_changes_no_table_and_no_weight(
+    truth: bytes | None, world: Path, trained: Trained, prepare: Callable[..., Path], tmp_path: Path
+) -> None:
+    other = tmp_path / "world"
+    shutil.copytree(world, other, ignore=shutil.ignore_patterns("truth.parquet"))
+    if truth is not None:
+        (other / "truth.parquet").write_bytes(truth)
+    again = train_on(other, tmp_path, prepare)
+    assert again.opened == 0
+    tables = sorted(path.name for path in trained.catalogue.glob("*.parquet"))
+    assert {"plays.parquet", "pairs.parquet", "val_pairs.parquet"} <= set(tables)
+    for name in tables:
+        assert_frame_equal(pl.read_parquet(again.catalogue / name), pl.read_parquet(trained.catalogue / name))
+    for task, weights in trained.weights.items():
+        assert weights.keys() == again.weights[task].keys()
+        assert all(torch.equal(value, again.weights[task][name]) for name, value in weights.items())
+
+
+def test_the_weights_do_hang_on_the_plays(
+    world: Path, trained: Trained, prepare: Callable[..., Path], tmp_path: Path
+) -> None:
+    """The control of the test above: without the first fifty plays it is another model."""
+    other = tmp_path / "world"
+    shutil.copytree(world, other)
+    plays = pl.read_parquet(world / "plays.parquet")
+    plays.tail(-50).write_parquet(other / "plays.parquet")
+    again = train_on(other, tmp_path, prepare)
+    assert any(
+        not torch.equal(value, again.weights["boundary"][name]) for name, value in trained.weights["boundary"].items()
+    )
