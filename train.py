@@ -215,8 +215,9 @@ def loggers(out: Path, options: LoggerConfig, config: dict[str, Any]) -> list[An
             save_dir=out,
             offline=options.wandb == "offline",
             resume="allow",
+            config=config,
+            allow_val_change=True,  # what may differ in a run that goes on: devices, workers
         )
-        wandb.experiment.config.update(config, allow_val_change=True)
         found.append(wandb)
     return found
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import os
 import sys
 import textwrap
 import typing
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -60,7 +62,7 @@ def command(main: Callable[[Any], None], schema: type, doc: str, argv: Sequence[
     if "--help" in arguments or "-h" in arguments:
         print(help_text(schema, doc))
         return
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    quieten()
     try:
         config = None
         if "--config" in arguments:
@@ -79,6 +81,15 @@ def command(main: Callable[[Any], None], schema: type, doc: str, argv: Sequence[
     except KeyboardInterrupt:
         print("stopped; run the same command again to go on", file=sys.stderr)
         raise SystemExit(130) from None
+
+
+def quieten() -> None:
+    """Keep the screen for what the command says: no tips, no telemetry, no libraries' quarrels."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("WANDB_SILENT", "true")
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module="lightning")
+    warnings.filterwarnings("ignore", message=".*logging interval.*")
 
 
 def help_text(schema: type, doc: str) -> str:

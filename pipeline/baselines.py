@@ -31,7 +31,7 @@ def content_knn(
     """Item kNN on untrained content, with none of our weighting.
 
     A user's score is the sum of the cosines of those of the k most similar known songs that he listened to.
-    With F fields of length 1 the inner product is F times a mean cosine, which ranks alike. Negative ones count as zero.
+    With F fields of length 1 the inner product is F times their mean cosine, which ranks alike; negative ones are zero.
     """
     scores, positions = content.similar(content.vectors[new], k)
     row = np.broadcast_to(np.arange(len(new))[:, None], positions.shape)

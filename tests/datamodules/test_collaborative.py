@@ -305,7 +305,8 @@ def test_unrelated_songs_have_lift_one_on_average_in_a_later_window() -> None:
     assert lift.mean() == pytest.approx(1.0, abs=0.03)
 
 
-def test_cold_neighbours_against_brute_force() -> None:
+@pytest.mark.parametrize("top_k", [4, 100])
+def test_cold_neighbours_against_brute_force(top_k: int) -> None:
     is_cold = np.arange(25) < 10
     cold = sparse.csr_matrix(listening(seed=4).toarray() * is_cold)
     warm = sparse.csr_matrix(listening(seed=5).toarray() * ~is_cold)
@@ -313,7 +314,7 @@ def test_cold_neighbours_against_brute_force() -> None:
     value = {(s, t): correlation(a[s], b[t], 40) for s in range(10) for t in range(10, 25) if len(a[s] & b[t]) >= 2}
     assert min(value.values()) < 0, "a warm song that a new song's listeners avoid is no neighbour of it"
     positive = {pair: one for pair, one in value.items() if one > 0}
-    check_neighbours(cold_neighbours(cold, warm, 4, 2), positive, 4)
+    check_neighbours(cold_neighbours(cold, warm, top_k, 2), positive, top_k)
 
 
 def test_split_rows_gives_every_user_to_one_half() -> None:
