@@ -93,10 +93,9 @@ def train_i2i(config: I2IConfig) -> None:
 
 def train_boundary(config: BoundaryConfig) -> None:
     """User, item and boundary towers; best checkpoint by recall of cold validation songs for their listeners."""
+    from callbacks.index_recall import IndexRecall
     from datamodules.interactions import InteractionDataModule
     from lightning_modules.boundary import BoundaryModule
-
-    from callbacks.index_recall import IndexRecall
 
     def build() -> Built:
         data = InteractionDataModule(

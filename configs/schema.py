@@ -267,7 +267,7 @@ class AudienceConfig:
     index: str | None = opt(None, "index folder (needed for mode=i2i2u)")
     boundary: str | None = opt(None, "run folder of train.py boundary (needed for mode=boundary and for gate=true)")
     gate: bool = opt(False, "mode=i2i2u: keep only users whose boundary the song clears")
-    split: Literal["cold_test", "cold_val"] = opt("cold_test", "which new songs")
+    split: Literal["cold", "cold_test", "cold_val"] = opt("cold_test", "which new songs; cold: all of them")
     targeting: TargetingConfig = field(default_factory=TargetingConfig)
     show: str | None = opt(None, "song_id whose audience is printed as a table (default: the first)")
 

@@ -66,7 +66,9 @@ class Catalogue:
         return self.users.height
 
     def rows(self, split: str) -> IntArray:
-        """Song indices of a split: "warm", "cold_val" or "cold_test"."""
+        """Song indices of a split: "warm", "cold_val", "cold_test", or "cold" for both of these."""
+        if split == "cold":
+            return np.flatnonzero((self.songs["split"] != "warm").to_numpy()).astype(np.int64)
         return np.flatnonzero((self.songs["split"] == split).to_numpy()).astype(np.int64)
 
     def pairs(self, name: str = "pairs") -> tuple[IntArray, IntArray]:

@@ -10,10 +10,16 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from configs.errors import UserError
 from datamodules.arrays import IntArray
 from datamodules.batches import Batch, EpochBatches, loader
 from datamodules.catalogue import Catalogue
 from datamodules.fields import SongFields, Vocabulary, read_fields
+
+NO_VALIDATION = (
+    "no cold validation song has a listener who also listened to a known song: new songs can be scored, but no "
+    "checkpoint of the song encoder could be chosen (to train: a larger split.cold_share or an earlier split.cutoff)"
+)
 
 
 class PairBatches(Dataset[Any]):
@@ -83,7 +89,13 @@ class PairDataModule(L.LightningDataModule):
         return loader(dataset, self._batches(len(source), self.batch_size, shuffle=True), self.workers)
 
     def val_dataloader(self) -> list[DataLoader[Any]]:
-        """Loader 0: warm songs to index; loader 1: cold validation songs that ask."""
+        """Loader 0: warm songs to index; loader 1: cold validation songs that ask.
+
+        Raises:
+            UserError: there is nothing to validate with.
+        """
+        if not len(self.val_positives()[0]):
+            raise UserError(f"{self.catalogue.folder}: {NO_VALIDATION}")
         return [self.songs_loader(self.warm), self.songs_loader(self.catalogue.rows("cold_val"))]
 
     def songs_loader(self, songs: IntArray, batch_size: int = 1024) -> DataLoader[Any]:

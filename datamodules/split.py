@@ -30,7 +30,8 @@ def split_songs(songs: pl.DataFrame, by: str, cutoff: str | None, cold_share: fl
     earlier half of the cold songs validates and the later half tests. Songs without a date count as warm.
 
     Raises:
-        UserError: a split that was asked for cannot be made, or leaves a part empty.
+        UserError: a split that was asked for cannot be made, or leaves no known or no new song (one of
+            the two cold parts may be empty: songs that are only to be scored have nothing to validate).
     """
     if not 0 < cold_share < 1:
         raise UserError(f"split.cold_share={cold_share} must be between 0 and 1")
@@ -47,11 +48,10 @@ def split_songs(songs: pl.DataFrame, by: str, cutoff: str | None, cold_share: fl
         made = Split(_by_group(songs["artist_id"].fill_null(songs["song_id"]), cold_share, seed), by, None)
     else:
         made = Split(_by_group(songs["song_id"], cold_share, seed), by, None)
-    for part in (WARM, COLD_VAL, COLD_TEST):
-        if not (made.of_song == part).any():
-            raise UserError(
-                f"the split by {by} leaves no {part} song: change split.cutoff / split.cold_share / split.by"
-            )
+    cold = made.of_song != WARM
+    if cold.all() or not cold.any():
+        part = "known" if cold.all() else "new"
+        raise UserError(f"the split by {by} leaves no {part} song: change split.cutoff / split.cold_share / split.by")
     return made
 
 

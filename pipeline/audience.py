@@ -53,7 +53,11 @@ def main(config: AudienceConfig) -> None:
     new = catalogue.rows(config.split)
     listening = listening_matrix(catalogue.plays, catalogue.n_users, catalogue.n_songs)
     similar = find_similar(index, new, listening, config.targeting)
-    boundary = boundary_vectors(config.boundary, new, index.manifest["data"]) if config.boundary else None
+    boundary = (
+        boundary_vectors(config.boundary, new, index.manifest["data"], index.manifest["features"])
+        if config.boundary
+        else None
+    )
     manifest = {
         "options": as_dict(config),
         "encoder": index.manifest["encoder"],

@@ -175,7 +175,7 @@ def bootstrap_interval(values: AnyArray, seed: int, draws: int = 2000) -> list[f
 
 def songs_in_space(config: EvaluateConfig, catalogue: Catalogue, index: SongIndex) -> dict[str, AnyArray]:
     """Song vectors by name, for the genre figures."""
-    spaces = {"raw content": content_index(config, catalogue).vectors, "FirstPlay": index.vectors}
+    spaces = {"content, genre included": content_index(config, catalogue).vectors, "FirstPlay": index.vectors}
     if config.cb2cf:
         spaces["CB2CF (λ=0)"] = open_matching(config.cb2cf, catalogue).vectors
     return spaces

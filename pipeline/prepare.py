@@ -22,6 +22,7 @@ from datamodules import adapters, audio, contract, positives, text
 from datamodules.catalogue import KIND
 from datamodules.collaborative import cold_neighbours, listening_matrix
 from datamodules.folders import writing
+from datamodules.pairs import NO_VALIDATION
 from datamodules.split import COLD_VAL, WARM, Split, split_songs
 
 READERS = {"contract": contract.read_dataset, "lfm2k": adapters.read_lfm2k, "hetrec": adapters.read_hetrec}
@@ -58,7 +59,7 @@ def main(config: PrepareConfig) -> None:
             "pairs": evidence | {"val_pairs": val_pairs.height},
             "rejected": rejected,
             "ignored_columns": dataset.ignored_columns,
-            "notes": dataset.notes + text_notes(songs, config.text_model),
+            "notes": dataset.notes + validation_notes(val_pairs) + text_notes(songs, config.text_model),
         }
     print(summary(manifest, config.out))
 
@@ -155,13 +156,7 @@ def validation_pairs(warm: pl.DataFrame, cold: pl.DataFrame, split: Split, top_k
     of_validation = pl.Series(split.of_song == COLD_VAL).gather(cold["song"])
     shape = (int(max(warm["user"].max() or 0, cold["user"].max() or 0)) + 1, len(split.of_song))
     held_out = listening_matrix(cold.filter(of_validation), *shape)
-    pairs = cold_neighbours(held_out, listening_matrix(warm, *shape), top_k, min_common=1)
-    if not len(pairs):
-        raise UserError(
-            "no validation song has a listener who also listened to a known song, so no checkpoint could be chosen: "
-            "take a larger split.cold_share or an earlier split.cutoff"
-        )
-    return pairs.frame()
+    return cold_neighbours(held_out, listening_matrix(warm, *shape), top_k, min_common=1).frame()
 
 
 def counts(songs: pl.DataFrame, warm: pl.DataFrame, cold: pl.DataFrame, users: pl.DataFrame) -> dict[str, int]:
@@ -176,6 +171,11 @@ def counts(songs: pl.DataFrame, warm: pl.DataFrame, cold: pl.DataFrame, users: p
         "training_plays": warm.height,
         "held_out_plays_of_cold_songs": cold.height,
     }
+
+
+def validation_notes(val_pairs: pl.DataFrame) -> list[str]:
+    """A warning where songs can be scored, but no song encoder could be trained."""
+    return [] if val_pairs.height else [NO_VALIDATION]
 
 
 def text_notes(songs: pl.DataFrame, model: str) -> list[str]:

@@ -15,6 +15,7 @@ from scipy import sparse
 from configs.errors import UserError
 from datamodules.catalogue import Catalogue
 from datamodules.collaborative import Pairs, neighbours, split_rows, verify_by_listeners
+from datamodules.pairs import NO_VALIDATION, PairDataModule
 from datamodules.positives import by_halves, by_time, keep_good, mine
 
 MINE: dict[str, Any] = {
@@ -255,7 +256,9 @@ def test_feedback_on_cold_songs_is_dropped_before_it_can_verify_anything(
     assert manifests[0][0]["observed"] > 0
 
 
-def test_a_validation_without_any_pair_is_refused(dataset: Path, prepare: Callable[..., Path], tmp_path: Path) -> None:
+def test_without_validation_pairs_songs_can_be_scored_but_not_trained_on(
+    dataset: Path, prepare: Callable[..., Path], tmp_path: Path
+) -> None:
     """Nobody who heard a validation song heard a known song: no checkpoint could be chosen."""
     source = tmp_path / "strangers"
     source.mkdir()
@@ -263,6 +266,9 @@ def test_a_validation_without_any_pair_is_refused(dataset: Path, prepare: Callab
     songs.write_parquet(source / "songs.parquet")
     stranger = pl.when(pl.col("song_id") >= "s48").then(pl.lit("new") + pl.col("user_id")).otherwise(pl.col("user_id"))
     plays.with_columns(stranger.alias("user_id")).write_parquet(source / "plays.parquet")
-    with pytest.raises(UserError, match="no validation song has a listener"):
-        prepare(source, tmp_path / "catalogue")
-    assert not (tmp_path / "catalogue").exists()
+    folder = prepare(source, tmp_path / "catalogue")
+    assert NO_VALIDATION in Catalogue.read(folder).manifest["notes"]
+    data = PairDataModule(str(folder))
+    assert len(data.warm) and len(data.catalogue.rows("cold"))
+    with pytest.raises(UserError, match="no cold validation song has a listener"):
+        data.val_dataloader()

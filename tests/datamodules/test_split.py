@@ -88,8 +88,6 @@ def test_share_must_be_a_share(share: float) -> None:
     [
         ({"by": "column"}, "no split column"),
         ({"by": "time"}, "no song has released_at"),
-        ({"by": "random", "share": 0.001}, "no cold_val song"),
-        ({"by": "artist", "share": 0.001}, "no cold_val song"),
     ],
 )
 def test_impossible_splits_are_named(options: dict[str, Any], words: str) -> None:
@@ -99,7 +97,12 @@ def test_impossible_splits_are_named(options: dict[str, Any], words: str) -> Non
 
 @pytest.mark.parametrize(
     ("cutoff", "words"),
-    [("soon", "not a date"), ("2026-13-01", "not a date"), ("2030-01-01", "no cold_val"), ("1990-01-01", "no warm")],
+    [
+        ("soon", "not a date"),
+        ("2026-13-01", "not a date"),
+        ("2030-01-01", "no new song"),
+        ("1990-01-01", "no known song"),
+    ],
 )
 def test_impossible_cutoffs_are_named(cutoff: str, words: str) -> None:
     with pytest.raises(UserError, match=words):
@@ -109,3 +112,8 @@ def test_impossible_cutoffs_are_named(cutoff: str, words: str) -> None:
 def test_cutoff_with_a_time_zone_is_read_as_utc() -> None:
     made = split(dated()[0], cutoff="2026-02-10T01:00:00+01:00")
     assert made.cutoff == datetime(2026, 2, 10)
+
+
+def test_a_single_new_song_can_be_split_off_to_be_scored() -> None:
+    made = split(songs(), by="random", share=0.001)
+    assert (made.of_song != WARM).sum() == 1
