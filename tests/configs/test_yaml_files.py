@@ -1,0 +1,26 @@
+"""Every YAML file of configs/ fits its schema, and the demo script names only files that exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from configs.load import load
+from configs.schema import BoundaryConfig, ClipConfig, EvaluateConfig, I2IConfig
+
+ROOT = Path(__file__).parents[2]
+SCHEMAS = {"clip": ClipConfig, "i2i": I2IConfig, "boundary": BoundaryConfig, "targeting": EvaluateConfig}
+FILES = sorted((ROOT / "configs").rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_file_fits_its_schema(path: Path) -> None:
+    schema = SCHEMAS[path.stem]
+    load(schema, ["data=x", "out=y", *(["index=z"] if schema is EvaluateConfig else [])], path)
+
+
+def test_demo_names_files_that_exist() -> None:
+    named = re.findall(r"--config (\S+)", (ROOT / "demo.sh").read_text())
+    assert named and all((ROOT / name).is_file() for name in named)
