@@ -39,13 +39,20 @@ KIND = "evaluation"
 def main(config: EvaluateConfig) -> None:
     """Run the command (see the module's docstring)."""
     catalogue = Catalogue.read(config.data)
+    config.budgets = sorted(set(config.budgets))
+    if not config.budgets or config.budgets[0] < 1:
+        raise UserError(f"budgets={config.budgets}: give one or more positive numbers of users")
     index = open_matching(config.index, catalogue)
     new = catalogue.rows(config.split)
+    listeners = held_out_listeners(catalogue, new)
+    if not len(listeners[0]):
+        raise UserError(
+            f"{config.data}: no {config.split} song has a held-out listener, so there is nothing to evaluate"
+        )
     boundary = boundary_vectors(config.boundary, new, config.data, config.features) if config.boundary else None
     truth = read_truth(config.truth, catalogue) if config.truth else None
     with writing(config.out, KIND, {"options": as_dict(config)}) as folder:
         found = find_all(config, catalogue, index, boundary, new)
-        listeners = held_out_listeners(catalogue, new)
         metrics: dict[str, Any] = {
             "catalogue": catalogue.manifest["counts"],
             "split": config.split,
