@@ -48,9 +48,13 @@ def main(config: AudienceConfig) -> None:
         raise UserError("missing option: index=… (python -m pipeline.index): the similar songs come from it")
     if config.boundary is None and (config.mode == "boundary" or config.gate):
         raise UserError("missing option: boundary=… (python train.py boundary …): the users' boundaries come from it")
+    check_targeting(config.targeting)
     index = open_index(config.index)
     catalogue = Catalogue.read(index.manifest["data"])
     new = catalogue.rows(config.split)
+    if not len(new):
+        raise UserError(f"split={config.split}: {catalogue.folder} has no such songs")
+    shown = song_to_show(config.show, catalogue, new)
     listening = listening_matrix(catalogue.plays, catalogue.n_users, catalogue.n_songs)
     similar = find_similar(index, new, listening, config.targeting)
     boundary = (
@@ -75,7 +79,27 @@ def main(config: AudienceConfig) -> None:
             "songs_without_audience": int((audience.users_CB < 0).all(axis=1).sum()),
         }
     print(f"{config.out}: {len(new)} new songs, {reached} (song, user) rows, mode {config.mode}, gate {config.gate}")
-    print(show(table, similar, catalogue, new, config.show))
+    print(show(table, similar, catalogue, new, shown))
+
+
+def check_targeting(options: TargetingConfig) -> None:
+    """Raise UserError for an audience of nobody."""
+    if options.neighbours < 1 or options.budget < 1:
+        raise UserError(
+            f"targeting.neighbours={options.neighbours} and targeting.budget={options.budget}: both must be at least 1"
+        )
+
+
+def song_to_show(song_id: str | None, catalogue: Catalogue, new: IntArray) -> int:
+    """Position among the new songs of the one to print, the first by default.
+
+    Raises:
+        UserError: it is not a new song.
+    """
+    ids = catalogue.songs["song_id"].gather(new).to_list()
+    if song_id is not None and song_id not in ids:
+        raise UserError(f"show={song_id}: not among the {len(ids)} new songs, e.g. {', '.join(ids[:3])}")
+    return ids.index(song_id) if song_id is not None else 0
 
 
 def find_similar(index: SongIndex, new: IntArray, listening: sparse.csr_matrix, options: TargetingConfig) -> Similar:
@@ -155,12 +179,9 @@ def similar_table(similar: Similar, catalogue: Catalogue, new: IntArray) -> pl.D
     )
 
 
-def show(table: pl.DataFrame, similar: Similar, catalogue: Catalogue, new: IntArray, song_id: str | None) -> str:
-    """A readable page about one new song: what it resembles and whom it goes to."""
-    ids = catalogue.songs["song_id"].gather(new).to_list()
-    if song_id is not None and song_id not in ids:
-        raise UserError(f"show={song_id}: not among the {len(ids)} new songs, e.g. {', '.join(ids[:3])}")
-    at = ids.index(song_id) if song_id is not None else 0
+def show(table: pl.DataFrame, similar: Similar, catalogue: Catalogue, new: IntArray, at: int) -> str:
+    """A readable page about the new song at position `at`: what it resembles and whom it goes to."""
+    song_id = catalogue.songs["song_id"][int(new[at])]
     label = catalogue.songs.select(
         pl.concat_str(
             pl.col("title").fill_null("(no title)"),
@@ -171,7 +192,7 @@ def show(table: pl.DataFrame, similar: Similar, catalogue: Catalogue, new: IntAr
         )
     ).to_series()
     of_id = dict(zip(catalogue.songs["song_id"], label, strict=True))
-    lines = [f"\nnew song {ids[at]}: {label[int(new[at])]}", "  similar known songs:"]
+    lines = [f"\nnew song {song_id}: {label[int(new[at])]}", "  similar known songs:"]
     near = similar.positions_CK[at][:SHOWN]
     lines += [
         f"    {score:8.3f}  {label[int(song)]}"
@@ -180,7 +201,7 @@ def show(table: pl.DataFrame, similar: Similar, catalogue: Catalogue, new: IntAr
     ]
     lines.append("  first listeners (user, score, because of):")
     for user, score, because in (
-        table.filter(pl.col("song_id") == ids[at]).select("user_id", "score", "because").head(SHOWN).iter_rows()
+        table.filter(pl.col("song_id") == song_id).select("user_id", "score", "because").head(SHOWN).iter_rows()
     ):
         lines.append(f"    {user:<12} {score:8.3f}  {'; '.join(of_id[one].split(' · ')[0] for one in because)}")
     return "\n".join(lines)

@@ -42,7 +42,8 @@ def main(config: EvaluateConfig) -> None:
     config.budgets = sorted(set(config.budgets))
     if not config.budgets or config.budgets[0] < 1:
         raise UserError(f"budgets={config.budgets}: give one or more positive numbers of users")
-    index = open_matching(config.index, catalogue)
+    audiences.check_targeting(config.targeting)
+    index = open_index(config.index, catalogue)
     new = catalogue.rows(config.split)
     listeners = held_out_listeners(catalogue, new)
     if not len(listeners[0]):
@@ -72,21 +73,6 @@ def main(config: EvaluateConfig) -> None:
     print(f"report: {config.out}/report.html")
 
 
-def open_matching(folder: str, catalogue: Catalogue) -> SongIndex:
-    """Open an index and check that it covers this catalogue.
-
-    Raises:
-        UserError: it was built from other songs.
-    """
-    index = open_index(folder)
-    ids = pl.read_parquet(f"{folder}/songs.parquet")["song_id"]
-    if not ids.equals(catalogue.songs["song_id"]):
-        raise UserError(
-            f"{folder} was built from other songs than {catalogue.folder}: run python -m pipeline.index again"
-        )
-    return index
-
-
 def find_all(
     config: EvaluateConfig, catalogue: Catalogue, index: SongIndex, boundary: Boundary | None, new: IntArray
 ) -> dict[str, Audience]:
@@ -107,7 +93,7 @@ def find_all(
         "content kNN, our targeting": i2i2u(content),
     }
     if config.cb2cf:
-        found["CB2CF (λ=0)"] = i2i2u(open_matching(config.cb2cf, catalogue))
+        found["CB2CF (λ=0)"] = i2i2u(open_index(config.cb2cf, catalogue))
     found["FirstPlay I2I2U"] = i2i2u(index)
     if boundary is not None:
 
@@ -184,7 +170,7 @@ def songs_in_space(config: EvaluateConfig, catalogue: Catalogue, index: SongInde
     """Song vectors by name, for the genre figures."""
     spaces = {"content, genre included": content_index(config, catalogue).vectors, "FirstPlay": index.vectors}
     if config.cb2cf:
-        spaces["CB2CF (λ=0)"] = open_matching(config.cb2cf, catalogue).vectors
+        spaces["CB2CF (λ=0)"] = open_index(config.cb2cf, catalogue).vectors
     return spaces
 
 

@@ -15,16 +15,18 @@ import inspect
 import json
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
 from configs.errors import UserError
 from configs.load import command
 from configs.schema import ExportConfig
-from datamodules.catalogue import Catalogue
 from datamodules.folders import read_manifest, writing
-from pipeline.runs import Run, open_run
+from pipeline.runs import Run, open_run, read_vocabularies
+
+if TYPE_CHECKING:
+    from datamodules.catalogue import Catalogue  # at run time in main() alone: `load` works without Polars
 
 KIND = "export"
 MADE_BY = "python -m pipeline.export run=RUN out=EXPORT"
@@ -38,6 +40,8 @@ CLASSES = {
 def main(config: ExportConfig) -> None:
     """Run the command (see the module's docstring)."""
     from safetensors.torch import save_file
+
+    from datamodules.catalogue import Catalogue
 
     run = open_run(config.run, task_of(config.run))
     catalogue = Catalogue.read(run.config["data"])
@@ -53,7 +57,7 @@ def main(config: ExportConfig) -> None:
 
 
 def load(folder: str | Path, check: bool = True) -> tuple[nn.Module, dict[str, Any]]:
-    """The model of an export folder, in evaluation mode, and its config.json. Needs torch and safetensors only.
+    """The model of an export folder, in evaluation mode, and its config.json. No Lightning, FAISS or Polars needed.
 
     Raises:
         UserError: not an export folder, or one whose weights do not fit its config.
@@ -67,8 +71,9 @@ def load(folder: str | Path, check: bool = True) -> tuple[nn.Module, dict[str, A
         config = json.loads((folder / "config.json").read_text())
         model: nn.Module = model_class(config["task"])(**config["model"])
         model.load_state_dict(load_file(folder / "model.safetensors"))
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise UserError(f"{folder} cannot be loaded ({type(error).__name__}: {str(error).splitlines()[0]})") from None
+    except Exception as error:  # tampered files raise many types
+        told = " ".join([type(error).__name__, *str(error).splitlines()[:1]])
+        raise UserError(f"{folder} cannot be loaded ({told}); make it again with: {MADE_BY}") from None
     return model.eval(), config
 
 
@@ -86,7 +91,7 @@ def task_of(folder: str | Path) -> str:
     """
     try:
         kind = json.loads((Path(folder) / "manifest.json").read_text())["kind"]
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         kind = None
     for task in CLASSES:
         if kind == f"{task} run":
@@ -103,12 +108,11 @@ def model_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 def describe(run: Run, catalogue: Catalogue) -> dict[str, Any]:
     """Everything that is needed beside the weights: constructor arguments, category codes, audio front end."""
     accepted = inspect.signature(model_class(run.task)).parameters
-    vocabulary = json.loads((run.folder / "vocabulary.json").read_text())
     return {
         "task": run.task,
         "class": CLASSES[run.task],
         "model": {name: value for name, value in run.hparams.items() if name in accepted},
-        "vocabulary": vocabulary,
+        "vocabulary": read_vocabularies(run.folder),
         "audio": catalogue.manifest["audio"],
         "trained_with": run.config,
     }

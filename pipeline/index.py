@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 from configs.errors import UserError
 from configs.load import command
@@ -70,16 +71,21 @@ def main(config: IndexConfig) -> None:
     )
 
 
-def open_index(folder: str | Path) -> SongIndex:
+def open_index(folder: str | Path, catalogue: Catalogue | None = None) -> SongIndex:
     """Read an index folder and check that its encoder is still the one that made it.
 
+    Args:
+        folder: the index folder.
+        catalogue: the songs that are asked for; None for those of the folder that the index was made from.
+
     Raises:
-        UserError: not an index folder, damaged, or its run was trained again since.
+        UserError: not an index folder, damaged, its run was trained again since, or other songs or another split.
     """
     import faiss
 
     folder = Path(folder)
     manifest = read_manifest(folder, KIND, MADE_BY)
+    check_same_songs(folder, catalogue or Catalogue.read(manifest["data"]))
     run = open_run(manifest["run"], "i2i")
     if run.fingerprint != manifest["encoder"]:
         raise UserError(f"{folder} was built from another encoder than {run.folder} holds now: run {MADE_BY} again")
@@ -89,6 +95,19 @@ def open_index(folder: str | Path) -> SongIndex:
     except (OSError, RuntimeError, ValueError) as error:
         raise UserError(f"{folder} is damaged ({type(error).__name__}): run {MADE_BY} again") from None
     return SongIndex(manifest, index, songs, vectors)
+
+
+def check_same_songs(folder: Path, catalogue: Catalogue) -> None:
+    """Raise UserError unless the index was built from these songs in this order, and with the same ones known."""
+    try:
+        songs = pl.read_parquet(folder / "songs.parquet")
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise UserError(f"{folder} is damaged ({type(error).__name__}): run {MADE_BY} again") from None
+    if not songs.equals(catalogue.songs.select("song_id", "split")):
+        raise UserError(
+            f"{folder} was built from other songs, or another split of them, than {catalogue.folder}: "
+            f"run {MADE_BY} again"
+        )
 
 
 if __name__ == "__main__":

@@ -23,11 +23,14 @@ def read_truth(path: str, catalogue: Catalogue) -> pl.DataFrame:
     """Outcomes with song and user numbers: `song`, `user`, `completed`, `favourited`.
 
     Raises:
-        UserError: missing file or column.
+        UserError: missing or damaged file, missing column.
     """
     if not Path(path).is_file():
         raise UserError(f"truth file not found: {path} (only the demo world has one)")
-    table = pl.read_parquet(path)
+    try:
+        table = pl.read_parquet(path)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise UserError(f"{path}: cannot be read as Parquet ({type(error).__name__})") from None
     missing = {"song_id", "user_id", "completed", "favourited"} - set(table.columns)
     if missing:
         raise UserError(f"{path}: columns missing: {sorted(missing)}")

@@ -114,10 +114,24 @@ def read_vocabulary(folder: Path, part: str = "songs") -> dict[str, list[str]]:
         UserError: the file is missing or damaged.
     """
     try:
-        vocabulary: dict[str, list[str]] = json.loads((folder / VOCABULARY).read_text("utf-8"))[part]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return read_vocabularies(folder)[part]
+    except KeyError as error:
+        raise UserError(f"{folder / VOCABULARY}: cannot be read (no {error}); train the run again") from None
+
+
+def read_vocabularies(folder: Path) -> dict[str, dict[str, list[str]]]:
+    """All category codes of a run, by part.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    try:
+        found: Any = json.loads((folder / VOCABULARY).read_text("utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError("no JSON object")
+    except (OSError, ValueError) as error:
         raise UserError(f"{folder / VOCABULARY}: cannot be read ({error}); train the run again") from None
-    return vocabulary
+    return found
 
 
 def finish_run(folder: Path, task: str, metrics: dict[str, float]) -> None:
