@@ -18,6 +18,10 @@ from datamodules.folders import read_manifest
 
 KIND = "catalogue"
 MADE_BY = "python -m pipeline.prepare source=DATASET out=CATALOGUE"
+NO_VALIDATION = (
+    "no cold validation song has a listener who also listened to a known song: new songs can be scored, but no "
+    "checkpoint of the song encoder could be chosen (to train: a larger split.cold_share or an earlier split.cutoff)"
+)
 
 
 class Catalogue:

@@ -13,13 +13,8 @@ from torch.utils.data import DataLoader, Dataset
 from configs.errors import UserError
 from datamodules.arrays import IntArray
 from datamodules.batches import Batch, EpochBatches, loader
-from datamodules.catalogue import Catalogue
+from datamodules.catalogue import NO_VALIDATION, Catalogue
 from datamodules.fields import SongFields, Vocabulary, read_fields
-
-NO_VALIDATION = (
-    "no cold validation song has a listener who also listened to a known song: new songs can be scored, but no "
-    "checkpoint of the song encoder could be chosen (to train: a larger split.cold_share or an earlier split.cutoff)"
-)
 
 
 class PairBatches(Dataset[Any]):

@@ -19,10 +19,9 @@ from configs.errors import UserError
 from configs.load import as_dict, command
 from configs.schema import AudioConfig, PrepareConfig
 from datamodules import adapters, audio, contract, positives, text
-from datamodules.catalogue import KIND
+from datamodules.catalogue import KIND, NO_VALIDATION
 from datamodules.collaborative import cold_neighbours, listening_matrix
 from datamodules.folders import writing
-from datamodules.pairs import NO_VALIDATION
 from datamodules.split import COLD_VAL, WARM, Split, split_songs
 
 READERS = {"contract": contract.read_dataset, "lfm2k": adapters.read_lfm2k, "hetrec": adapters.read_hetrec}

@@ -13,9 +13,9 @@ import pytest
 from scipy import sparse
 
 from configs.errors import UserError
-from datamodules.catalogue import Catalogue
+from datamodules.catalogue import NO_VALIDATION, Catalogue
 from datamodules.collaborative import Pairs, neighbours, split_rows, verify_by_listeners
-from datamodules.pairs import NO_VALIDATION, PairDataModule
+from datamodules.pairs import PairDataModule
 from datamodules.positives import by_halves, by_time, keep_good, mine
 
 MINE: dict[str, Any] = {
