@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from configs.errors import UserError
-from datamodules.folders import check_replaceable, read_manifest, write_manifest, write_text
+from datamodules.folders import MANIFEST, check_replaceable, read_manifest, write_manifest, write_text
 
 VOCABULARY = "vocabulary.json"
 MAY_CHANGE = ("out", "logger", "trainer.devices", "trainer.nodes", "trainer.accelerator", "trainer.strategy",
@@ -86,7 +86,7 @@ def is_finished(folder: Path, task: str, config: dict[str, Any]) -> bool:
     """Whether the run is already done; writes nothing.
 
     Raises:
-        UserError: the folder is something else, or a run with other options.
+        UserError: the folder is something else, or a run with other options or on other data.
     """
     check_replaceable(folder, f"{task} run")
     if not (folder / "config.yaml").exists():
@@ -96,13 +96,26 @@ def is_finished(folder: Path, task: str, config: dict[str, Any]) -> bool:
         raise UserError(
             f"{folder} holds a run with other options ({'; '.join(changed)}): choose another out= or remove it"
         )
-    return bool(read_manifest(folder, f"{task} run", f"python train.py {task}").get("finished"))
+    manifest = read_manifest(folder, f"{task} run", f"python train.py {task}")
+    if manifest.get("made_from", {}) != sources(config):
+        raise UserError(
+            f"{folder} was trained on an earlier state of {config['data']} or of its features: "
+            "choose another out= or remove it"
+        )
+    return bool(manifest.get("finished"))
+
+
+def sources(config: dict[str, Any]) -> dict[str, str]:
+    """A hash of the manifest of each folder that a run reads: one made anew with other content is another source."""
+    manifests = {key: Path(config[key]) / MANIFEST for key in ("data", "features") if config.get(key)}
+    return {key: hashlib.sha256(path.read_bytes()).hexdigest()[:16] for key, path in manifests.items() if path.exists()}
 
 
 def start_run(folder: Path, task: str, config_yaml: str, vocabulary: dict[str, Any]) -> None:
     """Make the run folder, or go on in it."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_manifest(folder, f"{task} run", {"finished": False})
+    config: Any = OmegaConf.to_container(OmegaConf.create(config_yaml))
+    write_manifest(folder, f"{task} run", {"finished": False, "made_from": sources(config)})
     write_text(folder / VOCABULARY, json.dumps(vocabulary, ensure_ascii=False))
     write_text(folder / "config.yaml", config_yaml)
 
@@ -136,7 +149,8 @@ def read_vocabularies(folder: Path) -> dict[str, dict[str, list[str]]]:
 
 def finish_run(folder: Path, task: str, metrics: dict[str, float]) -> None:
     """Mark the run as finished, with the validation figures of its best epoch."""
-    write_manifest(folder, f"{task} run", {"finished": True, "best": metrics})
+    made_from = read_manifest(folder, f"{task} run", f"python train.py {task}").get("made_from", {})
+    write_manifest(folder, f"{task} run", {"finished": True, "made_from": made_from, "best": metrics})
 
 
 def _differences(earlier: Any, now: Any, prefix: str = "") -> list[str]:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from configs.errors import UserError
-from configs.load import as_dict
+from configs.load import as_dict, dump
 from configs.schema import I2IConfig
 from datamodules.folders import write_manifest
 from pipeline.index import main as build_index
@@ -119,7 +119,6 @@ def options(**changes: Any) -> dict[str, Any]:
 
 
 def test_finished_unfinished_and_changed(tmp_path: Path) -> None:
-    from configs.load import dump
 
     run = tmp_path / "run"
     assert not is_finished(run, "i2i", options()) and not run.exists()
@@ -179,3 +178,16 @@ def test_an_index_of_another_encoder_is_refused(
     )
     with pytest.raises(UserError, match="another encoder"):
         open_index(tmp_path / "index")
+
+
+def test_a_run_on_data_that_was_made_anew_is_not_taken_for_finished(tmp_path: Path) -> None:
+    run, data = tmp_path / "run", tmp_path / "data"
+    data.mkdir()
+    (data / "manifest.json").write_text('{"kind": "catalogue", "songs": 1}')
+    config = I2IConfig(data=str(data), out="o")
+    start_run(run, "i2i", dump(config), {})
+    finish_run(run, "i2i", {})
+    assert is_finished(run, "i2i", as_dict(config))
+    (data / "manifest.json").write_text('{"kind": "catalogue", "songs": 2}')
+    with pytest.raises(UserError, match="trained on an earlier state"):
+        is_finished(run, "i2i", as_dict(config))

@@ -1,0 +1,294 @@
+"""Every command on a small world, one after another as in demo.sh: what comes out is sound, and good for something.
+
+The thresholds hold on worlds 0 to 4 with room to spare, and fail where song vectors or recordings are exchanged.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+import train
+from benchmarks import table
+from configs import schema
+from configs.load import load
+from datamodules.catalogue import Catalogue
+from pipeline import audience, embed, evaluate, export, index, prepare, world
+from pipeline.vectors import boundary_vectors
+
+SEED, BUDGETS = 0, (10, 20, 40)
+CPU = ["trainer.accelerator=cpu", "trainer.progress=false"]
+SMALL = ["model.hidden=64", "model.dim=32", "model.field_dim=16", "optim.lr=3e-3", *CPU]
+AUDIENCES = {"i2i2u": ["mode=i2i2u"], "gated": ["mode=i2i2u", "gate=true"], "boundary": ["mode=boundary"]}
+
+
+def run(main: Any, of: type, *options: str) -> None:
+    main(load(of, options))
+
+
+def find_users(at: Path, name: str, index_folder: Path, out: Path) -> None:
+    options = [*AUDIENCES[name], f"index={index_folder}", "split=cold", f"targeting.budget={BUDGETS[-1]}"]
+    model = [] if name == "i2i2u" else [f"boundary={at}/boundary"]
+    run(audience.main, schema.AudienceConfig, *options, *model, f"out={out}")
+
+
+def measure(at: Path, out: Path, *options: str) -> dict[str, Any]:
+    """Run `pipeline.evaluate` and read its metrics, strictly."""
+    budgets, truth = f"budgets={list(reversed(BUDGETS))}", f"truth={at}/world/truth.parquet"
+    run(evaluate.main, schema.EvaluateConfig, f"data={at}/catalogue", truth, budgets, f"out={out}", *options)
+    return json.loads((out / "metrics.json").read_text("utf-8"), parse_constant=pytest.fail)
+
+
+@pytest.fixture(scope="module")
+def road(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    at = tmp_path_factory.mktemp("road")
+    size = ["songs=500", "users=500", "seconds=2", "truth_users=250", "workers=1"]
+    run(world.main, schema.WorldConfig, f"out={at}/world", f"seed={SEED}", *size)
+    options = [f"source={at}/world", "split.cutoff=2026-05-01", "workers=0"]
+    run(prepare.main, schema.PrepareConfig, f"out={at}/catalogue", *options)
+    data, off = [f"data={at}/catalogue", f"features={at}/features"], "logger.wandb=off"
+    options = ["model.dim=32", "model.width=48", "model.layers=1", "model.crop_seconds=1.5", "model.crops=1"]
+    options += ["text.max_tokens=32", "trainer.epochs=25", "batch_size=32", "optim.lr=3e-3", off, *CPU]
+    run(train.train_clip, schema.ClipConfig, data[0], f"out={at}/clip", *options)
+    run(embed.main, schema.EmbedConfig, data[0], f"clip={at}/clip", "accelerator=cpu", f"out={at}/features")
+    for name, weight in (("i2i", 0.1), ("cb2cf", 0)):
+        options = [f"objective.bcl_weight={weight}", "trainer.epochs=6", "bcl_batch_size=64", off, *SMALL]
+        run(train.train_i2i, schema.I2IConfig, *data, f"out={at}/{name}", *options)
+        run(index.main, schema.IndexConfig, f"run={at}/{name}", f"out={at}/{name}_index")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("WANDB_MODE", raising=False)  # the option alone must keep W&B off the network
+        options = ["trainer.epochs=3", "model.history=20", "logger.wandb=offline", *SMALL]
+        run(train.train_boundary, schema.BoundaryConfig, *data, f"out={at}/boundary", *options)
+    for name in AUDIENCES:
+        find_users(at, name, at / "i2i_index", at / f"audience_{name}")
+    for name in ("i2i", "boundary", "clip"):
+        run(export.main, schema.ExportConfig, f"run={at}/{name}", f"out={at}/export/{name}")
+    yield at
+
+
+@pytest.fixture(scope="module")
+def metrics(road: Path) -> dict[str, Any]:
+    models = [f"index={road}/i2i_index", f"cb2cf={road}/cb2cf_index", f"boundary={road}/boundary"]
+    return measure(road, road / "evaluation", f"features={road}/features", *models)
+
+
+@pytest.fixture(scope="module")
+def exchanged(road: Path) -> dict[str, Any]:
+    """The same figures after the new songs' vectors and all recordings were dealt to other songs."""
+    rng, catalogue = np.random.default_rng(1), Catalogue.read(road / "catalogue")
+    bad = road / "exchanged"
+    run(index.main, schema.IndexConfig, f"run={road}/i2i", f"out={bad}/index")
+    run(embed.main, schema.EmbedConfig, f"data={road}/catalogue", f"clip={road}/clip", f"out={bad}/features")
+    vectors, audio = np.load(bad / "index" / "vectors.npy"), np.load(bad / "features" / "clip_audio.npy")
+    new = catalogue.rows("cold")
+    vectors[new] = vectors[rng.choice(catalogue.n_songs, len(new), replace=False)]
+    np.save(bad / "index" / "vectors.npy", vectors)
+    np.save(bad / "features" / "clip_audio.npy", audio[rng.permutation(len(audio))])
+    return measure(road, bad / "evaluation", f"features={bad}/features", f"index={bad}/index")
+
+
+def by_method(rows: list[dict[str, Any]], key: str) -> dict[str, Any]:
+    return {row["method"]: row[key] for row in rows}
+
+
+def found_by_chance(road: Path) -> float:
+    """Target users that uniformly drawn audiences of the largest budget hold on average."""
+    catalogue = Catalogue.read(road / "catalogue")
+    plays = catalogue.cold_plays.filter((pl.col("strength") > 0) & pl.col("song").is_in(catalogue.rows("cold_test")))
+    return plays.select("song", "user").n_unique() * BUDGETS[-1] / catalogue.n_users
+
+
+def test_similar_songs_find_more_target_users_than_chance_and_than_active_users(
+    road: Path, metrics: dict[str, Any], exchanged: dict[str, Any]
+) -> None:
+    found = by_method(metrics["audience"], f"target_users_found@{BUDGETS[-1]}")
+    chance, ours = found_by_chance(road), found["FirstPlay I2I2U"]
+    assert ours > 1.6 * chance and ours > 1.4 * found["random"]
+    assert ours > 1.05 * found["most active users"]
+    assert 0.6 * chance < found["random"] < 1.5 * chance
+    wrong = by_method(exchanged["audience"], f"target_users_found@{BUDGETS[-1]}")
+    assert ours > 1.15 * wrong["FirstPlay I2I2U"], "song vectors of other songs are as good"
+    assert wrong["most active users"] == found["most active users"] and wrong["random"] == found["random"]
+
+
+def test_reached_users_like_the_songs_better_than_everybody_would(
+    metrics: dict[str, Any], exchanged: dict[str, Any]
+) -> None:
+    assert metrics["outcomes"]["source"] == "truth"
+    completed, wrong = (by_method(one["outcomes"]["rows"], "completion_rate") for one in (metrics, exchanged))
+    assert completed["FirstPlay I2I2U"] > completed["everybody"] + 0.1
+    assert completed["FirstPlay I2I2U"] > wrong["FirstPlay I2I2U"] + 0.04
+    assert completed["FirstPlay U2I boundary"] > completed["everybody"] + 0.05
+
+
+def test_text_finds_its_recording_and_the_other_way_round(metrics: dict[str, Any], exchanged: dict[str, Any]) -> None:
+    def lift(one: dict[str, Any]) -> list[float]:
+        rows = [row for row in one["retrieval"] if row["pool"] == "all new songs"]
+        assert [row["direction"] for row in rows] == ["text→audio", "audio→text"]
+        assert all(row["chance_recall@10"] == 10 / row["pool_size"] and row["pool_size"] > 40 for row in rows)
+        return [row["recall@10"] / row["chance_recall@10"] for row in rows]
+
+    assert min(lift(metrics)) > 1.4 and sum(lift(metrics)) > 3.4
+    assert sum(lift(exchanged)) < 2.8, "the measure itself must know chance"
+
+
+def test_song_vectors_gather_genres(metrics: dict[str, Any], exchanged: dict[str, Any]) -> None:
+    share, wrong = ({row["space"]: row["knn_genre_accuracy"] for row in one["genres"]} for one in (metrics, exchanged))
+    assert share["FirstPlay"] > max(0.35, 2 * share["most frequent genre"], 2 * wrong["FirstPlay"])
+
+
+@pytest.mark.parametrize("name", AUDIENCES)
+def test_audiences_are_ranked_lists_of_known_users_for_new_songs(road: Path, name: str) -> None:
+    rows = pl.read_parquet(road / f"audience_{name}" / "audience.parquet")
+    songs, users = (pl.read_parquet(road / "catalogue" / f"{one}.parquet") for one in ("songs", "users"))
+    assert rows.columns == ["song_id", "user_id", "rank", "score", "margin", "because"]
+    assert not rows.select("song_id", "user_id").is_duplicated().any()
+    assert set(rows["user_id"]) <= set(users["user_id"])
+    cold = songs.filter(pl.col("split") != "warm")["song_id"]
+    assert set(rows["song_id"]) <= set(cold)
+    if name == "i2i2u":
+        assert set(rows["song_id"]) == set(cold) and rows["margin"].is_null().all()
+        assert (rows.group_by("song_id").len()["len"] == BUDGETS[-1]).all()
+    else:
+        assert (rows["margin"] > 0).all()
+    for (_,), one in rows.group_by("song_id"):
+        one = one.sort("rank")
+        assert one.height <= BUDGETS[-1] and one["rank"].to_list() == list(range(1, one.height + 1))
+        assert one["score"].is_sorted(descending=True) and one["score"].is_finite().all()
+
+
+def test_reasons_are_similar_songs_that_the_user_listened_to(road: Path) -> None:
+    catalogue = Catalogue.read(road / "catalogue")
+    plays = catalogue.plays.filter(pl.col("strength") > 0)
+    user, song = catalogue.users["user_id"].gather(plays["user"]), catalogue.songs["song_id"].gather(plays["song"])
+    heard = set(zip(user, song, strict=True))
+    for name in AUDIENCES:
+        rows = pl.read_parquet(road / f"audience_{name}" / "audience.parquet")
+        similar = pl.read_parquet(road / f"audience_{name}" / "similar.parquet")
+        near = set(similar.select("song_id", "similar_song_id").iter_rows())
+        if name != "boundary":  # a boundary audience may hold users without a similar song
+            assert (rows["because"].list.len() >= 1).all(), "nobody is reached through nothing"
+        why = rows.explode("because").drop_nulls("because")
+        assert why.height > rows.height / 2 and rows["because"].list.len().max() <= 3
+        assert set(why.select("user_id", "because").iter_rows()) <= heard
+        assert set(why.select("song_id", "because").iter_rows()) <= near
+        assert (rows["because"].list.n_unique() == rows["because"].list.len()).all()
+
+
+def test_the_gate_lets_through_exactly_who_is_above_his_boundary(road: Path) -> None:
+    """And margins are those of the model: recomputed here for every (new song, user)."""
+    catalogue = Catalogue.read(road / "catalogue")
+    new = catalogue.rows("cold")
+    model = boundary_vectors(road / "boundary", new)
+    margin_CU = np.stack([model.user_UD @ item_D - model.boundary_U for item_D in model.item_CD])
+    at = {song: row for row, song in enumerate(catalogue.songs["song_id"].gather(new))}
+    number = {user: row for row, user in enumerate(catalogue.users["user_id"])}
+    tables = {name: pl.read_parquet(road / f"audience_{name}" / "audience.parquet") for name in AUDIENCES}
+    for name in ("gated", "boundary"):
+        told = tables[name].select("song_id", "user_id", "margin").iter_rows()
+        assert all(margin == pytest.approx(margin_CU[at[song], number[user]], abs=1e-3) for song, user, margin in told)
+    for (song,), one in tables["boundary"].group_by("song_id"):
+        assert one.height == min(BUDGETS[-1], int((margin_CU[at[song]] > 0).sum()))
+    gated = {song: set(one["user_id"]) for (song,), one in tables["gated"].group_by("song_id")}
+    for song, user in tables["i2i2u"].select("song_id", "user_id").iter_rows():
+        if abs(margin_CU[at[song], number[user]]) > 1e-4:
+            assert (user in gated.get(song, set())) == (margin_CU[at[song], number[user]] > 0)
+    both = tables["gated"].join(tables["i2i2u"], on=["song_id", "user_id"], suffix="_free")
+    assert both.height > 100 and (both["score"] == both["score_free"]).all(), "the gate changes no score"
+
+
+def test_every_new_song_has_its_most_similar_known_songs(road: Path) -> None:
+    catalogue = Catalogue.read(road / "catalogue")
+    vectors, warm = np.load(road / "i2i_index" / "vectors.npy"), catalogue.rows("warm")
+    assert vectors.shape == (catalogue.n_songs, 32) and np.isfinite(vectors).all()
+    similar = pl.read_parquet(road / "audience_i2i2u" / "similar.parquet")
+    ids = catalogue.songs["song_id"]
+    assert set(similar["song_id"]) == set(ids.gather(catalogue.rows("cold")))
+    assert set(similar["similar_song_id"]) <= set(ids.gather(warm))
+    for song in catalogue.rows("cold"):
+        best = np.sort(vectors[warm] @ vectors[song])[::-1][:100]
+        one = similar.filter(pl.col("song_id") == ids[int(song)])
+        assert one["similar_song_id"].n_unique() == one.height
+        np.testing.assert_allclose(one["similarity"], best, rtol=1e-4)
+
+
+def test_the_report_s_tiles_are_the_metrics(road: Path, metrics: dict[str, Any]) -> None:
+    source = (road / "evaluation" / "report.html").read_text("utf-8")
+    tiles = dict(re.findall(r'<div><dt>(.*?)</dt><dd class="figure">(.*?)</dd>', source))
+    assert len(tiles) == 4
+    assert (
+        tiles["New songs"]
+        == str(metrics["new_songs"])
+        == str(len(Catalogue.read(road / "catalogue").rows("cold_test")))
+    )
+    ours = next(row for row in metrics["audience"] if row["method"] == "FirstPlay I2I2U")
+    assert tiles["Listeners found by FirstPlay I2I2U, 20 users a song"] == str(ours["target_users_found@20"])
+    gated = next(row for row in metrics["outcomes"]["rows"] if row["method"] == "FirstPlay I2I2U, gated")
+    rate, error = 100 * gated["favourite_rate"], 100 * gated["favourite_rate_se"]
+    shown = tiles["Favourite rate of reached users, FirstPlay I2I2U, gated"]
+    assert shown.startswith(f"{rate:.2f} ± {error:.2f}") and shown.endswith("%")
+    text = next(r for r in metrics["retrieval"] if (r["pool"], r["direction"]) == ("cold_test", "text→audio"))
+    assert tiles["Text→audio R@10, cold_test"] == f"{text['recall@10']:.3f}"
+
+
+def test_metrics_agree_with_the_audience_command(road: Path, metrics: dict[str, Any]) -> None:
+    """Counted again, from the Parquet files alone, for the test songs."""
+    catalogue = Catalogue.read(road / "catalogue")
+    plays = catalogue.cold_plays.filter((pl.col("strength") > 0) & pl.col("song").is_in(catalogue.rows("cold_test")))
+    user, song = catalogue.users["user_id"].gather(plays["user"]), catalogue.songs["song_id"].gather(plays["song"])
+    target = set(zip(song, user, strict=True))
+    assert [key for key in metrics["audience"][0] if "found" in key] == [f"target_users_found@{b}" for b in BUDGETS]
+    for name, method in (
+        ("i2i2u", "FirstPlay I2I2U"),
+        ("gated", "FirstPlay I2I2U, gated"),
+        ("boundary", "FirstPlay U2I boundary"),
+    ):
+        rows = pl.read_parquet(road / f"audience_{name}" / "audience.parquet")
+        told = next(row for row in metrics["audience"] if row["method"] == method)
+        for budget in BUDGETS:
+            reached = set(rows.filter(pl.col("rank") <= budget).select("song_id", "user_id").iter_rows())
+            assert told[f"target_users_found@{budget}"] == len(reached & target)
+
+
+def test_index_and_audiences_come_out_the_same_again(road: Path, tmp_path: Path) -> None:
+    run(index.main, schema.IndexConfig, f"run={road}/i2i", f"out={tmp_path}/index")
+    for file in ("vectors.npy", "index.faiss", "index_songs.npy", "songs.parquet"):
+        assert (tmp_path / "index" / file).read_bytes() == (road / "i2i_index" / file).read_bytes()
+    for name in AUDIENCES:
+        find_users(road, name, tmp_path / "index", tmp_path / name)
+        for file in ("audience.parquet", "similar.parquet"):
+            assert (tmp_path / name / file).read_bytes() == (road / f"audience_{name}" / file).read_bytes()
+
+
+def test_the_benchmark_table_shows_the_metrics(
+    road: Path, metrics: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    table.main([str(road / "evaluation" / "metrics.json")])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"1 run(s); {metrics['new_songs']} new songs")
+    for row in metrics["audience"]:
+        found = " | ".join(str(row[f"target_users_found@{budget}"]) for budget in BUDGETS)
+        recall = " | ".join(f"{row[f'recall@{budget}']:.3f}" for budget in BUDGETS)
+        assert f"| {row['method']} | {found} | {recall} |" in lines
+
+
+def test_wandb_ran_offline_for_the_one_run_that_asked_for_it(road: Path) -> None:
+    files = list((road / "boundary" / "wandb").glob("offline-run-*/run-*.wandb"))
+    assert len(files) == 1 and files[0].stat().st_size > 1000
+    for name in ("clip", "i2i", "cb2cf"):
+        assert not (road / name / "wandb").exists()
+        assert (road / name / "logs" / "metrics.csv").stat().st_size > 0
+
+
+def test_nothing_half_written_is_left(road: Path, metrics: dict[str, Any]) -> None:
+    left = [path.name for path in road.iterdir() if path.name.startswith(".")]
+    assert left == [] and not list(road.rglob("*.part"))
+    for folder in ("world", "catalogue", "features", "i2i_index", "audience_i2i2u", "evaluation", "export/i2i"):
+        assert "kind" in json.loads((road / folder / "manifest.json").read_text("utf-8"))
