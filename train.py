@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from configs.errors import UserError
 from configs.load import as_dict, command, dump
 from configs.schema import BoundaryConfig, ClipConfig, I2IConfig, LoggerConfig, TrainerConfig
 
@@ -138,18 +139,19 @@ def fit(task: str, config: Any, build: Callable[[], Built], monitor: str) -> Non
     from lightning import seed_everything
 
     from callbacks.checkpoint import LAST
-    from pipeline.runs import finish_run, is_finished, start_run
+    from pipeline.runs import check_sizes, finish_run, is_finished, run_folder
 
     out = Path(config.out)
     if is_finished(out, task, as_dict(config)):
         print(f"{out}: already finished (remove it to train again)")
         return
+    check_sizes(config)
     seed_everything(config.seed, verbose=False)
     module, data, callbacks, vocabulary = build()  # before the folder is made: bad data leaves nothing behind
-    start_run(out, task, dump(config), vocabulary)
     trainer = build_trainer(out, config.trainer, config.logger, as_dict(config), config.seed, callbacks, monitor)
     last = out / "checkpoints" / LAST
-    trainer.fit(module, datamodule=data, ckpt_path=last if last.exists() else None, weights_only=True)
+    with run_folder(out, task, dump(config), vocabulary):
+        trainer.fit(module, datamodule=data, ckpt_path=last if last.exists() else None, weights_only=True)
     if trainer.interrupted:
         raise KeyboardInterrupt
     if trainer.is_global_zero:
@@ -167,49 +169,51 @@ def build_trainer(
     callbacks: list[Any],
     monitor: str,
 ) -> Any:
-    """A Lightning Trainer with FirstPlay's habits: atomic checkpoints, epoch seeds, CSV and W&B logs."""
+    """A Lightning Trainer with FirstPlay's habits: atomic checkpoints, epoch seeds, CSV and W&B logs.
+
+    Raises:
+        UserError: devices, accelerator, strategy or precision are not to be had here.
+    """
     import lightning as L
     from lightning.pytorch.callbacks import LearningRateMonitor, TQDMProgressBar
+    from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
     from callbacks.checkpoint import AtomicCheckpointIO, EpochSeed, checkpoint_callbacks
 
     bar = [TQDMProgressBar(refresh_rate=20)] if options.progress else []
-    return L.Trainer(
-        max_epochs=options.epochs,
-        devices=int(options.devices) if options.devices.lstrip("-").isdigit() else options.devices,
-        num_nodes=options.nodes,
-        accelerator=options.accelerator,
-        strategy=options.strategy,
-        precision=options.precision,  # type: ignore[arg-type]
-        accumulate_grad_batches=options.accumulate,
-        gradient_clip_val=options.clip_norm or None,
-        log_every_n_steps=options.log_every,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,  # EpochBatches deals rows to ranks itself
-        enable_progress_bar=options.progress,
-        enable_model_summary=False,
-        plugins=[AtomicCheckpointIO()],
-        logger=loggers(out, logging, config),
-        callbacks=[
-            EpochSeed(seed),
-            *callbacks,
-            LearningRateMonitor(),
-            *bar,
-            *checkpoint_callbacks(out / "checkpoints", monitor),
-        ],
-    )
+    checkpoints = checkpoint_callbacks(out / "checkpoints", monitor)
+    try:
+        return L.Trainer(
+            max_epochs=options.epochs,
+            devices=int(options.devices) if options.devices.lstrip("-").isdigit() else options.devices,
+            num_nodes=options.nodes,
+            accelerator=options.accelerator,
+            strategy=options.strategy,
+            precision=options.precision,  # type: ignore[arg-type]
+            accumulate_grad_batches=options.accumulate,
+            gradient_clip_val=options.clip_norm or None,
+            log_every_n_steps=options.log_every,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,  # EpochBatches deals rows to ranks itself
+            enable_progress_bar=options.progress,
+            enable_model_summary=False,
+            plugins=[AtomicCheckpointIO()],
+            logger=loggers(out, logging, config),
+            callbacks=[EpochSeed(seed), *callbacks, LearningRateMonitor(), *bar, *checkpoints],
+        )
+    except (MisconfigurationException, TypeError, ValueError) as error:
+        raise UserError(f"trainer.* options: {str(error).splitlines()[0]}") from error
 
 
 def loggers(out: Path, options: LoggerConfig, config: dict[str, Any]) -> list[Any]:
-    """CSV always; W&B unless switched off. The W&B id comes from the folder, so a requeued job goes on in its run."""
+    """CSV always, each row at once (a kill loses none); W&B if asked, with an id of the folder: a requeued job goes on."""
     from lightning.pytorch.loggers import CSVLogger, WandbLogger
 
-    found: list[Any] = [CSVLogger(out, name="logs", version="")]
+    found: list[Any] = [CSVLogger(out, name="logs", version="", flush_logs_every_n_steps=1)]
     if options.wandb != "off":
-        run_id = hashlib.sha256(str(out.resolve()).encode()).hexdigest()[:12]
         wandb = WandbLogger(
             name=out.name,
-            id=run_id,
+            id=hashlib.sha256(str(out.resolve()).encode()).hexdigest()[:12],
             project=options.project,
             save_dir=out,
             offline=options.wandb == "offline",
@@ -234,10 +238,8 @@ def main() -> None:
     if task in ("-h", "--help"):
         print(__doc__)
     elif task not in TASKS:
-        print(
-            f"error: name a task first: {' | '.join(TASKS)} (got {task or 'nothing'}); see train.py --help",
-            file=sys.stderr,
-        )
+        got = f"got {task or 'nothing'}; see train.py --help"
+        print(f"error: name a task first: {' | '.join(TASKS)} ({got})", file=sys.stderr)
         raise SystemExit(2)
     else:
         run, schema = TASKS[task]

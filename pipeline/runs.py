@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -118,6 +121,36 @@ def start_run(folder: Path, task: str, config_yaml: str, vocabulary: dict[str, A
     write_manifest(folder, f"{task} run", {"finished": False, "made_from": sources(config)})
     write_text(folder / VOCABULARY, json.dumps(vocabulary, ensure_ascii=False))
     write_text(folder / "config.yaml", config_yaml)
+
+
+@contextmanager
+def run_folder(folder: Path, task: str, config_yaml: str, vocabulary: dict[str, Any]) -> Iterator[None]:
+    """`start_run`; and if the data then proves unusable, a folder that was not there before is removed again."""
+    new = not folder.exists()
+    start_run(folder, task, config_yaml, vocabulary)
+    set_log_aside(folder / "logs" / "metrics.csv")
+    try:
+        yield
+    except UserError:
+        if new:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def set_log_aside(path: Path) -> None:
+    """Keep the log of a killed run as metrics.1.csv, metrics.2.csv …: Lightning deletes it when the run goes on."""
+    earlier = len(list(path.parent.glob(f"{path.stem}.*{path.suffix}")))
+    with suppress(FileNotFoundError):
+        path.rename(path.with_name(f"{path.stem}.{earlier + 1}{path.suffix}"))
+
+
+def check_sizes(config: Any) -> None:
+    """Raise UserError unless the numbers of epochs, of rows in a batch and of results are at least 1."""
+    sizes = {name: getattr(config, name, 1) for name in ("batch_size", "bcl_batch_size", "recall_k")}
+    sizes["trainer.epochs"] = config.trainer.epochs
+    wrong = [f"{name}={value}" for name, value in sizes.items() if value < 1]
+    if wrong:
+        raise UserError(f"{', '.join(wrong)}: must be at least 1")
 
 
 def read_vocabulary(folder: Path, part: str = "songs") -> dict[str, list[str]]:

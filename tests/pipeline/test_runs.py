@@ -119,7 +119,6 @@ def options(**changes: Any) -> dict[str, Any]:
 
 
 def test_finished_unfinished_and_changed(tmp_path: Path) -> None:
-
     run = tmp_path / "run"
     assert not is_finished(run, "i2i", options()) and not run.exists()
     start_run(run, "i2i", dump(I2IConfig(data="d", out="o")), {"songs": {"tags": ["歌"]}})
