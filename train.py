@@ -201,12 +201,12 @@ def build_trainer(
             logger=loggers(out, logging, config),
             callbacks=[EpochSeed(seed), *callbacks, LearningRateMonitor(), *bar, *checkpoints],
         )
-    except (MisconfigurationException, TypeError, ValueError) as error:
+    except (MisconfigurationException, ImportError, TypeError, ValueError) as error:
         raise UserError(f"trainer.* options: {str(error).splitlines()[0]}") from error
 
 
 def loggers(out: Path, options: LoggerConfig, config: dict[str, Any]) -> list[Any]:
-    """CSV always, each row at once (a kill loses none); W&B if asked, with an id of the folder: a requeued job goes on."""
+    """CSV always, each row at once (a kill loses none); W&B if asked, its id from the folder: a requeue goes on."""
     from lightning.pytorch.loggers import CSVLogger, WandbLogger
 
     found: list[Any] = [CSVLogger(out, name="logs", version="", flush_logs_every_n_steps=1)]

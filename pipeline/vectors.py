@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from configs.errors import UserError
 from datamodules.arrays import FloatArray, IntArray
+from datamodules.fields import SongFields
 from pipeline.runs import Run, open_run, read_vocabulary
 
 
@@ -21,6 +23,14 @@ def data_options(run: Run, data: str | None, features: str | None) -> dict[str, 
         "min_count": run.config["fields"]["min_count"],
         "vocabulary": read_vocabulary(run.folder),
     }
+
+
+def check_fields(run: Run, fields: SongFields, folder: str) -> None:
+    """Raise UserError unless the songs have the dense fields that the run was trained on, in their widths."""
+    widths, trained = fields.dense_dims, run.hparams["dense_dims"]
+    wrong = [f"{name} {widths.get(name, 'missing')} (run: {n})" for name, n in trained.items() if widths.get(name) != n]
+    if wrong:
+        raise UserError(f"{folder} has other song fields than {run.folder} was trained on: {', '.join(wrong)}")
 
 
 def restore(module: Any, run: Run) -> Any:
@@ -47,7 +57,9 @@ def song_vectors(folder: str | Path, data: str | None = None, features: str | No
     from lightning_modules.i2i import I2IModule
 
     run = open_run(folder, "i2i")
-    source = PairDataModule(**data_options(run, data, features))
+    options = data_options(run, data, features)
+    source = PairDataModule(**options)
+    check_fields(run, source.fields, options["features"] or options["data"])
     module = restore(I2IModule(**run.hparams), run)
     return run, predict(module, source.songs_loader(np.arange(source.catalogue.n_songs)))["vector"]
 
@@ -70,12 +82,14 @@ def boundary_vectors(
     from lightning_modules.boundary import BoundaryModule
 
     run = open_run(folder, "boundary")
+    options = data_options(run, data, features)
     source = InteractionDataModule(
-        **data_options(run, data, features),
+        **options,
         profile_vocabulary=read_vocabulary(run.folder, "users"),
         history=run.config["model"]["history"],
         positives=run.config["objective"]["positives"],
     )
+    check_fields(run, source.fields, options["features"] or options["data"])
     module = restore(BoundaryModule(**run.hparams), run)
     items = predict(module, source.songs_loader(songs))["vector"]
     users = predict(module, source.users_loader(np.arange(source.catalogue.n_users)))

@@ -136,7 +136,7 @@ def test_text_finds_its_recording_and_the_other_way_round(metrics: dict[str, Any
         return [row["recall@10"] / row["chance_recall@10"] for row in rows]
 
     assert min(lift(metrics)) > 1.4 and sum(lift(metrics)) > 3.4
-    assert sum(lift(exchanged)) < 2.8, "the measure itself must know chance"
+    assert sum(lift(exchanged)) < 3.1 and sum(lift(exchanged)) < 0.8 * sum(lift(metrics)), "the measure knows chance"
 
 
 def test_song_vectors_gather_genres(metrics: dict[str, Any], exchanged: dict[str, Any]) -> None:

@@ -1,94 +1,253 @@
-"""Exports load without Lightning and score the same; an evaluation needs listeners and budgets."""
+"""Exports: the same vectors as the LightningModule gives, in a process without any training library; no tampering."""
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
+import torch
+from safetensors import safe_open
+from torch import Tensor
 
-import train
-from configs import schema
 from configs.errors import UserError
-from configs.load import load
-from pipeline import embed, evaluate, export, index, prepare, world
+from configs.load import load as options
+from configs.schema import BoundaryConfig, ExportConfig
+from datamodules.catalogue import Catalogue
+from datamodules.interactions import InteractionDataModule
+from datamodules.pairs import PairDataModule
+from lightning_modules.boundary import BoundaryModule
+from lightning_modules.clip import ClipModule
+from lightning_modules.i2i import I2IModule
+from pipeline import export
+from pipeline.runs import finish_run, open_run, start_run
+from pipeline.vectors import data_options, restore
+from train import train_boundary
 
 ROOT = Path(__file__).parents[2]
-QUIET = ["trainer.progress=false", "trainer.accelerator=cpu"]
+TASKS = ("i2i", "boundary", "clip")
+BLOCKED = ("lightning", "pytorch_lightning", "faiss", "polars", "pyarrow", "wandb")
 
 
 @pytest.fixture(scope="module")
-def road(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    at = tmp_path_factory.mktemp("road")
-    size = ["songs=120", "users=120", "seconds=2", "workers=1"]
-    run(world.main, schema.WorldConfig, f"out={at}/world", *size)
-    options = [f"source={at}/world", "split.cutoff=2026-06-01", "workers=0"]
-    run(prepare.main, schema.PrepareConfig, f"out={at}/catalogue", *options)
-    data, features = f"data={at}/catalogue", f"features={at}/features"
-    small = ["model.crop_seconds=1.5", "model.width=64", "model.layers=2", "batch_size=64", "trainer.epochs=1"]
-    run(train.train_clip, schema.ClipConfig, data, f"out={at}/clip", *small, *QUIET, "logger.wandb=off")
-    run(embed.main, schema.EmbedConfig, data, f"clip={at}/clip", f"out={at}/features")
-    few = ["trainer.epochs=1", *QUIET, "logger.wandb=off"]
-    run(train.train_i2i, schema.I2IConfig, data, features, f"out={at}/i2i", *few)
-    run(index.main, schema.IndexConfig, f"run={at}/i2i", f"out={at}/i2i_index")
-    run(train.train_boundary, schema.BoundaryConfig, data, features, f"out={at}/boundary", *few)
-    for name in ("clip", "i2i", "boundary"):
-        run(export.main, schema.ExportConfig, f"run={at}/{name}", f"out={at}/export_{name}")
-    return at
+def runs(i2i_run: Path, catalogue_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A trained i2i and boundary run; a clip run with random weights, as the tiny songs have no recording."""
+    at = tmp_path_factory.mktemp("export")
+    small = ["model.field_dim=8", "model.hidden=16", "model.dim=8", "fields.block=4", "batch_size=128"]
+    few = ["trainer.epochs=1", "trainer.accelerator=cpu", "trainer.progress=false", "logger.wandb=off"]
+    train_boundary(options(BoundaryConfig, [f"data={catalogue_folder}", f"out={at}/boundary", *small, *few]))
+    torch.manual_seed(0)
+    audio = {"sample_rate": 16000, "win_length": 800, "hop_length": 320, "n_mels": 64}
+    module = ClipModule(**audio, text_dim=384, dim=8, width=16, layers=1, heads=2)
+    start_run(at / "clip", "clip", f"data: {catalogue_folder}\nout: {at}/clip\n", {})
+    (at / "clip" / "checkpoints").mkdir()
+    saved = {"state_dict": module.state_dict(), "hyper_parameters": dict(module.hparams)}
+    torch.save(saved, at / "clip" / "checkpoints" / "best.ckpt")
+    finish_run(at / "clip", "clip", {"val/recall@10": 0.125})
+    return {"i2i": i2i_run, "boundary": at / "boundary", "clip": at / "clip"}
 
 
-def run(main: Any, of: type, *options: str) -> None:
-    main(load(of, list(options)))
+@pytest.fixture(scope="module")
+def exports(runs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    at = tmp_path_factory.mktemp("exports")
+    for task, run in runs.items():
+        export.main(options(ExportConfig, [f"run={run}", f"out={at}/{task}"]))
+    return {task: at / task for task in runs}
 
 
-LOAD_WITHOUT_LIGHTNING = """
+def inputs_and_vectors(task: str, run_folder: Path, n_users: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """What the model is given, by argument, and what the LightningModule makes of it."""
+    run = open_run(run_folder, task)
+    if task == "clip":
+        module = restore(ClipModule(**run.hparams), run)
+        rng = torch.Generator().manual_seed(0)
+        logmel, frames = torch.randn(6, 50, 64, generator=rng), torch.tensor([50, 50, 50, 17, 3, 50])
+        text = torch.randn(6, 384, generator=rng)
+        batch = {"id": torch.arange(6), "logmel": logmel[:, None], "frames": frames[:, None], "text": text}
+        batch |= {name: torch.ones(6, dtype=torch.bool) for name in ("has_audio", "has_text")}
+        made = module.predict_step(batch, 0)
+        wanted = {"audio": made["clip_audio"], "text": made["clip_text"]}
+        return {"logmel": logmel, "frames": frames, "pooled": text}, wanted
+    if task == "i2i":
+        source = PairDataModule(**data_options(run, None, None))
+        fields = source.fields.gather(np.arange(source.catalogue.n_songs))
+        module = restore(I2IModule(**run.hparams), run)
+        return fields, {"songs": module.predict_step({"id": torch.arange(60), "fields": fields}, 0)["vector"]}
+    vocabularies = json.loads((run_folder / "vocabulary.json").read_text("utf-8"))
+    data = InteractionDataModule(**data_options(run, None, None), profile_vocabulary=vocabularies["users"])
+    fields = data.fields.gather(np.arange(data.catalogue.n_songs))
+    module = restore(BoundaryModule(**run.hparams), run)
+    users = next(iter(data.users_loader(np.arange(n_users))))
+    items = module.predict_step({"id": torch.arange(60), "fields": fields}, 0)["vector"]
+    made = module.predict_step(users, 0)
+    given = {f"field:{name}": value for name, value in fields.items()}
+    given |= {f"song:{name}": value for name, value in users.pop("songs").items()}
+    given |= {f"user:{name}": value for name, value in users.items()}
+    return given, {"items": items, "users": made["vector"], "boundary": made["boundary"]}
+
+
+ELSEWHERE = """
 import sys
-for name in ("lightning", "pytorch_lightning", "faiss", "wandb"):
-    sys.modules[name] = None
+for name in {blocked!r}:
+    sys.modules[name] = None  # importing it fails
 import numpy as np, torch
+given = {{name: torch.from_numpy(array) for name, array in np.load(sys.argv[2]).items()}}
+part = lambda kind: {{name.split(":")[1]: value for name, value in given.items() if name.startswith(kind + ":")}}
+
 from pipeline.export import load
 model, config = load(sys.argv[1])
-fields = {name: torch.from_numpy(array) for name, array in np.load(sys.argv[2]).items()}
-np.save(sys.argv[3], model(fields).detach().numpy())
+{use}
+
+assert not model.training
+np.savez(sys.argv[3], **{{name: vectors.detach().numpy() for name, vectors in made.items()}})
 """
+USE = {
+    "i2i": 'made = {"songs": model(given)}',
+    "boundary": 'users, boundary = model.user_vectors(part("user") | {"songs": part("song")})\n'
+    'made = {"items": model.item_vectors(part("field")), "users": users, "boundary": boundary}',
+    "clip": 'made = {"audio": model.embed_audio(given["logmel"], given["frames"]), '
+    '"text": model.embed_text(given["pooled"])}',
+}
 
 
-def test_export_loads_without_lightning_and_gives_the_same_vectors(road: Path, tmp_path: Path) -> None:
-    from datamodules.pairs import PairDataModule
-    from pipeline.runs import open_run
-    from pipeline.vectors import data_options
-
-    data = PairDataModule(**data_options(open_run(road / "i2i", "i2i"), None, None))
-    rows = np.arange(data.catalogue.n_songs)
-    np.savez(tmp_path / "fields.npz", **{name: x.numpy() for name, x in data.fields.gather(rows).items()})
-    line = [sys.executable, "-c", LOAD_WITHOUT_LIGHTNING, str(road / "export_i2i"), "fields.npz", "out.npy"]
-    line[4] = str(tmp_path / "fields.npz")
-    line[5] = str(tmp_path / "out.npy")
-    subprocess.run(line, check=True, cwd=ROOT)
-    assert np.allclose(np.load(tmp_path / "out.npy"), np.load(road / "i2i_index" / "vectors.npy"), atol=1e-5)
-
-
-def test_every_export_has_a_card_and_safetensors(road: Path) -> None:
-    for task in ("clip", "i2i", "boundary"):
-        folder = road / f"export_{task}"
-        model, config = export.load(folder)
-        assert config["task"] == task and not model.training
-        assert (folder / "model.safetensors").stat().st_size > 10_000
-        assert f"FirstPlay {task} model" in (folder / "README.md").read_text()
+@pytest.mark.parametrize("task", TASKS)
+def test_elsewhere_the_same_vectors(
+    task: str, runs: dict[str, Path], exports: dict[str, Path], catalogue: Catalogue, tmp_path: Path
+) -> None:
+    """In another process, without the training libraries, from a folder that was moved."""
+    with torch.no_grad():
+        given, wanted = inputs_and_vectors(task, runs[task], catalogue.n_users)
+    np.savez(tmp_path / "given.npz", **{name: value.numpy() for name, value in given.items()})
+    moved = shutil.copytree(exports[task], tmp_path / "moved")
+    # the text encoder's file imports transformers: only the clip model needs it
+    blocked = BLOCKED if task == "clip" else (*BLOCKED, "transformers")
+    code = ELSEWHERE.format(blocked=blocked, use=USE[task])
+    argv = [sys.executable, "-c", code, str(moved), str(tmp_path / "given.npz"), str(tmp_path / "made.npz")]
+    ended = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    made = np.load(tmp_path / "made.npz")
+    assert set(made) == set(wanted)
+    for name, vectors in wanted.items():
+        np.testing.assert_allclose(made[name], vectors.numpy(), rtol=1e-5, atol=1e-6)
+        assert np.ptp(made[name], axis=0).max() > 1e-3, "not all songs or users are one"
 
 
-def test_evaluating_without_listeners_or_budgets_is_refused(road: Path, tmp_path: Path) -> None:
-    options = [f"data={tmp_path}/catalogue", f"index={road}/i2i_index", f"out={tmp_path}/out"]
-    shutil.copytree(road / "catalogue", tmp_path / "catalogue")
-    plays = pl.read_parquet(tmp_path / "catalogue" / "cold_plays.parquet")
-    plays.clear().write_parquet(tmp_path / "catalogue" / "cold_plays.parquet")
-    with pytest.raises(UserError, match="no cold_test song has a held-out listener"):
-        run(evaluate.main, schema.EvaluateConfig, *options)
-    with pytest.raises(UserError, match="positive numbers"):
-        run(evaluate.main, schema.EvaluateConfig, *options, "budgets=[10,0]")
-    assert not (tmp_path / "out").exists()
+@pytest.mark.parametrize("task", TASKS)
+def test_weights_are_safetensors_and_all_of_the_model(
+    task: str, runs: dict[str, Path], exports: dict[str, Path]
+) -> None:
+    trained = {
+        name.removeprefix("model."): value
+        for name, value in open_run(runs[task], task).weights.items()
+        if name.startswith("model.")
+    }
+    with safe_open(exports[task] / "model.safetensors", framework="pt") as file:
+        assert set(file.keys()) == set(trained)
+        assert all(torch.equal(file.get_tensor(name), value) for name, value in trained.items())
+    assert {path.name for path in exports[task].iterdir()} == {
+        "model.safetensors", "config.json", "song_ids.parquet", "user_ids.parquet", "README.md", "manifest.json",
+    }  # fmt: skip
+    left = [path for path in exports[task].iterdir() if path.suffix in (".ckpt", ".pt", ".pkl", ".bin")]
+    assert not left, "nothing that would have to be unpickled"
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_card_names_the_task_and_its_figures(
+    task: str, runs: dict[str, Path], exports: dict[str, Path], catalogue: Catalogue
+) -> None:
+    card = (exports[task] / "README.md").read_text("utf-8")
+    best = json.loads((runs[task] / "manifest.json").read_text())["best"]
+    assert card.startswith(f"# FirstPlay {task} model {open_run(runs[task], task).fingerprint}\n")
+    for name, value in best.items():
+        assert f"chosen by: {name} {value:.4f}" in card
+    assert f"{catalogue.n_songs} songs (48 known), {catalogue.n_users} users, {catalogue.plays.height} plays" in card
+    model, _ = export.load(exports[task])
+    assert f"numbers in the model: {sum(one.numel() for one in model.state_dict().values()):,}" in card
+    assert "from pipeline.export import load" in card and "{" not in card
+
+
+def test_ids_and_codes_go_with_the_model(exports: dict[str, Path], runs: dict[str, Path], catalogue: Catalogue) -> None:
+    for task, folder in exports.items():
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+        assert config["task"] == task and config["audio"] == catalogue.manifest["audio"]
+        assert config["vocabulary"] == json.loads((runs[task] / "vocabulary.json").read_text("utf-8"))
+        songs = pl.read_parquet(folder / "song_ids.parquet")
+        assert songs.equals(catalogue.songs.select("song_id", "split"))
+        assert pl.read_parquet(folder / "user_ids.parquet")["user_id"].equals(catalogue.users["user_id"])
+
+
+def rewrite(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    (folder / "config.json").write_text(json.dumps(change(config)))
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+TAMPERED: dict[str, Callable[[Path], Any]] = {
+    "no weights": lambda folder: (folder / "model.safetensors").unlink(),
+    "no config": lambda folder: (folder / "config.json").unlink(),
+    "no manifest": lambda folder: (folder / "manifest.json").unlink(),
+    "half the weights": lambda folder: cut(folder / "model.safetensors"),
+    "half the config": lambda folder: cut(folder / "config.json"),
+    "empty weights": lambda folder: (folder / "model.safetensors").write_bytes(b""),
+    "no object": lambda folder: rewrite(folder, lambda config: [config]),
+    "no task": lambda folder: rewrite(folder, lambda config: {**config, "task": None}),
+    "another task": lambda folder: rewrite(folder, lambda config: {**config, "task": "boundary"}),
+    "unknown task": lambda folder: rewrite(folder, lambda config: {**config, "task": "os.system"}),
+    "other size": lambda folder: rewrite(folder, lambda config: config["model"].update(dim=9) or config),
+    "odd size": lambda folder: rewrite(folder, lambda config: config["model"].update(dim=-1) or config),
+    "unknown argument": lambda folder: rewrite(folder, lambda config: config["model"].update(depth=9) or config),
+    "no argument": lambda folder: rewrite(folder, lambda config: {**config, "model": {}}),
+    "model is no object": lambda folder: rewrite(folder, lambda config: {**config, "model": 3}),
+}
+
+
+@pytest.mark.parametrize("how", TAMPERED)
+def test_a_tampered_export_is_refused(how: str, exports: dict[str, Path], tmp_path: Path) -> None:
+    folder = shutil.copytree(exports["i2i"], tmp_path / "export")
+    TAMPERED[how](folder)
+    with pytest.raises(UserError) as caught:
+        export.load(folder)
+    assert str(folder) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_what_is_no_export_is_refused(runs: dict[str, Path], tmp_path: Path) -> None:
+    for folder, words in (
+        (tmp_path / "absent", "not found"),
+        (runs["i2i"], "not a export"),
+        (tmp_path, "manifest.json"),
+    ):
+        with pytest.raises(UserError, match=words):
+            export.load(folder)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "{}", '{"kind": 3}', '{"kind": "catalogue"}', "\x00"])
+def test_a_run_with_another_manifest_is_no_run(text: str, tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(UserError, match="is not a run folder"):
+        export.task_of(tmp_path)
+
+
+def test_a_card_of_an_unfinished_run_says_so(runs: dict[str, Path], tmp_path: Path) -> None:
+    run = Path(shutil.copytree(runs["i2i"], tmp_path / "run"))
+    (run / "manifest.json").write_text('{"kind": "i2i run", "finished": false}')
+    export.main(options(ExportConfig, [f"run={run}", f"out={tmp_path}/out"]))
+    assert "training not finished" in (tmp_path / "out" / "README.md").read_text("utf-8")
+
+
+def test_an_export_that_would_not_load_is_not_written(
+    runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "model_weights", lambda weights: {"stray": torch.zeros(2)})
+    with pytest.raises(UserError, match="cannot be loaded"):
+        export.main(options(ExportConfig, [f"run={runs['i2i']}", f"out={tmp_path}/out"]))
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,361 @@
+"""Wrong input through the command line: one line that names the thing, exit status 2, and nothing left behind.
+
+Then real SIGKILLs: whatever a killed command leaves, the next run of the same command ends well.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+import train
+from configs import schema
+from configs.load import command
+from datamodules.folders import write_manifest
+from pipeline import audience, embed, evaluate, export, index, prepare, world
+
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.slow  # some hundred commands, a minute
+CPU = "trainer.accelerator=cpu trainer.progress=false logger.wandb=off trainer.epochs=1"
+COMMANDS: dict[str, tuple[Any, type]] = {
+    "world": (world.main, schema.WorldConfig),
+    "prepare": (prepare.main, schema.PrepareConfig),
+    "embed": (embed.main, schema.EmbedConfig),
+    "index": (index.main, schema.IndexConfig),
+    "audience": (audience.main, schema.AudienceConfig),
+    "evaluate": (evaluate.main, schema.EvaluateConfig),
+    "export": (export.main, schema.ExportConfig),
+    **train.TASKS,
+}
+
+
+def call(line: str) -> None:
+    name, *argv = line.split()
+    main, of = COMMANDS[name]
+    command(main, of, "", argv)
+
+
+@pytest.fixture(scope="module")
+def at(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny world, and everything that is made of it (read-only by agreement)."""
+    at = tmp_path_factory.mktemp("bad")
+    call(f"world songs=90 users=90 seconds=1.5 workers=1 truth_users=20 out={at}/world")
+    call(f"prepare source={at}/world workers=0 out={at}/catalogue")
+    small = "model.dim=16 model.width=16 model.layers=1 model.heads=2 model.crop_seconds=1 model.crops=1 batch_size=32"
+    call(f"clip data={at}/catalogue {small} text.max_tokens=16 {CPU} out={at}/clip")
+    call(f"embed clip={at}/clip data={at}/catalogue accelerator=cpu out={at}/features")
+    for name in ("i2i", "boundary"):
+        call(f"{name} data={at}/catalogue features={at}/features model.dim=8 model.hidden=16 {CPU} out={at}/{name}")
+    call(f"index run={at}/i2i out={at}/index")
+    return at
+
+
+@pytest.fixture(scope="module")
+def other(at: Path) -> Path:
+    """Folders that are whole, but not of the same songs, split, audio or width as those of `at`."""
+    call(f"world songs=100 users=90 seconds=1.5 workers=1 seed=1 out={at}/other/world")
+    call(f"prepare source={at}/other/world workers=0 audio.n_mels=32 out={at}/other/catalogue")
+    call(f"prepare source={at}/world workers=0 split.cold_share=0.25 out={at}/other/split")
+    call(f"prepare source={at}/world workers=0 audio.n_mels=32 out={at}/other/mels")
+    call(f"world songs=90 users=90 audio=false out={at}/other/words")
+    call(f"prepare source={at}/other/words workers=0 out={at}/other/silent")
+    shutil.copytree(at / "other" / "silent", at / "other" / "nobody")
+    pairs, plays = (pl.read_parquet(at / "catalogue" / f"{name}.parquet") for name in ("pairs", "cold_plays"))
+    pairs.clear().write_parquet(at / "other" / "nobody" / "val_pairs.parquet")
+    plays.clear().write_parquet(at / "other" / "nobody" / "cold_plays.parquet")
+    for name in ("narrow", "without"):
+        shutil.copytree(at / "features", at / "other" / name)
+    np.save(at / "other" / "narrow" / "clip_audio.npy", np.load(at / "features" / "clip_audio.npy")[:, :8])
+    (at / "other" / "without" / "clip_audio.npy").unlink()
+    call(f"i2i data={at}/other/silent model.dim=8 model.hidden=16 {CPU} out={at}/other/i2i")
+    call(f"index run={at}/other/i2i data={at}/catalogue features={at}/other/without out={at}/other/fewer")
+    return at / "other"
+
+
+def everything(folder: Path) -> dict[str, int]:
+    return {str(path): path.stat().st_mtime_ns if path.is_file() else 0 for path in folder.rglob("*")}
+
+
+@pytest.fixture
+def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """`refused(line)` gives the one line that the command complains with; nothing under tmp_path may change."""
+
+    def run(line: str) -> str:
+        before = everything(tmp_path)
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            call(line)
+        written = capsys.readouterr().err
+        told = "\n".join(line for line in written.split("\n") if "%|" not in line)  # progress bars are no complaint
+        assert ended.value.code == 2
+        assert told.startswith("error: ") and told.endswith("\n") and told.count("\n") == 1, told
+        assert everything(tmp_path) == before, "something was left behind"
+        return told
+
+    return run
+
+
+WRONG = {  # command line → words of the complaint; out= is added
+    "embed clip={at}/clip dat={at}/catalogue": ["dat", "'data'"],
+    "i2i data={at}/catalogue optim.learning=1": ["optim.learning"],
+    "prepare source={at}/clip": ["clip", "songs.parquet"],
+    "prepare source={at}/absent": ["absent"],
+    "embed clip={at}/clip data={at}/world": ["world is a dataset folder", "catalogue folder", "pipeline.prepare"],
+    "embed clip={at}/i2i data={at}/catalogue": ["i2i is a i2i run folder", "clip run folder", "train.py clip"],
+    "embed clip={at}/clip data={at}/absent": ["folder not found", "absent"],
+    "i2i data={at}/world": ["world is a dataset folder", "pipeline.prepare"],
+    "i2i data={at}/catalogue features={at}/index": ["index is a index folder", "features"],
+    "clip data={at}/features": ["features is a features folder"],
+    "boundary data={at}/catalogue fields.use=[mood]": ["fields.use", "mood"],
+    "index run={at}/boundary": ["boundary is a boundary run folder", "i2i run folder"],
+    "index run={at}/catalogue": ["catalogue is a catalogue folder"],
+    "index run={at}/i2i data={at}/world": ["world is a dataset folder"],
+    "index run={at}/i2i features={at}/clip": ["clip is a clip run folder", "features"],
+    "audience index={at}/features": ["features is a features folder", "pipeline.index"],
+    "audience index={at}/i2i": ["i2i is a i2i run folder"],
+    "audience mode=boundary index={at}/index": ["boundary="],
+    "audience mode=i2i2u": ["index="],
+    "audience mode=boundary index={at}/index boundary={at}/clip": ["clip is a clip run folder"],
+    "audience index={at}/index show=nobody": ["show=nobody"],
+    "audience index={at}/index targeting.budget=0": ["targeting.budget=0"],
+    "audience index={at}/index targeting.neighbours=-1": ["targeting.neighbours=-1"],
+    "evaluate data={at}/catalogue index={at}/index truth={at}/world/outcomes.parquet": ["outcomes.parquet"],
+    "evaluate data={at}/catalogue index={at}/index truth={at}/world/songs.parquet": ["columns missing", "favourited"],
+    "evaluate data={at}/catalogue index={at}/index truth={at}/world/manifest.json": ["manifest.json"],
+    "evaluate data={at}/catalogue index={at}/index budgets=[0,10]": ["budgets"],
+    "evaluate data={at}/catalogue index={at}/index budgets=[]": ["budgets"],
+    "i2i data={at}/catalogue trainer.accelerator=magic": ["trainer.*", "magic"],
+    "i2i data={at}/catalogue trainer.devices=many": ["trainer.*", "devices"],
+    "boundary data={at}/catalogue trainer.epochs=0": ["trainer.epochs=0"],
+    "boundary data={at}/catalogue batch_size=0 recall_k=-1": ["batch_size=0, recall_k=-1"],
+    "clip data={other}/silent logger.wandb=off": ["silent", "both audio and text"],
+    "i2i data={other}/nobody logger.wandb=off": ["nobody"],
+    "boundary data={other}/nobody logger.wandb=off": ["nobody"],
+    "export run={at}/index": ["index is not a run folder"],
+    "export run={at}/absent": ["absent is not a run folder"],
+    "index run={at}/i2i data={other}/catalogue": ["features", "other songs"],
+    "i2i data={other}/catalogue features={at}/features": ["features", "other songs"],
+    "index run={at}/i2i features={other}/narrow": ["narrow", "clip_audio", "8", "16"],
+    "index run={at}/i2i features={other}/without": ["without", "clip_audio"],
+    "audience mode=boundary index={other}/fewer boundary={at}/boundary": ["without", "clip_audio"],
+    "embed clip={at}/clip data={other}/mels": ["n_mels 32", "64", "prepare"],
+    "evaluate data={other}/catalogue index={at}/index": ["index", "other songs"],
+    "evaluate data={other}/split index={at}/index": ["index", "split"],
+    "evaluate data={at}/catalogue index={at}/index cb2cf={at}/clip": ["clip is a clip run folder"],
+}
+
+
+@pytest.mark.parametrize("line", WRONG)
+def test_wrong_input_is_one_line(line: str, at: Path, other: Path, tmp_path: Path, refused: Callable[..., str]) -> None:
+    told = refused(f"{line.format(at=at, other=other)} out={tmp_path}/out")
+    for words in WRONG[line]:
+        assert words in told
+    assert not list(tmp_path.iterdir())
+
+
+GOOD = {
+    "world": "songs=30 users=30 audio=false",
+    "prepare": "source={at}/world workers=0",
+    "clip": f"data={{at}}/catalogue {CPU}",
+    "i2i": f"data={{at}}/catalogue {CPU}",
+    "boundary": f"data={{at}}/catalogue {CPU}",
+    "embed": "clip={at}/clip data={at}/catalogue accelerator=cpu",
+    "index": "run={at}/i2i",
+    "audience": "index={at}/index",
+    "evaluate": "data={at}/catalogue index={at}/index",
+    "export": "run={at}/i2i",
+}
+
+
+@pytest.mark.parametrize("name", GOOD)
+@pytest.mark.parametrize("where", ["thesis", "file", "kind", "file/out"])
+def test_an_out_that_is_not_ours_is_left_alone(
+    name: str, where: str, at: Path, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.txt").write_text("precious")
+    (tmp_path / "file").write_text("precious")
+    (tmp_path / "kind").mkdir()
+    write_manifest(tmp_path / "kind", "something else", {})
+    assert str(tmp_path / where.split("/")[0]) in refused(f"{name} {GOOD[name].format(at=at)} out={tmp_path}/{where}")
+
+
+def flip(path: Path) -> None:
+    whole = path.read_bytes()
+    path.write_bytes(bytes(255 - byte for byte in whole[:64]) + whole[64:])
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+DAMAGE = {  # file → a command that needs it
+    "catalogue/songs.parquet": f"i2i data={{at}}/catalogue {CPU}",
+    "catalogue/plays.parquet": f"boundary data={{at}}/catalogue {CPU}",
+    "catalogue/pairs.parquet": f"i2i data={{at}}/catalogue {CPU}",
+    "catalogue/users.parquet": "audience index={at}/index",
+    "catalogue/cold_plays.parquet": "evaluate data={at}/catalogue index={at}/index",
+    "catalogue/manifest.json": "embed clip={at}/clip data={at}/catalogue",
+    "features/clip_audio.npy": f"i2i data={{at}}/catalogue features={{at}}/features {CPU}",
+    "catalogue/val_pairs.parquet": f"i2i data={{at}}/catalogue {CPU}",
+    "clip/checkpoints/best.ckpt": "embed clip={at}/clip data={at}/catalogue",
+    "i2i/checkpoints/best.ckpt": "audience index={at}/index",
+    "boundary/checkpoints/best.ckpt": "export run={at}/boundary",
+    "i2i/vocabulary.json": "export run={at}/i2i",
+    "i2i/config.yaml": "index run={at}/i2i",
+    "index/index.faiss": "audience index={at}/index",
+    "index/vectors.npy": "audience index={at}/index",
+    "index/songs.parquet": "evaluate data={at}/catalogue index={at}/index",
+    "world/plays.parquet": "prepare source={at}/world",
+}
+
+
+@pytest.mark.parametrize(
+    ("file", "how"),
+    [
+        (file, how)
+        for file in DAMAGE
+        for how in (cut, flip, Path.unlink)
+        # half a YAML file may be a whole one; a feature folder may hold any arrays
+        if (file, how) not in (("i2i/config.yaml", cut), ("features/clip_audio.npy", Path.unlink))
+    ],
+)
+def test_a_damaged_file_is_named(
+    file: str, how: Callable[[Path], Any], at: Path, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    damaged = at / file
+    whole = damaged.read_bytes()
+    how(damaged)
+    try:
+        told = refused(f"{DAMAGE[file].format(at=at)} out={tmp_path}/out")
+    finally:
+        damaged.write_bytes(whole)
+    assert str(at / file.split("/")[0]) in told
+
+
+def test_an_index_of_another_encoder_is_refused(
+    at: Path, train_i2i: Callable[..., Path], tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    """The run was trained again, into the same path, after the index was built."""
+    run, folder = train_i2i(tmp_path / "run"), tmp_path / "index"
+    call(f"index run={run} out={folder}")
+    call(f"audience index={folder} out={tmp_path}/audience")
+    shutil.rmtree(run)
+    train_i2i(run, "seed=1")
+    assert "another encoder" in refused(f"audience index={folder} out={tmp_path}/audience")
+    data = json.loads((folder / "manifest.json").read_text())["data"]
+    assert "another encoder" in refused(f"evaluate data={data} index={folder} out={tmp_path}/evaluation")
+    call(f"index run={run} out={folder}")
+    call(f"audience index={folder} out={tmp_path}/audience")
+
+
+def test_a_catalogue_that_was_split_again_needs_a_new_index(
+    at: Path, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    """Or else new songs would be found among the known ones: themselves first."""
+    for name in ("catalogue", "index"):
+        shutil.copytree(at / name, tmp_path / name)
+    manifest = json.loads((tmp_path / "index" / "manifest.json").read_text()) | {"data": f"{tmp_path}/catalogue"}
+    (tmp_path / "index" / "manifest.json").write_text(json.dumps(manifest))
+    call(f"audience index={tmp_path}/index out={tmp_path}/audience")
+    call(f"prepare source={at}/world workers=0 split.cold_share=0.25 out={tmp_path}/catalogue")
+    assert "another split" in refused(f"audience index={tmp_path}/index out={tmp_path}/audience")
+
+
+def test_the_shell_sees_the_same(at: Path, tmp_path: Path) -> None:
+    """Three real processes: the entry points are wired, the exit status is 2, no traceback."""
+    for line, words in (
+        ("train.py i2i dat=x out={out}", "'data'"),
+        ("train.py i2j", "clip | i2i | boundary"),
+        ("-m pipeline.audience index={at}/features out={out}", "features is a features folder"),
+    ):
+        argv = [sys.executable, *line.format(at=at, out=tmp_path / "out").split()]
+        ended = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True)
+        assert ended.returncode == 2 and ended.stderr.startswith("error: ") and words in ended.stderr
+        assert ended.stderr.count("\n") == 1 and ended.stdout == ""
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_killed_training_goes_on(at: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """From outside, at no chosen moment, once an epoch is saved."""
+    out, last = tmp_path / "i2i", tmp_path / "i2i" / "checkpoints" / "last.ckpt"
+    options = f"data={at}/catalogue model.dim=8 model.hidden=16 batch_size=32 {CPU} trainer.epochs=15 out={out}".split()
+    log = (tmp_path / "log").open("w")
+    process = subprocess.Popen([sys.executable, "train.py", "i2i", *options], cwd=ROOT, stdout=log, stderr=log)
+    while not last.exists() and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, (tmp_path / "log").read_text()
+    import torch
+
+    reached = torch.load(last, weights_only=True)["epoch"]
+    assert json.loads((out / "manifest.json").read_text())["finished"] is False and reached < 14
+    started = []
+    with pytest.MonkeyPatch.context() as patch:
+        from callbacks.checkpoint import EpochSeed
+
+        patch.setattr(EpochSeed, "on_train_epoch_start", lambda _, trainer, __: started.append(trainer.current_epoch))
+        call(f"i2i {' '.join(options)}")
+    assert started == list(range(reached + 1, 15))
+    assert torch.load(last, weights_only=True)["epoch"] == 14 and not list(out.rglob("*.part"))
+    assert json.loads((out / "manifest.json").read_text())["finished"] is True
+    logs = [pl.read_csv(out / "logs" / name)["epoch"] for name in ("metrics.1.csv", "metrics.csv")]
+    assert {epoch for log in logs for epoch in log.drop_nulls()} == set(range(15)), "the kill lost no epoch's figures"
+    call(f"index run={out} out={tmp_path}/index")
+
+
+DEADLY = """
+import os, signal, sys
+import numpy as np
+import pipeline.{name} as module
+from configs.load import load
+from configs.schema import {schema}
+real, left = np.save, [{after}]
+def save(*arguments, **options):
+    left[0] -= 1
+    if left[0] < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    real(*arguments, **options)
+np.save = save
+module.main(load({schema}, sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "of", "line", "earlier"),
+    [
+        ("embed", "EmbedConfig", "clip={at}/clip data={tmp}/catalogue accelerator=cpu out={tmp}/out", True),
+        ("index", "IndexConfig", "run={at}/i2i out={tmp}/out", False),
+    ],
+)
+def test_a_killed_command_is_run_again(name: str, of: str, line: str, earlier: bool, at: Path, tmp_path: Path) -> None:
+    """Killed while it writes its folder; whether or not an earlier one was there."""
+    shutil.copytree(at / "catalogue", tmp_path / "catalogue")
+    shutil.rmtree(tmp_path / "catalogue" / "text_cache", ignore_errors=True)
+    line = line.format(at=at, tmp=tmp_path)
+    expected = at / {"embed": "features", "index": "index"}[name]
+    if earlier:
+        shutil.copytree(expected, tmp_path / "out")
+        before = everything(tmp_path / "out")
+    code = DEADLY.format(name=name, schema=of, after=1)
+    killed = subprocess.run([sys.executable, "-c", code, *line.split()], cwd=ROOT, capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr[-2000:]
+    assert (everything(tmp_path / "out") == before) if earlier else not (tmp_path / "out").exists()
+    assert any(path.name.startswith(".out") for path in tmp_path.iterdir()), "killed before it wrote anything"
+    call(f"{name} {line}")
+    assert sorted(os.listdir(tmp_path)) == ["catalogue", "out"], "the leftovers are gone"
+    assert sorted(os.listdir(tmp_path / "out")) == sorted(os.listdir(expected))
+    for path in expected.glob("*.npy"):
+        np.testing.assert_array_equal(np.load(tmp_path / "out" / path.name), np.load(path))
