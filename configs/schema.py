@@ -150,10 +150,18 @@ class ClipConfig:
 
 
 @dataclass
+class EmbedTextConfig:
+    model: str = opt("minilm", "minilm (packaged all-MiniLM-L6-v2), or any Hugging Face name or folder")
+    fields: list[str] = opt(["title", "lyrics"], "columns of text or lists of text that make a song's text")
+    max_tokens: int = opt(128, "tokens kept per text")
+
+
+@dataclass
 class EmbedConfig:
-    clip: str = opt(MISSING, "run folder of train.py clip")
+    clip: str | None = opt(None, "run folder of train.py clip; none: vectors of the text encoder alone")
     data: str = opt(MISSING, "catalogue folder")
     out: str = opt(MISSING, "feature folder to write")
+    text: EmbedTextConfig = field(default_factory=EmbedTextConfig)  # without clip=; a run has its own
     batch_size: int = opt(64, "songs per step and device")
     devices: str = opt("auto", "devices per node")
     accelerator: str = opt("auto", "auto | cpu | gpu")
@@ -258,15 +266,27 @@ class TargetingConfig:
     activity_power: float = opt(0.0, "a user's score is divided by (his plays + 1) to this power")
     popularity_power: float = opt(0.5, "a known song's listeners weigh 1 / (its plays + 1) to this power")
     similarity_power: float = opt(1.0, "sharpness of the similarity weights")
+    seed_users: int = opt(20, "CAT: first listeners by I2I2U whose tastes are clustered")
+    clusters: int = opt(8, "CAT: clusters of a new song's first listeners")
+    song_weight: float = opt(2.0, "CAT: weight of the new song itself beside a cluster's centre (0: centres alone)")
+    seed: int = opt(0, "CAT: seed of the k-means starts")
+    per_user_cap: int = opt(0, "new songs a user may be named for, over all of them (0: no limit; pipeline.audience)")
+    memory_mb: float = opt(1024.0, "working memory for scores; new songs are scored so many at a time as fit in it")
 
 
 @dataclass
 class AudienceConfig:
-    mode: Literal["i2i2u", "boundary"] = opt("i2i2u", "similar songs' listeners, or users above their own boundary")
+    mode: Literal["i2i2u", "cat", "union", "boundary"] = opt(
+        "i2i2u",
+        "similar songs' listeners, users near the clusters of these, both, or users above their own boundary",
+    )
     out: str = opt(MISSING, "audience folder to write")
-    index: str | None = opt(None, "index folder (needed for mode=i2i2u)")
+    index: str | None = opt(None, "index folder (needed)")
     boundary: str | None = opt(None, "run folder of train.py boundary (needed for mode=boundary and for gate=true)")
-    gate: bool = opt(False, "mode=i2i2u: keep only users whose boundary the song clears")
+    gate: bool = opt(False, "keep only users whose boundary the song clears (mode=boundary does anyway)")
+    exclude: str | None = opt(
+        None, "Parquet file of user_id [, song_id]: users who must not be reached, or not with that song"
+    )
     split: Literal["cold", "cold_test", "cold_val"] = opt("cold_test", "which new songs; cold: all of them")
     targeting: TargetingConfig = field(default_factory=TargetingConfig)
     show: str | None = opt(None, "song_id whose audience is printed as a table (default: the first)")

@@ -24,7 +24,12 @@ LFM2K_TABLES = {
     "lfm2k_song.tsv": ("artistID", "name_artist"),
     "lfm2k_text.tsv": ("artistID", "text"),
 }
-HETREC_TABLES = {"artists.dat": ("id", "name"), "user_artists.dat": ("userID", "artistID", "weight")}
+HETREC_TABLES = {
+    "artists.dat": ("id", "name"),
+    "user_artists.dat": ("userID", "artistID", "weight"),
+    "user_taggedartists.dat": ("userID", "artistID", "tagID"),
+    "tags.dat": ("tagID", "tagValue"),
+}
 
 
 def read_lfm2k(folder: str | Path) -> Dataset:
@@ -71,22 +76,27 @@ def read_lfm2k(folder: str | Path) -> Dataset:
 def read_hetrec(source: str | Path) -> Dataset:
     """HetRec 2011 Last.fm-2K as published, a zip or its unpacked folder: song_id = artist id, play_count = weight.
 
-    `tags` stays empty: a tag that a held-out listener gave to a held-out artist gives his play away, so tags may only
-    be joined once the split is known.
+    Who tagged what goes into `tag_assignments`, so that the tags of held-out (user, artist) pairs can be left out once
+    the split is known. The listening counts stop at a user's fifty foremost artists, but he tagged others as well.
 
     Raises:
         UserError: a file is missing or is not of the published form.
     """
     source = Path(source)
-    artists, listens = (_table(source, *table) for table in HETREC_TABLES.items())
-    songs = artists.select(song_id="id", title=pl.col("name").cast(pl.String))
+    artists, listens, tagged, names = (_table(source, *table) for table in HETREC_TABLES.items())
     plays = listens.select(user_id="userID", song_id="artistID", play_count="weight")
-    dataset = validate(
-        source, {"songs": songs, "plays": plays, "users": plays.select(pl.col("user_id").unique().sort())}
-    )
+    tables = {
+        "songs": artists.select(song_id="id", title=pl.col("name").cast(pl.String)),
+        "plays": plays,
+        "users": plays.select(pl.col("user_id").unique().sort()),
+        "tags": tagged.join(names, "tagID", "left", maintain_order="left").select(
+            user_id="userID", song_id="artistID", tag=pl.col("tagValue").cast(pl.String)
+        ),
+    }
+    dataset = validate(source, tables)
     dataset.notes += [
         "hetrec: songs are artists; play_count is the listening count, there are no times",
-        "hetrec: tags are left out, because those of held-out (user, artist) pairs would leak",
+        "hetrec: tags are those of its listeners, without those that held-out (user, artist) pairs gave",
     ]
     return dataset
 

@@ -18,9 +18,11 @@ from datamodules.row_rules import (
     Rejected,
     feature_matrices,
     in_time_order,
+    note_songs,
     rejection_table,
     usable_feedback,
     usable_plays,
+    usable_tags,
 )
 
 __all__ = ["Dataset", "read_dataset", "rejection_table", "validate"]
@@ -48,6 +50,7 @@ REQUIRED: dict[str, dict[str, str]] = {
         "completes": "count",
         "favourites": "count",
     },
+    "tags": {"user_id": "id", "song_id": "id", "tag": "text"},
 }
 OPTIONAL: dict[str, dict[str, str]] = {
     "songs": {
@@ -86,6 +89,7 @@ class Dataset:
     plays: pl.DataFrame
     users: pl.DataFrame
     feedback: pl.DataFrame | None = None
+    tag_assignments: pl.DataFrame | None = None  # user_id, song_id, tag; joined to the songs after the split
     features: dict[str, np.ndarray] = field(default_factory=dict)
     rejected: Rejected = field(default_factory=dict)
     ignored_columns: dict[str, list[str]] = field(default_factory=dict)
@@ -93,7 +97,7 @@ class Dataset:
 
 
 def read_dataset(source: str | Path) -> Dataset:
-    """Read and check a dataset folder (songs, plays, users?, i2i_feedback? as Parquet).
+    """Read and check a dataset folder (songs, plays, users?, i2i_feedback?, tags? as Parquet).
 
     Raises:
         UserError: folder or table missing, not Parquet, missing column, wrong type, empty table, duplicate ids.
@@ -109,7 +113,7 @@ def read_dataset(source: str | Path) -> Dataset:
 
 
 def validate(source: Path, tables: dict[str, pl.DataFrame | None]) -> Dataset:
-    """Check tables already in memory (keys songs, plays, users, i2i_feedback; the last two may be None or absent).
+    """Check tables already in memory (keys songs, plays; users, i2i_feedback, tags may be None or absent).
 
     Raises:
         UserError: as `read_dataset`.
@@ -135,15 +139,19 @@ def validate(source: Path, tables: dict[str, pl.DataFrame | None]) -> Dataset:
     feedback = known.get("i2i_feedback")
     if feedback is not None:
         feedback = usable_feedback(feedback, songs, rejected)
-    _note_songs(songs, plays, features, notes)
+    tags = known.get("tags")
+    if tags is not None:
+        tags = usable_tags(tags, songs, rejected)
+    note_songs(songs, plays, features, tags, notes)
     known_columns = {table: {**REQUIRED[table], **OPTIONAL.get(table, {}), "split": ""} for table in REQUIRED}
     ignored = {
         table: [column for column in frame.columns if column not in known_columns[table]]
-        for table, frame in {"songs": songs, "plays": plays, "i2i_feedback": feedback}.items()
-        if frame is not None
+        for table, frame in (known | {"songs": songs}).items()
+        if table != "users"  # any column of theirs is a profile
     }
     ignored = {table: columns for table, columns in ignored.items() if columns}
-    return Dataset(source, songs, in_time_order(plays, notes), users, feedback, features, rejected, ignored, notes)
+    plays = in_time_order(plays, notes)
+    return Dataset(source, songs, plays, users, feedback, tags, features, rejected, ignored, notes)
 
 
 def _read_table(source: Path, table: str) -> pl.DataFrame | None:
@@ -221,22 +229,3 @@ def _check_split(songs: pl.DataFrame) -> None:
             f"songs.parquet: column 'split' is '{wrong['split'][0]}' for song {wrong['song_id'][0]} and unusable in "
             f"{wrong.height} rows: write {', '.join(SPLITS)}, or leave the column out"
         )
-
-
-def _note_songs(songs: pl.DataFrame, plays: pl.DataFrame, features: dict[str, np.ndarray], notes: list[str]) -> None:
-    """Songs that carry little are kept, but said."""
-    has_vector = np.zeros(songs.height, dtype=bool)
-    for vectors in features.values():
-        has_vector |= ~np.isnan(vectors[:, 0])
-    filled = [
-        pl.col(name).str.strip_chars().str.len_chars() > 0 for name in ("title", "lyrics", "language", "audio_path")
-    ]
-    filled += [pl.col(name).list.drop_nulls().list.len() > 0 for name in ("genres", "tags")]
-    filled += [pl.col("artist_id").is_not_null()]
-    described = songs.select(pl.any_horizontal(expr.fill_null(False) for expr in filled)).to_series().to_numpy()
-    bare = int((~described & ~has_vector).sum())
-    if bare:
-        notes.append(f"songs: {bare} have no text, category, audio or feature vector: no model can place them")
-    silent = songs.height - plays["song_id"].n_unique()
-    if silent:
-        notes.append(f"songs: {silent} of {songs.height} have no play (they are kept)")

@@ -81,6 +81,22 @@ def usable_feedback(feedback: pl.DataFrame, songs: pl.DataFrame, rejected: Rejec
     return reject(feedback, ~possible.fill_null(False), "feedback_impossible", what, pair, rejected)
 
 
+def usable_tags(tags: pl.DataFrame, songs: pl.DataFrame, rejected: Rejected) -> pl.DataFrame:
+    """`user_id`, `song_id`, `tag` of the assignments that are whole and of known songs; each once.
+
+    Users need not be known: whoever gave a tag and has no play has nothing that the tag could give away.
+    """
+    columns = ["user_id", "song_id", "tag"]
+    tags = tags.select("user_id", "song_id", pl.col("tag").str.strip_chars().replace("", None))
+    empty = pl.any_horizontal(pl.col(columns).is_null())
+    tags = reject(tags, empty, "tags_incomplete", "tags without user_id, song_id or text", columns, rejected)
+    unknown = ~pl.col("song_id").is_in(songs["song_id"].implode())
+    what = "tags of songs not in songs.parquet"
+    tags = reject(tags, unknown, "tags_of_unknown_songs", what, ["song_id"], rejected)
+    again = ~pl.struct(columns).is_first_distinct()
+    return reject(tags, again, "tags_repeated", "repeats of a (user, song, tag) (kept once)", columns, rejected)
+
+
 def in_time_order(plays: pl.DataFrame, notes: list[str]) -> pl.DataFrame:
     """Plays sorted by user and time where there are times; what was odd about the order is noted."""
     times = plays["played_at"]
@@ -95,6 +111,33 @@ def in_time_order(plays: pl.DataFrame, notes: list[str]) -> pl.DataFrame:
     if times.null_count():
         notes.append(f"plays: {times.null_count()} rows have no played_at")
     return plays.sort("user_id", "played_at", maintain_order=True)
+
+
+def note_songs(
+    songs: pl.DataFrame,
+    plays: pl.DataFrame,
+    features: dict[str, np.ndarray],
+    tags: pl.DataFrame | None,
+    notes: list[str],
+) -> None:
+    """Songs that carry little are kept, but said."""
+    has_vector = np.zeros(songs.height, dtype=bool)
+    for vectors in features.values():
+        has_vector |= ~np.isnan(vectors[:, 0])
+    filled = [
+        pl.col(name).str.strip_chars().str.len_chars() > 0 for name in ("title", "lyrics", "language", "audio_path")
+    ]
+    filled += [pl.col(name).list.drop_nulls().list.len() > 0 for name in ("genres", "tags")]
+    filled += [pl.col("artist_id").is_not_null()]
+    if tags is not None:
+        filled += [pl.col("song_id").is_in(tags["song_id"].implode())]
+    described = songs.select(pl.any_horizontal(expr.fill_null(False) for expr in filled)).to_series().to_numpy()
+    bare = int((~described & ~has_vector).sum())
+    if bare:
+        notes.append(f"songs: {bare} have no text, category, audio or feature vector: no model can place them")
+    silent = songs.height - plays["song_id"].n_unique()
+    if silent:
+        notes.append(f"songs: {silent} of {songs.height} have no play (they are kept)")
 
 
 def feature_matrices(

@@ -20,6 +20,7 @@ from datamodules.arrays import FloatArray, IntArray
 from models.text_encoder import TextEncoder, load_tokenizer, resolve_text_model, text_width
 
 BUCKET = 16  # texts are padded to a multiple of this many tokens
+TEXTS = pl.List(pl.String)
 SAMPLE = 2000  # texts on which the share of unknown tokens is measured
 
 Texts = Sequence[str | None]
@@ -29,17 +30,23 @@ Loaded = TypeVar("Loaded")
 def song_texts(songs: pl.DataFrame, fields: Sequence[str]) -> list[str | None]:
     """One text a song: the given columns, one below the other; list columns are joined by commas. None: no text.
 
+    Any column of text or lists of text will do, also one that the contract does not know.
+
     Raises:
         UserError: a field is no text column of the table.
     """
-    lists = [name for name, dtype in songs.schema.items() if dtype == pl.List(pl.String)]
-    usable = [name for name, dtype in songs.schema.items() if dtype == pl.String] + lists
+    texts = (pl.String, pl.Categorical, pl.Enum)
+    lists = [name for name, dtype in songs.schema.items() if getattr(dtype, "inner", None) in texts]
+    usable = [name for name, dtype in songs.schema.items() if dtype in texts or name in lists]
     wrong = [name for name in fields if name not in usable]
     if wrong or not fields:
         raise UserError(
             f"text.fields: {', '.join(wrong) or 'empty'}; choose among the text columns {', '.join(usable)}"
         )
-    columns = [pl.col(name).list.join(", ", ignore_nulls=True) if name in lists else pl.col(name) for name in fields]
+    columns = [
+        pl.col(name).cast(TEXTS).list.join(", ", ignore_nulls=True) if name in lists else pl.col(name).cast(pl.String)
+        for name in fields
+    ]
     parts = [column.str.strip_chars().replace("", None) for column in columns]
     joined = pl.concat_str(parts, separator="\n", ignore_nulls=True).replace("", None)
     return songs.select(joined.alias("text"))["text"].to_list()

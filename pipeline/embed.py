@@ -1,9 +1,11 @@
-"""Song features from a trained CLIP model: audio, text and BERT vectors of every song of a catalogue.
+"""Song features of a catalogue: audio, text and BERT vectors from a trained CLIP model, or BERT's vectors alone.
 
     python -m pipeline.embed clip=RUN data=CATALOGUE out=FEATURES
+    python -m pipeline.embed data=CATALOGUE out=FEATURES text.fields=[title,tags]
 
-Writes clip_audio.npy and clip_text.npy, unit vectors, float32 (songs, dim); text.npy, BERT's own vectors, when the run
-keeps BERT frozen; song_ids.parquet. A row of NaN: the song lacks the modality. Several devices share the work.
+With clip= writes clip_audio.npy and clip_text.npy, unit vectors, float32 (songs, dim), and text.npy, BERT's own
+vectors, when the run keeps BERT frozen; several devices share the work. Without clip= writes text.npy alone, of the
+columns text.fields. A row of NaN: the song lacks the modality. song_ids.parquet names the rows.
 """
 
 from __future__ import annotations
@@ -17,11 +19,13 @@ import lightning as L
 import numpy as np
 
 from configs.errors import UserError
-from configs.load import command
-from configs.schema import EmbedConfig
+from configs.load import as_dict, command
+from configs.schema import EmbedConfig, EmbedTextConfig
 from datamodules.arrays import AnyArray, FloatArray
+from datamodules.catalogue import Catalogue
 from datamodules.folders import check_replaceable, writing
-from datamodules.songs import SongDataModule
+from datamodules.songs import BERT_BATCH, SongDataModule
+from datamodules.text import song_texts, text_vectors, unknown_share
 from lightning_modules.clip import ClipModule
 from pipeline.runs import Run, open_run
 
@@ -33,6 +37,10 @@ def main(config: EmbedConfig) -> None:
     """Run the command (see the module's docstring)."""
     out = Path(config.out)
     check_replaceable(out, KIND)
+    if config.clip is None:
+        return embed_text(config)
+    if config.text != EmbedTextConfig():
+        raise UserError(f"text.* are those of the run {config.clip}: leave them out, or leave clip= out")
     run = open_run(config.clip, "clip")
     data = song_data(run, config)
     parts = out.with_name(f".{out.name}.ranks")
@@ -52,8 +60,30 @@ def main(config: EmbedConfig) -> None:
         arrays = merge([path for path in written if path.exists()], data.catalogue.n_songs)
         if data.text_vectors is not None:
             arrays["text"] = np.asarray(data.text_vectors)
-        write_features(out, arrays, data, run)
+        made_by = {"clip": str(run.folder.resolve()), "encoder": run.fingerprint}
+        write_features(out, arrays, data.catalogue, made_by)
         shutil.rmtree(parts)
+
+
+def embed_text(config: EmbedConfig) -> None:
+    """text.npy alone, through the cache that `SongDataModule` uses.
+
+    Raises:
+        UserError: no song has any text, a field is no text column, or the text model cannot be loaded.
+    """
+    options = config.text
+    if options.max_tokens < 3:
+        raise UserError(f"text.max_tokens={options.max_tokens} must be at least 3")
+    catalogue = Catalogue.read(config.data)
+    texts = song_texts(catalogue.songs, options.fields)
+    present = [text for text in texts if text]
+    if not present:
+        raise UserError(f"{config.data}: no song has any text in {', '.join(options.fields)}: choose other text.fields")
+    unknown = unknown_share(present, options.model)
+    vectors = text_vectors(texts, options.model, options.max_tokens, BERT_BATCH, catalogue.folder / "text_cache")
+    made_by = {"text": as_dict(options), "unknown_tokens": round(unknown, 4)}
+    write_features(Path(config.out), {"text": vectors}, catalogue, made_by)
+    print(f"  {len(texts) - len(present):,} songs without text; {unknown:.1%} of the tokens unknown to {options.model}")
 
 
 def song_data(run: Run, config: EmbedConfig) -> SongDataModule:
@@ -124,22 +154,21 @@ def merge(parts: Sequence[Path], n_songs: int) -> dict[str, FloatArray]:
     return arrays
 
 
-def write_features(out: Path, arrays: dict[str, FloatArray], data: SongDataModule, run: Run) -> None:
+def write_features(out: Path, arrays: dict[str, FloatArray], catalogue: Catalogue, made_by: dict[str, Any]) -> None:
     """The feature folder, and on the screen how many songs have which vector."""
     have = {name: int(np.isfinite(array).all(axis=1).sum()) for name, array in arrays.items()}
     manifest = {
-        "clip": str(run.folder.resolve()),
-        "encoder": run.fingerprint,
-        "data": str(data.catalogue.folder.resolve()),
-        "songs": data.catalogue.n_songs,
+        **made_by,
+        "data": str(catalogue.folder.resolve()),
+        "songs": catalogue.n_songs,
         "songs_with": have,
     }
     with writing(out, KIND, manifest) as folder:
         for name, array in arrays.items():
             np.save(folder / f"{name}.npy", array)
-        data.catalogue.songs.select("song_id").write_parquet(folder / "song_ids.parquet")
+        catalogue.songs.select("song_id").write_parquet(folder / "song_ids.parquet")
     shown = ", ".join(f"{name} {count:,}" for name, count in have.items())
-    print(f"{out}: {data.catalogue.n_songs:,} songs; with {shown}")
+    print(f"{out}: {catalogue.n_songs:,} songs; with {shown}")
 
 
 if __name__ == "__main__":

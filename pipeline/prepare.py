@@ -4,7 +4,8 @@
     python -m pipeline.prepare source=lfm2k out=CATALOGUE format=lfm2k
 
 Reads a dataset folder (docs/data.md) and writes the catalogue folder that every later command takes. What is
-skipped is counted and named, here and in manifest.json. Nothing of a new song's plays reaches the training tables.
+skipped is counted and named, here and in manifest.json. Nothing of a new song's plays reaches the training tables, nor
+do the tags that its own held-out listeners gave it.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from datamodules.catalogue import KIND, NO_VALIDATION
 from datamodules.collaborative import cold_neighbours, listening_matrix
 from datamodules.folders import writing
 from datamodules.split import COLD_VAL, WARM, Split, split_songs
+from datamodules.tags import join_tags
 
 READERS = {"contract": contract.read_dataset, "lfm2k": adapters.read_lfm2k, "hetrec": adapters.read_hetrec}
 
@@ -35,24 +37,22 @@ def main(config: PrepareConfig) -> None:
     with writing(config.out, KIND, manifest) as folder:
         plays = index_plays(dataset.plays, dataset.songs, dataset.users)
         warm_plays, cold_plays, dropped = separate(plays, split)
-        songs = dataset.songs.with_columns(
-            pl.Series("split", split.of_song, dtype=pl.String), popularity(warm_plays, dataset.songs.height)
+        songs, tag_counts = join_tags(dataset, split)
+        songs = songs.with_columns(
+            pl.Series("split", split.of_song, dtype=pl.String), popularity(warm_plays, songs.height)
         )
         songs, problems, converted = cache_audio(songs, Path(config.source), folder, config.audio, config.workers)
         pairs, evidence = training_pairs(warm_plays, dataset, split, config)
         val_pairs = validation_pairs(warm_plays, cold_plays, split, config.pairs.top_k)
 
         tables = {"songs": songs, "users": dataset.users, "plays": warm_plays, "cold_plays": cold_plays}
-        for name, table in (tables | {"pairs": pairs.frame(), "val_pairs": val_pairs}).items():
-            table.write_parquet(folder / f"{name}.parquet")
-        (folder / "features").mkdir()
-        for name, vectors in dataset.features.items():
-            np.save(folder / "features" / f"{name}.npy", vectors)
+        write_tables(folder, tables | {"pairs": pairs.frame(), "val_pairs": val_pairs}, dataset.features)
 
         rejected = dataset.rejected | problems
         manifest |= {
             "counts": counts(songs, warm_plays, cold_plays, dataset.users)
-            | {"warm_plays_after_cutoff_left_out": dropped},
+            | {"warm_plays_after_cutoff_left_out": dropped}
+            | tag_counts,
             "split": {"by": split.by, "cutoff": split.cutoff and split.cutoff.isoformat()},
             "audio": as_dict(config.audio) | converted,
             "pairs": evidence | {"val_pairs": val_pairs.height},
@@ -156,6 +156,15 @@ def validation_pairs(warm: pl.DataFrame, cold: pl.DataFrame, split: Split, top_k
     shape = (int(max(warm["user"].max() or 0, cold["user"].max() or 0)) + 1, len(split.of_song))
     held_out = listening_matrix(cold.filter(of_validation), *shape)
     return cold_neighbours(held_out, listening_matrix(warm, *shape), top_k, min_common=1).frame()
+
+
+def write_tables(folder: Path, tables: dict[str, pl.DataFrame], features: dict[str, np.ndarray]) -> None:
+    """`<name>.parquet` each, and `features/<name>.npy`."""
+    for name, table in tables.items():
+        table.write_parquet(folder / f"{name}.parquet")
+    (folder / "features").mkdir()
+    for name, vectors in features.items():
+        np.save(folder / "features" / f"{name}.npy", vectors)
 
 
 def counts(songs: pl.DataFrame, warm: pl.DataFrame, cold: pl.DataFrame, users: pl.DataFrame) -> dict[str, int]:

@@ -97,6 +97,8 @@ def test_types_are_brought_to_one_form(tmp_path: Path) -> None:
             ["'feature_x' has 2 numbers for song b and 1 for"],
         ),
         ({"songs": SONGS | {"feature_x": [1.0, 2.0, 3.0]}}, ["'feature_x' has type Float64", "list of numbers"]),
+        ({"tags": {"user_id": ["u"], "song_id": ["a"]}}, ["tags.parquet", "no column 'tag'"]),
+        ({"tags": {"user_id": ["u"], "song_id": ["a"], "tag": [["x"]]}}, ["tags.parquet", "'tag' has type List"]),
         ({"i2i_feedback": {"source_song_id": ["a"]}}, ["i2i_feedback.parquet", "recommended_song_id"]),
         (
             {"plays": {"user_id": ["u"], "song_id": ["nowhere"]}},
@@ -214,6 +216,26 @@ def test_feedback_rows_that_cannot_be(tmp_path: Path) -> None:
     assert data.feedback is not None and data.feedback.height == 2
     counted = {key: entry["count"] for key, entry in data.rejected.items()}
     assert counted == {"feedback_of_unknown_songs": 1, "feedback_on_itself": 1, "feedback_impossible": 4}
+
+
+def test_tags_that_nobody_gave_or_to_nothing(tmp_path: Path) -> None:
+    rows = [
+        ("u", "a", " folk "),
+        ("u", "a", "folk"),  # the same once more
+        ("ghost", "c", "folk"),  # who has no play may give a tag
+        ("u", "zzz", "folk"),
+        (None, "a", "folk"),
+        ("u", "a", None),
+        ("u", "a", "  "),
+    ]
+    tags = pl.DataFrame(rows, schema=["user_id", "song_id", "tag"], orient="row").with_columns(day=pl.lit(1))
+    data = read_dataset(dataset(tmp_path, tags=tags, songs={"song_id": ["a", "b", "c"]}))
+    assert data.tag_assignments is not None
+    assert data.tag_assignments.rows() == [("u", "a", "folk"), ("ghost", "c", "folk")]
+    counted = {key: entry["count"] for key, entry in data.rejected.items()}
+    assert counted == {"tags_incomplete": 3, "tags_of_unknown_songs": 1, "tags_repeated": 1}
+    assert data.ignored_columns == {"tags": ["day"]}
+    assert any("1 have no text" in note for note in data.notes), "b alone is described by nothing"
 
 
 def test_reserved_columns_are_left_out_and_said(tmp_path: Path) -> None:

@@ -65,8 +65,22 @@ def test_random_shares_are_exact_and_seeded() -> None:
     assert made.by == "random"
     assert [int((made.of_song == part).sum()) for part in (WARM, COLD_VAL, COLD_TEST)] == [40, 5, 5]
     assert (split(songs()).of_song == made.of_song).all() and (split(songs(), seed=1).of_song != made.of_song).any()
-    upside_down = split(songs().reverse()).of_song[::-1]
-    assert (upside_down == made.of_song).all(), "the order of the rows decides nothing"
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(("n", "share", "n_test", "n_val"), [(1425, 0.2, 142, 143), (50, 0.1, 2, 3), (7, 0.5, 2, 2)])
+def test_a_random_split_is_that_of_the_published_protocol(
+    n: int, share: float, n_test: int, n_val: int, seed: int
+) -> None:
+    """lfm2k's reference: perm[:142] tests, perm[142:285] validates; in the order of the rows, whatever the ids say."""
+    ids = [f"s{i}" for i in np.random.default_rng(99).permutation(n)]
+    none = pl.Series([None] * n, dtype=pl.Datetime("ms"))
+    made = split(pl.DataFrame({"song_id": ids, "released_at": none}), share=share, seed=seed)
+    perm = np.random.default_rng(seed).permutation(n).tolist()
+    want = {COLD_TEST: perm[:n_test], COLD_VAL: perm[n_test : n_test + n_val], WARM: perm[n_test + n_val :]}
+    assert {part: np.flatnonzero(made.of_song == part).tolist() for part in want} == {
+        part: sorted(rows) for part, rows in want.items()
+    }
 
 
 def test_whole_artists_go_together() -> None:
@@ -75,6 +89,8 @@ def test_whole_artists_go_together() -> None:
     for artist in {a for a in artists if a}:
         assert len({made.of_song[i] for i in range(N) if artists[i] == artist}) == 1
     assert len({made.of_song[i] for i in range(0, N, 10)}) > 1, "songs without an artist are their own group"
+    upside_down = split(songs(artist_id=pl.Series(artists)).reverse(), by="artist", share=0.4).of_song[::-1]
+    assert (upside_down == made.of_song).all(), "the order of the rows decides nothing"
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0, -0.1, 2.0])
