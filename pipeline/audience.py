@@ -1,6 +1,8 @@
 """New songs → ranked users, each with a score and the songs that explain it.
 
     python -m pipeline.audience mode=i2i2u index=INDEX out=AUDIENCE
+    python -m pipeline.audience mode=cat index=INDEX out=AUDIENCE
+    python -m pipeline.audience mode=union index=INDEX out=AUDIENCE exclude=USERS.parquet targeting.per_user_cap=5
     python -m pipeline.audience mode=boundary index=INDEX boundary=RUN out=AUDIENCE
 
 Writes audience.parquet (song_id, user_id, rank, score, margin, because), similar.parquet (song_id, similar_song_id,
@@ -9,11 +11,9 @@ similarity) and prints one song's audience as a table.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import polars as pl
 from scipy import sparse
 
 from configs.errors import UserError
@@ -23,38 +23,28 @@ from datamodules.arrays import AnyArray, FloatArray, IntArray
 from datamodules.catalogue import Catalogue
 from datamodules.collaborative import listening_matrix
 from datamodules.folders import writing
-from pipeline.index import SongIndex, open_index
+from pipeline.audience_tables import audience_table, show, similar_table
+from pipeline.exclusions import Exclusions, read_exclusions
+from pipeline.index import open_index
+from pipeline.similar import Similar, find_similar
 from pipeline.vectors import Boundary, boundary_vectors
 from retrieval import audience as targeting
 from retrieval.audience import Audience
+from retrieval.clusters import user_vectors, users_near_centroids
 
 KIND = "audience"
-SHOWN = 10  # users and similar songs in the printed table
-
-
-@dataclass
-class Similar:
-    """Similar known songs of each new song, and the listening they bring in."""
-
-    positions_CK: IntArray
-    scores_CK: FloatArray
-    weights_CK: AnyArray
-    weights_CS: sparse.csr_matrix
+CHOICES = 4  # with a cap per user, lists are made so many times longer, so that a song has a next choice
 
 
 def main(config: AudienceConfig) -> None:
     """Run the command (see the module's docstring)."""
-    if config.index is None:
-        raise UserError("missing option: index=… (python -m pipeline.index): the similar songs come from it")
-    if config.boundary is None and (config.mode == "boundary" or config.gate):
-        raise UserError("missing option: boundary=… (python train.py boundary …): the users' boundaries come from it")
-    check_targeting(config.targeting)
-    index = open_index(config.index)
+    index = open_index(check_options(config))
     catalogue = Catalogue.read(index.manifest["data"])
     new = catalogue.rows(config.split)
     if not len(new):
         raise UserError(f"split={config.split}: {catalogue.folder} has no such songs")
     shown = song_to_show(config.show, catalogue, new)
+    excluded = read_exclusions(config.exclude, catalogue, new) if config.exclude else None
     listening = listening_matrix(catalogue.plays, catalogue.n_users, catalogue.n_songs)
     similar = find_similar(index, new, listening, config.targeting)
     boundary = (
@@ -66,10 +56,12 @@ def main(config: AudienceConfig) -> None:
         "options": as_dict(config),
         "encoder": index.manifest["encoder"],
         "boundary": boundary and boundary.run.fingerprint,
+        "unknown": excluded and {column: len(ids) for column, ids in excluded.unknown.items()},
     }
     with writing(config.out, KIND, manifest) as folder:
-        audience = find_audience(similar, listening, config, boundary)
-        table = audience_table(audience, similar, listening, catalogue, new, boundary)
+        audience = find_audience(similar, listening, config, boundary, index.vectors, new, excluded)
+        vectors = index.vectors if config.mode in ("cat", "union") else None
+        table = audience_table(audience, similar, listening, catalogue, new, boundary, vectors)
         table.write_parquet(folder / "audience.parquet")
         similar_table(similar, catalogue, new).write_parquet(folder / "similar.parquet")
         reached = int((audience.users_CB >= 0).sum())
@@ -78,15 +70,42 @@ def main(config: AudienceConfig) -> None:
             "users_reached": reached,
             "songs_without_audience": int((audience.users_CB < 0).all(axis=1).sum()),
         }
+    if excluded:
+        print(f"exclude={config.exclude}: {excluded}")
     print(f"{config.out}: {len(new)} new songs, {reached} (song, user) rows, mode {config.mode}, gate {config.gate}")
     print(show(table, similar, catalogue, new, shown))
 
 
+def check_options(config: AudienceConfig) -> str:
+    """The index folder; raises UserError where a folder is missing that the mode needs, or `check_targeting` does."""
+    if config.index is None:
+        raise UserError("missing option: index=… (python -m pipeline.index): the similar songs come from it")
+    if config.boundary is None and (config.mode == "boundary" or config.gate):
+        raise UserError("missing option: boundary=… (python train.py boundary …): the users' boundaries come from it")
+    check_targeting(config.targeting)
+    return config.index
+
+
 def check_targeting(options: TargetingConfig) -> None:
-    """Raise UserError for an audience of nobody."""
+    """Raise UserError for an audience of nobody, and for sizes that are none."""
     if options.neighbours < 1 or options.budget < 1:
         raise UserError(
             f"targeting.neighbours={options.neighbours} and targeting.budget={options.budget}: both must be at least 1"
+        )
+    if options.seed_users < 1 or options.clusters < 1:
+        raise UserError(
+            f"targeting.seed_users={options.seed_users} and targeting.clusters={options.clusters}: "
+            "both must be at least 1"
+        )
+    if options.per_user_cap < 0 or options.seed < 0:
+        raise UserError(
+            f"targeting.per_user_cap={options.per_user_cap} and targeting.seed={options.seed}: "
+            "neither may be negative (a cap of 0 is none)"
+        )
+    if not (0 < options.memory_mb < np.inf and 0 <= options.song_weight < np.inf):
+        raise UserError(
+            f"targeting.memory_mb={options.memory_mb} and targeting.song_weight={options.song_weight}: "
+            "the first must be above 0, the second at least 0, both finite"
         )
 
 
@@ -102,109 +121,77 @@ def song_to_show(song_id: str | None, catalogue: Catalogue, new: IntArray) -> in
     return ids.index(song_id) if song_id is not None else 0
 
 
-def find_similar(index: SongIndex, new: IntArray, listening: sparse.csr_matrix, options: TargetingConfig) -> Similar:
-    """Look the new songs up in the index; a neighbour weighs its similarity, less the more popular it is."""
-    scores, positions = index.similar(index.vectors[new], options.neighbours)
-    weights = targeting.similarity_weights(scores, positions, listening.shape[1], options.similarity_power)
-    weights = weights.multiply(targeting.popularity_scale(listening, options.popularity_power)).tocsr()
-    row = np.arange(len(new))[:, None]
-    dense = np.where(positions >= 0, np.asarray(weights[row, np.maximum(positions, 0)].todense()), 0.0)
-    return Similar(positions, scores, dense, weights)
-
-
 def find_audience(
-    similar: Similar, listening: sparse.csr_matrix, config: AudienceConfig, boundary: Boundary | None
+    similar: Similar,
+    listening: sparse.csr_matrix,
+    config: AudienceConfig,
+    boundary: Boundary | None,
+    vectors: FloatArray,
+    new: IntArray,
+    excluded: Exclusions | None = None,
 ) -> Audience:
-    """Users of each new song by the chosen mode."""
-    budget = min(config.targeting.budget, listening.shape[0])
-
-    def margin(rows: slice) -> AnyArray:
-        assert boundary is not None
-        return targeting.margins(boundary.item_CD[rows], boundary.user_UD, boundary.boundary_U)
-
+    """Users of each new song by the chosen mode, gated, without the excluded, and at most so often a user."""
+    options = config.targeting
+    budget = min(options.budget, listening.shape[0])
+    depth = min(CHOICES * budget, listening.shape[0]) if options.per_user_cap else budget
+    allowed = allowed_users(boundary if config.gate else None, excluded)
     if config.mode == "boundary":
-        return targeting.rank_by_score(lambda rows: positive_only(margin(rows)), len(similar.positions_CK), budget)
-    scale = targeting.activity_scale(listening, config.targeting.activity_power)
-    allowed = (lambda rows: margin(rows) > 0) if config.gate else None
-    return targeting.listeners_of_similar(similar.weights_CS, listening, scale, budget, allowed)
+        assert boundary is not None
+        chunk = targeting.songs_at_once(options.memory_mb, listening.shape[0])
+        found = targeting.rank_by_score(lambda rows: clear_margin(boundary, rows, excluded), len(new), depth, chunk)
+    elif config.mode == "i2i2u":
+        found = i2i2u(similar, listening, options, depth, allowed)
+    else:
+        found = cat(similar, listening, vectors, new, options, depth, allowed)
+        if config.mode == "union":
+            found = targeting.union(i2i2u(similar, listening, options, depth, allowed), found, depth)
+    return targeting.cap_users(found, options.per_user_cap, budget) if options.per_user_cap else found
+
+
+def i2i2u(
+    similar: Similar, listening: sparse.csr_matrix, options: TargetingConfig, budget: int, allowed: Any = None
+) -> Audience:
+    """The listeners of similar songs."""
+    scale = targeting.activity_scale(listening, options.activity_power)
+    chunk = targeting.songs_at_once(options.memory_mb, listening.shape[0])
+    return targeting.listeners_of_similar(similar.weights_CS, listening, scale, budget, allowed, chunk)
+
+
+def cat(
+    similar: Similar,
+    listening: sparse.csr_matrix,
+    vectors: FloatArray,
+    new: IntArray,
+    options: TargetingConfig,
+    budget: int,
+    allowed: Any = None,
+) -> Audience:
+    """Users whose taste is near a cluster of the I2I2U users; who may not be reached may still tell about taste."""
+    seeds = i2i2u(similar, listening, options, min(options.seed_users, listening.shape[0])).users_CB
+    users = user_vectors(listening, vectors, targeting.popularity_scale(listening, options.popularity_power))
+    points = 4 * seeds.shape[1] * users.shape[1] * users.itemsize  # of a song, and their copies
+    chunk = targeting.songs_at_once(options.memory_mb, listening.shape[0], extra=points)
+    return users_near_centroids(
+        seeds, users, vectors[new], options.clusters, budget, options.song_weight, allowed, chunk, options.seed
+    )
+
+
+def allowed_users(boundary: Boundary | None, excluded: Exclusions | None) -> Any:
+    """A function of a slice of new songs → (rows, U) mask: gated, where there is a boundary, and not excluded."""
+    if boundary is None:
+        return excluded and excluded.allowed
+    return lambda rows: clear_margin(boundary, rows, excluded) > 0
+
+
+def clear_margin(boundary: Boundary, rows: slice, excluded: Exclusions | None) -> AnyArray:
+    """Margins over the users' boundaries, (rows, U), −inf where the song does not clear it or the user is excluded."""
+    margin = positive_only(targeting.margins(boundary.item_CD[rows], boundary.user_UD, boundary.boundary_U))
+    return margin if excluded is None else np.where(excluded.allowed(rows), margin, -np.inf)
 
 
 def positive_only(margin_CU: AnyArray) -> AnyArray:
     """Margins, −inf where the song does not clear the user's boundary."""
     return np.where(margin_CU > 0, margin_CU, -np.inf)
-
-
-def audience_table(
-    audience: Audience,
-    similar: Similar,
-    listening: sparse.csr_matrix,
-    catalogue: Catalogue,
-    new: IntArray,
-    boundary: Boundary | None,
-) -> pl.DataFrame:
-    """One row a (new song, user): rank, score, margin over the user's boundary, and the songs that explain it."""
-    row, rank = np.nonzero(audience.users_CB >= 0)
-    user = audience.users_CB[row, rank]
-    reasons = targeting.explain(audience.users_CB, similar.positions_CK, similar.weights_CK, listening)[row, rank]
-    margin: Any = None
-    if boundary is not None:
-        margin = (boundary.item_CD[row] * boundary.user_UD[user]).sum(axis=1) - boundary.boundary_U[user]
-    ids = catalogue.songs["song_id"]
-    named = [ids.gather(pl.Series(np.maximum(one, 0))).set(pl.Series(one < 0), None) for one in reasons.T]
-    because = pl.DataFrame([one.alias(str(place)) for place, one in enumerate(named)]).select(
-        pl.concat_list(pl.all()).list.drop_nulls().alias("because")
-    )
-    return pl.DataFrame(
-        {
-            "song_id": ids.gather(new[row]),
-            "user_id": catalogue.users["user_id"].gather(user),
-            "rank": rank + 1,
-            "score": audience.scores_CB[row, rank],
-            "margin": pl.Series("margin", margin if margin is not None else [None] * len(row), dtype=pl.Float32),
-            "because": because["because"],
-        }
-    )
-
-
-def similar_table(similar: Similar, catalogue: Catalogue, new: IntArray) -> pl.DataFrame:
-    """One row a (new song, similar known song)."""
-    row, rank = np.nonzero(similar.positions_CK >= 0)
-    ids = catalogue.songs["song_id"]
-    return pl.DataFrame(
-        {
-            "song_id": ids.gather(new[row]),
-            "similar_song_id": ids.gather(similar.positions_CK[row, rank]),
-            "similarity": similar.scores_CK[row, rank],
-        }
-    )
-
-
-def show(table: pl.DataFrame, similar: Similar, catalogue: Catalogue, new: IntArray, at: int) -> str:
-    """A readable page about the new song at position `at`: what it resembles and whom it goes to."""
-    song_id = catalogue.songs["song_id"][int(new[at])]
-    label = catalogue.songs.select(
-        pl.concat_str(
-            pl.col("title").fill_null("(no title)"),
-            pl.lit(" · "),
-            pl.col("artist_id").fill_null("?"),
-            pl.lit(" · "),
-            pl.col("genres").list.join("/").fill_null("?"),
-        )
-    ).to_series()
-    of_id = dict(zip(catalogue.songs["song_id"], label, strict=True))
-    lines = [f"\nnew song {song_id}: {label[int(new[at])]}", "  similar known songs:"]
-    near = similar.positions_CK[at][:SHOWN]
-    lines += [
-        f"    {score:8.3f}  {label[int(song)]}"
-        for song, score in zip(near, similar.scores_CK[at], strict=False)
-        if song >= 0
-    ]
-    lines.append("  first listeners (user, score, because of):")
-    for user, score, because in (
-        table.filter(pl.col("song_id") == song_id).select("user_id", "score", "because").head(SHOWN).iter_rows()
-    ):
-        lines.append(f"    {user:<12} {score:8.3f}  {'; '.join(of_id[one].split(' · ')[0] for one in because)}")
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

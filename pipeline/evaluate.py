@@ -95,6 +95,9 @@ def find_all(
     if config.cb2cf:
         found["CB2CF (λ=0)"] = i2i2u(open_index(config.cb2cf, catalogue))
     found["FirstPlay I2I2U"] = i2i2u(index)
+    similar = audiences.find_similar(index, new, listening, config.targeting)
+    found["FirstPlay CAT"] = audiences.cat(similar, listening, index.vectors, new, config.targeting, budget)
+    found["FirstPlay I2I2U ∪ CAT"] = targeting.union(found["FirstPlay I2I2U"], found["FirstPlay CAT"], budget)
     if boundary is not None:
 
         def margin(rows: slice) -> AnyArray:

@@ -1,5 +1,6 @@
 """Audience targeting: a new song's similar songs → their listeners, ranked and cut to a budget (I2I2U), and the
-users above their own interest boundary (U2I). Vectorised; memory is bounded by `chunk` new songs at a time.
+users above their own interest boundary (U2I); unions of audiences, and a cap on how often a user is reached. The
+targeting by clusters is in retrieval/clusters.py. Vectorised; memory is bounded by `chunk` new songs at a time.
 
 Shapes: C new songs, S known songs, U users, K similar songs, B budget, D vector size.
 """
@@ -15,6 +16,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 Array = NDArray[Any]
+CELL_BYTES = 32  # at most, to score a (new song, user) pair: score, index, their copies and masks (12 to 25 measured)
+FUSION = 60.0  # of reciprocal rank fusion, as its authors chose it
 
 
 @dataclass
@@ -75,34 +78,101 @@ def listeners_of_similar(
     """
     by_song = sparse.csr_matrix(listening_US.T)
     parts = []
-    for rows in _slices(weights_CS.shape[0], chunk):
-        score = (weights_CS[rows] @ by_song).toarray() * scale_U
-        score[score <= 0] = -np.inf
+    for rows in slices(weights_CS.shape[0], chunk):
+        score = sparse.csr_matrix(weights_CS[rows] @ by_song)
+        score.data = score.data * scale_U[score.indices]
+        score.data[score.data <= 0] = -np.inf
         if allowed_CU is not None:
-            score[~allowed_CU(rows)] = -np.inf
-        parts.append(top_users(score, budget))
-    return _join(parts)
+            row = np.repeat(np.arange(score.shape[0], dtype=np.int32), np.diff(score.indptr))
+            score.data[~allowed_CU(rows)[row, score.indices]] = -np.inf
+        parts.append(top_entries(score, budget))
+    return join(parts)
 
 
 def rank_by_score(score_of: Any, n_new: int, budget: int, chunk: int = 256) -> Audience:
     """The best `budget` users by a dense score: `score_of(slice)` gives (rows, U), −inf for who must not be reached."""
-    return _join([top_users(score_of(rows), budget) for rows in _slices(n_new, chunk)])
+    return join([top_users(score_of(rows), budget) for rows in slices(n_new, chunk)])
 
 
 def top_users(score_CU: Array, budget: int) -> Audience:
     """The `budget` highest-scoring users of each row; ties go to the lower user number, −inf never qualifies."""
-    n_users = score_CU.shape[1]
+    n_rows, n_users = score_CU.shape
     budget = min(budget, n_users)
-    kth = min(n_users - budget, n_users - 1)
-    edge_C1 = np.partition(score_CU, kth, axis=1)[:, kth, None]
-    # Partitioning picks any of the users tied at the edge: take the first of them that still find a place.
-    above, tied = score_CU > edge_C1, score_CU == edge_C1
-    chosen = above | (tied & (tied.cumsum(axis=1) <= budget - above.sum(axis=1, keepdims=True)))
-    best = np.nonzero(chosen)[1].reshape(len(score_CU), budget)
-    order = np.argsort(-np.take_along_axis(score_CU, best, axis=1), axis=1, kind="stable")
-    best = np.take_along_axis(best, order, axis=1)
-    value = np.take_along_axis(score_CU, best, axis=1)
-    return Audience(np.where(np.isneginf(value), -1, best), value)
+    if budget == 0:
+        return _ranked(*(np.zeros(0, dtype=np.int64),) * 2, np.zeros(0, dtype=score_CU.dtype), n_rows, 0)
+    edge_C1 = np.partition(score_CU, n_users - budget, axis=1)[:, n_users - budget, None]
+    row, user = np.nonzero((score_CU >= edge_C1) & (score_CU > -np.inf))
+    return _ranked(row, user, score_CU[row, user], n_rows, budget)
+
+
+def top_entries(score_CU: sparse.csr_matrix, budget: int) -> Audience:
+    """As `top_users`, among the stored entries of a sparse matrix only: most users have no score for most songs."""
+    n_rows, n_users = score_CU.shape
+    budget = min(budget, n_users)
+    found_C = np.diff(score_CU.indptr)
+    widest = int(found_C.max(initial=0))
+    keep = score_CU.data > -np.inf
+    if 0 < budget < widest:
+        padded = np.full((n_rows, widest), -np.inf, dtype=score_CU.dtype)
+        padded[np.arange(widest, dtype=np.int32) < found_C[:, None]] = score_CU.data
+        padded.partition(widest - budget, axis=1)
+        keep &= score_CU.data >= np.repeat(padded[:, widest - budget], found_C)
+    at = np.flatnonzero(keep)
+    row = np.searchsorted(score_CU.indptr, at, side="right") - 1
+    return _ranked(row, score_CU.indices[at], score_CU.data[at], n_rows, budget)
+
+
+def _ranked(row: Array, user: Array, score: Array, n_rows: int, budget: int) -> Audience:
+    """Candidates, of any number a row and in any order, as ranked lists of `budget`."""
+    order = np.lexsort((user, -score, row))
+    row, user, score = row[order], user[order], score[order]
+    rank = np.arange(len(row)) - np.searchsorted(row, np.arange(n_rows))[row]
+    keep = rank < budget
+    found = Audience(np.full((n_rows, budget), -1), np.full((n_rows, budget), -np.inf, dtype=score.dtype))
+    found.users_CB[row[keep], rank[keep]] = user[keep]
+    found.scores_CB[row[keep], rank[keep]] = score[keep]
+    return found
+
+
+def union(one: Audience, other: Audience, budget: int) -> Audience:
+    """Two audiences of the same songs merged by reciprocal rank fusion (Cormack et al., SIGIR 2009).
+
+    A user's score is Σ 1 / (60 + rank) over the lists he is in: scores of unlike methods are never compared, and who is
+    in both lists goes ahead of his neighbours in either. Equal ranks go to the lower user number.
+    """
+    n_users = max(int(one.users_CB.max(initial=-1)), int(other.users_CB.max(initial=-1)), budget - 1) + 1
+    total = sparse.csr_matrix((len(one.users_CB), n_users))
+    for found in (one, other):
+        row, rank = np.nonzero(found.users_CB >= 0)
+        entries = (1 / (FUSION + 1 + rank), (row, found.users_CB[row, rank]))
+        total = total + sparse.csr_matrix(entries, shape=total.shape)
+    return top_entries(sparse.csr_matrix(total), budget)
+
+
+def cap_users(found: Audience, cap: int, budget: int) -> Audience:
+    """At most `cap` new songs a user over the whole batch, and at most `budget` users a song.
+
+    All songs ask their first choices, then their second, and so on; a user takes the first `cap` songs that ask, the
+    higher scores first where several ask at once. Going by rank, not by score across songs, lets every song have its
+    best listeners: scores of two songs share no scale. Give longer lists than `budget`, so that there is a next choice.
+    """
+    users_CB, kept = found.users_CB, np.zeros(found.users_CB.shape, dtype=bool)
+    taken_U = np.zeros(int(users_CB.max(initial=-1)) + 1, dtype=np.int64)
+    room_C = np.full(len(users_CB), budget)
+    for rank in range(users_CB.shape[1]):
+        song = np.flatnonzero((users_CB[:, rank] >= 0) & (room_C > 0))
+        song = song[np.lexsort((song, -found.scores_CB[song, rank], users_CB[song, rank]))]
+        user = users_CB[song, rank]
+        before = np.arange(len(user)) - np.searchsorted(user, user)  # songs ahead of this one at the same user
+        song = song[taken_U[user] + before < cap]
+        np.add.at(taken_U, users_CB[song, rank], 1)
+        room_C[song] -= 1
+        kept[song, rank] = True
+    row, at = np.nonzero(kept)
+    place = np.cumsum(kept, axis=1)[row, at] - 1
+    result = Audience(np.full((len(users_CB), budget), -1), np.full((len(users_CB), budget), -np.inf))
+    result.users_CB[row, place], result.scores_CB[row, place] = users_CB[row, at], found.scores_CB[row, at]
+    return result
 
 
 def margins(item_CD: Array, user_UD: Array, boundary_U: Array) -> Array:
@@ -110,48 +180,20 @@ def margins(item_CD: Array, user_UD: Array, boundary_U: Array) -> Array:
     return np.asarray(item_CD @ user_UD.T - boundary_U)
 
 
-def explain(
-    users_CB: Array,
-    positions_CK: Array,
-    weights_CK: Array,
-    listening_US: sparse.csr_matrix,
-    top: int = 3,
-    chunk: int = 64,
-) -> Array:
-    """The similar songs that brought each user in: song numbers (C, B, top), strongest contribution first, −1 padded.
+def songs_at_once(memory_mb: float, n_users: int, extra: int = 0) -> int:
+    """New songs whose users can be scored at a time in so much memory, at least one; `extra` bytes a song.
 
-    Args:
-        users_CB: the audience.
-        positions_CK: similar songs, −1 where none.
-        weights_CK: their weights.
-        listening_US: strongest signal of each user on each song.
-        top: songs named per user.
-        chunk: new songs at a time; the working set is chunk × B × K numbers.
+    Holds for any listening, also where every user has a score for every song, and budgets well below `n_users`. The
+    listening itself and its transpose come on top.
     """
-    n_songs = listening_US.shape[1]
-    sorted_US = sparse.csr_matrix(listening_US)
-    sorted_US.sort_indices()
-    key = (
-        np.repeat(np.arange(sorted_US.shape[0], dtype=np.int64), np.diff(sorted_US.indptr)) * n_songs
-        + sorted_US.indices
-    )
-    reasons = np.full((*users_CB.shape, top), -1, dtype=np.int64)
-    for rows in _slices(len(users_CB), chunk):
-        user, song = users_CB[rows][:, :, None], positions_CK[rows][:, None, :]
-        wanted = np.where((user >= 0) & (song >= 0), user.astype(np.int64) * n_songs + song, -1)
-        at = np.minimum(np.searchsorted(key, wanted), max(len(key) - 1, 0))
-        strength = np.where(key[at] == wanted, sorted_US.data[at], 0.0) if len(key) else np.zeros(wanted.shape)
-        value = strength * weights_CK[rows][:, None, :]
-        k = min(top, value.shape[2])
-        best = np.argsort(-value, axis=2, kind="stable")[:, :, :k]
-        named = np.take_along_axis(np.broadcast_to(song, value.shape), best, axis=2)
-        reasons[rows, :, :k] = np.where(np.take_along_axis(value, best, axis=2) > 0, named, -1)
-    return reasons
+    return max(1, int(memory_mb * 2**20 / (n_users * CELL_BYTES + extra)))
 
 
-def _slices(n: int, chunk: int) -> Iterator[slice]:
+def slices(n: int, chunk: int) -> Iterator[slice]:
+    """0 … n−1 in slices of at most `chunk`."""
     return (slice(at, min(at + chunk, n)) for at in range(0, n, chunk))
 
 
-def _join(parts: list[Audience]) -> Audience:
+def join(parts: list[Audience]) -> Audience:
+    """Audiences of some songs and of the next ones, as one."""
     return Audience(np.concatenate([p.users_CB for p in parts]), np.concatenate([p.scores_CB for p in parts]))

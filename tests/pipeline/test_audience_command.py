@@ -1,14 +1,25 @@
-"""What `pipeline.audience` makes of an index and the plays: similar songs and what each of them weighs."""
+"""What `pipeline.audience` does beside the functions it calls: weights, modes, limits, reasons, refusals."""
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
+import polars as pl
 import pytest
 from scipy import sparse
 
-from configs.schema import TargetingConfig
-from pipeline.audience import find_similar
+from configs.errors import UserError
+from configs.schema import AudienceConfig, TargetingConfig
+from pipeline.audience import check_targeting, find_audience
+from pipeline.audience_tables import audience_table
+from pipeline.exclusions import Exclusions
 from pipeline.index import SongIndex
+from pipeline.similar import find_similar
+from pipeline.vectors import Boundary
+from retrieval.audience import Audience, cap_users, listeners_of_similar, popularity_scale, union
+from retrieval.clusters import user_vectors, users_near_centroids
 from retrieval.index import build_index
 
 KNOWN, NEW = np.array([0, 2, 3, 5, 6]), np.array([1, 4])
@@ -48,3 +59,153 @@ def test_a_neighbour_weighs_its_similarity_less_the_more_popular_it_is(
         np.testing.assert_allclose(found.weights_CS.toarray()[row], weight, rtol=1e-4)
         np.testing.assert_allclose(found.weights_CK[row, :k], weight[best], rtol=1e-4)
         assert (found.weights_CK[row, k:] == 0).all()
+
+
+# -------------------------------------------------------------------------------------- modes, limits, reasons
+
+
+def big_world(users: int = 60) -> tuple[Any, np.ndarray, np.ndarray, sparse.csr_matrix, Boundary]:
+    """Forty songs, ten of them new; user 7 has listened to nothing; a boundary that half of the pairs clear."""
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((40, 6)).astype(np.float32)
+    known, new = np.arange(30), np.arange(30, 40)
+    heard = np.where(rng.random((users, 40)) < 0.2, rng.integers(1, 4, (users, 40)), 0).astype(np.float32)
+    heard[:, 30:] = 0
+    heard[7] = 0
+    index = SongIndex({}, build_index(vectors[known]), known, vectors)
+    parts = [rng.standard_normal(shape).astype(np.float32) for shape in ((10, 3), (users, 3), (users,))]
+    run: Any = None
+    return index, vectors, new, sparse.csr_matrix(heard), Boundary(run, *parts)
+
+
+def options(**given: Any) -> TargetingConfig:
+    return TargetingConfig(**({"neighbours": 8, "budget": 12, "seed_users": 9, "clusters": 3} | given))
+
+
+def found_by(mode: Any, gate: bool = False, excluded: Exclusions | None = None, **given: Any) -> Audience:
+    index, vectors, new, listening, boundary = big_world()
+    config = AudienceConfig(mode=mode, gate=gate, out="", targeting=options(**given))
+    similar = find_similar(index, new, listening, config.targeting)
+    return find_audience(similar, listening, config, boundary, vectors, new, excluded)
+
+
+def allowed_pairs(gate: bool, excluded: Exclusions | None) -> np.ndarray:
+    """By a loop over all pairs."""
+    *_, boundary = big_world()
+    allowed = np.ones((10, 60), dtype=bool)
+    for c in range(10):
+        for u in range(60):
+            margin = boundary.item_CD[c] @ boundary.user_UD[u] - boundary.boundary_U[u]
+            allowed[c, u] = not (gate and margin <= 0)
+            if excluded is not None:
+                pairs = set(zip(excluded.song.tolist(), excluded.user.tolist(), strict=True))
+                allowed[c, u] &= u not in excluded.users and (c, u) not in pairs
+    return allowed
+
+
+def some_excluded() -> Exclusions:
+    rng = np.random.default_rng(5)
+    pairs = np.unique(rng.integers(0, (10, 60), (80, 2)), axis=0)
+    return Exclusions(60, np.array([3, 20, 21, 22]), pairs[:, 0], pairs[:, 1])
+
+
+@pytest.mark.parametrize("mode", ["i2i2u", "cat", "union", "boundary"])
+@pytest.mark.parametrize("gate", [False, True])
+@pytest.mark.parametrize("excluding", [False, True])
+def test_every_mode_keeps_to_who_may_be_reached(mode: str, gate: bool, excluding: bool) -> None:
+    """With room for everybody, the gated list is the free list without those who may not be reached."""
+    excluded = some_excluded() if excluding else None
+    allowed = allowed_pairs(gate or mode == "boundary", excluded)
+    everybody, found = found_by(mode, budget=60), found_by(mode, gate, excluded, budget=60)
+    for c in range(10):
+        expected = [u for u in everybody.users_CB[c].tolist() if u >= 0 and allowed[c, u]]
+        if mode == "union":  # ranks in the two lists close up: the order may change
+            assert sorted(found.users_CB[c][found.users_CB[c] >= 0]) == sorted(expected)
+        else:
+            assert found.users_CB[c].tolist() == expected + [-1] * (60 - len(expected))
+    if mode != "boundary":
+        assert not (found.users_CB == 7).any()
+    if gate or excluding or mode == "boundary":
+        assert not allowed.all() and (found.users_CB < 0).any()
+
+
+def test_cat_is_made_of_the_first_listeners_whoever_may_be_reached() -> None:
+    index, vectors, new, listening, _ = big_world()
+    similar = find_similar(index, new, listening, options())
+    first = listeners_of_similar(similar.weights_CS, listening, np.ones(60, dtype=np.float32), 9)
+    users = user_vectors(listening, vectors, popularity_scale(listening, 0.5))
+    excluded = some_excluded()
+    expected = users_near_centroids(first.users_CB, users, vectors[new], 3, 12, 2.0, excluded.allowed)
+    found = found_by("cat", excluded=excluded)
+    np.testing.assert_array_equal(found.users_CB, expected.users_CB)
+    np.testing.assert_allclose(found.scores_CB, expected.scores_CB, atol=1e-5)
+
+
+def test_union_is_of_both() -> None:
+    expected = union(found_by("i2i2u"), found_by("cat"), 12)
+    np.testing.assert_array_equal(found_by("union").users_CB, expected.users_CB)
+
+
+@pytest.mark.parametrize("mode", ["i2i2u", "cat", "union", "boundary"])
+@pytest.mark.parametrize("cap", [1, 2, 4])
+def test_a_cap_per_user_takes_the_next_choice(mode: str, cap: int) -> None:
+    found = found_by(mode, per_user_cap=cap)
+    expected = cap_users(found_by(mode, budget=48), cap, 12)
+    assert found.users_CB.shape == (10, 12)
+    np.testing.assert_array_equal(found.users_CB, expected.users_CB)
+    named = found.users_CB[found.users_CB >= 0]
+    assert np.bincount(named).max() == cap
+    assert (np.bincount(found_by(mode).users_CB[found_by(mode).users_CB >= 0]) > cap).any(), "else there is no cap"
+
+
+@pytest.mark.parametrize("mode", ["i2i2u", "cat", "union", "boundary"])
+def test_the_memory_given_does_not_change_the_audience(mode: str) -> None:
+    small, large = found_by(mode, memory_mb=1e-6), found_by(mode, memory_mb=64)
+    np.testing.assert_array_equal(small.users_CB, large.users_CB)
+    np.testing.assert_allclose(small.scores_CB, large.scores_CB, rtol=1e-5)
+    assert found_by(mode, budget=1000).users_CB.shape == (10, 60), "no more users than there are"
+
+
+def test_cat_users_have_reasons_of_their_own() -> None:
+    """Who listened to none of the similar songs gets his own songs nearest to the new one; others what brought them."""
+    index, vectors, new, listening, boundary = big_world()
+    similar = find_similar(index, new, listening, options(neighbours=2))
+    found = found_by("cat", neighbours=2, budget=40)
+    songs = pl.DataFrame({"song_id": [f"s{i}" for i in range(40)]})
+    catalogue: Any = SimpleNamespace(songs=songs, users=pl.DataFrame({"user_id": [f"u{i}" for i in range(60)]}))
+    table = audience_table(found, similar, listening, catalogue, new, boundary, vectors)
+    plain = audience_table(found, similar, listening, catalogue, new, boundary)
+    assert table.drop("because").equals(plain.drop("because"))
+    heard, own = listening.toarray(), 0
+    for (song, user), because, brought in zip(
+        table.select("song_id", "user_id").iter_rows(), table["because"], plain["because"], strict=True
+    ):
+        if len(brought):
+            assert because.to_list() == brought.to_list()
+            continue
+        own += 1
+        listened = np.flatnonzero(heard[int(user[1:])])
+        nearest = listened[np.argsort(-(vectors[listened] @ vectors[int(song[1:])]), kind="stable")][:3]
+        assert because.to_list() == [f"s{i}" for i in nearest]
+    assert 0 < own < table.height
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"budget": 0},
+        {"neighbours": 0},
+        {"seed_users": 0},
+        {"clusters": -1},
+        {"per_user_cap": -1},
+        {"seed": -1},
+        {"memory_mb": 0.0},
+        {"memory_mb": float("nan")},
+        {"song_weight": -0.5},
+        {"song_weight": float("inf")},
+    ],
+)
+def test_options_that_mean_nothing_are_refused(wrong: dict[str, Any]) -> None:
+    check_targeting(options())
+    with pytest.raises(UserError, match=f"targeting.{next(iter(wrong))}="):
+        check_targeting(options(**wrong))

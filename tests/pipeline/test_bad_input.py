@@ -1,6 +1,6 @@
 """Wrong input through the command line: one line that names the thing, exit status 2, and nothing left behind.
 
-Then real SIGKILLs: whatever a killed command leaves, the next run of the same command ends well.
+Then real kills: whatever a killed command leaves, the next run of the same command ends well.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ from datamodules.folders import write_manifest
 from pipeline import audience, embed, evaluate, export, index, prepare, world
 
 ROOT = Path(__file__).parents[2]
-pytestmark = pytest.mark.slow  # some hundred commands, a minute
 CPU = "trainer.accelerator=cpu trainer.progress=false logger.wandb=off trainer.epochs=1"
 COMMANDS: dict[str, tuple[Any, type]] = {
     "world": (world.main, schema.WorldConfig),

@@ -1,7 +1,10 @@
-"""Audience targeting against naive double loops: scores, ties, budgets, who is allowed, and the reasons given."""
+"""Audience targeting against naive double loops: scores, ties, budgets, who is
+allowed, unions and caps."""
 
 from __future__ import annotations
 
+import tracemalloc
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,14 +12,19 @@ import pytest
 from scipy import sparse
 
 from retrieval.audience import (
+    CELL_BYTES,
+    Audience,
     activity_scale,
-    explain,
+    cap_users,
     listeners_of_similar,
     margins,
     popularity_scale,
     rank_by_score,
     similarity_weights,
+    songs_at_once,
+    top_entries,
     top_users,
+    union,
 )
 
 C, S, U, K = 7, 30, 50, 6
@@ -173,34 +181,119 @@ def test_margins_against_a_loop() -> None:
     np.testing.assert_allclose(margins(item, user, boundary), expected)
 
 
-@pytest.mark.parametrize("top", [1, 3, 10])
-@pytest.mark.parametrize("chunk", [1, 3, 64])
-def test_explain_against_a_loop(top: int, chunk: int) -> None:
-    scores, positions, listening = world()
-    sparse_weights = similarity_weights(scores, positions, S)
-    weights = np.take_along_axis(sparse_weights.toarray(), np.maximum(positions, 0), axis=1) * (positions >= 0)
-    audience = listeners_of_similar(sparse_weights, listening, activity_scale(listening, 0.5), 12)
-    reasons = explain(audience.users_CB, positions, weights, listening, top, chunk)
-    assert reasons.shape == (C, 12, top)
-    heard = listening.toarray()
-    for c in range(C):
-        for b, user in enumerate(audience.users_CB[c].tolist()):
-            values = [(w * heard[user, s], s) for s, w in zip(positions[c], weights[c], strict=True) if s >= 0]
-            ranked = [s for value, s in sorted(values, key=lambda one: -one[0]) if user >= 0 and value > 0][:top]
-            got = reasons[c, b]
-            assert got.tolist() == ranked + [-1] * (top - len(ranked))
-            assert user < 0 or len(got[got >= 0]), "whoever is in the audience is there because of a song"
+@pytest.mark.parametrize("budget", [0, 1, 3, 10, 40, 70])
+@pytest.mark.parametrize("seed", range(5))
+def test_stored_entries_are_ranked_as_their_dense_rows(budget: int, seed: int) -> None:
+    """Rows of unequal length, one without an entry, indices in no order, some entries −inf, many ties."""
+    rng = np.random.default_rng(seed)
+    dense = np.where(rng.random((6, 40)) < [[0.9], [0.3], [0.0], [0.1], [1.0], [0.5]], rng.integers(-3, 4, (6, 40)), -9)
+    rows = [rng.permutation(np.flatnonzero(row > -9)) for row in dense]
+    indptr = np.cumsum([0, *map(len, rows)])
+    data = np.concatenate([row[at] for row, at in zip(dense, rows, strict=True)]).astype(np.float32)
+    data[data == -3] = -np.inf
+    found = top_entries(sparse.csr_matrix((data, np.concatenate(rows), indptr), shape=(6, 40)), budget)
+    assert found.users_CB.shape == found.scores_CB.shape == (6, min(budget, 40))
+    for row, users, values in zip(dense, found.users_CB, found.scores_CB, strict=True):
+        expected = sorted((u for u in range(40) if row[u] > -3), key=lambda u: (-row[u], u))[:budget]
+        assert users.tolist() == expected + [-1] * (len(users) - len(expected))
+        assert values[: len(expected)].tolist() == row[expected].tolist() and np.isneginf(values[len(expected) :]).all()
 
 
-def test_explain_in_an_empty_world() -> None:
-    nobody = sparse.csr_matrix((4, 5), dtype=np.float32)
-    reasons = explain(np.array([[0, -1]]), np.array([[1, -1, 2]]), np.ones((1, 3)), nobody)
-    assert reasons.tolist() == [[[-1] * 3] * 2]
+def ranked_lists(seed: int, budget: int, users: int = 25, songs: int = 9) -> Audience:
+    """Audiences of random users with falling scores that repeat; one list is short, one empty."""
+    rng = np.random.default_rng(seed)
+    users_CB = np.stack([rng.permutation(users)[:budget] for _ in range(songs)])
+    scores_CB = -np.sort(-rng.integers(0, 6, users_CB.shape).astype(np.float32), axis=1)
+    for row, length in ((1, 2), (4, 0)):
+        users_CB[row, length:], scores_CB[row, length:] = -1, -np.inf
+    return Audience(users_CB, scores_CB)
 
 
-def test_explain_with_user_and_song_numbers_beyond_32_bits() -> None:
-    """user × n_songs must not wrap around."""
-    n_users, n_songs = 70_000, 70_000
-    listening = sparse.csr_matrix(([2.0], ([69_999], [69_998])), shape=(n_users, n_songs), dtype=np.float32)
-    users, songs = np.array([[69_999, 3]], dtype=np.int32), np.array([[69_998, 5]], dtype=np.int32)
-    assert explain(users, songs, np.ones((1, 2)), listening, 1).tolist() == [[[69_998], [-1]]]
+@pytest.mark.parametrize("budget", [1, 4, 12, 60])
+@pytest.mark.parametrize("seed", range(3))
+def test_union_against_a_loop(budget: int, seed: int) -> None:
+    one, other = ranked_lists(seed, 12), ranked_lists(seed + 100, 7)
+    expected = []
+    for lists in zip(one.users_CB.tolist(), other.users_CB.tolist(), strict=True):
+        score: dict[int, float] = {}
+        for users in lists:
+            for rank, user in enumerate(users, start=1):
+                if user >= 0:
+                    score[user] = score.get(user, 0.0) + 1 / (60 + rank)
+        expected.append(sorted(score.items(), key=lambda one: (-one[1], one[0]))[:budget])
+    check(union(one, other, budget), expected, budget)
+
+
+def test_union_with_nobody_is_the_other() -> None:
+    one = ranked_lists(0, 12)
+    nobody = Audience(np.full((9, 5), -1), np.full((9, 5), -np.inf))
+    for found in (union(one, nobody, 12), union(nobody, one, 12)):
+        assert found.users_CB.tolist() == one.users_CB.tolist()
+    assert (union(nobody, nobody, 3).users_CB == -1).all()
+
+
+def test_who_is_in_both_lists_goes_ahead() -> None:
+    one, other = (Audience(np.array([users]), np.zeros((1, 3))) for users in ([1, 2, 3], [4, 3, 5]))
+    assert union(one, other, 4).users_CB.tolist() == [[3, 1, 4, 2]]
+
+
+def naive_caps(found: Audience, cap: int, budget: int) -> list[list[tuple[int, float]]]:
+    """Rank by rank, and within a rank one song after another by score."""
+    taken: dict[int, int] = {}
+    result: list[list[tuple[int, float]]] = [[] for _ in found.users_CB]
+    for rank in range(found.users_CB.shape[1]):
+        asking = [(-float(found.scores_CB[c, rank]), c) for c in range(len(result)) if found.users_CB[c, rank] >= 0]
+        for score, c in sorted(asking):
+            user = int(found.users_CB[c, rank])
+            if len(result[c]) < budget and taken.get(user, 0) < cap:
+                taken[user] = taken.get(user, 0) + 1
+                result[c].append((user, -score))
+    return result
+
+
+@pytest.mark.parametrize("cap", [1, 2, 5, 9])
+@pytest.mark.parametrize("budget", [1, 4, 12, 20])
+@pytest.mark.parametrize("seed", range(3))
+def test_caps_against_a_loop(cap: int, budget: int, seed: int) -> None:
+    found = ranked_lists(seed, 12)
+    capped = cap_users(found, cap, budget)
+    check(capped, naive_caps(found, cap, budget), budget)
+    named = capped.users_CB[capped.users_CB >= 0]
+    assert np.bincount(named, minlength=1).max(initial=0) <= cap
+    if cap == 9 and budget >= 12:
+        assert capped.users_CB[:, :12].tolist() == found.users_CB.tolist(), "a cap nobody meets changes nothing"
+
+
+def test_a_cap_on_nobody() -> None:
+    nobody = Audience(np.full((2, 5), -1), np.full((2, 5), -np.inf))
+    assert (cap_users(nobody, 1, 3).users_CB == -1).all()
+
+
+@pytest.mark.parametrize(("users", "songs"), [(1_000_000, 33), (1000, 33_554), (100_000_000, 1)])
+def test_songs_at_once_fit_in_the_memory_given(users: int, songs: int) -> None:
+    assert songs_at_once(1024, users) == songs
+    assert songs * users * CELL_BYTES <= 1024 * 2**20 or songs == 1
+    assert songs_at_once(1024, users, extra=users * CELL_BYTES) == max(1, songs // 2)
+
+
+def peak_mb(work: Callable[[], Any]) -> float:
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1] / 2**20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("restrict", [False, True])
+def test_scores_stay_within_the_memory_given(restrict: bool) -> None:
+    """The worst listening there is: every user has a score for every song."""
+    users, songs, rng = 20_000, 120, np.random.default_rng(0)
+    listening = sparse.csr_matrix(rng.integers(1, 4, (users, 5)).astype(np.float32))
+    weights, scale = sparse.csr_matrix(rng.random((songs, 5), dtype=np.float32)), np.ones(users, dtype=np.float32)
+    allowed = (lambda rows: np.ones((rows.stop - rows.start, users), dtype=bool)) if restrict else None
+
+    def peak(chunk: int) -> float:
+        return peak_mb(lambda: listeners_of_similar(weights, listening, scale, 50, allowed, chunk))
+
+    assert peak(songs_at_once(20, users)) < 20 < peak(songs), "all songs at once would need more"

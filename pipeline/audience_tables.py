@@ -1,0 +1,101 @@
+"""What `pipeline.audience` writes and shows: the tables of its folder and one song's page on the screen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+from scipy import sparse
+
+from datamodules.arrays import FloatArray, IntArray
+from datamodules.catalogue import Catalogue
+from pipeline.similar import Similar
+from pipeline.vectors import Boundary
+from retrieval import reasons
+from retrieval.audience import Audience
+
+SHOWN = 10  # users and similar songs in the printed table
+
+
+def audience_table(
+    audience: Audience,
+    similar: Similar,
+    listening: sparse.csr_matrix,
+    catalogue: Catalogue,
+    new: IntArray,
+    boundary: Boundary | None,
+    vectors: FloatArray | None = None,
+) -> pl.DataFrame:
+    """One row a (new song, user): rank, score, margin over the user's boundary, and the songs that explain it.
+
+    These are the similar songs that he listened to. With the song `vectors`, a user who listened to none of them has
+    those of his own songs that are nearest to the new song.
+    """
+    row, rank = np.nonzero(audience.users_CB >= 0)
+    user = audience.users_CB[row, rank]
+    because_CBT = reasons.explain(audience.users_CB, similar.positions_CK, similar.weights_CK, listening)
+    if vectors is not None:
+        without = np.where(because_CBT[:, :, 0] < 0, audience.users_CB, -1)
+        nearest = reasons.nearest_heard(without, vectors[new], vectors, listening)
+        because_CBT = np.where(without[:, :, None] >= 0, nearest, because_CBT)
+    reason = because_CBT[row, rank]
+    margin: Any = None
+    if boundary is not None:
+        margin = (boundary.item_CD[row] * boundary.user_UD[user]).sum(axis=1) - boundary.boundary_U[user]
+    ids = catalogue.songs["song_id"]
+    named = [ids.gather(pl.Series(np.maximum(one, 0))).set(pl.Series(one < 0), None) for one in reason.T]
+    because = pl.DataFrame([one.alias(str(place)) for place, one in enumerate(named)]).select(
+        pl.concat_list(pl.all()).list.drop_nulls().alias("because")
+    )
+    return pl.DataFrame(
+        {
+            "song_id": ids.gather(new[row]),
+            "user_id": catalogue.users["user_id"].gather(user),
+            "rank": rank + 1,
+            "score": audience.scores_CB[row, rank],
+            "margin": pl.Series("margin", margin if margin is not None else [None] * len(row), dtype=pl.Float32),
+            "because": because["because"],
+        }
+    )
+
+
+def similar_table(similar: Similar, catalogue: Catalogue, new: IntArray) -> pl.DataFrame:
+    """One row a (new song, similar known song)."""
+    row, rank = np.nonzero(similar.positions_CK >= 0)
+    ids = catalogue.songs["song_id"]
+    return pl.DataFrame(
+        {
+            "song_id": ids.gather(new[row]),
+            "similar_song_id": ids.gather(similar.positions_CK[row, rank]),
+            "similarity": similar.scores_CK[row, rank],
+        }
+    )
+
+
+def show(table: pl.DataFrame, similar: Similar, catalogue: Catalogue, new: IntArray, at: int) -> str:
+    """A readable page about the new song at position `at`: what it resembles and whom it goes to."""
+    song_id = catalogue.songs["song_id"][int(new[at])]
+    label = catalogue.songs.select(
+        pl.concat_str(
+            pl.col("title").fill_null("(no title)"),
+            pl.lit(" · "),
+            pl.col("artist_id").fill_null("?"),
+            pl.lit(" · "),
+            pl.col("genres").list.join("/").fill_null("?"),
+        )
+    ).to_series()
+    of_id = dict(zip(catalogue.songs["song_id"], label, strict=True))
+    lines = [f"\nnew song {song_id}: {label[int(new[at])]}", "  similar known songs:"]
+    near = similar.positions_CK[at][:SHOWN]
+    lines += [
+        f"    {score:8.3f}  {label[int(song)]}"
+        for song, score in zip(near, similar.scores_CK[at], strict=False)
+        if song >= 0
+    ]
+    lines.append("  first listeners (user, score, because of):")
+    for user, score, because in (
+        table.filter(pl.col("song_id") == song_id).select("user_id", "score", "because").head(SHOWN).iter_rows()
+    ):
+        lines.append(f"    {user:<12} {score:8.3f}  {'; '.join(of_id[one].split(' · ')[0] for one in because)}")
+    return "\n".join(lines)

@@ -1,0 +1,147 @@
+"""Clustering-based audience targeting (CAT, arXiv 2308.02844): "cluster the audience representations into a few
+cluster centroids, then locate target audiences by relevance between audience representations and the centroids".
+
+The paper leaves open what represents a user, how many clusters there are and what relevance is. Here: a user is the
+mean direction of the known songs that he listened to, the points are a song's first I2I2U users, relevance is the
+inner product with the best centroid. Centroids are scaled to length 1, or else a tight cluster would beat a loose one
+whatever the user; and the new song's own direction is added to each, or else the users drift from the song to the
+middle of its audience. Vectorised over songs; memory is bounded by `chunk` new songs at a time.
+
+Shapes: C new songs, S known songs, U users, P points of a song, K clusters, B budget, D vector size.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from retrieval.audience import Audience, join, slices, top_users
+
+Array = NDArray[Any]
+
+
+def user_vectors(
+    listening_US: sparse.csr_matrix, song_SD: Array, weight_S: Array, chunk: int = 50_000
+) -> NDArray[np.float32]:
+    """Each user's taste, (U, D): the mean of his songs' vectors, scaled to length 1; zero for a user without a play.
+
+    Args:
+        listening_US: strength of each user's signal on each known song (favourite 3, complete 2, play 1).
+        song_SD: song vectors.
+        weight_S: a further factor of each song, e.g. `retrieval.audience.popularity_scale`.
+        chunk: users at a time: bounds the copies of `listening_US`.
+    """
+    weighted_SD = song_SD.astype(np.float32) * weight_S[:, None].astype(np.float32)
+    user_UD = np.zeros((listening_US.shape[0], song_SD.shape[1]), dtype=np.float32)
+    for rows in slices(len(user_UD), chunk):
+        user_UD[rows] = _unit(listening_US[rows] @ weighted_SD)
+    return user_UD
+
+
+def clusters(points_CPD: Array, present_CP: Array, draws_CK: Array, steps: int = 10) -> tuple[Array, Array]:
+    """k-means of every song's points at once (Lloyd, k-means++ starts): centroids (C, K, D) and cluster sizes (C, K).
+
+    A cluster that has no point (fewer points than clusters, or equal points) has size 0 and takes the centroid of the
+    song's largest cluster, so that a maximum over centroids does not see it. Without a point all centroids are zero.
+
+    Args:
+        points_CPD: vectors.
+        present_CP: which of them there are.
+        draws_CK: a uniform number in [0, 1) for each start: the only randomness.
+        steps: Lloyd steps.
+    """
+    centre_CKD = starts(points_CPD, present_CP, draws_CK)
+    for _ in range(steps):
+        centre_CKD, size_CK = lloyd_step(points_CPD, present_CP, centre_CKD)
+    largest_C1 = size_CK.argmax(axis=1)[:, None]
+    used = np.where(size_CK > 0, np.arange(draws_CK.shape[1]), largest_C1)
+    return np.take_along_axis(centre_CKD, used[:, :, None], axis=1), size_CK
+
+
+def starts(points_CPD: Array, present_CP: Array, draws_CK: Array) -> Array:
+    """k-means++ (Arthur and Vassilvitskii, 2007): each start is a point drawn by its squared distance to the nearest
+    earlier start, (C, K, D); where no point is left that is no start already, the first start again."""
+    song = np.arange(len(points_CPD))
+    centre_CKD = np.zeros((*draws_CK.shape, points_CPD.shape[2]), dtype=np.float32)
+    far_CP = present_CP.astype(np.float64)
+    for k, draw_C in enumerate(draws_CK.T):
+        reach_CP = far_CP.cumsum(axis=1)
+        total_C = reach_CP[:, -1]
+        drawn = (reach_CP > (draw_C * total_C)[:, None]).argmax(axis=1)
+        centre_CKD[:, k] = np.where((total_C > 0)[:, None], points_CPD[song, drawn], centre_CKD[:, 0])
+        distance = np.square(points_CPD - centre_CKD[:, k, None]).sum(axis=2)
+        far_CP = np.where(present_CP, distance if k == 0 else np.minimum(far_CP, distance), 0.0)
+    return centre_CKD
+
+
+def lloyd_step(points_CPD: Array, present_CP: Array, centre_CKD: Array) -> tuple[Array, Array]:
+    """Points go to the nearest centroid (ties: the first), centroids to the mean of their points; sizes are of before.
+
+    A centroid without a point stays where it is.
+    """
+    half_CK = np.square(centre_CKD).sum(axis=2) / 2
+    nearest_CP = (points_CPD @ centre_CKD.transpose(0, 2, 1) - half_CK[:, None]).argmax(axis=2)
+    member_CPK = (nearest_CP[:, :, None] == np.arange(centre_CKD.shape[1])) & present_CP[:, :, None]
+    size_CK = member_CPK.sum(axis=1)
+    total_CKD = member_CPK.transpose(0, 2, 1).astype(np.float32) @ points_CPD
+    mean_CKD = total_CKD / np.maximum(size_CK, 1)[:, :, None]
+    return np.where(size_CK[:, :, None] > 0, mean_CKD, centre_CKD), size_CK
+
+
+def users_near_centroids(
+    seeds_CP: Array,
+    user_UD: Array,
+    new_CD: Array,
+    n_clusters: int,
+    budget: int,
+    song_weight: float = 0.0,
+    allowed_CU: Any = None,
+    chunk: int = 256,
+    seed: int = 0,
+) -> Audience:
+    """CAT: score(u) = max over centroids c of ⟨u, c/‖c‖ + song_weight · i/‖i‖⟩ for song i; the best `budget` users.
+
+    Args:
+        seeds_CP: users whose vectors are clustered, e.g. the first of the I2I2U audience; −1 where fewer. A song
+            without one has no audience.
+        user_UD: `user_vectors`; a user whose vector is zero is neither a point nor in an audience.
+        new_CD: vectors of the new songs.
+        n_clusters: clusters a song.
+        budget: users per new song.
+        song_weight: weight of the new song's own direction beside a centroid; 0 is the paper's method.
+        allowed_CU: function of a slice of new songs → (rows, U) bool mask of users who may be reached, or None.
+        chunk: new songs at a time; the working set is chunk × (U + P × D) numbers and their copies.
+        seed: of the k-means starts; every song has its own draws, whatever the chunk.
+    """
+    nobody_U = ~np.any(user_UD, axis=1)
+    draws_CK = np.random.default_rng(seed).random((len(seeds_CP), n_clusters))
+    parts = []
+    for rows in slices(len(seeds_CP), chunk):
+        seeds = seeds_CP[rows]
+        present = np.where(seeds >= 0, ~nobody_U[seeds], False)
+        centre_CKD, _ = clusters(user_UD[seeds], present, draws_CK[rows])
+        score = relevance(_unit(centre_CKD) + song_weight * _unit(new_CD[rows])[:, None], user_UD)
+        score[:, nobody_U] = -np.inf
+        score[~present.any(axis=1)] = -np.inf
+        if allowed_CU is not None:
+            score[~allowed_CU(rows)] = -np.inf
+        parts.append(top_users(score, budget))
+    return join(parts)
+
+
+def relevance(centre_CKD: Array, user_UD: Array) -> Array:
+    """max over k of ⟨u, centroid k⟩, (C, U); a cluster at a time, so that only two such arrays exist."""
+    best_CU = centre_CKD[:, 0] @ user_UD.T
+    one_CU = np.empty_like(best_CU)
+    for k in range(1, centre_CKD.shape[1]):
+        np.maximum(best_CU, np.matmul(centre_CKD[:, k], user_UD.T, out=one_CU), out=best_CU)
+    return best_CU
+
+
+def _unit(vectors: Array) -> NDArray[np.float32]:
+    """Rows scaled to length 1; zero stays zero."""
+    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return np.asarray(vectors / np.maximum(length, 1e-20), dtype=np.float32)

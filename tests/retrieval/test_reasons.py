@@ -1,0 +1,78 @@
+"""The reasons given for an audience, against naive loops."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+from retrieval.reasons import explain, nearest_heard
+
+C, B, S, U, K, D = 7, 12, 30, 50, 6, 4
+
+
+def world(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray, sparse.csr_matrix]:
+    """Audiences (some short, one of nobody, a user who heard nothing among them), similar songs, weights, listening."""
+    rng = np.random.default_rng(seed)
+    users = np.stack([rng.permutation(U)[:B] for _ in range(C)])
+    users[0, 0] = 5
+    positions = np.stack([rng.choice(S, K, replace=False) for _ in range(C)])
+    weights = -np.sort(-rng.random((C, K)), axis=1)
+    users[1, 3:], users[4] = -1, -1
+    positions[1, 3:], positions[3] = -1, -1
+    listening = np.where(rng.random((U, S)) < 0.2, rng.integers(1, 4, (U, S)), 0).astype(np.float32)
+    listening[5] = 0
+    return users, positions, weights * (positions >= 0), sparse.csr_matrix(listening)
+
+
+@pytest.mark.parametrize("top", [1, 3, 10])
+@pytest.mark.parametrize("chunk", [1, 3, 64])
+def test_explain_against_a_loop(top: int, chunk: int) -> None:
+    users, positions, weights, listening = world()
+    reasons = explain(users, positions, weights, listening, top, chunk)
+    assert reasons.shape == (C, B, top)
+    heard = listening.toarray()
+    for c in range(C):
+        for b, user in enumerate(users[c].tolist()):
+            values = [(w * heard[user, s], s) for s, w in zip(positions[c], weights[c], strict=True) if s >= 0]
+            ranked = [s for value, s in sorted(values, key=lambda one: -one[0]) if user >= 0 and value > 0][:top]
+            assert reasons[c, b].tolist() == ranked + [-1] * (top - len(ranked))
+    assert (reasons >= 0).any()
+
+
+@pytest.mark.parametrize("top", [1, 3, 20])
+@pytest.mark.parametrize("chunk", [1, 3, 64])
+def test_nearest_heard_against_a_loop(top: int, chunk: int) -> None:
+    users, _, _, listening = world()
+    rng = np.random.default_rng(1)
+    new, song = rng.standard_normal((C, D)), rng.standard_normal((S, D))
+    song[3] = song[17]  # a tie goes to the lower song number
+    reasons = nearest_heard(users, new, song, listening, top, chunk)
+    assert reasons.shape == (C, B, top)
+    heard = listening.toarray()
+    for c in range(C):
+        for b, user in enumerate(users[c].tolist()):
+            own = np.flatnonzero(heard[user]).tolist() if user >= 0 else []
+            ranked = sorted(own, key=lambda s: (-float(new[c] @ song[s]), s))[:top]
+            assert reasons[c, b].tolist() == ranked + [-1] * (top - len(ranked))
+    assert (reasons[0, 0] == -1).all() and (reasons >= 0).any()
+
+
+def test_explain_in_an_empty_world() -> None:
+    nobody = sparse.csr_matrix((4, 5), dtype=np.float32)
+    reasons = explain(np.array([[0, -1]]), np.array([[1, -1, 2]]), np.ones((1, 3)), nobody)
+    assert reasons.tolist() == [[[-1] * 3] * 2]
+
+
+def test_explain_with_user_and_song_numbers_beyond_32_bits() -> None:
+    """user × n_songs must not wrap around."""
+    n_users, n_songs = 70_000, 70_000
+    listening = sparse.csr_matrix(([2.0], ([69_999], [69_998])), shape=(n_users, n_songs), dtype=np.float32)
+    users, songs = np.array([[69_999, 3]], dtype=np.int32), np.array([[69_998, 5]], dtype=np.int32)
+    assert explain(users, songs, np.ones((1, 2)), listening, 1).tolist() == [[[69_998], [-1]]]
+
+
+def test_nearest_heard_in_an_empty_world() -> None:
+    nobody = sparse.csr_matrix((4, 5), dtype=np.float32)
+    for users in ([[0, -1]], [[-1, -1]]):
+        assert (nearest_heard(np.array(users), np.ones((1, 2)), np.ones((5, 2)), nobody) == -1).all()
