@@ -1,0 +1,1 @@
+"""Cold-start methods beside each other: new items that nobody has played."""
