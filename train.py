@@ -11,7 +11,6 @@ python train.py i2i --help                                                   (ev
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -60,13 +59,14 @@ def train_clip(config: ClipConfig) -> None:
 
 
 def train_i2i(config: I2IConfig) -> None:
-    """Song encoder; best checkpoint by recall of behavioural neighbours of the cold validation songs."""
+    """Song encoder; best checkpoint by how well cold validation songs and their listeners find each other."""
+    from callbacks.audience_recall import AudienceRecall
     from callbacks.correlation import FeatureCorrelation
-    from callbacks.index_recall import IndexRecall
     from datamodules.pairs import PairDataModule
     from lightning_modules.i2i import I2IModule
 
     def build() -> Built:
+        objective = as_dict(config.objective)
         data = PairDataModule(
             config.data,
             config.features,
@@ -74,22 +74,27 @@ def train_i2i(config: I2IConfig) -> None:
             min_count=config.fields.min_count,
             batch_size=config.batch_size,
             bcl_batch_size=config.bcl_batch_size,
-            negatives=config.objective.negatives,
             workers=config.trainer.workers,
             seed=config.seed,
+            known=None if config.model.memory else [],
+            **{key: objective.pop(key) for key in ("negatives", "bcl_sampling", "history", "candidates")},
+            users=objective.pop("users") if config.objective.listening_weight > 0 else 0,
+            in_batch=config.objective.in_batch,
         )
-        objective = {key: value for key, value in as_dict(config.objective).items() if key != "negatives"}
+        model = as_dict(config.model)
         module = I2IModule(
             data.fields.dense_dims,
             data.fields.vocab_sizes,
             block=config.fields.block,
-            **as_dict(config.model),
-            **objective,
+            memory_size=data.memory_size if model.pop("memory") else 0,
+            **model,
+            **{key: value for key, value in objective.items() if key != "users"},
             **as_dict(config.optim),
         )
-        return module, data, [FeatureCorrelation(), IndexRecall(config.recall_k)], {"songs": data.fields.vocabulary}
+        callbacks = [FeatureCorrelation(), AudienceRecall(config.recall_k, config.recall_users)]
+        return module, data, callbacks, {"songs": data.fields.vocabulary, "known": {"song_id": data.known}}
 
-    fit("i2i", config, build, monitor=f"val/recall@{config.recall_k}")
+    fit("i2i", config, build, monitor="val/audience")
 
 
 def train_boundary(config: BoundaryConfig) -> None:
@@ -179,6 +184,7 @@ def build_trainer(
     from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
     from callbacks.checkpoint import AtomicCheckpointIO, EpochSeed, checkpoint_callbacks
+    from pipeline.loggers import loggers
 
     bar = [TQDMProgressBar(refresh_rate=20)] if options.progress else []
     checkpoints = checkpoint_callbacks(out / "checkpoints", monitor)
@@ -203,26 +209,6 @@ def build_trainer(
         )
     except (MisconfigurationException, ImportError, TypeError, ValueError) as error:
         raise UserError(f"trainer.* options: {str(error).splitlines()[0]}") from error
-
-
-def loggers(out: Path, options: LoggerConfig, config: dict[str, Any]) -> list[Any]:
-    """CSV always, each row at once (a kill loses none); W&B if asked, its id from the folder: a requeue goes on."""
-    from lightning.pytorch.loggers import CSVLogger, WandbLogger
-
-    found: list[Any] = [CSVLogger(out, name="logs", version="", flush_logs_every_n_steps=1)]
-    if options.wandb != "off":
-        wandb = WandbLogger(
-            name=out.name,
-            id=hashlib.sha256(str(out.resolve()).encode()).hexdigest()[:12],
-            project=options.project,
-            save_dir=out,
-            offline=options.wandb == "offline",
-            resume="allow",
-            config=config,
-            allow_val_change=True,  # what may differ in a run that goes on: devices, workers
-        )
-        found.append(wandb)
-    return found
 
 
 TASKS: dict[str, tuple[Callable[[Any], None], type]] = {

@@ -44,7 +44,8 @@ def tables(runs: Sequence[dict[str, Any]]) -> str:
         rows = [[{**row, "search": f"{row['direction']}, {row['pool']}"} for row in run["retrieval"]] for run in runs]
         parts.append(markdown("search", rows, [*columns, "chance_recall@1_within_genre"]))
     if first["genres"]:
-        parts.append(markdown("space", [run["genres"] for run in runs], ["knn_genre_accuracy"]))
+        columns = ["knn_genre_accuracy", "genre_nmi", "chance_genre_nmi"]
+        parts.append(markdown("space", [run["genres"] for run in runs], columns))
     return "\n\n".join(parts)
 
 

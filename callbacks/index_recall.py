@@ -11,11 +11,13 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from objectives.gather import gather_rows
 from retrieval.index import build_index, search
 from retrieval.metrics import ndcg_at_k, recall_at_k
 
+Array = NDArray[Any]
 ITEMS, QUERIES = 0, 1
 
 
@@ -51,7 +53,12 @@ class IndexRecall(L.Callback):
         items, item_ids = self._collect(ITEMS, pl_module.device)
         queries, query_ids = self._collect(QUERIES, pl_module.device)
         self.parts = {}
-        query_of, item_of = trainer.datamodule.val_positives()  # type: ignore[attr-defined]
+        metrics = self.measure(items, item_ids, queries, query_ids, trainer.datamodule)  # type: ignore[attr-defined]
+        pl_module.log_dict({key: float(value) for key, value in metrics.items()}, prog_bar=True, rank_zero_only=False)
+
+    def measure(self, items: Array, item_ids: Array, queries: Array, query_ids: Array, data: Any) -> dict[str, Any]:
+        """The figures, from vectors and ids of both loaders."""
+        query_of, item_of = data.val_positives()
         found = retrieve(items, item_ids, queries, self.k)
         metrics = {
             f"val/recall@{self.k}": recall_at_k(found, query_ids, query_of, item_of).mean(),
@@ -60,16 +67,16 @@ class IndexRecall(L.Callback):
         if self.both_ways:
             back = retrieve(queries, query_ids, items, self.k)
             metrics[f"val/reverse_recall@{self.k}"] = recall_at_k(back, item_ids, item_of, query_of).mean()
-        pl_module.log_dict({key: float(value) for key, value in metrics.items()}, prog_bar=True, rank_zero_only=False)
+        return metrics
 
-    def _collect(self, loader: int, device: torch.device) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[type-arg]
+    def _collect(self, loader: int, device: torch.device) -> tuple[Array, Array]:
         ids = gather_rows(torch.cat([part["id"] for part in self.parts[loader]]).to(device))
         vectors = gather_rows(torch.cat([part["vector"] for part in self.parts[loader]]).float().to(device))
         unique, first = np.unique(ids.cpu().numpy(), return_index=True)
         return vectors.cpu().numpy()[first], unique
 
 
-def retrieve(items: np.ndarray, item_ids: np.ndarray, queries: np.ndarray, k: int) -> np.ndarray:  # type: ignore[type-arg]
+def retrieve(items: Array, item_ids: Array, queries: Array, k: int) -> Array:
     """Ids of the k items with the largest inner product for each query, (Q, k); −1 where the index holds fewer."""
     _, at = search(build_index(items), queries, k)
     return np.where(at >= 0, item_ids[at], -1)

@@ -178,21 +178,35 @@ class FieldsConfig:
 @dataclass
 class I2IModelConfig:
     field_dim: int = opt(32, "size of each field's embedding")
-    hidden: int = opt(256, "hidden width of the encoder f")
+    hidden: int = opt(256, "hidden width of the encoder f (0: f is linear in the field embeddings)")
     dim: int = opt(64, "size of the song vector")
     dropout: float = opt(0.1, "dropout in f")
+    input_dropout: float = opt(0.0, "dropout of single numbers of dense fields (a ridge, where songs are few)")
     normalise: bool = opt(True, "song vectors of one length, so that popularity is no part of similarity")
+    memory: bool = opt(True, "known songs carry a learned vector beside their content: what their listeners taught")
 
 
 @dataclass
 class I2IObjectiveConfig:
+    pair_loss: Literal["bpr", "softmax"] = opt("bpr", "loss on verified pairs; bpr: the article's")
+    pair_weight: float = opt(1.0, "weight of the loss on verified pairs (0: off)")
+    in_batch: bool = opt(False, "the other pairs' targets are negatives too (softmax: with logQ correction)")
+    listening_weight: float = opt(1.0, "weight of predicting half of a user's songs from the other half (0: off)")
+    listening_temperature: float = opt(0.1, "initial temperature of that part (learnable)")
+    users_weight: float = opt(1.0, "in that part, weight of a song's users among all users beside a user's songs")
+    users: int = opt(512, "users a step for that part, drawn uniformly")
+    history: int = opt(100, "songs of a user used at a time")
+    candidates: int = opt(2048, "songs drawn uniformly as candidates beside the users' own (all, if there are no more)")
+    appeal: bool = opt(True, "in that part a bias predicted from content takes popularity out of the vectors")
     bcl_weight: float = opt(0.1, "λ, weight of the contrastive part (0: CB2CF)")
     temperature: float = opt(0.1, "τ of the contrastive part")
     negatives: int = opt(512, "songs drawn uniformly per step; every pair is ranked against all of them")
+    bcl_sampling: Literal["uniform", "popularity"] = opt("uniform", "how songs are drawn for the contrastive part")
     grouping: Literal["correlation", "random", "none"] = opt("correlation", "how features are split into two views")
     augment: Literal["mask", "noise", "both", "either"] = opt("either", "transformation of each view")
     mask_rate: float = opt(0.2, "chance that a shown feature is hidden")
     noise_std: float = opt(0.1, "noise, as a share of the feature embedding's own spread")
+    contrastive_head: bool = opt(True, "the contrastive part compares g(f(view)), not f(view)")
 
 
 @dataclass
@@ -204,6 +218,7 @@ class I2IConfig:
     bcl_batch_size: int = opt(256, "songs drawn uniformly for the contrastive part, per step and device")
     seed: int = opt(0, "seed")
     recall_k: int = opt(20, "K of the validation recall")
+    recall_users: int = opt(50, "users a validation song is offered to")
     fields: FieldsConfig = field(default_factory=FieldsConfig)
     model: I2IModelConfig = field(default_factory=I2IModelConfig)
     objective: I2IObjectiveConfig = field(default_factory=I2IObjectiveConfig)
@@ -276,9 +291,10 @@ class TargetingConfig:
 
 @dataclass
 class AudienceConfig:
-    mode: Literal["i2i2u", "cat", "union", "boundary"] = opt(
+    mode: Literal["i2i2u", "taste", "cat", "union", "boundary"] = opt(
         "i2i2u",
-        "similar songs' listeners, users near the clusters of these, both, or users above their own boundary",
+        "similar songs' listeners; users whose songs are similar on the whole; users near clusters of the first; "
+        "first and last together; users above their own boundary",
     )
     out: str = opt(MISSING, "audience folder to write")
     index: str | None = opt(None, "index folder (needed)")

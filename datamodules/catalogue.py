@@ -18,6 +18,7 @@ from datamodules.folders import read_manifest
 
 KIND = "catalogue"
 MADE_BY = "python -m pipeline.prepare source=DATASET out=CATALOGUE"
+HELD_OUT = ("val_pairs", "source")  # the one column of the tables of pairs where held-out songs belong
 NO_VALIDATION = (
     "no cold validation song has a listener who also listened to a known song: new songs can be scored, but no "
     "checkpoint of the song encoder could be chosen (to train: a larger split.cold_share or an earlier split.cutoff)"
@@ -51,8 +52,14 @@ class Catalogue:
 
     @cached_property
     def plays(self) -> pl.DataFrame:
-        """Training plays, sorted by user and time: `user`, `song`, `strength` and the source's own columns."""
-        return self._table("plays")
+        """Training plays, sorted by user and time: `user`, `song`, `strength` and the source's own columns.
+
+        Raises:
+            UserError: the table is damaged, or a play of a held-out song is in it.
+        """
+        table = self._table("plays")
+        self._refuse_cold("plays", table["song"])
+        return table
 
     @cached_property
     def cold_plays(self) -> pl.DataFrame:
@@ -76,8 +83,13 @@ class Catalogue:
         return np.flatnonzero((self.songs["split"] == split).to_numpy()).astype(np.int64)
 
     def pairs(self, name: str = "pairs") -> tuple[IntArray, IntArray]:
-        """(source, target) song indices of `pairs` (training positives) or `val_pairs`."""
+        """(source, target) song indices of `pairs` (training positives) or `val_pairs`.
+
+        Raises:
+            UserError: the table is damaged, or a held-out song is in `pairs` or is a target of `val_pairs`.
+        """
         table = self._table(name)
+        self._refuse_cold(name, *(table[side] for side in ("source", "target") if (name, side) != HELD_OUT))
         return table["source"].to_numpy().astype(np.int64), table["target"].to_numpy().astype(np.int64)
 
     def features(self) -> dict[str, FloatArray]:
@@ -91,12 +103,30 @@ class Catalogue:
             return None
         return np.memmap(path, dtype=np.float16, mode="r").reshape(-1, self.manifest["audio"]["n_mels"])
 
+    def _refuse_cold(self, name: str, *columns: pl.Series) -> None:
+        """Raise UserError where a table of known songs names a held-out one: the last guard before it is learnt."""
+        is_cold = self.songs["split"] != "warm"
+        for song in columns:
+            cold = song.filter(is_cold.gather(song))
+            if len(cold):
+                raise UserError(
+                    f"{self.folder / f'{name}.parquet'}: {len(cold)} rows name a held-out song, the first is "
+                    f"{self.songs['song_id'][int(cold[0])]!r}; make the folder again with: {MADE_BY}"
+                )
+
     def _table(self, name: str) -> pl.DataFrame:
         path = self.folder / f"{name}.parquet"
         try:
             return pl.read_parquet(path)
         except (OSError, pl.exceptions.PolarsError) as error:
             raise UserError(f"{path}: cannot be read ({error}); make the folder again with: {MADE_BY}") from None
+
+
+def held_out_listeners(catalogue: Catalogue, songs: IntArray) -> tuple[IntArray, IntArray]:
+    """(song, user) of every held-out listening to the given songs, once each, dislikes left out."""
+    plays = catalogue.cold_plays.filter((pl.col("strength") > 0) & pl.col("song").is_in(pl.Series(songs)))
+    plays = plays.select(pl.col("song", "user").cast(pl.Int64)).unique(maintain_order=True)
+    return plays["song"].to_numpy(), plays["user"].to_numpy()
 
 
 def read_features(folder: Path, n_songs: int) -> dict[str, FloatArray]:

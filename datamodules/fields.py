@@ -42,6 +42,12 @@ class SongFields:
         }
         return dense | {name: torch.from_numpy(array[rows]) for name, array in self.codes.items()}
 
+    def only(self, name: str) -> SongFields:
+        """The same songs with one field."""
+        dense = {key: array for key, array in self.dense.items() if key == name}
+        codes = {key: array for key, array in self.codes.items() if key == name}
+        return SongFields(dense, codes, {key: self.vocabulary[key] for key in codes})
+
     @property
     def dense_dims(self) -> dict[str, int]:
         """Width of each dense field."""

@@ -215,7 +215,8 @@ class InteractionDataModule(L.LightningDataModule):
 
     def songs_loader(self, songs: IntArray, batch_size: int = 1024) -> DataLoader[Any]:
         """`id` and `fields` of the given songs, in order."""
-        return loader(SongBatches(self.fields, songs), self._batches(len(songs), batch_size, shuffle=False))
+        nobody = np.zeros(self.catalogue.n_songs, dtype=np.int64)  # no song has a memory here
+        return loader(SongBatches(self.fields, songs, nobody), self._batches(len(songs), batch_size, shuffle=False))
 
     def users_loader(self, users: IntArray, batch_size: int = 1024) -> DataLoader[Any]:
         """`id` and user batch of the given users, in order, with histories at the end of training time."""

@@ -1,4 +1,4 @@
-"""I2I: behavioural similarity by BPR, regularised by bootstrapping contrastive learning (the article's two steps)."""
+"""I2I: behavioural similarity from pairs and histories, regularised by contrastive learning on views of a song."""
 
 from __future__ import annotations
 
@@ -6,19 +6,18 @@ from typing import Any
 
 import lightning as L
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from lightning_modules.i2i_losses import contrastive, listening, pairs
 from lightning_modules.optim import adamw
-from models.song_encoder import SongEncoder
-from models.views import draw_group, make_view
-from objectives.contrastive import info_nce
-from objectives.gather import gather_rows, gather_with_grad
-from objectives.ranking import bpr_loss
+from models.song_encoder import Fields, SongEncoder
 
 
 class I2IModule(L.LightningModule):
-    """loss = BPR + `bcl_weight` · InfoNCE; with `bcl_weight=0` it is CB2CF.
+    """loss = `pair_weight` · pairs + `listening_weight` · histories + `bcl_weight` · InfoNCE; CB2CF has no InfoNCE.
 
+    A song asks as what its content says, f(x). A known song is found as f(x) + memory, where `memory` is what its
+    listeners taught beyond content; songs without a training play have none (`memory_size=0`: no song has).
     `correlation` (F, F) is rebuilt each epoch by `callbacks.correlation.FeatureCorrelation`; the checkpoint keeps it.
     """
 
@@ -33,64 +32,85 @@ class I2IModule(L.LightningModule):
         hidden: int = 256,
         dim: int = 64,
         dropout: float = 0.1,
+        input_dropout: float = 0.0,
         normalise: bool = True,
+        memory_size: int = 0,
+        pair_loss: str = "bpr",
+        in_batch: bool = False,
+        pair_weight: float = 1.0,
+        listening_weight: float = 1.0,
+        listening_temperature: float = 0.1,
+        users_weight: float = 1.0,
+        appeal: bool = True,
         bcl_weight: float = 0.1,
         temperature: float = 0.1,
         grouping: str = "correlation",
         augment: str = "either",
         mask_rate: float = 0.2,
         noise_std: float = 0.1,
+        contrastive_head: bool = True,
         lr: float = 1e-3,
         weight_decay: float = 0.01,
         warmup: float = 0.05,
+        memory_lr_scale: float = 5.0,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        self.model = SongEncoder(dense_dims, vocab_sizes, field_dim, hidden, dim, dropout, block, normalise)
-        self.model.head.requires_grad_(bcl_weight > 0)  # DDP refuses a parameter that takes no part in the loss
+        options = (field_dim, hidden, dim, dropout, block, normalise, input_dropout)
+        self.model = SongEncoder(dense_dims, vocab_sizes, *options)
+        self.memory = nn.Embedding(memory_size, dim, padding_idx=0) if memory_size else None
+        if self.memory is not None:
+            nn.init.zeros_(self.memory.weight).requires_grad_(pair_weight > 0 or listening_weight > 0)
+        self.logit_scale = nn.Parameter(torch.tensor(1 / listening_temperature).log())
+        # DDP refuses a parameter that takes no part in the loss
+        self.model.head.requires_grad_(bcl_weight > 0 and contrastive_head)
+        self.model.appeal_of.requires_grad_(listening_weight > 0 and appeal)
+        self.logit_scale.requires_grad_(listening_weight > 0)
         self.register_buffer("correlation", torch.eye(len(self.model.embedding.names)))
 
+    def forward(self, fields: Fields, memory_N: Tensor) -> Tensor:
+        """Song vectors (N, D); memory code 0 is a song that nobody has played."""
+        vector_ND, _ = self.model.content(*self.model.embedding(fields))
+        return self.model.finish(self.remember(vector_ND, memory_N))
+
+    def remember(self, vector_ND: Tensor, memory_N: Tensor) -> Tensor:
+        """Content vectors plus what listeners taught."""
+        return vector_ND if self.memory is None else vector_ND + self.memory(memory_N)
+
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """BPR on the pairs, InfoNCE on two views of the uniformly drawn songs."""
-        n = len(batch["source"])
-        query_ND, positive_ND, negative_MD = self.model(batch["pairs"]).split([n, n, len(batch["negatives"])])
-        negatives = batch["negatives"]
-        keep_NM = (negatives != batch["source"][:, None]) & (negatives != batch["target"][:, None])
-        bpr = bpr_loss(query_ND, positive_ND, negative_MD, keep_NM)
-        loss = bpr
-        if self.hparams["bcl_weight"] > 0:
-            contrastive, left_out = self.contrastive(batch["drawn"], batch["drawn_ids"])
-            loss = bpr + self.hparams["bcl_weight"] * contrastive
-            self.log("train/info_nce", contrastive)
+        """The parts of the loss that have a weight."""
+        p, parts = self.hparams, {}
+        if p["pair_weight"] > 0:
+            parts[p["pair_loss"]] = (p["pair_weight"], pairs(self, batch))
+        if p["listening_weight"] > 0:
+            parts["listening"] = (p["listening_weight"], listening(self, batch["listening"]))
+        if p["bcl_weight"] > 0:
+            info_nce, left_out = contrastive(self, batch["drawn"], batch["drawn_ids"])
+            parts["info_nce"] = (p["bcl_weight"], info_nce)
             self.log("train/songs_left_out", left_out)
-        self.log_dict({"train/loss": loss, "train/bpr": bpr}, prog_bar=True)
+        loss = torch.stack([weight * part for weight, part in parts.values()]).sum()
+        self.log_dict(
+            {"train/loss": loss} | {f"train/{name}": part for name, (_, part) in parts.items()}, prog_bar=True
+        )
         return loss
 
-    def contrastive(self, fields: dict[str, Tensor], ids_N: Tensor) -> tuple[Tensor, Tensor]:
-        """InfoNCE between two views of each song, over all ranks, and the share of songs left out (a view is empty)."""
-        p = self.hparams
-        e_NFE, present_NF = self.model.embedding(fields)
-        views, shown = [], []
-        for group_F in draw_group(self.correlation, p["grouping"]):
-            view_NFE, shown_NF = make_view(e_NFE, present_NF, group_F, p["augment"], p["mask_rate"], p["noise_std"])
-            views.append(gather_with_grad(self.model.head(self.model.encode(view_NFE, shown_NF))))
-            shown.append(shown_NF.any(dim=1))
-        valid_N = gather_rows(shown[0] & shown[1])
-        loss = info_nce(views[0], views[1], p["temperature"], gather_rows(ids_N), valid_N)
-        return loss, 1 - valid_N.float().mean()
-
     def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
-        """Song vectors for the recall callback (loader 0: index, loader 1: queries)."""
-        return {"id": batch["id"], "vector": self.model(batch["fields"])}
+        """Song vectors for the recall callbacks (loader 0: index, loader 1: queries)."""
+        return {"id": batch["id"], "vector": self(batch["fields"], batch["memory"])}
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
-        """Song vectors."""
-        return {"id": batch["id"], "vector": self.model(batch["fields"])}
+        """Song vectors, and appeal."""
+        vector_ND, appeal_N = self.model.content(*self.model.embedding(batch["fields"]))
+        return {
+            "id": batch["id"],
+            "vector": self.model.finish(self.remember(vector_ND, batch["memory"])),
+            "appeal": appeal_N,
+        }
 
     def configure_optimizers(self) -> Any:
-        """AdamW with warm-up and cosine decay."""
-        steps = int(self.trainer.estimated_stepping_batches)
-        return adamw(self, self.hparams["lr"], self.hparams["weight_decay"], self.hparams["warmup"], steps)
+        """AdamW with warm-up and cosine decay; a song's memory sees few of the steps and takes larger ones."""
+        p, steps = self.hparams, int(self.trainer.estimated_stepping_batches)
+        return adamw(self, p["lr"], p["weight_decay"], p["warmup"], steps, {"memory.": p["memory_lr_scale"]})
 
     def on_fit_start(self) -> None:
         """Fix the centre and scale of the dense inputs, measured on warm songs (a resumed run already has them)."""

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 Fields = dict[str, Tensor]
+WIDE = 16  # numbers from which on a dense field counts as an embedding, with its meaning in the direction
 
 
 class FieldEmbedding(nn.Module):
@@ -20,9 +21,15 @@ class FieldEmbedding(nn.Module):
 
     A dense field of width W becomes ⌈W / block⌉ features, so that a group of features can be a part of a vector. A
     category field (codes, 0 = none) becomes the mean of its values' embeddings.
+
+    A dense field is centred. If it is wide, every song's vector then gets length √W: what a pretrained encoder says is
+    in the direction. The few numbers of a narrow one keep their size, as a multiple of the field's spread. In training
+    `dropout` hides single numbers, which holds a linear map of few songs like a ridge does (docs/results.md).
     """
 
-    def __init__(self, dense_dims: dict[str, int], vocab_sizes: dict[str, int], dim: int, block: int) -> None:
+    def __init__(
+        self, dense_dims: dict[str, int], vocab_sizes: dict[str, int], dim: int, block: int, dropout: float = 0.0
+    ) -> None:
         super().__init__()
         if not dense_dims and not vocab_sizes:
             raise ValueError("a song encoder needs at least one field")
@@ -35,14 +42,12 @@ class FieldEmbedding(nn.Module):
         self.categories = nn.ModuleList(nn.Embedding(size, dim, padding_idx=0) for size in vocab_sizes.values())
         for table in self.categories:
             assert isinstance(table, nn.Embedding)
-            nn.init.normal_(table.weight, std=1 / math.sqrt(dim))
+            nn.init.normal_(table.weight, std=1 / math.sqrt(3))  # as large as a dense feature's embedding at first
             nn.init.zeros_(table.weight[:2].data)  # no value; an unknown value, which training may never meet
         for i, width in enumerate(dense_dims.values()):
             self.register_buffer(f"mean_{i}", torch.zeros(width))
             self.register_buffer(f"scale_{i}", torch.ones(1))
-        self.norm = nn.LayerNorm(dim, elementwise_affine=False)
-        self.gain_FE = nn.Parameter(torch.ones(len(self.names), dim))
-        self.shift_FE = nn.Parameter(torch.zeros(len(self.names), dim))
+        self.dropout = nn.Dropout(dropout)
 
     @property
     def names(self) -> list[str]:
@@ -69,6 +74,9 @@ class FieldEmbedding(nn.Module):
             has_N = torch.isfinite(x_NW).all(dim=1)
             mean_W, scale = self.get_buffer(f"mean_{i}"), self.get_buffer(f"scale_{i}")
             centred_NW = torch.where(has_N[:, None], x_NW - mean_W, 0.0) / scale
+            if x_NW.shape[1] >= WIDE:
+                centred_NW = F.normalize(centred_NW, dim=1) * math.sqrt(x_NW.shape[1])
+            centred_NW = self.dropout(centred_NW)
             for linear, part in zip(blocks, centred_NW.split(self.block, dim=1), strict=True):
                 embedded.append(linear(part))
                 present.append(has_N)
@@ -78,8 +86,7 @@ class FieldEmbedding(nn.Module):
             embedded.append(table(codes_NL).sum(dim=1) / count_N1.clamp(min=1))
             present.append(count_N1.squeeze(1) > 0)
         present_NF = torch.stack(present, dim=1)
-        e_NFE = self.norm(torch.stack(embedded, dim=1)) * self.gain_FE + self.shift_FE
-        return e_NFE * present_NF.unsqueeze(-1), present_NF
+        return torch.stack(embedded, dim=1) * present_NF.unsqueeze(-1), present_NF
 
 
 class SongEncoder(nn.Module):
@@ -99,30 +106,44 @@ class SongEncoder(nn.Module):
         dropout: float = 0.1,
         block: int = 64,
         normalise: bool = True,
+        input_dropout: float = 0.0,
     ) -> None:
         super().__init__()
         # length of a normalised vector; inner products then reach scale²
         self.scale = nn.Parameter(torch.tensor(4.0)) if normalise else None
-        self.embedding = FieldEmbedding(dense_dims, vocab_sizes, field_dim, block)
+        self.embedding = FieldEmbedding(dense_dims, vocab_sizes, field_dim, block, input_dropout)
         n_features = len(self.embedding.names)
         self.absent_FE = nn.Parameter(torch.zeros(n_features, field_dim))
-        self.trunk = nn.Sequential(
-            nn.Linear(n_features * field_dim, hidden),
-            nn.GELU(),
-            nn.Dropout(dropout),
-            nn.Linear(hidden, hidden),
-            nn.GELU(),
-        )
         self.skip = nn.Linear(n_features * field_dim, dim)
-        self.out = nn.Linear(hidden, dim)
+        self.trunk = trunk(n_features * field_dim, hidden, dim, dropout) if hidden else None
+        self.appeal_of = nn.Linear(n_features * field_dim, 1)
+        nn.init.zeros_(self.appeal_of.weight), nn.init.zeros_(self.appeal_of.bias)
         self.head = nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, dim))
 
-    def encode(self, e_NFE: Tensor, shown_NF: Tensor) -> Tensor:
-        """Song vectors from field embeddings of which only `shown` features are seen; a hidden one is `absent`."""
+    def content(self, e_NFE: Tensor, shown_NF: Tensor) -> tuple[Tensor, Tensor]:
+        """Vectors of free length (N, D) and appeal (N,) from field embeddings of which only `shown` features are seen.
+
+        A hidden feature is replaced by `absent`. Appeal is the log of how often anybody listens, as far as content
+        tells: it takes popularity out of the vectors where whole histories train them (`objectives.ranking`).
+        """
         x_N = torch.where(shown_NF.unsqueeze(-1), e_NFE, self.absent_FE).flatten(1)
-        vector_ND = self.out(self.trunk(x_N)) + self.skip(x_N)
+        vector_ND = self.skip(x_N) if self.trunk is None else self.skip(x_N) + self.trunk(x_N)
+        return vector_ND, self.appeal_of(x_N).squeeze(1)
+
+    def finish(self, vector_ND: Tensor) -> Tensor:
+        """The last step of `encode`: all vectors get the learned length, if they are to have one."""
         return vector_ND if self.scale is None else F.normalize(vector_ND, dim=1) * self.scale
+
+    def encode(self, e_NFE: Tensor, shown_NF: Tensor) -> Tensor:
+        """Song vectors from field embeddings of which only `shown` features are seen."""
+        return self.finish(self.content(e_NFE, shown_NF)[0])
 
     def forward(self, fields: Fields) -> Tensor:
         """Fields of N songs → song vectors (N, D); compare them by inner product."""
         return self.encode(*self.embedding(fields))
+
+
+def trunk(width: int, hidden: int, dim: int, dropout: float) -> nn.Sequential:
+    """Two hidden layers."""
+    inner = (nn.Linear(width, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, hidden), nn.GELU())
+    return nn.Sequential(*inner, nn.Linear(hidden, dim))

@@ -1,10 +1,11 @@
-"""Pairwise ranking loss of the song encoder.
+"""Ranking losses of the song encoder: on song pairs (BPR, sampled softmax), and on whole listening histories.
 
-Shapes: N pairs, M shared negatives, D vector size.
+Shapes: N pairs, M shared negatives, D vector size; B users, S songs.
 """
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -26,3 +27,65 @@ def bpr_loss(query_ND: Tensor, positive_ND: Tensor, negative_MD: Tensor, keep_NM
     if keep_NM is None:
         return loss_NM.mean()
     return (loss_NM * keep_NM).sum() / keep_NM.sum().clamp(min=1)
+
+
+def sampled_softmax_loss(
+    query_ND: Tensor,
+    positive_ND: Tensor,
+    negative_MD: Tensor,
+    keep_NM: Tensor | None = None,
+    positive_log_q_N: Tensor | None = None,
+    negative_log_q_M: Tensor | None = None,
+) -> Tensor:
+    """Cross-entropy of each pair's positive among itself and the M shared negatives.
+
+    The logQ correction subtracts the log of how often a song is expected among the candidates from its logit, so that
+    a popular song is not pushed down for being drawn often (Yi et al., RecSys 2019, equation 3). Uniform draws need
+    none.
+
+    Args:
+        query_ND: vectors of the anchor songs.
+        positive_ND: vectors of their behavioural neighbours.
+        negative_MD: vectors of the drawn songs; in-batch negatives are simply among them.
+        keep_NM: False where a drawn song is the anchor or its positive (an accidental hit) and must not count.
+        positive_log_q_N: log of the expected count of each positive among the candidates.
+        negative_log_q_M: the same of each negative; both or neither.
+    """
+    positive_N1 = (query_ND * positive_ND).sum(dim=1, keepdim=True)
+    logits_NM = query_ND @ negative_MD.T
+    if positive_log_q_N is not None and negative_log_q_M is not None:
+        positive_N1, logits_NM = positive_N1 - positive_log_q_N[:, None], logits_NM - negative_log_q_M
+    if keep_NM is not None:
+        logits_NM = logits_NM.masked_fill(~keep_NM, -torch.inf)
+    return (torch.cat([positive_N1, logits_NM], dim=1).logsumexp(dim=1) - positive_N1.squeeze(1)).mean()
+
+
+def listening_loss(logits_BS: Tensor, wanted_BS: Tensor, shown_BS: Tensor, users_weight: float = 1.0) -> Tensor:
+    """One half of a user's songs must predict the other half, both ways: his songs among all, and him among all users.
+
+    The mean over users of the cross-entropy between softmax over songs and his wanted songs, each weighing the same,
+    plus the mean over songs of the same over users. The first is the multinomial likelihood of Liang et al. (arXiv
+    1802.05814, equation 2) per wanted song; the second is what finding a song's listeners asks for.
+
+    Args:
+        logits_BS: score of every user and song of the batch.
+        wanted_BS: True for songs that are to be predicted.
+        shown_BS: True for songs that made the user's vector; they are no candidates.
+        users_weight: weight of the second part, a song's users among all users.
+
+    Returns:
+        Zero, still attached to the graph, where nothing is wanted.
+    """
+    logits_BS = logits_BS.float().masked_fill(shown_BS & ~wanted_BS, -torch.inf)
+    return _multi_positive(logits_BS, wanted_BS) + users_weight * _multi_positive(logits_BS.T, wanted_BS.T)
+
+
+def _multi_positive(logits_NM: Tensor, wanted_NM: Tensor) -> Tensor:
+    """Mean over rows that want something of logsumexp(row) − mean of the wanted logits."""
+    count_N = wanted_NM.sum(dim=1)
+    some = count_N > 0
+    logits_NM, wanted_NM, count_N = logits_NM[some], wanted_NM[some], count_N[some]
+    if not len(count_N):
+        return logits_NM.sum()
+    wanted_N = torch.where(wanted_NM, logits_NM, 0.0).sum(dim=1) / count_N
+    return (logits_NM.logsumexp(dim=1) - wanted_N).mean()

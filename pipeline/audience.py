@@ -1,6 +1,7 @@
 """New songs → ranked users, each with a score and the songs that explain it.
 
     python -m pipeline.audience mode=i2i2u index=INDEX out=AUDIENCE
+    python -m pipeline.audience mode=taste index=INDEX out=AUDIENCE
     python -m pipeline.audience mode=cat index=INDEX out=AUDIENCE
     python -m pipeline.audience mode=union index=INDEX out=AUDIENCE exclude=USERS.parquet targeting.per_user_cap=5
     python -m pipeline.audience mode=boundary index=INDEX boundary=RUN out=AUDIENCE
@@ -30,7 +31,7 @@ from pipeline.similar import Similar, find_similar
 from pipeline.vectors import Boundary, boundary_vectors
 from retrieval import audience as targeting
 from retrieval.audience import Audience
-from retrieval.clusters import user_vectors, users_near_centroids
+from retrieval.clusters import user_vectors, users_near_centroids, users_near_songs
 
 KIND = "audience"
 CHOICES = 4  # with a cap per user, lists are made so many times longer, so that a song has a next choice
@@ -60,7 +61,7 @@ def main(config: AudienceConfig) -> None:
     }
     with writing(config.out, KIND, manifest) as folder:
         audience = find_audience(similar, listening, config, boundary, index.vectors, new, excluded)
-        vectors = index.vectors if config.mode in ("cat", "union") else None
+        vectors = index.vectors if config.mode in ("taste", "cat", "union") else None
         table = audience_table(audience, similar, listening, catalogue, new, boundary, vectors)
         table.write_parquet(folder / "audience.parquet")
         similar_table(similar, catalogue, new).write_parquet(folder / "similar.parquet")
@@ -139,6 +140,8 @@ def find_audience(
         assert boundary is not None
         chunk = targeting.songs_at_once(options.memory_mb, listening.shape[0])
         found = targeting.rank_by_score(lambda rows: clear_margin(boundary, rows, excluded), len(new), depth, chunk)
+    elif config.mode == "taste":
+        found = taste(listening, vectors, new, options, depth, allowed)
     elif config.mode == "i2i2u":
         found = i2i2u(similar, listening, options, depth, allowed)
     else:
@@ -174,6 +177,20 @@ def cat(
     return users_near_centroids(
         seeds, users, vectors[new], options.clusters, budget, options.song_weight, allowed, chunk, options.seed
     )
+
+
+def taste(
+    listening: sparse.csr_matrix,
+    vectors: FloatArray,
+    new: IntArray,
+    options: TargetingConfig,
+    budget: int,
+    allowed: Any = None,
+) -> Audience:
+    """Users whose mean direction is nearest to the song: the similarities of all their songs, not of K neighbours."""
+    users = user_vectors(listening, vectors, np.ones(len(vectors)))
+    chunk = targeting.songs_at_once(options.memory_mb, listening.shape[0])
+    return users_near_songs(users, vectors[new], budget, allowed, chunk)
 
 
 def allowed_users(boundary: Boundary | None, excluded: Exclusions | None) -> Any:

@@ -7,6 +7,7 @@ Colours are CSS classes, so that one chart serves the light and the dark page.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from html import escape
 from typing import NamedTuple
@@ -37,8 +38,9 @@ p,figcaption,caption{max-width:min(75ch,calc(100vw - 2rem))}
 .tiles .figure{font-size:1.7rem;line-height:1.3;color:var(--ink);font-variant-numeric:tabular-nums}
 section{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,24rem),1fr));gap:0 3rem;align-items:start}
 section>*{min-width:0}h2,.scroll:has(th:nth-child(4)){grid-column:1/-1}
-figure{margin:1rem 0;max-width:31rem}figure:has(.new){max-width:44rem}
-@media(min-width:85rem){figure:has(.new){grid-column:span 2}}figcaption{margin-bottom:.5rem}
+figure{margin:1rem 0;max-width:31rem}figure:has(.maps){grid-column:1/-1;max-width:none}figcaption{margin-bottom:.5rem}
+.maps{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,20rem),1fr));gap:1rem 2rem}
+.maps>div{min-width:0;max-width:40rem}h3{font-size:1rem;margin:.5rem 0}
 .scroll{overflow-x:auto;margin:1rem 0}table{border-collapse:collapse;font-variant-numeric:tabular-nums}
 caption{text-align:left;padding-bottom:.4rem}
 th,td{padding:.3rem .5rem;text-align:right;white-space:nowrap;font-size:.9rem;border-bottom:1px solid var(--line)}
@@ -184,6 +186,21 @@ def points(
         css = f"{'new' if new[i] else 'known'} k{kind[i]}"
         drawn.append(f'<path class="{css}" d="{shape}"><title>{escape(tips[i])}</title></path>')
     return svg(label, height, "".join(drawn))
+
+
+def side_by_side(pictures: Iterable[tuple[str, str]]) -> str:
+    """Titled pictures in a row, below each other on a narrow page."""
+    shown = "".join(f"<div><h3>{escape(name)}</h3>{picture}</div>" for name, picture in pictures)
+    return f'<div class="maps">{shown}</div>'
+
+
+def kinds(names: Sequence[str], other: str) -> tuple[list[int], list[tuple[str, str, int | None]]]:
+    """The kind of point of each name (−1: no name, or not among the most frequent), and the legend's entries."""
+    often = sorted(Counter(filter(None, names)).items(), key=lambda item: (-item[1], item[0]))
+    kind = {name: i for i, (name, _) in enumerate(often[:N_KINDS])}
+    entries: list[tuple[str, str, int | None]] = [(name, f"known k{i}", i) for name, i in kind.items()]
+    found = [kind.get(name, -1) for name in names]
+    return found, entries + ([(other, "known", -1)] if -1 in found else [])
 
 
 def key(entries: Iterable[tuple[str, str, int | None]]) -> str:

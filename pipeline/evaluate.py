@@ -20,7 +20,7 @@ from configs.schema import EvaluateConfig
 from datamodules.arrays import AnyArray, IntArray
 from datamodules.catalogue import Catalogue
 from datamodules.collaborative import listening_matrix
-from datamodules.fields import read_fields
+from datamodules.fields import SongFields, read_fields
 from datamodules.folders import writing
 from pipeline import audience as audiences
 from pipeline import baselines, figures
@@ -34,6 +34,7 @@ from retrieval.index import build_index
 from retrieval.metrics import hits, ndcg_at_k, recall_at_k, true_counts
 
 KIND = "evaluation"
+WITH_GENRE = "content, genre included"
 
 
 def main(config: EvaluateConfig) -> None:
@@ -54,6 +55,7 @@ def main(config: EvaluateConfig) -> None:
     truth = read_truth(config.truth, catalogue) if config.truth else None
     with writing(config.out, KIND, {"options": as_dict(config)}) as folder:
         found = find_all(config, catalogue, index, boundary, new)
+        spaces = songs_in_space(config, catalogue, index)
         metrics: dict[str, Any] = {
             "catalogue": catalogue.manifest["counts"],
             "split": config.split,
@@ -62,13 +64,13 @@ def main(config: EvaluateConfig) -> None:
             "audience": [score(name, a, listeners, catalogue, config) for name, a in found.items()],
             "outcomes": outcome_rates(found, truth, catalogue, new),
             "retrieval": figures.audio_text(config.features, catalogue, config.split),
-            "genres": figures.genre_grouping(songs_in_space(config, catalogue, index), catalogue, config.split),
+            "genres": figures.genre_grouping(spaces, catalogue, config.split, config.seed),
         }
         if boundary is not None:
             metrics["boundary"] = figures.boundary_summary(boundary, catalogue)
         text = json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False)
         (folder / "metrics.json").write_text(text + "\n")
-        write_report(folder / "report.html", metrics, pictures(catalogue, index, boundary, config))
+        write_report(folder / "report.html", metrics, pictures(catalogue, spaces, boundary, config))
     print(table(metrics))
     print(f"report: {config.out}/report.html")
 
@@ -170,18 +172,26 @@ def bootstrap_interval(values: AnyArray, seed: int, draws: int = 2000) -> list[f
 
 
 def songs_in_space(config: EvaluateConfig, catalogue: Catalogue, index: SongIndex) -> dict[str, AnyArray]:
-    """Song vectors by name, for the genre figures."""
-    spaces = {"content, genre included": content_index(config, catalogue).vectors, "FirstPlay": index.vectors}
+    """Song vectors by name, for the genre figures: untrained ones without and with the genre field, then trained."""
+    fields, warm = read_fields(catalogue, config.features, [], min_count=1), catalogue.rows("warm")
+    others = [name for name in fields.codes if name != "genres"]
+    spaces = {}
+    if fields.dense or others:
+        codes = {name: fields.codes[name] for name in others}
+        bare = SongFields(fields.dense, codes, {name: fields.vocabulary[name] for name in others})
+        spaces["content, no genre"] = baselines.content_vectors(bare, warm)
+    spaces[WITH_GENRE] = baselines.content_vectors(fields, warm)
     if config.cb2cf:
         spaces["CB2CF (λ=0)"] = open_index(config.cb2cf, catalogue).vectors
-    return spaces
+    return spaces | {"FirstPlay": index.vectors}
 
 
 def pictures(
-    catalogue: Catalogue, index: SongIndex, boundary: Boundary | None, config: EvaluateConfig
+    catalogue: Catalogue, spaces: dict[str, AnyArray], boundary: Boundary | None, config: EvaluateConfig
 ) -> dict[str, Any]:
-    """Data of the report's pictures."""
-    drawn: dict[str, Any] = {"song_map": figures.song_map(index.vectors, catalogue, config.seed)}
+    """Data of the report's pictures; vectors with the genre among them would draw what they were given."""
+    shown = {name: vectors for name, vectors in spaces.items() if name != WITH_GENRE}
+    drawn: dict[str, Any] = {"song_map": figures.song_map(shown, catalogue, config.seed)}
     if boundary is not None:
         drawn["boundary"] = figures.boundary_histogram(boundary)
     return drawn

@@ -12,8 +12,9 @@ from datamodules.arrays import AnyArray, IntArray
 from datamodules.catalogue import Catalogue, read_features
 from pipeline.vectors import Boundary
 
-MAP_SONGS = 2000  # songs drawn in the map
+MAP_SONGS = 1000  # songs drawn in each map
 NEIGHBOURS = 10  # of the genre vote
+CLUSTERED_SONGS = 20_000  # at most, a sample of the others
 
 
 def first_genre(catalogue: Catalogue) -> AnyArray:
@@ -65,45 +66,93 @@ def ranks_summary(query_QD: AnyArray, item_QD: AnyArray, genre_Q: AnyArray) -> d
     }
 
 
-def genre_grouping(spaces: dict[str, AnyArray], catalogue: Catalogue, split: str) -> list[dict[str, Any]]:
-    """How well new songs sit among known songs of their genre: majority vote of the nearest known songs (cosine)."""
+def genre_grouping(
+    spaces: dict[str, AnyArray], catalogue: Catalogue, split: str, seed: int = 0
+) -> list[dict[str, Any]]:
+    """How well song vectors group by genre: the vote of new songs' neighbours, and k-means over all songs.
+
+    `knn_genre_accuracy`: share of new songs whose nearest known songs (cosine) vote for their genre. `genre_nmi` and
+    `chance_genre_nmi`: see `cluster_agreement`. A song without a genre takes no part.
+    """
     genre = first_genre(catalogue)
-    warm, new = catalogue.rows("warm"), catalogue.rows(split)
-    warm, new = warm[genre[warm] != ""], new[genre[new] != ""]
+    tagged, warm, new = np.arange(len(genre)), catalogue.rows("warm"), catalogue.rows(split)
+    tagged, warm, new = (rows[genre[rows] != ""] for rows in (tagged, warm, new))
     if not len(warm) or not len(new):
         return []
     names, code = np.unique(genre, return_inverse=True)
     majority = np.bincount(code[warm], minlength=len(names)).argmax()
     rows = [{"space": "most frequent genre", "knn_genre_accuracy": float((code[new] == majority).mean())}]
     for name, vectors in spaces.items():
-        unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
+        unit = unit_length(vectors)
         nearest = np.argsort(-(unit[new] @ unit[warm].T), axis=1)[:, :NEIGHBOURS]
         votes = (code[warm][nearest][:, :, None] == np.arange(len(names))).sum(axis=1)
-        rows.append({"space": name, "knn_genre_accuracy": float((votes.argmax(axis=1) == code[new]).mean())})
+        row = {"space": name, "knn_genre_accuracy": float((votes.argmax(axis=1) == code[new]).mean())}
+        rows.append(row | cluster_agreement(unit[tagged], code[tagged], seed))
     return rows
 
 
-def song_map(vectors: AnyArray, catalogue: Catalogue, seed: int) -> dict[str, Any]:
-    """Song vectors in two dimensions (t-SNE of a sample), with genre, title and whether the song is new."""
-    from sklearn.manifold import TSNE
+def cluster_agreement(vectors_ND: AnyArray, label_N: AnyArray, seed: int, shuffles: int = 20) -> dict[str, float]:
+    """How much k-means clusters, as many as there are labels, tell about the labels.
+
+    `genre_nmi` is the mutual information of cluster and label over the mean of their entropies: 1 for the same
+    partition, whatever its names. Small clusters agree with anything by chance: `chance_genre_nmi` is the mean of the
+    same with the labels shuffled over the songs. Empty where there is one label only.
+    """
+    from sklearn.metrics import normalized_mutual_info_score
 
     rng = np.random.default_rng(seed)
-    chosen: IntArray = np.sort(rng.permutation(catalogue.n_songs)[:MAP_SONGS])
-    sample = vectors[chosen] / np.maximum(np.linalg.norm(vectors[chosen], axis=1, keepdims=True), 1e-9)
-    if len(chosen) > 10:
-        xy = TSNE(perplexity=min(30, len(chosen) // 4), init="pca", random_state=seed, max_iter=500).fit_transform(
-            sample
-        )
-    else:
-        xy = sample[:, :2]
-    songs = catalogue.songs[chosen]
+    chosen = np.sort(rng.permutation(len(label_N))[:CLUSTERED_SONGS])
+    label_N, n_labels = label_N[chosen], len(np.unique(label_N[chosen]))
+    if n_labels < 2:
+        return {}
+    cluster_N = kmeans(vectors_ND[chosen], n_labels, seed)
+    chance = [normalized_mutual_info_score(rng.permutation(label_N), cluster_N) for _ in range(shuffles)]
     return {
-        "x": xy[:, 0].tolist(),
-        "y": xy[:, 1].tolist(),
+        "genre_nmi": float(normalized_mutual_info_score(label_N, cluster_N)),
+        "chance_genre_nmi": float(np.mean(chance)),
+    }
+
+
+def kmeans(vectors_ND: AnyArray, k: int, seed: int, starts: int = 5) -> IntArray:
+    """Each row's cluster by FAISS k-means, the best of some random starts by its sum of squares."""
+    import faiss
+
+    vectors_ND = np.ascontiguousarray(vectors_ND, dtype=np.float32)
+    clustering = faiss.Kmeans(
+        vectors_ND.shape[1], k, niter=50, nredo=starts, seed=seed,
+        min_points_per_centroid=1, max_points_per_centroid=len(vectors_ND),
+    )  # fmt: skip
+    clustering.train(vectors_ND)
+    return np.asarray(clustering.index.search(vectors_ND, 1)[1][:, 0], dtype=np.int64)
+
+
+def unit_length(vectors: AnyArray) -> AnyArray:
+    """Rows scaled to length 1; zero stays zero."""
+    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9))
+
+
+def song_map(spaces: dict[str, AnyArray], catalogue: Catalogue, seed: int) -> dict[str, Any]:
+    """A sample of songs in two dimensions, by each kind of vectors: genre, title, whether the song is new, and maps."""
+    chosen: IntArray = np.sort(np.random.default_rng(seed).permutation(catalogue.n_songs)[:MAP_SONGS])
+    songs = catalogue.songs[chosen]
+    maps = {name: project(unit_length(vectors[chosen]), seed) for name, vectors in spaces.items()}
+    return {
         "genre": first_genre(catalogue)[chosen].tolist(),
         "title": songs["title"].fill_null("").to_list(),
         "new": (songs["split"] != "warm").to_list(),
+        "maps": {name: {"x": xy[:, 0].tolist(), "y": xy[:, 1].tolist()} for name, xy in maps.items()},
     }
+
+
+def project(vectors_ND: AnyArray, seed: int) -> AnyArray:
+    """Two dimensions by t-SNE, (N, 2); of a handful of songs simply the first two."""
+    from sklearn.manifold import TSNE
+
+    n = len(vectors_ND)
+    if n <= 10:
+        return np.pad(vectors_ND, ((0, 0), (0, 2)))[:, :2]
+    tsne = TSNE(perplexity=min(30, n // 4), init="pca", random_state=seed, max_iter=500)
+    return np.asarray(tsne.fit_transform(np.asarray(vectors_ND, dtype=np.float32)))
 
 
 def boundary_summary(boundary: Boundary, catalogue: Catalogue) -> dict[str, Any]:

@@ -5,7 +5,6 @@ Nothing is computed anew here except ratios. A section whose data is missing is 
 
 from __future__ import annotations
 
-from collections import Counter
 from html import escape
 from pathlib import Path
 from string import Template
@@ -208,25 +207,27 @@ def _audio_text(rows: list[Row]) -> str:
 
 def _songs(drawn: dict[str, Any], genres: list[Row]) -> str:
     parts = []
-    if drawn.get("x"):
-        often = sorted(Counter(filter(None, drawn["genre"])).items(), key=lambda item: (-item[1], item[0]))
-        kind = {name: i for i, (name, _) in enumerate(often[: charts.N_KINDS])}
-        kinds = [kind.get(genre, -1) for genre in drawn["genre"]]
+    if drawn.get("maps"):
+        kinds, key = charts.kinds(drawn["genre"], "other or no genre")
         tips = [
             f"{title or 'untitled'} · {genre or 'no genre'}{' · new' if new else ''}"
             for title, genre, new in zip(drawn["title"], drawn["genre"], drawn["new"], strict=True)
         ]
-        key = [(name, f"known k{i}", i) for name, i in kind.items()]
-        key += [("other or no genre", "known", -1)] if -1 in kinds else []
         key += [("filled: known song", "plain", -1), ("outline: new song", "new", -1)]
         label = f"{_number(len(kinds))} songs, {_number(sum(drawn['new']))} of them new, coloured by first genre"
-        how = "t-SNE of FirstPlay's song vectors: near is alike, axes and far distances mean nothing. Hover for titles."
-        picture = charts.points(label, drawn["x"], drawn["y"], kinds, drawn["new"], tips)
-        parts.append(figure(f"{label}. {how}", charts.key(key), picture))
+        how = """t-SNE of each kind of song vectors: near is alike, axes and far distances mean nothing. Titles on
+        hover. The untrained vectors are without the genre field; the trained encoders may have been given it."""
+        maps = [
+            (name, charts.points(f"{name}: {label}", xy["x"], xy["y"], kinds, drawn["new"], tips))
+            for name, xy in drawn["maps"].items()
+        ]
+        parts.append(figure(f"{label}. {how}", charts.key(key), charts.side_by_side(maps)))
     if genres:
-        body = [[row["space"], _percent(row["knn_genre_accuracy"])] for row in genres]
-        caption = "Share of new songs whose nearest known songs (cosine) vote for the right first genre"
-        parts.append(table(caption, ["song vectors", "accuracy"], body))
+        shown = {"knn_genre_accuracy": _percent, "genre_nmi": _number, "chance_genre_nmi": _number}
+        body = [[row["space"], *(show(row.get(name)) for name, show in shown.items())] for row in genres]
+        caption = """Accuracy: share of new songs whose nearest known songs (cosine) vote for the right first genre.
+        NMI: what k-means clusters of all songs, as many as genres, tell about it, 0 to 1; chance: genres shuffled."""
+        parts.append(table(caption, ["song vectors", "accuracy", "NMI", "chance NMI"], body))
     return section("Songs and genres", *parts)
 
 

@@ -145,12 +145,19 @@ def set_log_aside(path: Path) -> None:
 
 
 def check_sizes(config: Any) -> None:
-    """Raise UserError unless the numbers of epochs, of rows in a batch and of results are at least 1."""
-    sizes = {name: getattr(config, name, 1) for name in ("batch_size", "bcl_batch_size", "recall_k")}
+    """Raise UserError unless the numbers of epochs, of rows and users in a batch and of results are at least 1,
+    and some part of the loss has a weight.
+    """
+    sizes = {name: getattr(config, name, 1) for name in ("batch_size", "bcl_batch_size", "recall_k", "recall_users")}
+    objective = ("negatives", "users", "candidates")
+    sizes |= {f"objective.{name}": getattr(config.objective, name, 1) for name in objective}
     sizes["trainer.epochs"] = config.trainer.epochs
     wrong = [f"{name}={value}" for name, value in sizes.items() if value < 1]
     if wrong:
         raise UserError(f"{', '.join(wrong)}: must be at least 1")
+    weights = [f"{part}_weight" for part in ("pair", "listening", "bcl")]
+    if max(getattr(config.objective, name, 1) for name in weights) <= 0:
+        raise UserError(f"objective.{', '.join(weights)}: nothing is learnt unless one is above 0")
 
 
 def read_vocabulary(folder: Path, part: str = "songs") -> dict[str, list[str]]:

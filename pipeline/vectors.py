@@ -53,15 +53,23 @@ def predict(module: Any, loader: Any) -> dict[str, Any]:
 
 def song_vectors(folder: str | Path, data: str | None = None, features: str | None = None) -> tuple[Run, FloatArray]:
     """Vectors of all songs of a catalogue, (songs, D), by a trained song encoder."""
+    run, found = encode_songs(folder, data, features)
+    return run, found["vector"]
+
+
+def encode_songs(
+    folder: str | Path, data: str | None = None, features: str | None = None
+) -> tuple[Run, dict[str, FloatArray]]:
+    """`vector` (songs, D) and `appeal` (songs,) of all songs of a catalogue."""
     from datamodules.pairs import PairDataModule
     from lightning_modules.i2i import I2IModule
 
     run = open_run(folder, "i2i")
     options = data_options(run, data, features)
-    source = PairDataModule(**options)
+    source = PairDataModule(**options, known=read_vocabulary(run.folder, "known")["song_id"])
     check_fields(run, source.fields, options["features"] or options["data"])
     module = restore(I2IModule(**run.hparams), run)
-    return run, predict(module, source.songs_loader(np.arange(source.catalogue.n_songs)))["vector"]
+    return run, predict(module, source.songs_loader(np.arange(source.catalogue.n_songs)))
 
 
 @dataclass

@@ -41,6 +41,30 @@ def user_vectors(
     return user_UD
 
 
+def users_near_songs(user_UD: Array, new_CD: Array, budget: int, allowed_CU: Any = None, chunk: int = 256) -> Audience:
+    """I2I2U over all known songs at once: score(u) = ⟨u, i/‖i‖⟩; the best `budget` users.
+
+    A user's vector is the sum of his songs', so this sums his songs' similarities to song i, near and far, and divides
+    by the length of the sum: the score that `objectives.ranking.listening_loss` trains.
+
+    Args:
+        user_UD: `user_vectors`; a user whose vector is zero is in no audience.
+        new_CD: vectors of the new songs.
+        budget: users per new song.
+        allowed_CU: function of a slice of new songs → (rows, U) bool mask of users who may be reached, or None.
+        chunk: new songs at a time; the working set is chunk × U numbers.
+    """
+    nobody_U = ~np.any(user_UD, axis=1)
+    parts = []
+    for rows in slices(len(new_CD), chunk):
+        score_CU = _unit(new_CD[rows]) @ user_UD.T
+        score_CU[:, nobody_U] = -np.inf
+        if allowed_CU is not None:
+            score_CU[~allowed_CU(rows)] = -np.inf
+        parts.append(top_users(score_CU, budget))
+    return join(parts)
+
+
 def clusters(points_CPD: Array, present_CP: Array, draws_CK: Array, steps: int = 10) -> tuple[Array, Array]:
     """k-means of every song's points at once (Lloyd, k-means++ starts): centroids (C, K, D) and cluster sizes (C, K).
 

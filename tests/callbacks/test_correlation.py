@@ -14,6 +14,7 @@ from torch import Tensor
 from callbacks.correlation import FeatureCorrelation, correlate
 from datamodules.pairs import PairDataModule
 from lightning_modules.i2i import I2IModule
+from lightning_modules.i2i_losses import contrastive
 from models.song_encoder import FieldEmbedding
 from pipeline.runs import open_run
 
@@ -25,9 +26,9 @@ def data(catalogue_folder: Path) -> PairDataModule:
 
 def trained_embedding(data: PairDataModule) -> FieldEmbedding:
     torch.manual_seed(1)
-    embedding = FieldEmbedding(data.fields.dense_dims, data.fields.vocab_sizes, dim=5, block=4)
-    for parameter in (embedding.gain_FE, embedding.shift_FE):
-        torch.nn.init.normal_(parameter)
+    embedding = FieldEmbedding(data.fields.dense_dims, data.fields.vocab_sizes, dim=5, block=4, dropout=0.5)
+    for name, (mean, scale) in data.dense_statistics().items():
+        embedding.standardise(name, mean, scale)
     return embedding
 
 
@@ -59,7 +60,7 @@ def brute_correlation(embedding: FieldEmbedding, fields: dict[str, Tensor]) -> n
 
 
 def test_against_brute_force_over_all_warm_songs(data: PairDataModule) -> None:
-    embedding = trained_embedding(data)
+    embedding = trained_embedding(data).eval()
     expected = brute_correlation(embedding, data.fields.gather(data.warm))
     got = correlate(embedding, batches(data, 1024))
     assert expected.shape == (8, 8), "12 + 6 numbers in blocks of 4, and language, genres, tags"
@@ -110,7 +111,9 @@ def fit(data: PairDataModule, module: I2IModule, epochs: int, folder: Path, *cal
 
 
 def module_for(data: PairDataModule) -> I2IModule:
-    return I2IModule(data.fields.dense_dims, data.fields.vocab_sizes, block=4, field_dim=5, hidden=8, dim=6, lr=0.05)
+    """The article's two parts."""
+    sizes: Any = {"block": 4, "field_dim": 5, "hidden": 8, "dim": 6}
+    return I2IModule(data.fields.dense_dims, data.fields.vocab_sizes, **sizes, listening_weight=0.0, lr=0.05)
 
 
 def test_rebuilt_each_epoch_from_the_current_embeddings(data: PairDataModule, tmp_path: Path) -> None:
@@ -146,10 +149,10 @@ def test_a_song_with_an_empty_view_is_left_out_and_counted(data: PairDataModule)
     module.correlation[:3, :3] = 1.0  # content blocks together
     songs = np.array([0, 8, 1, 8])
     torch.manual_seed(0)
-    loss, left_out = module.contrastive(data.fields.gather(songs), torch.from_numpy(songs))
+    loss, left_out = contrastive(module, data.fields.gather(songs), torch.from_numpy(songs))
     assert float(left_out) == pytest.approx(0.5) and torch.isfinite(loss)
     torch.manual_seed(0)
-    _, none = module.contrastive(data.fields.gather(songs[[0, 2]]), torch.from_numpy(songs[[0, 2]]))
+    _, none = contrastive(module, data.fields.gather(songs[[0, 2]]), torch.from_numpy(songs[[0, 2]]))
     assert float(none) == 0.0
 
 
@@ -161,7 +164,7 @@ def test_bpr_ignores_a_negative_that_is_the_pair_itself(data: PairDataModule, mo
         seen.append(keep)
         return query.sum() * 0
 
-    monkeypatch.setattr("lightning_modules.i2i.bpr_loss", spy)
+    monkeypatch.setattr("lightning_modules.i2i_losses.bpr_loss", spy)
     module = module_for(data)
     module.log = module.log_dict = lambda *a, **k: None  # type: ignore[method-assign,assignment]
     batch = next(iter(data.train_dataloader()))
@@ -173,7 +176,7 @@ def test_bpr_ignores_a_negative_that_is_the_pair_itself(data: PairDataModule, mo
 
 def test_weight_zero_is_cb2cf(data: PairDataModule, monkeypatch: pytest.MonkeyPatch) -> None:
     """λ = 0 computes no view at all."""
-    monkeypatch.setattr(I2IModule, "contrastive", None)
+    monkeypatch.setattr("lightning_modules.i2i.contrastive", None)
     module = module_for(data)
     module.hparams["bcl_weight"] = 0.0
     module.log_dict = lambda *a, **k: None  # type: ignore[method-assign,assignment]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.item_cold.__main__ import ItemColdConfig
 from configs.load import load
 from configs.schema import BoundaryConfig, ClipConfig, EvaluateConfig, I2IConfig
 
@@ -17,8 +18,11 @@ FILES = sorted((ROOT / "configs").rglob("*.yaml"))
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_file_fits_its_schema(path: Path) -> None:
-    schema = SCHEMAS[path.stem]
-    load(schema, ["data=x", "out=y", *(["index=z"] if schema is EvaluateConfig else [])], path)
+    schema = ItemColdConfig if path.parent.name == "item_cold" else SCHEMAS[path.stem]
+    config = load(schema, ["data=x", "out=y", *(["index=z"] if schema is EvaluateConfig else [])], path)
+    if isinstance(config, ItemColdConfig):
+        for options in (config.i2i, *config.i2i_of.values()):
+            load(I2IConfig, ["data=x", "out=y", *options])
 
 
 def test_demo_names_files_that_exist() -> None:

@@ -122,6 +122,19 @@ def test_only_the_asked_fields(catalogue: Any) -> None:
     assert set(fields.gather(np.arange(3))) == {"mood", "tags"}
 
 
+@pytest.mark.parametrize("name", ["mood", "tags"])
+def test_one_field_of_all(catalogue: Any, name: str) -> None:
+    """Its values and codes are those of the whole; the whole is left as it was."""
+    fields = read_fields(catalogue, None, [], 2)
+    one, rows = fields.only(name), np.arange(60)
+    assert [*one.dense, *one.codes] == [name] and one.dense_dims | one.vocab_sizes == {
+        name: (fields.dense_dims | fields.vocab_sizes)[name]
+    }
+    assert list(one.gather(rows)) == [name]
+    np.testing.assert_array_equal(one.gather(rows)[name], fields.gather(rows)[name])
+    assert len(fields.gather(rows)) == 5
+
+
 def features_folder(folder: Path, catalogue: Catalogue, **arrays: np.ndarray) -> Path:
     folder.mkdir()
     catalogue.songs.select("song_id").write_parquet(folder / "song_ids.parquet")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
-from models.song_encoder import FieldEmbedding, SongEncoder
+from models.song_encoder import WIDE, FieldEmbedding, SongEncoder
 
 DENSE, VOCAB = {"audio": 10, "text": 4}, {"genres": 6, "language": 5}
 NAMES = ["audio[0:4]", "audio[4:8]", "audio[8:10]", "text[0:4]", "genres", "language"]
@@ -29,7 +32,6 @@ def model() -> SongEncoder:
     torch.manual_seed(0)
     model = SongEncoder(DENSE, VOCAB, field_dim=8, hidden=16, dim=5, dropout=0.0, block=4)
     torch.nn.init.normal_(model.absent_FE)  # as after training: a hidden feature is not simply zero
-    torch.nn.init.normal_(model.embedding.shift_FE)
     return model
 
 
@@ -41,24 +43,94 @@ def test_dense_vectors_are_cut_into_blocks(model: SongEncoder) -> None:
 
 
 def test_embedding_against_the_definition(model: SongEncoder) -> None:
-    """Block by block: LayerNorm(W·(x − mean)/scale + b)·gain + shift; a category is the mean of its values' rows."""
+    """Block by block: W·(x − mean)/scale + b; a category is the mean of its values' rows."""
     mean = torch.arange(10.0)
     embedding = model.embedding
     embedding.standardise("audio", mean, 3.0)
-    torch.nn.init.normal_(embedding.gain_FE)
     x = fields()
     e_NFE, _ = embedding(x)
-    norm = lambda v: (v - v.mean()) / (v.var(correction=0) + 1e-5).sqrt()  # noqa: E731
     for n in range(7):
-        raw = []
+        expected = []
         for at, linear in zip((0, 4, 8), embedding.blocks[0], strict=True):
-            raw.append(linear.weight @ ((x["audio"][n] - mean) / 3)[at : at + 4] + linear.bias)
-        raw.append(embedding.blocks[1][0](x["text"][n]))
+            expected.append(linear.weight @ ((x["audio"][n] - mean) / 3)[at : at + 4] + linear.bias)
+        expected.append(embedding.blocks[1][0](x["text"][n]))
         for name, table in zip(VOCAB, embedding.categories, strict=True):
             codes = [int(code) for code in x[name][n] if code > 0]
-            raw.append(torch.stack([table.weight[code] for code in codes]).mean(dim=0))
-        expected = torch.stack([norm(v) for v in raw]) * embedding.gain_FE + embedding.shift_FE
-        torch.testing.assert_close(e_NFE[n], expected, rtol=1e-4, atol=1e-5)
+            expected.append(torch.stack([table.weight[code] for code in codes]).mean(dim=0))
+        torch.testing.assert_close(e_NFE[n], torch.stack(expected), rtol=1e-4, atol=1e-5)
+
+
+def identity(width: int, dropout: float = 0.0) -> FieldEmbedding:
+    """Shows what goes into the linear map: one dense field, one block, and the map is the identity."""
+    embedding = FieldEmbedding({"audio": width}, {}, width, width, dropout)
+    linear: Any = embedding.blocks[0][0]  # type: ignore[index]
+    torch.nn.init.eye_(linear.weight), torch.nn.init.zeros_(linear.bias)
+    return embedding
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e4])
+@pytest.mark.parametrize("width", [WIDE, 20, 64])
+def test_a_wide_field_counts_by_its_direction_from_the_centre(width: int, scale: float) -> None:
+    embedding, x = identity(width), torch.randn(6, width) * torch.logspace(-2, 2, 6)[:, None]
+    mean = torch.randn(width)
+    embedding.standardise("audio", mean * scale, 0.7 * scale)
+    e_NFE, _ = embedding({"audio": (x + mean) * scale})
+    torch.testing.assert_close(e_NFE.norm(dim=2), torch.full((6, 1), math.sqrt(width)), rtol=1e-4, atol=1e-4)
+    turned = torch.nn.functional.cosine_similarity(e_NFE[:, 0], x)
+    torch.testing.assert_close(turned, torch.ones(6), rtol=1e-3, atol=1e-3)
+
+
+def test_a_narrow_field_keeps_its_size() -> None:
+    embedding, x = identity(WIDE - 1), torch.randn(6, WIDE - 1) * torch.logspace(-2, 2, 6)[:, None]
+    mean = torch.randn(WIDE - 1)
+    embedding.standardise("audio", mean, 0.7)
+    torch.testing.assert_close(embedding({"audio": x})[0][:, 0], (x - mean) / 0.7)
+
+
+def test_one_length_holds_for_the_whole_field_not_for_its_blocks() -> None:
+    torch.manual_seed(0)
+    embedding = FieldEmbedding({"audio": 20}, {}, 8, 8)
+    for linear in embedding.blocks[0]:  # type: ignore[union-attr]
+        torch.nn.init.eye_(linear.weight), torch.nn.init.zeros_(linear.bias)
+    x = torch.randn(5, 20)
+    x[:, 8:16] = 0
+    e_NFE, _ = embedding({"audio": x})
+    torch.testing.assert_close(e_NFE.square().sum(dim=(1, 2)), torch.full((5,), 20.0))
+    assert (e_NFE[:, 1] == 0).all(), "an empty block stays empty"
+
+
+def test_a_wide_row_at_the_centre_and_a_missing_one_stay_finite() -> None:
+    """At the centre there is no direction: zero, but there; a missing row is zero and absent."""
+    embedding, mean = identity(20), torch.randn(20)
+    embedding.standardise("audio", mean, 2.0)
+    x = torch.stack([mean, torch.full((20,), torch.nan), torch.zeros(20)]).requires_grad_()
+    e_NFE, present_NF = embedding({"audio": x})
+    assert present_NF[:, 0].tolist() == [True, False, True]
+    assert (e_NFE[:2] == 0).all() and float(e_NFE[2].detach().norm()) == pytest.approx(math.sqrt(20))
+    e_NFE.square().sum().backward()
+    linear: Any = embedding.blocks[0][0]  # type: ignore[index]
+    assert torch.isfinite(linear.weight.grad).all()
+
+
+def test_input_dropout_is_of_single_numbers_and_only_in_training() -> None:
+    embedding, x = identity(20, dropout=0.3), torch.randn(2000, 20)
+    plain = embedding.eval()({"audio": x})[0][:, 0]
+    assert torch.equal(plain, identity(20)({"audio": x})[0][:, 0]), "none when it predicts"
+    torch.manual_seed(0)
+    got = embedding.train()({"audio": x})[0][:, 0]
+    hidden = got == 0
+    assert float(hidden.float().mean()) == pytest.approx(0.3, abs=0.01)
+    torch.testing.assert_close(got[~hidden], plain[~hidden] / 0.7)
+    share = hidden.float().mean(dim=1)
+    assert float(share.std()) == pytest.approx(math.sqrt(0.3 * 0.7 / 20), rel=0.1), "numbers, not songs or features"
+    none = SongEncoder({"audio": 20}, {}, field_dim=4, hidden=8, dim=3, dropout=0.0).train()
+    assert torch.equal(none({"audio": x}), none({"audio": x})), "off by default"
+
+
+def test_dropout_spares_categories() -> None:
+    embedding = FieldEmbedding({"audio": 10}, {"genres": 6}, 8, 4, dropout=0.9).train()
+    x = fields()
+    assert torch.equal(embedding(x)[0][:, -1], embedding.eval()(x)[0][:, -1])
 
 
 def test_a_change_stays_in_its_own_block(model: SongEncoder) -> None:
@@ -164,6 +236,76 @@ def test_vectors_have_one_learned_length_unless_it_is_switched_off(model: SongEn
     free.load_state_dict({name: value for name, value in model.state_dict().items() if name != "scale"})
     assert free(fields()).norm(dim=1).std() > 0.05
     torch.testing.assert_close(torch.nn.functional.normalize(free(fields()), dim=1) * 4, model(fields()))
+
+
+def test_encode_is_content_and_finish(model: SongEncoder) -> None:
+    e_NFE, present_NF = model.embedding(fields())
+    vector_ND, appeal_N = model.content(e_NFE, present_NF)
+    assert vector_ND.shape == (7, 5) and appeal_N.shape == (7,)
+    assert float(vector_ND.detach().norm(dim=1).std()) > 0.01, "content has a free length"
+    assert torch.equal(model.encode(e_NFE, present_NF), model.finish(vector_ND))
+    assert torch.equal(model(fields()), model.finish(vector_ND))
+    torch.testing.assert_close(
+        model.finish(vector_ND), 4 * vector_ND / vector_ND.norm(dim=1, keepdim=True), rtol=1e-5, atol=1e-6
+    )
+    free = SongEncoder(DENSE, VOCAB, field_dim=8, hidden=16, dim=5, dropout=0.0, block=4, normalise=False)
+    assert torch.equal(free.finish(vector_ND), vector_ND)
+
+
+def test_content_is_a_linear_part_and_a_deep_one(model: SongEncoder) -> None:
+    e_NFE, present_NF = model.embedding(fields())
+    present_NF[:, 2] = False
+    x_N = torch.stack(
+        [torch.cat([e_NFE[n, f] if present_NF[n, f] else model.absent_FE[f] for f in range(6)]) for n in range(7)]
+    )
+    assert model.trunk is not None
+    deep = x_N @ model.trunk[0].weight.T + model.trunk[0].bias
+    for layer in (model.trunk[3], model.trunk[5]):
+        deep = torch.nn.functional.gelu(deep) @ layer.weight.T + layer.bias
+    expected = x_N @ model.skip.weight.T + model.skip.bias + deep
+    torch.testing.assert_close(model.content(e_NFE, present_NF)[0], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_without_hidden_layers_f_is_linear_up_to_its_length() -> None:
+    """f(a + b) + f(0) = f(a) + f(b) before `finish`; with a trunk it is not."""
+    shown, a, b = torch.ones(9, 6, dtype=torch.bool), torch.randn(9, 6, 8), torch.randn(9, 6, 8)
+    for hidden, linear in ((0, True), (16, False)):
+        torch.manual_seed(0)
+        model = SongEncoder(DENSE, VOCAB, field_dim=8, hidden=hidden, dim=5, dropout=0.5, block=4).eval()
+        one, two, both, none = (model.content(e, shown)[0] for e in (a, b, a + b, torch.zeros_like(a)))
+        assert torch.allclose(both + none, one + two, rtol=1e-4, atol=1e-5) is linear
+    assert SongEncoder(DENSE, VOCAB, hidden=0).trunk is None
+
+
+def test_appeal_is_zero_at_first_and_learns_from_content(model: SongEncoder) -> None:
+    e_NFE, present_NF = model.embedding(fields())
+    appeal_N = model.content(e_NFE, present_NF)[1]
+    assert (appeal_N == 0).all()
+    appeal_N.sum().backward()
+    assert model.appeal_of.weight.grad is not None and (model.appeal_of.weight.grad != 0).any()
+    torch.nn.init.normal_(model.appeal_of.weight)
+    hidden = present_NF.clone()
+    hidden[:, 3] = False
+    assert not torch.allclose(model.content(e_NFE, present_NF)[1], model.content(e_NFE, hidden)[1])
+    before = model(fields())
+    torch.nn.init.normal_(model.appeal_of.weight)
+    assert torch.equal(model(fields()), before), "appeal is no part of the vector"
+
+
+def test_an_unknown_value_is_not_no_value(model: SongEncoder) -> None:
+    """Both embed as zero at first; but a song with an unknown genre has a genre, one without has `absent`."""
+    x = fields()
+    x["genres"][0], x["genres"][1] = torch.tensor([1, 0, 0]), 0
+    e_NFE, present_NF = model.embedding(x)
+    genres = model.embedding.names.index("genres")
+    assert (e_NFE[:2, genres] == 0).all() and present_NF[:2, genres].tolist() == [True, False]
+    for value in x.values():
+        value[1] = value[0]
+    x["genres"][1] = 0
+    known, none = model(x)[:2]
+    assert not torch.allclose(known, none)
+    torch.nn.init.zeros_(model.absent_FE)
+    torch.testing.assert_close(*model(x)[:2])
 
 
 def test_no_field_is_refused() -> None:

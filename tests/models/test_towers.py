@@ -63,7 +63,9 @@ def test_every_parameter_takes_part():
         batch["items"] = fields(3 * len(batch["mask"]), torch.Generator().manual_seed(9))
         item, boundary = model(batch)
         (item - boundary[:, None]).square().mean().backward()
-        assert [name for name, p in model.named_parameters() if p.grad is None] == []
+        assert [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
+        frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
+        assert frozen == {"item.appeal_of.weight", "item.appeal_of.bias"}
 
 
 def test_scores_are_inner_products():

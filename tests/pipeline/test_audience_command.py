@@ -109,7 +109,7 @@ def some_excluded() -> Exclusions:
     return Exclusions(60, np.array([3, 20, 21, 22]), pairs[:, 0], pairs[:, 1])
 
 
-@pytest.mark.parametrize("mode", ["i2i2u", "cat", "union", "boundary"])
+@pytest.mark.parametrize("mode", ["i2i2u", "taste", "cat", "union", "boundary"])
 @pytest.mark.parametrize("gate", [False, True])
 @pytest.mark.parametrize("excluding", [False, True])
 def test_every_mode_keeps_to_who_may_be_reached(mode: str, gate: bool, excluding: bool) -> None:
@@ -146,7 +146,7 @@ def test_union_is_of_both() -> None:
     np.testing.assert_array_equal(found_by("union").users_CB, expected.users_CB)
 
 
-@pytest.mark.parametrize("mode", ["i2i2u", "cat", "union", "boundary"])
+@pytest.mark.parametrize("mode", ["i2i2u", "taste", "cat", "union", "boundary"])
 @pytest.mark.parametrize("cap", [1, 2, 4])
 def test_a_cap_per_user_takes_the_next_choice(mode: str, cap: int) -> None:
     found = found_by(mode, per_user_cap=cap)
@@ -158,7 +158,7 @@ def test_a_cap_per_user_takes_the_next_choice(mode: str, cap: int) -> None:
     assert (np.bincount(found_by(mode).users_CB[found_by(mode).users_CB >= 0]) > cap).any(), "else there is no cap"
 
 
-@pytest.mark.parametrize("mode", ["i2i2u", "cat", "union", "boundary"])
+@pytest.mark.parametrize("mode", ["i2i2u", "taste", "cat", "union", "boundary"])
 def test_the_memory_given_does_not_change_the_audience(mode: str) -> None:
     small, large = found_by(mode, memory_mb=1e-6), found_by(mode, memory_mb=64)
     np.testing.assert_array_equal(small.users_CB, large.users_CB)

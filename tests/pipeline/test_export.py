@@ -79,7 +79,9 @@ def inputs_and_vectors(task: str, run_folder: Path, n_users: int) -> tuple[dict[
         source = PairDataModule(**data_options(run, None, None))
         fields = source.fields.gather(np.arange(source.catalogue.n_songs))
         module = restore(I2IModule(**run.hparams), run)
-        return fields, {"songs": module.predict_step({"id": torch.arange(60), "fields": fields}, 0)["vector"]}
+        # An export encodes new songs: content alone, as of a song that has no memory.
+        batch = {"id": torch.arange(60), "fields": fields, "memory": torch.zeros(60, dtype=torch.long)}
+        return fields, {"songs": module.predict_step(batch, 0)["vector"]}
     vocabularies = json.loads((run_folder / "vocabulary.json").read_text("utf-8"))
     data = InteractionDataModule(**data_options(run, None, None), profile_vocabulary=vocabularies["users"])
     fields = data.fields.gather(np.arange(data.catalogue.n_songs))

@@ -9,7 +9,15 @@ import pytest
 from scipy import sparse
 
 from retrieval.audience import popularity_scale, songs_at_once
-from retrieval.clusters import clusters, lloyd_step, relevance, starts, user_vectors, users_near_centroids
+from retrieval.clusters import (
+    clusters,
+    lloyd_step,
+    relevance,
+    starts,
+    user_vectors,
+    users_near_centroids,
+    users_near_songs,
+)
 
 C, P, K, D, S, U = 6, 17, 4, 5, 30, 60
 
@@ -209,3 +217,27 @@ def test_scores_stay_within_the_memory_given() -> None:
         peaks.append(tracemalloc.get_traced_memory()[1] / 2**20)
         tracemalloc.stop()
     assert peaks[0] < 10 < peaks[1], "all songs at once would need more"
+
+
+def test_users_near_songs_sum_the_similarities_of_all_their_songs() -> None:
+    """Against a loop: Σ over his songs of strength · ⟨song, new⟩ / (length of their sum · of the new song)."""
+    rng = np.random.default_rng(5)
+    songs, new = rng.standard_normal((9, 4)), rng.standard_normal((3, 4))
+    listening = sparse.csr_matrix(rng.integers(0, 4, (7, 9)) * (rng.random((7, 9)) < 0.4))
+    listening = sparse.csr_matrix(listening.multiply(np.arange(7)[:, None] != 2))  # user 2 has no play
+    users = user_vectors(listening, songs, np.ones(9))
+    allowed = rng.random((3, 7)) < 0.8
+    for mask in (np.ones((3, 7), dtype=bool), allowed):
+        for chunk in (1, 256):
+            found = users_near_songs(users, new, 5, lambda rows, mask=mask: mask[rows], chunk)
+            for c in range(3):
+                expected = {}
+                for u in range(7):
+                    plays = listening[u].toarray().ravel()
+                    total = sum(plays[s] * songs[s] for s in range(9))
+                    if plays.any() and mask[c, u]:
+                        similarities = sum(plays[s] * float(songs[s] @ new[c]) for s in range(9))
+                        expected[u] = similarities / np.linalg.norm(total) / np.linalg.norm(new[c])
+                best = sorted(expected, key=lambda u: -expected[u])[:5]
+                assert found.users_CB[c].tolist() == best + [-1] * (5 - len(best))
+                np.testing.assert_allclose(found.scores_CB[c, : len(best)], [expected[u] for u in best], rtol=1e-4)

@@ -1,0 +1,235 @@
+"""Cold-start methods beside each other on new items that nobody has played: users → songs and songs → users.
+
+    python -m benchmarks.item_cold --config configs/item_cold/lfm2k.yaml data=$FIRSTPLAY_DATA/lfm2k out=runs/lfm2k.json
+    python -m benchmarks.item_cold data=$FIRSTPLAY_DATA/lfm2k methods=[ablation] features=[text] out=…
+
+For each seed the data are split anew, and every method is fitted on the warm plays. Ours is `firstplay`; `methods`
+takes names, or `baselines`, `ours` (with CB2CF), `ablation`. "tuned" rows choose their settings on the cold
+validation songs, each direction apart. Finished training and the figures of baselines are kept in
+work=, so that a killed run goes on. Protocol: docs/results.md.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from benchmarks.item_cold import closed_form, encoders, neural
+from benchmarks.item_cold.folds import Fold, content, feature_sets, make_fold
+from benchmarks.item_cold.measure import POWERS, Scores, both, row, tuned
+from benchmarks.item_cold.table import table
+from configs.errors import UserError
+from configs.load import command
+from configs.schema import opt
+from datamodules.folders import write_text
+
+FIXED: dict[str, tuple[Any, dict[str, Any]]] = {  # the settings of the reference protocol, and defaults
+    "random": (closed_form.random_scores, {}),
+    "most active users": (closed_form.most_active, {}),
+    "content kNN (20)": (closed_form.content_knn, {"k": 20}),
+    "content kNN (100)": (closed_form.content_knn, {"k": 100}),
+    "ridge(10) to users": (closed_form.ridge_to_users, {"ridge": 10.0}),
+    "ridge(1) to EASE rows": (closed_form.ridge_to_ease, {"ridge": 1.0, "ease": 100.0, "of": "rows"}),
+    "ridge(10) to EASE rows": (closed_form.ridge_to_ease, {"ridge": 10.0, "ease": 100.0, "of": "rows"}),
+    "ridge(1) to EASE columns": (closed_form.ridge_to_ease, {"ridge": 1.0, "ease": 100.0, "of": "columns"}),
+    "DropoutNet": (neural.dropoutnet, {}),
+    "CLCRec": (neural.clcrec, {}),
+    "SEMCo": (neural.semco, {}),
+}
+TUNED: dict[str, Any] = {
+    "content kNN, tuned": closed_form.content_knn,
+    "ridge to users, tuned": closed_form.ridge_to_users,
+    "ridge to EASE, tuned": closed_form.ridge_to_ease,
+    "DropoutNet, tuned": neural.dropoutnet,
+    "CLCRec, tuned": neural.clcrec,
+    "SEMCo, tuned": neural.semco,
+}
+SEEDED = (closed_form.random_scores, neural.dropoutnet, neural.clcrec, neural.semco)
+OURS = ("firstplay", "CB2CF", "article", "article, CB2CF")
+GROUPS = {
+    "baselines": (*FIXED, *TUNED),
+    "ours": OURS,
+    "ablation": (*encoders.VARIANTS, *encoders.AUDIENCES),
+}
+Runs = dict[str, dict[str, list[dict[str, Any]]]]  # feature set → method → one entry a seed
+
+
+@dataclass
+class ItemColdConfig:
+    """Options of this benchmark."""
+
+    data: str = opt("", "dataset folder, the published lfm2k folder, or hetrec2011-lastfm-2k.zip")
+    out: str = opt("runs/item_cold/result.json", "JSON file to write")
+    work: str | None = opt(None, "folder for catalogues and runs (default: beside out, without .json)")
+    seeds: int = opt(5, "seeds 0 … n−1 of the split and of all training")
+    features: list[str] = opt([], "feature sets: fields joined by + (lfm2k: text, audio, text+audio); empty: all")
+    methods: list[str] = opt(["baselines", "ours"], "methods or groups of them")
+    split: str = opt("random", "how songs are split (split.by of pipeline.prepare)")
+    text: list[str] = opt([], "columns whose text makes a field `text` (pipeline.embed without a CLIP run)")
+    pairs: list[str] = opt([], "options of the teacher, e.g. pairs.top_k=50")
+    i2i: list[str] = opt([], "options of our encoder, as train.py i2i takes them")
+    i2i_of: dict[str, list[str]] = opt({}, "more of them for one feature set")
+
+
+def main(config: ItemColdConfig) -> None:
+    """Run the command (see the module's docstring)."""
+    if not config.data or not Path(config.data).exists():
+        raise UserError(f"data={config.data}: no such folder or zip (docs/data.md says where the published ones are)")
+    if config.seeds < 1:
+        raise UserError(f"seeds={config.seeds} must be at least 1")
+    wanted = methods(config.methods)
+    work = Path(config.work or config.out.removesuffix(".json"))
+    if Path(config.out) == work or Path(config.out).is_dir():
+        raise UserError(f"out={config.out} must be a file, say {config.out.rstrip('/')}.json, and not the folder work=")
+    found: Runs = {}
+    for seed in tqdm(range(config.seeds), desc="seeds"):
+        fold = make_fold(Path(config.data), work / f"seed{seed}", seed, config.split, config.text, config.pairs)
+        for name, fields in feature_sets(Path(config.data), fold, config.features).items():
+            of_set = found.setdefault(name, {})
+            for method, figures in measure_all(config, fold, work, name, fields, wanted, seed):
+                of_set.setdefault(method, []).append(figures)
+    rows = [one for name, of_set in found.items() for one in rows_of(Path(config.data).stem, name, of_set)]
+    Path(config.out).parent.mkdir(parents=True, exist_ok=True)
+    write_text(Path(config.out), json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
+    print(table(rows))
+
+
+def methods(names: list[str]) -> list[str]:
+    """Groups opened, each method once, in order.
+
+    Raises:
+        UserError: no such method.
+    """
+    known = {method for group in GROUPS.values() for method in group}
+    opened = [one for name in names for one in GROUPS.get(name, (name,))]
+    unknown = [name for name in opened if name not in known]
+    if unknown or not opened:
+        raise UserError(f"methods={unknown}: choose from {', '.join([*GROUPS, *sorted(known)])}")
+    return list(dict.fromkeys(opened))
+
+
+def measure_all(
+    config: ItemColdConfig, fold: Fold, work: Path, name: str, fields: list[str], wanted: list[str], seed: int
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The test figures of every method, with its seconds."""
+    steps: dict[str, Callable[[], Any]] = {}
+    for method in wanted:
+        if method in FIXED:
+            steps[method] = partial(fixed, fold, fields, *FIXED[method], seed)
+        elif method in TUNED:
+            steps[method] = partial(choose, fold, fields, TUNED[method], seed)
+        elif method in encoders.VARIANTS:
+            steps[method] = partial(encoder, config, fold, work, name, fields, method, seed)
+        else:
+            steps[method] = partial(audience, config, fold, work, name, fields, method, seed)
+    for method, step in tqdm(steps.items(), desc=f"seed {seed}, {name}", leave=False):
+        kept = work / f"seed{seed}" / "figures" / name / f"{slug(method)}.json"
+        if method in encoders.VARIANTS or method in encoders.AUDIENCES or not kept.exists():
+            started = time.monotonic()
+            figures, chosen = step()
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            write_text(kept, json.dumps(figures | {"seconds": time.monotonic() - started, "chosen": chosen}))
+        yield method, json.loads(kept.read_text())
+
+
+def slug(method: str) -> str:
+    """A method's name as a file name."""
+    return method.replace(" ", "_").replace(",", "")
+
+
+def fixed(fold: Fold, fields: list[str], method: Any, options: dict[str, Any], seed: int) -> Any:
+    """A baseline with its fixed settings; songs → users also with users' scores over the root of their plays + 1."""
+    scores = baseline(fold, content(fold, fields, [1.0] * len(fields)), method, options, seed)["cold_test"]
+    figures = both(scores, fold.parts["cold_test"], fold.plays_UW)
+    rooted = both(scores, fold.parts["cold_test"], fold.plays_UW, power=0.5)
+    return figures | {f"{key}_root": value for key, value in rooted.items() if key.startswith("songs_to_users")}, {}
+
+
+def choose(fold: Fold, fields: list[str], method: Any, seed: int) -> Any:
+    """A baseline with the settings, modality weights and user normalisation that do best on validation."""
+    grids = closed_form.GRIDS | neural.GRIDS
+    spaces = {str(weights): content(fold, fields, weights) for weights in modality_weights(len(fields), method)}
+    settings = [(f"{options} weights={w}", (w, options)) for w in spaces for options in grids[method.__name__]]
+    return tuned(
+        settings, POWERS, lambda one: baseline(fold, spaces[one[0]], method, one[1], seed), fold.parts, fold.plays_UW
+    )
+
+
+def modality_weights(n: int, method: Any) -> list[list[float]]:
+    """Closed forms: all fields alike, or one in full and the others at .3. Trained ones scale their input anyway."""
+    if n == 1 or method in SEEDED:
+        return [[1.0] * n]
+    return [[1.0] * n] + [[1.0 if field == one else 0.3 for field in range(n)] for one in range(n)]
+
+
+def baseline(fold: Fold, x_SD: Any, method: Any, options: dict[str, Any], seed: int) -> dict[str, Scores]:
+    """Scores of both cold parts from one fit."""
+    options = options | ({"seed": seed} if method in SEEDED else {})
+    cold = [held.songs for held in fold.parts.values()]
+    score_UC = method(fold.plays_UW, x_SD[fold.known], x_SD[np.concatenate(cold)], **options)
+    parts = np.split(score_UC, np.cumsum([len(one) for one in cold])[:-1], axis=1)
+    return {part: Scores(one, one) for part, one in zip(fold.parts, parts, strict=True)}
+
+
+def encoder(
+    config: ItemColdConfig, fold: Fold, work: Path, name: str, fields: list[str], method: str, seed: int
+) -> Any:
+    """One variant of our encoder; only the weight of appeal (users → songs) is chosen on validation here."""
+    run, fold = trained(config, fold, work, name, fields, method, seed)
+    scores = encoders.score(fold, run)
+    by_weight = {weight: {part: scores[part][weight] for part in scores} for weight in encoders.APPEALS}
+    settings = [(f"appeal={weight}", weight) for weight in by_weight]
+    figures, chosen = tuned(settings, (0.0,), by_weight.__getitem__, fold.parts, fold.plays_UW)
+    popularity = scores["cold_test"][0.0].neighbour_popularity
+    return figures | {"neighbour_popularity": popularity}, chosen
+
+
+def audience(
+    config: ItemColdConfig, fold: Fold, work: Path, name: str, fields: list[str], method: str, seed: int
+) -> Any:
+    """Another way from the vectors of `firstplay` to users."""
+    run, fold = trained(config, fold, work, name, fields, "firstplay", seed)
+    return both(encoders.audiences(fold, run)[method]["cold_test"], fold.parts["cold_test"], fold.plays_UW), {}
+
+
+def trained(
+    config: ItemColdConfig, fold: Fold, work: Path, name: str, fields: list[str], method: str, seed: int
+) -> tuple[Path, Fold]:
+    """The run folder of a variant, and the fold that it was trained on: a teacher of its own is another catalogue."""
+    given = encoders.VARIANTS[method].split()
+    teacher = [one for one in given if one.startswith("pairs.")]
+    if teacher:
+        of_teacher = work / "-".join(["teacher", *teacher]) / f"seed{seed}"
+        pairs = [*config.pairs, *teacher]
+        fold = make_fold(Path(config.data), of_teacher, seed, config.split, config.text, pairs)
+    options = [*config.i2i, *config.i2i_of.get(name, []), *[one for one in given if one not in teacher]]
+    out = work / f"seed{seed}" / "runs" / name / slug(method)
+    return encoders.train(fold, fields, out, seed, options), fold
+
+
+def rows_of(data: str, features: str, of_set: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """JSON rows of one feature set; differences are to `firstplay` where it ran."""
+    reference = [numbers(run) for run in of_set["firstplay"]] if "firstplay" in of_set else None
+    return [
+        {"data": data, "method": method, "features": features, "seeds": len(runs)}
+        | row([numbers(run) for run in runs], reference if method != "firstplay" else None)
+        | {"chosen": [run["chosen"] for run in runs]}
+        for method, runs in of_set.items()
+    ]
+
+
+def numbers(run: dict[str, Any]) -> dict[str, float]:
+    """The figures among a run's entries."""
+    return {key: value for key, value in run.items() if isinstance(value, int | float)}
+
+
+if __name__ == "__main__":
+    command(main, ItemColdConfig, __doc__)

@@ -1,0 +1,132 @@
+"""Our song encoder in all its variants: trained by `train.py`, scored as `pipeline.audience` would.
+
+Shapes: U users, S songs, W warm songs, C cold songs, D vector size, K neighbours.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.item_cold.folds import Fold
+from benchmarks.item_cold.measure import Scores
+from configs.load import load
+from configs.schema import I2IConfig
+from datamodules.arrays import FloatArray
+from pipeline.vectors import encode_songs
+from retrieval import audience as targeting
+from retrieval.clusters import user_vectors, users_near_centroids
+from retrieval.index import build_index, search
+from train import train_i2i
+
+APPEALS = (0.0, 0.25, 0.5, 1.0)  # weight of appeal where users look for songs
+NEIGHBOURS = 20
+CB2CF = "objective.bcl_weight=0"
+ARTICLE = (
+    "objective.listening_weight=0 objective.pair_weight=1 model.memory=false objective.bcl_weight=0.1 batch_size=512"
+)
+VARIANTS = {  # method → what differs from `firstplay`
+    "firstplay": "",
+    "CB2CF": CB2CF,
+    "random groups": "objective.grouping=random",
+    "no groups": "objective.grouping=none",
+    "mask only": "objective.augment=mask",
+    "noise only": "objective.augment=noise",
+    "drawn by popularity": "objective.bcl_sampling=popularity",
+    "no head g": "objective.contrastive_head=false",
+    "λ=0.5": "objective.bcl_weight=0.5",
+    "τ=0.5": "objective.temperature=0.5",
+    "no pairs": "objective.pair_weight=0",
+    "softmax on pairs": "objective.pair_loss=softmax",
+    "in-batch negatives": "objective.pair_loss=softmax objective.in_batch=true",
+    "no memory": "model.memory=false",
+    "no appeal": "objective.appeal=false",
+    "no posterior check": "pairs.posterior=none",
+    "cosine teacher": "pairs.similarity=cosine",
+    "BM25 teacher": "pairs.similarity=bm25",
+    "article": ARTICLE,
+    "article, CB2CF": f"{ARTICLE} {CB2CF}",
+    "article, random groups": f"{ARTICLE} objective.grouping=random",
+    "article, no groups": f"{ARTICLE} objective.grouping=none",
+    "article, drawn by popularity": f"{ARTICLE} objective.bcl_sampling=popularity",
+    "article, no posterior check": f"{ARTICLE} pairs.posterior=none",
+    "article, softmax": f"{ARTICLE} objective.pair_loss=softmax",
+}
+AUDIENCES = ("similar songs' listeners", "CAT", "union")  # of firstplay's vectors, songs → users
+
+
+def train(fold: Fold, fields: list[str], out: Path, seed: int, options: list[str]) -> Path:
+    """Train one encoder, unless that is done; the run folder."""
+    given = [f"data={fold.folder}", f"out={out}", f"fields.use=[{','.join(fields)}]", f"seed={seed}"]
+    given += [f"features={fold.features}"] if fold.features else []
+    train_i2i(load(I2IConfig, [*given, "logger.wandb=off", "trainer.progress=false", *options]))
+    return out
+
+
+def score(fold: Fold, run: Path) -> dict[str, dict[float, Scores]]:
+    """Scores of both cold parts, one for each weight of appeal.
+
+    A user is the mean direction of his songs, as in training: Σ over all known songs he listened to, not only over the
+    nearest, which makes I2I2U one inner product.
+    """
+    vectors, appeal = song_outputs(fold, run)
+    taste_UD = user_vectors(fold.strength_UW, vectors[fold.known], np.ones(len(fold.known)))
+    result = {}
+    for part, held in fold.parts.items():
+        new_CD = vectors[held.songs]
+        users_UC = taste_UD @ (new_CD / np.maximum(np.linalg.norm(new_CD, axis=1, keepdims=True), 1e-9)).T
+        scale = logit_scale(run)
+        popularity = neighbour_popularity(fold, vectors, new_CD)
+        result[part] = {
+            weight: Scores(scale * users_UC + weight * appeal[held.songs], users_UC, popularity) for weight in APPEALS
+        }
+    return result
+
+
+def song_outputs(fold: Fold, run: Path) -> tuple[FloatArray, FloatArray]:
+    """Vectors and appeal of all songs."""
+    _, found = encode_songs(run, str(fold.folder), fold.features)
+    return found["vector"], found["appeal"]
+
+
+def logit_scale(run: Path) -> float:
+    """The learned inverse temperature, which puts similarity and appeal on one scale."""
+    from pipeline.runs import open_run
+
+    return float(open_run(run, "i2i").weights["logit_scale"].clamp(max=4.6).exp())
+
+
+def neighbour_popularity(fold: Fold, vectors: FloatArray, new_CD: FloatArray) -> float:
+    """Mean popularity rank, 0 the least and 1 the most played, of the nearest known songs of the new ones."""
+    listeners_W = np.bincount(fold.plays_UW.indices, minlength=len(fold.known))
+    rank_W = np.argsort(np.argsort(listeners_W, kind="stable")) / max(1, len(fold.known) - 1)
+    _, near = search(build_index(vectors[fold.known]), new_CD, min(NEIGHBOURS, len(fold.known)))
+    return float(rank_W[near].mean())
+
+
+def audiences(fold: Fold, run: Path, neighbours: int = 100) -> dict[str, dict[str, Scores]]:
+    """Three more ways from the same vectors to users, by method and part: a user who is not in an audience has −inf.
+
+    "similar songs' listeners" goes through the K nearest known songs, as the article does; CAT and the union are
+    `retrieval.clusters` and `retrieval.audience.union` with users' scores
+    over the root of their plays, and lists of 200: recall@20 of users → songs is not on a par with full scores.
+    """
+    vectors, _ = song_outputs(fold, run)
+    known_WD = vectors[fold.known]
+    taste_UD = user_vectors(fold.strength_UW, known_WD, np.ones(len(known_WD)))
+    scale_U = targeting.activity_scale(fold.plays_UW, 0.5)
+    n_users = fold.plays_UW.shape[0]
+    result: dict[str, dict[str, Scores]] = {name: {} for name in AUDIENCES}
+    for part, held in fold.parts.items():
+        scores_CK, near_CK = search(build_index(known_WD), vectors[held.songs], min(neighbours, len(known_WD)))
+        weights = targeting.similarity_weights(scores_CK, near_CK, len(known_WD))
+        weights = weights.multiply(targeting.popularity_scale(fold.plays_UW, 0.5)).tocsr()
+        similar = targeting.listeners_of_similar(weights, fold.strength_UW, scale_U, 200)
+        near = users_near_centroids(similar.users_CB[:, :20], taste_UD, vectors[held.songs], 8, 200, 2.0)
+        for name, found in zip(AUDIENCES, (similar, near, targeting.union(similar, near, 200)), strict=True):
+            dense_UC = np.full((n_users, len(held.songs)), -np.inf, dtype=np.float32)
+            row, rank = np.nonzero(found.users_CB >= 0)
+            dense_UC[found.users_CB[row, rank], row] = found.scores_CB[row, rank]
+            result[name][part] = Scores(dense_UC, dense_UC)
+    return result

@@ -1,0 +1,43 @@
+"""Validation of the song encoder by what it is for: new songs that find their listeners, and the other way round."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from callbacks.index_recall import Array, IndexRecall, retrieve
+from retrieval.clusters import user_vectors
+from retrieval.metrics import recall_at_k
+
+
+class AudienceRecall(IndexRecall):
+    """Adds to the neighbours' recall `val/listeners_recall@N` (songs → users), `val/songs_recall@K` (users → songs)
+    and their mean, `val/audience`.
+
+    A user is the mean direction of the known songs he listened to, as `audience mode=taste` has him. The DataModule
+    gives `listening()` (users, songs) and `val_listeners()` (cold validation song, user).
+
+    Args:
+        k: neighbours, and new songs a user.
+        users: users a new song.
+    """
+
+    def __init__(self, k: int, users: int = 50) -> None:
+        super().__init__(k)
+        self.users = users
+
+    def measure(self, items: Array, item_ids: Array, queries: Array, query_ids: Array, data: Any) -> dict[str, Any]:
+        """The figures, from vectors of known songs and of validation songs."""
+        metrics = super().measure(items, item_ids, queries, query_ids, data)
+        taste_UD = user_vectors(data.listening()[:, item_ids], items, np.ones(len(items)))
+        users = np.flatnonzero(taste_UD.any(axis=1))
+        song_of, user_of = data.val_listeners()
+        listeners = retrieve(taste_UD[users], users, queries, self.users)
+        songs = retrieve(queries, query_ids, taste_UD[users], self.k)
+        known = np.isin(user_of, users)
+        both = {
+            f"val/listeners_recall@{self.users}": recall_at_k(listeners, query_ids, song_of, user_of).mean(),
+            f"val/songs_recall@{self.k}": recall_at_k(songs, users, user_of[known], song_of[known]).mean(),
+        }
+        return metrics | both | {"val/audience": np.mean([*both.values()])}

@@ -1,0 +1,244 @@
+"""The whole command on the tiny dataset: what it writes, what it keeps, what it refuses; and its tables."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from omegaconf import OmegaConf
+from scipy import stats
+
+from benchmarks.item_cold.__main__ import FIXED, GROUPS, ItemColdConfig, main, methods
+from benchmarks.item_cold.closed_form import content_knn
+from benchmarks.item_cold.encoders import AUDIENCES, VARIANTS
+from benchmarks.item_cold.folds import content, make_fold
+from benchmarks.item_cold.measure import to_songs, to_users
+from benchmarks.item_cold.table import table
+from configs.errors import UserError
+from configs.load import command, load
+
+METHODS = [
+    "random", "content kNN (20)", "ridge to users, tuned", "firstplay", "CB2CF", "no posterior check", *AUDIENCES,
+]  # fmt: skip
+TRAINED = ["firstplay", "CB2CF", "no posterior check"]
+TINY = [
+    "batch_size=64", "bcl_batch_size=32", "objective.negatives=32", "objective.users=32", "fields.block=4",
+    "model.field_dim=8", "model.hidden=16", "model.dim=8", "trainer.epochs=2", "trainer.accelerator=cpu",
+    "trainer.log_every=1", "optim.lr=1e-2",
+]  # fmt: skip
+FIGURES = ["recall@20", "ndcg@20", "songs_to_users_recall@50", "target_users_found@50"]
+FEATURES = "content+mood"
+
+
+@dataclass
+class Ran:
+    """The command after one run and after the next."""
+
+    options: list[str]
+    out: Path
+    work: Path
+    rows: list[list[dict[str, Any]]]
+    changed: list[dict[str, int]]
+
+
+def listed(names: list[str]) -> str:
+    return json.dumps(names, ensure_ascii=False)
+
+
+def written_at(work: Path) -> dict[str, int]:
+    """When every catalogue and every checkpoint was written."""
+    files = [*work.rglob("last.ckpt"), *work.rglob("catalogue/manifest.json")]
+    return {str(path.relative_to(work)): path.stat().st_mtime_ns for path in files}
+
+
+@pytest.fixture(scope="module")
+def ran(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    folder = tmp_path_factory.mktemp("item_cold")
+    file = folder / "config.yaml"
+    OmegaConf.save({"i2i": TINY, "i2i_of": {FEATURES: ["model.dropout=0"], "mood": ["model.dim=4"]}}, file)
+    out = folder / "results" / "tiny.json"
+    options = [f"data={dataset}", f"out={out}", "seeds=2", f"features=[{FEATURES}]", f"methods={listed(METHODS)}"]
+    rows, changed = [], []
+    for _ in range(2):
+        main(load(ItemColdConfig, options, file))
+        rows.append(json.loads(out.read_text("utf-8")))
+        changed.append(written_at(out.with_suffix("")))
+    return Ran(options, out, out.with_suffix(""), rows, changed)
+
+
+def of(ran: Ran, method: str) -> dict[str, Any]:
+    (row,) = [row for row in ran.rows[0] if row["method"] == method]
+    return row
+
+
+def test_a_row_for_every_method_with_its_figures(ran: Ran) -> None:
+    assert [row["method"] for row in ran.rows[0]] == METHODS
+    for row in ran.rows[0]:
+        assert (row["data"], row["features"], row["seeds"]) == ("dataset", FEATURES, 2)
+        assert len(row["per_seed"]) == len(row["chosen"]) == 2 and row["seconds"] > 0
+        for key in FIGURES:
+            values = [one[key] for one in row["per_seed"]]
+            assert row[key] == pytest.approx(np.mean(values))
+            assert row[f"{key}_std"] == pytest.approx(np.std(values, ddof=1))
+        assert all(0 < row[key] <= 1 for key in FIGURES[:3])
+
+
+def test_what_is_less_than_firstplay(ran: Ran) -> None:
+    ours = of(ran, "firstplay")
+    assert not [key for key in ours if "less" in key]
+    for row in ran.rows[0]:
+        if row["method"] != "firstplay":
+            one, other = ([run["ndcg@20"] for run in which["per_seed"]] for which in (ours, row))
+            low, high = stats.ttest_rel(one, other).confidence_interval(0.95)
+            middle, half = row["ndcg@20_less"], row["ndcg@20_less_ci95"]
+            assert (middle - half, middle + half) == pytest.approx((low, high))
+
+
+def test_figures_are_those_of_the_method_on_the_split(ran: Ran, dataset: Path) -> None:
+    """kNN over again, step by step; and content is worth something, chance is not."""
+    row = of(ran, "content kNN (20)")
+    for seed in range(2):
+        fold = make_fold(dataset, ran.work / f"seed{seed}", seed, "random", [], [])
+        held = fold.parts["cold_test"]
+        x = content(fold, ["content", "mood"], [1.0, 1.0])
+        score = content_knn(fold.plays_UW, x[fold.known], x[held.songs], k=20)
+        expected = to_songs(score, held) | to_users(score, held, fold.plays_UW, 0.0)
+        rooted = to_users(score, held, fold.plays_UW, 0.5)["songs_to_users_recall@50"]
+        figures = row["per_seed"][seed]
+        assert {key: figures[key] for key in expected} == pytest.approx(expected)
+        assert figures["songs_to_users_recall@50_root"] == pytest.approx(rooted)
+    chance = of(ran, "random")["ndcg@20"]
+    assert all(of(ran, method)["ndcg@20"] > chance + 0.05 for method in METHODS[1:])
+
+
+def test_chosen_settings_are_told(ran: Ran) -> None:
+    for chosen in of(ran, "ridge to users, tuned")["chosen"]:
+        assert set(chosen) == {"songs", "users"} and "'ridge': " in chosen["songs"] and "power=" in chosen["users"]
+        assert "weights=[" in chosen["songs"]
+    assert all(one["songs"].startswith("appeal=") for one in of(ran, "firstplay")["chosen"])
+    assert of(ran, "random")["chosen"] == [{}, {}]
+
+
+def test_a_second_call_trains_nothing_and_finds_the_same(ran: Ran) -> None:
+    first, second = ran.changed
+    assert first == second and len(first) == 2 * len(TRAINED) + 4  # catalogues: two seeds, two teachers
+    for one, other in zip(*ran.rows, strict=True):
+        assert one["method"] == other["method"] and one["chosen"] == other["chosen"]
+        assert {key: one[key] for key in FIGURES} == {key: other[key] for key in FIGURES}
+
+
+def test_options_of_all_and_of_one_feature_set_reach_training(ran: Ran) -> None:
+    for seed in range(2):
+        for method in TRAINED:
+            config = OmegaConf.load(ran.work / f"seed{seed}/runs/{FEATURES}/{method.replace(' ', '_')}/config.yaml")
+            assert config.seed == seed and config.fields.use == ["content", "mood"]
+            assert (config.model.dim, config.model.dropout) == (8, 0)  # i2i, and i2i_of these features alone
+            assert config.objective.bcl_weight == (0 if method == "CB2CF" else 0.1)
+
+
+def test_another_teacher_is_another_catalogue_with_the_same_split(ran: Ran) -> None:
+    for seed in range(2):
+        own = ran.work / "teacher-pairs.posterior=none" / f"seed{seed}" / "catalogue"
+        common = ran.work / f"seed{seed}" / "catalogue"
+        run = OmegaConf.load(ran.work / f"seed{seed}/runs/{FEATURES}/no_posterior_check/config.yaml")
+        assert run.data == str(own)
+        assert OmegaConf.load(ran.work / f"seed{seed}/runs/{FEATURES}/CB2CF/config.yaml").data == str(common)
+        for name in ("songs", "plays", "cold_plays"):
+            assert pl.read_parquet(own / f"{name}.parquet").equals(pl.read_parquet(common / f"{name}.parquet"))
+        pairs = [pl.read_parquet(folder / "pairs.parquet") for folder in (own, common)]
+        assert pairs[0].height > pairs[1].height  # nothing was sorted out
+
+
+def test_other_options_over_the_same_work_are_refused(ran: Ran) -> None:
+    """Or finished training would pass for that of other options."""
+    with pytest.raises(UserError, match="holds a run with other options"):
+        main(load(ItemColdConfig, [*ran.options, f"i2i={listed([*TINY, 'model.dim=16'])}"]))
+    with pytest.raises(UserError, match="made of other data or options"):
+        main(load(ItemColdConfig, [*ran.options, "split=time"]))
+
+
+def test_the_tables(ran: Ran) -> None:
+    text = table(ran.rows[0])
+    lines = text.splitlines()
+    assert lines[0] == "dataset, content+mood, 2 seeds"
+    row = of(ran, "CB2CF")
+    cells = [one.split(" | ") for one in lines if one.startswith("| CB2CF |")]
+    assert cells[0][1] == f"{row['recall@20']:.3f} ± {row['recall@20_std']:.3f}"
+    assert cells[0][4] == f"{row['target_users_found@50']:.0f} ± {row['target_users_found@50_std']:.0f}"
+    assert cells[1][1].startswith(f"{row['songs_to_users_recall@50_rare']:.3f} ±") and len(cells) == 2
+    ours = next(one for one in lines if one.startswith("| firstplay |")).split(" | ")
+    assert ours[5:8] == ["–"] * 3
+    assert all(line.count("|") == lines[at - 1].count("|") for at, line in enumerate(lines) if line[:2] == "|-")
+
+
+def test_bold_is_a_difference_beyond_its_interval() -> None:
+    row = {"data": "d", "features": "f", "method": "m", "seeds": 3, "seconds": 1.0, "recall@20": 0.5}
+    row |= {"recall@20_std": 0.1, "recall@20_less": 0.02, "ndcg@20_less": -0.02, "songs_to_users_recall@50_less": 0.01}
+    row |= {"recall@20_less_ci95": 0.03, "ndcg@20_less_ci95": 0.01}
+    line = next(line for line in table([row]).splitlines() if line.startswith("| m |"))
+    assert line == "| m | 0.500 ± 0.100 | – | – | – | +0.020 ± 0.030 | **-0.020 ± 0.010** | +0.010 | 1 |"
+
+
+def test_groups_are_opened_once() -> None:
+    assert methods(["ours", "CAT", "firstplay"]) == [*GROUPS["ours"], "CAT"]
+    assert methods(["CAT", "random", "CAT"]) == ["CAT", "random"]
+    assert set(FIXED) < set(methods(["baselines"])) and len(methods(["baselines"])) == 17
+    assert methods(["ablation"]) == [*VARIANTS, *AUDIENCES]
+    assert not set(GROUPS) & {method for group in GROUPS.values() for method in group}  # a name means one thing
+    with pytest.raises(UserError, match=r"methods=\['lightgcn', 'knn'\]: choose from baselines, ours, ablation, "):
+        methods(["random", "lightgcn", "knn"])
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["data=nowhere"], "data=nowhere: no such folder or zip"),
+        (["methods=[lightgcn]"], "choose from baselines"),
+        (["methods=[]"], "methods=[]: choose from"),
+        (["features=[lyrics]"], "features=['lyrics']: this data has"),
+        (["seeds=0"], "seeds=0 must be at least 1"),
+        (["seeds=-1"], "seeds=-1 must be at least 1"),
+        (["out={tmp}/result"], "must be a file, say {tmp}/result.json"),
+        (["out={tmp}/x.json", "work={tmp}/x.json"], "must be a file"),
+        (["split=moon"], "split.by"),
+        (["pairs=[pairs.moon=1]"], "moon"),
+        (["text=[lyrics_of_the_moon]"], "lyrics_of_the_moon"),
+        (["methods=[firstplay]", "i2i=[model.moon=1]"], "moon"),
+        (["moon=1"], "moon"),
+    ],
+)
+def test_bad_input_is_one_line(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], says: str
+) -> None:
+    argv = [f"data={dataset}", f"out={tmp_path}/out.json", "seeds=1", "methods=[random]", "features=[mood]"]
+    with pytest.raises(SystemExit) as stopped:
+        command(main, ItemColdConfig, "", [*argv, *(one.format(tmp=tmp_path) for one in options)])
+    assert stopped.value.code == 2
+    shown = capsys.readouterr().err.replace("\r", "\n").splitlines()
+    errors = [line for line in shown if line.startswith("error: ")]
+    assert len(errors) == 1 and errors[0] == shown[-1]  # before it there may be a progress bar
+    assert says.format(tmp=tmp_path) in errors[0]
+    assert not (tmp_path / "out.json").exists()
+
+
+def test_no_data_at_all() -> None:
+    with pytest.raises(UserError, match="no such folder or zip"):
+        main(load(ItemColdConfig, []))
+
+
+def test_a_dataset_without_a_held_out_listener(
+    write_dataset: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write_dataset(tmp_path / "data")
+    gone = [f"s{song:02d}" for song in np.random.default_rng(0).permutation(60)[:6]]
+    plays = pl.read_parquet(source / "plays.parquet").filter(~pl.col("song_id").is_in(gone))
+    plays.write_parquet(source / "plays.parquet")
+    with pytest.raises(SystemExit):
+        command(main, ItemColdConfig, "", [f"data={source}", f"out={tmp_path}/out.json", "methods=[random]"])
+    assert "no cold_test song has a listener" in capsys.readouterr().err.splitlines()[-1]

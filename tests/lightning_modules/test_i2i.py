@@ -1,0 +1,262 @@
+"""The song encoder's training step: every option gives a loss and a gradient to all that learns, and the parts add up
+to what the article says."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from datamodules.pairs import PairDataModule
+from lightning_modules.i2i import I2IModule
+from lightning_modules.i2i_losses import first_of_each, listening, pairs
+from objectives.contrastive import info_nce
+from objectives.ranking import bpr_loss, listening_loss, sampled_softmax_loss
+
+SMALL: dict[str, Any] = {"block": 4, "field_dim": 5, "hidden": 8, "dim": 6, "dropout": 0.0}
+
+
+@pytest.fixture(scope="module")
+def data(catalogue_folder: Path) -> PairDataModule:
+    sizes: dict[str, Any] = {"batch_size": 32, "bcl_batch_size": 16, "negatives": 24, "users": 12, "candidates": 20}
+    return PairDataModule(str(catalogue_folder), in_batch=True, history=6, **sizes)
+
+
+def make(data: PairDataModule, seed: int = 0, **options: Any) -> I2IModule:
+    """A module as after some training: memory, appeal and `absent` are not zero any more."""
+    torch.manual_seed(seed)
+    options = {"memory_size": data.memory_size} | SMALL | options
+    module = I2IModule(data.fields.dense_dims, data.fields.vocab_sizes, **options)
+    module.log = module.log_dict = lambda *a, **k: None  # type: ignore[method-assign,assignment]
+    for name, (mean, scale) in data.dense_statistics().items():
+        module.model.embedding.standardise(name, mean, scale)
+    with torch.no_grad():
+        for parameter in (module.model.absent_FE, module.model.appeal_of.weight):
+            torch.nn.init.normal_(parameter)
+        if module.memory is not None:
+            module.memory.weight[1:].normal_()
+    return module
+
+
+def batch_of(data: PairDataModule, step: int = 0) -> dict[str, Any]:
+    return next(itertools.islice(iter(data.train_dataloader()), step, None))
+
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "defaults": {},
+    "softmax": {"pair_loss": "softmax"},
+    "in_batch": {"in_batch": True},
+    "softmax in_batch": {"pair_loss": "softmax", "in_batch": True},
+    "no pairs": {"pair_weight": 0.0},
+    "no histories": {"listening_weight": 0.0},
+    "no views": {"bcl_weight": 0.0},
+    "pairs alone": {"listening_weight": 0.0, "bcl_weight": 0.0},
+    "histories alone": {"pair_weight": 0.0, "bcl_weight": 0.0},
+    "views alone": {"pair_weight": 0.0, "listening_weight": 0.0},
+    "no memory": {"memory_size": 0},
+    "free length": {"normalise": False},
+    "free length, histories alone": {"normalise": False, "pair_weight": 0.0, "bcl_weight": 0.0},
+    "no head": {"contrastive_head": False},
+    "no appeal": {"appeal": False},
+    "linear": {"hidden": 0},
+    "input dropout": {"input_dropout": 0.5},
+    "no groups": {"grouping": "none"},
+    "random groups": {"grouping": "random"},
+    "masks": {"augment": "mask"},
+    "noise": {"augment": "noise"},
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_every_option_gives_a_loss_and_a_gradient_to_all_that_learns(data: PairDataModule, name: str) -> None:
+    """Distributed training refuses a parameter without a gradient."""
+    module = make(data, **OPTIONS[name])
+    loss = module.training_step(batch_of(data), 0)
+    assert torch.isfinite(loss) and loss > 0
+    loss.backward()
+    learning = {key: p for key, p in module.named_parameters() if p.requires_grad}
+    assert [key for key, p in learning.items() if p.grad is None] == []
+    assert all(torch.isfinite(p.grad).all() for p in learning.values())  # type: ignore[arg-type]
+    idle = {key for key, p in module.named_parameters() if p.grad is None}
+    assert idle == {key for key, p in module.named_parameters() if not p.requires_grad}
+    on = {"pair_weight": 1.0, "listening_weight": 1.0, "bcl_weight": 0.1} | OPTIONS[name]
+    expected = set()
+    if on["bcl_weight"] == 0 or not on.get("contrastive_head", True):
+        expected |= {key for key, _ in module.named_parameters() if key.startswith("model.head")}
+    if on["listening_weight"] == 0 or not on.get("appeal", True):
+        expected |= {"model.appeal_of.weight", "model.appeal_of.bias"}
+    if on["listening_weight"] == 0:
+        expected |= {"logit_scale"}
+        expected |= {"memory.weight"} if on["pair_weight"] == 0 else set()
+    assert idle == expected, "what learns nothing is frozen, and nothing else"
+
+
+@pytest.mark.parametrize("pair_loss", ["bpr", "softmax"])
+def test_one_of_everything_is_enough(catalogue_folder: Path, pair_loss: str) -> None:
+    """One pair, one negative, one user, one view; also where the only negative is the pair's own song."""
+    sizes: dict[str, Any] = {"batch_size": 1, "bcl_batch_size": 1, "negatives": 1, "users": 1, "candidates": 1}
+    data = PairDataModule(str(catalogue_folder), **sizes)
+    module, hit = make(data, pair_loss=pair_loss), False
+    for batch in itertools.islice(iter(data.train_dataloader()), 60):
+        module.zero_grad()
+        loss = module.training_step(batch, 0)
+        loss.backward()
+        assert torch.isfinite(loss)
+        assert all(torch.isfinite(p.grad).all() for p in module.parameters() if p.requires_grad)  # type: ignore[arg-type]
+        if int(batch["negatives"]) in (int(batch["source"]), int(batch["target"])):
+            hit = True
+            assert float(pairs(module, batch).detach()) == 0.0
+    assert hit
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.3])
+def test_without_histories_and_memory_it_is_the_articles_loss(data: PairDataModule, weight: float) -> None:
+    """BPR of f(source), f(target), f(negatives) + λ · InfoNCE of g(f(view)), by hand from the pieces."""
+    options: dict[str, Any] = {"memory_size": 0, "listening_weight": 0.0, "bcl_weight": weight}
+    module = make(data, **options, grouping="none", augment="noise", noise_std=0.0, temperature=0.2)
+    batch = batch_of(data)
+    f = lambda songs: module.model(data.fields.gather(np.asarray(songs)))  # noqa: E731
+    source, target, drawn = (batch[key] for key in ("source", "target", "negatives"))
+    keep = torch.tensor([[n not in (s, t) for n in drawn] for s, t in zip(source, target, strict=True)])
+    expected = bpr_loss(f(source), f(target), f(drawn), keep)
+    if weight:
+        z_ND = module.model.head(f(batch["drawn_ids"]))  # both views see all, and no noise
+        has = torch.tensor([song != 8 for song in batch["drawn_ids"].tolist()])
+        expected = expected + weight * info_nce(z_ND, z_ND, 0.2, batch["drawn_ids"], has)
+    torch.testing.assert_close(module.training_step(batch, 0), expected, rtol=1e-4, atol=1e-5)
+    assert not keep.all(), "a drawn song is one of the pair, else this could not fail"
+
+
+def songs_of(data: PairDataModule, batch: dict[str, Any]) -> list[int]:
+    """Which songs a batch of histories is about: those with its memory codes, or its fields if they have none."""
+    content = np.asarray(data.fields.dense["content"])
+    return [
+        next(s for s in data.warm.tolist() if data.memory[s] == code and np.array_equal(content[s], x, equal_nan=True))
+        for x, code in zip(batch["fields"]["content"].numpy(), batch["memory"].tolist(), strict=True)
+    ]
+
+
+def with_memory(module: I2IModule, data: PairDataModule, songs: Any, finish: bool = True) -> tuple[Tensor, Tensor]:
+    """f(x) + memory as found, and f(x) as it asks, of free length."""
+    content, _ = module.model.content(*module.model.embedding(data.fields.gather(np.asarray(songs))))
+    assert module.memory is not None
+    found = content + module.memory.weight[torch.from_numpy(data.memory[np.asarray(songs)])]
+    return module.model.finish(found) if finish else found, module.model.finish(content)
+
+
+@pytest.mark.parametrize("in_batch", [False, True])
+@pytest.mark.parametrize("pair_loss", ["bpr", "softmax"])
+def test_pairs_ask_by_content_and_find_by_memory(data: PairDataModule, pair_loss: str, in_batch: bool) -> None:
+    options: dict[str, Any] = {"listening_weight": 0.0, "bcl_weight": 0.0, "pair_weight": 0.5}
+    module, batch = make(data, **options, pair_loss=pair_loss, in_batch=in_batch), batch_of(data)
+    source, target, drawn = (batch[key].tolist() for key in ("source", "target", "negatives"))
+    others = target + drawn if in_batch else drawn
+    keep = torch.tensor([[n not in (s, t) for n in others] for s, t in zip(source, target, strict=True)])
+    query, positive, negative = (
+        with_memory(module, data, source)[1], with_memory(module, data, target)[0], with_memory(module, data, others)[0]
+    )  # fmt: skip
+    if pair_loss == "bpr":
+        expected = bpr_loss(query, positive, negative, keep)
+    else:
+        log_q = dict(zip(target + drawn, batch["log_q"].tolist(), strict=True))
+        corrections = (torch.tensor([log_q[song] for song in songs]) for songs in (target, others))
+        expected = sampled_softmax_loss(query, positive, negative, keep, *corrections)
+    torch.testing.assert_close(module.training_step(batch, 0), 0.5 * expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("appeal", [False, True])
+def test_histories_by_hand(data: PairDataModule, appeal: bool) -> None:
+    """User by user: the heard songs' vectors, weighed by strength, against every song's content."""
+    options: dict[str, Any] = {"pair_weight": 0.0, "bcl_weight": 0.0, "listening_weight": 0.7}
+    module, batch = make(data, **options, appeal=appeal, listening_temperature=0.25), batch_of(data)["listening"]
+    songs = songs_of(data, batch)
+    found, asks = with_memory(module, data, songs)
+    bias = module.model.content(*module.model.embedding(data.fields.gather(np.asarray(songs))))[1]
+    logits = torch.empty(12, len(songs))
+    for b in range(12):
+        user = sum((w * v for w, v in zip(batch["heard"][b], found, strict=True)), torch.zeros(6))
+        for s in range(len(songs)):
+            cosine = user @ asks[s] / (user.norm() * asks[s].norm())
+            logits[b, s] = cosine / 0.25 - batch["log_q"][s] + (bias[s] if appeal else 0.0)
+    expected = 0.7 * listening_loss(logits, batch["wanted"], batch["heard"] > 0)
+    torch.testing.assert_close(module.training_step({"listening": batch}, 0), expected, rtol=1e-4, atol=1e-5)
+    assert float(bias.detach().std()) > 0.1 and float(batch["log_q"].std()) > 0.05
+
+
+def test_the_parts_add_up(data: PairDataModule) -> None:
+    """With their weights, and no part changes another."""
+    batch, weights = batch_of(data), {"pair_weight": 0.5, "listening_weight": 0.7, "bcl_weight": 0.3}
+    views: dict[str, Any] = {"grouping": "none", "augment": "noise", "noise_std": 0.0}
+    parts = []
+    for name, weight in weights.items():
+        module = make(data, **dict.fromkeys(weights, 0.0) | {name: weight}, **views)
+        parts.append(module.training_step(batch, 0))
+    torch.testing.assert_close(make(data, **weights, **views).training_step(batch, 0), torch.stack(parts).sum())
+
+
+def test_memory_is_nothing_at_first_and_nothing_for_a_song_without_a_play(data: PairDataModule) -> None:
+    torch.manual_seed(0)
+    fresh = I2IModule(data.fields.dense_dims, data.fields.vocab_sizes, memory_size=data.memory_size, **SMALL)
+    fields, codes = data.fields.gather(np.arange(60)), torch.from_numpy(data.memory)
+    assert torch.equal(fresh(fields, codes), fresh.model(fields))
+    module = make(data)
+    differs = (module(fields, codes) - module.model(fields)).abs().amax(dim=1) > 1e-4
+    assert differs.tolist() == (codes > 0).tolist()
+    assert module.memory is not None
+    module.training_step(batch_of(data), 0).backward()
+    assert module.memory.weight.grad is not None and (module.memory.weight.grad[0] == 0).all()
+
+
+def test_predict_and_validation_give_the_same_vectors(data: PairDataModule) -> None:
+    module = make(data).eval()
+    (batch,) = data.songs_loader(np.arange(60))
+    predicted, validated = module.predict_step(batch, 0), module.validation_step(batch, 0)
+    assert torch.equal(predicted["vector"], validated["vector"]) and predicted["vector"].shape == (60, 6)
+    found = with_memory(module, data, np.arange(60))[0]
+    torch.testing.assert_close(predicted["vector"], found)
+    appeal = module.model.content(*module.model.embedding(batch["fields"]))[1]
+    assert torch.equal(predicted["appeal"], appeal) and predicted["appeal"].shape == (60,)
+
+
+def test_the_temperature_learns_and_is_bounded(data: PairDataModule) -> None:
+    """exp(logit_scale) starts at 1 / temperature and is held below e^4.6 ≈ 99.5."""
+    module, batch = make(data, listening_temperature=0.25), batch_of(data)
+    assert float(module.logit_scale.detach().exp()) == pytest.approx(4.0)
+    with torch.no_grad():
+        module.logit_scale.fill_(4.6)
+        at_bound = listening(module, batch["listening"])
+        module.logit_scale.fill_(9.0)
+        assert torch.equal(listening(module, batch["listening"]), at_bound)
+
+
+def test_first_of_each_against_a_loop() -> None:
+    ids = torch.tensor([5, 3, 5, 9, 3, 3, 0, 9])
+    first, place = first_of_each(ids)
+    seen: list[int] = []
+    for song in sorted(set(ids.tolist())):
+        seen.append(ids.tolist().index(song))
+    assert first.tolist() == seen and ids[first][place].tolist() == ids.tolist()
+
+
+def test_a_song_is_encoded_once_a_batch(data: PairDataModule, monkeypatch: pytest.MonkeyPatch) -> None:
+    module, batch = make(data, listening_weight=0.0, bcl_weight=0.0), batch_of(data)
+    real, seen = module.model.embedding.forward, []
+    monkeypatch.setattr(module.model.embedding, "forward", lambda f: (seen.append(len(f["content"])), real(f))[1])
+    module.training_step(batch, 0)
+    distinct = {song for key in ("source", "target", "negatives") for song in batch[key].tolist()}
+    assert seen == [len(distinct)] and len(distinct) < 32 + 32 + 24
+
+
+def test_a_songs_memory_takes_larger_steps(data: PairDataModule) -> None:
+    module = make(data, lr=0.01, memory_lr_scale=5.0)
+    module._trainer = type("Trainer", (), {"estimated_stepping_batches": 10})()  # type: ignore[assignment]
+    groups = module.configure_optimizers()["optimizer"].param_groups
+    peak = {id(p): group["initial_lr"] for group in groups for p in group["params"]}
+    assert module.memory is not None
+    assert peak[id(module.memory.weight)] == pytest.approx(0.05)
+    assert {rate for key, rate in peak.items() if key != id(module.memory.weight)} == {0.01}
