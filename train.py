@@ -1,7 +1,7 @@
 """Train one of the three tasks. A run found in out= goes on where it stopped.
 
 python train.py clip     data=CATALOGUE out=RUN
-python train.py i2i      data=CATALOGUE features=FEATURES out=RUN      (objective.bcl_weight=0 is CB2CF)
+python train.py i2i      data=CATALOGUE features=FEATURES out=RUN      (objective.bcl_weight=0: CB2CF)
 python train.py boundary data=CATALOGUE features=FEATURES out=RUN
 
 torchrun --nproc-per-node 8 train.py i2i data=… out=… trainer.devices=8      (several GPUs)

@@ -132,11 +132,15 @@ def measure_all(
             steps[method] = partial(audience, config, fold, work, name, fields, method, seed)
     for method, step in tqdm(steps.items(), desc=f"seed {seed}, {name}", leave=False):
         kept = work / f"seed{seed}" / "figures" / name / f"{slug(method)}.json"
-        if method in encoders.VARIANTS or method in encoders.AUDIENCES or not kept.exists():
+        before = json.loads(kept.read_text()) if kept.exists() else None
+        if before is None or method in encoders.VARIANTS or method in encoders.AUDIENCES:
             started = time.monotonic()
             figures, chosen = step()
+            seconds = time.monotonic() - started
+            # Of a run that was found finished, the time it took when it was trained.
+            seconds = seconds if before is None else max(seconds, before["seconds"])
             kept.parent.mkdir(parents=True, exist_ok=True)
-            write_text(kept, json.dumps(figures | {"seconds": time.monotonic() - started, "chosen": chosen}))
+            write_text(kept, json.dumps(figures | {"seconds": seconds, "chosen": chosen}))
         yield method, json.loads(kept.read_text())
 
 
@@ -182,12 +186,13 @@ def baseline(fold: Fold, x_SD: Any, method: Any, options: dict[str, Any], seed: 
 def encoder(
     config: ItemColdConfig, fold: Fold, work: Path, name: str, fields: list[str], method: str, seed: int
 ) -> Any:
-    """One variant of our encoder; only the weight of appeal (users → songs) is chosen on validation here."""
+    """One variant of our encoder; validation chooses the weight of appeal (users → songs) and the way to users."""
     run, fold = trained(config, fold, work, name, fields, method, seed)
     scores = encoders.score(fold, run)
-    by_weight = {weight: {part: scores[part][weight] for part in scores} for weight in encoders.APPEALS}
-    settings = [(f"appeal={weight}", weight) for weight in by_weight]
-    figures, chosen = tuned(settings, (0.0,), by_weight.__getitem__, fold.parts, fold.plays_UW)
+    ways = {f"taste, appeal={w}": {part: scores[part][w] for part in scores} for w in encoders.APPEALS}
+    for name, found in encoders.listeners(fold, run).items():
+        ways[name] = {part: Scores(scores[part][0.0].songs, found[part]) for part in found}
+    figures, chosen = tuned([(name, name) for name in ways], (0.0,), ways.__getitem__, fold.parts, fold.plays_UW)
     popularity = scores["cold_test"][0.0].neighbour_popularity
     return figures | {"neighbour_popularity": popularity}, chosen
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from scipy import sparse
 
-from benchmarks.item_cold.folds import Fold
+from benchmarks.item_cold.folds import Fold, Held
 from benchmarks.item_cold.measure import Scores
 from configs.load import load
 from configs.schema import I2IConfig
@@ -22,6 +23,7 @@ from train import train_i2i
 
 APPEALS = (0.0, 0.25, 0.5, 1.0)  # weight of appeal where users look for songs
 NEIGHBOURS = 20
+LISTENERS_OF, ACTIVITY = (50, 100, 200), (0.25, 0.5)  # songs → users: K nearest known songs, power of activity
 CB2CF = "objective.bcl_weight=0"
 ARTICLE = (
     "objective.listening_weight=0 objective.pair_weight=1 model.memory=false objective.bcl_weight=0.1 batch_size=512"
@@ -105,6 +107,33 @@ def neighbour_popularity(fold: Fold, vectors: FloatArray, new_CD: FloatArray) ->
     return float(rank_W[near].mean())
 
 
+def listeners(fold: Fold, run: Path) -> dict[str, dict[str, FloatArray]]:
+    """Songs → users as the article does it, through the K nearest known songs, by setting and part, each (U, C).
+
+    The settings are K and the power of a user's activity; the best of them, or the taste of `score`, is chosen on
+    validation. A user who heard none of the K has −inf.
+    """
+    vectors, _ = song_outputs(fold, run)
+    found: dict[str, dict[str, FloatArray]] = {}
+    for neighbours in LISTENERS_OF:
+        for part, held in fold.parts.items():
+            weights = similar_weights(fold, vectors, held, neighbours)
+            score_UC = (fold.strength_UW @ weights.T).toarray()
+            for power in ACTIVITY:
+                scaled = score_UC * targeting.activity_scale(fold.plays_UW, power)[:, None]
+                name = f"listeners of {neighbours}, activity_power={power}"
+                found.setdefault(name, {})[part] = np.where(score_UC > 0, scaled, -np.inf).astype(np.float32)
+    return found
+
+
+def similar_weights(fold: Fold, vectors: FloatArray, held: Held, neighbours: int) -> sparse.csr_matrix:
+    """Weight of the nearest known songs of each new one, (C, W), as `pipeline.audience` has it by default."""
+    known_WD = vectors[fold.known]
+    scores_CK, near_CK = search(build_index(known_WD), vectors[held.songs], min(neighbours, len(known_WD)))
+    weights = targeting.similarity_weights(scores_CK, near_CK, len(known_WD))
+    return weights.multiply(targeting.popularity_scale(fold.plays_UW, 0.5)).tocsr()
+
+
 def audiences(fold: Fold, run: Path, neighbours: int = 100) -> dict[str, dict[str, Scores]]:
     """Three more ways from the same vectors to users, by method and part: a user who is not in an audience has −inf.
 
@@ -119,9 +148,7 @@ def audiences(fold: Fold, run: Path, neighbours: int = 100) -> dict[str, dict[st
     n_users = fold.plays_UW.shape[0]
     result: dict[str, dict[str, Scores]] = {name: {} for name in AUDIENCES}
     for part, held in fold.parts.items():
-        scores_CK, near_CK = search(build_index(known_WD), vectors[held.songs], min(neighbours, len(known_WD)))
-        weights = targeting.similarity_weights(scores_CK, near_CK, len(known_WD))
-        weights = weights.multiply(targeting.popularity_scale(fold.plays_UW, 0.5)).tocsr()
+        weights = similar_weights(fold, vectors, held, neighbours)
         similar = targeting.listeners_of_similar(weights, fold.strength_UW, scale_U, 200)
         near = users_near_centroids(similar.users_CB[:, :20], taste_UD, vectors[held.songs], 8, 200, 2.0)
         for name, found in zip(AUDIENCES, (similar, near, targeting.union(similar, near, 200)), strict=True):

@@ -121,7 +121,8 @@ def test_chosen_settings_are_told(ran: Ran) -> None:
     for chosen in of(ran, "ridge to users, tuned")["chosen"]:
         assert set(chosen) == {"songs", "users"} and "'ridge': " in chosen["songs"] and "power=" in chosen["users"]
         assert "weights=[" in chosen["songs"]
-    assert all(one["songs"].startswith("appeal=") for one in of(ran, "firstplay")["chosen"])
+    for chosen in of(ran, "firstplay")["chosen"]:
+        assert chosen["songs"].startswith("taste, appeal=") and chosen["users"].startswith(("taste", "listeners of"))
     assert of(ran, "random")["chosen"] == [{}, {}]
 
 
