@@ -12,13 +12,12 @@ import json
 from typing import Any
 
 import numpy as np
-import polars as pl
 
 from configs.errors import UserError
 from configs.load import as_dict, command
 from configs.schema import EvaluateConfig
 from datamodules.arrays import AnyArray, IntArray
-from datamodules.catalogue import Catalogue
+from datamodules.catalogue import Catalogue, held_out_listeners
 from datamodules.collaborative import listening_matrix
 from datamodules.fields import SongFields, read_fields
 from datamodules.folders import writing
@@ -46,7 +45,7 @@ def main(config: EvaluateConfig) -> None:
     audiences.check_targeting(config.targeting)
     index = open_index(config.index, catalogue)
     new = catalogue.rows(config.split)
-    listeners = held_out_listeners(catalogue, new)
+    listeners = listeners_by_position(catalogue, new)
     if not len(listeners[0]):
         raise UserError(
             f"{config.data}: no {config.split} song has a held-out listener, so there is nothing to evaluate"
@@ -122,13 +121,10 @@ def content_index(config: EvaluateConfig, catalogue: Catalogue) -> SongIndex:
     return SongIndex({}, build_index(vectors[warm]), warm, vectors)
 
 
-def held_out_listeners(catalogue: Catalogue, new: IntArray) -> tuple[IntArray, IntArray]:
-    """(position in `new`, user) of every held-out listening, dislikes left out."""
-    plays = catalogue.cold_plays.filter(pl.col("strength") > 0).select("song", "user").unique()
-    position = np.full(catalogue.n_songs, -1, dtype=np.int64)
-    position[new] = np.arange(len(new))
-    row, user = position[plays["song"].to_numpy()], plays["user"].to_numpy().astype(np.int64)
-    return row[row >= 0], user[row >= 0]
+def listeners_by_position(catalogue: Catalogue, new: IntArray) -> tuple[IntArray, IntArray]:
+    """(position in `new`, user) of every held-out listening, dislikes left out; `new` ascending."""
+    song, user = held_out_listeners(catalogue, new)
+    return np.searchsorted(new, song), user
 
 
 def score(

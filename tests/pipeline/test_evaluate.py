@@ -120,7 +120,7 @@ def test_buckets_of_two_songs_are_two() -> None:
 def test_held_out_listeners_are_of_the_asked_songs_each_once_and_no_dislikers() -> None:
     plays = [(0, 4, 1.0), (0, 4, 3.0), (1, 4, -1.0), (2, 4, -1.0), (2, 4, 1.0), (3, 1, 2.0), (0, 2, 1.0), (5, 1, 1.0)]
     frame = pl.DataFrame(plays, schema={"user": pl.Int32, "song": pl.Int32, "strength": pl.Float32}, orient="row")
-    row, user = evaluate.held_out_listeners(toy({"title": [""] * 6}, cold_plays=frame), np.array([1, 4]))
+    row, user = evaluate.listeners_by_position(toy({"title": [""] * 6}, cold_plays=frame), np.array([1, 4]))
     assert sorted(zip(row.tolist(), user.tolist(), strict=True)) == [(0, 3), (0, 5), (1, 0), (1, 2)]
 
 
