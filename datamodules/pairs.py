@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import lightning as L
@@ -127,13 +128,17 @@ class PairDataModule(L.LightningDataModule):
         return len(self.known) + 1
 
     def listening(self) -> sparse.csr_matrix:
-        """(users, songs): strongest training signal of each user on each known song."""
+        """(users, songs): strongest training signal of each user on each known song; made once."""
+        return self._listening
+
+    @cached_property
+    def _listening(self) -> sparse.csr_matrix:
         return listening_matrix(self.catalogue.plays, self.catalogue.n_users, self.catalogue.n_songs)
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Pairs, negatives and uniformly drawn songs."""
         pairs = self.catalogue.pairs()
-        listening = Listening(self.listening(), self.warm, self.users, self.history, self.candidates)
+        drawn = (self.warm, self.users, self.history, self.candidates)
         dataset = PairBatches(
             self.fields,
             pairs,
@@ -142,7 +147,7 @@ class PairDataModule(L.LightningDataModule):
             self.bcl_batch_size,
             self.memory,
             self.in_batch,
-            listening if self.users else None,
+            Listening(self.listening(), *drawn) if self.users else None,
             self._popularity() if self.bcl_sampling == "popularity" else None,
         )
         return loader(dataset, self._batches(len(pairs[0]), self.batch_size, shuffle=True), self.workers)

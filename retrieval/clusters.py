@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from retrieval.audience import Audience, join, slices, top_users
+from retrieval.audience import Audience, rank_by_score, slices
 
 Array = NDArray[Any]
 
@@ -55,14 +55,15 @@ def users_near_songs(user_UD: Array, new_CD: Array, budget: int, allowed_CU: Any
         chunk: new songs at a time; the working set is chunk × U numbers.
     """
     nobody_U = ~np.any(user_UD, axis=1)
-    parts = []
-    for rows in slices(len(new_CD), chunk):
+
+    def score(rows: slice) -> Array:
         score_CU = _unit(new_CD[rows]) @ user_UD.T
         score_CU[:, nobody_U] = -np.inf
         if allowed_CU is not None:
             score_CU[~allowed_CU(rows)] = -np.inf
-        parts.append(top_users(score_CU, budget))
-    return join(parts)
+        return score_CU
+
+    return rank_by_score(score, len(new_CD), budget, chunk)
 
 
 def clusters(points_CPD: Array, present_CP: Array, draws_CK: Array, steps: int = 10) -> tuple[Array, Array]:
@@ -142,18 +143,19 @@ def users_near_centroids(
     """
     nobody_U = ~np.any(user_UD, axis=1)
     draws_CK = np.random.default_rng(seed).random((len(seeds_CP), n_clusters))
-    parts = []
-    for rows in slices(len(seeds_CP), chunk):
+
+    def score(rows: slice) -> Array:
         seeds = seeds_CP[rows]
         present = np.where(seeds >= 0, ~nobody_U[seeds], False)
         centre_CKD, _ = clusters(user_UD[seeds], present, draws_CK[rows])
-        score = relevance(_unit(centre_CKD) + song_weight * _unit(new_CD[rows])[:, None], user_UD)
-        score[:, nobody_U] = -np.inf
-        score[~present.any(axis=1)] = -np.inf
+        score_CU = relevance(_unit(centre_CKD) + song_weight * _unit(new_CD[rows])[:, None], user_UD)
+        score_CU[:, nobody_U] = -np.inf
+        score_CU[~present.any(axis=1)] = -np.inf
         if allowed_CU is not None:
-            score[~allowed_CU(rows)] = -np.inf
-        parts.append(top_users(score, budget))
-    return join(parts)
+            score_CU[~allowed_CU(rows)] = -np.inf
+        return score_CU
+
+    return rank_by_score(score, len(seeds_CP), budget, chunk)
 
 
 def relevance(centre_CKD: Array, user_UD: Array) -> Array:

@@ -74,11 +74,10 @@ def score(fold: Fold, run: Path) -> dict[str, dict[float, Scores]]:
     """
     vectors, appeal = song_outputs(fold, run)
     taste_UD = user_vectors(fold.strength_UW, vectors[fold.known], np.ones(len(fold.known)))
-    result = {}
+    scale, result = logit_scale(run), {}
     for part, held in fold.parts.items():
         new_CD = vectors[held.songs]
         users_UC = taste_UD @ (new_CD / np.maximum(np.linalg.norm(new_CD, axis=1, keepdims=True), 1e-9)).T
-        scale = logit_scale(run)
         popularity = neighbour_popularity(fold, vectors, new_CD)
         result[part] = {
             weight: Scores(scale * users_UC + weight * appeal[held.songs], users_UC, popularity) for weight in APPEALS
