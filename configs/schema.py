@@ -182,6 +182,7 @@ class I2IModelConfig:
     dim: int = opt(64, "size of the song vector")
     dropout: float = opt(0.1, "dropout in f")
     input_dropout: float = opt(0.0, "dropout of single numbers of dense fields (a ridge, where songs are few)")
+    field_dropout: float = opt(0.0, "chance that training hides a whole field of a song (for songs that lack some)")
     normalise: bool = opt(True, "song vectors of one length, so that popularity is no part of similarity")
     memory: bool = opt(True, "known songs carry a learned vector beside their content: what their listeners taught")
 

@@ -6,6 +6,7 @@ A field is a float tensor (songs, dim), a missing row being NaN, or an int64 ten
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,12 @@ class SongFields:
         dense = {key: array for key, array in self.dense.items() if key == name}
         codes = {key: array for key, array in self.codes.items() if key == name}
         return SongFields(dense, codes, {key: self.vocabulary[key] for key in codes})
+
+    def without(self, names: Sequence[str]) -> SongFields:
+        """The same songs, none of which has the named fields; f still knows that there are such fields."""
+        dense = {key: np.full_like(array, np.nan) if key in names else array for key, array in self.dense.items()}
+        codes = {key: np.zeros_like(array) if key in names else array for key, array in self.codes.items()}
+        return SongFields(dense, codes, self.vocabulary)
 
     @property
     def dense_dims(self) -> dict[str, int]:

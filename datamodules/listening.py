@@ -8,10 +8,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 from scipy import sparse
+from scipy.special import gammaln
 from torch import Tensor
 
 from configs.errors import UserError
-from datamodules.arrays import IntArray
+from datamodules.arrays import AnyArray, IntArray
 
 
 class Listening:
@@ -20,7 +21,7 @@ class Listening:
     Args:
         listening_US: strongest signal of each user on each song; training plays only.
         songs: songs that may be drawn beside those of the users (all warm songs).
-        users: users a batch, drawn with replacement.
+        users: users a batch, each once; where there are fewer, drawn with replacement.
         history: songs of a user used at a time; of more, so many are drawn.
         candidates: songs drawn uniformly as further candidates; all songs where there are no more.
 
@@ -41,8 +42,7 @@ class Listening:
             raise UserError(f"{what}: half of a user's songs cannot predict the other (objective.listening_weight=0)")
         # A song is touched by a drawn user with this chance (exact while histories are not cut).
         heard = self.matrix[self.active].indices  # users with one song are never drawn
-        share_S = np.bincount(heard, minlength=self.matrix.shape[1]) / max(1, len(self.active))
-        untouched_S = (1 - share_S) ** users
+        untouched_S = chance_of_none(np.bincount(heard, minlength=self.matrix.shape[1]), users, len(self.active))
         undrawn = (1 - 1 / max(1, len(songs))) ** candidates if candidates < len(songs) else 0.0
         self.log_q_S = np.log(np.maximum(1 - untouched_S * undrawn, 1e-12)).astype(np.float32)
 
@@ -51,7 +51,7 @@ class Listening:
 
         `log_q` is the log of each song's chance to be among the S: the correction of a sampled softmax.
         """
-        user = rng.choice(self.active, self.users)
+        user = rng.choice(self.active, self.users, replace=self.users > len(self.active))
         start, count = self.matrix.indptr[user], np.diff(self.matrix.indptr)[user]
         row = np.repeat(np.arange(self.users), count)
         at = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count) + np.repeat(start, count)
@@ -77,3 +77,16 @@ class Listening:
             "wanted": torch.from_numpy(wanted_BS),
             "log_q": torch.from_numpy(self.log_q_S[songs]),
         }
+
+
+def chance_of_none(listeners_S: IntArray, drawn: int, users: int) -> AnyArray:
+    """The chance that none of a song's listeners is among the drawn users.
+
+    C(users − listeners, drawn) / C(users, drawn). With replacement, where more are drawn than there are: (1 − listeners / users)^drawn.
+    """
+    others_S = users - listeners_S
+    if drawn > users:
+        return np.asarray((others_S / max(1, users)) ** drawn)
+    ways_S = gammaln(others_S + 1) - gammaln(np.maximum(others_S - drawn, 0) + 1)
+    all_ways = gammaln(users + 1) - gammaln(users - drawn + 1)
+    return np.where(others_S >= drawn, np.exp(ways_S - all_ways), 0.0)

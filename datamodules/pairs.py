@@ -26,6 +26,8 @@ class PairBatches(Dataset[Any]):
     """A batch: N pairs, M uniform negatives shared by them, S songs drawn uniformly over the warm catalogue, and the
     listening of some users (`datamodules.listening`) if there is one.
 
+    `pairs` holds the fields of each distinct song of the pairs and negatives once; `at` says which of them are the
+    sources, the targets and the negatives, in this order.
     The warm catalogue includes songs without any play. Cold validation and test songs are not among `songs`.
     `log_q` is the log of how often each of target + negatives is expected among the candidates: drawn, or in the batch.
     """
@@ -53,9 +55,11 @@ class PairBatches(Dataset[Any]):
         source, target = self.source[batch.rows], self.target[batch.rows]
         negatives, drawn = rng.choice(self.songs, self.negatives), rng.choice(self.songs, self.drawn, p=self.chance)
         known = np.concatenate([target, negatives])
+        songs, at = np.unique(np.concatenate([source, known]), return_inverse=True)
         expected = self.negatives / len(self.songs) + len(target) * self.share[known]
         item = {
-            "pairs": self.fields.gather(np.concatenate([source, known])),
+            "pairs": self.fields.gather(songs),
+            "at": torch.from_numpy(at),
             "memory": torch.from_numpy(np.concatenate([np.zeros_like(source), self.memory[known]])),
             "source": torch.from_numpy(source),
             "target": torch.from_numpy(target),

@@ -34,6 +34,7 @@ class I2IModule(L.LightningModule):
         dropout: float = 0.1,
         input_dropout: float = 0.0,
         normalise: bool = True,
+        field_dropout: float = 0.0,
         memory_size: int = 0,
         pair_loss: str = "bpr",
         in_batch: bool = False,
@@ -66,6 +67,7 @@ class I2IModule(L.LightningModule):
         self.model.head.requires_grad_(bcl_weight > 0 and contrastive_head)
         self.model.appeal_of.requires_grad_(listening_weight > 0 and appeal)
         self.logit_scale.requires_grad_(listening_weight > 0)
+        self.register_buffer("field_of", torch.tensor(self.model.embedding.field_of), persistent=False)
         self.register_buffer("correlation", torch.eye(len(self.model.embedding.names)))
 
     def forward(self, fields: Fields, memory_N: Tensor) -> Tensor:
@@ -101,16 +103,14 @@ class I2IModule(L.LightningModule):
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
         """Song vectors, and appeal."""
         vector_ND, appeal_N = self.model.content(*self.model.embedding(batch["fields"]))
-        return {
-            "id": batch["id"],
-            "vector": self.model.finish(self.remember(vector_ND, batch["memory"])),
-            "appeal": appeal_N,
-        }
+        vector_ND = self.model.finish(self.remember(vector_ND, batch["memory"]))
+        return {"id": batch["id"], "vector": vector_ND, "appeal": appeal_N}
 
     def configure_optimizers(self) -> Any:
         """AdamW with warm-up and cosine decay; a song's memory sees few of the steps and takes larger ones."""
         p, steps = self.hparams, int(self.trainer.estimated_stepping_batches)
-        return adamw(self, p["lr"], p["weight_decay"], p["warmup"], steps, {"memory.": p["memory_lr_scale"]})
+        scales = {"memory.": p["memory_lr_scale"]}
+        return adamw(self, p["lr"], p["weight_decay"], p["warmup"], steps, scales, undecayed=("memory.",))
 
     def on_fit_start(self) -> None:
         """Fix the centre and scale of the dense inputs, measured on warm songs (a resumed run already has them)."""

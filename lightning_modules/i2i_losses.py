@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.song_encoder import Fields
-from models.views import draw_group, make_view
+from models.views import draw_group, hide_fields, make_view
 from objectives.contrastive import info_nce
 from objectives.gather import gather_rows, gather_with_grad
 from objectives.ranking import bpr_loss, listening_loss, sampled_softmax_loss
@@ -21,11 +21,8 @@ from objectives.ranking import bpr_loss, listening_loss, sampled_softmax_loss
 def pairs(module: Any, batch: dict[str, Any]) -> Tensor:
     """Every pair against the negatives of the batch: the song asks by content, the others are known songs."""
     n, negatives = len(batch["source"]), batch["negatives"]
-    # A song is encoded once a batch, however often it is in it.
-    once, inverse = first_of_each(torch.cat([batch["source"], batch["target"], negatives]))
-    fields = {name: values[once] for name, values in batch["pairs"].items()}
-    vectors_SD, _ = module.model.content(*module.model.embedding(fields))
-    found = module.model.finish(module.remember(vectors_SD[inverse], batch["memory"]))
+    vectors_SD, _ = content(module, batch["pairs"])
+    found = module.model.finish(module.remember(vectors_SD[batch["at"]], batch["memory"]))
     query_ND, positive_ND, negative_MD = found.split([n, n, len(negatives)])
     if module.hparams["in_batch"]:
         negatives, negative_MD = torch.cat([batch["target"], negatives]), torch.cat([positive_ND, negative_MD])
@@ -38,12 +35,20 @@ def pairs(module: Any, batch: dict[str, Any]) -> Tensor:
 
 def listening(module: Any, batch: dict[str, Any]) -> Tensor:
     """Half of each user's songs must find the other half by its content, and these songs him."""
-    vector_SD, appeal_S = module.model.content(*module.model.embedding(batch["fields"]))
+    vector_SD, appeal_S = content(module, batch["fields"])
     user_BD = F.normalize(batch["heard"] @ module.model.finish(module.remember(vector_SD, batch["memory"])), dim=1)
     logits_BS = module.logit_scale.clamp(max=4.6).exp() * user_BD @ F.normalize(vector_SD, dim=1).T - batch["log_q"]
     if module.hparams["appeal"]:
         logits_BS = logits_BS + appeal_S
     return listening_loss(logits_BS, batch["wanted"], batch["heard"] > 0, module.hparams["users_weight"])
+
+
+def content(module: Any, fields: Fields) -> tuple[Tensor, Tensor]:
+    """Vectors of free length and appeal of songs, some of whose fields are hidden if `field_dropout` is on."""
+    e_NFE, shown_NF = module.model.embedding(fields)
+    if module.hparams["field_dropout"] > 0:
+        shown_NF = hide_fields(shown_NF, module.field_of, module.hparams["field_dropout"])
+    return module.model.content(e_NFE, shown_NF)
 
 
 def contrastive(module: Any, fields: Fields, ids_N: Tensor) -> tuple[Tensor, Tensor]:
@@ -59,11 +64,3 @@ def contrastive(module: Any, fields: Fields, ids_N: Tensor) -> tuple[Tensor, Ten
     valid_N = gather_rows(shown[0] & shown[1])
     loss = info_nce(views[0], views[1], p["temperature"], gather_rows(ids_N), valid_N)
     return loss, 1 - valid_N.float().mean()
-
-
-def first_of_each(ids_N: Tensor) -> tuple[Tensor, Tensor]:
-    """Where each distinct id first occurs (S,), and the place among these of every id (N,)."""
-    unique, inverse_N = torch.unique(ids_N, return_inverse=True)
-    at_N = torch.arange(len(ids_N), device=ids_N.device)
-    first_S = at_N.new_full(unique.shape, len(ids_N)).scatter_reduce(0, inverse_N, at_N, "amin")
-    return first_S, inverse_N

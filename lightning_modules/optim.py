@@ -18,6 +18,7 @@ def adamw(
     warmup: float,
     total_steps: float,
     lr_scales: Mapping[str, float] | None = None,
+    undecayed: tuple[str, ...] = (),
 ) -> dict[str, Any]:
     """What `configure_optimizers` returns.
 
@@ -28,6 +29,7 @@ def adamw(
         warmup: share of all steps, 0 … 1, over which the rate rises linearly.
         total_steps: optimiser steps of the whole training (`trainer.estimated_stepping_batches`).
         lr_scales: learning-rate factor of the parameters whose name starts with a key.
+        undecayed: beginnings of names that have no decay: a table of which a step sees few rows would lose the others.
 
     Raises:
         ValueError: warm-up is no share.
@@ -39,11 +41,12 @@ def adamw(
     for name, parameter in named:
         if parameter.requires_grad:
             scale = next((s for prefix, s in (lr_scales or {}).items() if name.startswith(prefix)), 1.0)
-            groups.setdefault((scale, parameter.ndim >= 2), []).append(parameter)
+            decayed = parameter.ndim >= 2 and not name.startswith(undecayed)
+            groups.setdefault((scale, decayed), []).append(parameter)
     optimizer = torch.optim.AdamW(
         [
-            {"params": parameters, "lr": lr * scale, "weight_decay": weight_decay if matrix else 0.0}
-            for (scale, matrix), parameters in groups.items()
+            {"params": parameters, "lr": lr * scale, "weight_decay": weight_decay if decayed else 0.0}
+            for (scale, decayed), parameters in groups.items()
         ]
     )
     schedule = LambdaLR(optimizer, lambda step: warmup_cosine(step, warmup * total_steps, total_steps))

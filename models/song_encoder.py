@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 Fields = dict[str, Tensor]
 WIDE = 16  # numbers from which on a dense field counts as an embedding, with its meaning in the direction
+LENGTH = 18.0  # of every wide field, however wide: each modality has the same say at first
 
 
 class FieldEmbedding(nn.Module):
@@ -22,9 +23,9 @@ class FieldEmbedding(nn.Module):
     A dense field of width W becomes ⌈W / block⌉ features, so that a group of features can be a part of a vector. A
     category field (codes, 0 = none) becomes the mean of its values' embeddings.
 
-    A dense field is centred. If it is wide, every song's vector then gets length √W: what a pretrained encoder says is
-    in the direction. The few numbers of a narrow one keep their size, as a multiple of the field's spread. In training
-    `dropout` hides single numbers, which holds a linear map of few songs like a ridge does (docs/results.md).
+    A dense field is centred. If it is wide, every song's vector then gets the same length: what a pretrained encoder
+    says is in the direction. The few numbers of a narrow one keep their size, as a multiple of the field's spread. In
+    training `dropout` hides single numbers, which holds a linear map of few songs like a ridge does (docs/results.md).
     """
 
     def __init__(
@@ -48,6 +49,13 @@ class FieldEmbedding(nn.Module):
             self.register_buffer(f"mean_{i}", torch.zeros(width))
             self.register_buffer(f"scale_{i}", torch.ones(1))
         self.dropout = nn.Dropout(dropout)
+
+    @property
+    def field_of(self) -> list[int]:
+        """Which field each feature is a part of: the blocks of one dense field share a number."""
+        blocks = [len(blocks) for blocks in self.blocks if isinstance(blocks, nn.ModuleList)]
+        sizes = blocks + [1] * len(self.vocab_sizes)
+        return [field for field, size in enumerate(sizes) for _ in range(size)]
 
     @property
     def names(self) -> list[str]:
@@ -75,7 +83,7 @@ class FieldEmbedding(nn.Module):
             mean_W, scale = self.get_buffer(f"mean_{i}"), self.get_buffer(f"scale_{i}")
             centred_NW = torch.where(has_N[:, None], x_NW - mean_W, 0.0) / scale
             if x_NW.shape[1] >= WIDE:
-                centred_NW = F.normalize(centred_NW, dim=1) * math.sqrt(x_NW.shape[1])
+                centred_NW = F.normalize(centred_NW, dim=1) * LENGTH
             centred_NW = self.dropout(centred_NW)
             for linear, part in zip(blocks, centred_NW.split(self.block, dim=1), strict=True):
                 embedded.append(linear(part))

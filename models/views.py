@@ -1,13 +1,15 @@
 """Two views of each song for bootstrapping contrastive learning: grouping by correlation, then mask or noise.
 
-Shapes: N songs, F features, E field embedding. Source: the article's grouping mechanism ("a seed feature is drawn; the
-half of the features most correlated with it makes one group, the rest the other; each group is transformed at random")
-and arXiv 2308.02844; complementary views are from arXiv 2007.12865, where the correlation is fixed beforehand.
+Shapes: N songs, F features, G fields, E field embedding. Source: the article's grouping mechanism ("a seed feature is
+drawn; the half of the features most correlated with it makes one group, the rest the other; each group is transformed
+at random") and arXiv 2308.02844; complementary views are from arXiv 2007.12865, where the correlation is fixed
+beforehand.
 """
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -80,6 +82,21 @@ def make_view(
         rescued_NF = torch.zeros_like(shown_NF).scatter_(1, luckiest_NF, True) & shown_NF
         shown_NF = kept_NF | rescued_NF
     return e_NFE, shown_NF
+
+
+def hide_fields(shown_NF: Tensor, field_of_F: Tensor, rate: float) -> Tensor:
+    """Hide every field of every song, all features of it together, with chance `rate`, but never a song's last one.
+
+    Args:
+        shown_NF: features that each song has.
+        field_of_F: number of the field that each feature is a part of, from 0.
+        rate: chance; the field whose random number is highest stays whatever the chance.
+    """
+    member_FG = F.one_hot(field_of_F).float()
+    has_NG = shown_NF.float() @ member_FG > 0
+    luck_NG = torch.rand(has_NG.shape, device=shown_NF.device).masked_fill(~has_NG, -1.0)
+    spared_NG = torch.zeros_like(has_NG).scatter_(1, luck_NG.argmax(dim=1, keepdim=True), True)
+    return shown_NF & ((luck_NG >= rate) | spared_NG)[:, field_of_F]
 
 
 def _spread(e_NFE: Tensor, present_NF: Tensor) -> Tensor:

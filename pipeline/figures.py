@@ -11,6 +11,7 @@ import polars as pl
 from datamodules.arrays import AnyArray, IntArray
 from datamodules.catalogue import Catalogue, read_features
 from pipeline.vectors import Boundary
+from retrieval.index import unit_rows
 
 MAP_SONGS = 1000  # songs drawn in each map
 NEIGHBOURS = 10  # of the genre vote
@@ -83,7 +84,7 @@ def genre_grouping(
     majority = np.bincount(code[warm], minlength=len(names)).argmax()
     rows = [{"space": "most frequent genre", "knn_genre_accuracy": float((code[new] == majority).mean())}]
     for name, vectors in spaces.items():
-        unit = unit_length(vectors)
+        unit = unit_rows(vectors)
         nearest = np.argsort(-(unit[new] @ unit[warm].T), axis=1)[:, :NEIGHBOURS]
         votes = (code[warm][nearest][:, :, None] == np.arange(len(names))).sum(axis=1)
         row = {"space": name, "knn_genre_accuracy": float((votes.argmax(axis=1) == code[new]).mean())}
@@ -126,16 +127,11 @@ def kmeans(vectors_ND: AnyArray, k: int, seed: int, starts: int = 5) -> IntArray
     return np.asarray(clustering.index.search(vectors_ND, 1)[1][:, 0], dtype=np.int64)
 
 
-def unit_length(vectors: AnyArray) -> AnyArray:
-    """Rows scaled to length 1; zero stays zero."""
-    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9))
-
-
 def song_map(spaces: dict[str, AnyArray], catalogue: Catalogue, seed: int) -> dict[str, Any]:
     """A sample of songs in two dimensions, by each kind of vectors: genre, title, whether the song is new, and maps."""
     chosen: IntArray = np.sort(np.random.default_rng(seed).permutation(catalogue.n_songs)[:MAP_SONGS])
     songs = catalogue.songs[chosen]
-    maps = {name: project(unit_length(vectors[chosen]), seed) for name, vectors in spaces.items()}
+    maps = {name: project(unit_rows(vectors[chosen]), seed) for name, vectors in spaces.items()}
     return {
         "genre": first_genre(catalogue)[chosen].tolist(),
         "title": songs["title"].fill_null("").to_list(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,9 +59,9 @@ def song_vectors(folder: str | Path, data: str | None = None, features: str | No
 
 
 def encode_songs(
-    folder: str | Path, data: str | None = None, features: str | None = None
+    folder: str | Path, data: str | None = None, features: str | None = None, hidden: Sequence[str] = ()
 ) -> tuple[Run, dict[str, FloatArray]]:
-    """`vector` (songs, D) and `appeal` (songs,) of all songs of a catalogue."""
+    """`vector` (songs, D) and `appeal` (songs,) of all songs of a catalogue, without the `hidden` fields."""
     from datamodules.pairs import PairDataModule
     from lightning_modules.i2i import I2IModule
 
@@ -68,6 +69,7 @@ def encode_songs(
     options = data_options(run, data, features)
     source = PairDataModule(**options, known=read_vocabulary(run.folder, "known")["song_id"])
     check_fields(run, source.fields, options["features"] or options["data"])
+    source.fields = source.fields.without(hidden)
     module = restore(I2IModule(**run.hparams), run)
     return run, predict(module, source.songs_loader(np.arange(source.catalogue.n_songs)))
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from retrieval.audience import Audience, rank_by_score, slices
+from retrieval.index import unit_rows
 
 Array = NDArray[Any]
 
@@ -37,7 +38,7 @@ def user_vectors(
     weighted_SD = song_SD.astype(np.float32) * weight_S[:, None].astype(np.float32)
     user_UD = np.zeros((listening_US.shape[0], song_SD.shape[1]), dtype=np.float32)
     for rows in slices(len(user_UD), chunk):
-        user_UD[rows] = _unit(listening_US[rows] @ weighted_SD)
+        user_UD[rows] = unit_rows(listening_US[rows] @ weighted_SD)
     return user_UD
 
 
@@ -57,7 +58,7 @@ def users_near_songs(user_UD: Array, new_CD: Array, budget: int, allowed_CU: Any
     nobody_U = ~np.any(user_UD, axis=1)
 
     def score(rows: slice) -> Array:
-        score_CU = _unit(new_CD[rows]) @ user_UD.T
+        score_CU = unit_rows(new_CD[rows]) @ user_UD.T
         score_CU[:, nobody_U] = -np.inf
         if allowed_CU is not None:
             score_CU[~allowed_CU(rows)] = -np.inf
@@ -148,7 +149,7 @@ def users_near_centroids(
         seeds = seeds_CP[rows]
         present = np.where(seeds >= 0, ~nobody_U[seeds], False)
         centre_CKD, _ = clusters(user_UD[seeds], present, draws_CK[rows])
-        score_CU = relevance(_unit(centre_CKD) + song_weight * _unit(new_CD[rows])[:, None], user_UD)
+        score_CU = relevance(unit_rows(centre_CKD) + song_weight * unit_rows(new_CD[rows])[:, None], user_UD)
         score_CU[:, nobody_U] = -np.inf
         score_CU[~present.any(axis=1)] = -np.inf
         if allowed_CU is not None:
@@ -165,9 +166,3 @@ def relevance(centre_CKD: Array, user_UD: Array) -> Array:
     for k in range(1, centre_CKD.shape[1]):
         np.maximum(best_CU, np.matmul(centre_CKD[:, k], user_UD.T, out=one_CU), out=best_CU)
     return best_CU
-
-
-def _unit(vectors: Array) -> NDArray[np.float32]:
-    """Rows scaled to length 1; zero stays zero."""
-    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return np.asarray(vectors / np.maximum(length, 1e-20), dtype=np.float32)

@@ -75,6 +75,12 @@ def search(index: Any, queries_QD: NDArray[Any], k: int) -> tuple[NDArray[np.flo
     return scores, positions
 
 
+def unit_rows(vectors: NDArray[Any]) -> NDArray[np.float32]:
+    """Vectors (…, D) scaled to length 1; a zero vector stays zero."""
+    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return np.asarray(vectors / np.maximum(length, 1e-20), dtype=np.float32)
+
+
 def to_cpu(index: Any) -> Any:
     """The index in main memory, as it is saved."""
     import faiss

@@ -23,8 +23,8 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks.item_cold import closed_form, encoders, neural
-from benchmarks.item_cold.folds import Fold, content, feature_sets, make_fold
-from benchmarks.item_cold.measure import POWERS, Scores, both, row, tuned
+from benchmarks.item_cold.folds import LFM2K_SETS, Fold, content, feature_sets, make_fold
+from benchmarks.item_cold.measure import POWERS, Scores, both, rows_of, tuned
 from benchmarks.item_cold.table import table
 from configs.errors import UserError
 from configs.load import command
@@ -58,6 +58,7 @@ GROUPS = {
     "baselines": (*FIXED, *TUNED),
     "ours": OURS,
     "ablation": (*encoders.VARIANTS, *encoders.AUDIENCES),
+    "missing": ("firstplay", "field dropout", *encoders.WITHOUT),
 }
 Runs = dict[str, dict[str, list[dict[str, Any]]]]  # feature set → method → one entry a seed
 
@@ -126,14 +127,16 @@ def measure_all(
             steps[method] = partial(fixed, fold, fields, *FIXED[method], seed)
         elif method in TUNED:
             steps[method] = partial(choose, fold, fields, TUNED[method], seed)
-        elif method in encoders.VARIANTS:
+        elif method in encoders.WITHOUT and not set(LFM2K_SETS[encoders.WITHOUT[method][1]]) < set(fields):
+            continue
+        elif method in encoders.VARIANTS or method in encoders.WITHOUT:
             steps[method] = partial(encoder, config, fold, work, name, fields, method, seed)
         else:
             steps[method] = partial(audience, config, fold, work, name, fields, method, seed)
     for method, step in tqdm(steps.items(), desc=f"seed {seed}, {name}", leave=False):
         kept = work / f"seed{seed}" / "figures" / name / f"{slug(method)}.json"
         before = json.loads(kept.read_text()) if kept.exists() else None
-        if before is None or method in encoders.VARIANTS or method in encoders.AUDIENCES:
+        if before is None or method not in (*FIXED, *TUNED):
             started = time.monotonic()
             figures, chosen = step()
             seconds = time.monotonic() - started
@@ -162,9 +165,17 @@ def choose(fold: Fold, fields: list[str], method: Any, seed: int) -> Any:
     grids = closed_form.GRIDS | neural.GRIDS
     spaces = {str(weights): content(fold, fields, weights) for weights in modality_weights(len(fields), method)}
     settings = [(f"{options} weights={w}", (w, options)) for w in spaces for options in grids[method.__name__]]
-    return tuned(
-        settings, POWERS, lambda one: baseline(fold, spaces[one[0]], method, one[1], seed), fold.parts, fold.plays_UW
-    )
+    kept: dict[str, Any] = {}
+
+    def score_of(setting: tuple[str, dict[str, Any]]) -> dict[str, Scores]:
+        space, options = setting
+        if method is closed_form.ridge_to_ease:
+            for other in kept.keys() - {space}:
+                del kept[other]  # one space's solutions at a time
+            options = options | {"kept": kept.setdefault(space, {})}
+        return baseline(fold, spaces[space], method, options, seed)
+
+    return tuned(settings, POWERS, score_of, fold.parts, fold.plays_UW)
 
 
 def modality_weights(n: int, method: Any) -> list[list[float]]:
@@ -187,11 +198,13 @@ def encoder(
     config: ItemColdConfig, fold: Fold, work: Path, name: str, fields: list[str], method: str, seed: int
 ) -> Any:
     """One variant of our encoder; validation chooses the weight of appeal (users → songs) and the way to users."""
-    run, fold = trained(config, fold, work, name, fields, method, seed)
-    scores = encoders.score(fold, run)
+    of, lacking = encoders.WITHOUT.get(method, (method, ""))
+    run, fold = trained(config, fold, work, name, fields, of, seed)
+    found = encoders.outputs(fold, run, LFM2K_SETS[lacking] if lacking else None)
+    scores = encoders.score(fold, found)
     ways = {f"taste, appeal={w}": {part: scores[part][w] for part in scores} for w in encoders.APPEALS}
-    for name, found in encoders.listeners(fold, run).items():
-        ways[name] = {part: Scores(scores[part][0.0].songs, found[part]) for part in found}
+    for way, users_of in encoders.listeners(fold, found.vectors).items():
+        ways[way] = {part: Scores(scores[part][0.0].songs, users_of[part]) for part in users_of}
     figures, chosen = tuned([(name, name) for name in ways], (0.0,), ways.__getitem__, fold.parts, fold.plays_UW)
     popularity = scores["cold_test"][0.0].neighbour_popularity
     return figures | {"neighbour_popularity": popularity}, chosen
@@ -202,7 +215,8 @@ def audience(
 ) -> Any:
     """Another way from the vectors of `firstplay` to users."""
     run, fold = trained(config, fold, work, name, fields, "firstplay", seed)
-    return both(encoders.audiences(fold, run)[method]["cold_test"], fold.parts["cold_test"], fold.plays_UW), {}
+    found = encoders.audiences(fold, encoders.outputs(fold, run).vectors)[method]["cold_test"]
+    return both(found, fold.parts["cold_test"], fold.plays_UW), {}
 
 
 def trained(
@@ -218,22 +232,6 @@ def trained(
     options = [*config.i2i, *config.i2i_of.get(name, []), *[one for one in given if one not in teacher]]
     out = work / f"seed{seed}" / "runs" / name / slug(method)
     return encoders.train(fold, fields, out, seed, options), fold
-
-
-def rows_of(data: str, features: str, of_set: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """JSON rows of one feature set; differences are to `firstplay` where it ran."""
-    reference = [numbers(run) for run in of_set["firstplay"]] if "firstplay" in of_set else None
-    return [
-        {"data": data, "method": method, "features": features, "seeds": len(runs)}
-        | row([numbers(run) for run in runs], reference if method != "firstplay" else None)
-        | {"chosen": [run["chosen"] for run in runs]}
-        for method, runs in of_set.items()
-    ]
-
-
-def numbers(run: dict[str, Any]) -> dict[str, float]:
-    """The figures among a run's entries."""
-    return {key: value for key, value in run.items() if isinstance(value, int | float)}
 
 
 if __name__ == "__main__":

@@ -96,6 +96,7 @@ def ridge_to_ease(
     ridge: float = 1.0,
     ease: float = 100.0,
     of: str = "rows",
+    kept: dict[tuple[str, float], Any] | None = None,
 ) -> FloatArray:
     """Ridge regression from content to the song's weights in EASE; a user scores the sum over what they played; (U, C).
 
@@ -109,11 +110,17 @@ def ridge_to_ease(
         ridge: penalty of the regression.
         ease: penalty of EASE, in plays.
         of: "rows": what a song's own plays say of others; "columns": what the others' plays say of it.
+        kept: what the last calls with the same plays and warm content solved, so that a grid solves nothing twice.
 
     Raises:
         UserError: `ridge` or `ease` is not above 0, or `of` is another word.
     """
-    return _scores(plays_UW, times_ease(ridge_map(x_WD, ridge), plays_UW, ease, of), x_CD)
+    kept = {} if kept is None else kept
+    if ("map", ridge) not in kept:
+        kept["map", ridge] = ridge_map(x_WD, ridge)
+    if ("ease", ease) not in kept:
+        kept["ease", ease] = ease_inverse(plays_UW, ease)
+    return _scores(plays_UW, times_ease(kept["map", ridge], kept["ease", ease], of), x_CD)
 
 
 def ridge_map(x_WD: FloatArray, ridge: float) -> AnyArray:
@@ -132,20 +139,28 @@ def ridge_map(x_WD: FloatArray, ridge: float) -> AnyArray:
     return np.asarray(linalg.solve(_plus_diagonal(x @ x.T, ridge), x, assume_a="pos", overwrite_a=True)).T
 
 
-def times_ease(left_NW: AnyArray, plays_UW: sparse.csr_matrix, ease: float, of: str) -> AnyArray:
-    """`left` · B (`of` "rows") or `left` · Bᵀ ("columns"), (N, W), with B of EASE; B itself is not formed.
-
-    With P = (playsᵀ·plays + ease·I)⁻¹: B[:, j] = −P[:, j] / P[j, j] and 0 on the diagonal, thus B = I − P·diag(P)⁻¹.
-    Where there are more songs than users, P is applied by the users' smaller system.
+def ease_inverse(plays_UW: sparse.csr_matrix, ease: float) -> Inverse:
+    """P = (playsᵀ·plays + ease·I)⁻¹, by the users' system where there are more songs than users.
 
     Raises:
-        UserError: `ease` is not above 0, or `of` is neither word.
+        UserError: `ease` is not above 0.
     """
     _check_penalty("ease", ease)
+    users, songs = plays_UW.shape
+    return (inverse_by_users if songs > users else inverse_by_songs)(plays_UW, ease)
+
+
+def times_ease(left_NW: AnyArray, inverse: Inverse, of: str) -> AnyArray:
+    """`left` · B (`of` "rows") or `left` · Bᵀ ("columns"), (N, W), with B of EASE; B itself is not formed.
+
+    With P of `ease_inverse`: B[:, j] = −P[:, j] / P[j, j] and 0 on the diagonal, thus B = I − P·diag(P)⁻¹.
+
+    Raises:
+        UserError: `of` is neither word.
+    """
     if of not in ("rows", "columns"):
         raise UserError(f'ridge_to_ease: of must be "rows" or "columns", not {of!r}')
-    users, songs = plays_UW.shape
-    times_p, diagonal_W = (inverse_by_users if songs > users else inverse_by_songs)(plays_UW, ease)
+    times_p, diagonal_W = inverse
     if of == "rows":
         return left_NW - times_p(left_NW) / diagonal_W
     return left_NW - times_p(left_NW / diagonal_W)

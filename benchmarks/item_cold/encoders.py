@@ -5,6 +5,7 @@ Shapes: U users, S songs, W warm songs, C cold songs, D vector size, K neighbour
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from datamodules.arrays import FloatArray
 from pipeline.vectors import encode_songs
 from retrieval import audience as targeting
 from retrieval.clusters import user_vectors, users_near_centroids
-from retrieval.index import build_index, search
+from retrieval.index import build_index, search, unit_rows
 from train import train_i2i
 
 APPEALS = (0.0, 0.25, 0.5, 1.0)  # weight of appeal where users look for songs
@@ -43,6 +44,7 @@ VARIANTS = {  # method → what differs from `firstplay`
     "softmax on pairs": "objective.pair_loss=softmax",
     "in-batch negatives": "objective.pair_loss=softmax objective.in_batch=true",
     "no memory": "model.memory=false",
+    "field dropout": "model.field_dropout=0.3",
     "no appeal": "objective.appeal=false",
     "no posterior check": "pairs.posterior=none",
     "cosine teacher": "pairs.similarity=cosine",
@@ -55,6 +57,10 @@ VARIANTS = {  # method → what differs from `firstplay`
     "article, no posterior check": f"{ARTICLE} pairs.posterior=none",
     "article, softmax": f"{ARTICLE} objective.pair_loss=softmax",
 }
+HIDDEN = ("text", "audio")  # of which new songs may have nothing, in the feature set that has both
+WITHOUT = {
+    f"{of}, new songs without {lacking}": (of, lacking) for of in ("firstplay", "field dropout") for lacking in HIDDEN
+}
 AUDIENCES = ("similar songs' listeners", "CAT", "union")  # of firstplay's vectors, songs → users
 
 
@@ -66,36 +72,44 @@ def train(fold: Fold, fields: list[str], out: Path, seed: int, options: list[str
     return out
 
 
-def score(fold: Fold, run: Path) -> dict[str, dict[float, Scores]]:
+@dataclass
+class Outputs:
+    """What a trained encoder says of all songs: vectors (S, D), appeal (S,), and the scale that puts both on a par."""
+
+    vectors: FloatArray
+    appeal: FloatArray
+    scale: float
+
+
+def outputs(fold: Fold, run: Path, hidden: list[str] | None = None) -> Outputs:
+    """Outputs for all songs; new songs lack the `hidden` fields, known ones have theirs."""
+    opened, found = encode_songs(run, str(fold.folder), fold.features)
+    vectors, appeal = found["vector"], found["appeal"]
+    if hidden:
+        new = np.concatenate([held.songs for held in fold.parts.values()])
+        without = encode_songs(run, str(fold.folder), fold.features, hidden)[1]
+        vectors[new], appeal[new] = without["vector"][new], without["appeal"][new]
+    return Outputs(vectors, appeal, float(opened.weights["logit_scale"].clamp(max=4.6).exp()))
+
+
+def score(fold: Fold, found: Outputs) -> dict[str, dict[float, Scores]]:
     """Scores of both cold parts, one for each weight of appeal.
 
     A user is the mean direction of his songs, as in training: Σ over all known songs he listened to, not only over the
     nearest, which makes I2I2U one inner product.
     """
-    vectors, appeal = song_outputs(fold, run)
+    vectors, appeal = found.vectors, found.appeal
     taste_UD = user_vectors(fold.strength_UW, vectors[fold.known], np.ones(len(fold.known)))
-    scale, result = logit_scale(run), {}
+    result = {}
     for part, held in fold.parts.items():
         new_CD = vectors[held.songs]
-        users_UC = taste_UD @ (new_CD / np.maximum(np.linalg.norm(new_CD, axis=1, keepdims=True), 1e-9)).T
+        users_UC = taste_UD @ unit_rows(new_CD).T
         popularity = neighbour_popularity(fold, vectors, new_CD)
         result[part] = {
-            weight: Scores(scale * users_UC + weight * appeal[held.songs], users_UC, popularity) for weight in APPEALS
+            weight: Scores(found.scale * users_UC + weight * appeal[held.songs], users_UC, popularity)
+            for weight in APPEALS
         }
     return result
-
-
-def song_outputs(fold: Fold, run: Path) -> tuple[FloatArray, FloatArray]:
-    """Vectors and appeal of all songs."""
-    _, found = encode_songs(run, str(fold.folder), fold.features)
-    return found["vector"], found["appeal"]
-
-
-def logit_scale(run: Path) -> float:
-    """The learned inverse temperature, which puts similarity and appeal on one scale."""
-    from pipeline.runs import open_run
-
-    return float(open_run(run, "i2i").weights["logit_scale"].clamp(max=4.6).exp())
 
 
 def neighbour_popularity(fold: Fold, vectors: FloatArray, new_CD: FloatArray) -> float:
@@ -106,13 +120,12 @@ def neighbour_popularity(fold: Fold, vectors: FloatArray, new_CD: FloatArray) ->
     return float(rank_W[near].mean())
 
 
-def listeners(fold: Fold, run: Path) -> dict[str, dict[str, FloatArray]]:
+def listeners(fold: Fold, vectors: FloatArray) -> dict[str, dict[str, FloatArray]]:
     """Songs → users as the article does it, through the K nearest known songs, by setting and part, each (U, C).
 
     The settings are K and the power of a user's activity; the best of them, or the taste of `score`, is chosen on
     validation. A user who heard none of the K has −inf.
     """
-    vectors, _ = song_outputs(fold, run)
     found: dict[str, dict[str, FloatArray]] = {}
     for neighbours in LISTENERS_OF:
         for part, held in fold.parts.items():
@@ -133,14 +146,13 @@ def similar_weights(fold: Fold, vectors: FloatArray, held: Held, neighbours: int
     return weights.multiply(targeting.popularity_scale(fold.plays_UW, 0.5)).tocsr()
 
 
-def audiences(fold: Fold, run: Path, neighbours: int = 100) -> dict[str, dict[str, Scores]]:
+def audiences(fold: Fold, vectors: FloatArray, neighbours: int = 100) -> dict[str, dict[str, Scores]]:
     """Three more ways from the same vectors to users, by method and part: a user who is not in an audience has −inf.
 
     "similar songs' listeners" goes through the K nearest known songs, as the article does; CAT and the union are
     `retrieval.clusters` and `retrieval.audience.union` with users' scores
     over the root of their plays, and lists of 200: recall@20 of users → songs is not on a par with full scores.
     """
-    vectors, _ = song_outputs(fold, run)
     known_WD = vectors[fold.known]
     taste_UD = user_vectors(fold.strength_UW, known_WD, np.ones(len(known_WD)))
     scale_U = targeting.activity_scale(fold.plays_UW, 0.5)

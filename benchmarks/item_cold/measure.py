@@ -106,6 +106,22 @@ def row(runs: Sequence[dict[str, float]], reference: Sequence[dict[str, float]] 
     return result | {"per_seed": list(runs)}
 
 
+def rows_of(data: str, features: str, of_set: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """JSON rows of one feature set; differences are to `firstplay` where it ran."""
+    reference = [numbers(run) for run in of_set["firstplay"]] if "firstplay" in of_set else None
+    return [
+        {"data": data, "method": method, "features": features, "seeds": len(runs)}
+        | row([numbers(run) for run in runs], reference if method != "firstplay" else None)
+        | {"chosen": [run["chosen"] for run in runs]}
+        for method, runs in of_set.items()
+    ]
+
+
+def numbers(run: dict[str, Any]) -> dict[str, float]:
+    """The figures among a run's entries."""
+    return {key: value for key, value in run.items() if isinstance(value, int | float)}
+
+
 def spread(values: AnyArray) -> float:
     """Standard deviation over seeds; 0 for a single one."""
     return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0

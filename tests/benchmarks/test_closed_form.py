@@ -17,6 +17,7 @@ from benchmarks.item_cold import closed_form
 from benchmarks.item_cold.closed_form import (
     GRIDS,
     content_knn,
+    ease_inverse,
     inverse_by_songs,
     inverse_by_users,
     most_active,
@@ -160,10 +161,10 @@ def test_woodbury_is_the_direct_inverse(users: int, songs: int) -> None:
 
 @pytest.mark.parametrize("users", [40, 9])
 def test_ease_never_weighs_a_song_by_itself(users: int) -> None:
-    b = times_ease(np.eye(15), toy(users, 15)[0], 3.0, "rows")
+    b = times_ease(np.eye(15), ease_inverse(toy(users, 15)[0], 3.0), "rows")
     np.testing.assert_allclose(np.diag(b), 0, atol=1e-12)
     np.testing.assert_allclose(b, naive_ease(toy(users, 15)[0].toarray().astype(np.float64), 3.0), atol=1e-10)
-    np.testing.assert_allclose(times_ease(np.eye(15), toy(users, 15)[0], 3.0, "columns"), b.T, atol=1e-12)
+    np.testing.assert_allclose(times_ease(np.eye(15), ease_inverse(toy(users, 15)[0], 3.0), "columns"), b.T, atol=1e-12)
 
 
 def test_many_songs_and_few_users_need_no_square_of_the_songs() -> None:
@@ -255,3 +256,12 @@ def test_the_reference_figure_on_lfm2k() -> None:
         best = np.argsort(-score[heard[:, cold].any(axis=1)], axis=1, kind="stable")[:, :20]
         recall.append((np.take_along_axis(truth, best, axis=1).sum(axis=1) / truth.sum(axis=1)).mean())
     assert np.mean(recall) == pytest.approx(0.755, abs=5e-4)
+
+
+def test_a_grid_that_keeps_its_solutions_gives_the_same_scores() -> None:
+    plays, x_w, x_c = toy(9, 15)
+    kept: dict[tuple[str, float], Any] = {}
+    for ridge, ease, of in ((1.0, 3.0, "rows"), (1.0, 30.0, "rows"), (5.0, 3.0, "columns"), (1.0, 3.0, "columns")):
+        alone = ridge_to_ease(plays, x_w, x_c, ridge, ease, of)
+        np.testing.assert_array_equal(ridge_to_ease(plays, x_w, x_c, ridge, ease, of, kept), alone)
+    assert set(kept) == {("map", 1.0), ("map", 5.0), ("ease", 3.0), ("ease", 30.0)}, "each solved once"

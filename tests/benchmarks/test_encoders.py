@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.item_cold.encoders import APPEALS, AUDIENCES, VARIANTS, audiences, score, train
+from benchmarks.item_cold.encoders import APPEALS, AUDIENCES, VARIANTS, WITHOUT, audiences, outputs, score, train
 from benchmarks.item_cold.folds import Fold, make_fold
 from configs.load import load
 from configs.schema import I2IConfig, PrepareConfig
@@ -52,7 +52,7 @@ def test_scores_are_taste_times_song(trained: tuple[Fold, Path]) -> None:
     vectors = vectors.astype(np.float64)
     weights = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
     scale = float(np.exp(min(float(weights["logit_scale"]), 4.6)))
-    found = score(fold, run)
+    found = score(fold, outputs(fold, run))
     assert set(found) == {"cold_val", "cold_test"} and all(set(one) == set(APPEALS) for one in found.values())
     for part, held in fold.parts.items():
         expected = np.array([[taste @ unit(vectors[song]) for song in held.songs] for taste in tastes(fold, vectors)])
@@ -82,7 +82,7 @@ def test_appeal_is_the_bias_that_training_learned(trained: tuple[Fold, Path]) ->
         with torch.no_grad():
             embedded, shown = module.model.embedding(data.fields.gather(held.songs))
             _, appeal = module.model.content(embedded, shown)
-        found = score(fold, run)[part]
+        found = score(fold, outputs(fold, run))[part]
         np.testing.assert_allclose((found[1.0].songs - found[0.0].songs)[0], appeal.numpy(), atol=1e-4)
 
 
@@ -97,7 +97,9 @@ def test_popularity_of_the_neighbours(trained: tuple[Fold, Path]) -> None:
         for song in held.songs:
             near = sorted(range(len(fold.known)), key=lambda known: -float(vectors[fold.known[known]] @ vectors[song]))
             ranks += [rank[known] for known in near[:20]]
-        assert score(fold, run)[part][0.0].neighbour_popularity == pytest.approx(np.mean(ranks), abs=1e-6)
+        assert score(fold, outputs(fold, run))[part][0.0].neighbour_popularity == pytest.approx(
+            np.mean(ranks), abs=1e-6
+        )
 
 
 def test_audiences_are_the_loops_and_nobody_else(trained: tuple[Fold, Path]) -> None:
@@ -106,7 +108,7 @@ def test_audiences_are_the_loops_and_nobody_else(trained: tuple[Fold, Path]) -> 
     plays, strength = fold.plays_UW.toarray(), fold.strength_UW.toarray()
     assert set(np.unique(strength)) == {0, 1, 2, 3}
     counts, listeners = plays.sum(axis=1), plays.sum(axis=0)
-    found = audiences(fold, run, neighbours=3)
+    found = audiences(fold, outputs(fold, run).vectors, neighbours=3)
     assert tuple(found) == AUDIENCES
     for part, held in fold.parts.items():
         similar, near, union = (found[name][part] for name in AUDIENCES)
@@ -136,7 +138,7 @@ def test_audiences_are_the_loops_and_nobody_else(trained: tuple[Fold, Path]) -> 
 def test_cat_prefers_users_near_the_song(trained: tuple[Fold, Path]) -> None:
     """The clusters of the first listeners and the song itself: those of its taste go before the others."""
     fold, run = trained
-    near = audiences(fold, run)["CAT"]
+    near = audiences(fold, outputs(fold, run).vectors)["CAT"]
     for part, held in fold.parts.items():
         for place, song in enumerate(held.songs):
             if song == 8:  # no content: no taste to be found by
@@ -166,3 +168,18 @@ def test_every_variant_is_made_of_options_that_exist(method: str) -> None:
     ]
     assert (made == plain) == (method == "firstplay")
     assert len(set(VARIANTS.values())) == len(VARIANTS)
+
+
+def test_only_new_songs_lack_what_is_hidden(trained: tuple[Fold, Path]) -> None:
+    """A hidden field is as if it were not there: NaN in its place gives the same vectors."""
+    fold, run = trained
+    whole, without = outputs(fold, run), outputs(fold, run, ["content"])
+    new = np.concatenate([held.songs for held in fold.parts.values()])
+    np.testing.assert_array_equal(without.vectors[fold.known], whole.vectors[fold.known])
+    assert (np.abs(without.vectors[new] - whole.vectors[new]).max(axis=1) > 1e-3).mean() > 0.9
+    by_genre = {tuple(genres): [] for genres in fold.catalogue.songs["genres"][new].fill_null([]).to_list()}
+    for song, genres in zip(new, fold.catalogue.songs["genres"][new].fill_null([]).to_list(), strict=True):
+        by_genre[tuple(genres)].append(without.vectors[song])
+    for vectors in by_genre.values():
+        np.testing.assert_allclose(vectors, np.broadcast_to(vectors[0], np.shape(vectors)), atol=1e-5)
+    assert len(by_genre) > 1 and {of for of, _ in WITHOUT.values()} <= set(VARIANTS)

@@ -32,11 +32,13 @@ def test_batch_shapes_and_order_of_the_fields(data: PairDataModule) -> None:
     batch = epoch(data)[0]
     everything = np.concatenate([batch[key].numpy() for key in ("source", "target", "negatives")])
     assert len(everything) == 32 + 32 + 40 and len(batch["drawn_ids"]) == 24
-    for name, rows in (("pairs", everything), ("drawn", batch["drawn_ids"].numpy())):
+    pairs = {key: value[batch["at"]] for key, value in batch["pairs"].items()}
+    for found, rows in ((pairs, everything), (batch["drawn"], batch["drawn_ids"].numpy())):
         expected = data.fields.gather(rows)
-        assert batch[name].keys() == expected.keys()
+        assert found.keys() == expected.keys()
         for key, value in expected.items():
-            torch.testing.assert_close(batch[name][key], value, equal_nan=True, rtol=0, atol=0)
+            torch.testing.assert_close(found[key], value, equal_nan=True, rtol=0, atol=0)
+    assert len(batch["pairs"]["content"]) == len(set(everything.tolist())) < len(everything), "each song once"
 
 
 def test_an_epoch_has_every_verified_pair_and_no_other(data: PairDataModule) -> None:

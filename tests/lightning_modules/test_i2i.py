@@ -14,7 +14,7 @@ from torch import Tensor
 
 from datamodules.pairs import PairDataModule
 from lightning_modules.i2i import I2IModule
-from lightning_modules.i2i_losses import first_of_each, listening, pairs
+from lightning_modules.i2i_losses import listening, pairs
 from objectives.contrastive import info_nce
 from objectives.ranking import bpr_loss, listening_loss, sampled_softmax_loss
 
@@ -55,6 +55,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "no pairs": {"pair_weight": 0.0},
     "no histories": {"listening_weight": 0.0},
     "no views": {"bcl_weight": 0.0},
+    "hidden fields": {"field_dropout": 0.5},
     "pairs alone": {"listening_weight": 0.0, "bcl_weight": 0.0},
     "histories alone": {"pair_weight": 0.0, "bcl_weight": 0.0},
     "views alone": {"pair_weight": 0.0, "listening_weight": 0.0},
@@ -234,15 +235,6 @@ def test_the_temperature_learns_and_is_bounded(data: PairDataModule) -> None:
         assert torch.equal(listening(module, batch["listening"]), at_bound)
 
 
-def test_first_of_each_against_a_loop() -> None:
-    ids = torch.tensor([5, 3, 5, 9, 3, 3, 0, 9])
-    first, place = first_of_each(ids)
-    seen: list[int] = []
-    for song in sorted(set(ids.tolist())):
-        seen.append(ids.tolist().index(song))
-    assert first.tolist() == seen and ids[first][place].tolist() == ids.tolist()
-
-
 def test_a_song_is_encoded_once_a_batch(data: PairDataModule, monkeypatch: pytest.MonkeyPatch) -> None:
     module, batch = make(data, listening_weight=0.0, bcl_weight=0.0), batch_of(data)
     real, seen = module.model.embedding.forward, []
@@ -260,3 +252,18 @@ def test_a_songs_memory_takes_larger_steps(data: PairDataModule) -> None:
     assert module.memory is not None
     assert peak[id(module.memory.weight)] == pytest.approx(0.05)
     assert {rate for key, rate in peak.items() if key != id(module.memory.weight)} == {0.01}
+    decay = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+    assert decay[id(module.memory.weight)] == 0, "a step sees few songs; the others must not shrink meanwhile"
+    assert decay[id(module.model.skip.weight)] == 0.01
+
+
+def test_hidden_fields_are_hidden_in_training_alone(data: PairDataModule) -> None:
+    """A loss with hidden fields differs from one without, draws anew each time, and never touches predictions."""
+    options: dict[str, Any] = {"bcl_weight": 0.0}
+    plain, hiding, batch = make(data, **options), make(data, **options, field_dropout=0.5), batch_of(data)
+    torch.manual_seed(1)
+    losses = [hiding.training_step(batch, 0).item() for _ in range(3)]
+    assert len(set(losses)) == 3 and plain.training_step(batch, 0).item() not in losses
+    assert plain.training_step(batch, 0).item() == plain.training_step(batch, 0).item()
+    (songs,) = data.songs_loader(np.arange(60))
+    assert torch.equal(hiding.predict_step(songs, 0)["vector"], plain.predict_step(songs, 0)["vector"])

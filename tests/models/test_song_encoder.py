@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.song_encoder import WIDE, FieldEmbedding, SongEncoder
+from models.song_encoder import LENGTH, WIDE, FieldEmbedding, SongEncoder
 
 DENSE, VOCAB = {"audio": 10, "text": 4}, {"genres": 6, "language": 5}
 NAMES = ["audio[0:4]", "audio[4:8]", "audio[8:10]", "text[0:4]", "genres", "language"]
@@ -75,7 +75,7 @@ def test_a_wide_field_counts_by_its_direction_from_the_centre(width: int, scale:
     mean = torch.randn(width)
     embedding.standardise("audio", mean * scale, 0.7 * scale)
     e_NFE, _ = embedding({"audio": (x + mean) * scale})
-    torch.testing.assert_close(e_NFE.norm(dim=2), torch.full((6, 1), math.sqrt(width)), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(e_NFE.norm(dim=2), torch.full((6, 1), LENGTH), rtol=1e-4, atol=1e-4)
     turned = torch.nn.functional.cosine_similarity(e_NFE[:, 0], x)
     torch.testing.assert_close(turned, torch.ones(6), rtol=1e-3, atol=1e-3)
 
@@ -95,7 +95,7 @@ def test_one_length_holds_for_the_whole_field_not_for_its_blocks() -> None:
     x = torch.randn(5, 20)
     x[:, 8:16] = 0
     e_NFE, _ = embedding({"audio": x})
-    torch.testing.assert_close(e_NFE.square().sum(dim=(1, 2)), torch.full((5,), 20.0))
+    torch.testing.assert_close(e_NFE.square().sum(dim=(1, 2)), torch.full((5,), LENGTH**2), rtol=1e-4, atol=1e-3)
     assert (e_NFE[:, 1] == 0).all(), "an empty block stays empty"
 
 
@@ -106,7 +106,7 @@ def test_a_wide_row_at_the_centre_and_a_missing_one_stay_finite() -> None:
     x = torch.stack([mean, torch.full((20,), torch.nan), torch.zeros(20)]).requires_grad_()
     e_NFE, present_NF = embedding({"audio": x})
     assert present_NF[:, 0].tolist() == [True, False, True]
-    assert (e_NFE[:2] == 0).all() and float(e_NFE[2].detach().norm()) == pytest.approx(math.sqrt(20))
+    assert (e_NFE[:2] == 0).all() and float(e_NFE[2].detach().norm()) == pytest.approx(LENGTH)
     e_NFE.square().sum().backward()
     linear: Any = embedding.blocks[0][0]  # type: ignore[index]
     assert torch.isfinite(linear.weight.grad).all()
@@ -318,3 +318,16 @@ def test_statistics_travel_in_the_weights(model: SongEncoder) -> None:
     other = SongEncoder(DENSE, VOCAB, field_dim=8, hidden=16, dim=5, dropout=0.0, block=4)
     other.load_state_dict(model.state_dict())
     assert torch.equal(other(fields()), model(fields()))
+
+
+def test_every_wide_field_has_the_same_length_however_wide() -> None:
+    embedding = FieldEmbedding({"a": 20, "b": 64}, {}, 64, 64)
+    for blocks in embedding.blocks:
+        torch.nn.init.eye_(blocks[0].weight), torch.nn.init.zeros_(blocks[0].bias)  # type: ignore[index]
+    e_NFE, _ = embedding({"a": torch.randn(5, 20), "b": 100 * torch.randn(5, 64)})
+    torch.testing.assert_close(e_NFE.norm(dim=2), torch.full((5, 2), LENGTH))
+
+
+def test_blocks_of_one_field_share_its_number() -> None:
+    embedding = FieldEmbedding({"a": 20, "b": 5, "c": 8}, {"genres": 4, "language": 3}, 6, 8)
+    assert embedding.field_of == [0, 0, 0, 1, 2, 3, 4] and len(embedding.names) == 7

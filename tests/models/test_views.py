@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from models.song_encoder import SongEncoder
-from models.views import draw_group, feature_correlation, group_by_correlation, make_view
+from models.views import draw_group, feature_correlation, group_by_correlation, hide_fields, make_view
 
 
 def embeddings(n: int = 40, f: int = 5, e: int = 3, seed: int = 0) -> Tensor:
@@ -226,3 +226,33 @@ def test_view_one_knows_nothing_of_group_b(augment: str) -> None:
     assert torch.equal(first_view(x), first_view(changed))
     changed["genres"] = x["genres"] % 4 + 1
     assert not torch.equal(first_view(x), first_view(changed))
+
+
+FIELD_OF = torch.tensor([0, 0, 0, 1, 2])
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.3, 1.0])
+def test_fields_are_hidden_whole_and_never_the_last(rate: float) -> None:
+    torch.manual_seed(0)
+    shown_NF = torch.rand(4000, 5) < 0.8
+    shown_NF[:10] = False  # songs with nothing stay songs with nothing
+    hidden_NF = hide_fields(shown_NF, FIELD_OF, rate)
+    assert not (hidden_NF & ~shown_NF).any(), "nothing is shown that is not there"
+    fields, kept = [], []
+    for before, after in zip(shown_NF.tolist(), hidden_NF.tolist(), strict=True):
+        has = {g for g in range(3) if any(s for s, of in zip(before, FIELD_OF, strict=True) if of == g)}
+        left = {g for g in range(3) if any(s for s, of in zip(after, FIELD_OF, strict=True) if of == g)}
+        assert (len(left) > 0) == (len(has) > 0)
+        assert after == [b and int(of) in left for b, of in zip(before, FIELD_OF, strict=True)], (
+            "all of a field or none"
+        )
+        if len(has) == 3:
+            fields.append(3), kept.append(len(left))
+    # Three fields, each hidden with its chance, and one spared where all three would be.
+    assert sum(kept) / sum(fields) == pytest.approx(1 - rate + rate**3 / 3, abs=0.02)
+
+
+def test_each_song_loses_its_own_fields() -> None:
+    torch.manual_seed(0)
+    everything = torch.ones(200, 5, dtype=torch.bool)
+    assert len({tuple(row) for row in hide_fields(everything, FIELD_OF, 0.5).tolist()}) == 7

@@ -17,7 +17,7 @@ from datamodules.catalogue import Catalogue
 from datamodules.fields import read_fields
 from pipeline import baselines, evaluate, figures
 from pipeline.index import SongIndex
-from retrieval.index import build_index
+from retrieval.index import build_index, unit_rows
 
 
 def blobs(n: int, k: int, noise: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -25,7 +25,7 @@ def blobs(n: int, k: int, noise: float, seed: int = 0) -> tuple[np.ndarray, np.n
     rng = np.random.default_rng(seed)
     label = np.arange(n) % k
     points = np.eye(k, 2 * k)[label] + noise * rng.standard_normal((n, 2 * k))
-    return figures.unit_length(points * rng.uniform(0.1, 9, (n, 1))), label
+    return unit_rows(points * rng.uniform(0.1, 9, (n, 1))), label
 
 
 def naive_nmi(one: list[Any], other: list[Any]) -> float:
