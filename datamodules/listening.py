@@ -82,7 +82,8 @@ class Listening:
 def chance_of_none(listeners_S: IntArray, drawn: int, users: int) -> AnyArray:
     """The chance that none of a song's listeners is among the drawn users.
 
-    C(users − listeners, drawn) / C(users, drawn). With replacement, where more are drawn than there are: (1 − listeners / users)^drawn.
+    C(users − listeners, drawn) / C(users, drawn). With replacement, where more are drawn than there are, it is
+    (1 − listeners / users)^drawn.
     """
     others_S = users - listeners_S
     if drawn > users:
