@@ -98,6 +98,8 @@ def main(config: ItemColdConfig) -> None:
             for method, figures in measure_all(config, fold, work, name, fields, wanted, seed):
                 of_set.setdefault(method, []).append(figures)
     rows = [one for name, of_set in found.items() for one in rows_of(Path(config.data).stem, name, of_set)]
+    if left_out := [method for method in wanted if not any(method in of_set for of_set in found.values())]:
+        print(f"not measured, since no feature set has both text and audio: {'; '.join(left_out)}")
     Path(config.out).parent.mkdir(parents=True, exist_ok=True)
     write_text(Path(config.out), json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
     print(table(rows))
