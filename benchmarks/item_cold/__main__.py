@@ -199,12 +199,13 @@ def baseline(fold: Fold, x_SD: Any, method: Any, options: dict[str, Any], seed: 
 def encoder(
     config: ItemColdConfig, fold: Fold, work: Path, name: str, fields: list[str], method: str, seed: int
 ) -> Any:
-    """One variant of our encoder; validation chooses the weight of appeal (users → songs) and the way to users."""
+    """One variant of our encoder; validation chooses how its vectors score, for each direction apart."""
     of, lacking = encoders.WITHOUT.get(method, (method, ""))
     run, fold = trained(config, fold, work, name, fields, of, seed)
     found = encoders.outputs(fold, run, LFM2K_SETS[lacking] if lacking else None)
     scores = encoders.score(fold, found)
     ways = {f"taste, appeal={w}": {part: scores[part][w] for part in scores} for w in encoders.APPEALS}
+    ways |= encoders.nearest(fold, found.vectors)
     for way, users_of in encoders.listeners(fold, found.vectors).items():
         ways[way] = {part: Scores(scores[part][0.0].songs, users_of[part]) for part in users_of}
     figures, chosen = tuned([(name, name) for name in ways], (0.0,), ways.__getitem__, fold.parts, fold.plays_UW)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from scipy import sparse
 
+from benchmarks.item_cold.closed_form import content_knn
 from benchmarks.item_cold.folds import Fold, Held
 from benchmarks.item_cold.measure import Scores
 from configs.load import load
@@ -24,6 +25,7 @@ from train import train_i2i
 
 APPEALS = (0.0, 0.25, 0.5, 1.0)  # weight of appeal where users look for songs
 NEIGHBOURS = 20
+NEAREST = (5, 10, 20, 50, 100, 200)  # both ways: K nearest known songs, by plain cosine
 LISTENERS_OF, ACTIVITY = (50, 100, 200), (0.25, 0.5)  # songs → users: K nearest known songs, power of activity
 CB2CF = "objective.bcl_weight=0"
 ARTICLE = (
@@ -118,6 +120,21 @@ def neighbour_popularity(fold: Fold, vectors: FloatArray, new_CD: FloatArray) ->
     rank_W = np.argsort(np.argsort(listeners_W, kind="stable")) / max(1, len(fold.known) - 1)
     _, near = search(build_index(vectors[fold.known]), new_CD, min(NEIGHBOURS, len(fold.known)))
     return float(rank_W[near].mean())
+
+
+def nearest(fold: Fold, vectors: FloatArray) -> dict[str, dict[str, Scores]]:
+    """Scores by how much a user listened to the K nearest known songs of each new one, by setting and part.
+
+    Taste asks whether a song is like all that somebody listens to; this, whether it is like some of it.
+    """
+    unit_SD, found = unit_rows(vectors), {}
+    for k in NEAREST:
+        scores = {
+            part: content_knn(fold.strength_UW, unit_SD[fold.known], unit_SD[held.songs], k)
+            for part, held in fold.parts.items()
+        }
+        found[f"{k} nearest"] = {part: Scores(score_UC, score_UC) for part, score_UC in scores.items()}
+    return found
 
 
 def listeners(fold: Fold, vectors: FloatArray) -> dict[str, dict[str, FloatArray]]:

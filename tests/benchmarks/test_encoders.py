@@ -9,7 +9,18 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.item_cold.encoders import APPEALS, AUDIENCES, VARIANTS, WITHOUT, audiences, outputs, score, train
+from benchmarks.item_cold.encoders import (
+    APPEALS,
+    AUDIENCES,
+    NEAREST,
+    VARIANTS,
+    WITHOUT,
+    audiences,
+    nearest,
+    outputs,
+    score,
+    train,
+)
 from benchmarks.item_cold.folds import Fold, make_fold
 from configs.load import load
 from configs.schema import I2IConfig, PrepareConfig
@@ -133,6 +144,21 @@ def test_audiences_are_the_loops_and_nobody_else(trained: tuple[Fold, Path]) -> 
             np.testing.assert_allclose(union.users[:, place], np.where(fused > 0, fused, -np.inf), rtol=1e-5)
         for one in (similar, near, union):
             np.testing.assert_array_equal(one.songs, one.users)
+
+
+def test_nearest_songs_by_a_loop(trained: tuple[Fold, Path]) -> None:
+    fold, run = trained
+    vectors = outputs(fold, run).vectors
+    strength, found = fold.strength_UW.toarray(), nearest(fold, vectors)
+    assert list(found) == [f"{k} nearest" for k in NEAREST]
+    for k in (5, 20):
+        for part, held in fold.parts.items():
+            for place, song in enumerate(held.songs):
+                cosine = np.array([unit(vectors[known]) @ unit(vectors[song]) for known in fold.known])
+                best = np.argsort(-cosine, kind="stable")[:k]
+                expected = strength[:, best] @ np.maximum(cosine[best], 0)
+                np.testing.assert_allclose(found[f"{k} nearest"][part].users[:, place], expected, rtol=1e-3, atol=1e-4)
+            assert found[f"{k} nearest"][part].songs is found[f"{k} nearest"][part].users
 
 
 def test_cat_prefers_users_near_the_song(trained: tuple[Fold, Path]) -> None:
