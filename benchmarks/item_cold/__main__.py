@@ -4,9 +4,9 @@
     python -m benchmarks.item_cold data=$FIRSTPLAY_DATA/lfm2k methods=[ablation] features=[text] out=…
 
 For each seed the data are split anew, and every method is fitted on the warm plays. Ours is `firstplay`; `methods`
-takes names, or `baselines`, `ours` (with CB2CF), `ablation`. "tuned" rows choose their settings on the cold
-validation songs, each direction apart. Finished training and the figures of baselines are kept in
-work=, so that a killed run goes on. Protocol: docs/results.md.
+takes names, or `baselines`, `ours` (with CB2CF), `ablation`, `missing` (new songs without text or audio). "tuned" rows
+choose their settings on the cold validation songs, each direction apart. Finished training and the figures of baselines
+are kept in work=, so that a killed run goes on. Protocol: docs/results.md.
 """
 
 from __future__ import annotations
