@@ -9,6 +9,7 @@ from datamodules.arrays import FloatArray, IntArray
 from datamodules.fields import SongFields
 from pipeline.index import SongIndex
 from retrieval.audience import Audience, listeners_of_similar, top_users
+from retrieval.index import unit_rows
 
 SKETCH = 64  # dimensions of a category field's random projection
 
@@ -60,5 +61,5 @@ def content_vectors(fields: SongFields, warm: IntArray, seed: int = 0) -> FloatA
         table = rng.standard_normal((fields.vocab_sizes[name], SKETCH), dtype=np.float32)
         table[:2] = 0  # no value, unknown value
         parts.append(table[codes].sum(axis=1))
-    scaled = [part / np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-9) for part in parts]
+    scaled = [unit_rows(part) for part in parts]
     return np.concatenate(scaled, axis=1).astype(np.float32)

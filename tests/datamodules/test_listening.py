@@ -94,7 +94,8 @@ def test_log_q_is_the_log_of_the_chance_to_be_there(users: int, candidates: int)
     seen = times[WARM] / draws
     np.testing.assert_allclose(np.exp(listening.log_q_S[WARM]), seen, atol=4 * 0.5 / np.sqrt(draws))
     assert (times[15:] == 0).all()
-    assert users == 9 or seen.min() < 0.95 * seen.max(), "else this test could not fail"
+    bound = {3: 0.8, 9: None, 14: 0.95}[users]  # all nine users are drawn: every song is there
+    assert bound is None or seen.min() < bound * seen.max(), "else this test could not fail"
 
 
 def test_nobody_is_drawn_twice_unless_there_are_too_few() -> None:
