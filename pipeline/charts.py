@@ -211,3 +211,25 @@ def key(entries: Iterable[tuple[str, str, int | None]]) -> str:
         icon = f'<svg viewBox="0 0 12 12" aria-hidden="true"><path class="{css}" d="{shape}"></path></svg>'
         items += f"<li>{icon}{escape(name)}</li>"
     return f'<ul class="key">{items}</ul>'
+
+
+def poster(label: str, pictures: Sequence[tuple[str, str]], entries: Sequence[tuple[str, str, int | None]]) -> str:
+    """Square pictures in a row, each under its name, above their legend: one SVG file that needs no page around it."""
+    side, head, gap, columns = WIDTH, 28, 24, 5
+    width = len(pictures) * (side + gap) - gap
+    drawn = []
+    for i, (name, picture) in enumerate(pictures):
+        x = i * (side + gap)
+        drawn.append(text(x, 18, name))
+        drawn.append(f'<svg x="{x}" y="{head}" {picture.removeprefix("<svg ")}')
+    for i, (name, css, kind) in enumerate(entries):
+        left, y = (i % columns) * width / columns, head + side + gap + (i // columns) * 20
+        drawn.append(f'<path class="{css}" d="{marker(-1 if kind is None else kind, left + 6, y, 5)}"></path>')
+        drawn.append(text(left + 18, y + 5, name))
+    height = head + side + gap + math.ceil(len(entries) / columns) * 20
+    style = f"{STYLE}svg{{font:15px system-ui,sans-serif}}svg svg{{width:{side}px;height:{side}px}}"
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{escape(label)}" width="{width}" '
+        f'height="{height}" viewBox="0 -4 {width} {height + 4}"><style>{style}</style>'
+        f'<rect y="-4" width="{width}" height="{height + 4}" style="fill:var(--page)"></rect>{"".join(drawn)}</svg>\n'
+    )

@@ -2,8 +2,8 @@
 
     python -m pipeline.evaluate data=CATALOGUE index=INDEX cb2cf=INDEX features=FEATURES boundary=RUN out=DIR
 
-Writes metrics.json and report.html. Only here are the held-out plays of test songs, and the demo world's truth.parquet,
-ever read.
+Writes metrics.json, report.html and genre_maps.svg. Only here are the held-out plays of test songs, and the demo
+world's truth.parquet, ever read.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from datamodules.fields import SongFields, read_fields
 from datamodules.folders import writing
 from pipeline import audience as audiences
 from pipeline import baselines, figures
+from pipeline.genre_maps import genre_maps_svg
 from pipeline.index import SongIndex, open_index
 from pipeline.outcomes import outcome_rates, read_truth
 from pipeline.report import write_report
@@ -69,7 +70,9 @@ def main(config: EvaluateConfig) -> None:
             metrics["boundary"] = figures.boundary_summary(boundary, catalogue)
         text = json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False)
         (folder / "metrics.json").write_text(text + "\n")
-        write_report(folder / "report.html", metrics, pictures(catalogue, spaces, boundary, config))
+        drawn = pictures(catalogue, spaces, boundary, config)
+        write_report(folder / "report.html", metrics, drawn)
+        (folder / "genre_maps.svg").write_text(genre_maps_svg(drawn["song_map"], metrics["genres"]), encoding="utf-8")
     print(table(metrics))
     print(f"report: {config.out}/report.html")
 

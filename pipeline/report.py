@@ -12,6 +12,7 @@ from typing import Any
 
 from pipeline import charts
 from pipeline.charts import Bar, figure, note, section, table
+from pipeline.genre_maps import genre_maps
 
 OURS, GATED = "FirstPlay I2I2U", "FirstPlay I2I2U, gated"
 SHADES = {"rare": "low", "middle": "mid", "popular": "high"}
@@ -208,19 +209,9 @@ def _audio_text(rows: list[Row]) -> str:
 def _songs(drawn: dict[str, Any], genres: list[Row]) -> str:
     parts = []
     if drawn.get("maps"):
-        kinds, key = charts.kinds(drawn["genre"], "other or no genre")
-        tips = [
-            f"{title or 'untitled'} · {genre or 'no genre'}{' · new' if new else ''}"
-            for title, genre, new in zip(drawn["title"], drawn["genre"], drawn["new"], strict=True)
-        ]
-        key += [("filled: known song", "plain", -1), ("outline: new song", "new", -1)]
-        label = f"{_number(len(kinds))} songs, {_number(sum(drawn['new']))} of them new, coloured by first genre"
+        label, maps, key = genre_maps(drawn)
         how = """t-SNE of each kind of song vectors: near is alike, axes and far distances mean nothing. Titles on
         hover. The untrained vectors are without the genre field; the trained encoders may have been given it."""
-        maps = [
-            (name, charts.points(f"{name}: {label}", xy["x"], xy["y"], kinds, drawn["new"], tips))
-            for name, xy in drawn["maps"].items()
-        ]
         parts.append(figure(f"{label}. {how}", charts.key(key), charts.side_by_side(maps)))
     if genres:
         shown = {"knn_genre_accuracy": _percent, "genre_nmi": _number, "chance_genre_nmi": _number}

@@ -171,7 +171,7 @@ def choose(fold: Fold, fields: list[str], method: Any, seed: int) -> Any:
 
     def score_of(setting: tuple[str, dict[str, Any]]) -> dict[str, Scores]:
         space, options = setting
-        if method is closed_form.ridge_to_ease:
+        if method in (closed_form.content_knn, closed_form.ridge_to_ease):
             for other in kept.keys() - {space}:
                 del kept[other]  # one space's solutions at a time
             options = options | {"kept": kept.setdefault(space, {})}

@@ -25,7 +25,7 @@ RIDGES = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 GRIDS: dict[str, list[dict[str, Any]]] = {
     "random_scores": [{}],
     "most_active": [{}],
-    "content_knn": [{"k": k} for k in (5, 10, 20, 50, 100, 200)],
+    "content_knn": [{"k": k} for k in (200, 100, 50, 20, 10, 5)],
     "ridge_to_users": [{"ridge": ridge} for ridge in RIDGES],
     "ridge_to_ease": [
         {"ridge": ridge, "ease": ease, "of": of}
@@ -50,7 +50,12 @@ def most_active(plays_UW: sparse.csr_matrix, x_WD: FloatArray, x_CD: FloatArray)
 
 
 def content_knn(
-    plays_UW: sparse.csr_matrix, x_WD: FloatArray, x_CD: FloatArray, k: int = 50, chunk: int = 256
+    plays_UW: sparse.csr_matrix,
+    x_WD: FloatArray,
+    x_CD: FloatArray,
+    k: int = 50,
+    chunk: int = 256,
+    kept: dict[str, Any] | None = None,
 ) -> FloatArray:
     """Sum of the similarities of those of the cold song's `k` nearest warm songs that the user played; (U, C).
 
@@ -62,20 +67,24 @@ def content_knn(
         x_CD: content of the cold songs.
         k: neighbours; more than W means all of them.
         chunk: cold songs compared at a time; the working set is some chunk × W numbers.
+        kept: what the last call with the same content and at least this `k` found, so that a grid searches once.
 
     Raises:
         UserError: `k` is below 1.
     """
     if k < 1:
         raise UserError(f"content_knn: k must be at least 1, not {k}")
+    kept = {} if kept is None else kept
+    if kept.get("k", 0) < k:
+        kept |= {"k": k, "found": [top_users(x_CD[at : at + chunk] @ x_WD.T, k) for at in range(0, len(x_CD), chunk)]}
     by_song = sparse.csr_matrix(plays_UW.T)
     score_UC = np.empty((plays_UW.shape[0], len(x_CD)), dtype=np.float32)
-    for at in range(0, len(x_CD), chunk):
-        nearest = top_users(x_CD[at : at + chunk] @ x_WD.T, k)  # of columns, whatever they are
-        weight_CK = np.maximum(nearest.scores_CB, 0).astype(np.float32)
+    for at, nearest in zip(range(0, len(x_CD), chunk), kept["found"], strict=True):  # of columns, whatever they are
+        weight_CK = np.maximum(nearest.scores_CB[:, :k], 0).astype(np.float32)
         rows, width = weight_CK.shape
         starts = np.arange(rows + 1) * width
-        weights = sparse.csr_matrix((weight_CK.ravel(), nearest.users_CB.ravel(), starts), shape=(rows, len(x_WD)))
+        near = nearest.users_CB[:, :k].ravel()
+        weights = sparse.csr_matrix((weight_CK.ravel(), near, starts), shape=(rows, len(x_WD)))
         score_UC[:, at : at + rows] = (weights @ by_song).toarray().T
     return score_UC
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy import sparse
@@ -25,7 +26,7 @@ from train import train_i2i
 
 APPEALS = (0.0, 0.25, 0.5, 1.0)  # weight of appeal where users look for songs
 NEIGHBOURS = 20
-NEAREST = (5, 10, 20, 50, 100, 200)  # both ways: K nearest known songs, by plain cosine
+NEAREST = (200, 100, 50, 20, 10, 5)  # both ways: K nearest known songs, by plain cosine
 LISTENERS_OF, ACTIVITY = (50, 100, 200), (0.25, 0.5)  # songs → users: K nearest known songs, power of activity
 CB2CF = "objective.bcl_weight=0"
 ARTICLE = (
@@ -127,13 +128,13 @@ def nearest(fold: Fold, vectors: FloatArray) -> dict[str, dict[str, Scores]]:
 
     Taste asks whether a song is like all that somebody listens to; this, whether it is like some of it.
     """
-    unit_SD, found = unit_rows(vectors), {}
-    for k in NEAREST:
-        scores = {
-            part: content_knn(fold.strength_UW, unit_SD[fold.known], unit_SD[held.songs], k)
-            for part, held in fold.parts.items()
-        }
-        found[f"{k} nearest"] = {part: Scores(score_UC, score_UC) for part, score_UC in scores.items()}
+    unit_SD = unit_rows(vectors)
+    found: dict[str, dict[str, Scores]] = {f"{k} nearest": {} for k in NEAREST}
+    for part, held in fold.parts.items():
+        kept: dict[str, Any] = {}
+        for k in NEAREST:
+            score_UC = content_knn(fold.strength_UW, unit_SD[fold.known], unit_SD[held.songs], k, kept=kept)
+            found[f"{k} nearest"][part] = Scores(score_UC, score_UC)
     return found
 
 

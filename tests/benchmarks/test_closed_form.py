@@ -91,6 +91,17 @@ def test_knn_gives_negative_similarities_no_weight() -> None:
     np.testing.assert_array_equal(against, np.zeros((30, 2)))
 
 
+@pytest.mark.parametrize("ks", [(12, 5, 1), (1, 12, 5)])
+def test_a_grid_of_k_finds_what_each_k_finds_alone(ks: tuple[int, ...]) -> None:
+    plays, x_w, x_c = toy()
+    x_w[7] = x_w[8]  # equally near: the lower number first, whichever K was searched
+    kept: dict[str, Any] = {}
+    for k in ks:
+        score = content_knn(plays, x_w, x_c, k=k, chunk=2, kept=kept)
+        np.testing.assert_array_equal(score, content_knn(plays, x_w, x_c, k=k))
+    assert kept["k"] == 12
+
+
 def test_knn_takes_the_first_of_equal_songs() -> None:
     """Whole numbers, so that equal songs are exactly equally near: songs 1, 3, 5 are one song, K cuts through them."""
     plays = sparse.csr_matrix(np.eye(6, dtype=np.float32))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -217,6 +218,14 @@ def test_every_new_song_has_its_most_similar_known_songs(road: Path) -> None:
         one = similar.filter(pl.col("song_id") == ids[int(song)])
         assert one["similar_song_id"].n_unique() == one.height
         np.testing.assert_allclose(one["similarity"], best, rtol=1e-4)
+
+
+def test_the_genre_maps_are_a_picture_of_their_own(road: Path, metrics: dict[str, Any]) -> None:
+    root = ET.fromstring((road / "evaluation" / "genre_maps.svg").read_text("utf-8"))
+    titles = [one.text for one in root.findall("{http://www.w3.org/2000/svg}text")][:3]
+    nmi = {row["space"]: row.get("genre_nmi") for row in metrics["genres"]}
+    shown = ("content, no genre", "CB2CF (λ=0)", "FirstPlay")
+    assert titles == [f"{name}, genre NMI {nmi[name]:.3f}" for name in shown]
 
 
 def test_the_report_s_tiles_are_the_metrics(road: Path, metrics: dict[str, Any]) -> None:
