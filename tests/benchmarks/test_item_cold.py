@@ -244,3 +244,34 @@ def test_a_dataset_without_a_held_out_listener(
     with pytest.raises(SystemExit):
         command(main, ItemColdConfig, "", [f"data={source}", f"out={tmp_path}/out.json", "methods=[random]"])
     assert "no cold_test song has a listener" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_odd_songs_and_users_have_defined_scores(write_dataset: Callable[..., Path], tmp_path: Path) -> None:
+    """Songs without any field, with one NaN, all alike; users without a play; fewer songs and users than any K.
+
+    Every figure is finite, and who has nothing to be judged by never hinders the others: that a song without fields
+    scores by no content is tested with each method.
+    """
+    source = write_dataset(tmp_path / "data")
+    songs = pl.read_parquet(source / "songs.parquet")
+    content = songs["feature_content"].to_list()
+    for row in (0, 1, 2):
+        content[row] = None
+    content[3] = [float("nan"), *content[3][1:]]
+    for row in range(4, 12):
+        content[row] = content[4]
+    songs = songs.with_columns(pl.Series("feature_content", content, dtype=pl.List(pl.Float32)))
+    none_at_all = pl.int_range(pl.len()) < 3
+    songs = songs.with_columns(pl.when(none_at_all).then(None).otherwise("feature_mood").alias("feature_mood"))
+    songs.write_parquet(source / "songs.parquet")
+    users = pl.read_parquet(source / "users.parquet")["user_id"].to_list()
+    plays = pl.read_parquet(source / "plays.parquet").filter(~pl.col("user_id").is_in(users[:5]))
+    plays.write_parquet(source / "plays.parquet")
+    assert songs.height < 200 and len(users) < 200, "the widest K"
+    chosen = ["baselines", "firstplay", *AUDIENCES]
+    options = [f"data={source}", f"out={tmp_path}/out.json", "seeds=1", f"features=[{FEATURES}]"]
+    main(load(ItemColdConfig, [*options, f"methods={listed(chosen)}", f"i2i={listed(TINY)}"]))
+    rows = json.loads((tmp_path / "out.json").read_text("utf-8"))
+    assert [row["method"] for row in rows] == methods(chosen)
+    assert all(np.isfinite(row[key]) and row[key] >= 0 for row in rows for key in FIGURES)
+    assert all(row[key] <= 1 for row in rows for key in FIGURES[:3])
