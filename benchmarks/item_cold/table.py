@@ -1,4 +1,9 @@
-"""Rows of the item-cold benchmark as Markdown tables: `python -m benchmarks.item_cold.table FILE.json …`"""
+"""Rows of the item-cold benchmark as Markdown tables.
+
+    python -m benchmarks.item_cold.table FILE.json … [against="article, CB2CF"]
+
+Differences are to `firstplay`, or to the method that `against` names, paired by seed.
+"""
 
 from __future__ import annotations
 
@@ -8,25 +13,43 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.item_cold.measure import BUCKETS, TO_SONGS, TO_USERS, USERS
+from benchmarks.item_cold.measure import row as summary
+from configs.errors import UserError
 
 FOUND = f"target_users_found@{USERS}"
 HEADS = {TO_SONGS: "Recall@20", "ndcg@20": "NDCG@20", TO_USERS: "songs→users R@50", FOUND: "found@50"}
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """A table for each feature set: mean ± standard deviation, and how much less than `firstplay`, paired by seed."""
+def table(rows: list[dict[str, Any]], reference: str = "firstplay") -> str:
+    """A table for each feature set: mean ± standard deviation, and how much less than `reference`, paired by seed.
+
+    Raises:
+        UserError: another `reference` than `firstplay` is not among the methods of a feature set.
+    """
     parts = []
     for features in dict.fromkeys((row["data"], row["features"]) for row in rows):
         some = [row for row in rows if (row["data"], row["features"]) == features]
+        some = some if reference == "firstplay" else against(some, reference)
         parts.append(f"{features[0]}, {features[1]}, {some[0]['seeds']} seeds")
-        parts.append(comparison(some))
-        parts.append(buckets(some))
+        parts.append(comparison(some, reference))
+        parts.append(buckets(some, reference))
     return "\n\n".join(parts)
 
 
-def comparison(rows: list[dict[str, Any]]) -> str:
+def against(rows: list[dict[str, Any]], reference: str) -> list[dict[str, Any]]:
+    """The rows of one feature set with their differences to another method."""
+    runs = {one["method"]: one["per_seed"] for one in rows}
+    if reference not in runs:
+        raise UserError(f"against={reference}: choose from {'; '.join(runs)}")
+    plain = [{key: value for key, value in one.items() if "_less" not in key} for one in rows]
+    return [
+        one | summary(runs[one["method"]], runs[reference] if one["method"] != reference else None) for one in plain
+    ]
+
+
+def comparison(rows: list[dict[str, Any]], reference: str = "firstplay") -> str:
     """Figures and paired differences."""
-    head = ["method", *HEADS.values(), "less than firstplay: R@20", "NDCG@20", "R@50", "seconds"]
+    head = ["method", *HEADS.values(), f"less than {reference}: R@20", "NDCG@20", "R@50", "seconds"]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for row in rows:
         cells = [cell(row, key, 0 if key == FOUND else 3) for key in HEADS]
@@ -35,12 +58,14 @@ def comparison(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def buckets(rows: list[dict[str, Any]]) -> str:
+def buckets(rows: list[dict[str, Any]], reference: str = "firstplay") -> str:
     """Songs → users by thirds of the new songs, and how popular the neighbours found are."""
-    head = ["method", *(f"R@50, {bucket} songs" for bucket in BUCKETS), "popularity rank of neighbours"]
+    head = ["method", *(f"R@50, {bucket} songs" for bucket in BUCKETS), f"rare songs, less than {reference}"]
+    head.append("popularity rank of neighbours")
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for row in rows:
-        cells = [cell(row, f"{TO_USERS}_{bucket}") for bucket in BUCKETS] + [cell(row, "neighbour_popularity")]
+        cells = [cell(row, f"{TO_USERS}_{bucket}") for bucket in BUCKETS]
+        cells += [less(row, f"{TO_USERS}_{BUCKETS[0]}"), cell(row, "neighbour_popularity")]
         lines.append(f"| {row['method']} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -63,5 +88,19 @@ def less(row: dict[str, Any], key: str) -> str:
     return f"**{text}**" if abs(value) > half else text
 
 
+def main(arguments: list[str]) -> None:
+    """Print the tables of some files; a wrong argument is one line on stderr and exit status 2."""
+    names = [one.removeprefix("against=") for one in arguments if one.startswith("against=")]
+    files = [one for one in arguments if not one.startswith("against=")]
+    if not files or {"-h", "--help"} & set(arguments):
+        print(__doc__)
+        return
+    try:
+        rows = [one for path in files for one in json.loads(Path(path).read_text("utf-8"))]
+        print(table(rows, *names[-1:]))
+    except (UserError, OSError, ValueError) as error:
+        sys.exit(f"error: {error}")
+
+
 if __name__ == "__main__":
-    print(table([row for path in sys.argv[1:] for row in json.loads(Path(path).read_text())]))
+    main(sys.argv[1:])

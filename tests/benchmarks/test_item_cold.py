@@ -19,6 +19,7 @@ from benchmarks.item_cold.closed_form import content_knn
 from benchmarks.item_cold.encoders import AUDIENCES, VARIANTS
 from benchmarks.item_cold.folds import content, make_fold
 from benchmarks.item_cold.measure import to_songs, to_users
+from benchmarks.item_cold.table import main as print_tables
 from benchmarks.item_cold.table import table
 from configs.errors import UserError
 from configs.load import command, load
@@ -177,6 +178,24 @@ def test_the_tables(ran: Ran) -> None:
     ours = next(one for one in lines if one.startswith("| firstplay |")).split(" | ")
     assert ours[5:8] == ["–"] * 3
     assert all(line.count("|") == lines[at - 1].count("|") for at, line in enumerate(lines) if line[:2] == "|-")
+
+
+def test_the_tables_against_another_method(ran: Ran, capsys: pytest.CaptureFixture[str]) -> None:
+    print_tables([str(ran.out), "against=CB2CF"])
+    lines = capsys.readouterr().out.splitlines()
+    runs = [[one["songs_to_users_recall@50_rare"] for one in of(ran, name)["per_seed"]] for name in ("CB2CF", "random")]
+    less = np.subtract(*runs)
+    half = stats.t.ppf(0.975, 1) * less.std(ddof=1) / 2**0.5
+    figures, rare = (one.split(" | ") for one in lines if one.startswith("| random |"))
+    assert rare[4].strip("*") == f"{less.mean():+.3f} ± {half:.3f}"
+    seconds = of(ran, "random")["seconds"]
+    assert figures[0] == "| random" and figures[-1] == f"{seconds:.0f} |", "the rest is as it was"
+    assert next(one for one in lines if one.startswith("| CB2CF |")).split(" | ")[5:8] == ["–"] * 3
+    assert next(one for one in lines if one.startswith("| firstplay |")).split(" | ")[5] != "–"
+    with pytest.raises(SystemExit, match="error: against=moon: choose from random; content kNN"):
+        print_tables([str(ran.out), "against=moon"])
+    with pytest.raises(SystemExit, match=r"error: .*nowhere\.json"):
+        print_tables(["nowhere.json"])
 
 
 def test_bold_is_a_difference_beyond_its_interval() -> None:
