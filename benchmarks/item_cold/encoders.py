@@ -141,8 +141,8 @@ def nearest(fold: Fold, vectors: FloatArray) -> dict[str, dict[str, Scores]]:
 def listeners(fold: Fold, vectors: FloatArray) -> dict[str, dict[str, FloatArray]]:
     """Songs → users as the article does it, through the K nearest known songs, by setting and part, each (U, C).
 
-    The settings are K and the power of a user's activity; the best of them, or the taste of `score`, is chosen on
-    validation. A user who heard none of the K has −inf.
+    The settings are K and the power of a user's activity; the best of them, of `audiences`, or the taste of `score` is
+    chosen on validation. A user who heard none of the K has −inf.
     """
     found: dict[str, dict[str, FloatArray]] = {}
     for neighbours in LISTENERS_OF:

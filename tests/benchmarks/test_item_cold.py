@@ -123,7 +123,7 @@ def test_chosen_settings_are_told(ran: Ran) -> None:
         assert set(chosen) == {"songs", "users"} and "'ridge': " in chosen["songs"] and "power=" in chosen["users"]
         assert "weights=[" in chosen["songs"]
     for chosen in of(ran, "firstplay")["chosen"]:
-        for way, others in (("songs", "taste, appeal="), ("users", ("taste", "listeners of"))):
+        for way, others in (("songs", "taste, appeal="), ("users", ("taste", "listeners of", *AUDIENCES))):
             assert chosen[way].startswith(others) or chosen[way].split(" power=")[0].removesuffix(" nearest").isdigit()
     assert of(ran, "random")["chosen"] == [{}, {}]
 
@@ -263,6 +263,19 @@ def test_a_dataset_without_a_held_out_listener(
     with pytest.raises(SystemExit):
         command(main, ItemColdConfig, "", [f"data={source}", f"out={tmp_path}/out.json", "methods=[random]"])
     assert "no cold_test song has a listener" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_of_a_split_by_time_closed_forms_are_measured_once(dataset: Path, tmp_path: Path) -> None:
+    chosen = ["random", "content kNN (20)", "ridge to users, tuned"]
+    options = [f"data={dataset}", f"out={tmp_path}/out.json", "seeds=2", "split=time", "features=[mood]"]
+    main(load(ItemColdConfig, [*options, f"methods={listed(chosen)}"]))
+    kept = {path.relative_to(tmp_path).parts[1:] for path in tmp_path.rglob("figures/*/*.json")}
+    assert {(parts[0], parts[-1]) for parts in kept} == {
+        ("seed0", "random.json"), ("seed1", "random.json"),
+        ("seed0", "content_kNN_(20).json"), ("seed0", "ridge_to_users_tuned.json"),
+    }  # fmt: skip
+    rows = {row["method"]: row["per_seed"] for row in json.loads((tmp_path / "out.json").read_text("utf-8"))}
+    assert rows["random"][0] != rows["random"][1] and rows[chosen[1]][0] == rows[chosen[1]][1]
 
 
 def test_odd_songs_and_users_have_defined_scores(write_dataset: Callable[..., Path], tmp_path: Path) -> None:
