@@ -52,9 +52,10 @@ class SplitConfig:
 
 @dataclass
 class PairsConfig:
-    similarity: Literal["phi", "cosine", "bm25"] = opt(
-        "phi", "collaborative similarity; phi: cosine less what chance gives"
+    similarity: Literal["phi", "cosine", "iuf", "bm25"] = opt(
+        "phi", "collaborative similarity; phi: cosine less what chance gives; iuf: cosine in which heavy users say less"
     )
+    shrinkage: float = opt(0.0, "a similarity seen in n common listeners counts n / (n + this) of itself")
     top_k: int = opt(30, "neighbours kept per song")
     min_common: int = opt(2, "listeners two songs must share")
     posterior: Literal["auto", "feedback", "later_plays", "split_users", "none"] = opt(

@@ -44,27 +44,32 @@ def listening_matrix(plays: pl.DataFrame, n_users: int, n_songs: int) -> sparse.
 
 
 def neighbours(
-    matrix: sparse.csr_matrix, top_k: int, min_common: int, similarity: str = "phi", chunk: int = 256
+    matrix: sparse.csr_matrix,
+    top_k: int,
+    min_common: int,
+    similarity: str = "phi",
+    chunk: int = 256,
+    shrinkage: float = 0.0,
 ) -> Pairs:
     """The `top_k` most similar songs of every song, self left out, among those that share enough listeners.
 
     "cosine" is n_ab / √(n_a n_b). Two popular songs share listeners by chance alone, so by cosine popular songs are
-    everybody's neighbours; "phi" (function `phi`) takes that chance away. "bm25" discounts heavy listeners and popular
-    songs by the weights of `implicit`, whose own search is not used: it fills the K places before it can be told
-    that rare songs must share `min_common` listeners.
+    everybody's neighbours; "phi" (function `phi`) takes that chance away. "iuf" is the cosine in which a common
+    listener counts 1 / log(1 + his songs) (inverse user frequency, after Breese et al., UAI 1998). "bm25" discounts
+    heavy listeners and popular songs by the weights of `implicit`, whose own search is not used: it fills the K
+    places before it can be told that rare songs must share `min_common` listeners.
 
     Args:
         matrix: (users, songs) listening matrix; only whether an entry is there counts.
         top_k: neighbours kept per song.
         min_common: listeners that a pair must share.
-        similarity: "phi", "cosine" or "bm25".
+        similarity: "phi", "cosine", "iuf" or "bm25".
         chunk: songs compared with all others at a time: bounds the memory.
+        shrinkage: a similarity seen in n common listeners counts n / (n + shrinkage) of itself.
     """
-    from implicit.nearest_neighbours import bm25_weight
-
     heard = _heard(matrix).T.tocsr()
     listeners = np.diff(heard.indptr).astype(np.int64)  # products of two pass 2^31
-    weighted = sparse.csr_matrix(bm25_weight(heard, K1=1.2, B=0.75)) if similarity == "bm25" else heard
+    weighted = _weighted(heard, similarity)
     parts = []
     for at in range(0, heard.shape[0], chunk):
         common = (heard[at : at + chunk] @ heard.T).tocoo()
@@ -74,14 +79,29 @@ def neighbours(
         if similarity == "phi":
             value = phi(both, listeners[source], listeners[target], heard.shape[1])
         elif similarity == "cosine":
-            value = both / np.sqrt(listeners[source] * listeners[target])
+            value = both
         else:
             score = sparse.csr_matrix(weighted[at : at + chunk] @ weighted.T)
             value = np.asarray(score[row, target]).ravel() if len(row) else both  # scipy cannot look up nothing
+        if similarity in ("cosine", "iuf"):
+            value = value / np.sqrt(listeners[source] * listeners[target])
+        value = value * (both / (both + shrinkage)) if shrinkage else value
         pairs = Pairs(source, target.astype(np.int64), value.astype(np.float32))
         parts.append(_top_k(pairs.take((pairs.source != pairs.target) & (pairs.similarity > 0)), top_k))
     columns = zip(*((part.source, part.target, part.similarity) for part in parts), strict=True)
     return Pairs(*map(np.concatenate, columns))
+
+
+def _weighted(heard: sparse.csr_matrix, similarity: str) -> sparse.csr_matrix:
+    """(songs, users) listening of which two rows' inner product is the similarity, up to popularity."""
+    if similarity == "bm25":
+        from implicit.nearest_neighbours import bm25_weight
+
+        return sparse.csr_matrix(bm25_weight(heard, K1=1.2, B=0.75))
+    if similarity == "iuf":
+        songs_of = np.bincount(heard.indices, minlength=heard.shape[1])
+        return sparse.csr_matrix(heard @ sparse.diags(np.log1p(np.maximum(songs_of, 1)) ** -0.5))
+    return heard
 
 
 def common_listeners(

@@ -30,6 +30,7 @@ def mine(
     shape: tuple[int, int],
     *,
     similarity: str,
+    shrinkage: float,
     top_k: int,
     min_common: int,
     posterior: str,
@@ -49,15 +50,17 @@ def mine(
         shape: (users, songs).
 
     Raises:
-        UserError: the evidence that was asked for is not in the data.
+        UserError: the evidence that was asked for is not in the data, or `shrinkage` is negative.
     """
+    if shrinkage < 0:
+        raise UserError(f"pairs.shrinkage={shrinkage:g} must not be below 0")
     timed = plays["played_at"].null_count() == 0
     if posterior == "auto":
         observed = feedback is not None and not feedback.is_empty()
         posterior = "feedback" if observed else "later_plays" if timed else "split_users"
 
     def mined(matrix: sparse.csr_matrix) -> Pairs:
-        return neighbours(matrix, top_k, min_common, similarity)
+        return neighbours(matrix, top_k, min_common, similarity, shrinkage=shrinkage)
 
     if posterior == "feedback":
         if feedback is None:

@@ -52,6 +52,8 @@ VARIANTS = {  # method → what differs from `firstplay`
     "no posterior check": "pairs.posterior=none",
     "cosine teacher": "pairs.similarity=cosine",
     "BM25 teacher": "pairs.similarity=bm25",
+    "IUF teacher": "pairs.similarity=iuf",
+    "shrunk teacher": "pairs.shrinkage=10",
     "article": ARTICLE,
     "article, CB2CF": f"{ARTICLE} {CB2CF}",
     "article, random groups": f"{ARTICLE} objective.grouping=random",

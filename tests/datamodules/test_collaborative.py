@@ -133,7 +133,7 @@ def test_a_song_that_everybody_heard_is_a_neighbour_of_none(similarity: str) -> 
     assert all(np.isfinite(value) for value in found.values())
 
 
-@pytest.mark.parametrize("similarity", ["phi", "cosine", "bm25"])
+@pytest.mark.parametrize("similarity", ["phi", "cosine", "iuf", "bm25"])
 def test_a_rare_coincidence_takes_no_place_of_a_real_neighbour(similarity: str) -> None:
     """Song 0 shares one listener each with rare songs 2 … 9 (more similar) and two listeners with popular song 1."""
     dense = np.zeros((60, 40), dtype=np.float32)
@@ -159,7 +159,7 @@ def test_two_hits_with_products_of_listeners_beyond_32_bits(similarity: str) -> 
 
 def test_a_chunk_of_songs_without_neighbours() -> None:
     matrix = sparse.csr_matrix(np.pad(listening().toarray(), ((0, 0), (5, 5))))
-    for similarity in ("phi", "cosine", "bm25"):
+    for similarity in ("phi", "cosine", "iuf", "bm25"):
         assert table(neighbours(matrix, 4, 2, similarity, chunk=5)) == table(neighbours(matrix, 4, 2, similarity))
 
 
@@ -181,7 +181,32 @@ def test_bm25_against_a_loop() -> None:
         assert set(table(neighbours(matrix, 4, 2, "bm25"))) != set(table(neighbours(matrix, 4, 2, other)))
 
 
-@pytest.mark.parametrize("similarity", ["phi", "cosine", "bm25"])
+def test_iuf_against_a_loop() -> None:
+    """Cosine in which a common listener counts 1 / log(1 + his songs): who heard little says more."""
+    matrix, min_common = listening(users=60), 2
+    of, songs_of = listeners(matrix), (matrix.toarray() > 0).sum(axis=1)
+    score = {
+        (a, b): float(sum(1 / np.log(1 + songs_of[u]) for u in of[a] & of[b]) / np.sqrt(len(of[a]) * len(of[b])))
+        for a in range(25)
+        for b in range(25)
+        if a != b and len(of[a] & of[b]) >= min_common
+    }
+    check_neighbours(neighbours(matrix, 4, min_common, "iuf"), score, 4)
+    assert set(table(neighbours(matrix, 4, 2, "iuf"))) != set(table(neighbours(matrix, 4, 2, "cosine")))
+
+
+@pytest.mark.parametrize("similarity", ["phi", "cosine", "iuf", "bm25"])
+def test_shrinkage_discounts_what_few_listeners_say(similarity: str) -> None:
+    matrix = listening()
+    of = listeners(matrix)
+    every = table(neighbours(matrix, 100, 1, similarity))
+    for shrinkage in (0.0, 1.0, 25.0):
+        n = {(a, b): len(of[a] & of[b]) for a, b in every}
+        expected = {pair: float(value) * n[pair] / (n[pair] + shrinkage) for pair, value in every.items()}
+        check_neighbours(neighbours(matrix, 3, 1, similarity, shrinkage=shrinkage), expected, 3)
+
+
+@pytest.mark.parametrize("similarity", ["phi", "cosine", "iuf", "bm25"])
 def test_how_loud_a_listening_is_does_not_change_neighbours(similarity: str) -> None:
     matrix = listening()
     quiet = matrix.copy()
@@ -191,7 +216,7 @@ def test_how_loud_a_listening_is_does_not_change_neighbours(similarity: str) -> 
 
 def test_nobody_listens() -> None:
     empty = sparse.csr_matrix((5, 7), dtype=np.float32)
-    assert all(len(neighbours(empty, 3, 1, name)) == 0 for name in ("phi", "cosine", "bm25"))
+    assert all(len(neighbours(empty, 3, 1, name)) == 0 for name in ("phi", "cosine", "iuf", "bm25"))
     assert len(cold_neighbours(empty, empty, 3, 1)) == 0
     assert len(common_listeners(empty, empty, every_pair(0))) == 0
 
@@ -209,7 +234,7 @@ def test_inputs_stay_as_they_are() -> None:
     matrix = listening()
     for stored in (matrix, sparse.csc_matrix(matrix)):
         before = stored.toarray()
-        for similarity in ("phi", "cosine", "bm25"):
+        for similarity in ("phi", "cosine", "iuf", "bm25"):
             neighbours(stored, 3, 1, similarity)
         cold_neighbours(stored, stored, 3, 1)
         verify_by_listeners(every_pair(25), stored, stored, 5.0)
