@@ -55,6 +55,12 @@ def train_clip(config: ClipConfig) -> None:
         )
         return module, data, [IndexRecall(10, both_ways=True)], {}
 
+    if config.trainer.accumulate > 1 and not config.objective.micro_batch:
+        print(
+            f"warning: trainer.accumulate={config.trainer.accumulate} adds no negatives: each batch has a loss of its "
+            "own. For one loss over a larger batch raise batch_size and set objective.micro_batch.",
+            file=sys.stderr,
+        )
     fit("clip", config, build, monitor="val/recall@10")
 
 

@@ -96,7 +96,9 @@ class TrainerConfig:
     accelerator: str = opt("auto", "auto | cpu | gpu")
     strategy: str = opt("auto", "auto | ddp | fsdp …, as Lightning reads it")
     precision: str = opt("32-true", "32-true | bf16-mixed | 16-mixed")
-    accumulate: int = opt(1, "batches whose gradients are added (adds no contrastive negatives)")
+    accumulate: int = opt(
+        1, "batches whose gradients are added (adds no negatives; for clip see objective.micro_batch)"
+    )
     clip_norm: float = opt(1.0, "gradient norm limit (0: none)")
     workers: int = opt(0, "data loading processes")
     log_every: int = opt(10, "steps between logged values")
@@ -131,6 +133,12 @@ class ClipModelConfig:
 
 @dataclass
 class ClipObjectiveConfig:
+    loss: Literal["infonce", "siglip"] = opt(
+        "infonce", "infonce: the right one of all in the batch; siglip: pair by pair"
+    )
+    micro_batch: int = opt(
+        0, "songs embedded at a time (0: all): the loss of a batch_size beyond memory, for a second forward pass"
+    )
     temperature: float = opt(0.07, "initial temperature (learnable; its inverse is clamped at 100)")
     freq_mask: int = opt(8, "SpecAugment: widest masked band, mel bins (0: off)")
     time_mask: int = opt(20, "SpecAugment: longest masked stretch, frames (0: off)")
@@ -190,7 +198,7 @@ class I2IModelConfig:
 
 @dataclass
 class I2IObjectiveConfig:
-    pair_loss: Literal["bpr", "softmax"] = opt("bpr", "loss on verified pairs; bpr: the article's")
+    pair_loss: Literal["bpr", "softmax", "sparsemax"] = opt("bpr", "loss on verified pairs; bpr: the article's")
     pair_weight: float = opt(1.0, "weight of the loss on verified pairs (0: off)")
     in_batch: bool = opt(False, "the other pairs' targets are negatives too (softmax: with logQ correction)")
     listening_weight: float = opt(1.0, "weight of predicting half of a user's songs from the other half (0: off)")
@@ -205,8 +213,10 @@ class I2IObjectiveConfig:
     negatives: int = opt(512, "songs drawn uniformly per step; every pair is ranked against all of them")
     bcl_sampling: Literal["uniform", "popularity"] = opt("uniform", "how songs are drawn for the contrastive part")
     grouping: Literal["correlation", "random", "none"] = opt("correlation", "how features are split into two views")
-    augment: Literal["mask", "noise", "both", "either"] = opt("either", "transformation of each view")
-    mask_rate: float = opt(0.2, "chance that a shown feature is hidden")
+    augment: Literal["mask", "noise", "both", "either", "embedding"] = opt(
+        "either", "transformation of each view; embedding: single numbers of the embeddings are hidden"
+    )
+    mask_rate: float = opt(0.2, "chance that a shown feature (augment=embedding: a number of it) is hidden")
     noise_std: float = opt(0.1, "noise, as a share of the feature embedding's own spread")
     contrastive_head: bool = opt(True, "the contrastive part compares g(f(view)), not f(view)")
 

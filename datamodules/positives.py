@@ -50,10 +50,8 @@ def mine(
         shape: (users, songs).
 
     Raises:
-        UserError: the evidence that was asked for is not in the data, or `shrinkage` is negative.
+        UserError: the evidence that was asked for is not in the data.
     """
-    if shrinkage < 0:
-        raise UserError(f"pairs.shrinkage={shrinkage:g} must not be below 0")
     timed = plays["played_at"].null_count() == 0
     if posterior == "auto":
         observed = feedback is not None and not feedback.is_empty()

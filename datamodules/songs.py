@@ -63,7 +63,7 @@ class SongDataModule(L.LightningDataModule):
         self.text_vectors: FloatArray | None = None
         self.tokens: tuple[IntArray, IntArray] | None = None
 
-    def front_end(self) -> dict[str, int]:
+    def front_end(self) -> dict[str, Any]:
         """What the model must know of its input: the frame options, and the width of BERT's pooled vector."""
         return {**self.audio, "text_dim": text_dim(self.text_model)}
 

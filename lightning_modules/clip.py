@@ -15,15 +15,16 @@ from torch import Tensor
 
 from lightning_modules.optim import adamw
 from models.audio_encoder import spec_augment
+from models.chunked import embed_in_chunks, embed_in_fixed_batches
 from models.clip import ClipModel
-from objectives.contrastive import clip_loss
+from objectives.contrastive import clip_loss, siglip_loss
 from objectives.gather import gather_with_grad
 
 Batch = dict[str, Any]
 
 
 class ClipModule(L.LightningModule):
-    """Audio and text towers under the symmetric InfoNCE loss over the global batch.
+    """Audio and text towers under a contrastive loss over the global batch.
 
     Batches are those of `datamodules.songs.SongDataModule`. The arguments from `sample_rate` to `crops` are not used
     here: they are kept as hyper-parameters, so that a checkpoint says how its audio and text have to be prepared.
@@ -48,6 +49,8 @@ class ClipModule(L.LightningModule):
         heads: int = 4,
         dropout: float = 0.1,
         temperature: float = 0.07,
+        loss: str = "infonce",
+        micro_batch: int = 0,
         freq_mask: int = 8,
         time_mask: int = 20,
         lr: float = 1e-3,
@@ -58,19 +61,20 @@ class ClipModule(L.LightningModule):
         super().__init__()
         self.save_hyperparameters()
         self.model = ClipModel(
-            n_mels, text_dim, dim, width, layers, heads, dropout, temperature, text_model, frozen_text
+            n_mels, text_dim, dim, width, layers, heads, dropout, temperature, text_model, frozen_text, loss == "siglip"
         )
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of the global batch; songs of the same id or text are no negatives of each other."""
         masks = self.hparams["freq_mask"], self.hparams["time_mask"]
-        logmel_NTM = spec_augment(batch["logmel"].float(), batch["frames"], *masks)
-        audio_GD = gather_with_grad(self.model.embed_audio(logmel_NTM, batch["frames"]))
-        text_GD = gather_with_grad(self.model.embed_text(batch["text"]))
+        crops = {"logmel": spec_augment(batch["logmel"].float(), batch["frames"], *masks), "frames": batch["frames"]}
+        audio_GD = gather_with_grad(embed_in_chunks(self._audio, crops, self.hparams["micro_batch"]))
+        text_GD = gather_with_grad(embed_in_chunks(self._text, text_rows(batch), self.hparams["micro_batch"]))
         song_G, text_G = gather_with_grad(batch["id"]), gather_with_grad(batch["text_id"])
         same_GG = (song_G[:, None] == song_G) | (text_G[:, None] == text_G)
         scale = self.model.logit_scale()
-        loss = clip_loss(audio_GD, text_GD, scale, same_GG)
+        pairs, bias = (audio_GD, text_GD, scale), self.model.logit_bias
+        loss = clip_loss(*pairs, same_GG) if bias is None else siglip_loss(*pairs, bias, same_GG)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(song_G))
         self.log("train/temperature", 1 / scale.detach(), batch_size=len(song_G))
         return loss
@@ -96,22 +100,20 @@ class ClipModule(L.LightningModule):
     def _embed_crops(self, batch: Batch) -> Tensor:
         """Unit vectors (N, D): the mean over a song's crops (N, C, T, M)."""
         n, c = batch["frames"].shape
-        crops = {"x": batch["logmel"].flatten(0, 1), "frames": batch["frames"].flatten()}
-        vector_RD = self._in_fixed_batches(lambda part: self.model.embed_audio(part["x"], part["frames"]), crops)
+        crops = {"logmel": batch["logmel"].flatten(0, 1), "frames": batch["frames"].flatten()}
+        vector_RD = embed_in_fixed_batches(self._audio, crops)
         return F.normalize(vector_RD.view(n, c, -1).mean(dim=1), dim=-1)
 
     def _embed_text(self, batch: Batch) -> Tensor:
-        text = batch["text"] if isinstance(batch["text"], dict) else {"pooled": batch["text"]}
-        return self._in_fixed_batches(lambda part: self.model.embed_text(part.get("pooled", part)), text)
+        return embed_in_fixed_batches(self._text, text_rows(batch))
 
-    def _in_fixed_batches(self, embed: Any, rows: Batch) -> Tensor:
-        """`embed` in batches of one constant size, the last one filled up with zeros.
+    def _audio(self, rows: Batch) -> Tensor:
+        return self.model.embed_audio(rows["logmel"], rows["frames"])
 
-        Matrix kernels are chosen by shape and round differently: with one shape only, a song's vector is the same to
-        the last bit on a CPU whatever its batch. 32 crops fit a CPU's cache.
-        """
-        size = 32 if self.device.type == "cpu" else 512
-        n = len(next(iter(rows.values())))
-        padded = {key: torch.cat([x, x.new_zeros(-n % size, *x.shape[1:])]) for key, x in rows.items()}
-        parts = [embed({key: x[at : at + size] for key, x in padded.items()}) for at in range(0, n, size)]
-        return torch.cat(parts)[:n]
+    def _text(self, rows: Batch) -> Tensor:
+        return self.model.embed_text(rows.get("pooled", rows))
+
+
+def text_rows(batch: Batch) -> Batch:
+    """Token ids and masks, or pooled vectors, by name."""
+    return batch["text"] if isinstance(batch["text"], dict) else {"pooled": batch["text"]}

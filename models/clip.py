@@ -38,6 +38,7 @@ class ClipModel(nn.Module):
         temperature: float = 0.07,
         text_model: str = "minilm",
         frozen_text: bool = True,
+        sigmoid: bool = False,
     ) -> None:
         super().__init__()
         if temperature <= 0:
@@ -53,6 +54,8 @@ class ClipModel(nn.Module):
             nn.Linear(2 * dim, dim),
         )
         self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature)))
+        # Of N² pairs N match: the sigmoid loss starts out with all pairs improbable (arXiv 2303.15343, §3.2).
+        self.logit_bias = nn.Parameter(torch.tensor(-10.0)) if sigmoid else None
 
     def logit_scale(self) -> Tensor:
         """1 / temperature, at most 100.

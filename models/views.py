@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+AUGMENTS = ("mask", "noise", "both", "either", "embedding")
+
 
 def feature_correlation(gram_FEFE: Tensor) -> Tensor:
     """Linear CKA between all pairs of features, (F, F), in [0, 1], 1 on the diagonal.
@@ -65,16 +67,19 @@ def make_view(
 
     Only features of the group that the song has can be shown. "mask" hides each with chance `mask_rate`, but never a
     song's last one; "noise" adds Gaussian noise of `noise_std` × that feature's spread in the batch; "both" does both;
-    "either" tosses a coin for the view (the article: mask *or* noise).
+    "either" tosses a coin for the view (the article: mask *or* noise). "embedding" hides single numbers of the
+    embeddings with chance `mask_rate` instead of whole features (embedding-level masking, as CL4CVR has it).
     """
-    if augment not in ("mask", "noise", "both", "either"):
-        raise ValueError(f"augment={augment!r}: expected mask, noise, both or either")
+    if augment not in AUGMENTS:
+        raise ValueError(f"augment={augment!r}: expected {', '.join(AUGMENTS)}")
     if augment == "either":
         augment = "mask" if torch.rand(()) < 0.5 else "noise"
     shown_NF = present_NF & group_F
     if augment in ("noise", "both"):
         spread_FE = _spread(e_NFE.detach(), present_NF)
         e_NFE = e_NFE + noise_std * spread_FE * torch.randn_like(e_NFE)
+    if augment == "embedding":
+        e_NFE = e_NFE * (torch.rand_like(e_NFE) >= mask_rate)
     if augment in ("mask", "both"):
         chance_NF = torch.rand(shown_NF.shape, device=e_NFE.device)
         kept_NF = shown_NF & (chance_NF >= mask_rate)

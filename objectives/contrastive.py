@@ -1,7 +1,7 @@
-"""Contrastive losses: audio against text (CLIP), and two views of a song against all other songs.
+"""Contrastive losses: audio against text (CLIP, SigLIP), and two views of a song against all other songs.
 
 Shapes: N songs of the global batch, D vector size, V = 2N views. Vectors are normalised here, so any scale may come in.
-Both losses are computed in float32 outside autocast: at a temperature of 0.01, bfloat16 logits would be off by 0.5.
+They are computed in float32 outside autocast: at a temperature of 0.01, bfloat16 logits would be off by 0.5.
 """
 
 from __future__ import annotations
@@ -35,6 +35,39 @@ def clip_loss(audio_ND: Tensor, text_ND: Tensor, logit_scale: Tensor | float, sa
             logits_NN = logits_NN.masked_fill(same_NN & ~itself_NN, -torch.inf)
         target_N = torch.arange(len(logits_NN), device=logits_NN.device)
         return (F.cross_entropy(logits_NN, target_N) + F.cross_entropy(logits_NN.T, target_N)) / 2
+
+
+def siglip_loss(
+    audio_ND: Tensor,
+    text_ND: Tensor,
+    logit_scale: Tensor | float,
+    logit_bias: Tensor | float,
+    same_NN: Tensor | None = None,
+) -> Tensor:
+    """Sigmoid loss: every pair by itself either matches or does not (Zhai et al., arXiv 2303.15343, equation 1).
+
+    −1/N Σ_ij log σ(y_ij (logit_scale · cos(a_i, t_j) + logit_bias)), y = 1 on the diagonal and −1 elsewhere.
+
+    Args:
+        audio_ND: audio vectors.
+        text_ND: text vectors, row n of the same song as audio row n.
+        logit_scale: 1 / temperature, positive.
+        logit_bias: added to every logit.
+        same_NN: True where row and column are the same song or carry the same text; off the diagonal such a pair
+            counts neither way.
+
+    Raises:
+        ValueError: the two batches differ in shape.
+    """
+    if audio_ND.shape != text_ND.shape:
+        raise ValueError(f"audio {tuple(audio_ND.shape)} and text {tuple(text_ND.shape)} must have one shape")
+    with torch.autocast(audio_ND.device.type, enabled=False):
+        logits_NN = logit_scale * (_unit(audio_ND) @ _unit(text_ND).T) + logit_bias
+        itself_NN = torch.eye(len(logits_NN), dtype=torch.bool, device=logits_NN.device)
+        loss_NN = -F.logsigmoid(torch.where(itself_NN, logits_NN, -logits_NN))
+        if same_NN is not None:
+            loss_NN = loss_NN.masked_fill(same_NN & ~itself_NN, 0.0)
+        return loss_NN.sum() / len(logits_NN)
 
 
 def info_nce(

@@ -7,6 +7,7 @@ Colours are CSS classes, so that one chart serves the light and the dark page.
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from html import escape
@@ -15,6 +16,7 @@ from typing import NamedTuple
 WIDTH = 400
 VALUE_ROOM = 48  # right of the longest bar, for its figure
 
+NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # what no XML file may hold
 # Twelve kinds of points (.k0 to .k11) in four marker shapes in turn: colours that share a shape stay apart (CIE76
 # difference above 20) in normal sight and in simulated protanopia, deuteranopia and tritanopia, on both pages.
 N_KINDS = 12
@@ -215,8 +217,9 @@ def key(entries: Iterable[tuple[str, str, int | None]]) -> str:
 
 def poster(label: str, pictures: Sequence[tuple[str, str]], entries: Sequence[tuple[str, str, int | None]]) -> str:
     """Square pictures in a row, each under its name, above their legend: one SVG file that needs no page around it."""
-    side, head, gap, columns = WIDTH, 28, 24, 5
+    side, head, gap = WIDTH, 28, 24
     width = len(pictures) * (side + gap) - gap
+    columns = max(1, width // 200)
     drawn = []
     for i, (name, picture) in enumerate(pictures):
         x = i * (side + gap)
@@ -228,8 +231,9 @@ def poster(label: str, pictures: Sequence[tuple[str, str]], entries: Sequence[tu
         drawn.append(text(left + 18, y + 5, name))
     height = head + side + gap + math.ceil(len(entries) / columns) * 20
     style = f"{STYLE}svg{{font:15px system-ui,sans-serif}}svg svg{{width:{side}px;height:{side}px}}"
-    return (
+    image = (
         f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{escape(label)}" width="{width}" '
         f'height="{height}" viewBox="0 -4 {width} {height + 4}"><style>{style}</style>'
         f'<rect y="-4" width="{width}" height="{height + 4}" style="fill:var(--page)"></rect>{"".join(drawn)}</svg>\n'
     )
+    return NO_XML.sub("", image)

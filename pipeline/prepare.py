@@ -10,6 +10,7 @@ do the tags that its own held-out listeners gave it.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ READERS = {"contract": contract.read_dataset, "lfm2k": adapters.read_lfm2k, "het
 
 def main(config: PrepareConfig) -> None:
     """Run the command (see the module's docstring)."""
+    if not 0 <= config.pairs.shrinkage < math.inf:
+        raise UserError(f"pairs.shrinkage={config.pairs.shrinkage:g} must be a number from 0 on")
     dataset = READERS[config.format](Path(config.source))
     split = split_songs(dataset.songs, config.split.by, config.split.cutoff, config.split.cold_share, config.split.seed)
     manifest: dict[str, Any] = {"source": str(Path(config.source).resolve()), "options": as_dict(config)}

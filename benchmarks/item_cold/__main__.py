@@ -23,7 +23,7 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks.item_cold import closed_form, encoders, neural
-from benchmarks.item_cold.folds import LFM2K_SETS, Fold, content, feature_sets, make_fold
+from benchmarks.item_cold.folds import LFM2K_SETS, Fold, content, feature_sets, fingerprint, make_fold, read_json
 from benchmarks.item_cold.measure import POWERS, Scores, both, rows_of, tuned
 from benchmarks.item_cold.table import table
 from configs.errors import UserError
@@ -136,11 +136,14 @@ def measure_all(
             steps[method] = partial(encoder, config, fold, work, name, fields, method, seed)
         else:
             steps[method] = partial(audience, config, fold, work, name, fields, method, seed)
+    of = fingerprint(fold, fields)
     for method, step in tqdm(steps.items(), desc=f"seed {seed}, {name}", leave=False):
         # A split by time or column is the same for all seeds, and so is what is drawn from none.
         alike = config.split in ("time", "column") and method in (*FIXED, *TUNED) and method not in DRAWN
         kept = work / f"seed{0 if alike else seed}" / "figures" / name / f"{slug(method)}.json"
-        before = json.loads(kept.read_text()) if kept.exists() else None
+        before = read_json(kept)
+        if before is not None and before.get("of") != of:
+            before = None  # measured on other data
         if before is None or method not in (*FIXED, *TUNED):
             started = time.monotonic()
             figures, chosen = step()
@@ -148,8 +151,8 @@ def measure_all(
             # Of a run that was found finished, the time it took when it was trained.
             seconds = seconds if before is None else max(seconds, before["seconds"])
             kept.parent.mkdir(parents=True, exist_ok=True)
-            write_text(kept, json.dumps(figures | {"seconds": seconds, "chosen": chosen}))
-        yield method, json.loads(kept.read_text())
+            write_text(kept, json.dumps(figures | {"seconds": seconds, "chosen": chosen, "of": of}))
+        yield method, read_json(kept)
 
 
 def slug(method: str) -> str:

@@ -5,8 +5,11 @@ Shapes: U users, W warm songs, C cold songs of one part, D content features.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy import sparse
@@ -18,10 +21,11 @@ from datamodules.arrays import FloatArray, IntArray
 from datamodules.catalogue import Catalogue, held_out_listeners
 from datamodules.collaborative import listening_matrix
 from datamodules.fields import read_fields
-from datamodules.folders import read_manifest
+from datamodules.folders import read_manifest, write_text
 from pipeline import embed, prepare
 from pipeline.baselines import content_vectors
 
+DATA = "data.json"  # in the folder of a seed: the state of the data that its catalogue was made of
 LFM2K_SETS = {"text": ["text"], "audio": ["vggish", "whisper"], "text+audio": ["text", "vggish", "whisper"]}
 
 
@@ -75,6 +79,7 @@ def make_fold(data: Path, work: Path, seed: int, split: str, text: list[str], pa
     config = load(PrepareConfig, [*options, f"split.by={split}", *pairs])
     if not folder.exists():
         prepare.main(config)
+        write_text(work / DATA, json.dumps(state_of(data)))
     if text and not features.exists():
         text_of = f"text.fields=[{','.join(text)}]"
         embed.main(load(EmbedConfig, [f"data={folder}", f"out={features}", text_of]))
@@ -92,10 +97,35 @@ def check_found(catalogue: Catalogue, config: PrepareConfig, features: Path | No
     """Raise UserError unless the catalogue and the features in the work folder are of this data and these options."""
     made = catalogue.manifest
     options = {key: as_dict(config)[key] for key in ("split", "pairs")}
-    if made["source"] != str(Path(config.source).resolve()) or options != {k: made["options"][k] for k in options}:
+    # An option that did not exist then has its default.
+    defaults = as_dict(PrepareConfig(source="", out=""))
+    then = {key: defaults[key] | made["options"][key] for key in options}
+    source = Path(config.source)
+    kept = read_json(catalogue.folder.parent / DATA)
+    if made["source"] != str(source.resolve()) or options != then or kept not in (None, state_of(source)):
         raise UserError(f"{catalogue.folder} was made of other data or options: remove it or choose another work=")
     if features and read_manifest(features, embed.KIND, "this command").get("text", {}).get("fields") != text:
         raise UserError(f"{features} was made of other text: remove it or choose another work=")
+
+
+def state_of(data: Path) -> dict[str, list[int]]:
+    """Size and time of change of every file of a data set, by name."""
+    files = sorted(path for path in data.rglob("*") if path.is_file()) if data.is_dir() else [data]
+    return {str(path.relative_to(data)): [path.stat().st_size, path.stat().st_mtime_ns] for path in files}
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file says; None where there is none."""
+    return json.loads(path.read_text("utf-8")) if path.exists() else None
+
+
+def fingerprint(fold: Fold, fields: list[str]) -> str:
+    """Changes with the data, the split, the text or the fields that a figure was measured on; not with the seed."""
+    made = fold.catalogue.manifest
+    split = made["options"]["split"] | {"seed": None}
+    text = read_manifest(Path(fold.features), embed.KIND, "this command").get("text") if fold.features else None
+    told = [made["source"], made["counts"], made["split"], split, read_json(fold.folder.parent / DATA), text, fields]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
 
 
 def held_out(catalogue: Catalogue, part: str) -> Held:

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from configs.errors import UserError
 from datamodules.arrays import FloatArray
+from objectives.ranking import sparsemax
 
 HIDDEN = 256  # units of the one hidden layer of every network
 
@@ -149,17 +150,6 @@ def info_nce(anchor_NE: Tensor, candidate_NKE: Tensor, temperature: float) -> Te
     """Mean of −log softmax(anchor · candidate / temperature) at the first candidate of each row."""
     score_NK = torch.einsum("ne,nke->nk", anchor_NE, candidate_NKE) / temperature
     return -F.log_softmax(score_NK, dim=1)[:, 0].mean()
-
-
-def sparsemax(score_NW: Tensor) -> Tensor:
-    """The point of the simplex nearest to each row (Martins & Astudillo, ICML 2016, algorithm 1)."""
-    # Nothing that lies 1 or more below the highest score has weight; cut off there, long sums stay exact.
-    below = (score_NW - score_NW.amax(dim=1, keepdim=True)).clamp(min=-1)
-    sorted_NW = below.sort(dim=1, descending=True).values
-    rank = torch.arange(1, below.shape[1] + 1, device=below.device)
-    total = sorted_NW.cumsum(dim=1) - 1
-    support_N1 = (rank * sorted_NW > total).sum(dim=1, keepdim=True)
-    return (below - total.gather(1, support_N1 - 1) / support_N1).clamp(min=0)
 
 
 def softmax_loss(score_NW: Tensor, target_NW: Tensor) -> Tensor:

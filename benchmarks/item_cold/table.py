@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,12 @@ def table(rows: list[dict[str, Any]], reference: str = "firstplay") -> str:
     """A table for each feature set: mean ± standard deviation, and how much less than `reference`, paired by seed.
 
     Raises:
-        UserError: another `reference` than `firstplay` is not among the methods of a feature set.
+        UserError: a method occurs twice, or another `reference` than `firstplay` is not among those of a feature set.
     """
     parts = []
+    named = Counter((row["data"], row["features"], row["method"]) for row in rows)
+    if twice := [" ".join(name) for name, n in named.items() if n > 1]:
+        raise UserError(f"measured twice, so that no row is the one: {'; '.join(twice)}")
     for features in dict.fromkeys((row["data"], row["features"]) for row in rows):
         some = [row for row in rows if (row["data"], row["features"]) == features]
         some = some if reference == "firstplay" else against(some, reference)
@@ -43,7 +47,10 @@ def against(rows: list[dict[str, Any]], reference: str) -> list[dict[str, Any]]:
         raise UserError(f"against={reference}: choose from {'; '.join(runs)}")
     plain = [{key: value for key, value in one.items() if "_less" not in key} for one in rows]
     return [
-        one | summary(runs[one["method"]], runs[reference] if one["method"] != reference else None) for one in plain
+        one | summary(one["per_seed"], runs[reference] if one["method"] != reference else None)
+        if len(one["per_seed"]) == len(runs[reference])
+        else one  # other seeds: nothing to pair
+        for one in plain
     ]
 
 
@@ -99,7 +106,11 @@ def main(arguments: list[str]) -> None:
         rows = [one for path in files for one in json.loads(Path(path).read_text("utf-8"))]
         print(table(rows, *names[-1:]))
     except (UserError, OSError, ValueError) as error:
-        sys.exit(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except (KeyError, TypeError):
+        print(f"error: {' '.join(files)}: not written by benchmarks.item_cold", file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

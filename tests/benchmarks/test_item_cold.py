@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,7 @@ TINY = [
 ]  # fmt: skip
 FIGURES = ["recall@20", "ndcg@20", "songs_to_users_recall@50", "target_users_found@50"]
 FEATURES = "content+mood"
+RIDGE = "methods=[ridge(10) to users]"
 
 
 @dataclass
@@ -166,6 +168,72 @@ def test_other_options_over_the_same_work_are_refused(ran: Ran) -> None:
         main(load(ItemColdConfig, [*ran.options, "split=time"]))
 
 
+def test_figures_of_other_data_are_measured_again(
+    write_dataset: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A user who does what the error says (remove the catalogue) gets the new split's figures, and of changed data."""
+    source = write_dataset(tmp_path / "data")
+    options = [
+        f"data={source}",
+        f"out={tmp_path}/out.json",
+        "seeds=1",
+        "features=[mood]",
+        "methods=[ridge(10) to users]",
+    ]
+
+    def figure(*more: str) -> float:
+        main(load(ItemColdConfig, [*options, *more]))
+        return float(json.loads((tmp_path / "out.json").read_text("utf-8"))[0]["ndcg@20"])
+
+    catalogue, elsewhere = tmp_path / "out" / "seed0" / "catalogue", f"work={tmp_path}/elsewhere"
+    random, by_time = figure(), figure("split=time", elsewhere)
+    assert random != by_time
+    with pytest.raises(UserError, match="was made of other data or options: remove it"):
+        figure("split=time")
+    shutil.rmtree(catalogue)
+    assert figure("split=time") == by_time
+    plays = pl.read_parquet(source / "plays.parquet")
+    plays.gather_every(2).write_parquet(source / "plays.parquet")
+    with pytest.raises(UserError, match="was made of other data or options: remove it"):
+        figure("split=time")
+    shutil.rmtree(catalogue)
+    changed = figure("split=time")
+    assert changed == figure("split=time", f"work={tmp_path}/third") != by_time
+
+
+def test_other_text_is_another_figure(write_dataset: Callable[..., Path], tmp_path: Path) -> None:
+    source = write_dataset(tmp_path / "data")
+    songs = pl.read_parquet(source / "songs.parquet").with_columns(
+        pl.col("feature_mood").alias("feature_text"), (pl.col("song_id") + " of the moon").alias("title")
+    )
+    songs.write_parquet(source / "songs.parquet")
+    options = [
+        f"data={source}",
+        f"out={tmp_path}/out.json",
+        "seeds=1",
+        "features=[text]",
+        "methods=[ridge(10) to users]",
+    ]
+    figures = []
+    for more in ([], ["text=[title]"]):
+        main(load(ItemColdConfig, [*options, *more]))
+        figures.append(json.loads((tmp_path / "out.json").read_text("utf-8"))[0]["ndcg@20"])
+    assert figures[0] != figures[1]
+
+
+def test_a_catalogue_from_before_an_option_is_read(write_dataset: Callable[..., Path], tmp_path: Path) -> None:
+    source = write_dataset(tmp_path / "data")
+    options = [f"data={source}", f"out={tmp_path}/out.json", "seeds=1", "features=[mood]", "methods=[random]"]
+    main(load(ItemColdConfig, options))
+    manifest = tmp_path / "out" / "seed0" / "catalogue" / "manifest.json"
+    made = json.loads(manifest.read_text("utf-8"))
+    del made["options"]["pairs"]["shrinkage"]
+    manifest.write_text(json.dumps(made))
+    main(load(ItemColdConfig, options))
+    with pytest.raises(UserError, match="remove it"):
+        main(load(ItemColdConfig, [*options, "pairs=[pairs.shrinkage=5]"]))
+
+
 def test_the_tables(ran: Ran) -> None:
     text = table(ran.rows[0])
     lines = text.splitlines()
@@ -192,10 +260,34 @@ def test_the_tables_against_another_method(ran: Ran, capsys: pytest.CaptureFixtu
     assert figures[0] == "| random" and figures[-1] == f"{seconds:.0f} |", "the rest is as it was"
     assert next(one for one in lines if one.startswith("| CB2CF |")).split(" | ")[5:8] == ["–"] * 3
     assert next(one for one in lines if one.startswith("| firstplay |")).split(" | ")[5] != "–"
-    with pytest.raises(SystemExit, match="error: against=moon: choose from random; content kNN"):
-        print_tables([str(ran.out), "against=moon"])
-    with pytest.raises(SystemExit, match=r"error: .*nowhere\.json"):
-        print_tables(["nowhere.json"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["{out}", "against=moon"], "error: against=moon: choose from random; content kNN"),
+        (["nowhere.json"], "nowhere.json"),
+        (["{out}", "{out}"], "measured twice, so that no row is the one: dataset content+mood random;"),
+        (["{other}"], "other.json: not written by benchmarks.item_cold"),
+    ],
+)
+def test_wrong_tables_are_one_line(
+    ran: Ran, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], says: str
+) -> None:
+    (tmp_path / "other.json").write_text('{"audience": []}')
+    with pytest.raises(SystemExit) as stopped:
+        print_tables([one.format(out=ran.out, other=tmp_path / "other.json") for one in arguments])
+    told = capsys.readouterr().err
+    assert stopped.value.code == 2 and says in told and told.count("\n") == 1
+
+
+def test_only_the_same_seeds_are_paired(ran: Ran) -> None:
+    rows = [dict(row) for row in ran.rows[0]]
+    short = next(row for row in rows if row["method"] == "random")
+    short["per_seed"] = short["per_seed"][:1]
+    lines = table(rows, "CB2CF").splitlines()
+    assert next(line for line in lines if line.startswith("| random |")).split(" | ")[5] == "–"
+    assert next(line for line in lines if line.startswith("| firstplay |")).split(" | ")[5] != "–"
 
 
 def test_bold_is_a_difference_beyond_its_interval() -> None:

@@ -273,8 +273,3 @@ def test_without_validation_pairs_songs_can_be_scored_but_not_trained_on(
     assert len(data.warm) and len(data.catalogue.rows("cold"))
     with pytest.raises(UserError, match="no cold validation song has a listener"):
         data.val_dataloader()
-
-
-def test_negative_shrinkage_is_refused() -> None:
-    with pytest.raises(UserError, match=r"pairs\.shrinkage=-1 must not be below 0"):
-        mine(timed_plays([(0, 0, 0.0), (0, 1, 1.0)]), None, (1, 2), **MINE | {"shrinkage": -1.0})

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from objectives.contrastive import clip_loss, info_nce
+from models.chunked import embed_in_chunks
+from objectives.contrastive import clip_loss, info_nce, siglip_loss
 from objectives.gather import gather_rows, gather_with_grad
 
 N, IN, D = 12, 7, 5
@@ -25,11 +26,14 @@ class Towers(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor(1.5))
 
     def forward(self, name: str, batch: dict[str, Tensor]) -> Tensor:
-        left_GD = gather_with_grad(self.left(batch["x"]))
+        size = 4 if name == "clip in chunks" else 0  # 6 rows a rank: two chunks, the second one short
+        left_GD = gather_with_grad(embed_in_chunks(lambda part: self.left(part["x"]), {"x": batch["x"]}, size))
         right_GD = gather_with_grad(self.right(batch["y"]))
         ids_G = gather_with_grad(batch["ids"])
-        if name == "clip":
+        if name in ("clip", "clip in chunks"):
             return clip_loss(left_GD, right_GD, self.log_scale.exp(), ids_G[:, None] == ids_G)
+        if name == "siglip":
+            return siglip_loss(left_GD, right_GD, self.log_scale.exp(), -1.0, ids_G[:, None] == ids_G)
         valid_G = gather_with_grad(batch["valid"])
         return info_nce(left_GD, right_GD, 0.2, ids_G, valid_G) + 0 * self.log_scale
 
@@ -46,7 +50,7 @@ def losses_and_gradients(rank: int, world_size: int) -> dict[str, Any]:
     share = slice(rank * N // world_size, (rank + 1) * N // world_size)
     batch = {key: value[share] for key, value in whole_batch().items()}
     results = {}
-    for name in ("clip", "info_nce"):
+    for name in ("clip", "clip in chunks", "siglip", "info_nce"):
         towers = Towers()
         model = DistributedDataParallel(towers) if world_size > 1 else towers
         loss = model(name, batch)

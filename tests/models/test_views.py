@@ -172,6 +172,16 @@ def test_both_masks_and_adds_noise() -> None:
     assert not torch.equal(shown_NF, could_NF) and not torch.equal(view_NFE, e_NFE)
 
 
+def test_embedding_hides_single_numbers_at_its_rate_and_no_feature() -> None:
+    e_NFE, could_NF, view_NFE, shown_NF = view("embedding", n=4000)
+    assert torch.equal(shown_NF, could_NF)
+    stays = view_NFE == e_NFE
+    assert torch.equal(view_NFE[~stays], torch.zeros_like(view_NFE[~stays])), "a number is hidden or as it was"
+    there = e_NFE != 0
+    assert float((~stays)[there].float().mean()) == pytest.approx(0.3, abs=0.01)
+    assert torch.equal(view("embedding", mask_rate=0.0)[2], view("embedding", mask_rate=0.0)[0])
+
+
 def test_either_tosses_a_coin() -> None:
     e_NFE, present_NF, group_F = torch.randn(50, 6, 4), torch.ones(50, 6, dtype=torch.bool), torch.arange(6) < 3
     torch.manual_seed(0)

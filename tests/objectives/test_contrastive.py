@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from objectives.contrastive import clip_loss, info_nce
+from objectives.contrastive import clip_loss, info_nce, siglip_loss
 
 
 def unit(rows: Tensor) -> list[list[float]]:
@@ -75,6 +75,32 @@ def test_info_nce_equals_naive_loops(n: int, d: int, tau: float, special: bool) 
     assert loss.item() == pytest.approx(naive_info_nce(z1, z2, tau, ids, ok), rel=1e-4)
 
 
+def test_siglip_loss_equals_naive_loops_with_and_without_a_mask() -> None:
+    for n, d, scale, bias in ((2, 3, 1.0, 0.0), (7, 4, 10.0, -10.0), (5, 16, 40.0, 2.5)):
+        audio, text = draw(n, d)
+        same = torch.rand(n, n, generator=torch.Generator().manual_seed(n)) < 0.3
+        a, t = unit(audio), unit(text)
+        for mask in (None, same):
+            total = 0.0
+            for i in range(n):
+                for j in range(n):
+                    if i == j or mask is None or not mask[i, j]:
+                        logit = scale * dot(a[i], t[j]) + bias
+                        total += math.log1p(math.exp(-logit if i == j else logit))
+            loss = siglip_loss(audio, text, scale, bias, mask)
+            assert loss.item() == pytest.approx(total / n, rel=1e-4)
+
+
+def test_siglip_of_a_bias_alone_has_the_closed_form() -> None:
+    """Orthogonal vectors: every logit off the diagonal is the bias, and large ones stay finite."""
+    eye = torch.eye(6, requires_grad=True)
+    softplus = lambda x: math.log1p(math.exp(x))  # noqa: E731
+    assert siglip_loss(eye, eye, 2.0, -1.0).item() == pytest.approx(softplus(-1.0) + 5 * softplus(-1.0), rel=1e-5)
+    far = siglip_loss(eye, -eye, 1e4, 0.0)
+    far.backward()
+    assert far.item() == pytest.approx(1e4 + 5 * math.log(2), rel=1e-5) and torch.isfinite(eye.grad).all()
+
+
 @pytest.mark.parametrize("n", [1, 2, 10])
 def test_identical_embeddings_have_the_closed_form(n: int) -> None:
     same = torch.ones(n, 4)
@@ -133,8 +159,9 @@ def test_no_valid_song_gives_zero_with_a_graph() -> None:
 def test_bfloat16_autocast_does_not_touch_the_loss() -> None:
     z1, z2 = draw(6, 32)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        inside = info_nce(z1, z2, 0.01), clip_loss(z1, z2, 100.0)
-    torch.testing.assert_close(inside, (info_nce(z1, z2, 0.01), clip_loss(z1, z2, 100.0)))
+        inside = info_nce(z1, z2, 0.01), clip_loss(z1, z2, 100.0), siglip_loss(z1, z2, 100.0, -10.0)
+    outside = info_nce(z1, z2, 0.01), clip_loss(z1, z2, 100.0), siglip_loss(z1, z2, 100.0, -10.0)
+    torch.testing.assert_close(inside, outside)
 
 
 def test_wrong_arguments_are_refused() -> None:
@@ -148,3 +175,5 @@ def test_wrong_arguments_are_refused() -> None:
         clip_loss(z1, z2[:2], 1.0)
     with pytest.raises(ValueError, match="shape"):
         info_nce(z1, z2[:2], 1.0)
+    with pytest.raises(ValueError, match="shape"):
+        siglip_loss(z1, z2[:2], 1.0, 0.0)

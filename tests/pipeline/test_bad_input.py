@@ -111,6 +111,8 @@ WRONG = {  # command line → words of the complaint; out= is added
     "i2i data={at}/catalogue optim.learning=1": ["optim.learning"],
     "prepare source={at}/clip": ["clip", "songs.parquet"],
     "prepare source={at}/absent": ["absent"],
+    "prepare source={at}/world pairs.shrinkage=-1": ["pairs.shrinkage=-1 must be a number from 0 on"],
+    "prepare source={at}/world pairs.shrinkage=nan": ["pairs.shrinkage=nan"],
     "embed clip={at}/clip data={at}/world": ["world is a dataset folder", "catalogue folder", "pipeline.prepare"],
     "embed clip={at}/i2i data={at}/catalogue": ["i2i is a i2i run folder", "clip run folder", "train.py clip"],
     "embed clip={at}/clip data={at}/absent": ["folder not found", "absent"],

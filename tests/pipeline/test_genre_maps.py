@@ -10,7 +10,7 @@ from pipeline.genre_maps import genre_maps_svg
 SVG = "{http://www.w3.org/2000/svg}"
 DRAWN: dict[str, Any] = {
     "genre": ["rock", 'a<b>&"c', "", "rock"],
-    "title": ["one", "<script>alert(1)</script>", "", "four"],
+    "title": ["o\x00n\x08e\ufffe", "<script>alert(1)</script>", "", "four"],
     "new": [False, False, True, True],
     "maps": {name: {"x": [0.0, 1.0, 2.0, 4.0], "y": [0.0, 2.0, 1.0, -2.0]} for name in ("raw <1>", "ours")},
 }
@@ -34,3 +34,10 @@ def test_maps_stand_beside_each_other_and_the_legend_below_them() -> None:
     assert right >= left + 400 and float(root.get("width", 0)) == right + 400
     legend = [float(one.get("y", 0)) for one in root.findall(f"{SVG}text")][4:]
     assert min(legend) > 428 and max(legend) < float(root.get("height", 0))
+
+
+def test_the_legend_of_a_single_map_fits_its_width() -> None:
+    one = DRAWN | {"genre": [f"a genre of name {i}" for i in range(4)], "maps": {"ours": DRAWN["maps"]["ours"]}}
+    root = ET.fromstring(genre_maps_svg(one, []))
+    places = [(float(text.get("x", 0)), float(text.get("y", 0))) for text in root.findall(f"{SVG}text")][1:]
+    assert max(x for x, _ in places) <= float(root.get("width", 0)) - 180 and len(set(places)) == len(places) == 6
