@@ -218,8 +218,7 @@ def encoder(
     for way, users_of in to_users.items():
         ways[way] = {part: Scores(scores[part][0.0].songs, users_of[part]) for part in users_of}
     figures, chosen = tuned([(name, name) for name in ways], (0.0,), ways.__getitem__, fold.parts, fold.plays_UW)
-    popularity = scores["cold_test"][0.0].neighbour_popularity
-    return figures | {"neighbour_popularity": popularity}, chosen
+    return figures | encoders.neighbour_popularity(fold, found.vectors, fold.parts["cold_test"].songs), chosen
 
 
 def audience(

@@ -14,10 +14,10 @@ from scipy import sparse
 
 from benchmarks.item_cold.closed_form import content_knn
 from benchmarks.item_cold.folds import Fold, Held
-from benchmarks.item_cold.measure import Scores
+from benchmarks.item_cold.measure import BUCKETS, Scores
 from configs.load import load
 from configs.schema import I2IConfig
-from datamodules.arrays import FloatArray
+from datamodules.arrays import FloatArray, IntArray
 from pipeline.vectors import encode_songs
 from retrieval import audience as targeting
 from retrieval.clusters import user_vectors, users_near_centroids
@@ -112,20 +112,24 @@ def score(fold: Fold, found: Outputs) -> dict[str, dict[float, Scores]]:
     for part, held in fold.parts.items():
         new_CD = vectors[held.songs]
         users_UC = taste_UD @ unit_rows(new_CD).T
-        popularity = neighbour_popularity(fold, vectors, new_CD)
         result[part] = {
-            weight: Scores(found.scale * users_UC + weight * appeal[held.songs], users_UC, popularity)
-            for weight in APPEALS
+            weight: Scores(found.scale * users_UC + weight * appeal[held.songs], users_UC) for weight in APPEALS
         }
     return result
 
 
-def neighbour_popularity(fold: Fold, vectors: FloatArray, new_CD: FloatArray) -> float:
-    """Mean popularity rank, 0 the least and 1 the most played, of the nearest known songs of the new ones."""
+def neighbour_popularity(fold: Fold, vectors: FloatArray, songs: IntArray) -> dict[str, float]:
+    """How popular the nearest known songs of new ones are.
+
+    The mean rank, 0 the least and 1 the most played, and which share of the neighbours comes from each third.
+    """
     listeners_W = np.bincount(fold.plays_UW.indices, minlength=len(fold.known))
     rank_W = np.argsort(np.argsort(listeners_W, kind="stable")) / max(1, len(fold.known) - 1)
-    _, near = search(build_index(vectors[fold.known]), new_CD, min(NEIGHBOURS, len(fold.known)))
-    return float(rank_W[near].mean())
+    _, near = search(build_index(vectors[fold.known]), vectors[songs], min(NEIGHBOURS, len(fold.known)))
+    third = np.minimum(rank_W[near] * len(BUCKETS), len(BUCKETS) - 1).astype(np.int64)
+    shares = np.bincount(third.ravel(), minlength=len(BUCKETS)) / third.size
+    found = {f"neighbours_{bucket}": float(share) for bucket, share in zip(BUCKETS, shares, strict=True)}
+    return {"neighbour_popularity": float(rank_W[near].mean())} | found
 
 
 def nearest(fold: Fold, vectors: FloatArray) -> dict[str, dict[str, Scores]]:

@@ -29,7 +29,6 @@ class Scores:
 
     songs: FloatArray
     users: FloatArray
-    neighbour_popularity: float | None = None
 
 
 def to_songs(score_UC: FloatArray, held: Held) -> dict[str, float]:
@@ -60,9 +59,7 @@ def to_users(score_UC: FloatArray, held: Held, plays_UW: sparse.csr_matrix, powe
 
 def both(scores: Scores, held: Held, plays_UW: sparse.csr_matrix, power: float = 0.0) -> dict[str, float]:
     """All figures of one method."""
-    figures = to_songs(scores.songs, held) | to_users(scores.users, held, plays_UW, power)
-    popularity = scores.neighbour_popularity
-    return figures if popularity is None else figures | {"neighbour_popularity": popularity}
+    return to_songs(scores.songs, held) | to_users(scores.users, held, plays_UW, power)
 
 
 def tuned(

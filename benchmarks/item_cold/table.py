@@ -68,11 +68,12 @@ def comparison(rows: list[dict[str, Any]], reference: str = "firstplay") -> str:
 def buckets(rows: list[dict[str, Any]], reference: str = "firstplay") -> str:
     """Songs → users by thirds of the new songs, and how popular the neighbours found are."""
     head = ["method", *(f"R@50, {bucket} songs" for bucket in BUCKETS), f"rare songs, less than {reference}"]
-    head.append("popularity rank of neighbours")
+    head += ["popularity rank of neighbours", "of the popular third"]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for row in rows:
         cells = [cell(row, f"{TO_USERS}_{bucket}") for bucket in BUCKETS]
-        cells += [less(row, f"{TO_USERS}_{BUCKETS[0]}"), cell(row, "neighbour_popularity")]
+        cells.append(less(row, f"{TO_USERS}_{BUCKETS[0]}"))
+        cells += [cell(row, key) for key in ("neighbour_popularity", f"neighbours_{BUCKETS[-1]}")]
         lines.append(f"| {row['method']} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

@@ -17,11 +17,13 @@ from benchmarks.item_cold.encoders import (
     WITHOUT,
     audiences,
     nearest,
+    neighbour_popularity,
     outputs,
     score,
     train,
 )
 from benchmarks.item_cold.folds import Fold, make_fold
+from benchmarks.item_cold.measure import BUCKETS
 from configs.load import load
 from configs.schema import I2IConfig, PrepareConfig
 from pipeline.vectors import song_vectors
@@ -103,14 +105,17 @@ def test_popularity_of_the_neighbours(trained: tuple[Fold, Path]) -> None:
     listeners = fold.plays_UW.toarray().sum(axis=0)
     by_popularity = sorted(range(len(fold.known)), key=lambda song: (listeners[song], song))
     rank = {song: place / (len(fold.known) - 1) for place, song in enumerate(by_popularity)}
-    for part, held in fold.parts.items():
+    for held in fold.parts.values():
         ranks = []
         for song in held.songs:
             near = sorted(range(len(fold.known)), key=lambda known: -float(vectors[fold.known[known]] @ vectors[song]))
             ranks += [rank[known] for known in near[:20]]
-        assert score(fold, outputs(fold, run))[part][0.0].neighbour_popularity == pytest.approx(
-            np.mean(ranks), abs=1e-6
-        )
+        found = neighbour_popularity(fold, vectors, held.songs)
+        assert found.pop("neighbour_popularity") == pytest.approx(np.mean(ranks), abs=1e-6)
+        thirds = [
+            sum(a <= rank < b for rank in ranks) / len(ranks) for a, b in ((0, 1 / 3), (1 / 3, 2 / 3), (2 / 3, 2))
+        ]
+        assert list(found.values()) == pytest.approx(thirds) and list(found) == [f"neighbours_{one}" for one in BUCKETS]
 
 
 def test_audiences_are_the_loops_and_nobody_else(trained: tuple[Fold, Path]) -> None:
