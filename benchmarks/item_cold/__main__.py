@@ -211,8 +211,7 @@ def encoder(
     found = encoders.outputs(fold, run, LFM2K_SETS[lacking] if lacking else None)
     scores = encoders.score(fold, found)
     ways = {f"taste, appeal={w}": {part: scores[part][w] for part in scores} for w in encoders.APPEALS}
-    near = encoders.nearest(fold, found.vectors)
-    ways |= near | encoders.taste_and_nearest(scores, near)
+    ways |= encoders.nearest(fold, found.vectors)
     to_users = encoders.listeners(fold, found.vectors)
     for way, of_part in encoders.audiences(fold, found.vectors).items():
         to_users[way] = {part: one.users for part, one in of_part.items()}

@@ -25,7 +25,6 @@ from retrieval.index import build_index, search, unit_rows
 from train import train_i2i
 
 APPEALS = (0.0, 0.25, 0.5, 1.0)  # weight of appeal where users look for songs
-MIXED_APPEAL = 0.5  # the same where taste is mixed with the nearest songs
 NEIGHBOURS = 20
 NEAREST = (200, 100, 50, 20, 10, 5)  # both ways: K nearest known songs, by plain cosine
 LISTENERS_OF, ACTIVITY = (50, 100, 200), (0.25, 0.5)  # songs → users: K nearest known songs, power of activity
@@ -146,25 +145,6 @@ def nearest(fold: Fold, vectors: FloatArray) -> dict[str, dict[str, Scores]]:
             score_UC = content_knn(fold.strength_UW, unit_SD[fold.known], unit_SD[held.songs], k, kept=kept)
             found[f"{k} nearest"][part] = Scores(score_UC, score_UC)
     return found
-
-
-def taste_and_nearest(
-    taste: dict[str, dict[float, Scores]], near: dict[str, dict[str, Scores]]
-) -> dict[str, dict[str, Scores]]:
-    """Both together, on a par for every user: like all that he listens to, and like some of it; by setting and part."""
-    found: dict[str, dict[str, Scores]] = {}
-    for name, of_part in near.items():
-        for part, one in of_part.items():
-            score_UC = standardised(taste[part][MIXED_APPEAL].songs) + standardised(one.songs)
-            found.setdefault(f"taste and {name}", {})[part] = Scores(score_UC, score_UC)
-    return found
-
-
-def standardised(score_UC: FloatArray) -> FloatArray:
-    """Each user's scores with mean 0 and variance 1 over the songs; 0 where they are all the same."""
-    away_UC = score_UC - score_UC.mean(axis=1, keepdims=True)
-    spread_U1 = away_UC.std(axis=1, keepdims=True)
-    return np.asarray(away_UC / np.where(spread_U1 > 0, spread_U1, 1), dtype=np.float32)
 
 
 def listeners(fold: Fold, vectors: FloatArray) -> dict[str, dict[str, FloatArray]]:

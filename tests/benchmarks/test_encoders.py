@@ -20,7 +20,6 @@ from benchmarks.item_cold.encoders import (
     neighbour_popularity,
     outputs,
     score,
-    taste_and_nearest,
     train,
 )
 from benchmarks.item_cold.folds import Fold, make_fold
@@ -165,20 +164,6 @@ def test_nearest_songs_by_a_loop(trained: tuple[Fold, Path]) -> None:
                 expected = strength[:, best] @ np.maximum(cosine[best], 0)
                 np.testing.assert_allclose(found[f"{k} nearest"][part].users[:, place], expected, rtol=1e-3, atol=1e-4)
             assert found[f"{k} nearest"][part].songs is found[f"{k} nearest"][part].users
-
-
-def test_taste_and_nearest_have_the_same_say_for_every_user(trained: tuple[Fold, Path]) -> None:
-    fold, run = trained
-    found = outputs(fold, run)
-    taste, near = score(fold, found), nearest(fold, found.vectors)
-    both = taste_and_nearest(taste, near)
-    assert list(both) == [f"taste and {k} nearest" for k in NEAREST]
-    for part in fold.parts:
-        a, b = taste[part][0.5].songs, near["5 nearest"][part].songs
-        for user in range(len(a)):
-            parts = [(x - x.mean()) / x.std() if x.std() > 0 else 0 * x for x in (a[user], b[user])]
-            np.testing.assert_allclose(both["taste and 5 nearest"][part].songs[user], sum(parts), atol=1e-4)
-    assert np.isfinite(both["taste and 5 nearest"]["cold_val"].songs[SILENT]).all(), "users who heard nothing"
 
 
 def test_cat_prefers_users_near_the_song(trained: tuple[Fold, Path]) -> None:
