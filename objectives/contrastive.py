@@ -24,14 +24,12 @@ def clip_loss(audio_ND: Tensor, text_ND: Tensor, logit_scale: Tensor | float, sa
     Raises:
         ValueError: the two batches differ in shape, or a number given as `logit_scale` is not positive.
     """
-    if audio_ND.shape != text_ND.shape:
-        raise ValueError(f"audio {tuple(audio_ND.shape)} and text {tuple(text_ND.shape)} must have one shape")
     if not isinstance(logit_scale, Tensor) and logit_scale <= 0:
         raise ValueError(f"logit_scale must be positive, got {logit_scale}")
     with torch.autocast(audio_ND.device.type, enabled=False):
-        logits_NN = logit_scale * (_unit(audio_ND) @ _unit(text_ND).T)
+        cosine_NN, itself_NN = _cosines(audio_ND, text_ND)
+        logits_NN = logit_scale * cosine_NN
         if same_NN is not None:
-            itself_NN = torch.eye(len(logits_NN), dtype=torch.bool, device=logits_NN.device)
             logits_NN = logits_NN.masked_fill(same_NN & ~itself_NN, -torch.inf)
         target_N = torch.arange(len(logits_NN), device=logits_NN.device)
         return (F.cross_entropy(logits_NN, target_N) + F.cross_entropy(logits_NN.T, target_N)) / 2
@@ -59,11 +57,9 @@ def siglip_loss(
     Raises:
         ValueError: the two batches differ in shape.
     """
-    if audio_ND.shape != text_ND.shape:
-        raise ValueError(f"audio {tuple(audio_ND.shape)} and text {tuple(text_ND.shape)} must have one shape")
     with torch.autocast(audio_ND.device.type, enabled=False):
-        logits_NN = logit_scale * (_unit(audio_ND) @ _unit(text_ND).T) + logit_bias
-        itself_NN = torch.eye(len(logits_NN), dtype=torch.bool, device=logits_NN.device)
+        cosine_NN, itself_NN = _cosines(audio_ND, text_ND)
+        logits_NN = logit_scale * cosine_NN + logit_bias
         loss_NN = -F.logsigmoid(torch.where(itself_NN, logits_NN, -logits_NN))
         if same_NN is not None:
             loss_NN = loss_NN.masked_fill(same_NN & ~itself_NN, 0.0)
@@ -111,6 +107,14 @@ def info_nce(
         logits_VV = (z_VD @ z_VD.T / temperature).masked_fill(~shown_VV, -torch.inf)
         loss_V = F.cross_entropy(logits_VV, positive_V, reduction="none")
         return (loss_V * valid_V).sum() / valid_V.sum().clamp(min=1) + 0.0 * z_VD.sum()
+
+
+def _cosines(audio_ND: Tensor, text_ND: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosine of every audio and text, (N, N), and the mask of those that belong together: the diagonal."""
+    if audio_ND.shape != text_ND.shape:
+        raise ValueError(f"audio {tuple(audio_ND.shape)} and text {tuple(text_ND.shape)} must have one shape")
+    cosine_NN = _unit(audio_ND) @ _unit(text_ND).T
+    return cosine_NN, torch.eye(len(cosine_NN), dtype=torch.bool, device=cosine_NN.device)
 
 
 def _unit(x_ND: Tensor) -> Tensor:

@@ -65,15 +65,15 @@ def sampled_sparsemax_loss(
 ) -> Tensor:
     """`sampled_softmax_loss` with sparsemax for softmax: songs far below the positive are given up altogether.
 
-    The Fenchel-Young loss of sparsemax (Blondel et al., JMLR 2020) with all weight on the positive:
-    ½ − ½‖p‖² + (p − positive)·logits, p = sparsemax(logits); 0 once the positive leads all others by 1.
+    `sparsemax_loss` with all weight on the positive: 0 once the positive leads all others by 1.
     """
     logits_NC = torch.cat([(query_ND * positive_ND).sum(dim=1, keepdim=True), query_ND @ negative_MD.T], dim=1)
     if keep_NM is not None:
         shown_NC = torch.cat([torch.ones_like(keep_NM[:, :1]), keep_NM], dim=1)
         logits_NC = logits_NC.masked_fill(~shown_NC, -1e4)  # finite, for 0 · −∞ is no number
-    weight_NC = sparsemax(logits_NC.detach())  # a constant, being the maximiser in the loss's own definition
-    return (0.5 - 0.5 * weight_NC.square().sum(dim=1) + (weight_NC * logits_NC).sum(dim=1) - logits_NC[:, 0]).mean()
+    target_NC = torch.zeros_like(logits_NC)
+    target_NC[:, 0] = 1
+    return sparsemax_loss(logits_NC, target_NC)
 
 
 def sparsemax(logits_NC: Tensor) -> Tensor:
@@ -85,6 +85,16 @@ def sparsemax(logits_NC: Tensor) -> Tensor:
     total = sorted_NC.cumsum(dim=1) - 1
     support_N1 = (rank * sorted_NC > total).sum(dim=1, keepdim=True)
     return (below - total.gather(1, support_N1 - 1) / support_N1).clamp(min=0)
+
+
+def sparsemax_loss(logits_NC: Tensor, target_NC: Tensor) -> Tensor:
+    """Fenchel-Young loss of sparsemax (Blondel et al., JMLR 2020): ½‖t‖² − ½‖p‖² + (p − t)·z, p = sparsemax(z).
+
+    Its gradient is p − t. p counts as a constant, being the maximiser in its own definition.
+    """
+    weight_NC = sparsemax(logits_NC.detach())
+    squares_N = target_NC.square().sum(dim=1) - weight_NC.square().sum(dim=1)
+    return (0.5 * squares_N + ((weight_NC - target_NC) * logits_NC).sum(dim=1)).mean()
 
 
 def listening_loss(logits_BS: Tensor, wanted_BS: Tensor, shown_BS: Tensor, users_weight: float = 1.0) -> Tensor:

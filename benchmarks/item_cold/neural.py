@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from configs.errors import UserError
 from datamodules.arrays import FloatArray
-from objectives.ranking import sparsemax
+from objectives.ranking import sparsemax, sparsemax_loss
 
 HIDDEN = 256  # units of the one hidden layer of every network
 
@@ -156,16 +156,6 @@ def softmax_loss(score_NW: Tensor, target_NW: Tensor) -> Tensor:
     """Fenchel-Young loss of softmax: the mean of KL(target ‖ softmax(score)); rows of the target sum to 1."""
     fitted_N = score_NW.logsumexp(dim=1) - (target_NW * score_NW).sum(dim=1)
     return (fitted_N + torch.xlogy(target_NW, target_NW).sum(dim=1)).mean()
-
-
-def sparsemax_loss(score_NW: Tensor, target_NW: Tensor) -> Tensor:
-    """Fenchel-Young loss of sparsemax (Blondel et al., JMLR 2020): ½‖t‖² − ½‖p‖² + (p − t)·score, p = sparsemax(score).
-
-    Its gradient is p − t. p counts as a constant, being the maximiser in its own definition.
-    """
-    weight_NW = sparsemax(score_NW.detach())
-    squares_N = target_NW.square().sum(dim=1) - weight_NW.square().sum(dim=1)
-    return (0.5 * squares_N + ((weight_NW - target_NW) * score_NW).sum(dim=1)).mean()
 
 
 NORMALISERS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]]] = {

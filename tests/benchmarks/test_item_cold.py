@@ -168,22 +168,19 @@ def test_other_options_over_the_same_work_are_refused(ran: Ran) -> None:
         main(load(ItemColdConfig, [*ran.options, "split=time"]))
 
 
-def test_figures_of_other_data_are_measured_again(
-    write_dataset: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def rows_after(out: Path, options: list[str]) -> list[dict[str, Any]]:
+    """The rows that the command writes to `out`."""
+    main(load(ItemColdConfig, [*options, f"out={out}"]))
+    return list(json.loads(out.read_text("utf-8")))
+
+
+def test_figures_of_other_data_are_measured_again(write_dataset: Callable[..., Path], tmp_path: Path) -> None:
     """A user who does what the error says (remove the catalogue) gets the new split's figures, and of changed data."""
     source = write_dataset(tmp_path / "data")
-    options = [
-        f"data={source}",
-        f"out={tmp_path}/out.json",
-        "seeds=1",
-        "features=[mood]",
-        "methods=[ridge(10) to users]",
-    ]
+    options = [f"data={source}", "seeds=1", "features=[mood]", RIDGE]
 
     def figure(*more: str) -> float:
-        main(load(ItemColdConfig, [*options, *more]))
-        return float(json.loads((tmp_path / "out.json").read_text("utf-8"))[0]["ndcg@20"])
+        return float(rows_after(tmp_path / "out.json", [*options, *more])[0]["ndcg@20"])
 
     catalogue, elsewhere = tmp_path / "out" / "seed0" / "catalogue", f"work={tmp_path}/elsewhere"
     random, by_time = figure(), figure("split=time", elsewhere)
@@ -207,18 +204,9 @@ def test_other_text_is_another_figure(write_dataset: Callable[..., Path], tmp_pa
         pl.col("feature_mood").alias("feature_text"), (pl.col("song_id") + " of the moon").alias("title")
     )
     songs.write_parquet(source / "songs.parquet")
-    options = [
-        f"data={source}",
-        f"out={tmp_path}/out.json",
-        "seeds=1",
-        "features=[text]",
-        "methods=[ridge(10) to users]",
-    ]
-    figures = []
-    for more in ([], ["text=[title]"]):
-        main(load(ItemColdConfig, [*options, *more]))
-        figures.append(json.loads((tmp_path / "out.json").read_text("utf-8"))[0]["ndcg@20"])
-    assert figures[0] != figures[1]
+    options = [f"data={source}", "seeds=1", "features=[text]", RIDGE]
+    own, embedded = (rows_after(tmp_path / "out.json", [*options, *more])[0] for more in ([], ["text=[title]"]))
+    assert own["ndcg@20"] != embedded["ndcg@20"]
 
 
 def test_a_catalogue_from_before_an_option_is_read(write_dataset: Callable[..., Path], tmp_path: Path) -> None:
@@ -359,14 +347,14 @@ def test_a_dataset_without_a_held_out_listener(
 
 def test_of_a_split_by_time_closed_forms_are_measured_once(dataset: Path, tmp_path: Path) -> None:
     chosen = ["random", "content kNN (20)", "ridge to users, tuned"]
-    options = [f"data={dataset}", f"out={tmp_path}/out.json", "seeds=2", "split=time", "features=[mood]"]
-    main(load(ItemColdConfig, [*options, f"methods={listed(chosen)}"]))
+    options = [f"data={dataset}", "seeds=2", "split=time", "features=[mood]", f"methods={listed(chosen)}"]
+    found = rows_after(tmp_path / "out.json", options)
     kept = {path.relative_to(tmp_path).parts[1:] for path in tmp_path.rglob("figures/*/*.json")}
     assert {(parts[0], parts[-1]) for parts in kept} == {
         ("seed0", "random.json"), ("seed1", "random.json"),
         ("seed0", "content_kNN_(20).json"), ("seed0", "ridge_to_users_tuned.json"),
     }  # fmt: skip
-    rows = {row["method"]: row["per_seed"] for row in json.loads((tmp_path / "out.json").read_text("utf-8"))}
+    rows = {row["method"]: row["per_seed"] for row in found}
     assert rows["random"][0] != rows["random"][1] and rows[chosen[1]][0] == rows[chosen[1]][1]
 
 
@@ -393,9 +381,8 @@ def test_odd_songs_and_users_have_defined_scores(write_dataset: Callable[..., Pa
     plays.write_parquet(source / "plays.parquet")
     assert songs.height < 200 and len(users) < 200, "the widest K"
     chosen = ["baselines", "firstplay", *AUDIENCES]
-    options = [f"data={source}", f"out={tmp_path}/out.json", "seeds=1", f"features=[{FEATURES}]"]
-    main(load(ItemColdConfig, [*options, f"methods={listed(chosen)}", f"i2i={listed(TINY)}"]))
-    rows = json.loads((tmp_path / "out.json").read_text("utf-8"))
+    options = [f"data={source}", "seeds=1", f"features=[{FEATURES}]"]
+    rows = rows_after(tmp_path / "out.json", [*options, f"methods={listed(chosen)}", f"i2i={listed(TINY)}"])
     assert [row["method"] for row in rows] == methods(chosen)
     assert all(np.isfinite(row[key]) and row[key] >= 0 for row in rows for key in FIGURES)
     assert all(row[key] <= 1 for row in rows for key in FIGURES[:3])

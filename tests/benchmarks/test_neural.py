@@ -22,10 +22,9 @@ from benchmarks.item_cold.neural import (
     seeded,
     semco,
     softmax_loss,
-    sparsemax_loss,
 )
 from configs.errors import UserError
-from objectives.ranking import sparsemax
+from objectives.ranking import sparsemax, sparsemax_loss
 
 torch.set_num_threads(1)
 SMALL: dict[str, dict[str, Any]] = {

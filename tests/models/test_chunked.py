@@ -100,7 +100,7 @@ def test_without_gradient_rows_are_embedded_once() -> None:
         embed_in_chunks(embed, rows(), 5)
     assert calls == [N]
     embed_in_chunks(embed, rows(), 5).sum().backward()
-    assert calls[1:] == [5, 5, 3, 3, 5, 5] or sorted(calls[1:]) == [3, 3, 5, 5, 5, 5]
+    assert sorted(calls[1:]) == [3, 3, 5, 5, 5, 5], "each chunk once more for its gradient"
 
 
 def test_a_negative_size_is_refused() -> None:
