@@ -56,19 +56,31 @@ def split_songs(songs: pl.DataFrame, by: str, cutoff: str | None, cold_share: fl
     return made
 
 
+def released_before(songs: pl.DataFrame, until: str | None) -> AnyArray:
+    """Which songs there are before a date: mask (songs,). Those without a date are always there.
+
+    Raises:
+        UserError: not a date.
+    """
+    if until is None:
+        return np.ones(songs.height, dtype=bool)
+    return np.asarray((songs["released_at"] < _date("split.until", until)).fill_null(True).to_numpy())
+
+
+def _date(option: str, text: str) -> datetime:
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise UserError(f"{option}={text!r} is not a date: write YYYY-MM-DD") from None
+    return at.astimezone(UTC).replace(tzinfo=None) if at.tzinfo else at  # as the contract reads times
+
+
 def _by_time(songs: pl.DataFrame, cutoff: str | None, cold_share: float) -> Split:
     released = songs["released_at"]
     times = released.drop_nulls().sort()
     if times.is_empty():
         raise UserError("split by time: no song has released_at")
-    if cutoff is None:
-        at = times[int(len(times) * (1 - cold_share))]
-    else:
-        try:
-            at = datetime.fromisoformat(cutoff)
-        except ValueError:
-            raise UserError(f"split.cutoff={cutoff!r} is not a date: write YYYY-MM-DD") from None
-        at = at.astimezone(UTC).replace(tzinfo=None) if at.tzinfo else at  # as the contract reads times
+    at = _date("split.cutoff", cutoff) if cutoff else times[int(len(times) * (1 - cold_share))]
     cold = (released >= at).fill_null(False).to_numpy()
     order = np.argsort(released.fill_null(datetime.min).to_numpy(), kind="stable")
     order = order[cold[order]]

@@ -11,6 +11,7 @@ do the tags that its own held-out listeners gave it.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from datamodules import adapters, audio, contract, positives, text
 from datamodules.catalogue import KIND, NO_VALIDATION
 from datamodules.collaborative import cold_neighbours, listening_matrix
 from datamodules.folders import writing
-from datamodules.split import COLD_VAL, WARM, Split, split_songs
+from datamodules.split import COLD_VAL, WARM, Split, released_before, split_songs
 from datamodules.tags import join_tags
 
 READERS = {"contract": contract.read_dataset, "lfm2k": adapters.read_lfm2k, "hetrec": adapters.read_hetrec}
@@ -34,7 +35,7 @@ def main(config: PrepareConfig) -> None:
     """Run the command (see the module's docstring)."""
     if not 0 <= config.pairs.shrinkage < math.inf:
         raise UserError(f"pairs.shrinkage={config.pairs.shrinkage:g} must be a number from 0 on")
-    dataset = READERS[config.format](Path(config.source))
+    dataset, later = until(READERS[config.format](Path(config.source)), config.split.until)
     split = split_songs(dataset.songs, config.split.by, config.split.cutoff, config.split.cold_share, config.split.seed)
     manifest: dict[str, Any] = {"source": str(Path(config.source).resolve()), "options": as_dict(config)}
     with writing(config.out, KIND, manifest) as folder:
@@ -54,7 +55,7 @@ def main(config: PrepareConfig) -> None:
         rejected = dataset.rejected | problems
         manifest |= {
             "counts": counts(songs, warm_plays, cold_plays, dataset.users)
-            | {"warm_plays_after_cutoff_left_out": dropped}
+            | {"songs_left_out_by_until": later, "warm_plays_after_cutoff_left_out": dropped}
             | tag_counts,
             "split": {"by": split.by, "cutoff": split.cutoff and split.cutoff.isoformat()},
             "audio": as_dict(config.audio) | converted,
@@ -64,6 +65,13 @@ def main(config: PrepareConfig) -> None:
             "notes": dataset.notes + validation_notes(val_pairs) + text_notes(songs, config.text_model),
         }
     print(summary(manifest, config.out))
+
+
+def until(dataset: contract.Dataset, date: str | None) -> tuple[contract.Dataset, int]:
+    """The dataset without songs released on or after a date, and how many these were; plays of them go with them."""
+    there = released_before(dataset.songs, date)
+    features = {name: vectors[there] for name, vectors in dataset.features.items()}
+    return replace(dataset, songs=dataset.songs.filter(there), features=features), int((~there).sum())
 
 
 def index_plays(plays: pl.DataFrame, songs: pl.DataFrame, users: pl.DataFrame) -> pl.DataFrame:

@@ -53,7 +53,7 @@ TUNED: dict[str, Any] = {
     "SEMCo, tuned": neural.semco,
 }
 SEEDED = (closed_form.random_scores, neural.dropoutnet, neural.clcrec, neural.semco)
-DRAWN = [name for name, of in (TUNED | {name: one[0] for name, one in FIXED.items()}).items() if of in SEEDED]
+CLOSED = [name for name, of in (TUNED | {name: one[0] for name, one in FIXED.items()}).items() if of not in SEEDED]
 OURS = ("firstplay", "CB2CF", "article", "article, CB2CF")
 GROUPS = {
     "baselines": (*FIXED, *TUNED),
@@ -74,9 +74,8 @@ class ItemColdConfig:
     seeds: int = opt(5, "seeds 0 … n−1 of the split and of all training")
     features: list[str] = opt([], "feature sets: fields joined by + (lfm2k: text, audio, text+audio); empty: all")
     methods: list[str] = opt(["baselines", "ours"], "methods or groups of them")
-    split: str = opt("random", "how songs are split (split.by of pipeline.prepare)")
+    prepare: list[str] = opt([], "options of pipeline.prepare: split.by=time (at random else), pairs.top_k=50, …")
     text: list[str] = opt([], "columns whose text makes a field `text` (pipeline.embed without a CLIP run)")
-    pairs: list[str] = opt([], "options of the teacher, e.g. pairs.top_k=50")
     i2i: list[str] = opt([], "options of our encoder, as train.py i2i takes them")
     i2i_of: dict[str, list[str]] = opt({}, "more of them for one feature set")
 
@@ -93,7 +92,7 @@ def main(config: ItemColdConfig) -> None:
         raise UserError(f"out={config.out} must be a file, say {config.out.rstrip('/')}.json, and not the folder work=")
     found: Runs = {}
     for seed in tqdm(range(config.seeds), desc="seeds"):
-        fold = make_fold(Path(config.data), work / f"seed{seed}", seed, config.split, config.text, config.pairs)
+        fold = make_fold(Path(config.data), work / f"seed{seed}", seed, config.prepare, config.text)
         for name, fields in feature_sets(Path(config.data), fold, config.features).items():
             of_set = found.setdefault(name, {})
             for method, figures in measure_all(config, fold, work, name, fields, wanted, seed):
@@ -137,10 +136,11 @@ def measure_all(
         else:
             steps[method] = partial(audience, config, fold, work, name, fields, method, seed)
     of = fingerprint(fold, fields)
+    same_split = fold.catalogue.manifest["split"]["by"] in ("time", "column")  # for all seeds
     for method, step in tqdm(steps.items(), desc=f"seed {seed}, {name}", leave=False):
-        # A split by time or column is the same for all seeds, and so is what is drawn from none.
-        alike = config.split in ("time", "column") and method in (*FIXED, *TUNED) and method not in DRAWN
-        kept = work / f"seed{0 if alike else seed}" / "figures" / name / f"{slug(method)}.json"
+        kept = (
+            work / f"seed{0 if same_split and method in CLOSED else seed}" / "figures" / name / f"{slug(method)}.json"
+        )
         before = read_json(kept)
         if before is not None and before.get("of") != of:
             before = None  # measured on other data
@@ -212,13 +212,14 @@ def encoder(
     scores = encoders.score(fold, found)
     ways = {f"taste, appeal={w}": {part: scores[part][w] for part in scores} for w in encoders.APPEALS}
     ways |= encoders.nearest(fold, found.vectors)
-    to_users = encoders.listeners(fold, found.vectors)
-    for way, of_part in encoders.audiences(fold, found.vectors).items():
+    similar = encoders.similar_songs(fold, found.vectors)
+    to_users = encoders.listeners(fold, similar)
+    for way, of_part in encoders.audiences(fold, found.vectors, similar).items():
         to_users[way] = {part: one.users for part, one in of_part.items()}
     for way, users_of in to_users.items():
         ways[way] = {part: Scores(scores[part][0.0].songs, users_of[part]) for part in users_of}
     figures, chosen = tuned([(name, name) for name in ways], (0.0,), ways.__getitem__, fold.parts, fold.plays_UW)
-    return figures | encoders.neighbour_popularity(fold, found.vectors, fold.parts["cold_test"].songs), chosen
+    return figures | encoders.neighbour_popularity(fold, similar["cold_test"]), chosen
 
 
 def audience(
@@ -226,7 +227,8 @@ def audience(
 ) -> Any:
     """Another way from the vectors of `firstplay` to users."""
     run, fold = trained(config, fold, work, name, fields, "firstplay", seed)
-    found = encoders.audiences(fold, encoders.outputs(fold, run).vectors)[method]["cold_test"]
+    vectors = encoders.outputs(fold, run).vectors
+    found = encoders.audiences(fold, vectors, encoders.similar_songs(fold, vectors))[method]["cold_test"]
     return both(found, fold.parts["cold_test"], fold.plays_UW), {}
 
 
@@ -238,8 +240,7 @@ def trained(
     teacher = [one for one in given if one.startswith("pairs.")]
     if teacher:
         of_teacher = work / "-".join(["teacher", *teacher]) / f"seed{seed}"
-        pairs = [*config.pairs, *teacher]
-        fold = make_fold(Path(config.data), of_teacher, seed, config.split, config.text, pairs)
+        fold = make_fold(Path(config.data), of_teacher, seed, [*config.prepare, *teacher], config.text)
     options = [*config.i2i, *config.i2i_of.get(name, []), *[one for one in given if one not in teacher]]
     out = work / f"seed{seed}" / "runs" / name / slug(method)
     return encoders.train(fold, fields, out, seed, options), fold

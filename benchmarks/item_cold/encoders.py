@@ -13,7 +13,7 @@ import numpy as np
 from scipy import sparse
 
 from benchmarks.item_cold.closed_form import content_knn
-from benchmarks.item_cold.folds import Fold, Held
+from benchmarks.item_cold.folds import Fold
 from benchmarks.item_cold.measure import BUCKETS, Scores
 from configs.load import load
 from configs.schema import I2IConfig
@@ -118,14 +118,29 @@ def score(fold: Fold, found: Outputs) -> dict[str, dict[float, Scores]]:
     return result
 
 
-def neighbour_popularity(fold: Fold, vectors: FloatArray, songs: IntArray) -> dict[str, float]:
+@dataclass
+class Similar:
+    """The nearest known songs of a part's new ones by inner product: scores and positions (C, K), best first."""
+
+    scores: FloatArray
+    near: IntArray
+
+
+def similar_songs(fold: Fold, vectors: FloatArray) -> dict[str, Similar]:
+    """One search for the widest K that is asked for, by part."""
+    index = build_index(vectors[fold.known])
+    widest = min(max(LISTENERS_OF), len(fold.known))
+    return {part: Similar(*search(index, vectors[held.songs], widest)) for part, held in fold.parts.items()}
+
+
+def neighbour_popularity(fold: Fold, similar: Similar) -> dict[str, float]:
     """How popular the nearest known songs of new ones are.
 
     The mean rank, 0 the least and 1 the most played, and which share of the neighbours comes from each third.
     """
     listeners_W = np.bincount(fold.plays_UW.indices, minlength=len(fold.known))
     rank_W = np.argsort(np.argsort(listeners_W, kind="stable")) / max(1, len(fold.known) - 1)
-    _, near = search(build_index(vectors[fold.known]), vectors[songs], min(NEIGHBOURS, len(fold.known)))
+    near = similar.near[:, :NEIGHBOURS]
     third = np.minimum(rank_W[near] * len(BUCKETS), len(BUCKETS) - 1).astype(np.int64)
     shares = np.bincount(third.ravel(), minlength=len(BUCKETS)) / third.size
     found = {f"neighbours_{bucket}": float(share) for bucket, share in zip(BUCKETS, shares, strict=True)}
@@ -147,7 +162,7 @@ def nearest(fold: Fold, vectors: FloatArray) -> dict[str, dict[str, Scores]]:
     return found
 
 
-def listeners(fold: Fold, vectors: FloatArray) -> dict[str, dict[str, FloatArray]]:
+def listeners(fold: Fold, similar: dict[str, Similar]) -> dict[str, dict[str, FloatArray]]:
     """Songs → users as the article does it, through the K nearest known songs, by setting and part, each (U, C).
 
     The settings are K and the power of a user's activity; the best of them, of `audiences`, or the taste of `score` is
@@ -155,8 +170,8 @@ def listeners(fold: Fold, vectors: FloatArray) -> dict[str, dict[str, FloatArray
     """
     found: dict[str, dict[str, FloatArray]] = {}
     for neighbours in LISTENERS_OF:
-        for part, held in fold.parts.items():
-            weights = similar_weights(fold, vectors, held, neighbours)
+        for part, found_of in similar.items():
+            weights = similar_weights(fold, found_of, neighbours)
             score_UC = (fold.strength_UW @ weights.T).toarray()
             for power in ACTIVITY:
                 scaled = score_UC * targeting.activity_scale(fold.plays_UW, power)[:, None]
@@ -165,15 +180,16 @@ def listeners(fold: Fold, vectors: FloatArray) -> dict[str, dict[str, FloatArray
     return found
 
 
-def similar_weights(fold: Fold, vectors: FloatArray, held: Held, neighbours: int) -> sparse.csr_matrix:
+def similar_weights(fold: Fold, similar: Similar, neighbours: int) -> sparse.csr_matrix:
     """Weight of the nearest known songs of each new one, (C, W), as `pipeline.audience` has it by default."""
-    known_WD = vectors[fold.known]
-    scores_CK, near_CK = search(build_index(known_WD), vectors[held.songs], min(neighbours, len(known_WD)))
-    weights = targeting.similarity_weights(scores_CK, near_CK, len(known_WD))
+    scores_CK, near_CK = similar.scores[:, :neighbours], similar.near[:, :neighbours]
+    weights = targeting.similarity_weights(scores_CK, near_CK, len(fold.known))
     return weights.multiply(targeting.popularity_scale(fold.plays_UW, 0.5)).tocsr()
 
 
-def audiences(fold: Fold, vectors: FloatArray, neighbours: int = 100) -> dict[str, dict[str, Scores]]:
+def audiences(
+    fold: Fold, vectors: FloatArray, similar: dict[str, Similar], neighbours: int = 100
+) -> dict[str, dict[str, Scores]]:
     """Three more ways from the same vectors to users, by method and part: a user who is not in an audience has −inf.
 
     "similar songs' listeners" goes through the K nearest known songs, as the article does; CAT and the union are
@@ -186,10 +202,10 @@ def audiences(fold: Fold, vectors: FloatArray, neighbours: int = 100) -> dict[st
     n_users = fold.plays_UW.shape[0]
     result: dict[str, dict[str, Scores]] = {name: {} for name in AUDIENCES}
     for part, held in fold.parts.items():
-        weights = similar_weights(fold, vectors, held, neighbours)
-        similar = targeting.listeners_of_similar(weights, fold.strength_UW, scale_U, 200)
-        near = users_near_centroids(similar.users_CB[:, :20], taste_UD, vectors[held.songs], 8, 200, 2.0)
-        for name, found in zip(AUDIENCES, (similar, near, targeting.union(similar, near, 200)), strict=True):
+        weights = similar_weights(fold, similar[part], neighbours)
+        through = targeting.listeners_of_similar(weights, fold.strength_UW, scale_U, 200)
+        near = users_near_centroids(through.users_CB[:, :20], taste_UD, vectors[held.songs], 8, 200, 2.0)
+        for name, found in zip(AUDIENCES, (through, near, targeting.union(through, near, 200)), strict=True):
             dense_UC = np.full((n_users, len(held.songs)), -np.inf, dtype=np.float32)
             row, rank = np.nonzero(found.users_CB >= 0)
             dense_UC[found.users_CB[row, rank], row] = found.scores_CB[row, rank]

@@ -58,16 +58,15 @@ def format_of(data: Path) -> str:
     return "lfm2k" if (data / "lfm2k.inter").exists() else "contract"
 
 
-def make_fold(data: Path, work: Path, seed: int, split: str, text: list[str], pairs: list[str]) -> Fold:
+def make_fold(data: Path, work: Path, seed: int, options: list[str], text: list[str]) -> Fold:
     """Prepare a data set with one seed, unless that is done, and read it.
 
     Args:
         data: dataset folder or published form.
         work: folder for everything of this seed.
         seed: of the split.
-        split: how songs are split (`split.by`).
+        options: options of `pipeline.prepare`, such as split.by=time or pairs.top_k=50; songs are split at random else.
         text: columns whose text becomes a `text` field (empty: none).
-        pairs: options of the collaborative teacher, `pairs.…=…`.
 
     Raises:
         UserError: the data or an option cannot be used, or what is in `work` was made otherwise.
@@ -75,8 +74,8 @@ def make_fold(data: Path, work: Path, seed: int, split: str, text: list[str], pa
     folder = work / "catalogue"
     # Tags depend on the split (those of held-out plays are left out); other text is the same for every seed.
     features = (work if "tags" in text else work.parent) / "features"
-    options = [f"source={data}", f"out={folder}", f"format={format_of(data)}", f"split.seed={seed}"]
-    config = load(PrepareConfig, [*options, f"split.by={split}", *pairs])
+    given = [f"source={data}", f"out={folder}", f"format={format_of(data)}", f"split.seed={seed}", "split.by=random"]
+    config = load(PrepareConfig, [*given, *options])
     if not folder.exists():
         prepare.main(config)
         write_text(work / DATA, json.dumps(state_of(data)))

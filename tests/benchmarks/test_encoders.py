@@ -20,6 +20,7 @@ from benchmarks.item_cold.encoders import (
     neighbour_popularity,
     outputs,
     score,
+    similar_songs,
     train,
 )
 from benchmarks.item_cold.folds import Fold, make_fold
@@ -40,7 +41,7 @@ SILENT = [0, 17, 79]  # users whose plays are taken away
 def trained(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Fold, Path]:
     """A fold in which three users played nothing, and an encoder trained on it (before that)."""
     work = tmp_path_factory.mktemp("encoders")
-    fold = make_fold(dataset, work / "seed0", 0, "random", [], [])
+    fold = make_fold(dataset, work / "seed0", 0, [], [])
     run = train(fold, ["content", "genres"], work / "run", 0, TINY)
     plays, strength = fold.plays_UW.tolil(), fold.strength_UW.tolil()
     plays[SILENT] = strength[SILENT] = 0
@@ -105,12 +106,13 @@ def test_popularity_of_the_neighbours(trained: tuple[Fold, Path]) -> None:
     listeners = fold.plays_UW.toarray().sum(axis=0)
     by_popularity = sorted(range(len(fold.known)), key=lambda song: (listeners[song], song))
     rank = {song: place / (len(fold.known) - 1) for place, song in enumerate(by_popularity)}
-    for held in fold.parts.values():
+    similar = similar_songs(fold, vectors)
+    for part, held in fold.parts.items():
         ranks = []
         for song in held.songs:
             near = sorted(range(len(fold.known)), key=lambda known: -float(vectors[fold.known[known]] @ vectors[song]))
             ranks += [rank[known] for known in near[:20]]
-        found = neighbour_popularity(fold, vectors, held.songs)
+        found = neighbour_popularity(fold, similar[part])
         assert found.pop("neighbour_popularity") == pytest.approx(np.mean(ranks), abs=1e-6)
         thirds = [
             sum(a <= rank < b for rank in ranks) / len(ranks) for a, b in ((0, 1 / 3), (1 / 3, 2 / 3), (2 / 3, 2))
@@ -124,7 +126,8 @@ def test_audiences_are_the_loops_and_nobody_else(trained: tuple[Fold, Path]) -> 
     plays, strength = fold.plays_UW.toarray(), fold.strength_UW.toarray()
     assert set(np.unique(strength)) == {0, 1, 2, 3}
     counts, listeners = plays.sum(axis=1), plays.sum(axis=0)
-    found = audiences(fold, outputs(fold, run).vectors, neighbours=3)
+    made = outputs(fold, run).vectors
+    found = audiences(fold, made, similar_songs(fold, made), neighbours=3)
     assert tuple(found) == AUDIENCES
     for part, held in fold.parts.items():
         similar, near, union = (found[name][part] for name in AUDIENCES)
@@ -169,7 +172,8 @@ def test_nearest_songs_by_a_loop(trained: tuple[Fold, Path]) -> None:
 def test_cat_prefers_users_near_the_song(trained: tuple[Fold, Path]) -> None:
     """The clusters of the first listeners and the song itself: those of its taste go before the others."""
     fold, run = trained
-    near = audiences(fold, outputs(fold, run).vectors)["CAT"]
+    vectors = outputs(fold, run).vectors
+    near = audiences(fold, vectors, similar_songs(fold, vectors))["CAT"]
     for part, held in fold.parts.items():
         for place, song in enumerate(held.songs):
             if song == 8:  # no content: no taste to be found by

@@ -25,7 +25,7 @@ needs_lfm2k = pytest.mark.skipif(not LFM2K.exists(), reason="needs lfm2k in $FIR
 @pytest.fixture(scope="module")
 def fold(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Fold:
     """Seed 3 of the tiny dataset, split at random."""
-    return make_fold(dataset, tmp_path_factory.mktemp("folds") / "seed3", 3, "random", [], [])
+    return make_fold(dataset, tmp_path_factory.mktemp("folds") / "seed3", 3, [], [])
 
 
 def dense(songs: pl.DataFrame, field: str) -> np.ndarray:
@@ -56,40 +56,41 @@ def test_a_fold_has_every_play_once_in_its_part(fold: Fold, dataset: Path) -> No
 
 
 def test_another_seed_is_another_split_in_another_folder(fold: Fold, dataset: Path, tmp_path: Path) -> None:
-    other = make_fold(dataset, tmp_path / "seed4", 4, "random", [], [])
+    other = make_fold(dataset, tmp_path / "seed4", 4, [], [])
     check_split(other, 60, 4)
     assert other.folder != fold.folder and fold.features is None
 
 
 def test_what_is_there_is_read_and_not_made_again(fold: Fold, dataset: Path) -> None:
     made = (fold.folder / "manifest.json").stat().st_mtime_ns
-    again = make_fold(dataset, fold.folder.parent, 3, "random", [], [])
+    again = make_fold(dataset, fold.folder.parent, 3, [], [])
     assert (fold.folder / "manifest.json").stat().st_mtime_ns == made
     assert (again.plays_UW != fold.plays_UW).nnz == 0
 
 
 @pytest.mark.parametrize(
-    ("seed", "split", "pairs"), [(4, "random", []), (3, "time", []), (3, "random", ["pairs.posterior=none"])]
+    ("seed", "options"),
+    [(4, []), (3, ["split.by=time"]), (3, ["split.until=2026-01-01"]), (3, ["pairs.posterior=none"])],
 )
-def test_a_fold_made_otherwise_is_refused(fold: Fold, dataset: Path, seed: int, split: str, pairs: list[str]) -> None:
+def test_a_fold_made_otherwise_is_refused(fold: Fold, dataset: Path, seed: int, options: list[str]) -> None:
     with pytest.raises(UserError, match="made of other data or options: remove it or choose another work="):
-        make_fold(dataset, fold.folder.parent, seed, split, [], pairs)
+        make_fold(dataset, fold.folder.parent, seed, options, [])
 
 
 def test_a_fold_of_other_data_is_refused(fold: Fold, write_dataset: Callable[..., Path], tmp_path: Path) -> None:
     with pytest.raises(UserError, match="made of other data or options"):
-        make_fold(write_dataset(tmp_path / "data", seed=1), fold.folder.parent, 3, "random", [], [])
+        make_fold(write_dataset(tmp_path / "data", seed=1), fold.folder.parent, 3, [], [])
 
 
 def test_text_of_any_split_is_embedded_once_but_tags_for_each(dataset: Path, tmp_path: Path) -> None:
-    one = make_fold(dataset, tmp_path / "a" / "seed0", 0, "random", ["language"], [])
+    one = make_fold(dataset, tmp_path / "a" / "seed0", 0, [], ["language"])
     assert one.features == str(tmp_path / "a" / "features")
-    other = make_fold(dataset, tmp_path / "a" / "seed1", 1, "random", ["language"], [])
+    other = make_fold(dataset, tmp_path / "a" / "seed1", 1, [], ["language"])
     assert other.features == one.features
     assert "text" in feature_sets(dataset, one, [])
     with pytest.raises(UserError, match="made of other text"):
-        make_fold(dataset, tmp_path / "a" / "seed0", 0, "random", ["genres"], [])
-    tags = make_fold(dataset, tmp_path / "b" / "seed0", 0, "random", ["tags"], [])
+        make_fold(dataset, tmp_path / "a" / "seed0", 0, [], ["genres"])
+    tags = make_fold(dataset, tmp_path / "b" / "seed0", 0, [], ["tags"])
     assert tags.features == str(tmp_path / "b" / "seed0" / "features")
     text = content(tags, ["text"], [1.0])
     same = text[0] @ text[[6, 12, 18]].T  # song 0 and others of its taste with as many tags
@@ -104,7 +105,7 @@ def test_a_part_without_a_listener_is_refused(write_dataset: Callable[..., Path]
     plays = pl.read_parquet(source / "plays.parquet").filter(~pl.col("song_id").is_in(gone))
     plays.write_parquet(source / "plays.parquet")
     with pytest.raises(UserError, match=f"no {part} song has a listener, so nothing can be measured"):
-        make_fold(source, tmp_path / "seed0", 0, "random", [], [])
+        make_fold(source, tmp_path / "seed0", 0, [], [])
 
 
 @pytest.mark.parametrize("weights", [[1.0, 1.0], [1.0, 0.3]])
@@ -179,7 +180,7 @@ def test_a_hetrec_zip_is_read(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "hetrec2011-lastfm-2k.zip", "w") as archive:
         for name, lines in tables.items():
             archive.writestr(name, "\n".join(lines) + "\n")
-    fold = make_fold(tmp_path / "hetrec2011-lastfm-2k.zip", tmp_path / "seed1", 1, "random", [], [])
+    fold = make_fold(tmp_path / "hetrec2011-lastfm-2k.zip", tmp_path / "seed1", 1, [], [])
     check_split(fold, 40, 1)
     held = sum(len(part.user_of) for part in fold.parts.values())
     assert fold.plays_UW.nnz + held == len(heard) and fold.plays_UW.max() == 1
@@ -197,7 +198,7 @@ def test_the_reference_split_and_figures_on_lfm2k(tmp_path: Path) -> None:
     keys = ("recall@20", "ndcg@20", "songs_to_users_recall@50")
     found: dict[tuple[str, str], list[list[float]]] = {one: [] for one in wanted}
     for seed in range(5):
-        fold = make_fold(LFM2K, tmp_path / f"seed{seed}", seed, "random", [], [])
+        fold = make_fold(LFM2K, tmp_path / f"seed{seed}", seed, [], [])
         order = np.random.default_rng(seed).permutation(1425)
         assert fold.parts["cold_test"].songs.tolist() == sorted(order[:142])
         assert fold.parts["cold_val"].songs.tolist() == sorted(order[142:285])

@@ -107,7 +107,7 @@ def test_figures_are_those_of_the_method_on_the_split(ran: Ran, dataset: Path) -
     """kNN over again, step by step; and content is worth something, chance is not."""
     row = of(ran, "content kNN (20)")
     for seed in range(2):
-        fold = make_fold(dataset, ran.work / f"seed{seed}", seed, "random", [], [])
+        fold = make_fold(dataset, ran.work / f"seed{seed}", seed, [], [])
         held = fold.parts["cold_test"]
         x = content(fold, ["content", "mood"], [1.0, 1.0])
         score = content_knn(fold.plays_UW, x[fold.known], x[held.songs], k=20)
@@ -165,7 +165,7 @@ def test_other_options_over_the_same_work_are_refused(ran: Ran) -> None:
     with pytest.raises(UserError, match="holds a run with other options"):
         main(load(ItemColdConfig, [*ran.options, f"i2i={listed([*TINY, 'model.dim=16'])}"]))
     with pytest.raises(UserError, match="made of other data or options"):
-        main(load(ItemColdConfig, [*ran.options, "split=time"]))
+        main(load(ItemColdConfig, [*ran.options, "prepare=[split.by=time]"]))
 
 
 def rows_after(out: Path, options: list[str]) -> list[dict[str, Any]]:
@@ -183,19 +183,19 @@ def test_figures_of_other_data_are_measured_again(write_dataset: Callable[..., P
         return float(rows_after(tmp_path / "out.json", [*options, *more])[0]["ndcg@20"])
 
     catalogue, elsewhere = tmp_path / "out" / "seed0" / "catalogue", f"work={tmp_path}/elsewhere"
-    random, by_time = figure(), figure("split=time", elsewhere)
+    random, by_time = figure(), figure("prepare=[split.by=time]", elsewhere)
     assert random != by_time
     with pytest.raises(UserError, match="was made of other data or options: remove it"):
-        figure("split=time")
+        figure("prepare=[split.by=time]")
     shutil.rmtree(catalogue)
-    assert figure("split=time") == by_time
+    assert figure("prepare=[split.by=time]") == by_time
     plays = pl.read_parquet(source / "plays.parquet")
     plays.gather_every(2).write_parquet(source / "plays.parquet")
     with pytest.raises(UserError, match="was made of other data or options: remove it"):
-        figure("split=time")
+        figure("prepare=[split.by=time]")
     shutil.rmtree(catalogue)
-    changed = figure("split=time")
-    assert changed == figure("split=time", f"work={tmp_path}/third") != by_time
+    changed = figure("prepare=[split.by=time]")
+    assert changed == figure("prepare=[split.by=time]", f"work={tmp_path}/third") != by_time
 
 
 def test_other_text_is_another_figure(write_dataset: Callable[..., Path], tmp_path: Path) -> None:
@@ -219,7 +219,7 @@ def test_a_catalogue_from_before_an_option_is_read(write_dataset: Callable[..., 
     manifest.write_text(json.dumps(made))
     main(load(ItemColdConfig, options))
     with pytest.raises(UserError, match="remove it"):
-        main(load(ItemColdConfig, [*options, "pairs=[pairs.shrinkage=5]"]))
+        main(load(ItemColdConfig, [*options, "prepare=[pairs.shrinkage=5]"]))
 
 
 def test_the_tables(ran: Ran) -> None:
@@ -307,8 +307,8 @@ def test_groups_are_opened_once() -> None:
         (["seeds=-1"], "seeds=-1 must be at least 1"),
         (["out={tmp}/result"], "must be a file, say {tmp}/result.json"),
         (["out={tmp}/x.json", "work={tmp}/x.json"], "must be a file"),
-        (["split=moon"], "split.by"),
-        (["pairs=[pairs.moon=1]"], "moon"),
+        (["prepare=[split.by=moon]"], "split.by"),
+        (["prepare=[pairs.moon=1]"], "moon"),
         (["text=[lyrics_of_the_moon]"], "lyrics_of_the_moon"),
         (["methods=[firstplay]", "i2i=[model.moon=1]"], "moon"),
         (["moon=1"], "moon"),
@@ -347,7 +347,7 @@ def test_a_dataset_without_a_held_out_listener(
 
 def test_of_a_split_by_time_closed_forms_are_measured_once(dataset: Path, tmp_path: Path) -> None:
     chosen = ["random", "content kNN (20)", "ridge to users, tuned"]
-    options = [f"data={dataset}", "seeds=2", "split=time", "features=[mood]", f"methods={listed(chosen)}"]
+    options = [f"data={dataset}", "seeds=2", "prepare=[split.by=time]", "features=[mood]", f"methods={listed(chosen)}"]
     found = rows_after(tmp_path / "out.json", options)
     kept = {path.relative_to(tmp_path).parts[1:] for path in tmp_path.rglob("figures/*/*.json")}
     assert {(parts[0], parts[-1]) for parts in kept} == {

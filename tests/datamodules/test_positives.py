@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -273,3 +274,28 @@ def test_without_validation_pairs_songs_can_be_scored_but_not_trained_on(
     assert len(data.warm) and len(data.catalogue.rows("cold"))
     with pytest.raises(UserError, match="no cold validation song has a listener"):
         data.val_dataloader()
+
+
+def test_until_is_the_dataset_without_the_later_songs(
+    dataset: Path, prepare: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Every table and every vector come out as of a dataset that the later songs never were in."""
+    until = pl.read_parquet(dataset / "songs.parquet")["released_at"].drop_nulls().sort(descending=True)[4]
+    source = tmp_path / "earlier"
+    shutil.copytree(dataset, source)
+    songs = pl.read_parquet(source / "songs.parquet").filter((pl.col("released_at") < until).fill_null(True))
+    songs.write_parquet(source / "songs.parquet")
+    options = ("split.by=time", "split.cold_share=0.3")
+    earlier, windowed = (
+        prepare(of, tmp_path / f"of {of.name}", *options, *more)
+        for of, more in ((source, ()), (dataset, (f"split.until={until.isoformat()}",)))
+    )
+    tables = sorted(path.name for path in earlier.glob("*.parquet"))
+    assert {"songs.parquet", "pairs.parquet", "cold_plays.parquet"} <= set(tables)
+    for name in tables:
+        assert pl.read_parquet(windowed / name).equals(pl.read_parquet(earlier / name)), name
+    vectors = sorted(path.relative_to(earlier) for path in earlier.rglob("*.npy"))
+    assert vectors
+    for path in vectors:
+        np.testing.assert_array_equal(np.load(windowed / path), np.load(earlier / path))
+    assert Catalogue.read(windowed).manifest["counts"]["songs_left_out_by_until"] == 5

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from configs.errors import UserError
-from datamodules.split import COLD_TEST, COLD_VAL, WARM, split_songs
+from datamodules.split import COLD_TEST, COLD_VAL, WARM, released_before, split_songs
 
 N = 50
 
@@ -123,6 +123,17 @@ def test_impossible_splits_are_named(options: dict[str, Any], words: str) -> Non
 def test_impossible_cutoffs_are_named(cutoff: str, words: str) -> None:
     with pytest.raises(UserError, match=words):
         split(dated()[0], cutoff=cutoff)
+
+
+@pytest.mark.parametrize("until", ["2026-02-10", "2026-02-10T01:00:00+01:00"])
+def test_songs_before_a_date(until: str) -> None:
+    table, _ = dated()
+    there = released_before(table, until)
+    for song, released in zip(there, table["released_at"], strict=True):
+        assert song == (released is None or released < datetime(2026, 2, 10))
+    assert 0 < there.sum() < len(there) and released_before(table, None).all()
+    with pytest.raises(UserError, match=r"split\.until='soon' is not a date"):
+        released_before(table, "soon")
 
 
 def test_cutoff_with_a_time_zone_is_read_as_utc() -> None:
