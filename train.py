@@ -30,6 +30,7 @@ def train_clip(config: ClipConfig) -> None:
     from lightning_modules.clip import ClipModule
 
     def build() -> Built:
+        objective = as_dict(config.objective)
         data = SongDataModule(
             config.data,
             batch_size=config.batch_size,
@@ -37,6 +38,9 @@ def train_clip(config: ClipConfig) -> None:
             text_fields=list(config.text.fields),
             max_tokens=config.text.max_tokens,
             frozen_text=config.text.frozen,
+            text_variants=config.text.variants,
+            keep=config.text.keep,
+            unpaired=objective.pop("unpaired"),
             crop_seconds=config.model.crop_seconds,
             crops=config.model.crops,
             workers=config.trainer.workers,
@@ -45,7 +49,7 @@ def train_clip(config: ClipConfig) -> None:
         module = ClipModule(
             **data.front_end(),
             **as_dict(config.model),
-            **as_dict(config.objective),
+            **objective,
             **as_dict(config.optim),
             text_model=config.text.model,
             text_fields=list(config.text.fields),
@@ -53,7 +57,7 @@ def train_clip(config: ClipConfig) -> None:
             frozen_text=config.text.frozen,
             text_lr_scale=config.text.lr_scale,
         )
-        return module, data, [IndexRecall(10, both_ways=True)], {}
+        return module, data, [IndexRecall(1, 5, 10, both_ways=True)], {}
 
     if config.trainer.accumulate > 1 and not config.objective.micro_batch:
         print(

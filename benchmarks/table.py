@@ -40,7 +40,15 @@ def tables(runs: Sequence[dict[str, Any]]) -> str:
         columns = ["outcomes", "favourite_rate", "completion_rate"]
         parts.append(markdown("method", [run["outcomes"]["rows"] for run in runs], columns))
     if first["retrieval"]:
-        columns = ["pool_size", "recall@1", "recall@10", "chance_recall@10", "median_rank", "recall@1_within_genre"]
+        columns = [
+            "pool_size",
+            "recall@1",
+            "recall@5",
+            "recall@10",
+            "chance_recall@10",
+            "median_rank",
+            "recall@1_within_genre",
+        ]
         rows = [[{**row, "search": f"{row['direction']}, {row['pool']}"} for row in run["retrieval"]] for run in runs]
         parts.append(markdown("search", rows, [*columns, "chance_recall@1_within_genre"]))
     if first["genres"]:

@@ -25,7 +25,7 @@ class AudienceRecall(IndexRecall):
 
     def __init__(self, k: int, users: int = 50) -> None:
         super().__init__(k)
-        self.users = users
+        self.k, self.users = k, users
 
     def measure(self, items: Array, item_ids: Array, queries: Array, query_ids: Array, data: Any) -> dict[str, Any]:
         """The figures, from vectors of known songs and of validation songs."""

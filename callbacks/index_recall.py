@@ -15,21 +15,25 @@ from numpy.typing import NDArray
 
 from objectives.gather import gather_rows
 from retrieval.index import build_index, search
-from retrieval.metrics import ndcg_at_k, recall_at_k
+from retrieval.metrics import ndcg_at_k, own_ranks, recall_at_k
 
 Array = NDArray[Any]
 ITEMS, QUERIES = 0, 1
 
 
 class IndexRecall(L.Callback):
-    """Logs `val/recall@K` and `val/ndcg@K` (mean over queries); with `both_ways` also `val/reverse_recall@K`.
+    """Logs `val/recall@K` for each K and `val/ndcg@K` for the largest, mean over queries.
+
+    With `both_ways`, where each query has one item and the other way round (audio and text), also
+    `val/reverse_recall@K`, and the median rank of the right one, ties last: `val/median_rank`,
+    `val/reverse_median_rank`.
 
     Vectors are gathered over ranks and de-duplicated by id, so padding by a distributed sampler counts once. Every
     rank computes the same figure from the same rows: none waits for another.
     """
 
-    def __init__(self, k: int, both_ways: bool = False) -> None:
-        self.k, self.both_ways = k, both_ways
+    def __init__(self, *ks: int, both_ways: bool = False) -> None:
+        self.ks, self.both_ways = ks, both_ways
         self.parts: dict[int, list[dict[str, torch.Tensor]]] = {}
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -59,14 +63,17 @@ class IndexRecall(L.Callback):
     def measure(self, items: Array, item_ids: Array, queries: Array, query_ids: Array, data: Any) -> dict[str, Any]:
         """The figures, from vectors and ids of both loaders."""
         query_of, item_of = data.val_positives()
-        found = retrieve(items, item_ids, queries, self.k)
-        metrics = {
-            f"val/recall@{self.k}": recall_at_k(found, query_ids, query_of, item_of).mean(),
-            f"val/ndcg@{self.k}": ndcg_at_k(found, query_ids, query_of, item_of).mean(),
-        }
+        widest = max(self.ks)
+        found = retrieve(items, item_ids, queries, widest)
+        metrics = {f"val/recall@{k}": recall_at_k(found[:, :k], query_ids, query_of, item_of).mean() for k in self.ks}
+        metrics[f"val/ndcg@{widest}"] = ndcg_at_k(found, query_ids, query_of, item_of).mean()
         if self.both_ways:
-            back = retrieve(queries, query_ids, items, self.k)
-            metrics[f"val/reverse_recall@{self.k}"] = recall_at_k(back, item_ids, item_of, query_of).mean()
+            back = retrieve(queries, query_ids, items, widest)
+            for k in self.ks:
+                metrics[f"val/reverse_recall@{k}"] = recall_at_k(back[:, :k], item_ids, item_of, query_of).mean()
+            query, item = queries[np.searchsorted(query_ids, query_of)], items[np.searchsorted(item_ids, item_of)]
+            metrics["val/median_rank"] = np.median(own_ranks(query, item))
+            metrics["val/reverse_median_rank"] = np.median(own_ranks(item, query))
         return metrics
 
     def _collect(self, loader: int, device: torch.device) -> tuple[Array, Array]:

@@ -119,6 +119,8 @@ class TextConfig:
     max_tokens: int = opt(128, "tokens kept per text")
     frozen: bool = opt(True, "keep BERT fixed (its vectors are cached); false fine-tunes it")
     lr_scale: float = opt(0.1, "learning-rate factor of BERT when it is not frozen")
+    variants: int = opt(0, "texts with part of a song's genres and tags that training alternates with the whole one")
+    keep: float = opt(0.65, "chance of each genre and tag to be in a variant")
 
 
 @dataclass
@@ -137,6 +139,7 @@ class ClipObjectiveConfig:
     loss: Literal["infonce", "siglip"] = opt(
         "infonce", "infonce: the right one of all in the batch; siglip: pair by pair"
     )
+    unpaired: int = opt(32, "songs a step and device that have only one of audio and text: further negatives")
     micro_batch: int = opt(
         0, "songs embedded at a time (0: all): the loss of a batch_size beyond memory, for a second forward pass"
     )

@@ -19,7 +19,8 @@ from configs.errors import UserError
 from datamodules.arrays import AnyArray, BoolArray, FloatArray, IntArray
 from datamodules.batches import Batch, EpochBatches, loader
 from datamodules.catalogue import Catalogue
-from datamodules.text import song_texts, text_dim, text_vectors, token_rows
+from datamodules.text import text_dim, text_numbers, text_vectors, token_rows
+from datamodules.text import text_variants as text_variants_of
 
 FRAME_OPTIONS = ("sample_rate", "win_length", "hop_length", "n_mels")  # what a log-mel frame is
 BERT_BATCH = 32
@@ -32,7 +33,9 @@ class SongDataModule(L.LightningDataModule):
 
     Batches are dictionaries: `id` (N,) row in the catalogue; `logmel` (N, T, M) in training, (N, C, T, M) otherwise,
     float16; `frames`, how many of the T are real; `text`, pooled vectors (N, B) when BERT is frozen, else
-    {"input_ids", "attention_mask"} (N, L); `text_id` (N,), equal for equal texts; `has_audio`, `has_text`.
+    {"input_ids", "attention_mask"} (N, L); `text_id` (N,), equal for equal texts; `has_audio`, `has_text`. In training
+    a song's text may be one of the `text_variants`, and `shown_id` (N,) tells which of these are equal; and each batch
+    ends with up to `unpaired` warm songs that have only one of audio and text.
     """
 
     def __init__(
@@ -43,6 +46,9 @@ class SongDataModule(L.LightningDataModule):
         text_fields: Sequence[str] = ("title", "lyrics"),
         max_tokens: int = 128,
         frozen_text: bool = True,
+        text_variants: int = 0,
+        keep: float = 0.65,
+        unpaired: int = 0,
         crop_seconds: float = 4.0,
         crops: int = 3,
         workers: int = 0,
@@ -55,13 +61,14 @@ class SongDataModule(L.LightningDataModule):
         self.batch_size, self.workers, self.seed = batch_size, workers, seed
         self.text_model, self.max_tokens, self.frozen_text = text_model, max_tokens, frozen_text
         self.fields = list(text_fields)
-        self.texts = song_texts(self.catalogue.songs, text_fields)
+        self.texts = text_variants_of(self.catalogue.songs, text_fields, text_variants, keep)
+        self.unpaired = unpaired
         self.audio = {name: int(self.catalogue.manifest["audio"][name]) for name in FRAME_OPTIONS}
         crop_frames = max(1, round(crop_seconds * self.audio["sample_rate"] / self.audio["hop_length"]))
         self.crops = CropReader(self.catalogue, crop_frames, crops)
-        self.has_text: BoolArray = np.array([text is not None for text in self.texts])
-        self.text_vectors: FloatArray | None = None
-        self.tokens: tuple[IntArray, IntArray] | None = None
+        self.has_text: BoolArray = np.array([text is not None for text in self.texts[0]])
+        self.text_vectors: list[FloatArray] = []  # of the whole texts, and of each variant
+        self.tokens: list[tuple[IntArray, IntArray]] = []
 
     def front_end(self) -> dict[str, Any]:
         """What the model must know of its input: the frame options, and the width of BERT's pooled vector."""
@@ -81,11 +88,14 @@ class SongDataModule(L.LightningDataModule):
         if self.frozen_text:
             self.text_vectors = self._read_text_vectors()
         else:
-            self.tokens = token_rows(self.texts, self.text_model, self.max_tokens)
-        self.text_ids = np.unique([text or "" for text in self.texts], return_inverse=True)[1].astype(np.int64)
+            self.tokens = [token_rows(texts, self.text_model, self.max_tokens) for texts in self.texts]
+        self.text_ids = text_numbers(self.texts)
         if stage == "fit":
-            warm, used = len(self.catalogue.rows("warm")), len(self.rows("warm"))
-            self._print(f"CLIP trains on {used:,} of {warm:,} warm songs; {warm - used:,} lack audio or text")
+            warm, used, single = len(self.catalogue.rows("warm")), len(self.rows("warm")), len(self.single("warm"))
+            self._print(
+                f"CLIP trains on {used:,} of {warm:,} warm songs; {warm - used:,} lack audio or text, "
+                f"{single if self.unpaired else 0:,} of these have the other and are negatives"
+            )
             if used < 2 or not len(self.rows("cold_val")):
                 held = len(self.rows("cold_val"))
                 raise UserError(
@@ -97,6 +107,11 @@ class SongDataModule(L.LightningDataModule):
         """Songs of a split that have both audio and text."""
         rows = self.catalogue.rows(split)
         return rows[(self.crops.frames[rows] > 0) & self.has_text[rows]]
+
+    def single(self, split: str) -> IntArray:
+        """Songs of a split that have either audio or text."""
+        rows = self.catalogue.rows(split)
+        return rows[(self.crops.frames[rows] > 0) != self.has_text[rows]]
 
     def val_positives(self) -> tuple[IntArray, IntArray]:
         """(query song, item song): the text of a song must find its own recording, no other."""
@@ -121,9 +136,9 @@ class SongDataModule(L.LightningDataModule):
         batches = EpochBatches(len(rows), self.batch_size, self.seed, rank, world, shuffle=view == "train")
         return loader(SongItems(self, rows, view), batches, self.workers)
 
-    def _read_text_vectors(self) -> FloatArray:
+    def _read_text_vectors(self) -> list[FloatArray]:
         cache = self.catalogue.folder / "text_cache"
-        return text_vectors(self.texts, self.text_model, self.max_tokens, BERT_BATCH, cache)
+        return [text_vectors(texts, self.text_model, self.max_tokens, BERT_BATCH, cache) for texts in self.texts]
 
     def _print(self, line: str) -> None:
         if self.trainer is None or self.trainer.is_global_zero:
@@ -172,28 +187,56 @@ class SongItems(Dataset[Item]):
         self.rows, self.view, self.crops = rows, view, data.crops
         self.vectors, self.tokens = data.text_vectors, data.tokens
         self.text_ids, self.has_text = data.text_ids, data.has_text
+        self.single = data.single("warm") if view == "train" and data.unpaired else np.zeros(0, dtype=np.int64)
+        self.n_single = min(data.unpaired, len(self.single))
 
     def __getitem__(self, batch: Batch) -> Item:
         rows = self.rows[batch.rows]
+        if self.view == "train":
+            return self._training(rows, np.random.default_rng(batch.seed))
         item: Item = {"id": torch.from_numpy(rows)}
         if self.view != "text":
-            training = self.view == "train"
-            crop, frames = (
-                self.crops.random(rows, np.random.default_rng(batch.seed)) if training else self.crops.fixed(rows)
-            )
-            item |= {"logmel": torch.from_numpy(crop), "frames": torch.from_numpy(frames)}
-            item["has_audio"] = torch.from_numpy(self.crops.frames[rows] > 0)
+            item |= self._audio(rows, *self.crops.fixed(rows))
         if self.view != "audio":
-            item |= {"text": self._text(rows), "text_id": torch.from_numpy(self.text_ids[rows])}
-            item["has_text"] = torch.from_numpy(self.has_text[rows])
+            item |= self._text(rows, np.zeros_like(rows))
         return item
 
-    def _text(self, rows: IntArray) -> Tensor | dict[str, Tensor]:
-        if self.vectors is not None:
-            return torch.from_numpy(np.nan_to_num(self.vectors[rows]))
-        assert self.tokens is not None
-        ids, lengths = self.tokens
+    def _training(self, rows: IntArray, rng: np.random.Generator) -> Item:
+        if self.n_single:
+            rows = np.concatenate([rows, rng.choice(self.single, self.n_single, replace=False)])
+        variant = rng.integers(0, len(self.text_ids), len(rows))
+        audio = self._audio(rows, *self.crops.random(rows, rng))
+        return {"id": torch.from_numpy(rows)} | audio | self._text(rows, variant)
+
+    def _audio(self, rows: IntArray, crop: AnyArray, frames: IntArray) -> Item:
+        has_audio = torch.from_numpy(self.crops.frames[rows] > 0)
+        return {"logmel": torch.from_numpy(crop), "frames": torch.from_numpy(frames), "has_audio": has_audio}
+
+    def _text(self, rows: IntArray, variant: IntArray) -> Item:
+        shown_id = pick([ids[:, None] for ids in self.text_ids], rows, variant)[:, 0]
+        ids = {"text_id": torch.from_numpy(self.text_ids[0][rows]), "shown_id": torch.from_numpy(shown_id)}
+        text = self._pooled(rows, variant) if self.vectors else self._tokens(rows, variant)
+        return ids | {"text": text, "has_text": torch.from_numpy(self.has_text[rows])}
+
+    def _pooled(self, rows: IntArray, variant: IntArray) -> Tensor:
+        return torch.from_numpy(np.nan_to_num(pick(self.vectors, rows, variant)))
+
+    def _tokens(self, rows: IntArray, variant: IntArray) -> dict[str, Tensor]:
+        lengths = pick([one[:, None] for _, one in self.tokens], rows, variant)
         # Evaluation keeps one width for all batches, so that a vector does not depend on its batch.
-        width = max(1, int(lengths[rows].max())) if self.view == "train" else ids.shape[1]
-        mask = np.arange(width) < lengths[rows][:, None]
-        return {"input_ids": torch.from_numpy(ids[rows, :width]), "attention_mask": torch.from_numpy(mask).long()}
+        width = max(1, int(lengths.max())) if self.view == "train" else self.tokens[0][0].shape[1]
+        ids = pick([ids for ids, _ in self.tokens], rows, variant, width)
+        return {
+            "input_ids": torch.from_numpy(ids),
+            "attention_mask": torch.from_numpy(np.arange(width) < lengths).long(),
+        }
+
+
+def pick(tables: Sequence[AnyArray], rows: IntArray, variant: IntArray, width: int | None = None) -> AnyArray:
+    """Row `rows[n]` of table `variant[n]` for each n, (N, width); what a narrower table lacks is zero."""
+    width = width or tables[0].shape[1]
+    picked = np.zeros((len(rows), width), dtype=tables[0].dtype)
+    for number in np.unique(variant):
+        at, table = np.flatnonzero(variant == number), tables[number][:, :width]
+        picked[at, : table.shape[1]] = table[rows[at]]
+    return picked

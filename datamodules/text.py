@@ -52,6 +52,44 @@ def song_texts(songs: pl.DataFrame, fields: Sequence[str]) -> list[str | None]:
     return songs.select(joined.alias("text"))["text"].to_list()
 
 
+def text_variants(songs: pl.DataFrame, fields: Sequence[str], variants: int, keep: float) -> list[list[str | None]]:
+    """The texts of `song_texts`, and after them `variants` lists of texts with part of each song's tags.
+
+    In a variant every element of a list column (genres, tags) stays with probability `keep`, and what stays is in a
+    random order; other columns are whole. A song of which nothing would be left keeps its whole text. Seeded: the same
+    table gives the same variants.
+
+    Raises:
+        UserError: a field is no text column, or `keep` is no share.
+    """
+    if variants < 0 or not 0 < keep <= 1:
+        raise UserError(f"text.variants={variants}, text.keep={keep}: at least 0, and above 0 up to 1")
+    whole = song_texts(songs, fields)
+    found = [whole]
+    for variant in range(variants):
+        rng = np.random.default_rng((variant, songs.height))
+        lists = [name for name in fields if songs[name].dtype.is_nested()]
+        part = songs.select(fields).with_columns(_part_of_lists(songs[name], keep, rng) for name in lists)
+        texts = song_texts(part, fields)
+        found.append([text or all_of_it for text, all_of_it in zip(texts, whole, strict=True)])
+    return found
+
+
+def _part_of_lists(column: pl.Series, keep: float, rng: np.random.Generator) -> pl.Series:
+    elements = pl.DataFrame({"row": np.arange(len(column)), "value": column}).explode("value")
+    drawn = elements.with_columns(pl.Series("draw", rng.random(elements.height))).filter(pl.col("draw") < keep)
+    kept = drawn.sort("draw").group_by("row").agg(pl.col("value").drop_nulls())
+    rows = pl.DataFrame({"row": np.arange(len(column))})
+    return rows.join(kept, on="row", how="left", maintain_order="left")["value"].alias(column.name)
+
+
+def text_numbers(texts: Sequence[Texts]) -> list[IntArray]:
+    """A number for each text of each list, the same for the same text; a song without text counts as the empty one."""
+    every = pl.Series([text or "" for one in texts for text in one], dtype=pl.String)
+    numbers = every.rank("dense").to_numpy().astype(np.int64)
+    return np.split(numbers, len(texts)) if len(every) else [numbers] * len(texts)
+
+
 def token_rows(texts: Texts, model: str, max_tokens: int) -> tuple[IntArray, IntArray]:
     """Token ids (N, L ≤ max_tokens), zero-padded, and lengths (N,); a song without text has length 0.
 

@@ -70,13 +70,14 @@ class ClipModule(L.LightningModule):
         crops = {"logmel": spec_augment(batch["logmel"].float(), batch["frames"], *masks), "frames": batch["frames"]}
         audio_GD = gather_with_grad(embed_in_chunks(self._audio, crops, self.hparams["micro_batch"]))
         text_GD = gather_with_grad(embed_in_chunks(self._text, text_rows(batch), self.hparams["micro_batch"]))
-        song_G, text_G = gather_with_grad(batch["id"]), gather_with_grad(batch["text_id"])
-        same_GG = (song_G[:, None] == song_G) | (text_G[:, None] == text_G)
+        same = [gather_with_grad(batch[name]) for name in ("id", "text_id", "shown_id")]
+        same_GG = torch.stack([one_G[:, None] == one_G for one_G in same]).any(dim=0)
+        present = [gather_with_grad(batch[name].long()) for name in ("has_audio", "has_text")]
         scale = self.model.logit_scale()
         pairs, bias = (audio_GD, text_GD, scale), self.model.logit_bias
-        loss = clip_loss(*pairs, same_GG) if bias is None else siglip_loss(*pairs, bias, same_GG)
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(song_G))
-        self.log("train/temperature", 1 / scale.detach(), batch_size=len(song_G))
+        loss = clip_loss(*pairs, same_GG, *present) if bias is None else siglip_loss(*pairs, bias, same_GG, *present)
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(audio_GD))
+        self.log("train/temperature", 1 / scale.detach(), batch_size=len(audio_GD))
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Batch:

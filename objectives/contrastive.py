@@ -11,8 +11,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def clip_loss(audio_ND: Tensor, text_ND: Tensor, logit_scale: Tensor | float, same_NN: Tensor | None = None) -> Tensor:
+def clip_loss(
+    audio_ND: Tensor,
+    text_ND: Tensor,
+    logit_scale: Tensor | float,
+    same_NN: Tensor | None = None,
+    has_audio_N: Tensor | None = None,
+    has_text_N: Tensor | None = None,
+) -> Tensor:
     """Symmetric InfoNCE: the mean cross-entropy of audio → text and text → audio (Radford et al., arXiv 2103.00020).
+
+    A song that has one of the two only is a negative of the others, and asks for nothing itself.
 
     Args:
         audio_ND: audio vectors.
@@ -20,6 +29,8 @@ def clip_loss(audio_ND: Tensor, text_ND: Tensor, logit_scale: Tensor | float, sa
         logit_scale: 1 / temperature, positive.
         same_NN: True where row and column are the same song or carry the same text; such a pair is no negative. The
             diagonal always counts.
+        has_audio_N: False where a song has no audio; its row of `audio_ND` may hold anything. None: all have.
+        has_text_N: the same of text. At least one song must have both.
 
     Raises:
         ValueError: the two batches differ in shape, or a number given as `logit_scale` is not positive.
@@ -27,12 +38,16 @@ def clip_loss(audio_ND: Tensor, text_ND: Tensor, logit_scale: Tensor | float, sa
     if not isinstance(logit_scale, Tensor) and logit_scale <= 0:
         raise ValueError(f"logit_scale must be positive, got {logit_scale}")
     with torch.autocast(audio_ND.device.type, enabled=False):
-        cosine_NN, itself_NN = _cosines(audio_ND, text_ND)
+        has_audio_N, has_text_N = _present(audio_ND, has_audio_N), _present(text_ND, has_text_N)
+        cosine_NN, itself_NN = _cosines(audio_ND, text_ND, has_audio_N, has_text_N)
         logits_NN = logit_scale * cosine_NN
         if same_NN is not None:
             logits_NN = logits_NN.masked_fill(same_NN & ~itself_NN, -torch.inf)
-        target_N = torch.arange(len(logits_NN), device=logits_NN.device)
-        return (F.cross_entropy(logits_NN, target_N) + F.cross_entropy(logits_NN.T, target_N)) / 2
+        both_N = has_audio_N & has_text_N
+        to_text_PN = logits_NN[both_N].masked_fill(~has_text_N, -torch.inf)
+        to_audio_PN = logits_NN.T[both_N].masked_fill(~has_audio_N, -torch.inf)
+        target_P = both_N.nonzero().squeeze(1)
+        return (F.cross_entropy(to_text_PN, target_P) + F.cross_entropy(to_audio_PN, target_P)) / 2
 
 
 def siglip_loss(
@@ -41,10 +56,13 @@ def siglip_loss(
     logit_scale: Tensor | float,
     logit_bias: Tensor | float,
     same_NN: Tensor | None = None,
+    has_audio_N: Tensor | None = None,
+    has_text_N: Tensor | None = None,
 ) -> Tensor:
     """Sigmoid loss: every pair by itself either matches or does not (Zhai et al., arXiv 2303.15343, equation 1).
 
-    −1/N Σ_ij log σ(y_ij (logit_scale · cos(a_i, t_j) + logit_bias)), y = 1 on the diagonal and −1 elsewhere.
+    −1/N Σ_ij log σ(y_ij (logit_scale · cos(a_i, t_j) + logit_bias)), y = 1 on the diagonal and −1 elsewhere; over the
+    pairs that exist where songs lack one of the two, N being the songs that have both.
 
     Args:
         audio_ND: audio vectors.
@@ -53,17 +71,21 @@ def siglip_loss(
         logit_bias: added to every logit.
         same_NN: True where row and column are the same song or carry the same text; off the diagonal such a pair
             counts neither way.
+        has_audio_N: False where a song has no audio; its row of `audio_ND` may hold anything. None: all have.
+        has_text_N: the same of text. At least one song must have both.
 
     Raises:
         ValueError: the two batches differ in shape.
     """
     with torch.autocast(audio_ND.device.type, enabled=False):
-        cosine_NN, itself_NN = _cosines(audio_ND, text_ND)
+        has_audio_N, has_text_N = _present(audio_ND, has_audio_N), _present(text_ND, has_text_N)
+        cosine_NN, itself_NN = _cosines(audio_ND, text_ND, has_audio_N, has_text_N)
         logits_NN = logit_scale * cosine_NN + logit_bias
         loss_NN = -F.logsigmoid(torch.where(itself_NN, logits_NN, -logits_NN))
+        counts_NN = has_audio_N[:, None] & has_text_N
         if same_NN is not None:
-            loss_NN = loss_NN.masked_fill(same_NN & ~itself_NN, 0.0)
-        return loss_NN.sum() / len(logits_NN)
+            counts_NN = counts_NN & (itself_NN | ~same_NN)
+        return (loss_NN * counts_NN).sum() / (has_audio_N & has_text_N).sum()
 
 
 def info_nce(
@@ -109,10 +131,17 @@ def info_nce(
         return (loss_V * valid_V).sum() / valid_V.sum().clamp(min=1) + 0.0 * z_VD.sum()
 
 
-def _cosines(audio_ND: Tensor, text_ND: Tensor) -> tuple[Tensor, Tensor]:
+def _present(x_ND: Tensor, has_N: Tensor | None) -> Tensor:
+    return torch.ones(len(x_ND), dtype=torch.bool, device=x_ND.device) if has_N is None else has_N.bool()
+
+
+def _cosines(audio_ND: Tensor, text_ND: Tensor, has_audio_N: Tensor, has_text_N: Tensor) -> tuple[Tensor, Tensor]:
     """Cosine of every audio and text, (N, N), and the mask of those that belong together: the diagonal."""
     if audio_ND.shape != text_ND.shape:
         raise ValueError(f"audio {tuple(audio_ND.shape)} and text {tuple(text_ND.shape)} must have one shape")
+    # What is missing may hold anything, and 0 · NaN is NaN: it is replaced before it meets the others.
+    audio_ND = torch.where(has_audio_N[:, None], audio_ND, 0.0)
+    text_ND = torch.where(has_text_N[:, None], text_ND, 0.0)
     cosine_NN = _unit(audio_ND) @ _unit(text_ND).T
     return cosine_NN, torch.eye(len(cosine_NN), dtype=torch.bool, device=cosine_NN.device)
 

@@ -58,8 +58,8 @@ def main(config: EmbedConfig) -> None:
     if trainer.is_global_zero:
         written = [parts / f"{rank}.npz" for rank in range(trainer.world_size)]
         arrays = merge([path for path in written if path.exists()], data.catalogue.n_songs)
-        if data.text_vectors is not None:
-            arrays["text"] = np.asarray(data.text_vectors)
+        if data.text_vectors:
+            arrays["text"] = np.asarray(data.text_vectors[0])
         made_by = {"clip": str(run.folder.resolve()), "encoder": run.fingerprint}
         write_features(out, arrays, data.catalogue, made_by)
         shutil.rmtree(parts)

@@ -12,6 +12,7 @@ from datamodules.arrays import AnyArray, IntArray
 from datamodules.catalogue import Catalogue, read_features
 from pipeline.vectors import Boundary
 from retrieval.index import unit_rows
+from retrieval.metrics import own_ranks
 
 MAP_SONGS = 1000  # songs drawn in each map
 NEIGHBOURS = 10  # of the genre vote
@@ -49,17 +50,17 @@ def audio_text(features: str | None, catalogue: Catalogue, split: str) -> list[d
 
 
 def ranks_summary(query_QD: AnyArray, item_QD: AnyArray, genre_Q: AnyArray) -> dict[str, Any]:
-    """R@1/10 and median rank of the row's own item, beside chance; and R@1 among items of the query's own genre."""
-    score = query_QD @ item_QD.T
-    own = score.diagonal()[:, None]
-    rank = (score >= own).sum(axis=1)
-    same = genre_Q[:, None] == genre_Q[None, :]
-    rank_in_genre, size_of_genre = ((score >= own) & same).sum(axis=1), same.sum(axis=1)
-    n, k = len(score), min(10, len(score))
+    """R@1/5/10 and median rank of the row's own item, beside chance; and R@1 among items of the query's own genre."""
+    rank = own_ranks(query_QD, item_QD)
+    n, k = len(rank), min(10, len(rank))
+    rank_in_genre, size_of_genre = np.empty((2, n), dtype=np.int64)
+    for name in np.unique(genre_Q):
+        of_genre = np.flatnonzero(genre_Q == name)
+        rank_in_genre[of_genre] = own_ranks(query_QD[of_genre], item_QD[of_genre])
+        size_of_genre[of_genre] = len(of_genre)
     return {
         "pool_size": n,
-        "recall@1": float((rank <= 1).mean()),
-        "recall@10": float((rank <= 10).mean()),
+        **{f"recall@{cut}": float((rank <= cut).mean()) for cut in (1, 5, 10)},
         "chance_recall@10": k / n,
         "median_rank": float(np.median(rank)),
         "recall@1_within_genre": float((rank_in_genre <= 1).mean()),

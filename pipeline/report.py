@@ -190,11 +190,11 @@ def _outcomes(outcomes: dict[str, Any]) -> str:
 
 
 def _audio_text(rows: list[Row]) -> str:
-    head = "pool, direction|songs|R@1|R@10|chance R@10|R@10 / chance|median rank|R@1 in genre|chance in genre"
+    head = "pool, direction|songs|R@1|R@5|R@10|chance R@10|R@10 / chance|median rank|R@1 in genre|chance in genre"
     body = [
         [
             f"{row['pool']}, {row['direction']}",
-            *(_number(row[name]) for name in ("pool_size", "recall@1", "recall@10", "chance_recall@10")),
+            *(_number(row[name]) for name in ("pool_size", "recall@1", "recall@5", "recall@10", "chance_recall@10")),
             _ratio(row["recall@10"], row["chance_recall@10"]),
             f"{row['median_rank']:,.1f}",
             *(_number(row[name]) for name in ("recall@1_within_genre", "chance_recall@1_within_genre")),

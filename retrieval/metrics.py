@@ -41,6 +41,19 @@ def recall_at_k(retrieved_QK: Array, query_Q: Array, true_query_P: Array, true_i
     return np.asarray(found_Q[count_Q > 0] / count_Q[count_Q > 0])
 
 
+def own_ranks(query_QD: Array, item_QD: Array, chunk: int = 1024) -> Array:
+    """Rank of each query's own item, that of the same row, by inner product among all Q items: (Q,), 1 is best.
+
+    Ties rank it last, so that vectors that are all alike find nothing. `chunk` queries are scored at a time.
+    """
+    ranks = [np.zeros(0, dtype=np.int64)]
+    for at in range(0, len(query_QD), chunk):
+        score_qQ = query_QD[at : at + chunk] @ item_QD.T
+        row = np.arange(len(score_qQ))
+        ranks.append((score_qQ >= score_qQ[row, at + row, None]).sum(axis=1))
+    return np.concatenate(ranks)
+
+
 def ndcg_at_k(retrieved_QK: Array, query_Q: Array, true_query_P: Array, true_item_P: Array) -> Array:
     """Binary NDCG@K of each query that has a true item; the ideal list has min(K, true items) hits."""
     count_Q = true_counts(query_Q, true_query_P, true_item_P)

@@ -111,6 +111,21 @@ def test_recall_against_brute_force(tmp_path: Path, k: int, repeat: bool) -> Non
         assert forward == backward == 1.0, "k above the number of items finds all of them once"
 
 
+def test_several_k_and_the_median_rank_of_pairs(tmp_path: Path) -> None:
+    """Query 100 + n belongs to item n; every K is the recall of a callback of its own, ranks come from loops."""
+    vectors, pairs = random_set(1), (100 + np.arange(QUERIES), np.arange(QUERIES))
+    one = trainer(tmp_path, 1, IndexRecall(1, 5, 10, both_ways=True))
+    one.validate(Vectors([vectors]), datamodule=Data(pairs, repeat=True), verbose=False)
+    for k in (1, 5, 10):
+        forward, backward = brute(*vectors, pairs, k)
+        assert float(one.callback_metrics[f"val/recall@{k}"]) == pytest.approx(forward, abs=1e-6)
+        assert float(one.callback_metrics[f"val/reverse_recall@{k}"]) == pytest.approx(backward, abs=1e-6)
+    products = (vectors[1] @ vectors[0][:QUERIES].T).tolist()
+    for key, table in (("median_rank", products), ("reverse_median_rank", list(zip(*products, strict=True)))):
+        ranks = [sum(score >= row[n] for score in row) for n, row in enumerate(table)]
+        assert float(one.callback_metrics[f"val/{key}"]) == np.median(ranks)
+
+
 def test_retrieve_gives_ids_not_positions() -> None:
     items, queries = (x.numpy() for x in random_set(1))
     ids = np.arange(ITEMS) * 10 + 7

@@ -106,7 +106,8 @@ def test_training_rows_have_both_and_the_rest_is_counted(folder: Path, bert: str
     data = songs(folder, bert)
     data.setup("fit")
     assert data.rows("warm").tolist() == [row for row in range(WARM) if row not in (NO_AUDIO, NO_TEXT)]
-    assert "88 of 90 warm songs; 2 lack audio or text" in capsys.readouterr().out
+    said = "88 of 90 warm songs; 2 lack audio or text, 0 of these have the other and are negatives"
+    assert said in capsys.readouterr().out
     query, item = data.val_positives()
     assert query.tolist() == item.tolist() == list(range(WARM, WARM + VALIDATION))
 
@@ -146,6 +147,52 @@ def test_a_training_batch_is_a_function_of_its_seed(folder: Path, bert: str) -> 
     same = everything["text_id"][:, None] == everything["text_id"]
     pairs = {(int(everything["id"][a]), int(everything["id"][b])) for a, b in same.nonzero().tolist() if a < b}
     assert (2, 8) in pairs
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_songs_with_one_of_the_two_end_each_training_batch(folder: Path, bert: str, frozen: bool, capsys: Any) -> None:
+    data = songs(folder, bert, frozen_text=frozen, unpaired=5)
+    data.setup("fit")
+    assert "2 of these have the other and are negatives" in capsys.readouterr().out
+    item = next(iter(data.train_dataloader()))
+    assert len(item["id"]) == 8 + 2 and sorted(item["id"][8:].tolist()) == [NO_AUDIO, NO_TEXT]
+    lacks_audio, lacks_text = item["id"] == NO_AUDIO, item["id"] == NO_TEXT
+    assert torch.equal(item["has_audio"], ~lacks_audio) and torch.equal(item["has_text"], ~lacks_text)
+    assert not item["logmel"][lacks_audio].any() and len(item["logmel"]) == 10
+    step = module(data, bert)
+    step.log = lambda *_, **__: None  # type: ignore[assignment,method-assign]  # there is no trainer
+    loss = step.training_step(item, 0)
+    loss.backward()
+    gradients = [weight.grad for weight in step.parameters() if weight.grad is not None]
+    assert torch.isfinite(loss) and gradients and all(torch.isfinite(one).all() for one in gradients)
+    assert {len(batch["id"]) for batch in data.val_dataloader()[0]} == {8, 2}, "validation has none of them"
+
+
+def test_variants_of_the_text(folder: Path, bert: str) -> None:
+    """Variant 0 is the whole text; a batch mixes them, and what it shows is what its numbers say."""
+    data = songs(folder, bert, text_fields=["title", "tags"], text_variants=3, keep=0.5)
+    data.setup("fit")
+    assert len(data.texts) == len(data.text_vectors) == len(data.text_ids) == 4
+    assert data.texts[0][0] == "song of rain dust\nthe, sea"
+    shown = {one[0] for one in data.texts}
+    assert len(shown) > 1 and all(text.startswith("song of rain dust") for text in shown if text)
+    assert all(one[1:] == data.texts[0][1:] for one in data.texts), "songs without tags have nothing to leave out"
+    dataset: Any = data.train_dataloader().dataset
+    seen = set()
+    for seed in range(40):
+        item = dataset[Batch(np.arange(10), (seed,))]
+        for song, number, vector in zip(item["id"].tolist(), item["shown_id"], item["text"], strict=True):
+            (pooled,) = {
+                tuple(vectors[song].tolist())
+                for ids, vectors in zip(data.text_ids, data.text_vectors, strict=True)
+                if ids[song] == number
+            }
+            assert pooled == tuple(vector.tolist())
+            seen |= {pooled} if song == 0 else set()
+        assert item["text_id"].tolist() == data.text_ids[0][item["id"]].tolist()
+    assert len(seen) == len(shown)
+    whole = next(iter(data.val_dataloader()[1]))
+    np.testing.assert_array_equal(whole["text"], data.text_vectors[0][whole["id"]])
 
 
 def test_training_without_usable_songs_is_refused(folder: Path, bert: str, tmp_path: Path) -> None:

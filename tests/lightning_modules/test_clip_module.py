@@ -29,6 +29,9 @@ def batch(n: int = 11) -> dict[str, Any]:
         "text": torch.randn(n, 6, generator=generator),
         "id": torch.tensor([*range(n - 1), 0]),  # the last row is the first song once more
         "text_id": torch.tensor([0, 1, 2, 2, *range(4, n - 1), 0]),
+        "shown_id": torch.tensor([0, 1, 2, 2, *range(4, n - 3), 4, 5, 0]),  # parts of tags may be equal by chance
+        "has_audio": torch.tensor([True] * (n - 1) + [False]),
+        "has_text": torch.tensor([True, False, *[True] * (n - 2)]),
     }
 
 
@@ -37,11 +40,13 @@ def test_the_step_is_its_loss_without_false_negatives(loss: str) -> None:
     made, songs = module(loss=loss), batch()
     audio = made.model.embed_audio(songs["logmel"], songs["frames"])
     text = made.model.embed_text(songs["text"])
-    same = songs["text_id"][:, None] == songs["text_id"]
+    same = (songs["text_id"][:, None] == songs["text_id"]) | (songs["shown_id"][:, None] == songs["shown_id"])
+    assert same[8, 4] and songs["text_id"][8] != songs["text_id"][4]
+    present = songs["has_audio"], songs["has_text"]
     if loss == "infonce":
-        expected = clip_loss(audio, text, 1 / 0.07, same)
+        expected = clip_loss(audio, text, 1 / 0.07, same, *present)
     else:
-        expected = siglip_loss(audio, text, 1 / 0.07, -10.0, same)
+        expected = siglip_loss(audio, text, 1 / 0.07, -10.0, same, *present)
     torch.testing.assert_close(made.training_step(songs, 0), expected)
     assert ("model.logit_bias" in made.state_dict()) == (loss == "siglip")
 

@@ -91,6 +91,45 @@ def test_siglip_loss_equals_naive_loops_with_and_without_a_mask() -> None:
             assert loss.item() == pytest.approx(total / n, rel=1e-4)
 
 
+def naive_unpaired(audio: Tensor, text: Tensor, same: Tensor, has: list[tuple[bool, bool]], loss: str) -> float:
+    """Loops over what there is: songs with both ask, songs with one are asked about."""
+    a, t, n = unit(audio), unit(text), len(has)
+    pairs = [row for row, (one, other) in enumerate(has) if one and other]
+    total = 0.0
+    for i in range(n):
+        for j in range(n):
+            if loss == "siglip" and has[i][0] and has[j][1] and (i == j or not same[i, j]):
+                logit = 5 * dot(a[i], t[j]) - 2
+                total += math.log1p(math.exp(-logit if i == j else logit)) / len(pairs)
+    if loss == "infonce":
+        for i in pairs:
+            own = math.exp(5 * dot(a[i], t[i]))
+            texts = sum(math.exp(5 * dot(a[i], t[j])) for j in range(n) if has[j][1] and (j == i or not same[i, j]))
+            audios = sum(math.exp(5 * dot(a[j], t[i])) for j in range(n) if has[j][0] and (j == i or not same[j, i]))
+            total -= (math.log(own / texts) + math.log(own / audios)) / 2 / len(pairs)
+    return total
+
+
+@pytest.mark.parametrize("loss", ["infonce", "siglip"])
+def test_songs_that_lack_audio_or_text_are_negatives_of_the_others(loss: str) -> None:
+    audio, text = draw(8, 4)
+    has = [(True, True), (True, False), (False, True), (False, False), *[(True, True)] * 4]
+    same = torch.rand(8, 8, generator=torch.Generator().manual_seed(1)) < 0.3
+    expected = naive_unpaired(audio, text, same, has, loss)
+    with torch.no_grad():
+        audio[2], audio[3], text[1], text[3] = torch.nan, torch.inf, torch.nan, 7.0  # whatever: it is not there
+    present = torch.tensor([one for one, _ in has]), torch.tensor([other for _, other in has])
+    if loss == "infonce":
+        value = clip_loss(audio, text, 5.0, same, *present)
+    else:
+        value = siglip_loss(audio, text, 5.0, -2.0, same, *present)
+    assert value.item() == pytest.approx(expected, rel=1e-4)
+    value.backward()
+    for vectors, rows in ((audio, [2, 3]), (text, [1, 3])):
+        assert vectors.grad is not None and torch.isfinite(vectors.grad).all() and not vectors.grad[rows].any()
+    assert audio.grad is not None and audio.grad[1].any() and text.grad is not None and text.grad[2].any()
+
+
 def test_siglip_of_a_bias_alone_has_the_closed_form() -> None:
     """Orthogonal vectors: every logit off the diagonal is the bias, and large ones stay finite."""
     eye = torch.eye(6, requires_grad=True)

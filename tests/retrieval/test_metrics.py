@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from retrieval.metrics import hits, ndcg_at_k, recall_at_k, true_counts
+from retrieval.metrics import hits, ndcg_at_k, own_ranks, recall_at_k, true_counts
 
 
 def case(seed: int, n_queries: int = 12, k: int = 5) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -99,3 +99,15 @@ def test_large_numbers_do_not_collide() -> None:
     got = hits(np.array([[2**31 - 1], [2**31 - 2]], dtype=np.int32), big, big, big)
     assert got.tolist() == [[True], [True]]
     assert hits(np.array([[2**31 - 2]], dtype=np.int32), big[:1], big, big).tolist() == [[False]]
+
+
+def test_own_ranks_against_a_loop() -> None:
+    """Any chunk; ties rank last; vectors that are all alike are all last."""
+    rng = np.random.default_rng(3)
+    query, item = rng.integers(-2, 3, (2, 13, 4)).astype(np.float32)
+    expected = [sum(query[q] @ other >= query[q] @ item[q] for other in item) for q in range(13)]
+    for chunk in (1, 5, 13, 100):
+        assert own_ranks(query, item, chunk).tolist() == expected
+    assert own_ranks(np.ones((6, 2)), np.ones((6, 2))).tolist() == [6] * 6
+    assert own_ranks(query, 10 * query / np.square(query).sum(axis=1, keepdims=True).clip(1)).min() == 1
+    assert own_ranks(np.zeros((0, 2)), np.zeros((0, 2))).tolist() == []
