@@ -60,7 +60,7 @@ class PairsConfig:
     top_k: int = opt(30, "neighbours kept per song")
     min_common: int = opt(2, "listeners two songs must share")
     posterior: Literal["auto", "feedback", "later_plays", "split_users", "none"] = opt(
-        "auto", "how a pair is verified; auto: feedback table, else times, else split listeners"
+        "auto", "how a pair is verified; auto: feedback table, else times, else not at all"
     )
     prior_plays: float = opt(20.0, "smoothing: a pair's rate starts as this many plays at the global rate")
     min_lift: float = opt(1.0, "keep a pair if its smoothed rate is at least this multiple of the global rate")
@@ -121,6 +121,29 @@ class TextConfig:
     lr_scale: float = opt(0.1, "learning-rate factor of BERT when it is not frozen")
     variants: int = opt(0, "texts with part of a song's genres and tags that training alternates with the whole one")
     keep: float = opt(0.65, "chance of each genre and tag to be in a variant")
+
+
+@dataclass
+class CorpusModelConfig:
+    width: int = opt(128, "width of the BERT")
+    layers: int = opt(4, "layers")
+    heads: int = opt(4, "attention heads")
+    dropout: float = opt(0.1, "dropout")
+
+
+@dataclass
+class CorpusConfig:
+    corpus: str = opt(MISSING, "documents: .jsonl, .jsonl.gz or .parquet")
+    out: str = opt(MISSING, "run folder to write; a run found there goes on; its model/ is a text.model")
+    fields: list[str] = opt(["title", "lyrics"], "fields that make a document's text, in this order")
+    max_tokens: int = opt(128, "tokens of a block, and the most that the model takes")
+    min_count: int = opt(5, "characters seen less often are unknown")
+    batch_size: int = opt(64, "blocks per step and device")
+    seed: int = opt(0, "seed")
+    model: CorpusModelConfig = field(default_factory=CorpusModelConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    logger: LoggerConfig = field(default_factory=LoggerConfig)
 
 
 @dataclass
@@ -337,6 +360,32 @@ class EvaluateConfig:
     targeting: TargetingConfig = field(default_factory=TargetingConfig)
     budgets: list[int] = opt([10, 50, 100], "audience sizes at which target users are counted")
     seed: int = opt(0, "seed of the random baseline and of the bootstrap intervals")
+
+
+@dataclass
+class ZeroshotConfig:
+    features: str = opt(MISSING, "feature folder of pipeline.embed with clip=")
+    data: str = opt(MISSING, "catalogue folder")
+    out: str = opt(MISSING, "folder to write")
+    labels: list[str] = opt([], "labels to choose from")
+    column: str | None = opt(
+        None, "or a column of songs.parquet: its values are the labels, and the answers are checked"
+    )
+    prompts: list[str] = opt(["{}", "{} music", "a {} song"], "ways to write a label, {} being the label")
+    top: int = opt(5, "tags a song")
+
+
+@dataclass
+class ProbeConfig:
+    data: str = opt(MISSING, "catalogue folder")
+    features: str | None = opt(None, "feature folder of pipeline.embed")
+    column: str = opt("genres", "column of songs.parquet; a song's first value is its label")
+    use: list[str] = opt(
+        [], "vectors to probe beside mel statistics: clip_audio, clip_text, text, or own feature names"
+    )
+    folds: int = opt(5, "parts, each tested once by a classifier trained on the others")
+    out: str | None = opt(None, "JSON file to write")
+    seed: int = opt(0, "seed of the parts")
 
 
 @dataclass

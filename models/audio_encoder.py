@@ -1,6 +1,7 @@
-"""The audio tower: log-mel frames → strided convolutions → Transformer → one vector a crop.
+"""The audio tower: log-mel frames → strided convolutions → Transformer → one vector a crop; beside it, how the sound is
+distributed in each band and how it moves.
 
-Shapes: N crops, T frames, M mel bands, S tokens (T / 4 of them), W width, C stem channels, H heads.
+Shapes: N crops, T frames, M mel bands, S tokens (T / 4 of them), W width, C stem channels, H heads, K statistics.
 """
 
 from __future__ import annotations
@@ -12,14 +13,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 STRIDE = 4  # frames a token
+SCALES = (1, 8, 32)  # frames between which `mel_statistics` measures change: 20 ms, 160 ms, 640 ms at the usual hop
+# Middle and spread of the K = 5 statistics over bands, measured once on real music and then fixed, as the log-mel's.
+MIDDLE, SPREAD = (0.13, 0.48, 0.26, 0.37, 0.32), (0.72, 0.20, 0.07, 0.17, 0.18)
 
 
 class AudioEncoder(nn.Module):
-    """Pre-norm Transformer over tokens of four frames, masked mean pooling (N, W).
+    """Pre-norm Transformer over tokens of four frames, masked mean pooling, plus a map of `mel_statistics`: (N, W).
 
-    Every example is standardised by its own mean and spread over all frames and bands: how loud a master is says little
-    about the song, its spectral shape (kept) says much. There is no batch norm, so a song's vector never depends on
-    its batch. Positions are sinusoids, so any length goes in.
+    The Transformer sees every example standardised by its own mean and spread over all frames and bands, so it hears
+    spectral shape and course, not how loud a master is; the statistics keep the level, and bring what a Transformer
+    needs many more songs to learn (docs/results.md). There is no batch norm, so a song's vector never depends on its
+    batch. Positions are sinusoids, so any length goes in.
     """
 
     def __init__(
@@ -35,6 +40,13 @@ class AudioEncoder(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
+        self.statistics = nn.Sequential(
+            nn.Dropout(dropout),
+            nn.Linear(len(MIDDLE) * n_mels, 2 * width),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(2 * width, width),
+        )
 
     def forward(self, logmel_NTM: Tensor, frames_N: Tensor) -> Tensor:
         """Vectors of N crops, (N, W); frames from `frames_N` on are padding and are not seen."""
@@ -50,7 +62,10 @@ class AudioEncoder(nn.Module):
         for block in self.blocks:
             x_NSW = block(x_NSW, seen_NS)
         x_NSW = self.norm(x_NSW) * seen_NS.unsqueeze(-1)
-        return x_NSW.sum(dim=1) / seen_NS.sum(dim=1, keepdim=True)
+        pooled_NW = x_NSW.sum(dim=1) / seen_NS.sum(dim=1, keepdim=True)
+        measured_NKM = (mel_statistics(logmel_NTM, frames_N) - column(MIDDLE, x_NTM)) / column(SPREAD, x_NTM)
+        summary_NW: Tensor = self.statistics(measured_NKM.flatten(1))
+        return pooled_NW + summary_NW
 
 
 class Block(nn.Module):
@@ -85,6 +100,39 @@ def standardise(logmel_NTM: Tensor, frames_N: Tensor) -> Tensor:
     x_NTM = torch.where(seen_NT1, x_NTM - x_NTM.sum(dim=(1, 2), keepdim=True) / count_N11, 0.0)
     spread_N11 = (x_NTM.square().sum(dim=(1, 2), keepdim=True) / count_N11).sqrt()
     return x_NTM / spread_N11.clamp(min=1e-3)
+
+
+def mel_statistics(logmel_NTM: Tensor, frames_N: Tensor) -> Tensor:
+    """Mean and spread of each band over a crop's real frames, and the spread of its change at each of `SCALES`.
+
+    (N, K, M), float32, K = 2 + scales. At scale s the change is the difference of the means of neighbouring stretches
+    of s frames: what moves within that time, which a mean over the crop forgets. Zero where a crop is too short to
+    tell.
+    """
+    x_NTM, found = logmel_NTM.float(), []
+    for scale in (None, *SCALES):
+        if scale is None:
+            value_NTM, count_N = x_NTM, frames_N
+        else:
+            n, t, m = x_NTM.shape
+            whole = max(t // scale, 1)
+            padded_NTM = F.pad(x_NTM, (0, 0, 0, max(scale - t, 0)))
+            mean_NTM = padded_NTM[:, : whole * scale].view(n, whole, scale, m).mean(dim=2)
+            value_NTM = mean_NTM[:, 1:] - mean_NTM[:, :-1]
+            count_N = torch.div(frames_N, scale, rounding_mode="floor") - 1
+        seen_NT1 = valid(count_N, value_NTM.shape[1]).unsqueeze(-1)
+        count_N1 = count_N.clamp(min=1).unsqueeze(-1)
+        mean_NM = torch.where(seen_NT1, value_NTM, 0.0).sum(dim=1) / count_N1
+        square_NM = torch.where(seen_NT1, value_NTM - mean_NM.unsqueeze(1), 0.0).square().sum(dim=1) / count_N1
+        # The root of zero has no slope: a constant band would make the gradient of its input infinite.
+        spread_NM = (square_NM + 1e-12).sqrt()
+        found += [mean_NM, spread_NM] if scale is None else [spread_NM]
+    return torch.stack(found, dim=1)
+
+
+def column(numbers: tuple[float, ...], like: Tensor) -> Tensor:
+    """(K, 1) on the device of `like`."""
+    return torch.tensor(numbers, device=like.device).unsqueeze(1)
 
 
 def spec_augment(logmel_NTM: Tensor, frames_N: Tensor, freq_mask: int, time_mask: int) -> Tensor:

@@ -101,17 +101,26 @@ def is_finished(folder: Path, task: str, config: dict[str, Any]) -> bool:
         )
     manifest = read_manifest(folder, f"{task} run", f"python train.py {task}")
     if manifest.get("made_from", {}) != sources(config):
+        source = config.get("data") or config.get("corpus")
         raise UserError(
-            f"{folder} was trained on an earlier state of {config['data']} or of its features: "
-            "choose another out= or remove it"
+            f"{folder} was trained on an earlier state of {source} or of its features: choose another out= or remove it"
         )
     return bool(manifest.get("finished"))
 
 
 def sources(config: dict[str, Any]) -> dict[str, str]:
-    """A hash of the manifest of each folder that a run reads: one made anew with other content is another source."""
+    """A hash of the manifest of each folder that a run reads, and the state of a corpus file.
+
+    Made anew with other content it is another source.
+    """
     manifests = {key: Path(config[key]) / MANIFEST for key in ("data", "features") if config.get(key)}
-    return {key: hashlib.sha256(path.read_bytes()).hexdigest()[:16] for key, path in manifests.items() if path.exists()}
+    found = {
+        key: hashlib.sha256(path.read_bytes()).hexdigest()[:16] for key, path in manifests.items() if path.exists()
+    }
+    if config.get("corpus") and Path(config["corpus"]).exists():
+        state = Path(config["corpus"]).stat()
+        found["corpus"] = f"{state.st_size}-{state.st_mtime_ns}"
+    return found
 
 
 def start_run(folder: Path, task: str, config_yaml: str, vocabulary: dict[str, Any]) -> None:
@@ -149,14 +158,17 @@ def check_sizes(config: Any) -> None:
     and some part of the loss has a weight.
     """
     sizes = {name: getattr(config, name, 1) for name in ("batch_size", "bcl_batch_size", "recall_k", "recall_users")}
-    objective = ("negatives", "users", "candidates")
-    sizes |= {f"objective.{name}": getattr(config.objective, name, 1) for name in objective}
+    objective: Any = getattr(config, "objective", None)
+    sizes |= {f"objective.{name}": getattr(objective, name, 1) for name in ("negatives", "users", "candidates")}
     sizes["trainer.epochs"] = config.trainer.epochs
     wrong = [f"{name}={value}" for name, value in sizes.items() if value < 1]
     if wrong:
         raise UserError(f"{', '.join(wrong)}: must be at least 1")
+    limits = {f"objective.{name}": getattr(objective, name, 0) for name in ("micro_batch", "unpaired")}
+    if negative := [f"{name}={value}" for name, value in limits.items() if value < 0]:
+        raise UserError(f"{', '.join(negative)}: must be at least 0")
     weights = [f"{part}_weight" for part in ("pair", "listening", "bcl")]
-    if max(getattr(config.objective, name, 1) for name in weights) <= 0:
+    if max(getattr(objective, name, 1) for name in weights) <= 0:
         raise UserError(f"objective.{', '.join(weights)}: nothing is learnt unless one is above 0")
 
 

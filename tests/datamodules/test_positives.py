@@ -101,7 +101,7 @@ def test_a_pair_that_only_one_half_of_the_users_likes_is_dropped() -> None:
         ).with_columns(played_at=pl.lit(None, pl.Datetime("ms"))),
         None,
         (400, 6),
-        **MINE | {"seed": 7, "top_k": 1},
+        **MINE | {"seed": 7, "top_k": 1, "posterior": "split_users"},
     )
     assert evidence["posterior"] == "split_users" and evidence["mined"] == evidence["kept"] + evidence["dropped"]
     kept = set(table(pairs))
@@ -129,7 +129,12 @@ def test_mine_takes_the_strongest_evidence_there_is() -> None:
     shape = (30, 8)
     assert mine(plays, feedback, shape, **MINE)[1]["posterior"] == "feedback"
     assert mine(plays, None, shape, **MINE)[1]["posterior"] == "later_plays"
-    assert mine(untimed, None, shape, **MINE)[1]["posterior"] == "split_users"
+    assert mine(untimed, None, shape, **MINE)[1]["posterior"] == "none"
+    number = pl.int_range(pl.len())
+    some = plays.with_columns(pl.when(number % 5 > 0).then("played_at").alias("played_at"))
+    few = plays.with_columns(pl.when(number % 5 == 0).then("played_at").alias("played_at"))
+    assert mine(some, None, shape, **MINE)[1]["posterior"] == "later_plays", "one play without a date is no reason"
+    assert mine(few, None, shape, **MINE)[1]["posterior"] == "none"
     assert mine(plays, feedback.clear(), shape, **MINE)[1]["posterior"] == "later_plays", "an empty table says nothing"
     everything, evidence = mine(plays, None, shape, **MINE | {"posterior": "none"})
     assert evidence == {"posterior": "none", "mined": len(everything), "kept": len(everything), "dropped": 0}

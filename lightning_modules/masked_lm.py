@@ -1,0 +1,79 @@
+"""Masked language modelling of a small BERT as a LightningModule: transformers' own model, our optimiser.
+
+Shapes: N blocks, L tokens, A of them asked for, W width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning as L
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import BertConfig, BertForMaskedLM
+
+from datamodules.corpus import IGNORED, PAD
+from lightning_modules.optim import adamw
+
+
+class MaskedLMModule(L.LightningModule):
+    """BERT (Devlin et al., arXiv 1810.04805) that names hidden tokens; batches are those of `CorpusDataModule`."""
+
+    def __init__(
+        self,
+        vocab_size: int,
+        max_tokens: int,
+        width: int = 128,
+        layers: int = 4,
+        heads: int = 4,
+        dropout: float = 0.1,
+        lr: float = 1e-3,
+        weight_decay: float = 0.01,
+        warmup: float = 0.05,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        sizes = {"hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": heads}
+        self.model: Any = BertForMaskedLM(
+            BertConfig(
+                vocab_size=vocab_size,
+                max_position_embeddings=max_tokens,
+                intermediate_size=4 * width,
+                hidden_dropout_prob=dropout,
+                attention_probs_dropout_prob=dropout,
+                pad_token_id=PAD,
+                **sizes,
+            )
+        )
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        """Cross-entropy of the hidden tokens."""
+        loss = F.cross_entropy(*self._asked(batch))
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["labels"]))
+        return loss
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """`val/accuracy`: share of the hidden tokens that are named right, over all batches and ranks."""
+        logits_AV, labels_A = self._asked(batch)
+        right = (logits_AV.argmax(dim=-1) == labels_A).float().mean()
+        self.log("val/accuracy", right, batch_size=len(labels_A), sync_dist=True, prog_bar=True)
+
+    def _asked(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Logits of the tokens that are asked for, (A, V), and what they are, (A,): no others go through the head."""
+        asked_NL = batch["labels"] != IGNORED
+        hidden_NLW = self.model.bert(batch["input_ids"], batch["attention_mask"]).last_hidden_state
+        return self.model.cls(hidden_NLW[asked_NL]), batch["labels"][asked_NL]
+
+    def configure_optimizers(self) -> Any:
+        """AdamW with warm-up and cosine decay."""
+        h = self.hparams
+        return adamw(self, h["lr"], h["weight_decay"], h["warmup"], self.trainer.estimated_stepping_batches)
+
+
+def trained_bert(hparams: dict[str, Any], weights: dict[str, Tensor]) -> Any:
+    """The encoder of a trained run, without the head that names tokens."""
+    module = MaskedLMModule(**hparams)
+    module.load_state_dict(weights)
+    with torch.no_grad():
+        return module.eval().model.bert

@@ -1,0 +1,120 @@
+"""How much song vectors know of a label: a linear classifier on top, tested on songs that it did not see.
+
+    python -m pipeline.probe data=CATALOGUE features=FEATURES column=genres use=[clip_audio] out=probe.json
+
+The label is a song's first value in `column`. Logistic regression, its strength chosen inside the training folds, is
+tested in `folds` parts that never share an artist, where artists are known. Beside the vectors asked for: statistics of
+the recordings (models/audio_encoder.py: mel_statistics), which need no training, and the most frequent label.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegressionCV
+from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from tqdm import tqdm
+
+from configs.errors import UserError
+from configs.load import command
+from configs.schema import ProbeConfig
+from datamodules.arrays import AnyArray, FloatArray, IntArray
+from datamodules.catalogue import Catalogue, read_features
+from datamodules.folders import write_text
+from models.audio_encoder import mel_statistics
+from pipeline.zeroshot import own_labels
+
+STRENGTHS = tuple(10.0**power for power in range(-4, 3))  # C of the logistic regression, of which validation chooses
+
+
+def main(config: ProbeConfig) -> None:
+    """Run the command (see the module's docstring)."""
+    catalogue = Catalogue.read(config.data)
+    own = own_labels(catalogue, config.column)
+    spaces = spaces_of(catalogue, config)
+    usable = np.array([bool(one) for one in own])
+    for vectors in spaces.values():
+        usable &= np.isfinite(vectors).all(axis=1)
+    songs = np.flatnonzero(usable)
+    label = np.array([own[song][0] for song in songs])
+    if len(songs) < 2 * config.folds or config.folds < 2 or len(np.unique(label)) < 2:
+        raise UserError(
+            f"{len(songs)} songs have every vector and a label, {len(np.unique(label))} labels among them: too few for "
+            f"folds={config.folds} (at least 2, with two songs each, and two labels)"
+        )
+    artist = catalogue.songs["artist_id"].fill_null(catalogue.songs["song_id"]).to_numpy()[songs]
+    rows: list[dict[str, Any]] = [{"space": "most frequent label", "accuracy": most_frequent(label)}]
+    for name, vectors in tqdm(spaces.items(), desc="probe"):
+        scores = probe(vectors[songs], label, artist, config.folds, config.seed)
+        rows.append({"space": name, "accuracy": float(np.mean(scores)), "folds": scores})
+    if config.out:
+        Path(config.out).parent.mkdir(parents=True, exist_ok=True)
+        write_text(Path(config.out), json.dumps({"column": config.column, "songs": len(songs), "rows": rows}, indent=1))
+    print(f"{config.column} of {len(songs):,} songs, {len(np.unique(label))} labels, {config.folds} folds")
+    for row in rows:
+        spread = f" ± {np.std(row['folds'], ddof=1):.3f} over folds" if "folds" in row else ""
+        print(f"  {row['space']:<24} {row['accuracy']:.3f}{spread}")
+
+
+def spaces_of(catalogue: Catalogue, config: ProbeConfig) -> dict[str, FloatArray]:
+    """What is probed: the feature vectors asked for, and `mel statistics` where there are recordings.
+
+    Raises:
+        UserError: no such vectors.
+    """
+    found = read_features(Path(config.features), catalogue.n_songs) if config.features else {}
+    found |= catalogue.features()
+    unknown = [name for name in config.use if name not in found]
+    if unknown:
+        raise UserError(f"use={unknown}: there are {', '.join(found) or 'no vectors; give features='}")
+    spaces = {name: np.asarray(found[name]) for name in config.use}
+    measured = mel_of_songs(catalogue)
+    return spaces if measured is None else spaces | {"mel statistics": measured}
+
+
+def mel_of_songs(catalogue: Catalogue) -> FloatArray | None:
+    """`mel_statistics` of whole recordings, (songs, statistics × bands); NaN without audio; None if no song has any."""
+    logmel = catalogue.logmel()
+    if logmel is None:
+        return None
+    start, frames = (catalogue.songs[name].to_numpy() for name in ("mel_start", "mel_frames"))
+    heard = np.flatnonzero(frames)
+    rows = []
+    for song in tqdm(heard, desc="mel statistics"):
+        crop_1TM = torch.from_numpy(logmel[start[song] : start[song] + frames[song]].astype(np.float32)).unsqueeze(0)
+        rows.append(mel_statistics(crop_1TM, torch.tensor([crop_1TM.shape[1]])).flatten().numpy())
+    found = np.full((catalogue.n_songs, len(rows[0])), np.nan, dtype=np.float32)
+    found[heard] = rows
+    return found
+
+
+def probe(x_ND: FloatArray, label_N: AnyArray, group_N: AnyArray, folds: int, seed: int) -> list[float]:
+    """Accuracy on each fold of a logistic regression fitted on the others; groups (artists) are never split."""
+    outer = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    scores = []
+    for train, test in outer.split(x_ND, label_N, group_N):
+        inner: Any = StratifiedGroupKFold(3, shuffle=True, random_state=seed)
+        splits: list[tuple[IntArray, IntArray]] = list(inner.split(x_ND[train], label_N[train], group_N[train]))
+        model = make_pipeline(StandardScaler(), LogisticRegressionCV(Cs=STRENGTHS, cv=splits, max_iter=2000))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", (ConvergenceWarning, FutureWarning))
+            model.fit(x_ND[train], label_N[train])
+        scores.append(float(model.score(x_ND[test], label_N[test])))
+    return scores
+
+
+def most_frequent(label_N: AnyArray) -> float:
+    """Share of the most frequent label."""
+    return float(np.unique(label_N, return_counts=True)[1].max() / len(label_N))
+
+
+if __name__ == "__main__":
+    command(main, ProbeConfig, __doc__)
