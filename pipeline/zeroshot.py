@@ -97,9 +97,8 @@ def own_labels(catalogue: Catalogue, column: str) -> list[list[str]]:
     songs = catalogue.songs
     if column not in songs.columns or songs[column].dtype not in (pl.String, pl.List(pl.String)):
         raise UserError(f"column={column}: {catalogue.folder} has no such column of text or lists of text")
-    values = songs[column]
-    lists = values if values.dtype == pl.List(pl.String) else values.cast(pl.List(pl.String))
-    own = [[label for label in one or [] if label] for one in lists.to_list()]
+    own = [[one] if isinstance(one, str) else one or [] for one in songs[column].to_list()]
+    own = [[label for label in one if label] for one in own]
     if not any(own):
         raise UserError(f"column={column}: no song has a value")
     return own

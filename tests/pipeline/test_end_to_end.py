@@ -19,9 +19,10 @@ import pytest
 import train
 from benchmarks import table
 from configs import schema
+from configs.errors import UserError
 from configs.load import load
 from datamodules.catalogue import Catalogue
-from pipeline import audience, embed, evaluate, export, index, prepare, world
+from pipeline import audience, embed, evaluate, export, index, prepare, probe, world, zeroshot
 from pipeline.vectors import boundary_vectors
 
 SEED, BUDGETS = 0, (10, 20, 40)
@@ -138,6 +139,38 @@ def test_text_finds_its_recording_and_the_other_way_round(metrics: dict[str, Any
 
     assert min(lift(metrics)) > 1.4 and sum(lift(metrics)) > 3.4
     assert sum(lift(exchanged)) < 3.1 and sum(lift(exchanged)) < 0.8 * sum(lift(metrics)), "the measure knows chance"
+
+
+def test_audio_alone_tells_genres(road: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By words that the encoder never saw as labels, and by a linear probe on artists that it did not see."""
+    data, features = f"data={road}/catalogue", f"features={road}/features"
+    run(zeroshot.main, schema.ZeroshotConfig, data, features, "column=genres", "top=3", f"out={tmp_path}/tags")
+    right, constant, chance = (float(one) for one in re.findall(r"(0\.\d{3})", capsys.readouterr().out))
+    assert right > 1.3 * max(constant, chance), (right, constant, chance)
+    tags = pl.read_parquet(tmp_path / "tags" / "tags.parquet")
+    catalogue = Catalogue.read(road / "catalogue")
+    heard = catalogue.songs.filter(pl.col("mel_frames") > 0)
+    assert set(tags["song_id"]) == set(heard["song_id"]) and tags.height == 3 * heard.height
+    assert tags["rank"].to_list() == [1, 2, 3] * heard.height
+    assert (tags["score"].diff().fill_null(0.0).to_numpy()[tags["rank"].to_numpy() > 1] <= 0).all()
+    run(probe.main, schema.ProbeConfig, data, features, "use=[clip_audio]", "folds=3", f"out={tmp_path}/probe.json")
+    rows = {row["space"]: row["accuracy"] for row in json.loads((tmp_path / "probe.json").read_text())["rows"]}
+    assert rows["clip_audio"] > 2 * rows["most frequent label"]
+
+
+def test_tags_of_given_labels_and_prompts(road: Path, tmp_path: Path) -> None:
+    """A label's vector is the mean over its prompts; one prompt twice is that prompt; scores are cosines."""
+    made = zeroshot.run_of(str(road / "features"))
+    one, two, both = (
+        zeroshot.label_vectors(made, ["rain", "night"], prompts, tmp_path)
+        for prompts in (["{}"], ["{} song"], ["{}", "{} song"])
+    )
+    mean = one + two
+    np.testing.assert_allclose(both, mean / np.linalg.norm(mean, axis=1, keepdims=True), atol=1e-5)
+    for wrong in (["labels=[a]", "column=genres"], [], ["labels=[a]", "prompts=[song]"], ["labels=[a]", "top=0"]):
+        options = [f"data={road}/catalogue", f"features={road}/features", f"out={tmp_path}/tags", *wrong]
+        with pytest.raises(UserError, match=r"labels=|prompts=|top="):
+            run(zeroshot.main, schema.ZeroshotConfig, *options)
 
 
 def test_song_vectors_gather_genres(metrics: dict[str, Any], exchanged: dict[str, Any]) -> None:
