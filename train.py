@@ -59,6 +59,7 @@ def train_clip(config: ClipConfig) -> None:
             text_model=config.text.model,
             text_fields=list(config.text.fields),
             max_tokens=config.text.max_tokens,
+            windows=config.text.windows,
             frozen_text=config.text.frozen,
             text_variants=config.text.variants,
             keep=config.text.keep,
@@ -76,6 +77,7 @@ def train_clip(config: ClipConfig) -> None:
             text_model=config.text.model,
             text_fields=list(config.text.fields),
             max_tokens=config.text.max_tokens,
+            windows=config.text.windows,
             frozen_text=config.text.frozen,
             text_lr_scale=config.text.lr_scale,
         )

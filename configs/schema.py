@@ -116,7 +116,8 @@ class LoggerConfig:
 class TextConfig:
     model: str = opt("minilm", "minilm (packaged all-MiniLM-L6-v2), or any Hugging Face name or folder")
     fields: list[str] = opt(["title", "lyrics"], "columns that make a song's text, in this order")
-    max_tokens: int = opt(128, "tokens kept per text")
+    max_tokens: int = opt(128, "tokens of a window")
+    windows: int = opt(1, "windows that a long text (lyrics) is read in, one after another; the rest is cut off")
     frozen: bool = opt(True, "keep BERT fixed (its vectors are cached); false fine-tunes it")
     lr_scale: float = opt(0.1, "learning-rate factor of BERT when it is not frozen")
     variants: int = opt(0, "texts with part of a song's genres and tags that training alternates with the whole one")
@@ -189,7 +190,8 @@ class ClipConfig:
 class EmbedTextConfig:
     model: str = opt("minilm", "minilm (packaged all-MiniLM-L6-v2), or any Hugging Face name or folder")
     fields: list[str] = opt(["title", "lyrics"], "columns of text or lists of text that make a song's text")
-    max_tokens: int = opt(128, "tokens kept per text")
+    max_tokens: int = opt(128, "tokens of a window")
+    windows: int = opt(1, "windows that a long text is read in, one after another; the rest is cut off")
 
 
 @dataclass

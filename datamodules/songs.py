@@ -1,6 +1,7 @@
 """Songs as audio crops and text: the DataModule of CLIP training and of embedding.
 
-Shapes: N songs of a batch, C crops a song, T frames a crop, M mel bands, B BERT's width, L tokens.
+Shapes: N songs of a batch, C crops a song, T frames a crop, M mel bands, B BERT's width, W windows of a
+text, L tokens of a window.
 """
 
 from __future__ import annotations
@@ -33,9 +34,9 @@ class SongDataModule(L.LightningDataModule):
 
     Batches are dictionaries: `id` (N,) row in the catalogue; `logmel` (N, T, M) in training, (N, C, T, M) otherwise,
     float16; `frames`, how many of the T are real; `text`, pooled vectors (N, B) when BERT is frozen, else
-    {"input_ids", "attention_mask"} (N, L); `text_id` (N,), equal for equal texts; `has_audio`, `has_text`. In training
-    a song's text may be one of the `text_variants`, and `shown_id` (N,) tells which of these are equal; and each batch
-    ends with up to `unpaired` warm songs that have only one of audio and text.
+    {"input_ids", "attention_mask"} (N, W, L); `text_id` (N,), equal for equal texts; `has_audio`, `has_text`.
+    In training a song's text may be one of the `text_variants`, and `shown_id` (N,) tells which of these are equal; and
+    each batch ends with up to `unpaired` warm songs that have only one of audio and text.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class SongDataModule(L.LightningDataModule):
         text_fields: Sequence[str] = ("title", "lyrics"),
         max_tokens: int = 128,
         frozen_text: bool = True,
+        windows: int = 1,
         text_variants: int = 0,
         keep: float = 0.65,
         unpaired: int = 0,
@@ -55,11 +57,13 @@ class SongDataModule(L.LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if crops < 1 or crop_seconds <= 0 or batch_size < 1 or max_tokens < 3:
-            raise UserError("crops, crop_seconds, batch_size must be positive and text.max_tokens at least 3")
+        if crops < 1 or crop_seconds <= 0 or batch_size < 1 or windows < 1 or max_tokens < 3:
+            told = "crops, crop_seconds, batch_size and text.windows must be positive and text.max_tokens at least 3"
+            raise UserError(told)
         self.catalogue = Catalogue.read(folder)
         self.batch_size, self.workers, self.seed = batch_size, workers, seed
-        self.text_model, self.max_tokens, self.frozen_text = text_model, max_tokens, frozen_text
+        self.text_model, self.frozen_text = text_model, frozen_text
+        self.max_tokens, self.windows = max_tokens, windows
         self.fields = list(text_fields)
         self.texts = text_variants_of(self.catalogue.songs, text_fields, text_variants, keep)
         self.unpaired = unpaired
@@ -88,7 +92,7 @@ class SongDataModule(L.LightningDataModule):
         if self.frozen_text:
             self.text_vectors = self._read_text_vectors()
         else:
-            self.tokens = [token_rows(texts, self.text_model, self.max_tokens) for texts in self.texts]
+            self.tokens = [token_rows(texts, self.text_model, self.max_tokens, self.windows) for texts in self.texts]
         self.text_ids = text_numbers(self.texts)
         if stage == "fit":
             warm, used, single = len(self.catalogue.rows("warm")), len(self.rows("warm")), len(self.single("warm"))
@@ -138,7 +142,8 @@ class SongDataModule(L.LightningDataModule):
 
     def _read_text_vectors(self) -> list[FloatArray]:
         cache = self.catalogue.folder / "text_cache"
-        return [text_vectors(texts, self.text_model, self.max_tokens, BERT_BATCH, cache) for texts in self.texts]
+        options = (self.text_model, self.max_tokens, BERT_BATCH, cache, self.windows)
+        return [text_vectors(texts, *options) for texts in self.texts]
 
     def _print(self, line: str) -> None:
         if self.trainer is None or self.trainer.is_global_zero:
@@ -213,7 +218,7 @@ class SongItems(Dataset[Item]):
         return {"logmel": torch.from_numpy(crop), "frames": torch.from_numpy(frames), "has_audio": has_audio}
 
     def _text(self, rows: IntArray, variant: IntArray) -> Item:
-        shown_id = pick([ids[:, None] for ids in self.text_ids], rows, variant)[:, 0]
+        shown_id = pick(self.text_ids, rows, variant)
         ids = {"text_id": torch.from_numpy(self.text_ids[0][rows]), "shown_id": torch.from_numpy(shown_id)}
         text = self._pooled(rows, variant) if self.vectors else self._tokens(rows, variant)
         return ids | {"text": text, "has_text": torch.from_numpy(self.has_text[rows])}
@@ -222,21 +227,23 @@ class SongItems(Dataset[Item]):
         return torch.from_numpy(np.nan_to_num(pick(self.vectors, rows, variant)))
 
     def _tokens(self, rows: IntArray, variant: IntArray) -> dict[str, Tensor]:
-        lengths = pick([one[:, None] for _, one in self.tokens], rows, variant)
-        # Evaluation keeps one width for all batches, so that a vector does not depend on its batch.
-        width = max(1, int(lengths.max())) if self.view == "train" else self.tokens[0][0].shape[1]
-        ids = pick([ids for ids, _ in self.tokens], rows, variant, width)
-        return {
-            "input_ids": torch.from_numpy(ids),
-            "attention_mask": torch.from_numpy(np.arange(width) < lengths).long(),
-        }
+        lengths = pick([one for _, one in self.tokens], rows, variant)
+        ids = pick([ids for ids, _ in self.tokens], rows, variant)
+        if self.view == "train":  # evaluation keeps one shape for all batches: a vector does not depend on its batch
+            windows, width = max(1, int((lengths > 0).sum(axis=1).max())), max(1, int(lengths.max()))
+            lengths, ids = lengths[:, :windows], ids[:, :windows, :width]
+        mask = np.arange(ids.shape[2]) < lengths[:, :, None]
+        return {"input_ids": torch.from_numpy(ids).long(), "attention_mask": torch.from_numpy(mask).long()}
 
 
-def pick(tables: Sequence[AnyArray], rows: IntArray, variant: IntArray, width: int | None = None) -> AnyArray:
-    """Row `rows[n]` of table `variant[n]` for each n, (N, width); what a narrower table lacks is zero."""
-    width = width or tables[0].shape[1]
-    picked = np.zeros((len(rows), width), dtype=tables[0].dtype)
+def pick(tables: Sequence[AnyArray], rows: IntArray, variant: IntArray) -> AnyArray:
+    """Row `rows[n]` of table `variant[n]` for each n; what a smaller table lacks is zero.
+
+    The first table is the largest: a variant of a text is no longer than the text.
+    """
+    picked = np.zeros((len(rows), *tables[0].shape[1:]), dtype=tables[0].dtype)
     for number in np.unique(variant):
-        at, table = np.flatnonzero(variant == number), tables[number][:, :width]
-        picked[at, : table.shape[1]] = table[rows[at]]
+        at, table = np.flatnonzero(variant == number), tables[number]
+        where: Any = (at, *(slice(size) for size in table.shape[1:]))
+        picked[where] = table[rows[at]]
     return picked

@@ -1,6 +1,6 @@
 """A song's text, its tokens, and its vector under a frozen BERT (computed once, then read from a cache).
 
-Shapes: N texts, L tokens, B BERT's width.
+Shapes: N texts, W windows of a text, L tokens of a window, B BERT's width.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from tqdm import tqdm
 
 from configs.errors import UserError
-from datamodules.arrays import FloatArray, IntArray
+from datamodules.arrays import AnyArray, FloatArray, IntArray
 from models.text_encoder import TextEncoder, load_tokenizer, resolve_text_model, text_width
 
 BUCKET = 16  # texts are padded to a multiple of this many tokens
@@ -90,26 +90,40 @@ def text_numbers(texts: Sequence[Texts]) -> list[IntArray]:
     return np.split(numbers, len(texts)) if len(every) else [numbers] * len(texts)
 
 
-def token_rows(texts: Texts, model: str, max_tokens: int) -> tuple[IntArray, IntArray]:
-    """Token ids (N, L ≤ max_tokens), zero-padded, and lengths (N,); a song without text has length 0.
+def token_rows(texts: Texts, model: str, max_tokens: int, windows: int = 1) -> tuple[AnyArray, IntArray]:
+    """Token ids (N, W ≤ windows, L ≤ max_tokens) int32, zero-padded, and lengths (N, W); 0 where there is no text.
+
+    A text longer than one window goes on in the next, each with its own [CLS] and [SEP]; what is beyond the last one
+    is cut off.
 
     Raises:
-        UserError: the text model cannot be loaded.
+        UserError: the text model cannot be loaded, or cannot cut texts into windows.
     """
-    lengths = np.zeros(len(texts), dtype=np.int64)
     has = [row for row, text in enumerate(texts) if text]
     if not has:
-        return np.zeros((len(texts), 1), dtype=np.int64), lengths
+        return np.zeros((len(texts), 1, 1), dtype=np.int32), np.zeros((len(texts), 1), dtype=np.int64)
     tokenizer = _or_user_error(load_tokenizer, model)
-    encoded = tokenizer([texts[row] for row in has], truncation=True, max_length=max_tokens)["input_ids"]
-    lengths[has] = [len(ids) for ids in encoded]
-    rows = np.zeros((len(texts), int(lengths.max())), dtype=np.int64)
-    rows[np.arange(rows.shape[1]) < lengths[:, None]] = np.concatenate([np.asarray(ids) for ids in encoded])
+    more = {"return_overflowing_tokens": True} if windows > 1 else {}
+    if more and not tokenizer.is_fast:
+        raise UserError(f"text.windows={windows}: the tokenizer of {model} cannot cut texts into windows; use 1")
+    encoded = tokenizer([texts[row] for row in has], truncation=True, max_length=max_tokens, **more)
+    row = np.asarray(has)[encoded.get("overflow_to_sample_mapping", np.arange(len(has)))]
+    window = np.arange(len(row)) - np.searchsorted(row, row)  # rows come in order
+    kept = np.flatnonzero(window < windows)
+    row, window, ids = row[kept], window[kept], [encoded["input_ids"][at] for at in kept]
+    lengths = np.zeros((len(texts), int(window.max()) + 1), dtype=np.int64)
+    lengths[row, window] = [len(one) for one in ids]
+    rows: AnyArray = np.zeros((*lengths.shape, int(lengths.max())), dtype=np.int32)
+    rows[np.arange(rows.shape[2]) < lengths[:, :, None]] = np.concatenate([np.asarray(one) for one in ids])
     return rows, lengths
 
 
-def text_vectors(texts: Texts, model: str, max_tokens: int, batch_size: int, cache: Path) -> FloatArray:
+def text_vectors(
+    texts: Texts, model: str, max_tokens: int, batch_size: int, cache: Path, windows: int = 1
+) -> FloatArray:
     """Pooled vectors (N, B) under the frozen model, memory-mapped from `cache`; NaN for a song without text.
+
+    A text of several windows has the mean over the tokens of all of them.
 
     Texts go through BERT in batches of one shape for each bucket of lengths. That wastes little on padding, and makes
     a text's vector independent of the texts beside it, to the last bit on a CPU.
@@ -117,9 +131,9 @@ def text_vectors(texts: Texts, model: str, max_tokens: int, batch_size: int, cac
     Raises:
         UserError: the text model cannot be loaded, or the cache folder cannot be written.
     """
-    path = cache / f"{_key(texts, model, max_tokens)}.npy"
+    path = cache / f"{_key(texts, model, max_tokens, windows)}.npy"
     if not path.exists():
-        vectors = _compute(texts, model, max_tokens, batch_size)
+        vectors = _compute(texts, model, max_tokens, batch_size, windows)
         try:
             cache.mkdir(parents=True, exist_ok=True)
             aside = path.with_suffix(".part")
@@ -156,9 +170,19 @@ def unknown_share(texts: Sequence[str], model: str) -> float:
     return float(np.mean(ids == tokenizer.unk_token_id)) if len(ids) and tokenizer.unk_token_id is not None else 0.0
 
 
-def _compute(texts: Texts, model: str, max_tokens: int, batch_size: int) -> FloatArray:
-    ids_NL, lengths_N = token_rows(texts, model, max_tokens)
-    vectors_NB = np.full((len(texts), text_dim(model)), np.nan, dtype=np.float32)
+def _compute(texts: Texts, model: str, max_tokens: int, batch_size: int, windows: int) -> FloatArray:
+    ids_NWL, lengths_NW = token_rows(texts, model, max_tokens, windows)
+    vectors_RB = _pooled(ids_NWL.reshape(-1, ids_NWL.shape[2]), lengths_NW.ravel(), model, batch_size)
+    if lengths_NW.shape[1] == 1:
+        return vectors_RB
+    weight_NW1 = lengths_NW[:, :, None] / lengths_NW.sum(axis=1).clip(min=1)[:, None, None]
+    mean_NB = (np.nan_to_num(vectors_RB.reshape(*lengths_NW.shape, -1)) * weight_NW1).sum(axis=1)
+    mean_NB[lengths_NW.sum(axis=1) == 0] = np.nan
+    return mean_NB.astype(np.float32)
+
+
+def _pooled(ids_NL: IntArray, lengths_N: IntArray, model: str, batch_size: int) -> FloatArray:
+    vectors_NB = np.full((len(ids_NL), text_dim(model)), np.nan, dtype=np.float32)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     encoder = _or_user_error(TextEncoder, model).to(device)
     batches = list(_buckets(lengths_N, batch_size))
@@ -182,8 +206,9 @@ def _buckets(lengths_N: IntArray, batch_size: int) -> Iterator[tuple[IntArray, i
             yield rows[at : at + batch_size], int(length)
 
 
-def _key(texts: Texts, model: str, max_tokens: int) -> str:
-    digest = hashlib.sha256(repr((model, max_tokens, BUCKET)).encode())
+def _key(texts: Texts, model: str, max_tokens: int, windows: int) -> str:
+    more = (windows,) if windows > 1 else ()
+    digest = hashlib.sha256(repr((model, max_tokens, BUCKET, *more)).encode())
     folder = Path(_or_user_error(resolve_text_model, model))
     if model != "minilm" and folder.is_dir():  # weights in a user's folder may change under the same name
         files = sorted(file for file in folder.iterdir() if file.is_file())

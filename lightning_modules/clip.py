@@ -39,6 +39,7 @@ class ClipModule(L.LightningModule):
         hop_length: int,
         text_fields: Sequence[str] = ("title", "lyrics"),
         max_tokens: int = 128,
+        windows: int = 1,
         crop_seconds: float = 4.0,
         crops: int = 3,
         text_model: str = "minilm",
@@ -93,8 +94,7 @@ class ClipModule(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW with warm-up and cosine decay; BERT, when it is trained, at its own rate."""
-        h = self.hparams
-        steps = self.trainer.estimated_stepping_batches
+        h, steps = self.hparams, self.trainer.estimated_stepping_batches
         scales = {"model.text_encoder": h["text_lr_scale"]}
         return adamw(self, h["lr"], h["weight_decay"], h["warmup"], steps, scales)
 

@@ -1,6 +1,6 @@
 """The text tower's BERT: token ids → one pooled vector, and how a model name becomes weights.
 
-Shapes: N texts, L tokens, B BERT's width.
+Shapes: N texts, W windows of a text, L tokens of a window, B BERT's width.
 """
 
 from __future__ import annotations
@@ -46,13 +46,19 @@ class TextEncoder(nn.Module):
         super().train(mode and not self.frozen)
         return self
 
-    def forward(self, input_ids_NL: Tensor, attention_mask_NL: Tensor) -> Tensor:
-        """Mean of the last hidden states of real tokens, (N, B); zero for a text without tokens."""
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Mean of the last hidden states of real tokens, (N, B), from ids and mask (N, L) or (N, W, L).
+
+        The windows of a text are read one by one and pooled together; a text without tokens is zero.
+        """
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            hidden_NLB = self.bert(input_ids=input_ids_NL, attention_mask=attention_mask_NL).last_hidden_state
-            weight_NL1 = attention_mask_NL.unsqueeze(-1).to(hidden_NLB.dtype)
-            pooled_NB: Tensor = torch.where(weight_NL1 > 0, hidden_NLB, 0.0).sum(dim=1)
-            return pooled_NB / weight_NL1.sum(dim=1).clamp(min=1)
+            ids_RL, mask_RL = input_ids.flatten(0, -2), attention_mask.flatten(0, -2)
+            hidden_RLB = self.bert(input_ids=ids_RL, attention_mask=mask_RL).last_hidden_state
+            weight_RL1 = mask_RL.unsqueeze(-1).to(hidden_RLB.dtype)
+            total_RB = torch.where(weight_RL1 > 0, hidden_RLB, 0.0).sum(dim=1)
+            total_NB = total_RB.view(len(input_ids), -1, total_RB.shape[1]).sum(dim=1)
+            pooled_NB: Tensor = total_NB / weight_RL1.view(len(input_ids), -1).sum(dim=1, keepdim=True).clamp(min=1)
+            return pooled_NB
 
 
 def load_tokenizer(model: str) -> Any:

@@ -72,15 +72,16 @@ def embed_text(config: EmbedConfig) -> None:
         UserError: no song has any text, a field is no text column, or the text model cannot be loaded.
     """
     options = config.text
-    if options.max_tokens < 3:
-        raise UserError(f"text.max_tokens={options.max_tokens} must be at least 3")
+    if options.max_tokens < 3 or options.windows < 1:
+        raise UserError(f"text.max_tokens={options.max_tokens}, text.windows={options.windows}: at least 3 and 1")
     catalogue = Catalogue.read(config.data)
     texts = song_texts(catalogue.songs, options.fields)
     present = [text for text in texts if text]
     if not present:
         raise UserError(f"{config.data}: no song has any text in {', '.join(options.fields)}: choose other text.fields")
     unknown = unknown_share(present, options.model)
-    vectors = text_vectors(texts, options.model, options.max_tokens, BERT_BATCH, catalogue.folder / "text_cache")
+    cache = catalogue.folder / "text_cache"
+    vectors = text_vectors(texts, options.model, options.max_tokens, BERT_BATCH, cache, options.windows)
     made_by = {"text": as_dict(options), "unknown_tokens": round(unknown, 4)}
     write_features(Path(config.out), {"text": vectors}, catalogue, made_by)
     print(f"  {len(texts) - len(present):,} songs without text; {unknown:.1%} of the tokens unknown to {options.model}")
@@ -92,7 +93,7 @@ def song_data(run: Run, config: EmbedConfig) -> SongDataModule:
     Raises:
         UserError: the catalogue's log-mel frames are not those of the run.
     """
-    same = ("text_model", "text_fields", "max_tokens", "frozen_text", "crop_seconds", "crops")
+    same = ("text_model", "text_fields", "max_tokens", "windows", "frozen_text", "crop_seconds", "crops")
     options = {name: run.hparams[name] for name in same}
     data = SongDataModule(config.data, config.batch_size, workers=config.workers, **options)
     other = [f"{name} {now} (run: {run.hparams[name]})" for name, now in data.audio.items() if now != run.hparams[name]]

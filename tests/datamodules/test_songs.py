@@ -19,6 +19,7 @@ from datamodules.batches import Batch
 from datamodules.songs import SongDataModule
 from datamodules.text import song_texts, text_vectors, token_rows, unknown_share
 from lightning_modules.clip import ClipModule
+from models.text_encoder import TextEncoder, load_tokenizer
 from pipeline import embed
 
 N_MELS, WARM, VALIDATION, SONGS = 8, 90, 10, 110
@@ -234,13 +235,37 @@ def test_text_vectors_are_cached_and_do_not_depend_on_neighbours(tmp_path: Path,
 
 def test_tokens_and_unknown_share(bert: str) -> None:
     ids, lengths = token_rows(["rain sea", None, "love " * 50], bert, 10)
-    assert lengths.tolist() == [4, 0, 10] and ids.shape == (3, 10) and not ids[1].any() and not ids[0, 4:].any()
+    assert lengths.tolist() == [[4], [0], [10]] and ids.shape == (3, 1, 10)
+    assert not ids[1].any() and not ids[0, 0, 4:].any()
     assert unknown_share(["rain sea", "xyz love"], bert) == pytest.approx(0.25)
     assert unknown_share([], bert) == 0.0
     assert unknown_share(["the night is dark and the rain falls"], "minilm") == 0.0
     assert unknown_share(["我愛你的歌聲和夜晚"], "minilm") > 0.2
     with pytest.raises(UserError, match="no-such-folder"):
         unknown_share(["x"], "./no-such-folder")
+
+
+def test_a_long_text_goes_on_in_windows(bert: str, tmp_path: Path) -> None:
+    """No token is lost or doubled; the vector is the mean over all tokens of the windows, each read by itself."""
+    texts = ["rain sea", None, "love sea sun " * 8, "night " * 6]
+    ids, lengths = token_rows(texts, bert, 10, windows=2)
+    assert lengths.tolist() == [[4, 0], [0, 0], [10, 10], [8, 0]] and ids.shape == (4, 2, 10)
+    tokenizer, encoder = load_tokenizer(bert), TextEncoder(bert)
+    words = tokenizer("love sea sun " * 8, add_special_tokens=False)["input_ids"]
+    assert ids[2, 0, 1:9].tolist() == words[:8] and ids[2, 1, 1:9].tolist() == words[8:16], "the rest is cut off"
+    found = np.array(text_vectors(texts, bert, 10, 4, tmp_path, windows=2))
+    assert np.isnan(found[1]).all()
+    with torch.inference_mode():
+        for text, rows in ((0, ids[0, :1, :4]), (2, ids[2]), (3, ids[3, :1, :8])):
+            hidden = [encoder.bert(torch.tensor(row)[None].long()).last_hidden_state[0] for row in rows]
+            np.testing.assert_allclose(found[text], torch.cat(hidden).mean(dim=0), atol=1e-5)
+        mask = torch.from_numpy(np.arange(10) < lengths[:, :, None]).long()
+        tuned = encoder(torch.from_numpy(ids).long(), mask).numpy()
+    np.testing.assert_allclose(tuned[[0, 2, 3]], found[[0, 2, 3]], atol=1e-5)
+    assert not tuned[1].any(), "the model that is trained reads windows alike"
+    whole = np.array(text_vectors(texts, bert, 10, 4, tmp_path, windows=1))
+    np.testing.assert_allclose(whole[[0, 3]], found[[0, 3]], atol=1e-6)
+    assert not np.allclose(whole[2], found[2], atol=1e-3)
 
 
 def predict(folder: Path, bert: str, batch_size: int, model: ClipModule, **options: Any) -> dict[str, torch.Tensor]:
@@ -266,6 +291,18 @@ def test_vectors_are_bit_identical_whatever_the_batch(folder: Path, bert: str, f
     with torch.inference_mode():
         shuffled = model.eval().predict_step(data.predict_dataloader().dataset[Batch(order, (0,))], 0)
     assert torch.equal(shuffled["clip_audio"].nan_to_num(), first["clip_audio"][order].nan_to_num())
+
+
+def test_windows_reach_training_and_no_batch_is_larger_than_it_need_be(folder: Path, bert: str) -> None:
+    data = songs(folder, bert, frozen_text=False, max_tokens=5, windows=3, batch_size=4)
+    data.setup("fit")
+    assert data.tokens[0][0].shape == (SONGS, 2, 5)  # four words and the ends of two windows
+    item = next(iter(data.train_dataloader()))
+    ids, mask = item["text"]["input_ids"], item["text"]["attention_mask"]
+    assert ids.shape == mask.shape == (4, 2, 5) and mask.sum(dim=(1, 2)).tolist() == [8] * 4
+    model = module(data, bert, windows=3)
+    model.log = lambda *_, **__: None  # type: ignore[assignment,method-assign]
+    assert torch.isfinite(model.training_step(item, 0))
 
 
 @pytest.mark.parametrize("frozen", [True, False])
