@@ -52,7 +52,7 @@ def test_text_vectors_without_a_clip_run(data: Path, tmp_path: Path, capsys: pyt
         np.testing.assert_allclose(vectors[song], alone, atol=1e-5)
     manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["songs_with"] == {"text": len(vectors) - 1} and manifest["unknown_tokens"] == 0.0
-    assert manifest["text"] == {"model": "minilm", "fields": ["genres", "tags"], "max_tokens": 6}
+    assert manifest["text"] == {"model": "minilm", "fields": ["genres", "tags"], "max_tokens": 6, "windows": 1}
     assert "1 songs without text; 0.0% of the tokens unknown to minilm" in capsys.readouterr().out
 
 
