@@ -13,8 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import BertConfig, BertForMaskedLM
 
-from datamodules.corpus import IGNORED, PAD
 from lightning_modules.optim import adamw
+
+
+IGNORED, PAD = -100, 0  # label of a token that is not asked for, and the padding token, as in `datamodules.corpus`
 
 
 class MaskedLMModule(L.LightningModule):
