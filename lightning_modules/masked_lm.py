@@ -15,7 +15,6 @@ from transformers import BertConfig, BertForMaskedLM
 
 from lightning_modules.optim import adamw
 
-
 IGNORED, PAD = -100, 0  # label of a token that is not asked for, and the padding token, as in `datamodules.corpus`
 
 
