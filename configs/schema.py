@@ -38,6 +38,8 @@ class AudioConfig:
     hop_length: int = opt(320, "STFT hop, samples (320 at 16 kHz = 50 frames a second)")
     max_seconds: float = opt(30.0, "keep at most this much of a file, from its middle")
     min_seconds: float = opt(1.0, "shorter files count as songs without audio")
+    cache: str | None = opt(None, "folder of decoded audio, which several catalogues may share (default: OUT_audio)")
+    verify: bool = opt(False, "compare the checksums of the decoded audio that is there, not its size alone")
 
 
 @dataclass

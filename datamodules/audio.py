@@ -6,7 +6,6 @@ sound is reported with one of `PROBLEMS` and its song goes on without audio.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -19,7 +18,7 @@ import torchaudio
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from datamodules.arrays import AnyArray, FloatArray, IntArray
+from datamodules.arrays import AnyArray, FloatArray
 
 # reason → meaning, as `prepare` reports it
 PROBLEMS = {
@@ -69,57 +68,33 @@ def log_mel(wave: FloatArray, sample_rate: int, n_mels: int, win_length: int, ho
     return ((torch.log(mel_MT + LOG_FLOOR) - LOG_MEAN) / LOG_STD).T.contiguous().numpy()
 
 
-def write_logmel_cache(
-    paths: list[Path | None],
-    target: Path,
-    *,
-    sample_rate: int,
-    n_mels: int,
-    win_length: int,
-    hop_length: int,
-    max_seconds: float,
-    min_seconds: float,
-    workers: int,
-) -> tuple[IntArray, IntArray, dict[str, list[int]], dict[str, int]]:
-    """Decode every file once, in parallel, and append its frames to `target` (raw float16, n_mels numbers a frame).
-
-    Frames are written in the order of `paths` as they arrive, so memory stays small whatever the catalogue's size.
+def decoded(
+    paths: list[Path], options: dict[str, Any], workers: int
+) -> Iterator[tuple[str | None, AnyArray, list[str]]]:
+    """Every recording in order: (key of `PROBLEMS` or None, log-mel frames (T, M) float16, what was changed).
 
     Args:
-        paths: one a song; None where the song has no recording.
-        target: file to write (empty if nothing is usable).
-        workers: decoding processes of one thread each (0: in this process).
-
-    Returns:
-        mel_start, mel_frames: int64 (songs,), first frame and number of frames of each song, 0 frames without audio.
-        problems: reason (a key of `PROBLEMS`) → indices of the songs whose file is not usable.
-        info: how many of the usable files were resampled, downmixed.
+        paths: files.
+        options: sample_rate, n_mels, win_length, hop_length, max_seconds, min_seconds (configs/schema.py: AudioConfig).
+        workers: decoding processes of one thread each (0: in this process), CHUNK files ahead.
     """
-    frames = np.zeros(len(paths), dtype=np.int64)
-    problems: dict[str, list[int]] = defaultdict(list)
-    info = {"resampled": 0, "downmixed": 0}
-    rows = [row for row, path in enumerate(paths) if path is not None]
-    recordings = _Recordings(
-        [path for path in paths if path is not None],
-        (sample_rate, max_seconds, min_seconds),
-        (sample_rate, n_mels, win_length, hop_length),
+    mel = tuple(int(options[name]) for name in ("sample_rate", "n_mels", "win_length", "hop_length"))
+    recordings = _Recordings(paths, (mel[0], float(options["max_seconds"]), float(options["min_seconds"])), mel)
+    workers = min(workers, len(recordings))
+    loader = DataLoader(
+        recordings,
+        batch_size=None,
+        num_workers=workers,
+        prefetch_factor=CHUNK if workers else None,
+        collate_fn=_as_is,
     )
-    with target.open("wb") as file:
-        for row, (reason, mel_TM, changes) in zip(rows, _in_parallel(recordings, workers), strict=True):
-            if reason is not None:
-                problems[reason].append(row)
-                continue
-            for change in changes:
-                info[change] += 1
-            frames[row] = len(mel_TM)
-            file.write(mel_TM.tobytes())
-    return np.cumsum(frames) - frames, frames, dict(problems), info
+    return iter(tqdm(loader, "audio", unit="file", disable=not len(recordings)))
 
 
 class _Recordings(Dataset[tuple[str | None, AnyArray, list[str]]]):
     """File number → (problem or None, float16 frames, what was changed); runs in the worker processes."""
 
-    def __init__(self, paths: list[Path], decoding: tuple[int, float, float], mel: tuple[int, int, int, int]) -> None:
+    def __init__(self, paths: list[Path], decoding: tuple[int, float, float], mel: tuple[int, ...]) -> None:
         self.paths, self.decoding, self.mel = paths, decoding, mel
 
     def __len__(self) -> int:
@@ -137,19 +112,6 @@ class _Recordings(Dataset[tuple[str | None, AnyArray, list[str]]]):
         except AudioError as error:
             return error.reason, np.empty((0, 0), dtype=np.float16), changes
         return None, log_mel(wave, *self.mel).astype(np.float16), changes
-
-
-def _in_parallel(recordings: _Recordings, workers: int) -> Iterator[tuple[str | None, AnyArray, list[str]]]:
-    """Every recording in order; DataLoader keeps each worker to one thread and CHUNK files ahead."""
-    workers = min(workers, len(recordings))
-    loader = DataLoader(
-        recordings,
-        batch_size=None,
-        num_workers=workers,
-        prefetch_factor=CHUNK if workers else None,
-        collate_fn=_as_is,
-    )
-    return iter(tqdm(loader, "audio", unit="file", disable=not len(recordings)))
 
 
 def _decode(path: Path, sample_rate: int, max_seconds: float) -> tuple[FloatArray, list[str]]:

@@ -13,8 +13,9 @@ import numpy as np
 import polars as pl
 
 from configs.errors import UserError
-from datamodules.arrays import AnyArray, FloatArray, IntArray
+from datamodules.arrays import FloatArray, IntArray
 from datamodules.folders import read_manifest
+from datamodules.mel_cache import LogMel
 
 KIND = "catalogue"
 MADE_BY = "python -m pipeline.prepare source=DATASET out=CATALOGUE"
@@ -42,7 +43,7 @@ class Catalogue:
 
     @cached_property
     def songs(self) -> pl.DataFrame:
-        """One row a song, with `split`, `popularity`, `mel_start`, `mel_frames`."""
+        """One row a song, with `split`, `popularity`, `mel_shard`, `mel_start`, `mel_frames`."""
         return self._table("songs")
 
     @cached_property
@@ -96,12 +97,14 @@ class Catalogue:
         """The user's own `feature_<name>` vectors, memory-mapped, (songs, dim); a missing row is NaN."""
         return read_features(self.folder / "features", self.n_songs)
 
-    def logmel(self) -> AnyArray | None:
-        """Log-mel frames of all songs, (frames, n_mels) float16, memory-mapped; None without audio."""
-        path = self.folder / "logmel.f16"
-        if not path.exists() or path.stat().st_size == 0:
+    def logmel(self) -> LogMel | None:
+        """Log-mel frames of the songs, memory-mapped (`mel_shard`, `mel_start`, `mel_frames`); None without audio."""
+        shards = self.manifest.get("audio_shards")
+        if not shards:
             return None
-        return np.memmap(path, dtype=np.float16, mode="r").reshape(-1, self.manifest["audio"]["n_mels"])
+        folders = [self.folder / folder for folder in shards["folders"]]
+        there = next((folder for folder in folders if folder.is_dir()), folders[0])
+        return LogMel(there, shards["names"], self.manifest["audio"]["n_mels"])
 
     def _refuse_cold(self, name: str, *columns: pl.Series) -> None:
         """Raise UserError where a table of known songs names a held-out one: the last guard before it is learnt."""

@@ -151,14 +151,14 @@ class SongDataModule(L.LightningDataModule):
 
 
 class CropReader:
-    """Crops of the catalogue's log-mel memory map."""
+    """Crops of the catalogue's log-mel shards."""
 
     def __init__(self, catalogue: Catalogue, crop_frames: int, crops: int) -> None:
         self.logmel = catalogue.logmel()
         self.crop_frames, self.crops = crop_frames, crops
         self.n_mels = int(catalogue.manifest["audio"]["n_mels"])
-        self.start = catalogue.songs["mel_start"].to_numpy().astype(np.int64)
-        self.frames = catalogue.songs["mel_frames"].to_numpy().astype(np.int64)
+        columns = (catalogue.songs[name].to_numpy() for name in ("mel_shard", "mel_start", "mel_frames"))
+        self.shard, self.start, self.frames = (column.astype(np.int64) for column in columns)
         if self.logmel is None:
             self.frames = np.zeros_like(self.frames)
 
@@ -175,14 +175,15 @@ class CropReader:
 
     def _read(self, rows: IntArray, offset: IntArray) -> tuple[AnyArray, IntArray]:
         real = np.minimum(self.frames[rows] - offset, self.crop_frames)
+        crop = np.zeros((*offset.shape, self.crop_frames, self.n_mels), dtype=np.float16)
         if self.logmel is None:
-            return np.zeros((*offset.shape, self.crop_frames, self.n_mels), dtype=np.float16), np.zeros_like(offset)
-        step = np.arange(self.crop_frames)
-        # Beyond the song's end any readable frame will do: it is overwritten by zero.
-        at = np.minimum((self.start[rows] + offset)[..., None] + step, len(self.logmel) - 1)
-        crop = self.logmel[at]
+            return crop, np.zeros_like(offset)
+        first, step = self.start[rows] + offset, np.arange(self.crop_frames)
+        for lines, at in self.logmel.by_shard(np.broadcast_to(self.shard[rows], offset.shape)):
+            # Beyond the song's end any readable frame will do: it is overwritten by zero.
+            crop[at] = lines[np.minimum(first[at][:, None] + step, len(lines) - 1)]
         crop[step >= real[..., None]] = 0
-        return np.asarray(crop), real
+        return crop, real
 
 
 class SongItems(Dataset[Item]):

@@ -11,6 +11,7 @@ do the tags that its own held-out listeners gave it.
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,8 @@ import polars as pl
 
 from configs.errors import UserError
 from configs.load import as_dict, command
-from configs.schema import AudioConfig, PrepareConfig
-from datamodules import adapters, audio, contract, positives, text
+from configs.schema import PrepareConfig
+from datamodules import adapters, contract, mel_cache, positives, text
 from datamodules.catalogue import KIND, NO_VALIDATION
 from datamodules.collaborative import cold_neighbours, listening_matrix
 from datamodules.folders import writing
@@ -45,7 +46,7 @@ def main(config: PrepareConfig) -> None:
         songs = songs.with_columns(
             pl.Series("split", split.of_song, dtype=pl.String), popularity(warm_plays, songs.height)
         )
-        songs, problems, converted = cache_audio(songs, Path(config.source), folder, config.audio, config.workers)
+        songs, problems, converted, shards = cache_audio(songs, config)
         pairs, evidence = training_pairs(warm_plays, dataset, split, config)
         val_pairs = validation_pairs(warm_plays, cold_plays, split, config.pairs.top_k)
 
@@ -59,6 +60,7 @@ def main(config: PrepareConfig) -> None:
             | tag_counts,
             "split": {"by": split.by, "cutoff": split.cutoff and split.cutoff.isoformat()},
             "audio": as_dict(config.audio) | converted,
+            "audio_shards": shards,
             "pairs": evidence | {"val_pairs": val_pairs.height},
             "rejected": rejected,
             "ignored_columns": dataset.ignored_columns,
@@ -116,21 +118,30 @@ def popularity(plays: pl.DataFrame, n_songs: int) -> pl.Series:
 
 
 def cache_audio(
-    songs: pl.DataFrame, source: Path, folder: Path, options: AudioConfig, workers: int
-) -> tuple[pl.DataFrame, dict[str, Any], dict[str, int]]:
-    """Decode every recording once into `logmel.f16`; a song whose file is unusable stays without audio and is named."""
+    songs: pl.DataFrame, config: PrepareConfig
+) -> tuple[pl.DataFrame, dict[str, Any], dict[str, int], dict[str, Any]]:
+    """Decode what the cache has not; a song whose file is unusable stays without audio and is named."""
+    source, out = Path(config.source), Path(config.out)
     paths = [source / path if path is not None else None for path in songs["audio_path"]]
-    options_of_mel = as_dict(options) | {"workers": workers}
-    start, frames, problems, info = audio.write_logmel_cache(paths, folder / "logmel.f16", **options_of_mel)
+    options = as_dict(config.audio)
+    cache, verify = Path(options.pop("cache") or f"{out}_audio"), options.pop("verify")
+    if all(path is None for path in paths):
+        none = pl.lit(0, pl.Int64)
+        return songs.with_columns(mel_shard=none - 1, mel_start=none, mel_frames=none), {}, {}, {}
+    found = mel_cache.cached(paths, cache, options, config.workers, verify)
     named = {
         f"audio: {reason}": {
             "count": len(rows),
             "examples": [songs["song_id"][row] for row in rows[:5]],
             "what": "songs kept, without audio",
         }
-        for reason, rows in problems.items()
+        for reason, rows in found.problems.items()
     }
-    return songs.with_columns(pl.Series("mel_start", start), pl.Series("mel_frames", frames)), named, info
+    columns = {"mel_shard": found.shard, "mel_start": found.start, "mel_frames": found.frames}
+    # Relative, so that the folder of both can be moved; absolute, so that the catalogue alone can be.
+    folders = [os.path.relpath(cache.resolve(), out.resolve()), str(cache.resolve())]
+    shards = {"folders": folders, "names": found.shards}
+    return songs.with_columns(pl.Series(name, values) for name, values in columns.items()), named, found.info, shards
 
 
 def training_pairs(

@@ -85,11 +85,12 @@ def mel_of_songs(catalogue: Catalogue) -> FloatArray | None:
     logmel = catalogue.logmel()
     if logmel is None:
         return None
-    start, frames = (catalogue.songs[name].to_numpy() for name in ("mel_start", "mel_frames"))
+    shard, start, frames = (catalogue.songs[name].to_numpy() for name in ("mel_shard", "mel_start", "mel_frames"))
     heard = np.flatnonzero(frames)
     rows = []
     for song in tqdm(heard, desc="mel statistics"):
-        crop_1TM = torch.from_numpy(logmel[start[song] : start[song] + frames[song]].astype(np.float32)).unsqueeze(0)
+        lines = logmel.shard(shard[song])[start[song] : start[song] + frames[song]]
+        crop_1TM = torch.from_numpy(lines.astype(np.float32)).unsqueeze(0)
         rows.append(mel_statistics(crop_1TM, torch.tensor([crop_1TM.shape[1]])).flatten().numpy())
     found = np.full((catalogue.n_songs, len(rows[0])), np.nan, dtype=np.float32)
     found[heard] = rows

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-import torch
 from scipy.signal import get_window, stft
 
 from datamodules import audio
@@ -124,50 +123,3 @@ def test_cut_wav_is_used_as_far_as_it_goes(tmp_path: Path) -> None:
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     assert len(audio.decode(path, RATE, 30.0)) == pytest.approx(1.5 * RATE, abs=100)
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_cache(tmp_path: Path, bad_files: dict[str, Path], workers: int) -> None:
-    good = [tmp_path / f"good{number}.wav" for number in range(12)]
-    for number, path in enumerate(good):
-        soundfile.write(path, noise(1 + number / 10, seed=number), RATE)
-    soundfile.write(tmp_path / "stereo.wav", np.stack([tone(2, 44100)] * 2, axis=1), 44100)
-    soundfile.write(tmp_path / "slow.wav", tone(2, 8000), 8000)
-    bad = [bad_files[name] for name in ("missing", "text", "silent", "short", "nan", "no_samples")]
-    paths = [*good[:6], None, *bad, tmp_path / "stereo.wav", tmp_path / "slow.wav", *good[6:]]
-    torch.ones(600, 600) @ torch.ones(600, 600)  # threads in the parent must not hang the workers
-
-    start, frames, problems, info = audio.write_logmel_cache(paths, tmp_path / "mel", **OPTIONS, workers=workers)
-
-    cache = np.fromfile(tmp_path / "mel", dtype=np.float16).reshape(-1, MELS)
-    assert len(cache) == frames.sum() and start.dtype == frames.dtype == np.int64
-    assert problems == {
-        "missing": [7],
-        "unreadable": [8],
-        "silent": [9],
-        "too short": [10],
-        "not finite": [11],
-        "zero length": [12],
-    }
-    assert frames[6:13].tolist() == [0] * 7
-    assert info == {"resampled": 2, "downmixed": 1}
-    for row in (0, 5, 13, 14, 15, 20):
-        wave = audio.decode(paths[row] or "", RATE, OPTIONS["max_seconds"])
-        expected = audio.log_mel(wave, RATE, MELS, WIN, HOP)
-        np.testing.assert_allclose(cache[start[row] : start[row] + frames[row]], expected, atol=2e-3, err_msg=str(row))
-
-
-def test_cache_does_not_depend_on_workers(tmp_path: Path) -> None:
-    paths: list[Path | None] = [tmp_path / f"{number}.ogg" for number in range(5)]
-    for number, path in enumerate(paths):
-        soundfile.write(path, noise(2, seed=number), RATE)
-    for workers in (0, 1, 2):
-        audio.write_logmel_cache(paths, tmp_path / f"mel{workers}", **OPTIONS, workers=workers)
-    assert (tmp_path / "mel0").read_bytes() == (tmp_path / "mel1").read_bytes() == (tmp_path / "mel2").read_bytes()
-
-
-@pytest.mark.parametrize("paths", [[], [None, None]])
-def test_cache_without_any_recording(tmp_path: Path, paths: list[Path | None]) -> None:
-    start, frames, problems, _ = audio.write_logmel_cache(paths, tmp_path / "mel", **OPTIONS, workers=2)
-    assert len(start) == len(frames) == len(paths) and not frames.any() and problems == {}
-    assert (tmp_path / "mel").read_bytes() == b""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     frames[NO_AUDIO], frames[SHORT] = 0, 13
     lines = rng.normal(0, 0.3, (frames.sum(), N_MELS)).astype(np.float16)
     lines[np.arange(len(lines)), np.repeat(word, frames)] += 3
-    (folder / "logmel.f16").write_bytes(lines.tobytes())
+    (folder / "audio").mkdir()
+    (folder / "audio" / "all.f16").write_bytes(lines.tobytes())
     title = [f"song of {WORDS[w]} {OTHERS[row % 7]}" for row, w in enumerate(word)]
     title[NO_TEXT] = "  "
     title[8] = title[2]  # two songs of one text
@@ -76,12 +78,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "tags": pl.Series([["the", "sea"]] + [[]] + [None] * (SONGS - 2), dtype=pl.List(pl.String)),
             "split": ["warm"] * WARM + ["cold_val"] * VALIDATION + ["cold_test"] * (SONGS - WARM - VALIDATION),
             "popularity": [1] * SONGS,
+            "mel_shard": np.where(frames > 0, 0, -1),
             "mel_start": np.cumsum(frames) - frames,
             "mel_frames": frames,
         }
     ).write_parquet(folder / "songs.parquet")
     audio = {"sample_rate": 1000, "n_mels": N_MELS, "hop_length": 20, "win_length": 50}  # 50 frames a second
-    (folder / "manifest.json").write_text(json.dumps({"kind": "catalogue", "audio": audio}))
+    shards = {"folders": ["audio"], "names": ["all"]}
+    (folder / "manifest.json").write_text(json.dumps({"kind": "catalogue", "audio": audio, "audio_shards": shards}))
     return folder
 
 
@@ -115,7 +119,7 @@ def test_training_rows_have_both_and_the_rest_is_counted(folder: Path, bert: str
 
 def test_crops_are_read_inside_the_song_and_padded(folder: Path, bert: str) -> None:
     data = songs(folder, bert)
-    lines = np.fromfile(folder / "logmel.f16", dtype=np.float16).reshape(-1, N_MELS)
+    lines = np.fromfile(folder / "audio" / "all.f16", dtype=np.float16).reshape(-1, N_MELS)
     start = data.catalogue.songs["mel_start"].to_numpy()
     rows = np.array([SHORT, 0, SONGS - 1, NO_AUDIO])
     crop, frames = data.crops.fixed(rows)
@@ -197,10 +201,11 @@ def test_variants_of_the_text(folder: Path, bert: str) -> None:
 
 
 def test_training_without_usable_songs_is_refused(folder: Path, bert: str, tmp_path: Path) -> None:
-    (tmp_path / "manifest.json").write_text((folder / "manifest.json").read_text())
+    manifest = json.loads((folder / "manifest.json").read_text()) | {"audio_shards": {}}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     table = pl.read_parquet(folder / "songs.parquet")
     table.with_columns(pl.lit(0).alias("mel_frames")).write_parquet(tmp_path / "songs.parquet")
-    data = songs(tmp_path, bert)  # no logmel.f16 either: a catalogue of texts alone
+    data = songs(tmp_path, bert)  # no shards either: a catalogue of texts alone
     with pytest.raises(UserError, match="0 to train on"):
         data.setup("fit")
     data.setup("predict")
@@ -377,7 +382,7 @@ def test_embed_refuses_what_does_not_fit(folder: Path, run_folder: Path, tmp_pat
     other = tmp_path / "other"
     other.mkdir()
     (other / "songs.parquet").write_bytes((folder / "songs.parquet").read_bytes())
-    (other / "logmel.f16").write_bytes((folder / "logmel.f16").read_bytes())
+    shutil.copytree(folder / "audio", other / "audio")
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["audio"]["hop_length"] = 10
     (other / "manifest.json").write_text(json.dumps(manifest))

@@ -62,15 +62,22 @@ def catalogue(tmp_path: Path) -> Path:
     rng = np.random.default_rng(0)
     lines = rng.normal(size=(int(frames.sum()), 4)).astype(np.float16)
     lines[:, 0] += np.repeat(np.unique(label, return_inverse=True)[1], frames)
-    (tmp_path / "logmel.f16").write_bytes(lines.tobytes())
+    (tmp_path / "audio").mkdir()
+    (tmp_path / "audio" / "all.f16").write_bytes(lines.tobytes())
     genres = [[str(one)] for one in label]
     genres[9] = []
     songs = {"song_id": [f"s{n}" for n in range(120)], "artist_id": artist.tolist(), "genres": genres}
-    more = {"mel_start": np.cumsum(frames) - frames, "mel_frames": frames, "split": ["warm"] * 120}
+    more = {
+        "mel_shard": np.where(frames > 0, 0, -1),
+        "mel_start": np.cumsum(frames) - frames,
+        "mel_frames": frames,
+        "split": ["warm"] * 120,
+    }
     pl.DataFrame(songs | more).write_parquet(tmp_path / "songs.parquet")
     (tmp_path / "features").mkdir()
     np.save(tmp_path / "features" / "mood.npy", x)
-    (tmp_path / "manifest.json").write_text(json.dumps({"kind": "catalogue", "audio": {"n_mels": 4}}))
+    manifest = {"kind": "catalogue", "audio": {"n_mels": 4}, "audio_shards": {"folders": ["audio"], "names": ["all"]}}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     return tmp_path
 
 
@@ -105,7 +112,7 @@ def test_statistics_of_whole_recordings(catalogue: Path) -> None:
     assert found is not None and found.shape == (120, 20) and np.isnan(found[5]).all()
     import torch
 
-    logmel = np.fromfile(catalogue / "logmel.f16", dtype=np.float16).reshape(-1, 4)[40 * 5 : 40 * 6]  # song 6
+    logmel = np.fromfile(catalogue / "audio" / "all.f16", dtype=np.float16).reshape(-1, 4)[40 * 5 : 40 * 6]  # song 6
     expected = mel_statistics(torch.from_numpy(logmel.astype(np.float32)).unsqueeze(0), torch.tensor([40]))
     np.testing.assert_allclose(found[6], expected.flatten(), atol=1e-6)
 
