@@ -98,7 +98,13 @@ class Catalogue:
         return read_features(self.folder / "features", self.n_songs)
 
     def logmel(self) -> LogMel | None:
-        """Log-mel frames of the songs, memory-mapped (`mel_shard`, `mel_start`, `mel_frames`); None without audio."""
+        """Log-mel frames of the songs, memory-mapped (`mel_shard`, `mel_start`, `mel_frames`); None without audio.
+
+        Raises:
+            UserError: the folder is of an earlier version, which kept them otherwise.
+        """
+        if "mel_shard" not in self.songs.columns:
+            raise UserError(f"{self.folder} was made by an earlier version: make it again with: {MADE_BY}")
         shards = self.manifest.get("audio_shards")
         if not shards:
             return None

@@ -94,6 +94,8 @@ def song_data(run: Run, config: EmbedConfig) -> SongDataModule:
         UserError: the catalogue's log-mel frames are not those of the run.
     """
     same = ("text_model", "text_fields", "max_tokens", "windows", "frozen_text", "crop_seconds", "crops")
+    if any(name not in run.hparams for name in same):
+        raise UserError(f"{run.folder} was trained by an earlier version: train it again")
     options = {name: run.hparams[name] for name in same}
     data = SongDataModule(config.data, config.batch_size, workers=config.workers, **options)
     other = [f"{name} {now} (run: {run.hparams[name]})" for name, now in data.audio.items() if now != run.hparams[name]]

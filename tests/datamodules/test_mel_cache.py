@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,7 +19,9 @@ import torch
 
 from configs.errors import UserError
 from datamodules import audio, mel_cache
+from datamodules.catalogue import Catalogue
 from datamodules.mel_cache import Cached, LogMel, cached
+from datamodules.songs import CropReader
 
 ROOT = Path(__file__).parents[2]
 RATE, MELS = 16000, 64
@@ -205,6 +208,13 @@ def test_without_any_recording(tmp_path: Path, paths: list[Path | None]) -> None
     assert found.problems == {} and found.shards == [] and (found.shard == -1).all()
 
 
+def test_a_catalogue_of_an_earlier_version_is_told(catalogue_folder: Path, tmp_path: Path) -> None:
+    old = Path(shutil.copytree(catalogue_folder, tmp_path / "old"))
+    pl.read_parquet(old / "songs.parquet").drop("mel_shard").write_parquet(old / "songs.parquet")
+    with pytest.raises(UserError, match="made by an earlier version: make it again with"):
+        Catalogue.read(old).logmel()
+
+
 def test_a_process_that_gets_the_frames_opens_them_itself(tmp_path: Path) -> None:
     found = fill([sound(tmp_path / "a.wav")], tmp_path / "cache")
     frames = LogMel(tmp_path / "cache", found.shards, MELS)
@@ -231,9 +241,6 @@ def test_two_catalogues_share_a_cache_and_both_move_with_it(
         prepare(source, both / name, f"audio.cache={both}/sound", f"split.seed={len(name)}")
     assert len(counted) == 3
     moved = both.rename(tmp_path / "moved")
-    from datamodules.catalogue import Catalogue
-    from datamodules.songs import CropReader
-
     crops = [CropReader(Catalogue.read(moved / name), 50, 1).fixed(np.arange(5)) for name in ("one", "two")]
     np.testing.assert_array_equal(crops[0][0], crops[1][0])
     assert crops[0][1][:, 0].tolist() == [50, 50, 50, 0, 0] and crops[0][0][:3].any() and not crops[0][0][3:].any()
