@@ -79,6 +79,8 @@ def train_clip(config: ClipConfig) -> None:
             max_tokens=config.text.max_tokens,
             windows=config.text.windows,
             frozen_text=config.text.frozen,
+            last_layers=config.text.last_layers,
+            lora_rank=config.text.lora_rank,
             text_lr_scale=config.text.lr_scale,
         )
         return module, data, [IndexRecall(1, 5, 10, both_ways=True)], {}

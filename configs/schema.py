@@ -121,6 +121,8 @@ class TextConfig:
     max_tokens: int = opt(128, "tokens of a window")
     windows: int = opt(1, "windows that a long text (lyrics) is read in, one after another; the rest is cut off")
     frozen: bool = opt(True, "keep BERT fixed (its vectors are cached); false fine-tunes it")
+    last_layers: int = opt(0, "with frozen=false: train the last n layers alone (0: all)")
+    lora_rank: int = opt(0, "with frozen=false: train low-rank additions alone (LoRA; 0: the weights themselves)")
     lr_scale: float = opt(0.1, "learning-rate factor of BERT when it is not frozen")
     variants: int = opt(0, "texts with part of a song's genres and tags that training alternates with the whole one")
     keep: float = opt(0.65, "chance of each genre and tag to be in a variant")

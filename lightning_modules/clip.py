@@ -24,10 +24,10 @@ Batch = dict[str, Any]
 
 
 class ClipModule(L.LightningModule):
-    """Audio and text towers under a contrastive loss over the global batch.
+    """Audio and text towers under a contrastive loss over the global batch (`datamodules.songs.SongDataModule`).
 
-    Batches are those of `datamodules.songs.SongDataModule`. The arguments from `sample_rate` to `crops` are not used
-    here: they are kept as hyper-parameters, so that a checkpoint says how its audio and text have to be prepared.
+    The arguments from `sample_rate` to `crops` are not used here: they are kept as hyper-parameters, so that a
+    checkpoint says how its audio and text have to be prepared.
     """
 
     def __init__(
@@ -44,6 +44,8 @@ class ClipModule(L.LightningModule):
         crops: int = 3,
         text_model: str = "minilm",
         frozen_text: bool = True,
+        last_layers: int = 0,
+        lora_rank: int = 0,
         dim: int = 128,
         width: int = 128,
         layers: int = 4,
@@ -61,9 +63,8 @@ class ClipModule(L.LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        self.model = ClipModel(
-            n_mels, text_dim, dim, width, layers, heads, dropout, temperature, text_model, frozen_text, loss == "siglip"
-        )
+        text = (text_model, frozen_text, loss == "siglip", last_layers, lora_rank)
+        self.model = ClipModel(n_mels, text_dim, dim, width, layers, heads, dropout, temperature, *text)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of the global batch; songs of the same id or text are no negatives of each other."""
@@ -77,14 +78,14 @@ class ClipModule(L.LightningModule):
         scale = self.model.logit_scale()
         pairs, bias = (audio_GD, text_GD, scale), self.model.logit_bias
         loss = clip_loss(*pairs, same_GG, *present) if bias is None else siglip_loss(*pairs, bias, same_GG, *present)
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(audio_GD))
-        self.log("train/temperature", 1 / scale.detach(), batch_size=len(audio_GD))
+        told = {"train/loss": loss, "train/temperature": 1 / scale.detach()}
+        self.log_dict(told, prog_bar=True, batch_size=len(audio_GD))
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Batch:
         """Vectors of the songs' audio (dataloader 0, to be found) or text (dataloader 1, the queries)."""
-        embed = self._embed_crops if dataloader_idx == 0 else self._embed_text
-        return {"id": batch["id"], "vector": embed(batch)}
+        vector_ND = self._embed_crops(batch) if dataloader_idx == 0 else self._embed_text(batch)
+        return {"id": batch["id"], "vector": vector_ND}
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Batch:
         """`clip_audio` and `clip_text` of every song, (N, D); NaN where the song lacks the modality."""
@@ -95,8 +96,7 @@ class ClipModule(L.LightningModule):
     def configure_optimizers(self) -> Any:
         """AdamW with warm-up and cosine decay; BERT, when it is trained, at its own rate."""
         h, steps = self.hparams, self.trainer.estimated_stepping_batches
-        scales = {"model.text_encoder": h["text_lr_scale"]}
-        return adamw(self, h["lr"], h["weight_decay"], h["warmup"], steps, scales)
+        return adamw(self, h["lr"], h["weight_decay"], h["warmup"], steps, {"model.text_encoder": h["text_lr_scale"]})
 
     def _embed_crops(self, batch: Batch) -> Tensor:
         """Unit vectors (N, D): the mean over a song's crops (N, C, T, M)."""

@@ -39,13 +39,15 @@ class ClipModel(nn.Module):
         text_model: str = "minilm",
         frozen_text: bool = True,
         sigmoid: bool = False,
+        last_layers: int = 0,
+        lora_rank: int = 0,
     ) -> None:
         super().__init__()
         if temperature <= 0:
             raise ValueError(f"temperature must be positive, got {temperature}")
         self.audio_encoder = AudioEncoder(n_mels, width, layers, heads, dropout)
         self.audio_project = nn.Linear(width, dim)
-        self.text_encoder = None if frozen_text else TextEncoder(text_model, frozen=False)
+        self.text_encoder = None if frozen_text else TextEncoder(text_model, False, last_layers, lora_rank)
         self.text_project = nn.Sequential(
             nn.LayerNorm(text_dim),
             nn.Linear(text_dim, 2 * dim),

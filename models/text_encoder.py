@@ -22,19 +22,31 @@ MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9d
 class TextEncoder(nn.Module):
     """Any `AutoModel` with mean pooling over real tokens (Reimers & Gurevych, arXiv 1908.10084).
 
-    A frozen encoder takes no gradient and stays in evaluation mode.
+    A frozen encoder takes no gradient and stays in evaluation mode. Else all of it is trained, or its last layers
+    alone, or low-rank additions to its linear maps (LoRA, Hu et al., arXiv 2106.09685).
+
+    Raises:
+        ValueError: the model cannot be loaded, or has no such layers; or both `last_layers` and `lora_rank` are given.
     """
 
-    def __init__(self, model: str, frozen: bool = True) -> None:
+    def __init__(self, model: str, frozen: bool = True, last_layers: int = 0, lora_rank: int = 0) -> None:
         super().__init__()
+        if min(last_layers, lora_rank) < 0 or (last_layers and lora_rank):
+            raise ValueError(f"last_layers={last_layers}, lora_rank={lora_rank}: one of them, and not below 0")
         self.bert: Any = load_pretrained(AutoModel, model)
         self.frozen = frozen
         # Its pooler is not used; with DDP, weights without a gradient would stop the training.
         if getattr(self.bert, "pooler", None) is not None:
             self.bert.pooler = None
-        if frozen:
+        if frozen or last_layers or lora_rank:
             self.requires_grad_(False)
+        if frozen:
             self.eval()
+        elif last_layers:
+            for layer in layers_of(self.bert, model)[-last_layers:]:
+                layer.requires_grad_(True)
+        elif lora_rank:
+            add_low_rank(self.bert, lora_rank)
 
     @property
     def width(self) -> int:
@@ -59,6 +71,21 @@ class TextEncoder(nn.Module):
             total_NB = total_RB.view(len(input_ids), -1, total_RB.shape[1]).sum(dim=1)
             pooled_NB: Tensor = total_NB / weight_RL1.view(len(input_ids), -1).sum(dim=1, keepdim=True).clamp(min=1)
             return pooled_NB
+
+
+def layers_of(bert: Any, name: str) -> nn.ModuleList:
+    """A model's Transformer layers, first to last: its longest list of modules."""
+    lists = [module for module in bert.modules() if isinstance(module, nn.ModuleList)]
+    if not lists:
+        raise ValueError(f"text model '{name}' has no list of layers, so that its last ones cannot be trained alone")
+    return max(lists, key=len)
+
+
+def add_low_rank(bert: Any, rank: int) -> None:
+    """Put a trainable product of two matrices of this rank beside every linear map, in place; it starts at zero."""
+    from peft import LoraConfig, inject_adapter_in_model
+
+    inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear"), bert)
 
 
 def load_tokenizer(model: str) -> Any:

@@ -30,7 +30,10 @@ def fit(task: str, config: Any, build: Callable[[], Built], monitor: str) -> Non
         return
     check_sizes(config)
     seed_everything(config.seed, verbose=False)
-    module, data, callbacks, vocabulary = build()  # before the folder is made: bad data leaves nothing behind
+    try:
+        module, data, callbacks, vocabulary = build()  # before the folder is made: bad data leaves nothing behind
+    except ValueError as error:  # sizes that a model cannot have
+        raise UserError(f"model.* or text.* options: {str(error).splitlines()[0]}") from error
     trainer = build_trainer(out, config.trainer, config.logger, as_dict(config), config.seed, callbacks, monitor)
     last = out / "checkpoints" / LAST
     with run_folder(out, task, dump(config), vocabulary):

@@ -165,7 +165,7 @@ def test_songs_with_one_of_the_two_end_each_training_batch(folder: Path, bert: s
     assert torch.equal(item["has_audio"], ~lacks_audio) and torch.equal(item["has_text"], ~lacks_text)
     assert not item["logmel"][lacks_audio].any() and len(item["logmel"]) == 10
     step = module(data, bert)
-    step.log = lambda *_, **__: None  # type: ignore[assignment,method-assign]  # there is no trainer
+    step.log_dict = lambda *_, **__: None  # type: ignore[assignment,method-assign]  # there is no trainer
     loss = step.training_step(item, 0)
     loss.backward()
     gradients = [weight.grad for weight in step.parameters() if weight.grad is not None]
@@ -306,7 +306,7 @@ def test_windows_reach_training_and_no_batch_is_larger_than_it_need_be(folder: P
     ids, mask = item["text"]["input_ids"], item["text"]["attention_mask"]
     assert ids.shape == mask.shape == (4, 2, 5) and mask.sum(dim=(1, 2)).tolist() == [8] * 4
     model = module(data, bert, windows=3)
-    model.log = lambda *_, **__: None  # type: ignore[assignment,method-assign]
+    model.log_dict = lambda *_, **__: None  # type: ignore[assignment,method-assign]
     assert torch.isfinite(model.training_step(item, 0))
 
 

@@ -17,7 +17,7 @@ SMALL = {"dim": 8, "width": 16, "layers": 1, "heads": 2, "dropout": 0.0, "freq_m
 def module(**options: Any) -> ClipModule:
     torch.manual_seed(0)
     made = ClipModule(**FRONT, **SMALL | options)  # type: ignore[arg-type]
-    made.log = lambda *_, **__: None  # type: ignore[assignment,method-assign]  # there is no trainer
+    made.log_dict = lambda *_, **__: None  # type: ignore[assignment,method-assign]  # there is no trainer
     return made
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -118,6 +119,33 @@ def test_minilm_is_found_checked_and_pools_by_masked_mean() -> None:
         torch.cosine_similarity(pooled[0], pooled[2], dim=0),
     )
     assert near > far + 0.2
+
+
+@pytest.mark.parametrize(
+    ("options", "trained"),
+    [
+        ({}, lambda name: True),
+        ({"last_layers": 2}, lambda name: "layer.4." in name or "layer.5." in name),
+        ({"lora_rank": 4}, lambda name: "lora_" in name),
+    ],
+)
+def test_what_of_bert_is_trained(options: dict[str, int], trained: Callable[[str], bool]) -> None:
+    """At first every way of training gives the frozen model's vectors; then only what is trained changes."""
+    frozen, encoder = TextEncoder("minilm"), TextEncoder("minilm", frozen=False, **options).eval()
+    names = {name for name, weight in encoder.named_parameters() if weight.requires_grad}
+    assert names == {name for name, _ in encoder.named_parameters() if trained(name)} and names
+    ids, mask = torch.tensor([[101, 2182, 102, 0], [101, 102, 0, 0]]), torch.tensor([[1, 1, 1, 0], [1, 1, 0, 0]])
+    torch.testing.assert_close(encoder(ids, mask), frozen(ids, mask), rtol=1e-4, atol=1e-5)
+    encoder(ids, mask).square().sum().backward()
+    assert all((weight.grad is not None) == (name in names) for name, weight in encoder.named_parameters())
+    torch.optim.SGD([weight for weight in encoder.parameters() if weight.requires_grad], lr=0.1).step()
+    assert not torch.allclose(encoder(ids, mask), frozen(ids, mask), atol=1e-3)
+
+
+@pytest.mark.parametrize("options", [{"last_layers": 1, "lora_rank": 1}, {"last_layers": -1}, {"lora_rank": -1}])
+def test_impossible_trainings_of_bert_are_refused(options: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="one of them, and not below 0"):
+        TextEncoder("minilm", frozen=False, **options)  # type: ignore[arg-type]
 
 
 def test_damaged_minilm_and_unknown_models_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

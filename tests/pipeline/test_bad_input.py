@@ -24,7 +24,7 @@ import train
 from configs import schema
 from configs.load import command
 from datamodules.folders import write_manifest
-from pipeline import audience, embed, evaluate, export, index, prepare, world
+from pipeline import audience, embed, evaluate, export, index, prepare, probe, world, zeroshot
 
 ROOT = Path(__file__).parents[2]
 CPU = "trainer.accelerator=cpu trainer.progress=false logger.wandb=off trainer.epochs=1"
@@ -37,6 +37,8 @@ COMMANDS: dict[str, tuple[Any, type]] = {
     "evaluate": (evaluate.main, schema.EvaluateConfig),
     "export": (export.main, schema.ExportConfig),
     **train.TASKS,
+    "zeroshot": (zeroshot.main, schema.ZeroshotConfig),
+    "probe": (probe.main, schema.ProbeConfig),
 }
 
 
@@ -119,6 +121,13 @@ WRONG = {  # command line → words of the complaint; out= is added
     "i2i data={at}/world": ["world is a dataset folder", "pipeline.prepare"],
     "i2i data={at}/catalogue features={at}/index": ["index is a index folder", "features"],
     "clip data={at}/features": ["features is a features folder"],
+    "clip data={at}/catalogue model.heads=3": ["model.* or text.* options", "heads=3"],
+    "clip data={at}/catalogue objective.micro_batch=-1": ["objective.micro_batch=-1", "at least 0"],
+    "clip data={at}/catalogue text.frozen=false text.last_layers=1 text.lora_rank=2": ["one of them"],
+    "clip data={at}/catalogue text.variants=2 text.keep=0": ["text.keep=0", "above 0"],
+    "text corpus={at}/absent.jsonl": ["absent.jsonl", "no such file"],
+    "zeroshot features={at}/clip data={at}/catalogue labels=[a]": ["has no audio vectors", "pipeline.embed clip=RUN"],
+    "probe data={at}/catalogue use=[moods]": ["use=['moods']"],
     "boundary data={at}/catalogue fields.use=[mood]": ["fields.use", "mood"],
     "index run={at}/boundary": ["boundary is a boundary run folder", "i2i run folder"],
     "index run={at}/catalogue": ["catalogue is a catalogue folder"],
