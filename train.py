@@ -24,6 +24,8 @@ from pipeline.fit import Built, fit
 
 def train_text(config: CorpusConfig) -> None:
     """A BERT for a script that the packaged one cannot read; best checkpoint by hidden tokens of held-out documents."""
+    from lightning.pytorch.utilities import rank_zero_only
+
     from datamodules.corpus import CorpusDataModule
     from lightning_modules.masked_lm import MaskedLMModule, trained_bert
     from pipeline.runs import open_run
@@ -39,10 +41,11 @@ def train_text(config: CorpusConfig) -> None:
 
     fit("text", config, build, monitor="val/accuracy")
     model = Path(config.out) / "model"
-    if not (model / "tokenizer.json").exists():
-        run = open_run(config.out, "text")
-        trained_bert(run.hparams, run.weights).save_pretrained(model)
-        corpus().tokenizer.save_pretrained(model)
+    if rank_zero_only.rank == 0 and not model.exists():
+        run, aside = open_run(config.out, "text"), model.with_suffix(".part")
+        trained_bert(run.hparams, run.weights).save_pretrained(aside)
+        corpus().tokenizer.save_pretrained(aside)
+        aside.rename(model)
 
 
 def train_clip(config: ClipConfig) -> None:
