@@ -41,7 +41,7 @@ def train_text(config: CorpusConfig) -> None:
 
     fit("text", config, build, monitor="val/accuracy")
     model = Path(config.out) / "model"
-    if rank_zero_only.rank == 0 and not model.exists():
+    if getattr(rank_zero_only, "rank", 0) == 0 and not model.exists():
         run, aside = open_run(config.out, "text"), model.with_suffix(".part")
         trained_bert(run.hparams, run.weights).save_pretrained(aside)
         corpus().tokenizer.save_pretrained(aside)
