@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,42 +25,13 @@ from tqdm import tqdm
 from benchmarks.item_cold import closed_form, encoders, neural
 from benchmarks.item_cold.folds import LFM2K_SETS, Fold, content, feature_sets, fingerprint, make_fold, read_json
 from benchmarks.item_cold.measure import POWERS, Scores, both, rows_of, tuned
+from benchmarks.item_cold.methods import CLOSED, FIXED, SEEDED, TUNED, methods
 from benchmarks.item_cold.table import table
 from configs.errors import UserError
 from configs.load import command
 from configs.schema import opt
 from datamodules.folders import write_text
 
-FIXED: dict[str, tuple[Any, dict[str, Any]]] = {  # the settings of the reference protocol, and defaults
-    "random": (closed_form.random_scores, {}),
-    "most active users": (closed_form.most_active, {}),
-    "content kNN (20)": (closed_form.content_knn, {"k": 20}),
-    "content kNN (100)": (closed_form.content_knn, {"k": 100}),
-    "ridge(10) to users": (closed_form.ridge_to_users, {"ridge": 10.0}),
-    "ridge(1) to EASE rows": (closed_form.ridge_to_ease, {"ridge": 1.0, "ease": 100.0, "of": "rows"}),
-    "ridge(10) to EASE rows": (closed_form.ridge_to_ease, {"ridge": 10.0, "ease": 100.0, "of": "rows"}),
-    "ridge(1) to EASE columns": (closed_form.ridge_to_ease, {"ridge": 1.0, "ease": 100.0, "of": "columns"}),
-    "DropoutNet": (neural.dropoutnet, {}),
-    "CLCRec": (neural.clcrec, {}),
-    "SEMCo": (neural.semco, {}),
-}
-TUNED: dict[str, Any] = {
-    "content kNN, tuned": closed_form.content_knn,
-    "ridge to users, tuned": closed_form.ridge_to_users,
-    "ridge to EASE, tuned": closed_form.ridge_to_ease,
-    "DropoutNet, tuned": neural.dropoutnet,
-    "CLCRec, tuned": neural.clcrec,
-    "SEMCo, tuned": neural.semco,
-}
-SEEDED = (closed_form.random_scores, neural.dropoutnet, neural.clcrec, neural.semco)
-CLOSED = [name for name, of in (TUNED | {name: one[0] for name, one in FIXED.items()}).items() if of not in SEEDED]
-OURS = ("firstplay", "CB2CF", "article", "article, CB2CF")
-GROUPS = {
-    "baselines": (*FIXED, *TUNED),
-    "ours": OURS,
-    "ablation": (*encoders.VARIANTS, *encoders.AUDIENCES),
-    "missing": ("firstplay", "field dropout", *encoders.WITHOUT),
-}
 Runs = dict[str, dict[str, list[dict[str, Any]]]]  # feature set → method → one entry a seed
 
 
@@ -76,6 +47,7 @@ class ItemColdConfig:
     methods: list[str] = opt(["baselines", "ours"], "methods or groups of them")
     prepare: list[str] = opt([], "options of pipeline.prepare: split.by=time (at random else), pairs.top_k=50, …")
     text: list[str] = opt([], "columns whose text makes a field `text` (pipeline.embed without a CLIP run)")
+    text_model: str = opt("minilm", "text encoder that reads it (text.model of pipeline.embed)")
     i2i: list[str] = opt([], "options of our encoder, as train.py i2i takes them")
     i2i_of: dict[str, list[str]] = opt({}, "more of them for one feature set")
 
@@ -92,7 +64,7 @@ def main(config: ItemColdConfig) -> None:
         raise UserError(f"out={config.out} must be a file, say {config.out.rstrip('/')}.json, and not the folder work=")
     found: Runs = {}
     for seed in tqdm(range(config.seeds), desc="seeds"):
-        fold = make_fold(Path(config.data), work / f"seed{seed}", seed, config.prepare, config.text)
+        fold = fold_of(config, work / f"seed{seed}", seed)
         for name, fields in feature_sets(Path(config.data), fold, config.features).items():
             of_set = found.setdefault(name, {})
             for method, figures in measure_all(config, fold, work, name, fields, wanted, seed):
@@ -105,18 +77,9 @@ def main(config: ItemColdConfig) -> None:
     print(table(rows))
 
 
-def methods(names: list[str]) -> list[str]:
-    """Groups opened, each method once, in order.
-
-    Raises:
-        UserError: no such method.
-    """
-    known = {method for group in GROUPS.values() for method in group}
-    opened = [one for name in names for one in GROUPS.get(name, (name,))]
-    unknown = [name for name in opened if name not in known]
-    if unknown or not opened:
-        raise UserError(f"methods={unknown}: choose from {', '.join([*GROUPS, *sorted(known)])}")
-    return list(dict.fromkeys(opened))
+def fold_of(config: ItemColdConfig, work: Path, seed: int, more: Sequence[str] = ()) -> Fold:
+    """One seed's data, with further options of pipeline.prepare."""
+    return make_fold(Path(config.data), work, seed, [*config.prepare, *more], config.text, config.text_model)
 
 
 def measure_all(
@@ -240,7 +203,7 @@ def trained(
     teacher = [one for one in given if one.startswith("pairs.")]
     if teacher:
         of_teacher = work / "-".join(["teacher", *teacher]) / f"seed{seed}"
-        fold = make_fold(Path(config.data), of_teacher, seed, [*config.prepare, *teacher], config.text)
+        fold = fold_of(config, of_teacher, seed, teacher)
     options = [*config.i2i, *config.i2i_of.get(name, []), *[one for one in given if one not in teacher]]
     out = work / f"seed{seed}" / "runs" / name / slug(method)
     return encoders.train(fold, fields, out, seed, options), fold

@@ -58,7 +58,9 @@ def format_of(data: Path) -> str:
     return "lfm2k" if (data / "lfm2k.inter").exists() else "contract"
 
 
-def make_fold(data: Path, work: Path, seed: int, options: list[str], text: list[str]) -> Fold:
+def make_fold(
+    data: Path, work: Path, seed: int, options: list[str], text: list[str], text_model: str = "minilm"
+) -> Fold:
     """Prepare a data set with one seed, unless that is done, and read it.
 
     Args:
@@ -67,6 +69,7 @@ def make_fold(data: Path, work: Path, seed: int, options: list[str], text: list[
         seed: of the split.
         options: options of `pipeline.prepare`, such as split.by=time or pairs.top_k=50; songs are split at random else.
         text: columns whose text becomes a `text` field (empty: none).
+        text_model: that reads it, as `text.model` of pipeline.embed.
 
     Raises:
         UserError: the data or an option cannot be used, or what is in `work` was made otherwise.
@@ -80,10 +83,10 @@ def make_fold(data: Path, work: Path, seed: int, options: list[str], text: list[
         prepare.main(config)
         write_text(work / DATA, json.dumps(state_of(data)))
     if text and not features.exists():
-        text_of = f"text.fields=[{','.join(text)}]"
-        embed.main(load(EmbedConfig, [f"data={folder}", f"out={features}", text_of]))
+        text_of = [f"text.fields=[{','.join(text)}]", f"text.model={text_model}"]
+        embed.main(load(EmbedConfig, [f"data={folder}", f"out={features}", *text_of]))
     catalogue = Catalogue.read(folder)
-    check_found(catalogue, config, features if text else None, text)
+    check_found(catalogue, config, features if text else None, {"fields": text, "model": text_model})
     listening = listening_matrix(catalogue.plays, catalogue.n_users, catalogue.n_songs)
     known = catalogue.rows("warm")
     strength = sparse.csr_matrix(listening[:, known])
@@ -92,7 +95,7 @@ def make_fold(data: Path, work: Path, seed: int, options: list[str], text: list[
     return Fold(folder, str(features) if text else None, catalogue, plays, strength, known, parts)
 
 
-def check_found(catalogue: Catalogue, config: PrepareConfig, features: Path | None, text: list[str]) -> None:
+def check_found(catalogue: Catalogue, config: PrepareConfig, features: Path | None, text: dict[str, Any]) -> None:
     """Raise UserError unless the catalogue and the features in the work folder are of this data and these options."""
     made = catalogue.manifest
     options = {key: as_dict(config)[key] for key in ("split", "pairs")}
@@ -103,7 +106,8 @@ def check_found(catalogue: Catalogue, config: PrepareConfig, features: Path | No
     kept = read_json(catalogue.folder.parent / DATA)
     if made["source"] != str(source.resolve()) or options != then or kept not in (None, state_of(source)):
         raise UserError(f"{catalogue.folder} was made of other data or options: remove it or choose another work=")
-    if features and read_manifest(features, embed.KIND, "this command").get("text", {}).get("fields") != text:
+    read = read_manifest(features, embed.KIND, "this command").get("text", {}) if features else text
+    if {name: read.get(name) for name in text} != text:
         raise UserError(f"{features} was made of other text: remove it or choose another work=")
 
 

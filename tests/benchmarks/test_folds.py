@@ -12,9 +12,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from benchmarks.item_cold.__main__ import FIXED, fixed, modality_weights
+from benchmarks.item_cold.__main__ import fixed, modality_weights
 from benchmarks.item_cold.closed_form import content_knn
 from benchmarks.item_cold.folds import LFM2K_SETS, Fold, content, feature_sets, format_of, make_fold
+from benchmarks.item_cold.methods import FIXED
 from benchmarks.item_cold.neural import semco
 from configs.errors import UserError
 
@@ -90,6 +91,8 @@ def test_text_of_any_split_is_embedded_once_but_tags_for_each(dataset: Path, tmp
     assert "text" in feature_sets(dataset, one, [])
     with pytest.raises(UserError, match="made of other text"):
         make_fold(dataset, tmp_path / "a" / "seed0", 0, [], ["genres"])
+    with pytest.raises(UserError, match="made of other text"):
+        make_fold(dataset, tmp_path / "a" / "seed0", 0, [], ["language"], "another")
     tags = make_fold(dataset, tmp_path / "b" / "seed0", 0, [], ["tags"])
     assert tags.features == str(tmp_path / "b" / "seed0" / "features")
     text = content(tags, ["text"], [1.0])

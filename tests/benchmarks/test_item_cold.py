@@ -15,11 +15,12 @@ import pytest
 from omegaconf import OmegaConf
 from scipy import stats
 
-from benchmarks.item_cold.__main__ import FIXED, GROUPS, ItemColdConfig, main, methods
+from benchmarks.item_cold.__main__ import ItemColdConfig, main
 from benchmarks.item_cold.closed_form import content_knn
 from benchmarks.item_cold.encoders import AUDIENCES, VARIANTS
 from benchmarks.item_cold.folds import content, make_fold
 from benchmarks.item_cold.measure import to_songs, to_users
+from benchmarks.item_cold.methods import FIXED, GROUPS, methods
 from benchmarks.item_cold.table import main as print_tables
 from benchmarks.item_cold.table import table
 from configs.errors import UserError
