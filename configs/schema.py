@@ -45,7 +45,7 @@ class AudioConfig:
 @dataclass
 class SplitConfig:
     cutoff: str | None = opt(None, "YYYY-MM-DD: songs released on or after it are cold (default: by cold_share)")
-    until: str | None = opt(None, "YYYY-MM-DD: songs released on or after it are left out, as if not known yet")
+    until: str | None = opt(None, "YYYY-MM-DD: songs released on or after it are left out (undated ones stay)")
     cold_share: float = opt(0.2, "share of songs that is cold when no cutoff and no split column is given")
     by: Literal["auto", "column", "time", "random", "artist"] = opt(
         "auto", "how songs are split; artist: whole artists"

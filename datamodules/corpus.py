@@ -16,10 +16,10 @@ import lightning as L
 import numpy as np
 import polars as pl
 import torch
-from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors
-from tokenizers.models import WordPiece
+from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers, processors
+from tokenizers.models import WordLevel
 from torch.utils.data import DataLoader, Dataset
-from transformers import BertTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from configs.errors import UserError
 from datamodules.arrays import AnyArray, IntArray
@@ -62,6 +62,8 @@ class CorpusDataModule(L.LightningDataModule):
         if not train:
             raise UserError(f"{corpus}: {len(documents)} documents with text; at least two are needed")
         self.tokenizer = character_tokenizer(train, min_count, max_tokens)
+        if len(self.tokenizer) == len(SPECIAL):
+            raise UserError(f"{corpus}: no character is seen {min_count} times; lower min_count or bring more text")
         self.blocks = {
             "train": blocks(self.tokenizer, train, max_tokens),
             "val": blocks(self.tokenizer, [documents[row] for row in sorted(kept)], max_tokens),
@@ -137,35 +139,41 @@ def read_corpus(path: Path, fields: Sequence[str]) -> list[str]:
             table = pl.read_parquet(path)
         else:
             lines = path.read_bytes()
-            table = pl.read_ndjson(gzip.decompress(lines) if path.suffix == ".gz" else lines, infer_schema_length=None)
+            lines = gzip.decompress(lines) if path.suffix == ".gz" else lines
+            lines = lines.removeprefix(b"\xef\xbb\xbf")  # the mark that some editors put in front
+            table = pl.read_ndjson(lines, infer_schema_length=None)
     except (OSError, EOFError, ValueError, pl.exceptions.PolarsError) as error:
         raise UserError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from None
-    given = [name for name in fields if name in table.columns]
-    table = table.with_columns(pl.col(pl.Null).cast(pl.String))  # a field that no document has
-    texts = [text for text in song_texts(table, given) if text] if given else []
+    if unknown := [name for name in fields if name not in table.columns]:
+        raise UserError(f"{path}: fields={unknown}: the documents have {', '.join(table.columns)}")
+    table = table.with_columns(pl.col(pl.Null).cast(pl.String))  # a field that is empty everywhere
+    if wrong := [name for name in fields if table[name].dtype not in (pl.String, pl.List(pl.String))]:
+        raise UserError(f"{path}: fields={wrong}: not text")
+    texts = [text for text in song_texts(table, fields) if text]
     if not texts:
         raise UserError(f"{path}: no document has any text in {', '.join(fields)}")
     return texts
 
 
 def character_tokenizer(texts: Sequence[str], min_count: int, max_tokens: int) -> Any:
-    """A BERT tokenizer whose pieces are single characters, those seen at least `min_count` times.
+    """A tokenizer whose pieces are single characters, those seen at least `min_count` times; the others are unknown.
 
-    Lower case, accents off. Words of other scripts than Chinese are spelt: their later characters are pieces of their
-    own (##a), so that a word's start can be told.
+    Lower case, accents off, no spaces. One unknown character hides no other, whatever the script.
     """
     normalizer = normalizers.BertNormalizer(lowercase=True)
-    words = pre_tokenizers.BertPreTokenizer()
-    pieces: Counter[str] = Counter()
+    single = pre_tokenizers.Split(Regex("."), "isolated")
+    characters = pre_tokenizers.Sequence([pre_tokenizers.BertPreTokenizer(), single])
+    seen: Counter[str] = Counter()
     for text in texts:
-        for word, _ in words.pre_tokenize_str(normalizer.normalize_str(text)):
-            pieces.update([word[0], *(f"##{letter}" for letter in word[1:])])
-    known = sorted(piece for piece, count in pieces.items() if count >= min_count)
-    model = Tokenizer(WordPiece({piece: at for at, piece in enumerate([*SPECIAL, *known])}, unk_token=SPECIAL[UNK]))
-    model.normalizer, model.pre_tokenizer, model.decoder = normalizer, words, decoders.WordPiece()
-    ends = [(SPECIAL[SEP], SEP), (SPECIAL[CLS], CLS)]
-    model.post_processor = processors.BertProcessing(*ends)
-    return BertTokenizerFast(tokenizer_object=model, model_max_length=max_tokens)
+        seen.update(piece for piece, _ in characters.pre_tokenize_str(normalizer.normalize_str(text)))
+    known = sorted(character for character, count in seen.items() if count >= min_count)
+    model = Tokenizer(WordLevel({piece: at for at, piece in enumerate([*SPECIAL, *known])}, unk_token=SPECIAL[UNK]))
+    model.normalizer, model.pre_tokenizer = normalizer, characters
+    model.post_processor = processors.BertProcessing((SPECIAL[SEP], SEP), (SPECIAL[CLS], CLS))
+    names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=model, model_max_length=max_tokens, **dict(zip(names, SPECIAL, strict=True))
+    )
 
 
 def blocks(tokenizer: Any, texts: Sequence[str], max_tokens: int) -> IntArray:

@@ -14,6 +14,7 @@ import time
 import uuid
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from datamodules.folders import MANIFEST, PART, check_replaceable, read_manifest
 KIND = "audio cache"
 SHARD_BYTES = 256 * 2**20  # some 1,300 recordings of 30 s: few files, and little lost by a kill
 NO_SHARD = -1
+TRIED_AGAIN = ("unreadable", "truncated")
 LEFT_SECONDS = 24 * 3600
 KEY = ["path", "size", "changed_ns"]  # what a recording is recognised by
 SCHEMA = {
@@ -63,14 +65,13 @@ def cached(paths: Sequence[Path | None], folder: Path, options: dict[str, Any], 
         UserError: the folder is something else, or was decoded with other options.
     """
     open_cache(folder, options)
-    put_damaged_aside(folder, int(options["n_mels"]), verify)
+    for files in damaged(folder, int(options["n_mels"]), verify):
+        decode_into(folder, files, options, workers)  # one by one: the same files make the same shard again
     wanted = wanted_files(paths)
-    known = read_tables(folder)
-    new = wanted.join(known, on=KEY, how="anti").unique(KEY, maintain_order=True)
-    if new.height:
-        decode_into(folder, new, options, workers)
-        known = read_tables(folder)
-    found = wanted.join(known.unique(KEY, keep="first"), on=KEY, how="left", maintain_order="left")
+    new = wanted.join(read_tables(folder), on=KEY, how="anti").unique(KEY, maintain_order=True)
+    failed = decode_into(folder, new, options, workers) if new.height else read_tables(folder).clear()
+    known = pl.concat([read_tables(folder), failed]).unique(KEY, keep="first")
+    found = wanted.join(known, on=KEY, how="left", maintain_order="left")
     used = sorted(found.filter(pl.col("frames") > 0)["shard"].unique().to_list())
     number = {name: at for at, name in enumerate(used)}
     shard, start, frames = np.full(len(paths), NO_SHARD), np.zeros(len(paths), int), np.zeros(len(paths), int)
@@ -88,8 +89,9 @@ def cached(paths: Sequence[Path | None], folder: Path, options: dict[str, Any], 
 def open_cache(folder: Path, options: dict[str, Any]) -> None:
     """Make the folder, or see that it was decoded with the same options; remove what a kill left a day ago or more."""
     for path in folder.glob(f"*{PART}"):
-        if time.time() - path.stat().st_mtime > LEFT_SECONDS:
-            path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):  # another command may be finishing it
+            if time.time() - path.stat().st_mtime > LEFT_SECONDS:
+                path.unlink()
     if (folder / MANIFEST).exists():
         made = read_manifest(folder, KIND, "python -m pipeline.prepare").get("options")
         if made != options:
@@ -118,13 +120,20 @@ def read_tables(folder: Path) -> pl.DataFrame:
     return pl.concat(tables) if tables else pl.DataFrame(schema=SCHEMA | {"shard": pl.String})
 
 
-def decode_into(folder: Path, files: pl.DataFrame, options: dict[str, Any], workers: int) -> None:
-    """Decode files and write them in shards, each one whole as soon as it is full."""
-    shard = Shard(folder)
+def decode_into(folder: Path, files: pl.DataFrame, options: dict[str, Any], workers: int) -> pl.DataFrame:
+    """Decode files and write them in shards, each one whole as soon as it is full.
+
+    Returns the files that could not be read, as `read_tables` would have them. They are in no shard, and are tried
+    again the next time: a disk may have been away, or a library too old.
+    """
+    shard, failed = Shard(folder), []
     keys = files.select(KEY).iter_rows()
     try:
         found = decoded([Path(one) for one in files["path"]], options, workers)
         for key, (problem, mel_TM, changes) in zip(keys, found, strict=True):
+            if problem in TRIED_AGAIN:
+                failed.append((*key, 0, 0, problem, False, False, None))
+                continue
             shard.add(key, problem, mel_TM, changes)
             if shard.bytes >= SHARD_BYTES:
                 shard.finish()
@@ -132,6 +141,7 @@ def decode_into(folder: Path, files: pl.DataFrame, options: dict[str, Any], work
         shard.finish()
     finally:
         shard.discard()
+    return pl.DataFrame(failed, schema=SCHEMA | {"shard": pl.String}, orient="row")
 
 
 class Shard:
@@ -164,8 +174,8 @@ class Shard:
         name = f"{hashlib.sha256(repr(self.rows).encode()).hexdigest()[:12]}-{self.crc:08x}"
         self.aside.rename(self.folder / f"{name}.f16")
         table = pl.DataFrame(self.rows, schema=SCHEMA, orient="row")
-        table.write_parquet(self.folder / f"{name}.parquet{PART}")
-        (self.folder / f"{name}.parquet{PART}").rename(self.folder / f"{name}.parquet")
+        table.write_parquet(self.aside)  # its name is this command's own, and free again
+        self.aside.rename(self.folder / f"{name}.parquet")
 
     def discard(self) -> None:
         """Remove what is not finished."""
@@ -173,16 +183,30 @@ class Shard:
         self.aside.unlink(missing_ok=True)
 
 
-def put_damaged_aside(folder: Path, n_mels: int, verify: bool) -> None:
-    """Remove the tables of shards that are gone, cut short or, if asked, changed: their files are decoded again."""
+def damaged(folder: Path, n_mels: int, verify: bool) -> list[pl.DataFrame]:
+    """The files of each shard that is gone, cut short or, if asked, changed; the shard is removed.
+
+    All of its files that are still as they were, whoever needs them: decoded again in their order they make a shard of
+    the same name, so that other catalogues find it again.
+    """
+    files = []
     for table in sorted(folder.glob("*.parquet")):
         frames = table.with_suffix(".f16")
-        expected = 2 * n_mels * int(pl.read_parquet(table, columns=["frames"])["frames"].sum())
-        damaged = not frames.exists() or frames.stat().st_size != expected
-        if damaged or (verify and f"{checksum(frames):08x}" != table.stem.rpartition("-")[2]):
+        try:
+            rows = pl.read_parquet(table)
+            expected = 2 * n_mels * int(rows["frames"].sum())
+            whole = frames.exists() and frames.stat().st_size == expected
+        except (OSError, pl.exceptions.PolarsError):
+            rows, whole = pl.DataFrame(schema=SCHEMA), False
+        if not whole or (verify and f"{checksum(frames):08x}" != table.stem.rpartition("-")[2]):
             print(f"{frames} is damaged: its recordings are decoded again")
-            table.unlink()
+            table.unlink(missing_ok=True)
             frames.unlink(missing_ok=True)
+            still = wanted_files([Path(one) for one in rows["path"]]).join(
+                rows, on=KEY, how="semi", maintain_order="left"
+            )
+            files += [still] if still.height else []
+    return files
 
 
 def checksum(path: Path) -> int:

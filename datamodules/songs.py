@@ -238,11 +238,9 @@ class SongItems(Dataset[Item]):
 
 
 def pick(tables: Sequence[AnyArray], rows: IntArray, variant: IntArray) -> AnyArray:
-    """Row `rows[n]` of table `variant[n]` for each n; what a smaller table lacks is zero.
-
-    The first table is the largest: a variant of a text is no longer than the text.
-    """
-    picked = np.zeros((len(rows), *tables[0].shape[1:]), dtype=tables[0].dtype)
+    """Row `rows[n]` of table `variant[n]` for each n; what a smaller table lacks is zero."""
+    sizes = np.max([table.shape[1:] for table in tables], axis=0).astype(int)
+    picked = np.zeros((len(rows), *sizes), dtype=tables[0].dtype)
     for number in np.unique(variant):
         at, table = np.flatnonzero(variant == number), tables[number]
         where: Any = (at, *(slice(size) for size in table.shape[1:]))

@@ -52,7 +52,8 @@ def split_songs(songs: pl.DataFrame, by: str, cutoff: str | None, cold_share: fl
     cold = made.of_song != WARM
     if cold.all() or not cold.any():
         part = "known" if cold.all() else "new"
-        raise UserError(f"the split by {by} leaves no {part} song: change split.cutoff / split.cold_share / split.by")
+        options = "split.cutoff / split.until / split.cold_share / split.by"
+        raise UserError(f"the split by {by} leaves no {part} song: change {options}")
     return made
 
 

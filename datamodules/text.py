@@ -68,8 +68,9 @@ def text_variants(songs: pl.DataFrame, fields: Sequence[str], variants: int, kee
     found = [whole]
     for variant in range(variants):
         rng = np.random.default_rng((variant, songs.height))
-        lists = [name for name in fields if songs[name].dtype.is_nested()]
-        part = songs.select(fields).with_columns(_part_of_lists(songs[name], keep, rng) for name in lists)
+        columns = list(dict.fromkeys(fields))
+        lists = [name for name in columns if songs[name].dtype.is_nested()]
+        part = songs.select(columns).with_columns(_part_of_lists(songs[name], keep, rng) for name in lists)
         texts = song_texts(part, fields)
         found.append([text or all_of_it for text, all_of_it in zip(texts, whole, strict=True)])
     return found

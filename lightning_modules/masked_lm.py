@@ -50,15 +50,16 @@ class MaskedLMModule(L.LightningModule):
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Cross-entropy of the hidden tokens."""
-        loss = F.cross_entropy(*self._asked(batch))
+        logits_AV, labels_A = self._asked(batch)
+        loss = F.cross_entropy(logits_AV, labels_A, reduction="sum") / max(1, len(labels_A))
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["labels"]))
         return loss
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """`val/accuracy`: share of the hidden tokens that are named right, over all batches and ranks."""
         logits_AV, labels_A = self._asked(batch)
-        right = (logits_AV.argmax(dim=-1) == labels_A).float().mean()
-        self.log("val/accuracy", right, batch_size=len(labels_A), sync_dist=True, prog_bar=True)
+        right = (logits_AV.argmax(dim=-1) == labels_A).float().sum() / max(1, len(labels_A))
+        self.log("val/accuracy", right, batch_size=max(1, len(labels_A)), sync_dist=True, prog_bar=True)
 
     def _asked(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Logits of the tokens that are asked for, (A, V), and what they are, (A,): no others go through the head."""

@@ -45,6 +45,8 @@ class ClipModel(nn.Module):
         super().__init__()
         if temperature <= 0:
             raise ValueError(f"temperature must be positive, got {temperature}")
+        if frozen_text and (last_layers or lora_rank):
+            raise ValueError(f"last_layers={last_layers}, lora_rank={lora_rank}: a frozen BERT is not trained")
         self.audio_encoder = AudioEncoder(n_mels, width, layers, heads, dropout)
         self.audio_project = nn.Linear(width, dim)
         self.text_encoder = None if frozen_text else TextEncoder(text_model, False, last_layers, lora_rank)

@@ -43,7 +43,10 @@ class TextEncoder(nn.Module):
         if frozen:
             self.eval()
         elif last_layers:
-            for layer in layers_of(self.bert, model)[-last_layers:]:
+            layers = layers_of(self.bert, model)
+            if last_layers > len(layers):
+                raise ValueError(f"last_layers={last_layers}: text model '{model}' has {len(layers)}")
+            for layer in layers[-last_layers:]:
                 layer.requires_grad_(True)
         elif lora_rank:
             add_low_rank(self.bert, lora_rank)

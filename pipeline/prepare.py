@@ -125,6 +125,10 @@ def cache_audio(
     paths = [source / path if path is not None else None for path in songs["audio_path"]]
     options = as_dict(config.audio)
     cache, verify = Path(options.pop("cache") or f"{out}_audio"), options.pop("verify")
+    if out.resolve() in (cache.resolve(), *cache.resolve().parents):
+        raise UserError(
+            f"audio.cache={cache} lies in out={out}, which is replaced as a whole: choose a folder beside it"
+        )
     if all(path is None for path in paths):
         none = pl.lit(0, pl.Int64)
         return songs.with_columns(mel_shard=none - 1, mel_start=none, mel_frames=none), {}, {}, {}

@@ -53,7 +53,13 @@ def main(config: ProbeConfig) -> None:
     artist = catalogue.songs["artist_id"].fill_null(catalogue.songs["song_id"]).to_numpy()[songs]
     rows: list[dict[str, Any]] = [{"space": "most frequent label", "accuracy": most_frequent(label)}]
     for name, vectors in tqdm(spaces.items(), desc="probe"):
-        scores = probe(vectors[songs], label, artist, config.folds, config.seed)
+        try:
+            scores = probe(vectors[songs], label, artist, config.folds, config.seed)
+        except ValueError as error:
+            raise UserError(
+                f"{config.column}: folds={config.folds} that share no artist cannot be made of {len(songs)} songs by "
+                f"{len(np.unique(artist))} artists with {len(np.unique(label))} labels ({str(error).splitlines()[0]})"
+            ) from None
         rows.append({"space": name, "accuracy": float(np.mean(scores)), "folds": scores})
     if config.out:
         Path(config.out).parent.mkdir(parents=True, exist_ok=True)
@@ -83,7 +89,7 @@ def spaces_of(catalogue: Catalogue, config: ProbeConfig) -> dict[str, FloatArray
 def mel_of_songs(catalogue: Catalogue) -> FloatArray | None:
     """`mel_statistics` of whole recordings, (songs, statistics × bands); NaN without audio; None if no song has any."""
     logmel = catalogue.logmel()
-    if logmel is None:
+    if logmel is None or not catalogue.songs["mel_frames"].sum():
         return None
     shard, start, frames = (catalogue.songs[name].to_numpy() for name in ("mel_shard", "mel_start", "mel_frames"))
     heard = np.flatnonzero(frames)

@@ -51,13 +51,14 @@ def main(config: ZeroshotConfig) -> None:
     label_LD = label_vectors(run, labels, list(config.prompts), Path(config.data) / "text_cache")
     heard = np.flatnonzero(np.isfinite(audio_SD[:, 0]))
     scores_SK, at_SK = search(build_index(label_LD), audio_SD[heard], min(config.top, len(labels)))
+    figures = None if own is None else accuracy(at_SK[:, 0], heard, own, labels)
     with writing(
         config.out, KIND, {"labels": labels, "prompts": list(config.prompts), "encoder": run.fingerprint}
     ) as to:
         tag_table(catalogue, heard, np.array(labels), scores_SK, at_SK).write_parquet(to / "tags.parquet")
     print(f"{config.out}: {len(heard):,} of {catalogue.n_songs:,} songs have audio; {len(labels)} labels")
-    if own is not None:
-        print(told(accuracy(at_SK[:, 0], heard, own, labels)))
+    if figures is not None:
+        print(told(figures))
 
 
 def audio_vectors(features: str, catalogue: Catalogue) -> FloatArray:
@@ -114,8 +115,8 @@ def label_vectors(run: Run, labels: Sequence[str], prompts: Sequence[str], cache
             text: Any = torch.from_numpy(np.array(text_vectors(texts, name, max_tokens, BERT_BATCH, cache)))
         else:
             ids, lengths = token_rows(texts, name, max_tokens)
-            mask = torch.from_numpy(np.arange(ids.shape[1]) < lengths[:, None]).long()
-            text = {"input_ids": torch.from_numpy(ids), "attention_mask": mask}
+            mask = torch.from_numpy(np.arange(ids.shape[2]) < lengths[:, :, None]).long()
+            text = {"input_ids": torch.from_numpy(ids).long(), "attention_mask": mask}
         vectors = model.embed_text(text).numpy()
     return unit_rows(vectors.reshape(len(labels), len(prompts), -1).mean(axis=1))
 
@@ -137,8 +138,14 @@ def tag_table(
 
 def accuracy(first: IntArray, heard: IntArray, own: list[list[str]], labels: list[str]) -> dict[str, float]:
     """How often a song's first tag is one of its own labels, among songs with audio and a label; and what a constant
-    answer and a random one reach."""
+    answer and a random one reach.
+
+    Raises:
+        UserError: no such song.
+    """
     judged = [(labels[tag], set(own[song])) for tag, song in zip(first, heard, strict=True) if own[song]]
+    if not judged:
+        raise UserError("no song with audio has a label, so that no answer can be checked: give labels=[…] instead")
     counts = {label: sum(label in truth for _, truth in judged) for label in labels}
     return {
         "songs": len(judged),

@@ -49,7 +49,9 @@ def written(folder: Path, name: str) -> Path:
 def test_a_corpus_is_the_text_of_its_fields(tmp_path: Path, name: str) -> None:
     path = written(tmp_path, name)
     assert read_corpus(path, ["title", "lyrics"]) == ["夜曲\n一群嗜血的蚂蚁\n被腐肉所吸引", "Rain"]
-    assert read_corpus(path, ["lyrics", "nothing"]) == ["一群嗜血的蚂蚁\n被腐肉所吸引"]
+    assert read_corpus(path, ["lyrics"]) == ["一群嗜血的蚂蚁\n被腐肉所吸引"]
+    with pytest.raises(UserError, match=r"fields=\['lyrcs'\]: the documents have title, lyrics, artist"):
+        read_corpus(path, ["title", "lyrcs"])
 
 
 @pytest.mark.parametrize(
@@ -59,7 +61,8 @@ def test_a_corpus_is_the_text_of_its_fields(tmp_path: Path, name: str) -> None:
         (b"{broken", "c.jsonl", "cannot be read"),
         (b"not gzip", "c.jsonl.gz", "cannot be read"),
         (b"not parquet", "c.parquet", "cannot be read"),
-        (b'{"title": " "}\n{"title": null}', "c.jsonl", "no document has any text in title, lyrics"),
+        (b'{"title": " ", "lyrics": null}\n{"title": null}', "c.jsonl", "no document has any text in title, lyrics"),
+        (b'{"title": "a", "lyrics": 7}', "c.jsonl", r"fields=\['lyrics'\]: not text"),
     ],
 )
 def test_a_bad_corpus_is_one_line(tmp_path: Path, content: bytes | None, name: str, says: str) -> None:
@@ -69,14 +72,23 @@ def test_a_bad_corpus_is_one_line(tmp_path: Path, content: bytes | None, name: s
         read_corpus(tmp_path / name, ["title", "lyrics"])
 
 
-def test_pieces_are_characters_and_rare_ones_are_unknown() -> None:
-    tokenizer = character_tokenizer(["愛愛 Love", "愛 love", "罕 été"], 2, 32)
-    told = tokenizer.convert_ids_to_tokens(tokenizer("愛罕 LOVE vol")["input_ids"])
-    assert told == ["[CLS]", "愛", "[UNK]", "l", "##o", "##v", "##e", "[UNK]", "[SEP]"]
-    assert set(tokenizer.get_vocab()) == {*SPECIAL, "愛", "l", "##o", "##v", "##e"}
+def test_pieces_are_characters_and_a_rare_one_hides_no_other() -> None:
+    tokenizer = character_tokenizer(["愛愛 Love", "愛 love さくら", "罕 été さくら"], 2, 32)
+    told = tokenizer.convert_ids_to_tokens(tokenizer("愛罕 LOVEx さくz")["input_ids"])
+    assert told == ["[CLS]", "愛", "[UNK]", "l", "o", "v", "e", "[UNK]", "さ", "く", "[UNK]", "[SEP]"]
+    assert set(tokenizer.get_vocab()) == {*SPECIAL, *"愛loveさくら"}
     ids = [tokenizer.pad_token_id, tokenizer.unk_token_id, tokenizer.cls_token_id, tokenizer.sep_token_id]
     assert [*ids, tokenizer.mask_token_id] == [PAD, UNK, CLS, SEP, MASK]
-    assert tokenizer.decode(tokenizer("love 愛", add_special_tokens=False)["input_ids"]) == "love 愛"
+
+
+def test_a_mark_in_front_of_the_file_is_no_fault(tmp_path: Path) -> None:
+    (tmp_path / "c.jsonl").write_bytes(b"\xef\xbb\xbf" + b'{"title": "a"}')
+    assert read_corpus(tmp_path / "c.jsonl", ["title"]) == ["a"]
+
+
+def test_a_corpus_of_rare_characters_alone_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no character is seen 5 times; lower min_count or bring more text"):
+        CorpusDataModule(written(tmp_path, "c.jsonl"))
 
 
 def test_blocks_hold_every_token_once_and_documents_apart() -> None:

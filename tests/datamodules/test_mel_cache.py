@@ -114,13 +114,29 @@ def test_only_what_is_new_or_changed_is_decoded(tmp_path: Path, counted: list[Pa
     check(found, tmp_path / "cache", more, list(range(6)))
 
 
-def test_a_bad_file_is_not_tried_again_until_it_changes(tmp_path: Path, counted: list[Path]) -> None:
-    bad = tmp_path / "bad.wav"
-    bad.write_text("no sound")
-    assert fill([bad], tmp_path / "cache").problems == fill([bad], tmp_path / "cache").problems == {"unreadable": [0]}
+def test_a_file_without_use_is_not_tried_again_until_it_changes(tmp_path: Path, counted: list[Path]) -> None:
+    bad = sound(tmp_path / "bad.wav", 0.5)
+    assert fill([bad], tmp_path / "cache").problems == fill([bad], tmp_path / "cache").problems == {"too short": [0]}
     assert len(counted) == 1
     sound(bad)
     assert fill([bad], tmp_path / "cache").problems == {} and len(counted) == 2
+
+
+def test_what_could_not_be_read_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network disk was away: the file is as it was."""
+    paths: list[Path | None] = [sound(tmp_path / "a.wav")]
+
+    def away(*_: Any) -> Any:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(audio.soundfile, "SoundFile", away)
+    assert fill(paths, tmp_path / "cache").problems == {"unreadable": [0]}
+    assert fill(paths, tmp_path / "cache").problems == {"unreadable": [0]}
+    monkeypatch.undo()
+    found = fill(paths, tmp_path / "cache")
+    assert found.problems == {}
+    check(found, tmp_path / "cache", paths, [0])
+    assert len(list((tmp_path / "cache").glob("*.parquet"))) == 1, "failures leave no shards behind"
 
 
 KILLED = """
@@ -168,7 +184,7 @@ def test_an_error_leaves_nothing_half_written(tmp_path: Path, monkeypatch: pytes
     assert [path.name for path in (tmp_path / "cache").iterdir()] == ["manifest.json"]
 
 
-@pytest.mark.parametrize("damage", ["cut", "gone", "flipped"])
+@pytest.mark.parametrize("damage", ["cut", "gone", "flipped", "table cut"])
 def test_damage_is_seen_and_mended(
     tmp_path: Path, counted: list[Path], small_shards: None, damage: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -179,10 +195,15 @@ def test_damage_is_seen_and_mended(
     data = bytearray(hurt.read_bytes())
     if damage == "gone":
         hurt.unlink()
+    elif damage == "table cut":
+        hurt = hurt.with_suffix(".parquet")
+        hurt.write_bytes(hurt.read_bytes()[:50])
     else:
         data[100] ^= 1
         hurt.write_bytes(bytes(data[:-2] if damage == "cut" else data))
-    found = fill(paths, tmp_path / "cache", verify=damage == "flipped")
+    asked = paths if damage == "table cut" else paths[:3]  # the shard is mended for those who need its other file too
+    fill(asked, tmp_path / "cache", verify=damage == "flipped")
+    found = fill(paths, tmp_path / "cache")
     assert sorted(path.name for path in counted) == ["2.wav", "3.wav"]
     assert "is damaged: its recordings are decoded again" in capsys.readouterr().out
     check(found, tmp_path / "cache", paths, [0, 1, 2, 3])
@@ -224,6 +245,13 @@ def test_a_process_that_gets_the_frames_opens_them_itself(tmp_path: Path) -> Non
     (tmp_path / "cache" / f"{found.shards[0]}.f16").unlink()
     with pytest.raises(UserError, match="is gone: put the audio cache back, or prepare the catalogue again"):
         LogMel(tmp_path / "cache", found.shards, MELS).shard(0)
+
+
+@pytest.mark.parametrize("cache", ["out", "out/audio"])
+def test_a_cache_inside_the_catalogue_is_refused(dataset: Path, tmp_path: Path, prepare: Any, cache: str) -> None:
+    """The catalogue is replaced as a whole, and the audio would go with it."""
+    with pytest.raises(UserError, match="which is replaced as a whole: choose a folder beside it"):
+        prepare(dataset, tmp_path / "out", f"audio.cache={tmp_path}/{cache}")
 
 
 def test_two_catalogues_share_a_cache_and_both_move_with_it(

@@ -398,3 +398,32 @@ def test_parts_of_several_ranks_are_merged_by_song(tmp_path: Path) -> None:
         np.savez(tmp_path / f"{rank}.npz", id=rows, clip_audio=want[rows], clip_text=-want[rows])
     merged = embed.merge([tmp_path / "0.npz", tmp_path / "1.npz"], 7)
     assert np.array_equal(merged["clip_audio"], want) and np.array_equal(merged["clip_text"], -want)
+
+
+def test_labels_in_words_of_a_run_whose_bert_is_trained(folder: Path, bert: str, tmp_path: Path) -> None:
+    """Each label's vector is its own, whatever labels stand beside it: padding is not read."""
+    from pipeline.runs import Run
+    from pipeline.zeroshot import label_vectors
+
+    model = module(songs(folder, bert, frozen_text=False), bert)
+    weights = {name: value.detach() for name, value in model.state_dict().items()}
+    made = Run(tmp_path, "clip", {}, dict(model.hparams), weights, "")
+    long = "love of the sea and the road of gold"
+    one, both = (label_vectors(made, labels, ["{}"], tmp_path) for labels in (["rain"], ["rain", long]))
+    np.testing.assert_allclose(one[0], both[0], atol=1e-5)
+    assert not np.allclose(both[0], both[1], atol=1e-2)
+
+
+@pytest.mark.parametrize("options", [{"lora_rank": 2}, {"last_layers": 1}])
+def test_partly_trained_bert_is_read_back_from_its_checkpoint(folder: Path, bert: str, options: dict[str, int]) -> None:
+    data = songs(folder, bert, batch_size=22, frozen_text=False)
+    model = module(data, bert, text_lr_scale=1.0, **options)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    trainer(folder, max_epochs=1, enable_checkpointing=False).fit(model, data)
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    of_bert = {name for name in changed if "text_encoder" in name}
+    assert of_bert and all("lora_" in name if "lora_rank" in options else "layer.0." in name for name in of_bert)
+    again = ClipModule(**model.hparams)
+    again.load_state_dict(model.state_dict())
+    first, second = (predict(folder, bert, 8, one, frozen_text=False)["clip_text"] for one in (model, again))
+    assert torch.equal(first.nan_to_num(), second.nan_to_num())

@@ -34,7 +34,15 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def options(corpus: Path, out: Path, *more: str) -> CorpusConfig:
-    small = ["model.width=32", "model.layers=1", "model.heads=2", "model.dropout=0", "max_tokens=40", "batch_size=16"]
+    small = [
+        "fields=[lyrics]",
+        "model.width=32",
+        "model.layers=1",
+        "model.heads=2",
+        "model.dropout=0",
+        "max_tokens=40",
+        "batch_size=16",
+    ]
     quiet = ["trainer.accelerator=cpu", "trainer.progress=false", "logger.wandb=off", "optim.lr=1e-2"]
     return load(CorpusConfig, [f"corpus={corpus}", f"out={out}", "trainer.epochs=40", *small, *quiet, *more])
 
@@ -47,7 +55,7 @@ def run(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_loss_is_that_of_the_model_itself(corpus: Path) -> None:
-    data = CorpusDataModule(corpus, max_tokens=40, batch_size=16)
+    data = CorpusDataModule(corpus, ["lyrics"], max_tokens=40, batch_size=16)
     batch = next(iter(data.train_dataloader()))
     torch.manual_seed(0)
     module: Any = MaskedLMModule(len(data.tokenizer), 40, width=32, layers=1, heads=2, dropout=0.0)

@@ -142,10 +142,20 @@ def test_what_of_bert_is_trained(options: dict[str, int], trained: Callable[[str
     assert not torch.allclose(encoder(ids, mask), frozen(ids, mask), atol=1e-3)
 
 
-@pytest.mark.parametrize("options", [{"last_layers": 1, "lora_rank": 1}, {"last_layers": -1}, {"lora_rank": -1}])
-def test_impossible_trainings_of_bert_are_refused(options: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match="one of them, and not below 0"):
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"last_layers": 1, "lora_rank": 1}, "one of them, and not below 0"),
+        ({"last_layers": -1}, "one of them, and not below 0"),
+        ({"lora_rank": -1}, "one of them, and not below 0"),
+        ({"last_layers": 7}, "text model 'minilm' has 6"),
+    ],
+)
+def test_impossible_trainings_of_bert_are_refused(options: dict[str, int], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
         TextEncoder("minilm", frozen=False, **options)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="a frozen BERT is not trained"):
+        ClipModel(n_mels=10, text_dim=6, frozen_text=True, **options)  # type: ignore[arg-type]
 
 
 def test_damaged_minilm_and_unknown_models_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

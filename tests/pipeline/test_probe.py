@@ -99,6 +99,7 @@ def test_the_command(catalogue: Path, capsys: pytest.CaptureFixture[str]) -> Non
         (["use=[clip_audio]"], "use=.'clip_audio'.: there are mood"),
         (["folds=1"], "too few for folds=1"),
         (["folds=100"], "too few for folds=100"),
+        (["folds=31"], r"folds=31 that share no artist cannot be made of 118 songs by 30 artists"),
     ],
 )
 def test_what_cannot_be_probed_is_told(catalogue: Path, options: list[str], says: str) -> None:
@@ -129,5 +130,7 @@ def test_a_first_tag_is_right_if_it_is_one_of_the_song_s_own() -> None:
     labels = ["jazz", "pop", "rock"]
     own = [["pop"], ["jazz", "rock"], [], ["rock"], ["rock", "pop"]]
     heard, first = np.array([0, 1, 2, 3, 4]), np.array([1, 2, 0, 0, 2])
+    with pytest.raises(UserError, match="no song with audio has a label"):
+        accuracy(np.array([0]), np.array([2]), own, labels)
     told = accuracy(first, heard, own, labels)
     assert told == {"songs": 4, "accuracy": 0.75, "most_frequent": 0.75, "chance": pytest.approx((1 + 2 + 1 + 2) / 12)}
