@@ -190,6 +190,7 @@ def test_a_hetrec_zip_is_read(tmp_path: Path) -> None:
     assert feature_sets(tmp_path / "hetrec2011-lastfm-2k.zip", fold, []) == {"tags": ["tags"]}
 
 
+@pytest.mark.slow
 @needs_lfm2k
 def test_the_reference_split_and_figures_on_lfm2k(tmp_path: Path) -> None:
     """Five seeds; recall@20, NDCG@20 and songs → users recall@50 as measured before by a program of its own."""
