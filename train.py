@@ -26,25 +26,25 @@ def train_text(config: CorpusConfig) -> None:
     """A BERT for a script that the packaged one cannot read; best checkpoint by hidden tokens of held-out documents."""
     from lightning.pytorch.utilities import rank_zero_only
 
-    from datamodules.corpus import CorpusDataModule
-    from lightning_modules.masked_lm import MaskedLMModule, trained_bert
-    from pipeline.runs import open_run
+    from datamodules.corpus import CorpusDataModule, character_tokenizer
+    from lightning_modules.masked_lm import MaskedLMModule
+    from pipeline.runs import open_run, read_vocabulary
+    from pipeline.vectors import restore
 
     def build() -> Built:
-        data = corpus()
-        options = as_dict(config.model) | as_dict(config.optim)
-        return MaskedLMModule(len(data.tokenizer), config.max_tokens, **options), data, [], {}
-
-    def corpus() -> CorpusDataModule:
         same = {name: getattr(config, name) for name in ("max_tokens", "min_count", "batch_size", "seed")}
-        return CorpusDataModule(config.corpus, list(config.fields), workers=config.trainer.workers, **same)
+        data = CorpusDataModule(config.corpus, list(config.fields), workers=config.trainer.workers, **same)
+        options = as_dict(config.model) | as_dict(config.optim)
+        module = MaskedLMModule(len(data.tokenizer), config.max_tokens, **options)
+        return module, data, [], {"text": {"characters": data.characters}}
 
     fit("text", config, build, monitor="val/accuracy")
     model = Path(config.out) / "model"
     if getattr(rank_zero_only, "rank", 0) == 0 and not model.exists():
         run, aside = open_run(config.out, "text"), model.with_suffix(".part")
-        trained_bert(run.hparams, run.weights).save_pretrained(aside)
-        corpus().tokenizer.save_pretrained(aside)
+        restore(MaskedLMModule(**run.hparams), run).model.bert.save_pretrained(aside)
+        characters = read_vocabulary(run.folder, "text")["characters"]
+        character_tokenizer(characters, config.max_tokens).save_pretrained(aside)
         aside.rename(model)
 
 

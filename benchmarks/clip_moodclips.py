@@ -21,6 +21,7 @@ import numpy as np
 import polars as pl
 from omegaconf import MISSING
 
+from benchmarks.item_cold.folds import read_json
 from benchmarks.table import markdown
 from configs.errors import UserError
 from configs.load import command, load
@@ -93,9 +94,9 @@ def one_text(config: ClipMoodclipsConfig, catalogue: Catalogue, seed: int, text:
     run = catalogue.folder.parent / f"clip_{list(TEXTS).index(text)}"
     started = time.monotonic()
     given = [f"data={catalogue.folder}", f"out={run}", f"seed={seed}", f"text.fields=[{TEXTS[text]}]"]
-    fresh = not (run / "manifest.json").exists()
     train_clip(load(ClipConfig, [*given, "logger.wandb=off", "trainer.progress=false", *config.clip]))
-    seconds = time.monotonic() - started if fresh else read_seconds(run)
+    # Of a run that was found finished, the time it took when it was trained.
+    seconds = max(time.monotonic() - started, read_json(run / "seconds.json") or 0.0)
     write_text(run / "seconds.json", json.dumps(seconds))
     features = run.with_name(f"{run.name}_features")
     embed.main(load(EmbedConfig, [f"clip={run}", f"data={catalogue.folder}", f"out={features}"]))
@@ -116,12 +117,6 @@ def one_text(config: ClipMoodclipsConfig, catalogue: Catalogue, seed: int, text:
         {"method": "firstplay, text of several", **retrieval(audio, words, shared), "seconds": seconds},
     ]
     return [row | {"method": f"{text}: {row['method']}"} for row in rows]
-
-
-def read_seconds(run: Path) -> float:
-    """How long a finished training took."""
-    path = run / "seconds.json"
-    return float(json.loads(path.read_text())) if path.exists() else 0.0
 
 
 def usable(catalogue: Catalogue, split: str, measured: FloatArray) -> IntArray:

@@ -25,6 +25,7 @@ from configs.load import command, load
 from configs.schema import EmbedConfig, PrepareConfig, ZeroshotConfig, opt
 from datamodules.catalogue import Catalogue
 from datamodules.folders import write_text
+from datamodules.split import artists
 from pipeline import embed, prepare
 from pipeline.probe import mel_of_songs, probe
 from pipeline.runs import open_run
@@ -77,7 +78,7 @@ def one_run(
     words = label_vectors(open_run(path, "clip"), labels, list(config.prompts), catalogue.folder / "text_cache")
     found = accuracy((audio @ words.T).argmax(axis=1), usable, own, labels)
     label = np.array([own[song][0] for song in usable])
-    artist = catalogue.songs["artist_id"].fill_null(catalogue.songs["song_id"]).to_numpy()[usable]
+    artist = artists(catalogue.songs).to_numpy()[usable]
     return [
         {"method": "chance", "accuracy": found["chance"]},
         {"method": "most frequent label", "accuracy": found["most_frequent"]},

@@ -115,11 +115,17 @@ class LoggerConfig:
 
 
 @dataclass
-class TextConfig:
+class EmbedTextConfig:
     model: str = opt("minilm", "minilm (packaged all-MiniLM-L6-v2), or any Hugging Face name or folder")
-    fields: list[str] = opt(["title", "lyrics"], "columns that make a song's text, in this order")
+    fields: list[str] = opt(
+        ["title", "lyrics"], "columns of text or lists of text that make a song's text, in this order"
+    )
     max_tokens: int = opt(128, "tokens of a window")
     windows: int = opt(1, "windows that a long text (lyrics) is read in, one after another; the rest is cut off")
+
+
+@dataclass
+class TextConfig(EmbedTextConfig):
     frozen: bool = opt(True, "keep BERT fixed (its vectors are cached); false fine-tunes it")
     last_layers: int = opt(0, "with frozen=false: train the last n layers alone (0: all)")
     lora_rank: int = opt(0, "with frozen=false: train low-rank additions alone (LoRA; 0: the weights themselves)")
@@ -188,14 +194,6 @@ class ClipConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
-
-
-@dataclass
-class EmbedTextConfig:
-    model: str = opt("minilm", "minilm (packaged all-MiniLM-L6-v2), or any Hugging Face name or folder")
-    fields: list[str] = opt(["title", "lyrics"], "columns of text or lists of text that make a song's text")
-    max_tokens: int = opt(128, "tokens of a window")
-    windows: int = opt(1, "windows that a long text is read in, one after another; the rest is cut off")
 
 
 @dataclass

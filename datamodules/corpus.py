@@ -31,6 +31,8 @@ PAD, UNK, CLS, SEP, MASK = range(len(SPECIAL))
 MASKED, KEPT, RANDOM = 0.15, 0.1, 0.1  # Devlin et al., arXiv 1810.04805, §3.1
 HELD_OUT = 0.05  # of the documents: validation
 IGNORED = -100  # label of a token that is not asked for
+NORMALIZER = normalizers.BertNormalizer(lowercase=True)
+SINGLE = pre_tokenizers.Sequence([pre_tokenizers.BertPreTokenizer(), pre_tokenizers.Split(Regex("."), "isolated")])
 
 Item = dict[str, torch.Tensor]
 
@@ -56,17 +58,17 @@ class CorpusDataModule(L.LightningDataModule):
         if max_tokens < 8 or batch_size < 1:
             raise UserError(f"max_tokens={max_tokens}, batch_size={batch_size}: at least 8 and 1")
         documents = read_corpus(Path(corpus), fields)
-        held = np.random.default_rng(seed).permutation(len(documents))[: max(1, round(HELD_OUT * len(documents)))]
-        kept = set(held.tolist())
-        train = [text for row, text in enumerate(documents) if row not in kept]
+        order = np.random.default_rng(seed).permutation(len(documents))
+        held = np.isin(np.arange(len(documents)), order[: max(1, round(HELD_OUT * len(documents)))])
+        train, val = ([documents[row] for row in np.flatnonzero(part)] for part in (~held, held))
         if not train:
             raise UserError(f"{corpus}: {len(documents)} documents with text; at least two are needed")
-        self.tokenizer = character_tokenizer(train, min_count, max_tokens)
-        if len(self.tokenizer) == len(SPECIAL):
+        self.characters = frequent_characters(train, min_count)
+        if not self.characters:
             raise UserError(f"{corpus}: no character is seen {min_count} times; lower min_count or bring more text")
+        self.tokenizer = character_tokenizer(self.characters, max_tokens)
         self.blocks = {
-            "train": blocks(self.tokenizer, train, max_tokens),
-            "val": blocks(self.tokenizer, [documents[row] for row in sorted(kept)], max_tokens),
+            name: blocks(self.tokenizer, part, max_tokens) for name, part in (("train", train), ("val", val))
         }
         self.batch_size, self.workers, self.seed = batch_size, workers, seed
         self.documents = len(documents)
@@ -121,7 +123,7 @@ def mask(ids_NL: IntArray, vocabulary: int, rng: np.random.Generator) -> tuple[I
         asked = may  # a batch of a few short texts: a loss over nothing would be no number
     fate = rng.random(ids_NL.shape)
     shown = np.where(asked & (fate >= KEPT), MASK, ids_NL)
-    drawn = rng.integers(len(SPECIAL), max(vocabulary, len(SPECIAL) + 1), ids_NL.shape)
+    drawn = rng.integers(len(SPECIAL), vocabulary, ids_NL.shape)
     return np.where(asked & (fate >= 1 - RANDOM), drawn, shown), np.where(asked, ids_NL, IGNORED)
 
 
@@ -155,20 +157,22 @@ def read_corpus(path: Path, fields: Sequence[str]) -> list[str]:
     return texts
 
 
-def character_tokenizer(texts: Sequence[str], min_count: int, max_tokens: int) -> Any:
-    """A tokenizer whose pieces are single characters, those seen at least `min_count` times; the others are unknown.
+def frequent_characters(texts: Sequence[str], min_count: int) -> list[str]:
+    """Characters seen at least `min_count` times, in order, as the tokenizer would meet them."""
+    seen: Counter[str] = Counter()
+    for text in texts:
+        seen.update(piece for piece, _ in SINGLE.pre_tokenize_str(NORMALIZER.normalize_str(text)))
+    return sorted(character for character, count in seen.items() if count >= min_count)
+
+
+def character_tokenizer(characters: Sequence[str], max_tokens: int) -> Any:
+    """A tokenizer whose pieces are single characters; others than the given ones are unknown.
 
     Lower case, accents off, no spaces. One unknown character hides no other, whatever the script.
     """
-    normalizer = normalizers.BertNormalizer(lowercase=True)
-    single = pre_tokenizers.Split(Regex("."), "isolated")
-    characters = pre_tokenizers.Sequence([pre_tokenizers.BertPreTokenizer(), single])
-    seen: Counter[str] = Counter()
-    for text in texts:
-        seen.update(piece for piece, _ in characters.pre_tokenize_str(normalizer.normalize_str(text)))
-    known = sorted(character for character, count in seen.items() if count >= min_count)
-    model = Tokenizer(WordLevel({piece: at for at, piece in enumerate([*SPECIAL, *known])}, unk_token=SPECIAL[UNK]))
-    model.normalizer, model.pre_tokenizer = normalizer, characters
+    vocabulary = {piece: at for at, piece in enumerate([*SPECIAL, *characters])}
+    model = Tokenizer(WordLevel(vocabulary, unk_token=SPECIAL[UNK]))
+    model.normalizer, model.pre_tokenizer = NORMALIZER, SINGLE
     model.post_processor = processors.BertProcessing((SPECIAL[SEP], SEP), (SPECIAL[CLS], CLS))
     names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
     return PreTrainedTokenizerFast(

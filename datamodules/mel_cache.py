@@ -68,10 +68,12 @@ def cached(paths: Sequence[Path | None], folder: Path, options: dict[str, Any], 
     for files in damaged(folder, int(options["n_mels"]), verify):
         decode_into(folder, files, options, workers)  # one by one: the same files make the same shard again
     wanted = wanted_files(paths)
-    new = wanted.join(read_tables(folder), on=KEY, how="anti").unique(KEY, maintain_order=True)
-    failed = decode_into(folder, new, options, workers) if new.height else read_tables(folder).clear()
-    known = pl.concat([read_tables(folder), failed]).unique(KEY, keep="first")
-    found = wanted.join(known, on=KEY, how="left", maintain_order="left")
+    known = read_tables(folder)
+    new = wanted.join(known, on=KEY, how="anti").unique(KEY, maintain_order=True)
+    if new.height:
+        failed = decode_into(folder, new, options, workers)
+        known = pl.concat([read_tables(folder), failed])
+    found = wanted.join(known.unique(KEY, keep="first"), on=KEY, how="left", maintain_order="left")
     used = sorted(found.filter(pl.col("frames") > 0)["shard"].unique().to_list())
     number = {name: at for at, name in enumerate(used)}
     shard, start, frames = np.full(len(paths), NO_SHARD), np.zeros(len(paths), int), np.zeros(len(paths), int)

@@ -20,7 +20,7 @@ from configs.errors import UserError
 from datamodules.arrays import AnyArray, BoolArray, FloatArray, IntArray
 from datamodules.batches import Batch, EpochBatches, loader
 from datamodules.catalogue import Catalogue
-from datamodules.text import text_dim, text_numbers, text_vectors, token_rows
+from datamodules.text import text_dim, text_numbers, text_vectors, token_batch, token_rows
 from datamodules.text import text_variants as text_variants_of
 
 FRAME_OPTIONS = ("sample_rate", "win_length", "hop_length", "n_mels")  # what a log-mel frame is
@@ -233,8 +233,7 @@ class SongItems(Dataset[Item]):
         if self.view == "train":  # evaluation keeps one shape for all batches: a vector does not depend on its batch
             windows, width = max(1, int((lengths > 0).sum(axis=1).max())), max(1, int(lengths.max()))
             lengths, ids = lengths[:, :windows], ids[:, :windows, :width]
-        mask = np.arange(ids.shape[2]) < lengths[:, :, None]
-        return {"input_ids": torch.from_numpy(ids).long(), "attention_mask": torch.from_numpy(mask).long()}
+        return token_batch(ids, lengths)
 
 
 def pick(tables: Sequence[AnyArray], rows: IntArray, variant: IntArray) -> AnyArray:

@@ -46,7 +46,7 @@ def split_songs(songs: pl.DataFrame, by: str, cutoff: str | None, cold_share: fl
     elif by == "time":
         made = _by_time(songs, cutoff, cold_share)
     elif by == "artist":
-        made = Split(_by_group(songs["artist_id"].fill_null(songs["song_id"]), cold_share, seed), by, None)
+        made = Split(_by_group(artists(songs), cold_share, seed), by, None)
     else:
         made = Split(_by_song(songs.height, cold_share, seed), by, None)
     cold = made.of_song != WARM
@@ -55,6 +55,11 @@ def split_songs(songs: pl.DataFrame, by: str, cutoff: str | None, cold_share: fl
         options = "split.cutoff / split.until / split.cold_share / split.by"
         raise UserError(f"the split by {by} leaves no {part} song: change {options}")
     return made
+
+
+def artists(songs: pl.DataFrame) -> pl.Series:
+    """The artist of each song; where none is known, the song stands for itself."""
+    return songs["artist_id"].fill_null(songs["song_id"])
 
 
 def released_before(songs: pl.DataFrame, until: str | None) -> AnyArray:

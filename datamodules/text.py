@@ -87,8 +87,7 @@ def _part_of_lists(column: pl.Series, keep: float, rng: np.random.Generator) -> 
 def text_numbers(texts: Sequence[Texts]) -> list[IntArray]:
     """A number for each text of each list, the same for the same text; a song without text counts as the empty one."""
     every = pl.Series([text or "" for one in texts for text in one], dtype=pl.String)
-    numbers = every.rank("dense").to_numpy().astype(np.int64)
-    return np.split(numbers, len(texts)) if len(every) else [numbers] * len(texts)
+    return np.split(every.rank("dense").to_numpy().astype(np.int64), len(texts))
 
 
 def token_rows(texts: Texts, model: str, max_tokens: int, windows: int = 1) -> tuple[AnyArray, IntArray]:
@@ -117,6 +116,12 @@ def token_rows(texts: Texts, model: str, max_tokens: int, windows: int = 1) -> t
     rows: AnyArray = np.zeros((*lengths.shape, int(lengths.max())), dtype=np.int32)
     rows[np.arange(rows.shape[2]) < lengths[:, :, None]] = np.concatenate([np.asarray(one) for one in ids])
     return rows, lengths
+
+
+def token_batch(ids_NWL: AnyArray, lengths_NW: IntArray) -> dict[str, torch.Tensor]:
+    """What `TextEncoder` reads, {"input_ids", "attention_mask"} (N, W, L): no more than the real tokens are seen."""
+    mask_NWL = np.arange(ids_NWL.shape[2]) < lengths_NW[:, :, None]
+    return {"input_ids": torch.from_numpy(ids_NWL).long(), "attention_mask": torch.from_numpy(mask_NWL).long()}
 
 
 def text_vectors(

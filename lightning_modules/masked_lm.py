@@ -8,14 +8,11 @@ from __future__ import annotations
 from typing import Any
 
 import lightning as L
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 from transformers import BertConfig, BertForMaskedLM
 
 from lightning_modules.optim import adamw
-
-IGNORED, PAD = -100, 0  # label of a token that is not asked for, and the padding token, as in `datamodules.corpus`
 
 
 class MaskedLMModule(L.LightningModule):
@@ -43,7 +40,6 @@ class MaskedLMModule(L.LightningModule):
                 intermediate_size=4 * width,
                 hidden_dropout_prob=dropout,
                 attention_probs_dropout_prob=dropout,
-                pad_token_id=PAD,
                 **sizes,
             )
         )
@@ -63,7 +59,7 @@ class MaskedLMModule(L.LightningModule):
 
     def _asked(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Logits of the tokens that are asked for, (A, V), and what they are, (A,): no others go through the head."""
-        asked_NL = batch["labels"] != IGNORED
+        asked_NL = batch["labels"] >= 0
         hidden_NLW = self.model.bert(batch["input_ids"], batch["attention_mask"]).last_hidden_state
         return self.model.cls(hidden_NLW[asked_NL]), batch["labels"][asked_NL]
 
@@ -71,11 +67,3 @@ class MaskedLMModule(L.LightningModule):
         """AdamW with warm-up and cosine decay."""
         h = self.hparams
         return adamw(self, h["lr"], h["weight_decay"], h["warmup"], self.trainer.estimated_stepping_batches)
-
-
-def trained_bert(hparams: dict[str, Any], weights: dict[str, Tensor]) -> Any:
-    """The encoder of a trained run, without the head that names tokens."""
-    module = MaskedLMModule(**hparams)
-    module.load_state_dict(weights)
-    with torch.no_grad():
-        return module.eval().model.bert

@@ -27,6 +27,9 @@ class AudioEncoder(nn.Module):
     batch. Positions are sinusoids, so any length goes in.
     """
 
+    middle_K1: Tensor
+    spread_K1: Tensor
+
     def __init__(
         self, n_mels: int, width: int = 128, layers: int = 4, heads: int = 4, dropout: float = 0.1, channels: int = 16
     ) -> None:
@@ -40,6 +43,9 @@ class AudioEncoder(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
+        # Constants, on the device with the weights and not in checkpoints.
+        self.register_buffer("middle_K1", torch.tensor(MIDDLE).unsqueeze(1), persistent=False)
+        self.register_buffer("spread_K1", torch.tensor(SPREAD).unsqueeze(1), persistent=False)
         self.statistics = nn.Sequential(
             nn.Dropout(dropout),
             nn.Linear(len(MIDDLE) * n_mels, 2 * width),
@@ -63,7 +69,7 @@ class AudioEncoder(nn.Module):
             x_NSW = block(x_NSW, seen_NS)
         x_NSW = self.norm(x_NSW) * seen_NS.unsqueeze(-1)
         pooled_NW = x_NSW.sum(dim=1) / seen_NS.sum(dim=1, keepdim=True)
-        measured_NKM = (mel_statistics(logmel_NTM, frames_N) - column(MIDDLE, x_NTM)) / column(SPREAD, x_NTM)
+        measured_NKM = (mel_statistics(logmel_NTM, frames_N) - self.middle_K1) / self.spread_K1
         summary_NW: Tensor = self.statistics(measured_NKM.flatten(1))
         return pooled_NW + summary_NW
 
@@ -109,30 +115,26 @@ def mel_statistics(logmel_NTM: Tensor, frames_N: Tensor) -> Tensor:
     of s frames: what moves within that time, which a mean over the crop forgets. Zero where a crop is too short to
     tell.
     """
-    x_NTM, found = logmel_NTM.float(), []
-    for scale in (None, *SCALES):
-        if scale is None:
-            value_NTM, count_N = x_NTM, frames_N
-        else:
-            n, t, m = x_NTM.shape
-            whole = max(t // scale, 1)
-            padded_NTM = F.pad(x_NTM, (0, 0, 0, max(scale - t, 0)))
-            mean_NTM = padded_NTM[:, : whole * scale].view(n, whole, scale, m).mean(dim=2)
-            value_NTM = mean_NTM[:, 1:] - mean_NTM[:, :-1]
-            count_N = torch.div(frames_N, scale, rounding_mode="floor") - 1
-        seen_NT1 = valid(count_N, value_NTM.shape[1]).unsqueeze(-1)
-        count_N1 = count_N.clamp(min=1).unsqueeze(-1)
-        mean_NM = torch.where(seen_NT1, value_NTM, 0.0).sum(dim=1) / count_N1
-        square_NM = torch.where(seen_NT1, value_NTM - mean_NM.unsqueeze(1), 0.0).square().sum(dim=1) / count_N1
-        # The root of zero has no slope: a constant band would make the gradient of its input infinite.
-        spread_NM = (square_NM + 1e-12).sqrt()
-        found += [mean_NM, spread_NM] if scale is None else [spread_NM]
+    x_NTM = logmel_NTM.float()
+    n, t, m = x_NTM.shape
+    found = list(mean_and_spread(x_NTM, frames_N))
+    for scale in SCALES:
+        whole = max(t // scale, 1)
+        padded_NTM = F.pad(x_NTM, (0, 0, 0, max(scale - t, 0)))
+        mean_NTM = padded_NTM[:, : whole * scale].view(n, whole, scale, m).mean(dim=2)
+        changes_N = torch.div(frames_N, scale, rounding_mode="floor") - 1
+        found.append(mean_and_spread(mean_NTM[:, 1:] - mean_NTM[:, :-1], changes_N)[1])
     return torch.stack(found, dim=1)
 
 
-def column(numbers: tuple[float, ...], like: Tensor) -> Tensor:
-    """(K, 1) on the device of `like`."""
-    return torch.tensor(numbers, device=like.device).unsqueeze(1)
+def mean_and_spread(x_NTM: Tensor, count_N: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each band, (N, M), over the first `count_N` places of each row."""
+    seen_NT1 = valid(count_N, x_NTM.shape[1]).unsqueeze(-1)
+    count_N1 = count_N.clamp(min=1).unsqueeze(-1)
+    mean_NM = torch.where(seen_NT1, x_NTM, 0.0).sum(dim=1) / count_N1
+    square_NM = torch.where(seen_NT1, x_NTM - mean_NM.unsqueeze(1), 0.0).square().sum(dim=1) / count_N1
+    # The root of zero has no slope: a constant band would make the gradient of its input infinite.
+    return mean_NM, (square_NM + 1e-12).sqrt()
 
 
 def spec_augment(logmel_NTM: Tensor, frames_N: Tensor, freq_mask: int, time_mask: int) -> Tensor:

@@ -29,9 +29,12 @@ from configs.schema import ProbeConfig
 from datamodules.arrays import AnyArray, FloatArray, IntArray
 from datamodules.catalogue import Catalogue, read_features
 from datamodules.folders import write_text
+from datamodules.songs import CropReader
+from datamodules.split import artists
 from models.audio_encoder import mel_statistics
 from pipeline.zeroshot import own_labels
 
+SONGS = 64  # measured at a time
 STRENGTHS = tuple(10.0**power for power in range(-4, 3))  # C of the logistic regression, of which validation chooses
 
 
@@ -50,7 +53,7 @@ def main(config: ProbeConfig) -> None:
             f"{len(songs)} songs have every vector and a label, {len(np.unique(label))} labels among them: too few for "
             f"folds={config.folds} (at least 2, with two songs each, and two labels)"
         )
-    artist = catalogue.songs["artist_id"].fill_null(catalogue.songs["song_id"]).to_numpy()[songs]
+    artist = artists(catalogue.songs).to_numpy()[songs]
     rows: list[dict[str, Any]] = [{"space": "most frequent label", "accuracy": most_frequent(label)}]
     for name, vectors in tqdm(spaces.items(), desc="probe"):
         try:
@@ -88,18 +91,18 @@ def spaces_of(catalogue: Catalogue, config: ProbeConfig) -> dict[str, FloatArray
 
 def mel_of_songs(catalogue: Catalogue) -> FloatArray | None:
     """`mel_statistics` of whole recordings, (songs, statistics × bands); NaN without audio; None if no song has any."""
-    logmel = catalogue.logmel()
-    if logmel is None or not catalogue.songs["mel_frames"].sum():
+    longest = int(catalogue.songs["mel_frames"].max() or 0)  # type: ignore[arg-type]
+    whole = CropReader(catalogue, longest, crops=1)
+    heard = np.flatnonzero(whole.frames)
+    if not len(heard):
         return None
-    shard, start, frames = (catalogue.songs[name].to_numpy() for name in ("mel_shard", "mel_start", "mel_frames"))
-    heard = np.flatnonzero(frames)
-    rows = []
-    for song in tqdm(heard, desc="mel statistics"):
-        lines = logmel.shard(shard[song])[start[song] : start[song] + frames[song]]
-        crop_1TM = torch.from_numpy(lines.astype(np.float32)).unsqueeze(0)
-        rows.append(mel_statistics(crop_1TM, torch.tensor([crop_1TM.shape[1]])).flatten().numpy())
-    found = np.full((catalogue.n_songs, len(rows[0])), np.nan, dtype=np.float32)
-    found[heard] = rows
+    parts = []
+    for at in tqdm(range(0, len(heard), SONGS), desc="mel statistics"):
+        crop_N1TM, frames_N1 = whole.fixed(heard[at : at + SONGS])
+        parts.append(mel_statistics(torch.from_numpy(crop_N1TM[:, 0]), torch.from_numpy(frames_N1[:, 0])).flatten(1))
+    measured = torch.cat(parts).numpy()
+    found = np.full((catalogue.n_songs, measured.shape[1]), np.nan, dtype=np.float32)
+    found[heard] = measured
     return found
 
 

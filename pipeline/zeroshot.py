@@ -11,6 +11,7 @@ tags.parquet: song_id, rank, label, score (cosine); songs without audio have non
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from datamodules.arrays import FloatArray, IntArray
 from datamodules.catalogue import Catalogue, read_features
 from datamodules.folders import read_manifest, writing
 from datamodules.songs import BERT_BATCH
-from datamodules.text import text_vectors, token_rows
+from datamodules.text import text_vectors, token_batch, token_rows
 from pipeline.embed import KIND as FEATURES
 from pipeline.embed import clip_module
 from pipeline.runs import Run, open_run
@@ -114,9 +115,7 @@ def label_vectors(run: Run, labels: Sequence[str], prompts: Sequence[str], cache
         if run.hparams["frozen_text"]:
             text: Any = torch.from_numpy(np.array(text_vectors(texts, name, max_tokens, BERT_BATCH, cache)))
         else:
-            ids, lengths = token_rows(texts, name, max_tokens)
-            mask = torch.from_numpy(np.arange(ids.shape[2]) < lengths[:, :, None]).long()
-            text = {"input_ids": torch.from_numpy(ids).long(), "attention_mask": mask}
+            text = token_batch(*token_rows(texts, name, max_tokens))
         vectors = model.embed_text(text).numpy()
     return unit_rows(vectors.reshape(len(labels), len(prompts), -1).mean(axis=1))
 
@@ -146,7 +145,7 @@ def accuracy(first: IntArray, heard: IntArray, own: list[list[str]], labels: lis
     judged = [(labels[tag], set(own[song])) for tag, song in zip(first, heard, strict=True) if own[song]]
     if not judged:
         raise UserError("no song with audio has a label, so that no answer can be checked: give labels=[…] instead")
-    counts = {label: sum(label in truth for _, truth in judged) for label in labels}
+    counts = Counter(label for _, truth in judged for label in truth)
     return {
         "songs": len(judged),
         "accuracy": float(np.mean([tag in truth for tag, truth in judged])),

@@ -24,6 +24,7 @@ from datamodules.corpus import (
     CorpusDataModule,
     blocks,
     character_tokenizer,
+    frequent_characters,
     mask,
     read_corpus,
 )
@@ -73,7 +74,7 @@ def test_a_bad_corpus_is_one_line(tmp_path: Path, content: bytes | None, name: s
 
 
 def test_pieces_are_characters_and_a_rare_one_hides_no_other() -> None:
-    tokenizer = character_tokenizer(["愛愛 Love", "愛 love さくら", "罕 été さくら"], 2, 32)
+    tokenizer = character_tokenizer(frequent_characters(["愛愛 Love", "愛 love さくら", "罕 été さくら"], 2), 32)
     told = tokenizer.convert_ids_to_tokens(tokenizer("愛罕 LOVEx さくz")["input_ids"])
     assert told == ["[CLS]", "愛", "[UNK]", "l", "o", "v", "e", "[UNK]", "さ", "く", "[UNK]", "[SEP]"]
     assert set(tokenizer.get_vocab()) == {*SPECIAL, *"愛loveさくら"}
@@ -93,7 +94,7 @@ def test_a_corpus_of_rare_characters_alone_is_refused(tmp_path: Path) -> None:
 
 def test_blocks_hold_every_token_once_and_documents_apart() -> None:
     texts = ["abcdefghijklmnop" * 2, "abc", "ponm"]
-    tokenizer = character_tokenizer(texts, 1, 10)
+    tokenizer = character_tokenizer(frequent_characters(texts, 1), 10)
     rows = blocks(tokenizer, texts, 10)
     whole = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
     assert rows.shape == (4 + 1 + 1, 10) and rows.dtype == np.int32
