@@ -17,9 +17,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from configs.errors import UserError
 from configs.load import as_dict, command
 from configs.schema import BoundaryConfig, ClipConfig, CorpusConfig, I2IConfig
 from pipeline.fit import Built, fit
+
+PARTS = ("text", "audio", "model", "objective")  # of ClipConfig, beside data and training
 
 
 def train_text(config: CorpusConfig) -> None:
@@ -51,42 +54,9 @@ def train_text(config: CorpusConfig) -> None:
 def train_clip(config: ClipConfig) -> None:
     """Audio-text pretraining; best checkpoint by text→audio recall@10 on the cold validation songs."""
     from callbacks.index_recall import IndexRecall
-    from datamodules.songs import SongDataModule
-    from lightning_modules.clip import ClipModule
 
     def build() -> Built:
-        objective = as_dict(config.objective)
-        data = SongDataModule(
-            config.data,
-            batch_size=config.batch_size,
-            text_model=config.text.model,
-            text_fields=list(config.text.fields),
-            max_tokens=config.text.max_tokens,
-            windows=config.text.windows,
-            frozen_text=config.text.frozen,
-            text_variants=config.text.variants,
-            keep=config.text.keep,
-            unpaired=objective.pop("unpaired"),
-            crop_seconds=config.model.crop_seconds,
-            crops=config.model.crops,
-            workers=config.trainer.workers,
-            seed=config.seed,
-        )
-        module = ClipModule(
-            **data.front_end(),
-            **as_dict(config.model),
-            **objective,
-            **as_dict(config.optim),
-            text_model=config.text.model,
-            text_fields=list(config.text.fields),
-            max_tokens=config.text.max_tokens,
-            windows=config.text.windows,
-            frozen_text=config.text.frozen,
-            last_layers=config.text.last_layers,
-            lora_rank=config.text.lora_rank,
-            text_lr_scale=config.text.lr_scale,
-        )
-        return module, data, [IndexRecall(1, 5, 10, both_ways=True)], {}
+        return *clip_parts(config), [IndexRecall(1, 5, 10, both_ways=True)], {}
 
     if config.trainer.accumulate > 1 and not config.objective.micro_batch:
         print(
@@ -95,6 +65,61 @@ def train_clip(config: ClipConfig) -> None:
             file=sys.stderr,
         )
     fit("clip", config, build, monitor="val/recall@10")
+
+
+def clip_parts(config: ClipConfig) -> tuple[Any, Any]:
+    """The LightningModule and the DataModule of `train_clip`.
+
+    Raises:
+        UserError: the data cannot be used, or the options do not go together.
+        ValueError: sizes that a model cannot have.
+    """
+    from datamodules.songs import SongDataModule
+    from lightning_modules.clip import ClipModule
+
+    text, audio, model, objective = (as_dict(getattr(config, part)) for part in PARTS)
+    prepared = {
+        "text_model": config.text.model,
+        "text_fields": list(config.text.fields),
+        "max_tokens": config.text.max_tokens,
+        "windows": config.text.windows,
+        "frozen_text": config.text.frozen,
+        "audio_model": config.audio.model,
+        "frozen_audio": config.audio.frozen,
+        "crop_seconds": model.pop("crop_seconds"),
+        "crops": model.pop("crops"),
+    }
+    data = SongDataModule(
+        config.data,
+        batch_size=config.batch_size,
+        text_variants=config.text.variants,
+        keep=config.text.keep,
+        unpaired=objective.pop("unpaired"),
+        workers=config.trainer.workers,
+        seed=config.seed,
+        **prepared,
+    )
+    augment = {name: objective.pop(name) for name in ("gain_db", "noise_db", "freq_mask", "time_mask")}
+    if data.crops.is_logmel and (augment["gain_db"] or augment["noise_db"]):
+        raise UserError("objective.gain_db and noise_db change samples: prepare the catalogue with audio.store=samples")
+    widths, tuned = data.widths(), ("model", "frozen", "last_layers", "lora_rank")
+    own = {name: model.pop(name) for name in ("width", "layers", "heads")}
+    towers = {
+        "front": data.audio | augment,
+        "audio": {name: audio[name] for name in tuned} | {"dim": widths["audio"]} | own,
+        "text": {name: text[name] for name in tuned} | {"dim": widths["text"]},
+    }
+    module = ClipModule(
+        model=towers
+        | model
+        | {"temperature": objective.pop("temperature"), "sigmoid": objective.pop("loss") == "siglip"},
+        prepared=prepared | data.audio,
+        text_lr_scale=text["lr_scale"],
+        audio_lr_scale=audio["lr_scale"],
+        **objective,
+        **as_dict(config.optim),
+    )
+    return module, data
 
 
 def train_i2i(config: I2IConfig) -> None:

@@ -4,9 +4,10 @@
 
 For seed s, perm = numpy.random.default_rng(s).permutation(sorted artist ids): clips of the first 20 % of the artists
 test, of the next 10 % validate, the others train. A hit is the exact clip, ties rank last; clips whose text another
-test clip has too are also reported apart. `ridge` maps statistics of the recording (mel_statistics of
-models/audio_encoder.py) to the text vectors, its strength chosen on validation. Finished training is kept in out=.
-Writes results.json.
+test clip has too are also reported apart. Two audio towers: our Transformer, which hears nothing but the training
+clips, and the packaged musicnn, which others trained on a large tagged collection. `ridge` maps statistics of the
+recording (mel_statistics of models/audio_encoder.py), or musicnn's vectors, to the text vectors, its strength chosen on
+validation. Finished training is kept in out=. Writes results.json.
 """
 
 from __future__ import annotations
@@ -27,10 +28,13 @@ from configs.errors import UserError
 from configs.load import command, load
 from configs.schema import ClipConfig, EmbedConfig, PrepareConfig, opt
 from datamodules.arrays import AnyArray, FloatArray, IntArray
+from datamodules.audio_inputs import FrozenAudio
 from datamodules.catalogue import Catalogue, read_features
 from datamodules.folders import write_text
+from models.pretrained_audio import OWN
 from pipeline import embed, prepare
 from pipeline.probe import mel_of_songs
+from pipeline.runs import open_run
 from retrieval.index import unit_rows
 from retrieval.metrics import own_ranks
 from train import train_clip
@@ -39,9 +43,13 @@ TEST, VALIDATION = 0.2, 0.1  # of the artists
 RIDGES = tuple(10.0**power for power in range(0, 6))
 TEXTS = {"genres and moods": "genres,tags", "with title and artist": "title,artist_id,genres,tags"}
 CHOSEN = [  # on the validation clips of seeds 0 to 4 (docs/results.md)
-    "trainer.epochs=40", "model.crop_seconds=10", "model.layers=2", "model.dropout=0.2", "optim.weight_decay=0.1",
+    "trainer.epochs=40", "model.layers=2", "model.dropout=0.2", "optim.weight_decay=0.1",
     "text.variants=8", "objective.temperature=0.4", "objective.freq_mask=0", "objective.time_mask=0",
 ]  # fmt: skip
+TOWERS = {  # what of a recording is kept, and the crops
+    "transformer": ("logmel", ["model.crop_seconds=10"]),
+    "musicnn": ("samples", ["model.crop_seconds=6", "model.crops=5"]),
+}
 WAYS = ("text→audio", "audio→text")
 COLUMNS = [f"{way} {figure}" for way in WAYS for figure in ("R@1", "R@5", "R@10", "median rank")]
 
@@ -54,6 +62,7 @@ class ClipMoodclipsConfig:
     out: str = opt("runs/clip_moodclips", "folder for all runs and results.json")
     seeds: int = opt(5, "seeds 0 … n−1 of split and training")
     texts: list[str] = opt(list(TEXTS), "what makes a clip's text")
+    towers: list[str] = opt(list(TOWERS), "audio towers")
     clip: list[str] = opt(CHOSEN, "options of train.py clip")
 
 
@@ -61,19 +70,23 @@ def main(config: ClipMoodclipsConfig) -> None:
     """Run the command (see the module's docstring)."""
     if not (Path(config.data) / "songs.parquet").is_file():
         raise UserError(f"{config.data} has no songs.parquet: give data=… the moodclips folder (docs/data.md)")
-    if unknown := set(config.texts) - set(TEXTS):
-        raise UserError(f"texts={sorted(unknown)}: choose from {', '.join(TEXTS)}")
+    for name, given, known in (("texts", config.texts, TEXTS), ("towers", config.towers, TOWERS)):
+        if unknown := set(given) - set(known):
+            raise UserError(f"{name}={sorted(unknown)}: choose from {', '.join(known)}")
     out = Path(config.out)
-    runs = []
+    runs: list[list[dict[str, Any]]] = []
     for seed in range(config.seeds):
-        catalogue = split_by_artist(Path(config.data), out / f"seed{seed}", seed)
-        runs.append([row for text in config.texts for row in one_text(config, catalogue, seed, text)])
+        runs.append([])
+        for tower in config.towers:
+            catalogue = split_by_artist(Path(config.data), out, seed, TOWERS[tower][0])
+            runs[-1] += [row for text in config.texts for row in one_text(config, catalogue, seed, text, tower)]
     write_text(out / "results.json", json.dumps(runs, indent=1, ensure_ascii=False) + "\n")
     print(markdown("method", runs, ["clips", *COLUMNS, "seconds"]))
 
 
-def split_by_artist(data: Path, folder: Path, seed: int) -> Catalogue:
-    """The catalogue of one seed's split, made unless it is there."""
+def split_by_artist(data: Path, out: Path, seed: int, store: str) -> Catalogue:
+    """The catalogue of one seed's split, made unless it is there; all seeds share the decoded audio."""
+    folder = out / f"seed{seed}" / store
     if not (folder / "catalogue").exists():
         songs = pl.read_parquet(data / "songs.parquet")
         artists = np.random.default_rng(seed).permutation(sorted(set(songs["artist_id"])))
@@ -85,38 +98,55 @@ def split_by_artist(data: Path, folder: Path, seed: int) -> Catalogue:
         audio = pl.lit(f"{data.resolve()}/") + pl.col("audio_path")
         songs.with_columns(split, audio.alias("audio_path")).write_parquet(source / "songs.parquet")
         pl.read_parquet(data / "plays.parquet").write_parquet(source / "plays.parquet")
-        prepare.main(load(PrepareConfig, [f"source={source}", f"out={folder}/catalogue", "split.by=column"]))
+        made = [f"source={source}", f"out={folder}/catalogue", "split.by=column"]
+        kept = [f"audio.store={store}", f"audio.cache={out}/audio_{store}"]
+        prepare.main(load(PrepareConfig, [*made, *kept]))
     return Catalogue.read(folder / "catalogue")
 
 
-def one_text(config: ClipMoodclipsConfig, catalogue: Catalogue, seed: int, text: str) -> list[dict[str, Any]]:
-    """Rows of one seed and one kind of text: chance, ridge and CLIP over all test clips, CLIP's also by shared text."""
-    run = catalogue.folder.parent / f"clip_{list(TEXTS).index(text)}"
+def one_text(
+    config: ClipMoodclipsConfig, catalogue: Catalogue, seed: int, text: str, tower: str
+) -> list[dict[str, Any]]:
+    """Rows of one seed, kind of text and tower: over all test clips, and CLIP's also by shared text."""
+    run = catalogue.folder.parents[1] / f"clip_{tower}_{list(TEXTS).index(text)}"
     started = time.monotonic()
     given = [f"data={catalogue.folder}", f"out={run}", f"seed={seed}", f"text.fields=[{TEXTS[text]}]"]
-    train_clip(load(ClipConfig, [*given, "logger.wandb=off", "trainer.progress=false", *config.clip]))
+    given += [f"audio.model={tower}", *TOWERS[tower][1], "logger.wandb=off", "trainer.progress=false"]
+    train_clip(load(ClipConfig, [*given, *config.clip]))
     # Of a run that was found finished, the time it took when it was trained.
     seconds = max(time.monotonic() - started, read_json(run / "seconds.json") or 0.0)
     write_text(run / "seconds.json", json.dumps(seconds))
     features = run.with_name(f"{run.name}_features")
     embed.main(load(EmbedConfig, [f"clip={run}", f"data={catalogue.folder}", f"out={features}"]))
     found = read_features(features, catalogue.n_songs)
-    measured = mel_of_songs(catalogue)
-    assert measured is not None
+    measured = measure(catalogue, run, tower)
     heard = {split: usable(catalogue, split, measured) for split in ("warm", "cold_val", "cold_test")}
-    started = time.monotonic()
-    mel_audio, mel_text = ridge(measured, np.asarray(found["text"]), heard["warm"], heard["cold_val"])
     test = heard["cold_test"]
+    started = time.monotonic()
+    ridge_audio, ridge_text = ridge(measured, np.asarray(found["text"]), heard["warm"], heard["cold_val"])
+    closed = {**retrieval(ridge_audio[test], ridge_text[test]), "seconds": time.monotonic() - started}
     audio, words = (np.asarray(found[name])[test] for name in ("clip_audio", "clip_text"))
     shared = repeated(np.asarray(found["text"])[test])
-    rows = [
-        {"method": "chance", **chance(len(test)), "seconds": 0.0},
-        {"method": "ridge", **retrieval(mel_audio[test], mel_text[test]), "seconds": time.monotonic() - started},
-        {"method": "firstplay", **retrieval(audio, words), "seconds": seconds},
-        {"method": "firstplay, text of one clip", **retrieval(audio, words, ~shared), "seconds": seconds},
-        {"method": "firstplay, text of several", **retrieval(audio, words, shared), "seconds": seconds},
+    trained_rows = [("", None), (", text of one clip", ~shared), (", text of several", shared)]
+    rows = [{"method": f"{tower}: ridge", **closed}]
+    rows += [
+        {"method": f"{tower}: firstplay{kind}", **retrieval(audio, words, of), "seconds": seconds}
+        for kind, of in trained_rows
     ]
+    if tower == config.towers[0]:
+        rows.insert(0, {"method": "chance", **chance(len(test)), "seconds": 0.0})
     return [row | {"method": f"{text}: {row['method']}"} for row in rows]
+
+
+def measure(catalogue: Catalogue, run: Path, tower: str) -> FloatArray:
+    """What the closed form hears of each recording, (songs, K): statistics, or the published encoder's vectors."""
+    if tower == OWN:
+        measured = mel_of_songs(catalogue)
+        assert measured is not None
+        return measured
+    data = embed.song_data(open_run(run, "clip"), EmbedConfig(data=str(catalogue.folder)))
+    vectors_SCK = FrozenAudio(data.crops, tower, data.inputs, catalogue.folder)[np.arange(catalogue.n_songs)]
+    return vectors_SCK.mean(axis=1)
 
 
 def usable(catalogue: Catalogue, split: str, measured: FloatArray) -> IntArray:

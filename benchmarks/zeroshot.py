@@ -6,7 +6,7 @@
 Each of the encoders that the first command trained on moodclips alone names the genres of emotify's 400 recordings
 (classical, electronic, pop, rock), from words (pipeline/zeroshot.py) and by logistic regression on its vectors, in five
 folds (pipeline/probe.py); beside it the same regression on statistics of the recordings, and chance. `data=` may be any
-dataset folder with recordings and one genre a song. Writes results.json.
+dataset folder with recordings and one genre a song. Writes results_<tower>.json.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from omegaconf import MISSING
 
+from benchmarks.clip_moodclips import TOWERS
 from benchmarks.table import markdown
 from configs.errors import UserError
 from configs.load import command, load
@@ -40,7 +41,7 @@ class BenchmarkConfig:
 
     data: str = opt(MISSING, "dataset folder with recordings and genres, unknown to the encoders")
     clip: str = opt("runs/clip_moodclips", "out= of benchmarks.clip_moodclips")
-    run: str = opt("clip_0", "name of the run folder in each of its seeds")
+    tower: str = opt("transformer", "audio tower of the encoders: transformer or musicnn")
     out: str = opt("runs/zeroshot", "folder for the catalogue and results.json")
     seeds: int = opt(5, "seeds 0 … n−1")
     column: str = opt("genres", "column of labels")
@@ -50,19 +51,21 @@ class BenchmarkConfig:
 def main(config: BenchmarkConfig) -> None:
     """Run the command (see the module's docstring)."""
     out = Path(config.out)
-    runs = [Path(config.clip) / f"seed{seed}" / config.run for seed in range(config.seeds)]
+    runs = [Path(config.clip) / f"seed{seed}" / f"clip_{config.tower}_0" for seed in range(config.seeds)]
     if missing := [str(run) for run in runs if not (run / "manifest.json").exists()]:
         raise UserError(f"not trained yet: {', '.join(missing)}; run benchmarks.clip_moodclips first")
-    if not (out / "catalogue").exists():
-        prepare.main(load(PrepareConfig, [f"source={config.data}", f"out={out}/catalogue", "split.by=random"]))
-    catalogue = Catalogue.read(out / "catalogue")
+    store = TOWERS[config.tower][0]
+    if not (out / store).exists():
+        given = [f"source={config.data}", f"out={out}/{store}", "split.by=random", f"audio.store={store}"]
+        prepare.main(load(PrepareConfig, given))
+    catalogue = Catalogue.read(out / store)
     own = own_labels(catalogue, config.column)
     measured = mel_of_songs(catalogue)
     if measured is None:
         raise UserError(f"{config.data}: no song has a recording")
     usable = np.flatnonzero(np.isfinite(measured[:, 0]) & np.array([bool(one) for one in own]))
     rows = [one_run(config, run, catalogue, own, usable, measured, seed) for seed, run in enumerate(runs)]
-    write_text(out / "results.json", json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
+    write_text(out / f"results_{config.tower}.json", json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
     print(f"{len(usable)} songs, {len({label for one in own for label in one})} labels, {len(runs)} encoders")
     print(markdown("method", rows, ["accuracy"]))
 
@@ -71,7 +74,7 @@ def one_run(
     config: BenchmarkConfig, path: Path, catalogue: Catalogue, own: Any, usable: Any, measured: Any, seed: int
 ) -> list[dict[str, Any]]:
     """Rows of one encoder."""
-    features = Path(config.out) / f"features_{seed}"
+    features = Path(config.out) / f"features_{config.tower}_{seed}"
     embed.main(load(EmbedConfig, [f"clip={path}", f"data={catalogue.folder}", f"out={features}"]))
     audio = audio_vectors(str(features), catalogue)[usable]
     labels = sorted({label for one in own for label in one})

@@ -38,6 +38,9 @@ class AudioConfig:
     hop_length: int = opt(320, "STFT hop, samples (320 at 16 kHz = 50 frames a second)")
     max_seconds: float = opt(30.0, "keep at most this much of a file, from its middle")
     min_seconds: float = opt(1.0, "shorter files count as songs without audio")
+    store: Literal["logmel", "samples", "files"] = opt(
+        "logmel", "what is kept of a recording: log-mel frames, 16-bit samples, or nothing (decoded anew for each crop)"
+    )
     cache: str | None = opt(None, "folder of decoded audio, which several catalogues may share (default: OUT_audio)")
     verify: bool = opt(False, "compare the checksums of the decoded audio that is there, not its size alone")
 
@@ -135,6 +138,19 @@ class TextConfig(EmbedTextConfig):
 
 
 @dataclass
+class AudioTowerConfig:
+    model: str = opt(
+        "transformer",
+        "transformer: our own, trained from scratch; musicnn (packaged); or any Hugging Face audio encoder by name or "
+        "folder (these need audio.store=samples)",
+    )
+    frozen: bool = opt(True, "keep a published encoder fixed (its vectors are cached); false fine-tunes it")
+    last_layers: int = opt(0, "with frozen=false: train the last n layers alone (0: all)")
+    lora_rank: int = opt(0, "with frozen=false: train low-rank additions alone (LoRA; 0: the weights themselves)")
+    lr_scale: float = opt(0.1, "learning-rate factor of a published encoder that is not frozen")
+
+
+@dataclass
 class CorpusModelConfig:
     width: int = opt(128, "width of the BERT")
     layers: int = opt(4, "layers")
@@ -180,6 +196,10 @@ class ClipObjectiveConfig:
     temperature: float = opt(0.07, "initial temperature (learnable; its inverse is clamped at 100)")
     freq_mask: int = opt(8, "SpecAugment: widest masked band, mel bins (0: off)")
     time_mask: int = opt(20, "SpecAugment: longest masked stretch, frames (0: off)")
+    gain_db: float = opt(0.0, "crops are made louder or softer by up to this (decibel; needs audio.store=samples)")
+    noise_db: float = opt(
+        0.0, "white noise, this to this + 40 decibel below a crop (0: off; needs audio.store=samples)"
+    )
 
 
 @dataclass
@@ -189,6 +209,7 @@ class ClipConfig:
     batch_size: int = opt(128, "songs per step and device")
     seed: int = opt(0, "seed")
     text: TextConfig = field(default_factory=TextConfig)
+    audio: AudioTowerConfig = field(default_factory=AudioTowerConfig)
     model: ClipModelConfig = field(default_factory=ClipModelConfig)
     objective: ClipObjectiveConfig = field(default_factory=ClipObjectiveConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)

@@ -1,4 +1,4 @@
-"""From a recording to log-mel frames. The only module that decodes audio.
+"""From a recording to samples and log-mel frames. The only module that decodes audio.
 
 Files of any sample rate and channel count are taken (resampled, down-mixed, both counted); a file that gives no usable
 sound is reported with one of `PROBLEMS` and its song goes on without audio.
@@ -19,6 +19,8 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from datamodules.arrays import AnyArray, FloatArray
+from models.audio_front import FULL_SCALE
+from models.log_mel import LogMel
 
 # reason → meaning, as `prepare` reports it
 PROBLEMS = {
@@ -31,9 +33,6 @@ PROBLEMS = {
     "too short": "shorter than audio.min_seconds",
 }
 SILENCE = 1e-4  # peak, as a share of full scale (-80 dB)
-# Mean and spread of ln(mel + 1e-6), measured once on real music at the default options and then fixed, so that a file
-# gives the same frames whatever catalogue it is in.
-LOG_FLOOR, LOG_MEAN, LOG_STD = 1e-6, 1.0, 4.0
 CHUNK = 8  # files decoded ahead by each worker
 
 
@@ -58,28 +57,50 @@ def decode(path: str | Path, sample_rate: int, max_seconds: float) -> FloatArray
 
 
 def log_mel(wave: FloatArray, sample_rate: int, n_mels: int, win_length: int, hop_length: int) -> FloatArray:
-    """Log-mel frames, float32 (1 + samples // hop_length, n_mels): (ln(mel + 1e-6) - mean) / spread.
+    """Log-mel frames of one wave, float32 (1 + samples // hop_length, n_mels), by `models.log_mel.LogMel`."""
+    found: FloatArray = _log_mel(sample_rate, n_mels, win_length, hop_length)(torch.from_numpy(wave)[None])[0].numpy()
+    return found
 
-    mel: power spectrum under a Hann window of `win_length` samples, frames centred with reflected ends, triangular
-    filters of peak 1 evenly spaced from 0 to sample_rate / 2 on the HTK mel scale (2595 log10(1 + f / 700)).
-    `wave` needs more than win_length / 2 samples.
+
+def line_of(options: dict[str, Any]) -> tuple[np.dtype[Any], int]:
+    """Type and width of what is kept of a recording in store=logmel (frames) and store=samples (16-bit samples)."""
+    logmel = options["store"] == "logmel"
+    return (np.dtype(np.float16), int(options["n_mels"])) if logmel else (np.dtype(np.int16), 1)
+
+
+def announced(path: Path, options: dict[str, Any]) -> tuple[str | None, int]:
+    """Key of `PROBLEMS` or None, and how many samples `decode` will give, by a file's header alone (store=files)."""
+    try:
+        file = soundfile.info(path) if path.is_file() else None
+    except (soundfile.SoundFileError, RuntimeError, TypeError, ValueError, OSError):
+        return "unreadable", 0
+    if file is None or not file.frames:
+        return ("missing" if file is None else "zero length"), 0
+    seconds = min(file.frames / file.samplerate, options["max_seconds"])
+    return ("too short", 0) if seconds < options["min_seconds"] else (None, int(seconds * options["sample_rate"]))
+
+
+def stretch(path: str | Path, sample_rate: int, max_seconds: float, start: int, length: int) -> FloatArray:
+    """Samples `start` … `start` + `length` of what `decode` gives; no more of the file than these is decoded.
+
+    Raises:
+        AudioError: as `decode`.
     """
-    mel_MT = _mel_transform(sample_rate, n_mels, win_length, hop_length)(torch.from_numpy(wave))
-    return ((torch.log(mel_MT + LOG_FLOOR) - LOG_MEAN) / LOG_STD).T.contiguous().numpy()
+    return _decode(Path(path), sample_rate, max_seconds, (start, length))[0]
 
 
 def decoded(
     paths: list[Path], options: dict[str, Any], workers: int
 ) -> Iterator[tuple[str | None, AnyArray, list[str]]]:
-    """Every recording in order: (key of `PROBLEMS` or None, log-mel frames (T, M) float16, what was changed).
+    """Every recording in order: (key of `PROBLEMS` or None, its frames (T, M) or samples (L, 1), what was changed).
 
     Args:
         paths: files.
-        options: sample_rate, n_mels, win_length, hop_length, max_seconds, min_seconds (configs/schema.py: AudioConfig).
+        options: store, sample_rate, max_seconds, min_seconds; with store=logmel also n_mels, win_length and hop_length
+            (configs/schema.py: AudioConfig).
         workers: decoding processes of one thread each (0: in this process), CHUNK files ahead.
     """
-    mel = tuple(int(options[name]) for name in ("sample_rate", "n_mels", "win_length", "hop_length"))
-    recordings = _Recordings(paths, (mel[0], float(options["max_seconds"]), float(options["min_seconds"])), mel)
+    recordings = _Recordings(paths, options)
     workers = min(workers, len(recordings))
     loader = DataLoader(
         recordings,
@@ -92,40 +113,57 @@ def decoded(
 
 
 class _Recordings(Dataset[tuple[str | None, AnyArray, list[str]]]):
-    """File number → (problem or None, float16 frames, what was changed); runs in the worker processes."""
+    """File number → (problem or None, frames or samples, what was changed); runs in the worker processes."""
 
-    def __init__(self, paths: list[Path], decoding: tuple[int, float, float], mel: tuple[int, ...]) -> None:
-        self.paths, self.decoding, self.mel = paths, decoding, mel
+    def __init__(self, paths: list[Path], options: dict[str, Any]) -> None:
+        self.paths, self.options = paths, options
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> tuple[str | None, AnyArray, list[str]]:
-        sample_rate, max_seconds, min_seconds = self.decoding
+        options = self.options
         changes: list[str] = []
+        dtype, width = line_of(options)
+        mel = [int(options[name]) for name in ("n_mels", "win_length", "hop_length")] if width > 1 else []
         try:
-            wave, changes = _decode(self.paths[index], sample_rate, max_seconds)
-            if len(wave) < max(min_seconds * sample_rate, self.mel[2]):
+            wave, changes = _decode(self.paths[index], options["sample_rate"], options["max_seconds"])
+            if len(wave) < max(options["min_seconds"] * options["sample_rate"], *mel[1:2], 1):
                 raise AudioError("too short")
             if np.abs(wave).max() < SILENCE:
                 raise AudioError("silent")
         except AudioError as error:
-            return error.reason, np.empty((0, 0), dtype=np.float16), changes
-        return None, log_mel(wave, *self.mel).astype(np.float16), changes
+            return error.reason, np.empty((0, width), dtype), changes
+        return (
+            None,
+            log_mel(wave, options["sample_rate"], *mel).astype(dtype) if mel else as_int16(wave)[:, None],
+            changes,
+        )
 
 
-def _decode(path: Path, sample_rate: int, max_seconds: float) -> tuple[FloatArray, list[str]]:
+def as_int16(wave: FloatArray) -> AnyArray:
+    """Samples in [-1, 1] as 16-bit numbers; what is beyond is clipped."""
+    return np.rint(np.clip(wave * FULL_SCALE, -FULL_SCALE, FULL_SCALE - 1)).astype(np.int16)
+
+
+def _decode(
+    path: Path, sample_rate: int, max_seconds: float, part: tuple[int, int] | None = None
+) -> tuple[FloatArray, list[str]]:
     if not path.is_file():
         raise AudioError("missing")
     try:
         with soundfile.SoundFile(path) as file:
-            rate, announced = file.samplerate, file.frames
-            wanted = min(announced, round(max_seconds * rate))
-            file.seek((announced - wanted) // 2)
+            rate, whole = file.samplerate, file.frames
+            wanted = min(whole, round(max_seconds * rate))
+            start = (whole - wanted) // 2
+            if part is not None:
+                first, last = (min(round(at * rate / sample_rate), wanted) for at in (part[0], sum(part)))
+                start, wanted = start + first, last - first
+            file.seek(start)
             samples_NC = file.read(wanted, dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, RuntimeError, TypeError, ValueError, OSError) as error:
         raise AudioError("unreadable") from error
-    if announced == 0:
+    if whole == 0:
         raise AudioError("zero length")
     if len(samples_NC) < 0.95 * wanted:  # compressed formats may announce a few samples too many
         raise AudioError("truncated")
@@ -146,12 +184,8 @@ def _resample(wave: FloatArray, rate: int, sample_rate: int) -> FloatArray:
 
 
 @lru_cache(maxsize=4)
-def _mel_transform(
-    sample_rate: int, n_mels: int, win_length: int, hop_length: int
-) -> torchaudio.transforms.MelSpectrogram:
-    return torchaudio.transforms.MelSpectrogram(
-        sample_rate, n_fft=win_length, win_length=win_length, hop_length=hop_length, n_mels=n_mels, power=2.0
-    )
+def _log_mel(sample_rate: int, n_mels: int, win_length: int, hop_length: int) -> LogMel:
+    return LogMel(sample_rate, n_mels, win_length, hop_length)
 
 
 def _as_is(sample: Any) -> Any:

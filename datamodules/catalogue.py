@@ -14,8 +14,9 @@ import polars as pl
 
 from configs.errors import UserError
 from datamodules.arrays import FloatArray, IntArray
+from datamodules.audio import line_of
 from datamodules.folders import read_manifest
-from datamodules.mel_cache import LogMel
+from datamodules.shards import Shards
 
 KIND = "catalogue"
 MADE_BY = "python -m pipeline.prepare source=DATASET out=CATALOGUE"
@@ -43,7 +44,7 @@ class Catalogue:
 
     @cached_property
     def songs(self) -> pl.DataFrame:
-        """One row a song, with `split`, `popularity`, `mel_shard`, `mel_start`, `mel_frames`."""
+        """One row a song, with `split`, `popularity`, `audio_shard`, `audio_start`, `audio_length`."""
         return self._table("songs")
 
     @cached_property
@@ -97,20 +98,27 @@ class Catalogue:
         """The user's own `feature_<name>` vectors, memory-mapped, (songs, dim); a missing row is NaN."""
         return read_features(self.folder / "features", self.n_songs)
 
-    def logmel(self) -> LogMel | None:
-        """Log-mel frames of the songs, memory-mapped (`mel_shard`, `mel_start`, `mel_frames`); None without audio.
+    def audio_shards(self) -> Shards | None:
+        """Decoded audio, memory-mapped (`audio_shard`, `audio_start`, `audio_length`); None where there is none.
 
         Raises:
-            UserError: the folder is of an earlier version, which kept them otherwise.
+            UserError: the folder is of an earlier version, which kept it otherwise.
         """
-        if "mel_shard" not in self.songs.columns:
+        if "audio_shard" not in self.songs.columns:
             raise UserError(f"{self.folder} was made by an earlier version: make it again with: {MADE_BY}")
         shards = self.manifest.get("audio_shards")
         if not shards:
             return None
         folders = [self.folder / folder for folder in shards["folders"]]
         there = next((folder for folder in folders if folder.is_dir()), folders[0])
-        return LogMel(there, shards["names"], self.manifest["audio"]["n_mels"])
+        return Shards(there, shards["names"], *line_of(self.manifest["audio"]))
+
+    def audio_files(self) -> list[Path] | None:
+        """The recordings themselves, one a song, where `prepare` was told not to keep decoded audio (store=files)."""
+        if self.manifest["audio"].get("store") != "files":
+            return None
+        source = Path(self.manifest["source"])
+        return [source / (path or "") for path in self.songs["audio_path"]]
 
     def _refuse_cold(self, name: str, *columns: pl.Series) -> None:
         """Raise UserError where a table of known songs names a held-out one: the last guard before it is learnt."""

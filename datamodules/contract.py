@@ -73,7 +73,10 @@ OPTIONAL: dict[str, dict[str, str]] = {
 }
 SPLITS = ("warm", "cold_val", "cold_test")
 # Columns that `prepare` adds to the catalogue; a user's column of that name would be mistaken for them.
-RESERVED = {"songs": ("popularity", "mel_shard", "mel_start", "mel_frames"), "plays": ("user", "song", "strength")}
+RESERVED = {
+    "songs": ("popularity", "audio_shard", "audio_start", "audio_length"),
+    "plays": ("user", "song", "strength"),
+}
 
 
 @dataclass

@@ -1,7 +1,6 @@
 """Songs as audio crops and text: the DataModule of CLIP training and of embedding.
 
-Shapes: N songs of a batch, C crops a song, T frames a crop, M mel bands, B BERT's width, W windows of a
-text, L tokens of a window.
+Shapes: N songs of a batch, C crops a song, B BERT's width, W windows of a text, L tokens of a window.
 """
 
 from __future__ import annotations
@@ -18,10 +17,13 @@ from torch.utils.data import DataLoader, Dataset
 
 from configs.errors import UserError
 from datamodules.arrays import AnyArray, BoolArray, FloatArray, IntArray
+from datamodules.audio_inputs import FrozenAudio, audio_dim, audio_inputs
 from datamodules.batches import Batch, EpochBatches, loader
 from datamodules.catalogue import Catalogue
+from datamodules.crops import CropReader
 from datamodules.text import text_dim, text_numbers, text_vectors, token_batch, token_rows
 from datamodules.text import text_variants as text_variants_of
+from models.pretrained_audio import OWN
 
 FRAME_OPTIONS = ("sample_rate", "win_length", "hop_length", "n_mels")  # what a log-mel frame is
 BERT_BATCH = 32
@@ -32,9 +34,11 @@ Item = dict[str, Any]
 class SongDataModule(L.LightningDataModule):
     """Training: warm songs with audio and text. Validation: `cold_val` songs with both. Prediction: every song.
 
-    Batches are dictionaries: `id` (N,) row in the catalogue; `logmel` (N, T, M) in training, (N, C, T, M) otherwise,
-    float16; `frames`, how many of the T are real; `text`, pooled vectors (N, B) when BERT is frozen, else
-    {"input_ids", "attention_mask"} (N, W, L); `text_id` (N,), equal for equal texts; `has_audio`, `has_text`.
+    Batches are dictionaries: `id` (N,) row in the catalogue; `audio`, one crop a song (N, …) in training and C of them
+    (N, C, …) otherwise: {"logmel", "frames"} or {"samples", "length"} as `datamodules.crops` gives them, what a
+    published audio encoder takes, or {"pooled"}, its vectors, when it is frozen; `text`, {"pooled"} (N, B) when BERT is
+    frozen, else {"input_ids", "attention_mask"} (N, W, L); `text_id` (N,), equal for equal texts; `has_audio`,
+    `has_text`.
     In training a song's text may be one of the `text_variants`, and `shown_id` (N,) tells which of these are equal; and
     each batch ends with up to `unpaired` warm songs that have only one of audio and text.
     """
@@ -53,6 +57,8 @@ class SongDataModule(L.LightningDataModule):
         unpaired: int = 0,
         crop_seconds: float = 4.0,
         crops: int = 3,
+        audio_model: str = OWN,
+        frozen_audio: bool = True,
         workers: int = 0,
         seed: int = 0,
     ) -> None:
@@ -68,20 +74,25 @@ class SongDataModule(L.LightningDataModule):
         self.texts = text_variants_of(self.catalogue.songs, text_fields, text_variants, keep)
         self.unpaired = unpaired
         self.audio = {name: int(self.catalogue.manifest["audio"][name]) for name in FRAME_OPTIONS}
-        crop_frames = max(1, round(crop_seconds * self.audio["sample_rate"] / self.audio["hop_length"]))
-        self.crops = CropReader(self.catalogue, crop_frames, crops)
+        self.crops = CropReader(self.catalogue, crop_seconds, crops)
+        self.audio_model = audio_model
+        self.pooled_audio = frozen_audio and audio_model != OWN
+        self.inputs = audio_inputs(audio_model, self.crops, crop_seconds)
+        self.audio_vectors: FrozenAudio | None = None
         self.has_text: BoolArray = np.array([text is not None for text in self.texts[0]])
         self.text_vectors: list[FloatArray] = []  # of the whole texts, and of each variant
         self.tokens: list[tuple[IntArray, IntArray]] = []
 
-    def front_end(self) -> dict[str, Any]:
-        """What the model must know of its input: the frame options, and the width of BERT's pooled vector."""
-        return {**self.audio, "text_dim": text_dim(self.text_model)}
+    def widths(self) -> dict[str, int]:
+        """Width of what a CLIP model's towers get: pooled vectors of BERT, and of a published audio encoder."""
+        return {"text": text_dim(self.text_model), "audio": audio_dim(self.audio_model)}
 
     def prepare_data(self) -> None:
-        """Compute BERT's vectors once a machine, before the ranks read them."""
+        """Compute the vectors of frozen encoders once a machine, before the ranks read them."""
         if self.frozen_text:
             self._read_text_vectors()
+        if self.pooled_audio:
+            FrozenAudio(self.crops, self.audio_model, self.inputs, self.catalogue.folder)
 
     def setup(self, stage: str | None = None) -> None:
         """Read texts; when training starts, print how many warm songs take part.
@@ -93,6 +104,8 @@ class SongDataModule(L.LightningDataModule):
             self.text_vectors = self._read_text_vectors()
         else:
             self.tokens = [token_rows(texts, self.text_model, self.max_tokens, self.windows) for texts in self.texts]
+        if self.pooled_audio:
+            self.audio_vectors = FrozenAudio(self.crops, self.audio_model, self.inputs, self.catalogue.folder)
         self.text_ids = text_numbers(self.texts)
         if stage == "fit":
             warm, used, single = len(self.catalogue.rows("warm")), len(self.rows("warm")), len(self.single("warm"))
@@ -110,12 +123,12 @@ class SongDataModule(L.LightningDataModule):
     def rows(self, split: str) -> IntArray:
         """Songs of a split that have both audio and text."""
         rows = self.catalogue.rows(split)
-        return rows[(self.crops.frames[rows] > 0) & self.has_text[rows]]
+        return rows[(self.crops.length[rows] > 0) & self.has_text[rows]]
 
     def single(self, split: str) -> IntArray:
         """Songs of a split that have either audio or text."""
         rows = self.catalogue.rows(split)
-        return rows[(self.crops.frames[rows] > 0) != self.has_text[rows]]
+        return rows[(self.crops.length[rows] > 0) != self.has_text[rows]]
 
     def val_positives(self) -> tuple[IntArray, IntArray]:
         """(query song, item song): the text of a song must find its own recording, no other."""
@@ -150,47 +163,12 @@ class SongDataModule(L.LightningDataModule):
             print(line)
 
 
-class CropReader:
-    """Crops of the catalogue's log-mel shards."""
-
-    def __init__(self, catalogue: Catalogue, crop_frames: int, crops: int) -> None:
-        self.logmel = catalogue.logmel()
-        self.crop_frames, self.crops = crop_frames, crops
-        self.n_mels = int(catalogue.manifest["audio"]["n_mels"])
-        columns = (catalogue.songs[name].to_numpy() for name in ("mel_shard", "mel_start", "mel_frames"))
-        self.shard, self.start, self.frames = (column.astype(np.int64) for column in columns)
-        if self.logmel is None:
-            self.frames = np.zeros_like(self.frames)
-
-    def random(self, rows: IntArray, rng: np.random.Generator) -> tuple[AnyArray, IntArray]:
-        """One crop a song, uniformly placed: (N, T, M) float16 and how many of its frames are real (N,)."""
-        room = np.maximum(self.frames[rows] - self.crop_frames, 0)
-        return self._read(rows, rng.integers(0, room + 1))
-
-    def fixed(self, rows: IntArray) -> tuple[AnyArray, IntArray]:
-        """The C evenly spaced crops of each song: (N, C, T, M) float16 and real frames (N, C); no randomness."""
-        room = np.maximum(self.frames[rows] - self.crop_frames, 0)
-        share = np.linspace(0, 1, self.crops) if self.crops > 1 else np.array([0.5])
-        return self._read(rows[:, None], np.rint(room[:, None] * share).astype(np.int64))
-
-    def _read(self, rows: IntArray, offset: IntArray) -> tuple[AnyArray, IntArray]:
-        real = np.minimum(self.frames[rows] - offset, self.crop_frames)
-        crop = np.zeros((*offset.shape, self.crop_frames, self.n_mels), dtype=np.float16)
-        if self.logmel is None:
-            return crop, np.zeros_like(offset)
-        first, step = self.start[rows] + offset, np.arange(self.crop_frames)
-        for lines, at in self.logmel.by_shard(np.broadcast_to(self.shard[rows], offset.shape)):
-            # Beyond the song's end any readable frame will do: it is overwritten by zero.
-            crop[at] = lines[np.minimum(first[at][:, None] + step, len(lines) - 1)]
-        crop[step >= real[..., None]] = 0
-        return crop, real
-
-
 class SongItems(Dataset[Item]):
     """Turns a whole `Batch` into tensors in one vectorised call (views: see `SongDataModule._loader`)."""
 
     def __init__(self, data: SongDataModule, rows: IntArray, view: str) -> None:
         self.rows, self.view, self.crops = rows, view, data.crops
+        self.inputs, self.audio_vectors = data.inputs, data.audio_vectors
         self.vectors, self.tokens = data.text_vectors, data.tokens
         self.text_ids, self.has_text = data.text_ids, data.has_text
         self.single = data.single("warm") if view == "train" and data.unpaired else np.zeros(0, dtype=np.int64)
@@ -202,7 +180,7 @@ class SongItems(Dataset[Item]):
             return self._training(rows, np.random.default_rng(batch.seed))
         item: Item = {"id": torch.from_numpy(rows)}
         if self.view != "text":
-            item |= self._audio(rows, *self.crops.fixed(rows))
+            item |= self._audio(rows, None)
         if self.view != "audio":
             item |= self._text(rows, np.zeros_like(rows))
         return item
@@ -211,12 +189,21 @@ class SongItems(Dataset[Item]):
         if self.n_single:
             rows = np.concatenate([rows, rng.choice(self.single, self.n_single, replace=False)])
         variant = rng.integers(0, len(self.text_ids), len(rows))
-        audio = self._audio(rows, *self.crops.random(rows, rng))
-        return {"id": torch.from_numpy(rows)} | audio | self._text(rows, variant)
+        return {"id": torch.from_numpy(rows)} | self._audio(rows, rng) | self._text(rows, variant)
 
-    def _audio(self, rows: IntArray, crop: AnyArray, frames: IntArray) -> Item:
-        has_audio = torch.from_numpy(self.crops.frames[rows] > 0)
-        return {"logmel": torch.from_numpy(crop), "frames": torch.from_numpy(frames), "has_audio": has_audio}
+    def _audio(self, rows: IntArray, rng: np.random.Generator | None) -> Item:
+        """Random crops in training, else the fixed ones."""
+        if self.audio_vectors is not None:
+            vectors_NCW = self.audio_vectors[rows]
+            has_audio = torch.from_numpy(np.isfinite(vectors_NCW[:, 0, 0]))
+            pooled = torch.from_numpy(np.nan_to_num(vectors_NCW))
+            if rng is not None:
+                pooled = pooled[torch.arange(len(rows)), rng.integers(0, pooled.shape[1], len(rows))]
+            return {"audio": {"pooled": pooled}, "has_audio": has_audio}
+        crops = self.crops.fixed(rows) if rng is None else self.crops.random(rows, rng)
+        # A file that is read now for the first time may turn out to be bad (audio.store=files).
+        real = crops["frames" if "frames" in crops else "length"]
+        return {"audio": self.inputs(crops), "has_audio": real.view(len(rows), -1).amax(dim=1) > 0}
 
     def _text(self, rows: IntArray, variant: IntArray) -> Item:
         shown_id = pick(self.text_ids, rows, variant)
@@ -224,8 +211,8 @@ class SongItems(Dataset[Item]):
         text = self._pooled(rows, variant) if self.vectors else self._tokens(rows, variant)
         return ids | {"text": text, "has_text": torch.from_numpy(self.has_text[rows])}
 
-    def _pooled(self, rows: IntArray, variant: IntArray) -> Tensor:
-        return torch.from_numpy(np.nan_to_num(pick(self.vectors, rows, variant)))
+    def _pooled(self, rows: IntArray, variant: IntArray) -> dict[str, Tensor]:
+        return {"pooled": torch.from_numpy(np.nan_to_num(pick(self.vectors, rows, variant)))}
 
     def _tokens(self, rows: IntArray, variant: IntArray) -> dict[str, Tensor]:
         lengths = pick([one for _, one in self.tokens], rows, variant)

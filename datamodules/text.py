@@ -17,7 +17,8 @@ from tqdm import tqdm
 
 from configs.errors import UserError
 from datamodules.arrays import AnyArray, FloatArray, IntArray
-from models.text_encoder import TextEncoder, load_tokenizer, resolve_text_model, text_width
+from models.pretrained import resolve_model
+from models.text_encoder import TextEncoder, load_tokenizer, text_width
 
 BUCKET = 16  # texts are padded to a multiple of this many tokens
 TEXTS = pl.List(pl.String)
@@ -215,13 +216,20 @@ def _buckets(lengths_N: IntArray, batch_size: int) -> Iterator[tuple[IntArray, i
 def _key(texts: Texts, model: str, max_tokens: int, windows: int) -> str:
     more = (windows,) if windows > 1 else ()
     digest = hashlib.sha256(repr((model, max_tokens, BUCKET, *more)).encode())
-    folder = Path(_or_user_error(resolve_text_model, model))
-    if model != "minilm" and folder.is_dir():  # weights in a user's folder may change under the same name
-        files = sorted(file for file in folder.iterdir() if file.is_file())
-        digest.update(repr([(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]).encode())
+    _or_user_error(resolve_model, model)
+    digest.update(folder_state(model).encode())
     for text in texts:
         digest.update(b"\0" if text is None else b"\1" + text.encode() + b"\0")
     return digest.hexdigest()[:32]
+
+
+def folder_state(model: str) -> str:
+    """Sizes and times of the files of a model that is a folder, else "": weights may change under the same name."""
+    folder = Path(model)
+    if not folder.is_dir():
+        return ""
+    files = sorted(file for file in folder.iterdir() if file.is_file())
+    return repr([(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files])
 
 
 def _or_user_error(load: Callable[[str], Loaded], model: str) -> Loaded:

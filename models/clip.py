@@ -1,62 +1,73 @@
 """Audio and text in one space (CLIP): two towers, two projections and a learnable temperature.
 
-Shapes: N songs, C crops a song, T frames, M mel bands, B BERT's width, L tokens, D size of the shared space.
+Shapes: N songs, T frames, M mel bands, L samples or tokens, B width of pooled vectors, D size of the shared space.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.audio_encoder import AudioEncoder
+from models.audio_front import AudioFront
+from models.pretrained_audio import OWN, PretrainedAudio
 from models.text_encoder import TextEncoder
 
 MAX_LOGIT_SCALE = 100.0
 
-Text = Tensor | dict[str, Tensor]
+Rows = dict[str, Tensor]
 
 
 class ClipModel(nn.Module):
-    """Radford et al. (arXiv 2103.00020) with log-mel audio for images; the article's multimodal pretraining (Q1).
+    """Radford et al. (arXiv 2103.00020) with audio for images; the article's multimodal pretraining (Q1).
 
-    A frozen BERT is no part of this module nor of its checkpoint: `embed_text` then takes its pooled vectors (N, B),
-    computed once (`datamodules.text`). With `frozen_text=False` BERT is a sub-module and `embed_text` takes token ids.
+    A frozen published encoder is no part of this module nor of its checkpoint: the model then takes its pooled vectors,
+    computed once (`datamodules.text`, `datamodules.audio_inputs`).
+
+    Args:
+        front: sample_rate, n_mels, win_length, hop_length and augmentation (`AudioFront`), for our own Transformer.
+        audio: `model`, "transformer" with `width`, `layers`, `heads`, or the name of a published encoder with `frozen`,
+            `last_layers`, `lora_rank` (`PretrainedAudio`) and `dim`, its width.
+        text: `model`, `frozen`, `last_layers`, `lora_rank` (`TextEncoder`) and `dim`, its width.
+        dim: D.
+        dropout: in our Transformer and in the projections.
+        temperature: to start with.
+        sigmoid: with a bias for the pairwise loss.
+
+    Raises:
+        ValueError: the temperature is not positive, or an encoder cannot be made as asked.
     """
 
     def __init__(
         self,
-        n_mels: int,
-        text_dim: int,
+        front: dict[str, Any],
+        audio: dict[str, Any],
+        text: dict[str, Any],
         dim: int = 128,
-        width: int = 128,
-        layers: int = 4,
-        heads: int = 4,
         dropout: float = 0.1,
         temperature: float = 0.07,
-        text_model: str = "minilm",
-        frozen_text: bool = True,
         sigmoid: bool = False,
-        last_layers: int = 0,
-        lora_rank: int = 0,
     ) -> None:
         super().__init__()
         if temperature <= 0:
             raise ValueError(f"temperature must be positive, got {temperature}")
-        if frozen_text and (last_layers or lora_rank):
-            raise ValueError(f"last_layers={last_layers}, lora_rank={lora_rank}: a frozen BERT is not trained")
-        self.audio_encoder = AudioEncoder(n_mels, width, layers, heads, dropout)
-        self.audio_project = nn.Linear(width, dim)
-        self.text_encoder = None if frozen_text else TextEncoder(text_model, False, last_layers, lora_rank)
-        self.text_project = nn.Sequential(
-            nn.LayerNorm(text_dim),
-            nn.Linear(text_dim, 2 * dim),
-            nn.GELU(),
-            nn.Dropout(dropout),
-            nn.Linear(2 * dim, dim),
-        )
+        audio, text = dict(audio), dict(text)
+        audio_dim, text_dim = audio.pop("dim"), text.pop("dim")
+        own = {name: audio.pop(name) for name in ("width", "layers", "heads") if name in audio}
+        self.front, self.audio_encoder, self.text_encoder = None, None, None
+        if audio["model"] == OWN:
+            self.front = AudioFront(**front)
+            self.audio_encoder = AudioEncoder(front["n_mels"], dropout=dropout, **own)
+            self.audio_project: nn.Module = nn.Linear(self.audio_encoder.width, dim)
+        else:
+            self.audio_encoder = trained(PretrainedAudio, audio)
+            self.audio_project = projection(audio_dim, dim, dropout)
+        self.text_encoder = trained(TextEncoder, text)
+        self.text_project = projection(text_dim, dim, dropout)
         self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature)))
         # Of N² pairs N match: the sigmoid loss starts out with all pairs improbable (arXiv 2303.15343, §3.2).
         self.logit_bias = nn.Parameter(torch.tensor(-10.0)) if sigmoid else None
@@ -70,16 +81,46 @@ class ClipModel(nn.Module):
             self.log_scale.clamp_(max=math.log(MAX_LOGIT_SCALE))
         return self.log_scale.exp()
 
-    def embed_audio(self, logmel_NTM: Tensor, frames_N: Tensor) -> Tensor:
-        """Unit vectors of single crops, (N, D)."""
-        return F.normalize(self.audio_project(self.audio_encoder(logmel_NTM, frames_N)).float(), dim=-1)
+    def embed_audio(self, crops: Rows) -> Tensor:
+        """Unit vectors of single crops, (N, D).
 
-    def embed_text(self, text: Text) -> Tensor:
-        """Unit vectors of texts, (N, D), from pooled vectors (N, B) or from {"input_ids", "attention_mask"} (N, L)."""
-        if isinstance(text, Tensor):
-            pooled_NB = text
+        Crops are {"logmel", "frames"} or {"samples", "length"} (`AudioFront`); of a published encoder {"pooled"} when
+        it is frozen, else what its `Extractor` makes.
+        """
+        if "pooled" in crops:
+            heard = crops["pooled"]
+        elif self.audio_encoder is None:
+            raise ValueError("this model's audio encoder is frozen and not part of it: give its pooled vectors")
+        else:
+            heard = self.audio_encoder(*self.front(crops)) if self.front is not None else self.audio_encoder(crops)
+        return F.normalize(self.audio_project(heard).float(), dim=-1)
+
+    def embed_text(self, text: Rows) -> Tensor:
+        """Unit vectors of texts, (N, D), from {"pooled"} (N, B) or {"input_ids", "attention_mask"} (N, W, L)."""
+        if "pooled" in text:
+            read = text["pooled"]
         elif self.text_encoder is None:
             raise ValueError("this model's BERT is frozen and not part of it: give pooled vectors, not tokens")
         else:
-            pooled_NB = self.text_encoder(text["input_ids"], text["attention_mask"])
-        return F.normalize(self.text_project(pooled_NB).float(), dim=-1)
+            read = self.text_encoder(text["input_ids"], text["attention_mask"])
+        return F.normalize(self.text_project(read).float(), dim=-1)
+
+
+def trained(encoder: Any, options: dict[str, Any]) -> Any:
+    """A published encoder that is trained; None for a frozen one, of which nothing more than its vectors is needed.
+
+    Raises:
+        ValueError: part of a frozen encoder is to be trained.
+    """
+    if not options.get("frozen", True):
+        return encoder(**options)
+    if options.get("last_layers") or options.get("lora_rank"):
+        raise ValueError(f"last_layers, lora_rank: a frozen {options['model']} is not trained")
+    return None
+
+
+def projection(width: int, dim: int, dropout: float) -> nn.Module:
+    """From the pooled vectors of a published encoder to the shared space."""
+    return nn.Sequential(
+        nn.LayerNorm(width), nn.Linear(width, 2 * dim), nn.GELU(), nn.Dropout(dropout), nn.Linear(2 * dim, dim)
+    )

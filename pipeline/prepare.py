@@ -1,4 +1,4 @@
-"""Validate a dataset, split it into known and new songs, mine verified song pairs, cache log-mel frames.
+"""Validate a dataset, split it into known and new songs, mine verified song pairs, decode audio.
 
     python -m pipeline.prepare source=DATASET out=CATALOGUE
     python -m pipeline.prepare source=lfm2k out=CATALOGUE format=lfm2k
@@ -22,7 +22,7 @@ import polars as pl
 from configs.errors import UserError
 from configs.load import as_dict, command
 from configs.schema import PrepareConfig
-from datamodules import adapters, contract, mel_cache, positives, text
+from datamodules import adapters, audio_cache, contract, positives, text
 from datamodules.catalogue import KIND, NO_VALIDATION
 from datamodules.collaborative import cold_neighbours, listening_matrix
 from datamodules.folders import writing
@@ -129,10 +129,10 @@ def cache_audio(
         raise UserError(
             f"audio.cache={cache} lies in out={out}, which is replaced as a whole: choose a folder beside it"
         )
-    if all(path is None for path in paths):
-        none = pl.lit(0, pl.Int64)
-        return songs.with_columns(mel_shard=none - 1, mel_start=none, mel_frames=none), {}, {}, {}
-    found = mel_cache.cached(paths, cache, options, config.workers, verify)
+    if all(path is None for path in paths) or options["store"] == "files":
+        found = audio_cache.uncached(paths, options)
+    else:
+        found = audio_cache.cached(paths, cache, options, config.workers, verify)
     named = {
         f"audio: {reason}": {
             "count": len(rows),
@@ -141,10 +141,10 @@ def cache_audio(
         }
         for reason, rows in found.problems.items()
     }
-    columns = {"mel_shard": found.shard, "mel_start": found.start, "mel_frames": found.frames}
+    columns = {"audio_shard": found.shard, "audio_start": found.start, "audio_length": found.length}
     # Relative, so that the folder of both can be moved; absolute, so that the catalogue alone can be.
     folders = [os.path.relpath(cache.resolve(), out.resolve()), str(cache.resolve())]
-    shards = {"folders": folders, "names": found.shards}
+    shards = {"folders": folders, "names": found.shards} if found.shards else {}
     return songs.with_columns(pl.Series(name, values) for name, values in columns.items()), named, found.info, shards
 
 
@@ -199,7 +199,7 @@ def counts(songs: pl.DataFrame, warm: pl.DataFrame, cold: pl.DataFrame, users: p
     return {
         "songs": songs.height,
         **dict(sorted(by_split.items())),
-        "songs_with_audio": int((songs["mel_frames"] > 0).sum()),
+        "songs_with_audio": int((songs["audio_length"] > 0).sum()),
         "songs_with_a_training_play": int((songs["popularity"] > 0).sum()),
         "users": users.height,
         "training_plays": warm.height,

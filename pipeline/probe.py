@@ -28,10 +28,12 @@ from configs.load import command
 from configs.schema import ProbeConfig
 from datamodules.arrays import AnyArray, FloatArray, IntArray
 from datamodules.catalogue import Catalogue, read_features
+from datamodules.crops import CropReader
 from datamodules.folders import write_text
-from datamodules.songs import CropReader
+from datamodules.songs import FRAME_OPTIONS
 from datamodules.split import artists
 from models.audio_encoder import mel_statistics
+from models.audio_front import AudioFront
 from pipeline.zeroshot import own_labels
 
 SONGS = 64  # measured at a time
@@ -91,15 +93,16 @@ def spaces_of(catalogue: Catalogue, config: ProbeConfig) -> dict[str, FloatArray
 
 def mel_of_songs(catalogue: Catalogue) -> FloatArray | None:
     """`mel_statistics` of whole recordings, (songs, statistics × bands); NaN without audio; None if no song has any."""
-    longest = int(catalogue.songs["mel_frames"].max() or 0)  # type: ignore[arg-type]
-    whole = CropReader(catalogue, longest, crops=1)
-    heard = np.flatnonzero(whole.frames)
+    audio = catalogue.manifest["audio"]
+    whole = CropReader(catalogue, None, crops=1)
+    heard = np.flatnonzero(whole.length)
     if not len(heard):
         return None
+    front = AudioFront(**{name: audio[name] for name in FRAME_OPTIONS}).eval()
     parts = []
     for at in tqdm(range(0, len(heard), SONGS), desc="mel statistics"):
-        crop_N1TM, frames_N1 = whole.fixed(heard[at : at + SONGS])
-        parts.append(mel_statistics(torch.from_numpy(crop_N1TM[:, 0]), torch.from_numpy(frames_N1[:, 0])).flatten(1))
+        crops = {name: values[:, 0] for name, values in whole.fixed(heard[at : at + SONGS]).items()}
+        parts.append(mel_statistics(*front(crops)).flatten(1))
     measured = torch.cat(parts).numpy()
     found = np.full((catalogue.n_songs, measured.shape[1]), np.nan, dtype=np.float32)
     found[heard] = measured

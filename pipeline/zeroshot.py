@@ -109,11 +109,12 @@ def own_labels(catalogue: Catalogue, column: str) -> list[list[str]]:
 def label_vectors(run: Run, labels: Sequence[str], prompts: Sequence[str], cache: Path) -> FloatArray:
     """A unit vector for each label, (L, D): the mean over its prompts (prompt ensembling, arXiv 2103.00020, §3.1.4)."""
     texts = [prompt.replace("{}", label) for label in labels for prompt in prompts]
-    model, max_tokens = clip_module(run).eval().model, run.hparams["max_tokens"]
-    name = run.hparams["text_model"]
+    model, prepared = clip_module(run).eval().model, run.hparams["prepared"]
+    name, max_tokens = prepared["text_model"], prepared["max_tokens"]
     with torch.inference_mode():
-        if run.hparams["frozen_text"]:
-            text: Any = torch.from_numpy(np.array(text_vectors(texts, name, max_tokens, BERT_BATCH, cache)))
+        if prepared["frozen_text"]:
+            pooled = np.array(text_vectors(texts, name, max_tokens, BERT_BATCH, cache))
+            text = {"pooled": torch.from_numpy(pooled)}
         else:
             text = token_batch(*token_rows(texts, name, max_tokens))
         vectors = model.embed_text(text).numpy()

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from benchmarks import clip_moodclips, zeroshot
-from benchmarks.clip_moodclips import ClipMoodclipsConfig, chance, repeated, retrieval, ridge
+from benchmarks.clip_moodclips import TOWERS, ClipMoodclipsConfig, chance, repeated, retrieval, ridge
 from configs.errors import UserError
 from configs.load import load
 from configs.schema import WorldConfig
@@ -84,14 +84,15 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Path:
     world.main(load(WorldConfig, [f"out={at}/world", *size]))
     options = [f"data={at}/world", f"out={at}/runs", "seeds=2", f"clip={listed(TINY)}", "texts=[genres and moods]"]
     clip_moodclips.main(load(ClipMoodclipsConfig, options))
-    options = [f"data={at}/world", f"clip={at}/runs", f"out={at}/zeroshot", "seeds=2"]
-    zeroshot.main(load(zeroshot.BenchmarkConfig, options))
+    for tower in TOWERS:
+        options = [f"data={at}/world", f"clip={at}/runs", f"out={at}/zeroshot", "seeds=2", f"tower={tower}"]
+        zeroshot.main(load(zeroshot.BenchmarkConfig, options))
     return at
 
 
 def test_artists_are_split_as_the_protocol_says(both: Path) -> None:
     for seed in range(2):
-        songs = Catalogue.read(both / "runs" / f"seed{seed}" / "catalogue").songs
+        songs = Catalogue.read(both / "runs" / f"seed{seed}" / "logmel" / "catalogue").songs
         artists = sorted(set(songs["artist_id"]))
         order = np.random.default_rng(seed).permutation(artists)
         test, held = round(0.2 * len(artists)), round(0.3 * len(artists))
@@ -104,28 +105,32 @@ def test_rows_of_both(both: Path) -> None:
     assert len(runs) == 2
     for seed, rows in enumerate(runs):
         of = {row["method"].removeprefix("genres and moods: "): row for row in rows}
-        test = Catalogue.read(both / "runs" / f"seed{seed}" / "catalogue").rows("cold_test")
-        parts = [of[f"firstplay, text of {one}"]["clips"] for one in ("one clip", "several")]
-        assert of["firstplay"]["clips"] == sum(parts) == of["ridge"]["clips"] == of["chance"]["clips"] <= len(test)
-        audio, text = (
-            np.load(both / "runs" / f"seed{seed}" / "clip_0_features" / f"clip_{name}.npy")[test]
-            for name in ("audio", "text")
-        )
-        heard = np.isfinite(audio[:, 0])
-        expected = retrieval(audio[heard], text[heard])
-        assert {key: of["firstplay"][key] for key in expected} == pytest.approx(expected)
-        assert of["firstplay"]["seconds"] > 1
-    rows = json.loads((both / "zeroshot" / "results.json").read_text())
-    assert [row["method"] for row in rows[0]] == [row["method"] for row in rows[1]]
-    of = {row["method"]: row["accuracy"] for row in rows[0]}
-    assert 0 < of["chance"] <= of["most frequent label"] < of["linear probe"] and 0 <= of["zero-shot"] <= 1
+        for tower, (store, _) in TOWERS.items():
+            test = Catalogue.read(both / "runs" / f"seed{seed}" / store / "catalogue").rows("cold_test")
+            ours = of[f"{tower}: firstplay"]
+            parts = [of[f"{tower}: firstplay, text of {one}"]["clips"] for one in ("one clip", "several")]
+            assert ours["clips"] == sum(parts) == of[f"{tower}: ridge"]["clips"] == of["chance"]["clips"] <= len(test)
+            audio, text = (
+                np.load(both / "runs" / f"seed{seed}" / f"clip_{tower}_0_features" / f"clip_{name}.npy")[test]
+                for name in ("audio", "text")
+            )
+            heard = np.isfinite(audio[:, 0])
+            expected = retrieval(audio[heard], text[heard])
+            assert {key: ours[key] for key in expected} == pytest.approx(expected)
+            assert ours["seconds"] > 1
+    for tower in TOWERS:
+        rows = json.loads((both / "zeroshot" / f"results_{tower}.json").read_text())
+        assert [row["method"] for row in rows[0]] == [row["method"] for row in rows[1]]
+        found = {row["method"]: row["accuracy"] for row in rows[0]}
+        assert 0 < found["chance"] <= found["most frequent label"] < found["linear probe"]
+        assert 0 <= found["zero-shot"] <= 1
 
 
 def test_a_second_call_trains_nothing(both: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = (both / "runs" / "results.json").read_text()
     options = [f"data={both}/world", f"out={both}/runs", "seeds=2", f"clip={listed(TINY)}", "texts=[genres and moods]"]
     clip_moodclips.main(load(ClipMoodclipsConfig, options))
-    assert capsys.readouterr().out.count("already finished") == 2
+    assert capsys.readouterr().out.count("already finished") == 4
     drop = [[{k: v for k, v in row.items() if k != "seconds"} for row in run] for run in json.loads(before)]
     now = json.loads((both / "runs" / "results.json").read_text())
     assert [[{k: v for k, v in row.items() if k != "seconds"} for row in run] for run in now] == drop

@@ -199,4 +199,4 @@ def test_catalogue_folder_errors(tmp_path: Path, catalogue_folder: Path) -> None
     with pytest.raises(UserError, match=r"songs\.parquet: cannot be read.*pipeline\.prepare") as caught:
         _ = Catalogue.read(tmp_path).songs
     assert "\n" not in str(caught.value)
-    assert Catalogue.read(catalogue_folder).logmel() is None
+    assert Catalogue.read(catalogue_folder).audio_shards() is None

@@ -25,14 +25,8 @@ from pipeline import embed
 
 N_MELS, WARM, VALIDATION, SONGS = 8, 90, 10, 110
 SMALL: dict[str, Any] = {
-    "dim": 8,
-    "width": 16,
-    "layers": 1,
-    "heads": 2,
     "warmup": 0.1,
     "lr": 3e-3,
-    "freq_mask": 1,
-    "time_mask": 5,
 }
 NO_AUDIO, NO_TEXT, SHORT = 4, 5, 6  # song rows
 WORDS = ["rain", "sun", "road", "night", "love", "sea"]  # what a song is about: heard in its audio
@@ -66,7 +60,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lines = rng.normal(0, 0.3, (frames.sum(), N_MELS)).astype(np.float16)
     lines[np.arange(len(lines)), np.repeat(word, frames)] += 3
     (folder / "audio").mkdir()
-    (folder / "audio" / "all.f16").write_bytes(lines.tobytes())
+    (folder / "audio" / "all.raw").write_bytes(lines.tobytes())
     title = [f"song of {WORDS[w]} {OTHERS[row % 7]}" for row, w in enumerate(word)]
     title[NO_TEXT] = "  "
     title[8] = title[2]  # two songs of one text
@@ -78,12 +72,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "tags": pl.Series([["the", "sea"]] + [[]] + [None] * (SONGS - 2), dtype=pl.List(pl.String)),
             "split": ["warm"] * WARM + ["cold_val"] * VALIDATION + ["cold_test"] * (SONGS - WARM - VALIDATION),
             "popularity": [1] * SONGS,
-            "mel_shard": np.where(frames > 0, 0, -1),
-            "mel_start": np.cumsum(frames) - frames,
-            "mel_frames": frames,
+            "audio_shard": np.where(frames > 0, 0, -1),
+            "audio_start": np.cumsum(frames) - frames,
+            "audio_length": frames,
         }
     ).write_parquet(folder / "songs.parquet")
-    audio = {"sample_rate": 1000, "n_mels": N_MELS, "hop_length": 20, "win_length": 50}  # 50 frames a second
+    audio = {"store": "logmel", "sample_rate": 1000, "n_mels": N_MELS, "hop_length": 20, "win_length": 50}  # 50 Hz
     shards = {"folders": ["audio"], "names": ["all"]}
     (folder / "manifest.json").write_text(json.dumps({"kind": "catalogue", "audio": audio, "audio_shards": shards}))
     return folder
@@ -94,10 +88,20 @@ def songs(folder: Path, bert: str, **options: Any) -> SongDataModule:
     return SongDataModule(folder, **(settings | options))
 
 
-def module(data: SongDataModule, bert: str, **options: Any) -> ClipModule:
+def module(data: SongDataModule, bert: str, text_lr_scale: float = 0.1, **text: Any) -> ClipModule:
+    """`text`: options of a BERT that is trained."""
     torch.manual_seed(0)
-    settings: dict[str, Any] = {"crop_seconds": 0.8, "max_tokens": 16, "text_model": bert}
-    return ClipModule(**{**data.front_end(), **settings, "frozen_text": data.frozen_text, **SMALL, **options})
+    prepared = {"text_model": bert, "text_fields": data.fields, "max_tokens": 16, "windows": data.windows}
+    prepared |= {"frozen_text": data.frozen_text, "audio_model": data.audio_model, "frozen_audio": True}
+    widths = data.widths()
+    model = {
+        "front": data.audio | {"freq_mask": 1, "time_mask": 5},
+        "audio": {"model": data.audio_model, "dim": widths["audio"], "width": 16, "layers": 1, "heads": 2},
+        "text": {"model": bert, "frozen": data.frozen_text, "dim": widths["text"], **text},
+        "dim": 8,
+    }
+    prepared |= data.audio | {"crop_seconds": 0.8, "crops": data.crops.crops}
+    return ClipModule(model, prepared, text_lr_scale=text_lr_scale, **SMALL)
 
 
 def trainer(folder: Path, **options: Any) -> L.Trainer:
@@ -119,10 +123,10 @@ def test_training_rows_have_both_and_the_rest_is_counted(folder: Path, bert: str
 
 def test_crops_are_read_inside_the_song_and_padded(folder: Path, bert: str) -> None:
     data = songs(folder, bert)
-    lines = np.fromfile(folder / "audio" / "all.f16", dtype=np.float16).reshape(-1, N_MELS)
-    start = data.catalogue.songs["mel_start"].to_numpy()
+    lines = np.fromfile(folder / "audio" / "all.raw", dtype=np.float16).reshape(-1, N_MELS)
+    start = data.catalogue.songs["audio_start"].to_numpy()
     rows = np.array([SHORT, 0, SONGS - 1, NO_AUDIO])
-    crop, frames = data.crops.fixed(rows)
+    crop, frames = (found.numpy() for found in data.crops.fixed(rows).values())
     assert crop.shape == (4, 3, 40, N_MELS) and frames.tolist() == [[13] * 3, [40] * 3, [40] * 3, [0] * 3]
     np.testing.assert_array_equal(crop[0, 1, :13], lines[start[SHORT] : start[SHORT] + 13])
     assert not crop[0, :, 13:].any() and not crop[3].any()
@@ -130,7 +134,8 @@ def test_crops_are_read_inside_the_song_and_padded(folder: Path, bert: str) -> N
         np.testing.assert_array_equal(crop[2, place], lines[start[-1] + offset : start[-1] + offset + 40])
     offsets = set()
     for seed in range(200):
-        crop, frames = data.crops.random(np.array([SONGS - 1]), np.random.default_rng(seed))
+        found = data.crops.random(np.array([SONGS - 1]), np.random.default_rng(seed))
+        crop, frames = (values.numpy() for values in found.values())
         match = [at for at in range(81) if np.array_equal(lines[start[-1] + at : start[-1] + at + 40], crop[0])]
         offsets.update(match)
         assert len(match) == 1 and frames.tolist() == [40]
@@ -143,11 +148,11 @@ def test_a_training_batch_is_a_function_of_its_seed(folder: Path, bert: str) -> 
     dataset: Any = data.train_dataloader().dataset
     rows = np.array([0, 3, 2, 7])
     first, again = dataset[Batch(rows, (0, 1, 2))], dataset[Batch(rows, (0, 1, 2))]
-    assert torch.equal(first["logmel"], again["logmel"])
-    assert not torch.equal(first["logmel"], dataset[Batch(rows, (0, 1, 3))]["logmel"])
+    assert torch.equal(first["audio"]["logmel"], again["audio"]["logmel"])
+    assert not torch.equal(first["audio"]["logmel"], dataset[Batch(rows, (0, 1, 3))]["audio"]["logmel"])
     usable = [row for row in range(WARM) if row not in (NO_AUDIO, NO_TEXT)]
     assert first["id"].tolist() == [usable[row] for row in rows]
-    assert first["logmel"].dtype == torch.float16 and first["text"].shape == (4, 12)
+    assert first["audio"]["logmel"].dtype == torch.float16 and first["text"]["pooled"].shape == (4, 12)
     everything = dataset[Batch(np.arange(88), (0,))]
     same = everything["text_id"][:, None] == everything["text_id"]
     pairs = {(int(everything["id"][a]), int(everything["id"][b])) for a, b in same.nonzero().tolist() if a < b}
@@ -163,7 +168,7 @@ def test_songs_with_one_of_the_two_end_each_training_batch(folder: Path, bert: s
     assert len(item["id"]) == 8 + 2 and sorted(item["id"][8:].tolist()) == [NO_AUDIO, NO_TEXT]
     lacks_audio, lacks_text = item["id"] == NO_AUDIO, item["id"] == NO_TEXT
     assert torch.equal(item["has_audio"], ~lacks_audio) and torch.equal(item["has_text"], ~lacks_text)
-    assert not item["logmel"][lacks_audio].any() and len(item["logmel"]) == 10
+    assert not item["audio"]["logmel"][lacks_audio].any() and len(item["audio"]["logmel"]) == 10
     step = module(data, bert)
     step.log_dict = lambda *_, **__: None  # type: ignore[assignment,method-assign]  # there is no trainer
     loss = step.training_step(item, 0)
@@ -186,7 +191,7 @@ def test_variants_of_the_text(folder: Path, bert: str) -> None:
     seen = set()
     for seed in range(40):
         item = dataset[Batch(np.arange(10), (seed,))]
-        for song, number, vector in zip(item["id"].tolist(), item["shown_id"], item["text"], strict=True):
+        for song, number, vector in zip(item["id"].tolist(), item["shown_id"], item["text"]["pooled"], strict=True):
             (pooled,) = {
                 tuple(vectors[song].tolist())
                 for ids, vectors in zip(data.text_ids, data.text_vectors, strict=True)
@@ -197,20 +202,20 @@ def test_variants_of_the_text(folder: Path, bert: str) -> None:
         assert item["text_id"].tolist() == data.text_ids[0][item["id"]].tolist()
     assert len(seen) == len(shown)
     whole = next(iter(data.val_dataloader()[1]))
-    np.testing.assert_array_equal(whole["text"], data.text_vectors[0][whole["id"]])
+    np.testing.assert_array_equal(whole["text"]["pooled"], data.text_vectors[0][whole["id"]])
 
 
 def test_training_without_usable_songs_is_refused(folder: Path, bert: str, tmp_path: Path) -> None:
     manifest = json.loads((folder / "manifest.json").read_text()) | {"audio_shards": {}}
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     table = pl.read_parquet(folder / "songs.parquet")
-    table.with_columns(pl.lit(0).alias("mel_frames")).write_parquet(tmp_path / "songs.parquet")
+    table.with_columns(pl.lit(0).alias("audio_length")).write_parquet(tmp_path / "songs.parquet")
     data = songs(tmp_path, bert)  # no shards either: a catalogue of texts alone
     with pytest.raises(UserError, match="0 to train on"):
         data.setup("fit")
     data.setup("predict")
     item = next(iter(data.predict_dataloader()))
-    assert item["has_audio"].sum() == 0 and item["has_text"].sum() == 7 and not item["logmel"].any()
+    assert item["has_audio"].sum() == 0 and item["has_text"].sum() == 7 and not item["audio"]["logmel"].any()
 
 
 def test_song_text_joins_columns_and_knows_none(folder: Path) -> None:
@@ -305,7 +310,7 @@ def test_windows_reach_training_and_no_batch_is_larger_than_it_need_be(folder: P
     item = next(iter(data.train_dataloader()))
     ids, mask = item["text"]["input_ids"], item["text"]["attention_mask"]
     assert ids.shape == mask.shape == (4, 2, 5) and mask.sum(dim=(1, 2)).tolist() == [8] * 4
-    model = module(data, bert, windows=3)
+    model = module(data, bert)
     model.log_dict = lambda *_, **__: None  # type: ignore[assignment,method-assign]
     assert torch.isfinite(model.training_step(item, 0))
 

@@ -10,13 +10,18 @@ import torch
 from lightning_modules.clip import ClipModule
 from objectives.contrastive import clip_loss, siglip_loss
 
-FRONT = {"n_mels": 10, "text_dim": 6, "sample_rate": 16000, "win_length": 800, "hop_length": 320}
-SMALL = {"dim": 8, "width": 16, "layers": 1, "heads": 2, "dropout": 0.0, "freq_mask": 0, "time_mask": 0}
+MODEL: dict[str, Any] = {
+    "front": {"n_mels": 10, "sample_rate": 16000, "win_length": 800, "hop_length": 320},
+    "audio": {"model": "transformer", "dim": 0, "width": 16, "layers": 1, "heads": 2},
+    "text": {"model": "minilm", "dim": 6},
+    "dim": 8,
+    "dropout": 0.0,
+}
 
 
-def module(**options: Any) -> ClipModule:
+def module(loss: str, **options: Any) -> ClipModule:
     torch.manual_seed(0)
-    made = ClipModule(**FRONT, **SMALL | options)  # type: ignore[arg-type]
+    made = ClipModule(MODEL | {"sigmoid": loss == "siglip"}, {}, **options)
     made.log_dict = lambda *_, **__: None  # type: ignore[assignment,method-assign]  # there is no trainer
     return made
 
@@ -24,9 +29,11 @@ def module(**options: Any) -> ClipModule:
 def batch(n: int = 11) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(1)
     return {
-        "logmel": torch.randn(n, 40, 10, generator=generator),
-        "frames": torch.randint(20, 41, (n,), generator=generator),
-        "text": torch.randn(n, 6, generator=generator),
+        "audio": {
+            "logmel": torch.randn(n, 40, 10, generator=generator),
+            "frames": torch.randint(20, 41, (n,), generator=generator),
+        },
+        "text": {"pooled": torch.randn(n, 6, generator=generator)},
         "id": torch.tensor([*range(n - 1), 0]),  # the last row is the first song once more
         "text_id": torch.tensor([0, 1, 2, 2, *range(4, n - 1), 0]),
         "shown_id": torch.tensor([0, 1, 2, 2, *range(4, n - 3), 4, 5, 0]),  # parts of tags may be equal by chance
@@ -37,8 +44,8 @@ def batch(n: int = 11) -> dict[str, Any]:
 
 @pytest.mark.parametrize("loss", ["infonce", "siglip"])
 def test_the_step_is_its_loss_without_false_negatives(loss: str) -> None:
-    made, songs = module(loss=loss), batch()
-    audio = made.model.embed_audio(songs["logmel"], songs["frames"])
+    made, songs = module(loss), batch()
+    audio = made.model.embed_audio(songs["audio"])
     text = made.model.embed_text(songs["text"])
     same = (songs["text_id"][:, None] == songs["text_id"]) | (songs["shown_id"][:, None] == songs["shown_id"])
     assert same[8, 4] and songs["text_id"][8] != songs["text_id"][4]
@@ -55,7 +62,7 @@ def test_the_step_is_its_loss_without_false_negatives(loss: str) -> None:
 def test_micro_batches_change_memory_and_nothing_else(loss: str) -> None:
     results = []
     for micro_batch in (0, 4):
-        made = module(loss=loss, micro_batch=micro_batch)
+        made = module(loss, micro_batch=micro_batch)
         value = made.training_step(batch(), 0)
         value.backward()
         results.append((value.detach(), {name: p.grad for name, p in made.named_parameters()}))

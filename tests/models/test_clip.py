@@ -10,10 +10,15 @@ import pytest
 import torch
 
 from lightning_modules.optim import adamw, warmup_cosine
-from models import text_encoder
+from models import pretrained
 from models.audio_encoder import AudioEncoder, sinusoids, spec_augment, standardise
 from models.clip import ClipModel
-from models.text_encoder import TextEncoder, load_tokenizer, resolve_text_model, text_width
+from models.pretrained import resolve_model
+from models.text_encoder import TextEncoder, load_tokenizer, text_width
+
+FRONT = {"sample_rate": 16000, "n_mels": 10, "win_length": 800, "hop_length": 320}
+AUDIO = {"model": "transformer", "dim": 0, "width": 16, "layers": 1, "heads": 2}
+TEXT = {"model": "minilm", "dim": 6}
 
 
 @pytest.fixture(scope="module")
@@ -68,12 +73,12 @@ def test_spec_augment_hides_at_most_what_it_may() -> None:
 @pytest.fixture
 def clip() -> ClipModel:
     torch.manual_seed(0)
-    return ClipModel(n_mels=10, text_dim=6, dim=8, width=16, layers=1, heads=2, dropout=0.0)
+    return ClipModel(FRONT, AUDIO, TEXT, dim=8, dropout=0.0)
 
 
 def test_vectors_are_unit_and_both_towers_learn(clip: ClipModel) -> None:
-    audio = clip.embed_audio(torch.randn(4, 20, 10), torch.full((4,), 20))
-    text = clip.embed_text(torch.randn(4, 6))
+    audio = clip.embed_audio({"logmel": torch.randn(4, 20, 10), "frames": torch.full((4,), 20)})
+    text = clip.embed_text({"pooled": torch.randn(4, 6)})
     torch.testing.assert_close(audio.norm(dim=1), torch.ones(4))
     torch.testing.assert_close(text.norm(dim=1), torch.ones(4))
     (clip.logit_scale() * audio @ text.T)[0].sum().backward()
@@ -95,14 +100,14 @@ def test_frozen_bert_is_not_in_the_checkpoint(clip: ClipModel) -> None:
         clip.embed_text({"input_ids": torch.ones(1, 2).long(), "attention_mask": torch.ones(1, 2).long()})
 
 
-@pytest.mark.parametrize("arguments", [{"temperature": 0.0}, {"width": 15}, {"heads": 3}])
-def test_impossible_sizes_are_refused(arguments: dict[str, float]) -> None:
+@pytest.mark.parametrize("audio", [{"width": 15}, {"heads": 3}, {}])
+def test_impossible_sizes_are_refused(audio: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=r"temperature|width"):
-        ClipModel(**({"n_mels": 10, "text_dim": 6, "width": 16} | arguments))  # type: ignore[arg-type]
+        ClipModel(FRONT, AUDIO | audio, TEXT, temperature=0.07 if audio else 0.0)
 
 
 def test_minilm_is_found_checked_and_pools_by_masked_mean() -> None:
-    folder = Path(resolve_text_model("minilm"))
+    folder = Path(resolve_model("minilm"))
     assert folder.name == "model" and text_width("minilm") == 384
     encoder, tokenizer = TextEncoder("minilm"), load_tokenizer("minilm")
     assert (
@@ -148,14 +153,14 @@ def test_what_of_bert_is_trained(options: dict[str, int], trained: Callable[[str
         ({"last_layers": 1, "lora_rank": 1}, "one of them, and not below 0"),
         ({"last_layers": -1}, "one of them, and not below 0"),
         ({"lora_rank": -1}, "one of them, and not below 0"),
-        ({"last_layers": 7}, "text model 'minilm' has 6"),
+        ({"last_layers": 7}, "'minilm' has 6"),
     ],
 )
 def test_impossible_trainings_of_bert_are_refused(options: dict[str, int], says: str) -> None:
     with pytest.raises(ValueError, match=says):
         TextEncoder("minilm", frozen=False, **options)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="a frozen BERT is not trained"):
-        ClipModel(n_mels=10, text_dim=6, frozen_text=True, **options)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"a frozen .?minilm.? is not trained"):
+        ClipModel(FRONT, AUDIO, TEXT | options)
 
 
 def test_damaged_minilm_and_unknown_models_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -164,23 +169,23 @@ def test_damaged_minilm_and_unknown_models_are_named(monkeypatch: pytest.MonkeyP
     (package / "__init__.py").touch()
     (package / "model" / "model.safetensors").write_bytes(b"not the weights")
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(text_encoder, "MINILM_PACKAGE", "damaged_minilm")
-    resolve_text_model.cache_clear()
+    monkeypatch.setattr(pretrained, "MINILM_PACKAGE", "damaged_minilm")
+    resolve_model.cache_clear()
     try:
         with pytest.raises(ValueError, match="sha256"):
-            resolve_text_model("minilm")
-        monkeypatch.setattr(text_encoder, "MINILM_PACKAGE", "no_such_package_here")
+            resolve_model("minilm")
+        monkeypatch.setattr(pretrained, "MINILM_PACKAGE", "no_such_package_here")
         with pytest.raises(ValueError, match="make setup"):
-            resolve_text_model("minilm")
+            resolve_model("minilm")
     finally:
-        resolve_text_model.cache_clear()
+        resolve_model.cache_clear()
     shutil.rmtree(package / "model")
     with pytest.raises(ValueError, match="cannot be loaded"):
         TextEncoder(str(package))
 
 
 def test_optimizer_groups_and_schedule() -> None:
-    model = ClipModel(n_mels=10, text_dim=6, dim=8, width=16, layers=1, heads=2)
+    model = ClipModel(FRONT, AUDIO, TEXT, dim=8)
     config = adamw(model, 1e-2, 0.1, 0.1, 100, {"audio_project": 0.5})
     groups = config["optimizer"].param_groups
     assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))

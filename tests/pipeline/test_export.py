@@ -45,7 +45,9 @@ def runs(i2i_run: Path, catalogue_folder: Path, tmp_path_factory: pytest.TempPat
     train_boundary(options(BoundaryConfig, [f"data={catalogue_folder}", f"out={at}/boundary", *small, *few]))
     torch.manual_seed(0)
     audio = {"sample_rate": 16000, "win_length": 800, "hop_length": 320, "n_mels": 64}
-    module = ClipModule(**audio, text_dim=384, dim=8, width=16, layers=1, heads=2)
+    towers = {"audio": {"model": "transformer", "dim": 0, "width": 16, "layers": 1, "heads": 2}}
+    towers |= {"text": {"model": "minilm", "dim": 384}, "front": audio}
+    module = ClipModule(towers | {"dim": 8}, audio | {"text_model": "minilm"})
     start_run(at / "clip", "clip", f"data: {catalogue_folder}\nout: {at}/clip\n", {})
     (at / "clip" / "checkpoints").mkdir()
     saved = {"state_dict": module.state_dict(), "hyper_parameters": dict(module.hparams)}
@@ -70,7 +72,8 @@ def inputs_and_vectors(task: str, run_folder: Path, n_users: int) -> tuple[dict[
         rng = torch.Generator().manual_seed(0)
         logmel, frames = torch.randn(6, 50, 64, generator=rng), torch.tensor([50, 50, 50, 17, 3, 50])
         text = torch.randn(6, 384, generator=rng)
-        batch = {"id": torch.arange(6), "logmel": logmel[:, None], "frames": frames[:, None], "text": text}
+        audio = {"logmel": logmel[:, None], "frames": frames[:, None]}
+        batch: dict[str, Any] = {"id": torch.arange(6), "audio": audio, "text": {"pooled": text}}
         batch |= {name: torch.ones(6, dtype=torch.bool) for name in ("has_audio", "has_text")}
         made = module.predict_step(batch, 0)
         wanted = {"audio": made["clip_audio"], "text": made["clip_text"]}
@@ -114,8 +117,8 @@ USE = {
     "i2i": 'made = {"songs": model(given)}',
     "boundary": 'users, boundary = model.user_vectors(part("user") | {"songs": part("song")})\n'
     'made = {"items": model.item_vectors(part("field")), "users": users, "boundary": boundary}',
-    "clip": 'made = {"audio": model.embed_audio(given["logmel"], given["frames"]), '
-    '"text": model.embed_text(given["pooled"])}',
+    "clip": 'made = {"audio": model.embed_audio({k: given[k] for k in ("logmel", "frames")}), '
+    '"text": model.embed_text({"pooled": given["pooled"]})}',
 }
 
 

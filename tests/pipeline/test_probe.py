@@ -53,6 +53,9 @@ def test_most_frequent() -> None:
     assert most_frequent(np.array(["a", "b", "a", "c"])) == 0.5
 
 
+AUDIO = {"store": "logmel", "sample_rate": 1000, "n_mels": 4, "win_length": 50, "hop_length": 20}
+
+
 @pytest.fixture
 def catalogue(tmp_path: Path) -> Path:
     """120 songs with planted vectors, labels and recordings; one without a label, one without a recording."""
@@ -63,20 +66,20 @@ def catalogue(tmp_path: Path) -> Path:
     lines = rng.normal(size=(int(frames.sum()), 4)).astype(np.float16)
     lines[:, 0] += np.repeat(np.unique(label, return_inverse=True)[1], frames)
     (tmp_path / "audio").mkdir()
-    (tmp_path / "audio" / "all.f16").write_bytes(lines.tobytes())
+    (tmp_path / "audio" / "all.raw").write_bytes(lines.tobytes())
     genres = [[str(one)] for one in label]
     genres[9] = []
     songs = {"song_id": [f"s{n}" for n in range(120)], "artist_id": artist.tolist(), "genres": genres}
     more = {
-        "mel_shard": np.where(frames > 0, 0, -1),
-        "mel_start": np.cumsum(frames) - frames,
-        "mel_frames": frames,
+        "audio_shard": np.where(frames > 0, 0, -1),
+        "audio_start": np.cumsum(frames) - frames,
+        "audio_length": frames,
         "split": ["warm"] * 120,
     }
     pl.DataFrame(songs | more).write_parquet(tmp_path / "songs.parquet")
     (tmp_path / "features").mkdir()
     np.save(tmp_path / "features" / "mood.npy", x)
-    manifest = {"kind": "catalogue", "audio": {"n_mels": 4}, "audio_shards": {"folders": ["audio"], "names": ["all"]}}
+    manifest = {"kind": "catalogue", "audio": AUDIO, "audio_shards": {"folders": ["audio"], "names": ["all"]}}
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     return tmp_path
 
@@ -113,7 +116,7 @@ def test_statistics_of_whole_recordings(catalogue: Path) -> None:
     assert found is not None and found.shape == (120, 20) and np.isnan(found[5]).all()
     import torch
 
-    logmel = np.fromfile(catalogue / "audio" / "all.f16", dtype=np.float16).reshape(-1, 4)[40 * 5 : 40 * 6]  # song 6
+    logmel = np.fromfile(catalogue / "audio" / "all.raw", dtype=np.float16).reshape(-1, 4)[40 * 5 : 40 * 6]  # song 6
     expected = mel_statistics(torch.from_numpy(logmel.astype(np.float32)).unsqueeze(0), torch.tensor([40]))
     np.testing.assert_allclose(found[6], expected.flatten(), atol=1e-6)
 
@@ -121,7 +124,7 @@ def test_statistics_of_whole_recordings(catalogue: Path) -> None:
 def test_labels_of_a_column(catalogue: Path) -> None:
     opened = Catalogue.read(catalogue)
     assert own_labels(opened, "genres")[8:10] == [["rock"], []] and own_labels(opened, "artist_id")[4] == ["a1"]
-    for column in ("mel_frames", "nothing"):
+    for column in ("audio_length", "nothing"):
         with pytest.raises(UserError, match=f"column={column}"):
             own_labels(opened, column)
 

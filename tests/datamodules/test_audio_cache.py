@@ -18,15 +18,17 @@ import soundfile
 import torch
 
 from configs.errors import UserError
-from datamodules import audio, mel_cache
+from datamodules import audio, audio_cache
+from datamodules.audio_cache import Cached, cached
 from datamodules.catalogue import Catalogue
-from datamodules.mel_cache import Cached, LogMel, cached
-from datamodules.songs import CropReader
+from datamodules.crops import CropReader
+from datamodules.shards import Shards
 
 ROOT = Path(__file__).parents[2]
 RATE, MELS = 16000, 64
 OPTIONS: dict[str, Any] = {
-    "sample_rate": RATE, "n_mels": MELS, "win_length": 800, "hop_length": 320, "max_seconds": 4.0, "min_seconds": 1.0,
+    "store": "logmel", "sample_rate": RATE, "n_mels": MELS, "win_length": 800, "hop_length": 320,
+    "max_seconds": 4.0, "min_seconds": 1.0,
 }  # fmt: skip
 
 
@@ -40,15 +42,15 @@ def fill(paths: list[Path | None], folder: Path, workers: int = 0, verify: bool 
     return cached(paths, folder, OPTIONS | options, workers, verify)
 
 
-def frames_of(found: Cached, folder: Path, row: int) -> np.ndarray:
-    lines = LogMel(folder, found.shards, MELS).shard(int(found.shard[row]))
-    return np.asarray(lines[found.start[row] : found.start[row] + found.frames[row]])
+def lines_of(found: Cached, folder: Path, row: int, store: str = "logmel") -> np.ndarray:
+    lines = Shards(folder, found.shards, *audio.line_of(OPTIONS | {"store": store})).shard(int(found.shard[row]))
+    return np.asarray(lines[found.start[row] : found.start[row] + found.length[row]])
 
 
 def check(found: Cached, folder: Path, paths: list[Path | None], rows: list[int]) -> None:
     for row in rows:
         expected = audio.log_mel(audio.decode(paths[row] or "", RATE, 4.0), RATE, MELS, 800, 320)
-        np.testing.assert_allclose(frames_of(found, folder, row), expected, atol=2e-3, err_msg=str(row))
+        np.testing.assert_allclose(lines_of(found, folder, row), expected, atol=2e-3, err_msg=str(row))
 
 
 @pytest.fixture
@@ -68,7 +70,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 @pytest.fixture
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two recordings of 1.5 s fill a shard."""
-    monkeypatch.setattr(mel_cache, "SHARD_BYTES", 2 * 76 * MELS * 2)
+    monkeypatch.setattr(audio_cache, "SHARD_BYTES", 2 * 76 * MELS * 2)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -83,10 +85,10 @@ def test_every_recording_is_found_and_every_bad_one_named(tmp_path: Path, worker
     torch.ones(600, 600) @ torch.ones(600, 600)  # threads in the parent must not hang the workers
     found = fill(paths, tmp_path / "cache", workers)
     assert found.problems == {"missing": [7], "unreadable": [8], "silent": [9], "too short": [10]}
-    assert found.frames[6:11].tolist() == [0] * 5 and found.shard[6:11].tolist() == [-1] * 5
+    assert found.length[6:11].tolist() == [0] * 5 and found.shard[6:11].tolist() == [-1] * 5
     assert found.info == {"resampled": 2, "downmixed": 1} and len(found.shards) == 1
     check(found, tmp_path / "cache", paths, [0, 5, 11, 12, 13, 18])
-    assert (found.start[0], found.frames[0]) == (found.start[19], found.frames[19]), "one file of two songs, kept once"
+    assert (found.start[0], found.length[0]) == (found.start[19], found.length[19]), "one file of two songs, kept once"
 
 
 def test_the_cache_does_not_depend_on_workers(tmp_path: Path) -> None:
@@ -94,7 +96,7 @@ def test_the_cache_does_not_depend_on_workers(tmp_path: Path) -> None:
     contents = []
     for workers in (0, 1, 2):
         fill(paths, tmp_path / f"cache{workers}", workers)
-        files = sorted((tmp_path / f"cache{workers}").glob("*.f16"))
+        files = sorted((tmp_path / f"cache{workers}").glob("*.raw"))
         contents.append([(file.name, file.read_bytes()) for file in files])
     assert contents[0] == contents[1] == contents[2]
 
@@ -104,7 +106,7 @@ def test_only_what_is_new_or_changed_is_decoded(tmp_path: Path, counted: list[Pa
     first = fill(paths, tmp_path / "cache")
     assert len(counted) == 5 and len(first.shards) == 3
     again = fill(paths[::-1], tmp_path / "cache")
-    assert len(counted) == 5 and again.frames.tolist() == first.frames.tolist()[::-1]
+    assert len(counted) == 5 and again.length.tolist() == first.length.tolist()[::-1]
     check(again, tmp_path / "cache", paths[::-1], [0, 4])
     counted.clear()
     sound(tmp_path / "1.wav", 2.0, seed=9)
@@ -142,8 +144,8 @@ def test_what_could_not_be_read_is_tried_again(tmp_path: Path, monkeypatch: pyte
 KILLED = """
 import os, sys
 from pathlib import Path
-from datamodules import audio, mel_cache
-from tests.datamodules.test_mel_cache import fill
+from datamodules import audio, audio_cache
+from tests.datamodules.test_audio_cache import fill
 
 def killed(*arguments, real=audio.decoded):
     for number, one in enumerate(real(*arguments)):
@@ -151,7 +153,7 @@ def killed(*arguments, real=audio.decoded):
             os.kill(os.getpid(), 9)
         yield one
 
-mel_cache.decoded, mel_cache.SHARD_BYTES = killed, int(sys.argv[3])
+audio_cache.decoded, audio_cache.SHARD_BYTES = killed, int(sys.argv[3])
 fill([Path(sys.argv[1]) / f"{number}.wav" for number in range(7)], Path(sys.argv[2]))
 """
 
@@ -159,18 +161,18 @@ fill([Path(sys.argv[1]) / f"{number}.wav" for number in range(7)], Path(sys.argv
 def test_a_killed_command_goes_on(tmp_path: Path, counted: list[Path], small_shards: None) -> None:
     """Killed in the middle of its third shard it keeps two, and never counts the frames of the third."""
     paths: list[Path | None] = [sound(tmp_path / f"{number}.wav", seed=number) for number in range(7)]
-    arguments = [str(tmp_path), str(tmp_path / "cache"), str(mel_cache.SHARD_BYTES)]
+    arguments = [str(tmp_path), str(tmp_path / "cache"), str(audio_cache.SHARD_BYTES)]
     ran = subprocess.run([sys.executable, "-c", KILLED, *arguments], cwd=ROOT, capture_output=True, timeout=120)
     assert ran.returncode == -9, ran.stderr.decode()
     left = list((tmp_path / "cache").glob("*.part"))
-    assert len(left) == 1 and len(mel_cache.read_tables(tmp_path / "cache")) == 4
+    assert len(left) == 1 and len(audio_cache.read_tables(tmp_path / "cache")) == 4
     os.utime(left[0], (0, 0))
     found = fill(paths, tmp_path / "cache")
     assert [path.name for path in counted] == ["4.wav", "5.wav", "6.wav"]
     assert not list((tmp_path / "cache").glob("*.part")), "what a kill left long ago is removed"
     check(found, tmp_path / "cache", paths, list(range(7)))
     whole = fill(paths, tmp_path / "whole")
-    assert whole.frames.tolist() == found.frames.tolist()
+    assert whole.length.tolist() == found.length.tolist()
 
 
 def test_an_error_leaves_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,7 +180,7 @@ def test_an_error_leaves_nothing_half_written(tmp_path: Path, monkeypatch: pytes
         yield None, np.ones((3, MELS), dtype=np.float16), []
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(mel_cache, "decoded", broken)
+    monkeypatch.setattr(audio_cache, "decoded", broken)
     with pytest.raises(RuntimeError):
         fill([sound(tmp_path / "a.wav"), sound(tmp_path / "b.wav")], tmp_path / "cache")
     assert [path.name for path in (tmp_path / "cache").iterdir()] == ["manifest.json"]
@@ -191,7 +193,7 @@ def test_damage_is_seen_and_mended(
     paths: list[Path | None] = [sound(tmp_path / f"{number}.wav", seed=number) for number in range(4)]
     first = fill(paths, tmp_path / "cache")
     counted.clear()
-    hurt = tmp_path / "cache" / f"{first.shards[int(first.shard[2])]}.f16"
+    hurt = tmp_path / "cache" / f"{first.shards[int(first.shard[2])]}.raw"
     data = bytearray(hurt.read_bytes())
     if damage == "gone":
         hurt.unlink()
@@ -225,26 +227,26 @@ def test_other_options_and_other_folders_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("paths", [[], [None, None]])
 def test_without_any_recording(tmp_path: Path, paths: list[Path | None]) -> None:
     found = fill(paths, tmp_path / "cache")
-    assert len(found.shard) == len(found.frames) == len(paths) and not found.frames.any()
+    assert len(found.shard) == len(found.length) == len(paths) and not found.length.any()
     assert found.problems == {} and found.shards == [] and (found.shard == -1).all()
 
 
 def test_a_catalogue_of_an_earlier_version_is_told(catalogue_folder: Path, tmp_path: Path) -> None:
     old = Path(shutil.copytree(catalogue_folder, tmp_path / "old"))
-    pl.read_parquet(old / "songs.parquet").drop("mel_shard").write_parquet(old / "songs.parquet")
+    pl.read_parquet(old / "songs.parquet").drop("audio_shard").write_parquet(old / "songs.parquet")
     with pytest.raises(UserError, match="made by an earlier version: make it again with"):
-        Catalogue.read(old).logmel()
+        Catalogue.read(old).audio_shards()
 
 
 def test_a_process_that_gets_the_frames_opens_them_itself(tmp_path: Path) -> None:
     found = fill([sound(tmp_path / "a.wav")], tmp_path / "cache")
-    frames = LogMel(tmp_path / "cache", found.shards, MELS)
+    frames = Shards(tmp_path / "cache", found.shards, np.dtype(np.float16), MELS)
     lines = frames.shard(0)
     copy = pickle.loads(pickle.dumps(frames))
     assert copy.maps == {} and np.array_equal(copy.shard(0), lines)
-    (tmp_path / "cache" / f"{found.shards[0]}.f16").unlink()
+    (tmp_path / "cache" / f"{found.shards[0]}.raw").unlink()
     with pytest.raises(UserError, match="is gone: put the audio cache back, or prepare the catalogue again"):
-        LogMel(tmp_path / "cache", found.shards, MELS).shard(0)
+        Shards(tmp_path / "cache", found.shards, np.dtype(np.float16), MELS).shard(0)
 
 
 @pytest.mark.parametrize("cache", ["out", "out/audio"])
@@ -269,9 +271,11 @@ def test_two_catalogues_share_a_cache_and_both_move_with_it(
         prepare(source, both / name, f"audio.cache={both}/sound", f"split.seed={len(name)}")
     assert len(counted) == 3
     moved = both.rename(tmp_path / "moved")
-    crops = [CropReader(Catalogue.read(moved / name), 50, 1).fixed(np.arange(5)) for name in ("one", "two")]
-    np.testing.assert_array_equal(crops[0][0], crops[1][0])
-    assert crops[0][1][:, 0].tolist() == [50, 50, 50, 0, 0] and crops[0][0][:3].any() and not crops[0][0][3:].any()
+    crops = [CropReader(Catalogue.read(moved / name), 1.0, 1).fixed(np.arange(5)) for name in ("one", "two")]
+    assert torch.equal(crops[0]["logmel"], crops[1]["logmel"])
+    assert crops[0]["frames"][:, 0].tolist() == [50, 50, 50, 0, 0]
+    assert crops[0]["logmel"][:3].any() and not crops[0]["logmel"][3:].any()
     moved.rename(both)
     alone = (both / "one").rename(tmp_path / "alone")
-    np.testing.assert_array_equal(CropReader(Catalogue.read(alone), 50, 1).fixed(np.arange(5))[0], crops[0][0])
+    again = CropReader(Catalogue.read(alone), 1.0, 1).fixed(np.arange(5))
+    assert torch.equal(again["logmel"], crops[0]["logmel"])

@@ -1,9 +1,9 @@
-"""Log-mel frames on disk, in shards: a recording is decoded once, for all epochs and for all catalogues made of it.
+"""Decoded audio on disk, in shards: a recording is decoded once, for all epochs and for all catalogues made of it.
 
-A cache folder holds pairs of files. `<name>-<crc32>.f16` are frames of many recordings one after another, raw float16,
-memory-mapped when read; the `.parquet` beside it says which recording is where. The table is written last, so that a
-shard without one was never finished: a killed command loses at most one shard's work. What has changed on disk (path,
-size or time of change) is decoded again.
+A cache folder holds pairs of files. `<name>-<crc32>.raw` holds many recordings one after another, log-mel frames
+(float16) or samples (int16), memory-mapped when read; the `.parquet` beside it says which recording is where. The table
+is written last, so that a shard without one was never finished: a killed command loses at most one shard's work. What
+has changed on disk (path, size or time of change) is decoded again.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import time
 import uuid
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,43 +21,49 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from tqdm import tqdm
 
 from configs.errors import UserError
 from datamodules.arrays import AnyArray, IntArray
-from datamodules.audio import decoded
+from datamodules.audio import announced, decoded, line_of
 from datamodules.folders import MANIFEST, PART, check_replaceable, read_manifest, write_manifest
+from datamodules.shards import SUFFIX
 
 KIND = "audio cache"
-SHARD_BYTES = 256 * 2**20  # some 1,300 recordings of 30 s: few files, and little lost by a kill
+SHARD_BYTES = 256 * 2**20  # 1,300 recordings of 30 s as log-mel, 280 as samples: few files, little lost by a kill
 NO_SHARD = -1
 TRIED_AGAIN = ("unreadable", "truncated")
 LEFT_SECONDS = 24 * 3600
+OF_FRAMES = ("n_mels", "win_length", "hop_length")  # samples do not depend on these
 KEY = ["path", "size", "changed_ns"]  # what a recording is recognised by
 SCHEMA = {
     **{"path": pl.String, "size": pl.Int64, "changed_ns": pl.Int64},
-    **{"start": pl.Int64, "frames": pl.Int64, "problem": pl.String, "resampled": pl.Boolean, "downmixed": pl.Boolean},
+    **{"start": pl.Int64, "length": pl.Int64, "problem": pl.String, "resampled": pl.Boolean, "downmixed": pl.Boolean},
 }
 
 
 @dataclass
 class Cached:
-    """Where the frames of N recordings are: number of the shard (−1: none), first frame, frames; and what was found."""
+    """Where N recordings are: number of the shard (−1: none), first line, lines; and what was found.
+
+    A line is a log-mel frame or a sample.
+    """
 
     shard: IntArray
     start: IntArray
-    frames: IntArray
+    length: IntArray
     shards: list[str]
     problems: dict[str, list[int]]
     info: dict[str, int]
 
 
 def cached(paths: Sequence[Path | None], folder: Path, options: dict[str, Any], workers: int, verify: bool) -> Cached:
-    """Every recording's frames, decoded in parallel where they are not in the cache yet.
+    """Every recording, decoded in parallel where it is not in the cache yet.
 
     Args:
         paths: one a song; None where it has no recording.
         folder: of the cache; made where there is none.
-        options: sample_rate, n_mels, win_length, hop_length, max_seconds, min_seconds.
+        options: what is kept (`datamodules.audio.decoded`).
         workers: decoding processes of one thread each (0: in this process).
         verify: compare checksums of all shards; else only that they have their size.
 
@@ -65,7 +71,7 @@ def cached(paths: Sequence[Path | None], folder: Path, options: dict[str, Any], 
         UserError: the folder is something else, or was decoded with other options.
     """
     open_cache(folder, options)
-    for files in damaged(folder, int(options["n_mels"]), verify):
+    for files in damaged(folder, options, verify):
         decode_into(folder, files, options, workers)  # one by one: the same files make the same shard again
     wanted = wanted_files(paths)
     known = read_tables(folder)
@@ -74,22 +80,36 @@ def cached(paths: Sequence[Path | None], folder: Path, options: dict[str, Any], 
         failed = decode_into(folder, new, options, workers)
         known = pl.concat([read_tables(folder), failed])
     found = wanted.join(known.unique(KEY, keep="first"), on=KEY, how="left", maintain_order="left")
-    used = sorted(found.filter(pl.col("frames") > 0)["shard"].unique().to_list())
+    used = sorted(found.filter(pl.col("length") > 0)["shard"].unique().to_list())
     number = {name: at for at, name in enumerate(used)}
-    shard, start, frames = np.full(len(paths), NO_SHARD), np.zeros(len(paths), int), np.zeros(len(paths), int)
-    rows, heard = found["row"].to_numpy(), found["frames"].fill_null(0).to_numpy()
+    shard, start, length = np.full(len(paths), NO_SHARD), np.zeros(len(paths), int), np.zeros(len(paths), int)
+    rows, heard = found["row"].to_numpy(), found["length"].fill_null(0).to_numpy()
     numbers = found["shard"].replace_strict(number, default=NO_SHARD, return_dtype=pl.Int64).to_numpy()
     shard[rows] = np.where(heard > 0, numbers, NO_SHARD)
-    start[rows], frames[rows] = found["start"].fill_null(0).to_numpy(), heard
+    start[rows], length[rows] = found["start"].fill_null(0).to_numpy(), heard
     problems = {str(name): group["row"].to_list() for (name,), group in found.group_by("problem") if name is not None}
     missing = [row for row, path in enumerate(paths) if path is not None and not path.is_file()]
-    used_rows = found.filter(pl.col("frames") > 0)
+    used_rows = found.filter(pl.col("length") > 0)
     info = {name: int(used_rows[name].sum()) for name in ("resampled", "downmixed")}
-    return Cached(shard, start, frames, used, problems | ({"missing": missing} if missing else {}), info)
+    return Cached(shard, start, length, used, problems | ({"missing": missing} if missing else {}), info)
+
+
+def uncached(paths: Sequence[Path | None], options: dict[str, Any]) -> Cached:
+    """No shards: what the headers of the files say, with `length` in samples (audio.store=files)."""
+    none = np.full(len(paths), NO_SHARD)
+    length, problems = np.zeros(len(paths), int), dict[str, list[int]]()
+    for row, path in enumerate(tqdm(paths, "audio", unit="file", disable=not any(paths))):
+        if path is not None:
+            problem, length[row] = announced(path, options)
+            if problem is not None:
+                problems.setdefault(problem, []).append(row)
+    return Cached(none, np.zeros_like(none), length, [], problems, {})
 
 
 def open_cache(folder: Path, options: dict[str, Any]) -> None:
     """Make the folder, or see that it was decoded with the same options; remove what a kill left a day ago or more."""
+    if options["store"] == "samples":
+        options = {name: value for name, value in options.items() if name not in OF_FRAMES}
     for path in folder.glob(f"*{PART}"):
         with suppress(FileNotFoundError):  # another command may be finishing it
             if time.time() - path.stat().st_mtime > LEFT_SECONDS:
@@ -132,11 +152,11 @@ def decode_into(folder: Path, files: pl.DataFrame, options: dict[str, Any], work
     keys = files.select(KEY).iter_rows()
     try:
         found = decoded([Path(one) for one in files["path"]], options, workers)
-        for key, (problem, mel_TM, changes) in zip(keys, found, strict=True):
+        for key, (problem, lines, changes) in zip(keys, found, strict=True):
             if problem in TRIED_AGAIN:
                 failed.append((*key, 0, 0, problem, False, False, None))
                 continue
-            shard.add(key, problem, mel_TM, changes)
+            shard.add(key, problem, lines, changes)
             if shard.bytes >= SHARD_BYTES:
                 shard.finish()
                 shard = Shard(folder)
@@ -151,22 +171,22 @@ class Shard:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.aside = folder / f"{uuid.uuid4().hex[:12]}.f16{PART}"  # two commands may fill one cache
+        self.aside = folder / f"{uuid.uuid4().hex[:12]}{SUFFIX}{PART}"  # two commands may fill one cache
         self.file = self.aside.open("wb")
         self.rows: list[tuple[Any, ...]] = []
-        self.bytes = self.frames = self.crc = 0
+        self.bytes = self.lines = self.crc = 0
 
-    def add(self, key: tuple[Any, ...], problem: str | None, mel_TM: AnyArray, changes: Sequence[str]) -> None:
-        """One recording's frames, or why it has none."""
-        data = mel_TM.tobytes()
+    def add(self, key: tuple[Any, ...], problem: str | None, lines: AnyArray, changes: Sequence[str]) -> None:
+        """One recording's frames or samples, or why it has none."""
+        data = lines.tobytes()
         self.file.write(data)
-        frames = len(mel_TM) if problem is None else 0
+        length = len(lines) if problem is None else 0
         changed = ("resampled" in changes, "downmixed" in changes)
-        self.rows.append((*key, self.frames, frames, problem, *changed))
-        self.bytes, self.frames, self.crc = self.bytes + len(data), self.frames + frames, zlib.crc32(data, self.crc)
+        self.rows.append((*key, self.lines, length, problem, *changed))
+        self.bytes, self.lines, self.crc = self.bytes + len(data), self.lines + length, zlib.crc32(data, self.crc)
 
     def finish(self) -> None:
-        """Frames first, then the table: only with it the shard counts."""
+        """Data first, then the table: only with it the shard counts."""
         self.file.flush()
         os.fsync(self.file.fileno())
         self.file.close()
@@ -174,7 +194,7 @@ class Shard:
             return
         # The same files in the same order make the same name, so that a catalogue made again is the same.
         name = f"{hashlib.sha256(repr(self.rows).encode()).hexdigest()[:12]}-{self.crc:08x}"
-        self.aside.rename(self.folder / f"{name}.f16")
+        self.aside.rename(self.folder / f"{name}{SUFFIX}")
         table = pl.DataFrame(self.rows, schema=SCHEMA, orient="row")
         table.write_parquet(self.aside)  # its name is this command's own, and free again
         self.aside.rename(self.folder / f"{name}.parquet")
@@ -185,25 +205,26 @@ class Shard:
         self.aside.unlink(missing_ok=True)
 
 
-def damaged(folder: Path, n_mels: int, verify: bool) -> list[pl.DataFrame]:
+def damaged(folder: Path, options: dict[str, Any], verify: bool) -> list[pl.DataFrame]:
     """The files of each shard that is gone, cut short or, if asked, changed; the shard is removed.
 
     All of its files that are still as they were, whoever needs them: decoded again in their order they make a shard of
     the same name, so that other catalogues find it again.
     """
+    dtype, width = line_of(options)
     files = []
     for table in sorted(folder.glob("*.parquet")):
-        frames = table.with_suffix(".f16")
+        data = table.with_suffix(SUFFIX)
         try:
             rows = pl.read_parquet(table)
-            expected = 2 * n_mels * int(rows["frames"].sum())
-            whole = frames.exists() and frames.stat().st_size == expected
+            expected = dtype.itemsize * width * int(rows["length"].sum())
+            whole = data.exists() and data.stat().st_size == expected
         except (OSError, pl.exceptions.PolarsError):
             rows, whole = pl.DataFrame(schema=SCHEMA), False
-        if not whole or (verify and f"{checksum(frames):08x}" != table.stem.rpartition("-")[2]):
-            print(f"{frames} is damaged: its recordings are decoded again")
+        if not whole or (verify and f"{checksum(data):08x}" != table.stem.rpartition("-")[2]):
+            print(f"{data} is damaged: its recordings are decoded again")
             table.unlink(missing_ok=True)
-            frames.unlink(missing_ok=True)
+            data.unlink(missing_ok=True)
             still = wanted_files([Path(one) for one in rows["path"]]).join(
                 rows, on=KEY, how="semi", maintain_order="left"
             )
@@ -218,32 +239,3 @@ def checksum(path: Path) -> int:
         while block := file.read(2**24):
             crc = zlib.crc32(block, crc)
     return crc
-
-
-class LogMel:
-    """The shards of a catalogue, each (frames, bands) float16, memory-mapped when first asked for."""
-
-    def __init__(self, folder: Path, shards: Sequence[str], n_mels: int) -> None:
-        self.folder, self.shards, self.n_mels = folder, list(shards), n_mels
-        self.maps: dict[int, AnyArray] = {}
-
-    def shard(self, number: int) -> AnyArray:
-        """Frames of one shard.
-
-        Raises:
-            UserError: it is gone.
-        """
-        if number not in self.maps:
-            path = self.folder / f"{self.shards[number]}.f16"
-            if not path.exists():
-                raise UserError(f"{path} is gone: put the audio cache back, or prepare the catalogue again")
-            self.maps[number] = np.memmap(path, dtype=np.float16, mode="r").reshape(-1, self.n_mels)
-        return self.maps[number]
-
-    def by_shard(self, shard: IntArray) -> Iterator[tuple[AnyArray, tuple[AnyArray, ...]]]:
-        """For each shard that occurs in an array of any shape: its frames, and where in the array it is."""
-        for number in np.unique(shard[shard >= 0]):
-            yield self.shard(int(number)), np.nonzero(shard == number)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"maps": {}}  # a process that is spawned opens the files itself

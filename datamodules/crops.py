@@ -1,0 +1,107 @@
+"""Crops of a catalogue's recordings: from shards of log-mel frames or samples, or straight from the files.
+
+Shapes: N songs, C crops a song, T frames or L samples a crop, M mel bands; a line is a frame or a sample.
+"""
+
+from __future__ import annotations
+
+from copy import copy
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from datamodules.arrays import AnyArray, FloatArray, IntArray
+from datamodules.audio import AudioError, as_int16, stretch
+from datamodules.catalogue import Catalogue
+
+Crops = dict[str, Tensor]
+
+
+class CropReader:
+    """Crops of one length: {"logmel" (…, T, M) float16, "frames" (…)} or {"samples" (…, L) int16, "length" (…)}.
+
+    `seconds` None: all are as long as the longest recording. What a song has too little of is zero, and the second
+    entry says how much is real: 0 for a song without audio. The
+    random crops are one a song, (N, …), the fixed ones C, (N, C, …).
+    """
+
+    def __init__(self, catalogue: Catalogue, seconds: float | None, crops: int) -> None:
+        self.audio = catalogue.manifest["audio"]
+        self.is_logmel = self.audio.get("store", "logmel") == "logmel"
+        self.lines_a_second = int(self.audio["sample_rate"]) / (int(self.audio["hop_length"]) if self.is_logmel else 1)
+        self.shards, self.paths = catalogue.audio_shards(), catalogue.audio_files()
+        columns = (catalogue.songs[name].to_numpy() for name in ("audio_shard", "audio_start", "audio_length"))
+        self.shard, self.start, self.length = (column.astype(np.int64) for column in columns)
+        if self.shards is None and self.paths is None:
+            self.length = np.zeros_like(self.length)
+        longest = int(self.length.max(initial=1))
+        self.crop = longest if seconds is None else max(1, round(seconds * self.lines_a_second))
+        self.crops = crops
+        self.failed: set[int] = set()
+
+    def random(self, rows: IntArray, rng: np.random.Generator) -> Crops:
+        """One crop a song, uniformly placed."""
+        room = np.maximum(self.length[rows] - self.crop, 0)
+        return self._read(rows, rng.integers(0, room + 1))
+
+    def fixed(self, rows: IntArray) -> Crops:
+        """The C evenly spaced crops of each song; no randomness."""
+        room = np.maximum(self.length[rows] - self.crop, 0)
+        share = np.linspace(0, 1, self.crops) if self.crops > 1 else np.array([0.5])
+        return self._read(rows[:, None], np.rint(room[:, None] * share).astype(np.int64))
+
+    def of_shard(self, number: int) -> CropReader:
+        """The same crops of every recording in a shard, whether the catalogue has it or not, in their order there."""
+        assert self.shards is not None
+        table = self.shards.recordings(number)
+        reader = copy(self)
+        reader.start, reader.length = table["start"].to_numpy(), table["length"].to_numpy()
+        reader.shard = np.full(table.height, number)
+        return reader
+
+    def _read(self, rows: IntArray, offset: IntArray) -> Crops:
+        real = np.minimum(self.length[rows] - offset, self.crop)
+        rows = np.broadcast_to(rows, offset.shape)
+        if self.paths is not None:
+            crop, real = self._from_files(rows, offset, real)
+        else:
+            crop = self._from_shards(rows, offset, real)
+        names = ("logmel", "frames") if self.is_logmel else ("samples", "length")
+        found = crop if self.is_logmel else crop[..., 0]
+        return dict(zip(names, (torch.from_numpy(found), torch.from_numpy(real)), strict=True))
+
+    def _from_shards(self, rows: IntArray, offset: IntArray, real: IntArray) -> AnyArray:
+        dtype, width = (np.float16, int(self.audio["n_mels"])) if self.is_logmel else (np.int16, 1)
+        crop = np.zeros((*offset.shape, self.crop, width), dtype=dtype)
+        if self.shards is None:
+            return crop
+        first, step = self.start[rows] + offset, np.arange(self.crop)
+        for lines, at in self.shards.by_shard(self.shard[rows]):
+            # Beyond the song's end any readable line will do: it is overwritten by zero.
+            crop[at] = lines[np.minimum(first[at][:, None] + step, len(lines) - 1)]
+        crop[step >= real[..., None]] = 0
+        return crop
+
+    def _from_files(self, rows: IntArray, offset: IntArray, real: IntArray) -> tuple[AnyArray, IntArray]:
+        crop: AnyArray = np.zeros((*offset.shape, self.crop, 1), dtype=np.int16)
+        real = real.copy()
+        for at in np.ndindex(*offset.shape):
+            if real[at] > 0:
+                wave = self._stretch(int(rows[at]), int(offset[at]), int(real[at]))
+                real[at] = len(wave)
+                crop[at][: len(wave), 0] = as_int16(wave)
+        return crop, real
+
+    def _stretch(self, row: int, offset: int, length: int) -> FloatArray:
+        """Samples from a file; none, and one line on the screen, where it cannot be read."""
+        assert self.paths is not None
+        options: dict[str, Any] = {name: self.audio[name] for name in ("sample_rate", "max_seconds")}
+        try:
+            return stretch(self.paths[row], **options, start=offset, length=length)[:length]
+        except AudioError as error:
+            if row not in self.failed:
+                print(f"{self.paths[row]}: {error.reason}; the song goes on without audio")
+            self.failed.add(row)
+            return np.zeros(0, dtype=np.float32)

@@ -1,0 +1,42 @@
+"""Log-mel frames from samples, on whatever device the samples are.
+
+Shapes: N waves, L samples, F frequency bins, M mel bands, T frames.
+"""
+
+from __future__ import annotations
+
+import torch
+import torchaudio
+from torch import Tensor, nn
+
+# Mean and spread of ln(mel + 1e-6), measured once on real music at the default options and then fixed, so that a file
+# gives the same frames whatever catalogue it is in.
+LOG_FLOOR, LOG_MEAN, LOG_STD = 1e-6, 1.0, 4.0
+
+
+class LogMel(nn.Module):
+    """Samples (N, L) in about [-1, 1] → (ln(mel + 1e-6) - mean) / spread, float32 (N, 1 + L // hop_length, M).
+
+    mel: power spectrum under a Hann window of `win_length` samples, frames centred with reflected ends, triangular
+    filters of peak 1 evenly spaced from 0 to sample_rate / 2 on the HTK mel scale (2595 log10(1 + f / 700)).
+    L must be more than win_length / 2.
+    """
+
+    window: Tensor
+    filters_FM: Tensor
+
+    def __init__(self, sample_rate: int, n_mels: int, win_length: int, hop_length: int) -> None:
+        super().__init__()
+        self.win_length, self.hop_length = win_length, hop_length
+        filters_FM = torchaudio.functional.melscale_fbanks(win_length // 2 + 1, 0, sample_rate / 2, n_mels, sample_rate)
+        # Constants, on the device with the weights and not in checkpoints.
+        self.register_buffer("filters_FM", filters_FM, persistent=False)
+        self.register_buffer("window", torch.hann_window(win_length), persistent=False)
+
+    def forward(self, wave_NL: Tensor) -> Tensor:
+        """Frames of N waves; in full precision under autocast too, since there is no Fourier transform in bfloat16."""
+        with torch.autocast(wave_NL.device.type, enabled=False):
+            sizes = self.win_length, self.hop_length, self.win_length
+            power_NFT = torchaudio.functional.spectrogram(wave_NL.float(), 0, self.window, *sizes, 2.0, False)
+            mel_NTM = power_NFT.transpose(1, 2) @ self.filters_FM
+            return (torch.log(mel_NTM + LOG_FLOOR) - LOG_MEAN) / LOG_STD

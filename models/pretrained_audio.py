@@ -1,0 +1,136 @@
+"""Any published audio encoder as the audio tower: what it makes of samples, its network, one vector a crop.
+
+Shapes: N crops, L samples, I places of an extractor's output, S tokens, W the encoder's width.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+import torchaudio
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoFeatureExtractor, AutoModel
+
+from models import musicnn
+from models.audio_front import FULL_SCALE
+from models.pretrained import choose_trained, load_pretrained
+
+KIND = "audio model"
+OWN, MUSICNN = "transformer", "musicnn"  # names that are no published model of transformers
+INPUTS = ("input_values", "input_features", "attention_mask", "is_longer")  # what the encoders of transformers take
+SHORTEST = 0.1  # seconds: no extractor takes less than its window
+
+Inputs = dict[str, Tensor]
+
+
+class PretrainedAudio(nn.Module):
+    """`musicnn`, or any audio `AutoModel` (wav2vec 2.0, HuBERT, AST, Whisper's encoder, CLAP's audio tower): (N, W).
+
+    Where an extractor tells which of its places are real (`attention_mask`), the tokens of these are averaged; else the
+    encoder's own pooled output is taken. Training is as for `models.text_encoder.TextEncoder`.
+
+    Raises:
+        ValueError: the model cannot be loaded, or has no such layers; or both `last_layers` and `lora_rank` are given.
+    """
+
+    def __init__(self, model: str, frozen: bool = True, last_layers: int = 0, lora_rank: int = 0) -> None:
+        super().__init__()
+        self.encoder: Any = musicnn.load_musicnn() if model == MUSICNN else load_encoder(model)
+        self.frozen = frozen
+        choose_trained(self.encoder, model, frozen, last_layers, lora_rank)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> PretrainedAudio:
+        """Training mode, except that a frozen encoder keeps its dropout off."""
+        super().train(mode and not self.frozen)
+        return self
+
+    def forward(self, crops: Inputs) -> Tensor:
+        """Vectors (N, W) of what `Extractor` has made of N crops."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            if "samples" in crops:
+                vector_NW: Tensor = self.encoder(crops["samples"].float() / FULL_SCALE, crops["length"])
+                return vector_NW
+            output = self.encoder(**crops)
+            tokens_NSW, pooled_NW = output.last_hidden_state, getattr(output, "pooler_output", None)
+            if "attention_mask" not in crops:
+                return tokens_NSW.mean(dim=1) if pooled_NW is None else pooled_NW
+            real_NS = at_tokens(crops["attention_mask"], tokens_NSW.shape[1]).to(tokens_NSW.dtype)
+            return torch.einsum("nsw,ns->nw", tokens_NSW, real_NS) / real_NS.sum(dim=1, keepdim=True)
+
+
+def load_encoder(model: str) -> Any:
+    """The part of a published model that hears."""
+    whole = load_pretrained(AutoModel, model, KIND)
+    if getattr(whole.config, "is_encoder_decoder", False):
+        whole = whole.get_encoder()
+    encoder = getattr(whole, "audio_model", whole)  # CLAP has a text tower too
+    # A vector that hides stretches in its own pretraining: with DDP, weights without a gradient stop the training.
+    if getattr(encoder, "masked_spec_embed", None) is not None:
+        encoder.masked_spec_embed.requires_grad_(False)
+        encoder.config.apply_spec_augment = False
+    return encoder
+
+
+class Extractor:
+    """Samples → the inputs of a `PretrainedAudio` of the same name, in one shape for all crops; runs on the CPU.
+
+    Raises:
+        ValueError: it cannot be loaded.
+    """
+
+    def __init__(self, model: str) -> None:
+        self.extract: Any = None if model == MUSICNN else load_pretrained(AutoFeatureExtractor, model, KIND)
+        self.sample_rate = musicnn.RATE if self.extract is None else int(self.extract.sampling_rate)
+
+    def longest_seconds(self) -> float:
+        """The longest crop that the encoder hears whole, seconds; infinity where there is no limit."""
+        samples = getattr(self.extract, "n_samples", None) or getattr(self.extract, "nb_max_samples", None)
+        if samples is not None:
+            return float(samples / self.sample_rate)
+        frames = getattr(self.extract, "max_length", None)  # AST: frames of 10 ms, the last window 25 ms long
+        return float("inf") if frames is None else (10 * frames + 15) / 1000
+
+    def __call__(self, samples_NL: Tensor, length_N: Tensor, sample_rate: int) -> Inputs:
+        """Inputs of N crops, of which `length_N` samples are real, int16 at `sample_rate` Hz."""
+        if self.extract is None and sample_rate == self.sample_rate:
+            return {"samples": samples_NL, "length": length_N}
+        wave_NL = samples_NL.float() / FULL_SCALE
+        if sample_rate != self.sample_rate:
+            wave_NL = torchaudio.functional.resample(wave_NL, sample_rate, self.sample_rate)
+        longest = wave_NL.shape[1]
+        real_N = length_N * longest // samples_NL.shape[1]
+        if self.extract is None:
+            samples_NL = (wave_NL * FULL_SCALE).round().clamp(-FULL_SCALE, FULL_SCALE - 1).to(torch.int16)
+            return {"samples": samples_NL, "length": real_N}
+        options: dict[str, Any] = {"sampling_rate": self.sample_rate, "return_tensors": "pt"}
+        if getattr(self.extract, "return_attention_mask", None) is not None:
+            options |= {"return_attention_mask": True}
+        if self.longest_seconds() == float("inf"):  # the others fill up to their own length
+            options |= {"padding": "max_length", "max_length": longest}
+        shortest = min(round(SHORTEST * self.sample_rate), longest)
+        waves = [wave_L[: max(n, shortest)].numpy() for wave_L, n in zip(wave_NL, real_N.tolist(), strict=True)]
+        made = self.extract(waves, **options)
+        return {name: made[name] for name in INPUTS if name in made}
+
+
+def at_tokens(mask_NI: Tensor, tokens: int) -> Tensor:
+    """A mask of I places as one of S tokens that are spread evenly over them; the first token always counts."""
+    mask_NS = F.interpolate(mask_NI[:, None].float(), size=tokens, mode="nearest")[:, 0] > 0
+    return mask_NS | (torch.arange(tokens, device=mask_NI.device) == 0)
+
+
+@cache
+def audio_width(model: str) -> int:
+    """Size of the vector, from the configuration alone.
+
+    Raises:
+        ValueError: the configuration cannot be loaded.
+    """
+    if model == MUSICNN:
+        return musicnn.WIDTH
+    config = load_pretrained(AutoConfig, model, KIND)
+    return int(getattr(config, "audio_config", config).hidden_size)
