@@ -85,14 +85,19 @@ def make_fold(
     if text and not features.exists():
         text_of = [f"text.fields=[{','.join(text)}]", f"text.model={text_model}"]
         embed.main(load(EmbedConfig, [f"data={folder}", f"out={features}", *text_of]))
+    check_found(Catalogue.read(folder), config, features if text else None, {"fields": text, "model": text_model})
+    return read_fold(folder, features if text else None)
+
+
+def read_fold(folder: Path, features: Path | None) -> Fold:
+    """A prepared catalogue, with the vectors of a feature folder, as a fold."""
     catalogue = Catalogue.read(folder)
-    check_found(catalogue, config, features if text else None, {"fields": text, "model": text_model})
     listening = listening_matrix(catalogue.plays, catalogue.n_users, catalogue.n_songs)
     known = catalogue.rows("warm")
     strength = sparse.csr_matrix(listening[:, known])
     plays = strength.astype(bool).astype(np.float32)
     parts = {part: held_out(catalogue, part) for part in ("cold_val", "cold_test")}
-    return Fold(folder, str(features) if text else None, catalogue, plays, strength, known, parts)
+    return Fold(folder, str(features) if features else None, catalogue, plays, strength, known, parts)
 
 
 def check_found(catalogue: Catalogue, config: PrepareConfig, features: Path | None, text: dict[str, Any]) -> None:

@@ -10,12 +10,12 @@ import numpy as np
 import polars as pl
 import pytest
 
-from benchmarks import clip_moodclips, zeroshot
+from benchmarks import clip_features, clip_moodclips, zeroshot
 from benchmarks.clip_moodclips import TOWERS, ClipMoodclipsConfig, chance, repeated, retrieval, ridge
 from configs.errors import UserError
 from configs.load import load
 from configs.schema import WorldConfig
-from datamodules.catalogue import Catalogue
+from datamodules.catalogue import Catalogue, read_features
 from pipeline import world
 
 TINY = [
@@ -137,7 +137,31 @@ def test_a_second_call_trains_nothing(both: Path, capsys: pytest.CaptureFixture[
     assert [run[2]["seconds"] for run in now] == [run[2]["seconds"] for run in json.loads(before)]
 
 
+def test_descriptions_side_by_side(both: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny = ["trainer.epochs=1", "model.field_dim=4", "model.hidden=8", "model.dim=8", "trainer.accelerator=cpu"]
+    given = [f"clip={both}/runs", f"out={both}/features.json", "seeds=2", f"i2i={listed(tiny)}"]
+    clip_features.main(load(clip_features.FeaturesConfig, given))
+    rows = {(row["features"], row["method"]): row for row in json.loads((both / "features.json").read_text())}
+    assert set(rows) == {(name, method) for name in clip_features.SETS for method in clip_features.METHODS}
+    for (name, method), row in rows.items():
+        text = rows["text", method]
+        assert 0 <= row["recall@20"] <= 1 and len(row["per_seed"]) == 2
+        assert ("recall@20_less" in row) == (name != "text")
+        if name != "text":
+            assert row["recall@20_less"] == pytest.approx(text["recall@20"] - row["recall@20"])
+    assert capsys.readouterr().out.count("| text + CLIP audio, musicnn |") == 3
+    for seed in range(2):
+        made = read_features(both / "features" / f"seed{seed}" / "features", 120)
+        kept = both / "runs" / f"seed{seed}" / "clip_musicnn_0_features"
+        np.testing.assert_array_equal(made["audio_musicnn"], np.load(kept / "clip_audio.npy"))
+        heard = np.isfinite(made["mel"][:, 0])
+        assert heard.sum() == np.isfinite(made["musicnn"][:, 0]).sum() > 90
+        assert made["mel"].shape == (120, 5 * 64) and made["musicnn"].shape == (120, 200)
+
+
 def test_what_is_missing_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"has no encoder of transformer, musicnn"):
+        clip_features.main(load(clip_features.FeaturesConfig, [f"clip={tmp_path}"]))
     with pytest.raises(UserError, match=r"has no songs\.parquet"):
         clip_moodclips.main(load(ClipMoodclipsConfig, [f"data={tmp_path}"]))
     with pytest.raises(UserError, match="not trained yet"):
