@@ -76,6 +76,7 @@ def clip_parts(config: ClipConfig) -> tuple[Any, Any]:
     """
     from datamodules.songs import SongDataModule
     from lightning_modules.clip import ClipModule
+    from models.pretrained_audio import OWN
 
     text, audio, model, objective = (as_dict(getattr(config, part)) for part in PARTS)
     prepared = {
@@ -100,6 +101,10 @@ def clip_parts(config: ClipConfig) -> tuple[Any, Any]:
         **prepared,
     )
     augment = {name: objective.pop(name) for name in ("gain_db", "noise_db", "freq_mask", "time_mask")}
+    if audio["model"] == OWN and (not audio["frozen"] or audio["last_layers"] or audio["lora_rank"]):
+        raise UserError(f"audio.frozen, last_layers, lora_rank are of published encoders: audio.model={OWN} is trained")
+    if audio["model"] != OWN and (augment["gain_db"] or augment["noise_db"]):
+        raise UserError(f"objective.gain_db and noise_db are of audio.model={OWN}: others make their own input")
     if data.crops.is_logmel and (augment["gain_db"] or augment["noise_db"]):
         raise UserError("objective.gain_db and noise_db change samples: prepare the catalogue with audio.store=samples")
     widths, tuned = data.widths(), ("model", "frozen", "last_layers", "lora_rank")
@@ -164,39 +169,49 @@ def train_i2i(config: I2IConfig) -> None:
 def train_boundary(config: BoundaryConfig) -> None:
     """User, item and boundary towers; best checkpoint by recall of cold validation songs for their listeners."""
     from callbacks.index_recall import IndexRecall
-    from datamodules.interactions import InteractionDataModule
-    from lightning_modules.boundary import BoundaryModule
 
     def build() -> Built:
-        data = InteractionDataModule(
-            config.data,
-            config.features,
-            use=list(config.fields.use),
-            min_count=config.fields.min_count,
-            batch_size=config.batch_size,
-            negatives=config.objective.negatives,
-            history=config.model.history,
-            positives=config.objective.positives,
-            workers=config.trainer.workers,
-            seed=config.seed,
-        )
-        module = BoundaryModule(
-            data.fields.dense_dims,
-            data.fields.vocab_sizes,
-            data.profile.vocab_sizes,
-            n_numbers=data.profile.n_numbers,
-            block=config.fields.block,
-            field_dim=config.model.field_dim,
-            hidden=config.model.hidden,
-            dim=config.model.dim,
-            dropout=config.model.dropout,
-            alpha=config.objective.alpha,
-            **as_dict(config.optim),
-        )
-        vocabulary = {"songs": data.fields.vocabulary, "users": data.profile.vocabulary}
+        module, data, vocabulary = boundary_parts(config)
         return module, data, [IndexRecall(config.recall_k)], vocabulary
 
     fit("boundary", config, build, monitor=f"val/recall@{config.recall_k}")
+
+
+def boundary_parts(config: BoundaryConfig) -> tuple[Any, Any, dict[str, Any]]:
+    """The LightningModule, the DataModule and the vocabulary of `train_boundary`.
+
+    Raises:
+        UserError: the data cannot be used.
+    """
+    from datamodules.interactions import InteractionDataModule
+    from lightning_modules.boundary import BoundaryModule
+
+    data = InteractionDataModule(
+        config.data,
+        config.features,
+        use=list(config.fields.use),
+        min_count=config.fields.min_count,
+        batch_size=config.batch_size,
+        negatives=config.objective.negatives,
+        history=config.model.history,
+        positives=config.objective.positives,
+        workers=config.trainer.workers,
+        seed=config.seed,
+    )
+    module = BoundaryModule(
+        data.fields.dense_dims,
+        data.fields.vocab_sizes,
+        data.profile.vocab_sizes,
+        n_numbers=data.profile.n_numbers,
+        block=config.fields.block,
+        field_dim=config.model.field_dim,
+        hidden=config.model.hidden,
+        dim=config.model.dim,
+        dropout=config.model.dropout,
+        alpha=config.objective.alpha,
+        **as_dict(config.optim),
+    )
+    return module, data, {"songs": data.fields.vocabulary, "users": data.profile.vocabulary}
 
 
 TASKS: dict[str, tuple[Callable[[Any], None], type]] = {

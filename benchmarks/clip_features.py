@@ -27,9 +27,11 @@ from configs.errors import UserError
 from configs.load import command
 from configs.schema import opt
 from datamodules.catalogue import Catalogue, read_features
-from datamodules.folders import write_text
+from datamodules.folders import read_manifest, write_text
 from models.pretrained_audio import OWN
+from pipeline.embed import KIND as FEATURES
 from pipeline.embed import write_features
+from pipeline.runs import open_run
 
 SETS = {  # description → feature vectors
     "text": ["text"],
@@ -64,8 +66,11 @@ def main(config: FeaturesConfig) -> None:
         if missing := [tower for tower in TOWERS if not (clip / f"clip_{tower}_0_features").exists()]:
             raise UserError(f"{clip} has no encoder of {', '.join(missing)}: run benchmarks.clip_moodclips first")
         features = work / f"seed{seed}" / "features"
+        made = {tower: open_run(clip / f"clip_{tower}_0", "clip").fingerprint for tower in TOWERS}
         if not features.exists():
-            describe(clip, features)
+            describe(clip, features, made)
+        if read_manifest(features, FEATURES, "this command")["encoders"] != made:
+            raise UserError(f"{features} was made by other encoders: remove {work}")
         fold = read_fold(clip / "logmel" / "catalogue", features)
         options = ItemColdConfig(i2i=config.i2i)
         for name, fields in SETS.items():
@@ -82,7 +87,7 @@ def main(config: FeaturesConfig) -> None:
     print("\n\n".join(table(rows, method) for method in METHODS))
 
 
-def describe(clip: Path, out: Path) -> None:
+def describe(clip: Path, out: Path, encoders: dict[str, str]) -> None:
     """One feature folder with every description of a seed's songs."""
     catalogues = {tower: Catalogue.read(clip / store / "catalogue") for tower, (store, _) in TOWERS.items()}
     ids = [catalogue.songs["song_id"] for catalogue in catalogues.values()]
@@ -94,7 +99,7 @@ def describe(clip: Path, out: Path) -> None:
         arrays["text"] = np.asarray(made["text"])
         if tower != OWN:
             arrays[tower] = measure(catalogue, clip / f"clip_{tower}_0", tower)
-    write_features(out, arrays, catalogues[OWN], {"clip": str(clip.resolve())})
+    write_features(out, arrays, catalogues[OWN], {"encoders": encoders})
 
 
 def table(rows: list[dict[str, Any]], method: str) -> str:

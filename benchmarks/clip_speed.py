@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -79,6 +80,7 @@ def main(config: SpeedConfig) -> None:
 def options(config: SpeedConfig, catalogue: Path, out: Path, *more: str) -> ClipConfig:
     """A CLIP training's options; it is stopped long before its last epoch."""
     quiet = ["logger.wandb=off", "trainer.progress=false", "text.fields=[genres,tags]", "trainer.epochs=1000"]
+    quiet += ["trainer.accelerator=cpu"]  # where the bare loop runs
     made: ClipConfig = load(ClipConfig, [f"data={catalogue}", f"out={out}", *quiet, *config.clip, *more])
     return made
 
@@ -179,7 +181,9 @@ def embedding(config: SpeedConfig, out: Path) -> list[dict[str, float]]:
     train_clip(options(config, out / "logmel", out / "encoder", *config.embed, "trainer.epochs=1"))
     rows: list[dict[str, float]] = []
     for size in config.sizes:
-        given = [f"clip={out}/encoder", f"data={generated(out, size)}", f"out={out}/features_{size}"]
+        catalogue = generated(out, size)
+        shutil.rmtree(catalogue / "text_cache", ignore_errors=True)  # of an earlier run
+        given = [f"clip={out}/encoder", f"data={catalogue}", f"out={out}/features_{size}", "accelerator=cpu"]
         seconds, peak = measured([sys.executable, "-m", "pipeline.embed", *given])
         rows.append({"songs": size, "seconds": seconds, "peak_mb": peak})
     for one, before in zip(rows[1:], rows, strict=False):

@@ -349,6 +349,9 @@ class TargetingConfig:
     clusters: int = opt(8, "CAT: clusters of a new song's first listeners")
     song_weight: float = opt(2.0, "CAT: weight of the new song itself beside a cluster's centre (0: centres alone)")
     seed: int = opt(0, "CAT: seed of the k-means starts")
+    margin: float = opt(
+        0.0, "the gate: how far a song must clear a user's boundary (above 0: fewer and surer, below 0: more)"
+    )
     per_user_cap: int = opt(0, "new songs a user may be named for, over all of them (0: no limit; pipeline.audience)")
     memory_mb: float = opt(1024.0, "working memory for scores; new songs are scored so many at a time as fit in it")
 

@@ -26,7 +26,7 @@ from models.log_mel import LogMel
 PROBLEMS = {
     "missing": "no such file",
     "unreadable": "not audio, damaged, or a format that libsndfile does not know",
-    "zero length": "the file holds no samples",
+    "zero length": "the file holds no samples, or cannot say how many (an Ogg file that was cut short)",
     "truncated": "fewer samples can be decoded than the file announces",
     "not finite": "NaN or infinite samples",
     "silent": "nothing above -80 dB of full scale",
@@ -125,7 +125,8 @@ class _Recordings(Dataset[tuple[str | None, AnyArray, list[str]]]):
         options = self.options
         changes: list[str] = []
         dtype, width = line_of(options)
-        mel = [int(options[name]) for name in ("n_mels", "win_length", "hop_length")] if width > 1 else []
+        logmel = options["store"] == "logmel"
+        mel = [int(options[name]) for name in ("n_mels", "win_length", "hop_length")] if logmel else []
         try:
             wave, changes = _decode(self.paths[index], options["sample_rate"], options["max_seconds"])
             if len(wave) < max(options["min_seconds"] * options["sample_rate"], *mel[1:2], 1):

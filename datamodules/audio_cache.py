@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-import time
 import uuid
 import zlib
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,14 +24,13 @@ from tqdm import tqdm
 from configs.errors import UserError
 from datamodules.arrays import AnyArray, IntArray
 from datamodules.audio import announced, decoded, line_of
-from datamodules.folders import MANIFEST, PART, check_replaceable, read_manifest, write_manifest
+from datamodules.folders import MANIFEST, PART, check_replaceable, read_manifest, remove_left, write_manifest
 from datamodules.shards import SUFFIX
 
 KIND = "audio cache"
 SHARD_BYTES = 256 * 2**20  # 1,300 recordings of 30 s as log-mel, 280 as samples: few files, little lost by a kill
 NO_SHARD = -1
 TRIED_AGAIN = ("unreadable", "truncated")
-LEFT_SECONDS = 24 * 3600
 OF_FRAMES = ("n_mels", "win_length", "hop_length")  # samples do not depend on these
 KEY = ["path", "size", "changed_ns"]  # what a recording is recognised by
 SCHEMA = {
@@ -110,10 +107,7 @@ def open_cache(folder: Path, options: dict[str, Any]) -> None:
     """Make the folder, or see that it was decoded with the same options; remove what a kill left a day ago or more."""
     if options["store"] == "samples":
         options = {name: value for name, value in options.items() if name not in OF_FRAMES}
-    for path in folder.glob(f"*{PART}"):
-        with suppress(FileNotFoundError):  # another command may be finishing it
-            if time.time() - path.stat().st_mtime > LEFT_SECONDS:
-                path.unlink()
+    remove_left(folder)
     if (folder / MANIFEST).exists():
         made = read_manifest(folder, KIND, "python -m pipeline.prepare").get("options")
         if made != options:

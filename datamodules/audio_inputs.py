@@ -6,6 +6,7 @@ Shapes: N songs, C crops a song, L samples, W width of the tower.
 from __future__ import annotations
 
 import hashlib
+import os
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -18,11 +19,13 @@ from tqdm import tqdm
 from configs.errors import UserError
 from datamodules.arrays import FloatArray, IntArray
 from datamodules.crops import CropReader, Crops
+from datamodules.folders import remove_left
 from datamodules.text import folder_state
 from models.chunked import embed_in_fixed_batches
 from models.pretrained_audio import OWN, Extractor, PretrainedAudio, audio_width
 
 SONGS = 16  # a batch of `compute`
+HEARD = ("sample_rate", "max_seconds")  # what of audio.* decides how samples are read
 
 Inputs = Callable[[Crops], Crops]
 
@@ -94,12 +97,14 @@ class FrozenAudio:
         self.unit_N, self.row_N = np.where(reader.length > 0, reader.shard, -1), np.arange(len(reader.length))
         self.shape = reader.crops, audio_dim(model)
         self.paths = []
-        what = (model, folder_state(model), reader.crop, reader.crops, reader.audio)
+        what = (model, folder_state(model), reader.crop, reader.crops, *(reader.audio[name] for name in HEARD))
+        units: list[tuple[Path, str, CropReader]] = []
+        if not reader.length.any():
+            return
         if reader.shards is None:
             self.unit_N = np.where(reader.length > 0, 0, -1)
             units = [(catalogue / "audio_vectors", state_of_files(reader), reader)]
         else:
-            units = []
             for number, name in enumerate(reader.shards.names):
                 recordings = reader.of_shard(number)
                 here = np.flatnonzero(self.unit_N == number)
@@ -107,7 +112,8 @@ class FrozenAudio:
                 units.append((reader.shards.folder / "vectors", name, recordings))
         for folder, name, recordings in units:
             self.paths.append(folder / f"{hashlib.sha256(repr((*what, name)).encode()).hexdigest()[:32]}.npy")
-            if not self.paths[-1].exists():
+            if not is_whole(self.paths[-1], (len(recordings.length), *self.shape)):
+                remove_left(folder)
                 compute(recordings, model, inputs, self.paths[-1])
 
     def __getitem__(self, rows: IntArray) -> FloatArray:
@@ -117,6 +123,14 @@ class FrozenAudio:
             at = np.flatnonzero(self.unit_N[rows] == unit)
             found[at] = np.load(self.paths[unit], mmap_mode="r")[self.row_N[rows[at]]]
         return found
+
+
+def is_whole(path: Path, shape: tuple[int, ...]) -> bool:
+    """Whether a file of vectors is there, in full."""
+    try:
+        return bool(np.load(path, mmap_mode="r").shape == shape)
+    except (OSError, ValueError, EOFError):  # not there, cut short, or something else
+        return False
 
 
 def compute(reader: CropReader, model: str, inputs: Inputs, path: Path) -> None:
@@ -138,6 +152,9 @@ def compute(reader: CropReader, model: str, inputs: Inputs, path: Path) -> None:
                 read = (crops["length"].amax(dim=1) > 0).numpy()
                 vectors_NCW[rows[read]] = vectors_RW.reshape(len(rows), reader.crops, -1)[read]
         vectors_NCW.flush()
+        del vectors_NCW
+        with aside.open("rb") as file:
+            os.fsync(file.fileno())
         aside.rename(path)
     except OSError as error:
         raise UserError(f"{path.parent}: the audio vectors cannot be kept here ({error.strerror})") from None

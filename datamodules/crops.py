@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from datamodules.arrays import AnyArray, FloatArray, IntArray
-from datamodules.audio import AudioError, as_int16, stretch
+from datamodules.audio import SILENCE, AudioError, as_int16, stretch
 from datamodules.catalogue import Catalogue
 
 Crops = dict[str, Tensor]
@@ -23,8 +23,8 @@ class CropReader:
     """Crops of one length: {"logmel" (…, T, M) float16, "frames" (…)} or {"samples" (…, L) int16, "length" (…)}.
 
     `seconds` None: all are as long as the longest recording. What a song has too little of is zero, and the second
-    entry says how much is real: 0 for a song without audio. The
-    random crops are one a song, (N, …), the fixed ones C, (N, C, …).
+    entry says how much is real: 0 for a song without audio. The random crops are one a song, (N, …), the fixed ones C,
+    (N, C, …).
     """
 
     def __init__(self, catalogue: Catalogue, seconds: float | None, crops: int) -> None:
@@ -85,23 +85,28 @@ class CropReader:
         return crop
 
     def _from_files(self, rows: IntArray, offset: IntArray, real: IntArray) -> tuple[AnyArray, IntArray]:
-        crop: AnyArray = np.zeros((*offset.shape, self.crop, 1), dtype=np.int16)
-        real = real.copy()
-        for at in np.ndindex(*offset.shape):
-            if real[at] > 0:
-                wave = self._stretch(int(rows[at]), int(offset[at]), int(real[at]))
-                real[at] = len(wave)
-                crop[at][: len(wave), 0] = as_int16(wave)
-        return crop, real
+        shape = offset.shape
+        crop_NCL: AnyArray = np.zeros((len(rows), offset.size // len(rows), self.crop), dtype=np.int16)
+        real_NC, offset_NC = real.reshape(crop_NCL.shape[:2]).copy(), offset.reshape(crop_NCL.shape[:2])
+        for song, row in enumerate(rows.reshape(len(rows), -1)[:, 0].tolist()):
+            waves = self._stretches(row, offset_NC[song].tolist(), real_NC[song].tolist())
+            real_NC[song] = [len(wave) for wave in waves]
+            for place, wave in enumerate(waves):
+                crop_NCL[song, place, : len(wave)] = as_int16(wave)
+        return crop_NCL.reshape(*shape, self.crop, 1), real_NC.reshape(shape)
 
-    def _stretch(self, row: int, offset: int, length: int) -> FloatArray:
-        """Samples from a file; none, and one line on the screen, where it cannot be read."""
+    def _stretches(self, row: int, offsets: list[int], lengths: list[int]) -> list[FloatArray]:
+        """A song's crops from its file; none at all, and a line on the screen, if it cannot be read or is silent."""
         assert self.paths is not None
         options: dict[str, Any] = {name: self.audio[name] for name in ("sample_rate", "max_seconds")}
+        places, path = list(zip(offsets, lengths, strict=True)), self.paths[row]
         try:
-            return stretch(self.paths[row], **options, start=offset, length=length)[:length]
+            waves = [stretch(path, **options, start=at, length=n)[:n] for at, n in places if n > 0]
+            if waves and max(np.abs(wave).max(initial=0) for wave in waves) < SILENCE:
+                raise AudioError("silent")
         except AudioError as error:
             if row not in self.failed:
-                print(f"{self.paths[row]}: {error.reason}; the song goes on without audio")
+                print(f"{path}: {error.reason}; the song goes on without audio")
             self.failed.add(row)
-            return np.zeros(0, dtype=np.float32)
+            waves = []
+        return waves or [np.zeros(0, dtype=np.float32)] * len(places)

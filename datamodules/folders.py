@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from configs.errors import UserError
 
 MANIFEST = "manifest.json"
 PART = ".part"  # ending of what is not whole yet
+LEFT_SECONDS = 24 * 3600  # after which nobody is still writing it
 
 
 @contextmanager
@@ -103,3 +105,11 @@ def _kind(folder: Path) -> str | None:
     except (OSError, ValueError, AttributeError):
         return None
     return str(kind)
+
+
+def remove_left(folder: Path) -> None:
+    """Remove what a kill left half-written a day ago or more."""
+    for path in folder.glob(f"*{PART}"):
+        with suppress(FileNotFoundError):  # another command may be finishing it
+            if time.time() - path.stat().st_mtime > LEFT_SECONDS:
+                path.unlink()

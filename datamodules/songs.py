@@ -75,6 +75,8 @@ class SongDataModule(L.LightningDataModule):
         self.unpaired = unpaired
         self.audio = {name: int(self.catalogue.manifest["audio"][name]) for name in FRAME_OPTIONS}
         self.crops = CropReader(self.catalogue, crop_seconds, crops)
+        if crop_seconds * self.audio["sample_rate"] < self.audio["win_length"]:
+            raise UserError(f"model.crop_seconds={crop_seconds:g} is shorter than a window of audio.win_length samples")
         self.audio_model = audio_model
         self.pooled_audio = frozen_audio and audio_model != OWN
         self.inputs = audio_inputs(audio_model, self.crops, crop_seconds)

@@ -40,6 +40,8 @@ class PretrainedAudio(nn.Module):
         super().__init__()
         self.encoder: Any = musicnn.load_musicnn() if model == MUSICNN else load_encoder(model)
         self.frozen = frozen
+        if model == MUSICNN and (last_layers or lora_rank):
+            raise ValueError(f"last_layers={last_layers}, lora_rank={lora_rank}: musicnn is trained whole or not")
         choose_trained(self.encoder, model, frozen, last_layers, lora_rank)
         self.train(self.training)
 
@@ -68,7 +70,13 @@ def load_encoder(model: str) -> Any:
     if getattr(whole.config, "is_encoder_decoder", False):
         whole = whole.get_encoder()
     encoder = getattr(whole, "audio_model", whole)  # CLAP has a text tower too
-    # A vector that hides stretches in its own pretraining: with DDP, weights without a gradient stop the training.
+    # Layers that are left out at random, by each rank others, and a vector that hides stretches in its own pretraining:
+    # with DDP, weights without a gradient stop the training.
+    for name in ("layerdrop", "encoder_layerdrop"):
+        if hasattr(encoder.config, name):
+            setattr(encoder.config, name, 0.0)
+        if isinstance(getattr(encoder, "layerdrop", None), float):
+            encoder.layerdrop = 0.0
     if getattr(encoder, "masked_spec_embed", None) is not None:
         encoder.masked_spec_embed.requires_grad_(False)
         encoder.config.apply_spec_augment = False

@@ -102,7 +102,9 @@ def mel_of_songs(catalogue: Catalogue) -> FloatArray | None:
     parts = []
     for at in tqdm(range(0, len(heard), SONGS), desc="mel statistics"):
         crops = {name: values[:, 0] for name, values in whole.fixed(heard[at : at + SONGS]).items()}
-        parts.append(mel_statistics(*front(crops)).flatten(1))
+        logmel, frames = front(crops)
+        missing = (frames == 0).unsqueeze(1)  # a file that could not be read after all
+        parts.append(mel_statistics(logmel, frames).flatten(1).masked_fill(missing, torch.nan))
     measured = torch.cat(parts).numpy()
     found = np.full((catalogue.n_songs, measured.shape[1]), np.nan, dtype=np.float32)
     found[heard] = measured

@@ -124,3 +124,37 @@ def test_cut_wav_is_used_as_far_as_it_goes(tmp_path: Path) -> None:
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     assert len(audio.decode(path, RATE, 30.0)) == pytest.approx(1.5 * RATE, abs=100)
+
+
+FORMATS = {  # name of the file → format and subtype that libsndfile writes
+    "a.wav": ("WAV", "PCM_24"),
+    "a.flac": ("FLAC", "PCM_16"),
+    "a.aiff": ("AIFF", "PCM_16"),
+    "a.ogg": ("OGG", "VORBIS"),
+    "a.opus": ("OGG", "OPUS"),
+    "a.mp3": ("MP3", "MPEG_LAYER_III"),
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_is_decoded_and_can_be_entered_anywhere(tmp_path: Path, name: str) -> None:
+    """The pitch is right in the whole and in a stretch of it: tones of 300, 600 and 900 Hz, a second each."""
+    kind, subtype = FORMATS[name]
+    rate = 48000 if subtype == "OPUS" else 44100
+    wave = np.concatenate([tone(1.0, rate, hertz) for hertz in (300, 600, 900)])
+    soundfile.write(tmp_path / name, np.stack([wave, wave], axis=1), rate, format=kind, subtype=subtype)
+    whole = audio.decode(tmp_path / name, RATE, 30.0)
+    assert len(whole) == pytest.approx(3 * RATE, rel=0.03), "lossy formats add a little"
+    middle = audio.stretch(tmp_path / name, RATE, 30.0, 20000, 8000)
+    for heard, hertz in ((whole[4000:12000], 300), (whole[20000:28000], 600), (whole[36000:44000], 900), (middle, 600)):
+        peak = np.abs(np.fft.rfft(heard)).argmax() * RATE / len(heard)
+        assert peak == pytest.approx(hertz, abs=3.0)
+        assert np.abs(heard).max() == pytest.approx(0.5, abs=0.06)
+    assert audio.announced(tmp_path / name, OPTIONS | {"max_seconds": 30.0})[0] is None
+    cut = tmp_path / f"cut_{name}"
+    cut.write_bytes((tmp_path / name).read_bytes()[: (tmp_path / name).stat().st_size // 2])
+    try:
+        short = audio.decode(cut, RATE, 30.0)
+        assert len(short) < 0.75 * len(whole), "what is left of it"
+    except audio.AudioError as error:
+        assert error.reason in ("truncated", "unreadable", "zero length")

@@ -91,6 +91,12 @@ def test_every_recording_is_found_and_every_bad_one_named(tmp_path: Path, worker
     assert (found.start[0], found.length[0]) == (found.start[19], found.length[19]), "one file of two songs, kept once"
 
 
+def test_one_band_is_still_a_frame(tmp_path: Path) -> None:
+    found = fill([sound(tmp_path / "a.wav")], tmp_path / "cache", n_mels=1)
+    lines = Shards(tmp_path / "cache", found.shards, np.dtype(np.float16), 1).shard(0)
+    assert found.length.tolist() == [76] == [len(lines)] and np.isfinite(lines).all()
+
+
 def test_the_cache_does_not_depend_on_workers(tmp_path: Path) -> None:
     paths: list[Path | None] = [sound(tmp_path / f"{number}.flac", 2, number) for number in range(5)]
     contents = []

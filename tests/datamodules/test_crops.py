@@ -15,6 +15,7 @@ from configs.errors import UserError
 from datamodules.audio import decode, stretch
 from datamodules.catalogue import Catalogue
 from datamodules.crops import CropReader
+from pipeline.probe import mel_of_songs
 
 RATE = 16000
 SECONDS = {0: 3.0, 1: 5.0, 2: 1.2}  # song row → length; the others have no recording
@@ -110,6 +111,25 @@ def test_a_file_that_goes_bad_later_is_named_once(
         path.write_bytes(whole)
     assert crops[0]["length"].tolist() == [[0, 0], [RATE, RATE]] and not crops[0]["samples"][0].any()
     assert capsys.readouterr().out == f"{path}: unreadable; the song goes on without audio\n"
+
+
+def test_a_file_that_is_good_in_part_or_silent_is_no_audio(tmp_path: Path, prepare: Prepare, dataset: Path) -> None:
+    """A vector of some crops of sound and some of nothing would be no vector of the song."""
+    for name in ("plays", "users"):
+        (tmp_path / f"{name}.parquet").write_bytes((dataset / f"{name}.parquet").read_bytes())
+    songs = pl.read_parquet(dataset / "songs.parquet")
+    wave = np.random.default_rng(0).normal(0, 0.1, 10 * RATE)
+    for name, sound in (("whole", wave), ("cut", wave), ("silent", 0 * wave)):
+        soundfile.write(tmp_path / f"{name}.flac", sound, RATE)
+    data = (tmp_path / "cut.flac").read_bytes()
+    (tmp_path / "cut.flac").write_bytes(data[: 6 * len(data) // 10])
+    files = ["whole.flac", "cut.flac", "silent.flac", *[None] * (songs.height - 3)]
+    songs.with_columns(pl.Series("audio_path", files, dtype=pl.String)).write_parquet(tmp_path / "songs.parquet")
+    catalogue = Catalogue.read(prepare(tmp_path, tmp_path / "files", "audio.store=files"))
+    found = CropReader(catalogue, 2.0, 3).fixed(np.arange(3))
+    assert found["length"].tolist() == [[2 * RATE] * 3, [0] * 3, [0] * 3] and not found["samples"][1:].any()
+    measured = mel_of_songs(catalogue)
+    assert measured is not None and np.isfinite(measured[:, 0]).nonzero()[0].tolist() == [0]
 
 
 def test_what_is_kept_decides_what_is_shared(source: Path, tmp_path: Path, prepare: Prepare) -> None:

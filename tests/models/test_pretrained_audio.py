@@ -88,6 +88,26 @@ def test_training_reaches_every_weight_that_is_to_be_trained(folders: dict[str, 
     assert not lacking, "with several devices such weights stop the training"
 
 
+def test_no_layer_is_left_out_at_random(folders: dict[str, str], tmp_path: Path) -> None:
+    """Each rank would leave out others, and wait for the gradients of the rest for ever."""
+    for family in ("wav2vec2", "whisper"):
+        model, extract = small(family)
+        model.config.layerdrop = model.config.encoder_layerdrop = 0.9
+        for part in (model, extract):
+            part.save_pretrained(tmp_path / family)
+        encoder = PretrainedAudio(str(tmp_path / family), frozen=False)
+        given = Extractor(str(tmp_path / family))(*noise([RATE, 9000]), RATE)
+        for _ in range(5):
+            encoder.zero_grad()
+            encoder(given).square().sum().backward()
+            assert all(weight.grad is not None for weight in encoder.parameters() if weight.requires_grad)
+
+
+def test_musicnn_is_trained_whole_or_not() -> None:
+    with pytest.raises(ValueError, match="musicnn is trained whole"):
+        PretrainedAudio("musicnn", frozen=False, lora_rank=4)
+
+
 @pytest.mark.parametrize("options", [{"last_layers": 1}, {"lora_rank": 2}])
 def test_part_of_it_can_be_trained(folders: dict[str, str], options: dict[str, int]) -> None:
     encoder = PretrainedAudio(folders["wav2vec2"], frozen=False, **options)  # type: ignore[arg-type]

@@ -133,6 +133,11 @@ def test_what_was_trained_on_frames_hears_samples_too(catalogues: dict[str, Path
         order = np.argsort(opened.songs["song_id"].to_numpy())
         found[store] = np.asarray(read_features(out, opened.n_songs)["clip_audio"])[order]
     np.testing.assert_array_equal(found["samples"], found["files"])
+    small = [f"clip={run}", f"data={catalogues['samples']}", f"out={tmp_path}/small", "batch_size=7"]
+    embed.main(load(EmbedConfig, [*small, "accelerator=cpu"]))
+    again = np.asarray(read_features(tmp_path / "small", SONGS)["clip_audio"])
+    kept = np.asarray(read_features(tmp_path / "samples", SONGS)["clip_audio"])
+    np.testing.assert_array_equal(again, kept, err_msg="whatever the batch, to the last bit")
     heard = np.isfinite(found["samples"][:, 0])
     likeness = (found["samples"] * found["logmel"]).sum(axis=1)[heard]
     assert heard.sum() == HEARD and likeness.min() > 0.99, "a crop's ends differ, nothing else"
@@ -164,6 +169,10 @@ def test_vectors_of_a_frozen_encoder_are_kept(
     shutil.rmtree(cache / "vectors")
     np.testing.assert_array_equal(vectors(), first, err_msg="whatever the batch")
 
+    hurt = next((cache / "vectors").iterdir())
+    hurt.write_bytes(hurt.read_bytes()[:500])
+    np.testing.assert_array_equal(vectors(), first, err_msg="a file that was cut short is computed again")
+
     def never(*_: Any) -> None:
         raise AssertionError("computed again")
 
@@ -187,6 +196,9 @@ def test_vectors_of_a_frozen_encoder_are_kept(
         ("samples", ["audio.model=published", "audio.last_layers=1"], "is not trained"),
         ("samples", ["audio.model=published", "audio.frozen=false", "audio.last_layers=9"], "last_layers=9"),
         ("samples", ["objective.gain_db=-1"], "gain_db=-1"),
+        ("samples", ["audio.model=published", "objective.gain_db=3"], "others make their own input"),
+        ("samples", ["audio.lora_rank=4", "audio.frozen=false"], "are of published encoders"),
+        ("samples", ["model.crop_seconds=0.02"], "model.crop_seconds=0.02 is shorter than a window"),
     ],
 )
 def test_what_does_not_go_together_is_told(
