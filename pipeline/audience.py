@@ -12,6 +12,7 @@ similarity) and prints one song's audience as a table.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -103,6 +104,8 @@ def check_targeting(options: TargetingConfig) -> None:
             f"targeting.per_user_cap={options.per_user_cap} and targeting.seed={options.seed}: "
             "neither may be negative (a cap of 0 is none)"
         )
+    if not np.isfinite(options.margin):
+        raise UserError(f"targeting.margin={options.margin}: must be a finite number")
     if not (0 < options.memory_mb < np.inf and 0 <= options.song_weight < np.inf):
         raise UserError(
             f"targeting.memory_mb={options.memory_mb} and targeting.song_weight={options.song_weight}: "
@@ -135,11 +138,12 @@ def find_audience(
     options = config.targeting
     budget = min(options.budget, listening.shape[0])
     depth = min(CHOICES * budget, listening.shape[0]) if options.per_user_cap else budget
-    allowed = allowed_users(boundary if config.gate else None, excluded)
+    allowed = allowed_users(boundary if config.gate else None, excluded, options.margin)
     if config.mode == "boundary":
         assert boundary is not None
         chunk = targeting.songs_at_once(options.memory_mb, listening.shape[0])
-        found = targeting.rank_by_score(lambda rows: clear_margin(boundary, rows, excluded), len(new), depth, chunk)
+        clear = partial(clear_margin, boundary, excluded, options.margin)
+        found = targeting.rank_by_score(clear, len(new), depth, chunk)
     elif config.mode == "taste":
         found = taste(listening, vectors, new, options, depth, allowed)
     elif config.mode == "i2i2u":
@@ -193,22 +197,18 @@ def taste(
     return users_near_songs(users, vectors[new], budget, allowed, chunk)
 
 
-def allowed_users(boundary: Boundary | None, excluded: Exclusions | None) -> Any:
+def allowed_users(boundary: Boundary | None, excluded: Exclusions | None, least: float = 0.0) -> Any:
     """A function of a slice of new songs → (rows, U) mask: gated, where there is a boundary, and not excluded."""
     if boundary is None:
         return excluded and excluded.allowed
-    return lambda rows: clear_margin(boundary, rows, excluded) > 0
+    return lambda rows: clear_margin(boundary, excluded, least, rows) > -np.inf
 
 
-def clear_margin(boundary: Boundary, rows: slice, excluded: Exclusions | None) -> AnyArray:
-    """Margins over the users' boundaries, (rows, U), −inf where the song does not clear it or the user is excluded."""
-    margin = positive_only(targeting.margins(boundary.item_CD[rows], boundary.user_UD, boundary.boundary_U))
+def clear_margin(boundary: Boundary, excluded: Exclusions | None, least: float, rows: slice) -> AnyArray:
+    """Margins over the users' boundaries, (rows, U), −inf where they are not above `least` or the user is excluded."""
+    margin = targeting.margins(boundary.item_CD[rows], boundary.user_UD, boundary.boundary_U)
+    margin = np.where(margin > least, margin, -np.inf)
     return margin if excluded is None else np.where(excluded.allowed(rows), margin, -np.inf)
-
-
-def positive_only(margin_CU: AnyArray) -> AnyArray:
-    """Margins, −inf where the song does not clear the user's boundary."""
-    return np.where(margin_CU > 0, margin_CU, -np.inf)
 
 
 if __name__ == "__main__":

@@ -52,6 +52,7 @@ tbody th{font-weight:400;white-space:normal;min-width:7rem}
 .key li{display:flex;align-items:center;gap:.35rem}.key svg{width:12px;flex:none}.key .known{fill-opacity:.9}
 svg{display:block;width:100%;height:auto}svg text{fill:var(--ink);font-size:13px}
 svg .faint{fill:var(--faint);font-size:12px}.axis{stroke:var(--faint)}
+.line{fill:none;stroke-width:2}.line.ours{stroke:var(--accent);fill:none}.line.plain{stroke:var(--bar);fill:none}
 .mark{stroke:var(--ink);stroke-width:1.5;stroke-dasharray:4 3}.whisker{stroke:var(--ink);stroke-width:1.4;fill:none}
 .plain{fill:var(--bar)}.ours{fill:var(--accent)}.low{fill:var(--low)}.mid{fill:var(--mid)}.high{fill:var(--high)}
 .known{fill:var(--k,var(--bar));fill-opacity:.5}.new{fill:none;stroke:var(--k,var(--bar));stroke-width:1.1}
@@ -65,6 +66,16 @@ class Bar(NamedTuple):
     css: str
     name: str = ""
     interval: Sequence[float] | None = None
+
+
+def number(value: float | None) -> str:
+    """Three digits, or thousands with commas."""
+    return "–" if value is None else f"{value:.3f}" if isinstance(value, float) else f"{value:,}"
+
+
+def percent(value: float | None) -> str:
+    """One digit after the point."""
+    return "–" if value is None else f"{100 * value:.1f}\u202f%"
 
 
 def section(title: str, *parts: str) -> str:

@@ -9,6 +9,7 @@ world's truth.parquet, ever read.
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from datamodules.fields import SongFields, read_fields
 from datamodules.folders import writing
 from pipeline import audience as audiences
 from pipeline import baselines, figures
+from pipeline.gate import gate_figures
 from pipeline.genre_maps import genre_maps_svg
 from pipeline.index import SongIndex, open_index
 from pipeline.outcomes import outcome_rates, read_truth
@@ -68,6 +70,9 @@ def main(config: EvaluateConfig) -> None:
         }
         if boundary is not None:
             metrics["boundary"] = figures.boundary_summary(boundary, catalogue)
+            held = catalogue.rows("cold_val")
+            of_held = boundary_vectors(str(config.boundary), held, config.data, config.features)
+            metrics["gate"] = gate_figures(boundary, new, of_held, held, truth, catalogue)
         text = json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False)
         (folder / "metrics.json").write_text(text + "\n")
         drawn = pictures(catalogue, spaces, boundary, config)
@@ -103,17 +108,12 @@ def find_all(
     found["FirstPlay CAT"] = audiences.cat(similar, listening, index.vectors, new, config.targeting, budget)
     found["FirstPlay I2I2U ∪ CAT"] = targeting.union(found["FirstPlay I2I2U"], found["FirstPlay CAT"], budget)
     if boundary is not None:
-
-        def margin(rows: slice) -> AnyArray:
-            return targeting.margins(boundary.item_CD[rows], boundary.user_UD, boundary.boundary_U)
-
-        found["FirstPlay I2I2U, gated"] = i2i2u(index, lambda rows: margin(rows) > 0)
+        clear = partial(audiences.clear_margin, boundary, None, config.targeting.margin)
+        found["FirstPlay I2I2U, gated"] = i2i2u(index, lambda rows: clear(rows) > -np.inf)
         found["FirstPlay U2I, no boundary"] = targeting.rank_by_score(
             lambda rows: boundary.item_CD[rows] @ boundary.user_UD.T, len(new), budget
         )
-        found["FirstPlay U2I boundary"] = targeting.rank_by_score(
-            lambda rows: audiences.positive_only(margin(rows)), len(new), budget
-        )
+        found["FirstPlay U2I boundary"] = targeting.rank_by_score(clear, len(new), budget)
     return found
 
 
@@ -204,7 +204,7 @@ def table(metrics: dict[str, Any]) -> str:
     for row in rows:
         cells = (f"{row[key]:>12}" if isinstance(row[key], int) else f"{row[key]:>12.4f}" for key in keys)
         lines.append(f"{row['method']:<28}" + "".join(cells))
-    for name in ("outcomes", "retrieval", "genres", "boundary"):
+    for name in ("outcomes", "retrieval", "genres", "boundary", "gate"):
         if metrics.get(name):
             lines.append(f"{name}: {json.dumps(metrics[name], ensure_ascii=False)}")
     return "\n".join(lines)

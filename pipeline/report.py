@@ -11,15 +11,12 @@ from string import Template
 from typing import Any
 
 from pipeline import charts
-from pipeline.charts import Bar, figure, note, section, table
+from pipeline.boundary_sections import SOURCES, boundary, gate
+from pipeline.charts import Bar, figure, note, number, percent, section, table
 from pipeline.genre_maps import genre_maps
 
 OURS, GATED = "FirstPlay I2I2U", "FirstPlay I2I2U, gated"
 SHADES = {"rare": "low", "middle": "mid", "popular": "high"}
-SOURCES = {
-    "truth": "Source: the demo world's truth: outcomes for a fixed sample of users, exposed to the song or not.",
-    "logged plays": "Source: logged plays. They are selected: only users who met the song have an outcome.",
-}
 Row = dict[str, Any]
 
 PAGE = Template("""<!doctype html>
@@ -47,17 +44,10 @@ def write_report(path: Path, metrics: dict[str, Any], pictures: dict[str, Any]) 
         _outcomes(metrics.get("outcomes") or {}),
         _audio_text(metrics.get("retrieval") or []),
         _songs(pictures.get("song_map") or {}, metrics.get("genres") or []),
-        _boundary(pictures.get("boundary") or {}, metrics.get("boundary") or {}),
+        boundary(pictures.get("boundary") or {}, metrics.get("boundary") or {}),
+        gate(metrics.get("gate") or {}),
     )
     path.write_text(PAGE.substitute(style=charts.STYLE, body="\n".join(filter(None, sections))), encoding="utf-8")
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}" if isinstance(value, float) else f"{value:,}"
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f}\u202f%"
 
 
 def _ratio(value: float | None, base: float | None) -> str:
@@ -85,12 +75,12 @@ def _middle(budgets: list[int]) -> int:
 def _headline(metrics: dict[str, Any], rows: list[Row], budgets: list[int]) -> str:
     split, shown, tiles = metrics.get("split"), "", []
     if metrics.get("catalogue"):
-        shown = note(", ".join(f"{key.replace('_', ' ')} {_number(n)}" for key, n in metrics["catalogue"].items()))
+        shown = note(", ".join(f"{key.replace('_', ' ')} {number(n)}" for key, n in metrics["catalogue"].items()))
     if split == "cold_val":
         shown += note("These are validation songs, on which checkpoints were chosen: the figures are flattered.")
     if "new_songs" in metrics:
-        heard = f"{_number(metrics.get('new_songs_with_a_listener'))} of them with a held-out listener"
-        tiles.append(_tile("New songs", _number(metrics["new_songs"]), heard, f"split {split}"))
+        heard = f"{number(metrics.get('new_songs_with_a_listener'))} of them with a held-out listener"
+        tiles.append(_tile("New songs", number(metrics["new_songs"]), heard, f"split {split}"))
     tiles.append(_found_tile(rows, budgets))
     tiles.append(_gate_tile({row["method"]: row for row in (metrics.get("outcomes") or {}).get("rows", [])}))
     tiles.append(_text_tile(metrics.get("retrieval") or [], split))
@@ -111,8 +101,8 @@ def _found_tile(rows: list[Row], budgets: list[int]) -> str:
     best = max(baselines, key=lambda row: row[key])  # chosen on these same songs, in the baseline's favour
     return _tile(
         f"Listeners found by {OURS}, {_middle(budgets)} users a song",
-        _number(ours[key]),
-        f"best baseline, {best['method']}: {_number(best[key])}; ratio {_ratio(ours[key], best[key])}",
+        number(ours[key]),
+        f"best baseline, {best['method']}: {number(best[key])}; ratio {_ratio(ours[key], best[key])}",
         f"recall {_recall(ours, _middle(budgets))}, baseline {_recall(best, _middle(budgets))}",
     )
 
@@ -125,18 +115,18 @@ def _gate_tile(rows: dict[str, Row]) -> str:
         f"Favourite rate of reached users, {GATED}",
         _rate(gated, "favourite_rate"),
         f"no gate: {_rate(free, 'favourite_rate')}; ratio {_ratio(gated['favourite_rate'], free['favourite_rate'])}",
-        f"{_number(gated['outcomes'])} and {_number(free['outcomes'])} outcomes; ± is one standard error",
+        f"{number(gated['outcomes'])} and {number(free['outcomes'])} outcomes; ± is one standard error",
     )
 
 
 def _text_tile(rows: list[Row], split: str | None) -> str:
     rows = sorted((row for row in rows if row["direction"] == "text→audio"), key=lambda row: row["pool"] != split)
     lines = [
-        f"{row['pool']}, {_number(row['pool_size'])} songs: {_number(row['recall@10'])}, chance "
-        f"{_number(row['chance_recall@10'])}, ratio {_ratio(row['recall@10'], row['chance_recall@10'])}"
+        f"{row['pool']}, {number(row['pool_size'])} songs: {number(row['recall@10'])}, chance "
+        f"{number(row['chance_recall@10'])}, ratio {_ratio(row['recall@10'], row['chance_recall@10'])}"
         for row in rows
     ]
-    return _tile(f"Text→audio R@10, {rows[0]['pool']}", _number(rows[0]["recall@10"]), *lines) if rows else ""
+    return _tile(f"Text→audio R@10, {rows[0]['pool']}", number(rows[0]["recall@10"]), *lines) if rows else ""
 
 
 def _comparison(rows: list[Row], budgets: list[int]) -> str:
@@ -148,7 +138,7 @@ def _comparison(rows: list[Row], budgets: list[int]) -> str:
     for row in rows:
         body.append([row["method"]])
         for b in budgets:
-            body[-1] += [_number(row[f"target_users_found@{b}"]), _number(row[f"reached@{b}"]), _recall(row, b)]
+            body[-1] += [number(row[f"target_users_found@{b}"]), number(row[f"reached@{b}"]), _recall(row, b)]
         bar = Bar(row[f"recall@{middle}"], _css(row["method"]), "", row[f"recall@{middle}_ci95"])
         groups.append((row["method"], [bar]))
     label = f"Recall at {middle} users a song, with 95 % intervals"
@@ -156,7 +146,7 @@ def _comparison(rows: list[Row], budgets: list[int]) -> str:
     users named; a method with a boundary leaves users out. Recall: the share of a song's held-out listeners that was
     found, averaged over songs that have one. Intervals: 95 % bootstrap over songs, one seed. The methods are scored on
     the same songs, so overlapping intervals alone do not mean that two methods are equal."""
-    picture = figure(f"{label}; FirstPlay in blue, baselines grey", charts.bars(label, groups, _number))
+    picture = figure(f"{label}; FirstPlay in blue, baselines grey", charts.bars(label, groups, number))
     figures = table("By users named a song; recall with its 95 % interval", head, body)
     return section("Listeners found", picture, _buckets(rows, budgets), note(told), figures)
 
@@ -173,12 +163,12 @@ def _buckets(rows: list[Row], budgets: list[int]) -> str:
         span = f"{b['listeners'][0]} to {b['listeners'][1]} listeners"
         key.append((f"{b['bucket']}: {span}, {b['songs']} songs", SHADES[b["bucket"]], None))
     label = f"Recall at {budgets[-1]} users a song, new songs in thirds by how many held-out listeners they have"
-    return figure(label, charts.key(key), charts.bars(label, groups, _number))
+    return figure(label, charts.key(key), charts.bars(label, groups, number))
 
 
 def _outcomes(outcomes: dict[str, Any]) -> str:
     body = [
-        [row["method"], _number(row["outcomes"]), _rate(row, "favourite_rate"), _rate(row, "completion_rate")]
+        [row["method"], number(row["outcomes"]), _rate(row, "favourite_rate"), _rate(row, "completion_rate")]
         for row in outcomes.get("rows", [])
     ]
     if not body:
@@ -194,10 +184,10 @@ def _audio_text(rows: list[Row]) -> str:
     body = [
         [
             f"{row['pool']}, {row['direction']}",
-            *(_number(row[name]) for name in ("pool_size", "recall@1", "recall@5", "recall@10", "chance_recall@10")),
+            *(number(row[name]) for name in ("pool_size", "recall@1", "recall@5", "recall@10", "chance_recall@10")),
             _ratio(row["recall@10"], row["chance_recall@10"]),
             f"{row['median_rank']:,.1f}",
-            *(_number(row[name]) for name in ("recall@1_within_genre", "chance_recall@1_within_genre")),
+            *(number(row[name]) for name in ("recall@1_within_genre", "chance_recall@1_within_genre")),
         ]
         for row in rows
     ]
@@ -214,27 +204,9 @@ def _songs(drawn: dict[str, Any], genres: list[Row]) -> str:
         hover. The untrained vectors are without the genre field; the trained encoders may have been given it."""
         parts.append(figure(f"{label}. {how}", charts.key(key), charts.side_by_side(maps)))
     if genres:
-        shown = {"knn_genre_accuracy": _percent, "genre_nmi": _number, "chance_genre_nmi": _number}
+        shown = {"knn_genre_accuracy": percent, "genre_nmi": number, "chance_genre_nmi": number}
         body = [[row["space"], *(show(row.get(name)) for name, show in shown.items())] for row in genres]
         caption = """Accuracy: share of new songs whose nearest known songs (cosine) vote for the right first genre.
         NMI: what k-means clusters of all songs, as many as genres, tell about it, 0 to 1; chance: genres shuffled."""
         parts.append(table(caption, ["song vectors", "accuracy", "NMI", "chance NMI"], body))
     return section("Songs and genres", *parts)
-
-
-def _boundary(drawn: dict[str, Any], summary: dict[str, Any]) -> str:
-    parts = []
-    if drawn.get("margin_count"):
-        label = "Margin of (new song, user) pairs; above 0, right of the line, the user is open to the song"
-        picture = charts.histogram(label, drawn["margin_count"], drawn["margin_edge"], "{:.3g}".format, 0)
-        parts.append(figure(f"{label}. The outermost 0.1 % at each end are not drawn.", picture))
-    if drawn.get("open_count"):
-        label = "Users by the share of new songs that they are open to"
-        parts.append(figure(label, charts.histogram(label, drawn["open_count"], drawn["open_edge"], "{:.0%}".format)))
-    if summary.get("share_of_new_songs_by_taste"):
-        shares = summary["share_of_new_songs_by_taste"].items()
-        label = "Share of new songs a user is open to, users in thirds by how popular the songs are that they play"
-        parts.append(figure(label, charts.bars(label, [(name, [Bar(v, "ours")]) for name, v in shares], _percent)))
-    plain = [[name.replace("_", " "), _percent(v)] for name, v in summary.items() if not isinstance(v, dict)]
-    parts.append(table("Openness to new songs", ["figure", "share"], plain) if plain else "")
-    return section("Interest boundaries", *parts)

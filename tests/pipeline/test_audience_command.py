@@ -109,6 +109,24 @@ def some_excluded() -> Exclusions:
     return Exclusions(60, np.array([3, 20, 21, 22]), pairs[:, 0], pairs[:, 1])
 
 
+@pytest.mark.parametrize("mode", ["i2i2u", "boundary"])
+def test_the_gate_is_moved_by_one_number(mode: str) -> None:
+    """Whoever passes clears his boundary by more than that; a gate far below lets everybody pass."""
+    *_, boundary = big_world()
+    margin = boundary.item_CD @ boundary.user_UD.T - boundary.boundary_U
+    before: list[set[int]] = []
+    for least in (-99.0, -0.5, 0.0, 0.5):
+        found = found_by(mode, gate=True, budget=60, margin=least)
+        reached = [set(row[row >= 0].tolist()) for row in found.users_CB]
+        for c, users in enumerate(reached):
+            assert all(margin[c, u] > least for u in users)
+            assert not before or users <= before[c]
+        before = reached
+    assert any(reached) and sum(map(len, reached)) < 0.5 * 60 * len(reached)
+    free = found_by(mode, gate=False, budget=60, margin=-99.0)
+    np.testing.assert_array_equal(free.users_CB, found_by(mode, gate=True, budget=60, margin=-99.0).users_CB)
+
+
 @pytest.mark.parametrize("mode", ["i2i2u", "taste", "cat", "union", "boundary"])
 @pytest.mark.parametrize("gate", [False, True])
 @pytest.mark.parametrize("excluding", [False, True])

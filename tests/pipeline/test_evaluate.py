@@ -20,6 +20,7 @@ from datamodules.catalogue import Catalogue
 from datamodules.fields import SongFields
 from pipeline import baselines, evaluate, figures, outcomes
 from pipeline import index as index_command
+from pipeline.gate import gate_figures
 from pipeline.index import SongIndex
 from pipeline.vectors import Boundary
 from retrieval.audience import Audience
@@ -252,6 +253,46 @@ def test_boundary_summary_and_histogram_count_pairs() -> None:
         assert share == pytest.approx(open_CU[:, ordered[3 * place : 3 * place + 3]].mean())
     drawn = figures.boundary_histogram(boundary)
     assert sum(drawn["open_count"]) == 9 and 55 <= sum(drawn["margin_count"]) <= 63
+
+
+def gate_world(n: int = 400) -> tuple[Boundary, np.ndarray, pl.DataFrame]:
+    """Ten songs, 40 users, all pairs exposed; who clears the boundary by more likes it more often."""
+    rng = np.random.default_rng(0)
+    item, user, edge = rng.normal(size=(10, 3)), rng.normal(size=(40, 3)), rng.normal(size=40)
+    boundary: Any = Boundary(None, item, user, edge)  # type: ignore[arg-type]
+    song, who = np.divmod(np.arange(n), 40)
+    margin = (item[song] * user[who]).sum(axis=1) - edge[who]
+    liked = rng.random(n) < 1 / (1 + np.exp(-(0.5 * margin - 1)))
+    completed = liked & (rng.random(n) < 0.9)
+    columns = {"song": song + 5, "user": who, "completed": completed, "favourited": liked & ~completed}
+    return boundary, margin, pl.DataFrame(columns)
+
+
+def test_gate_figures_are_those_of_the_exposures() -> None:
+    boundary, margin, truth = gate_world()
+    songs = np.arange(5, 15)
+    plays = truth.sample(fraction=0.5, seed=1)
+    catalogue = toy({"title": [""] * 15}, cold_plays=plays)
+    found = gate_figures(boundary, songs, boundary, songs, truth.sample(fraction=1, shuffle=True, seed=2), catalogue)
+    liked = (truth["completed"] | truth["favourited"]).to_numpy()
+    assert found["source"] == "truth" and found["exposures"] == 400
+    row = found["curve"][10]
+    passed = margin >= row["margin"]
+    assert row["passed"] == pytest.approx(passed.mean()) and row["liked_rate"] == pytest.approx(liked[passed].mean())
+    assert row["completion_rate"] == pytest.approx(truth["completed"].to_numpy()[passed].mean())
+    assert found["at_the_boundary"]["precision"] == pytest.approx(liked[margin > 0].mean())
+    assert found["calibration"]["slope"] == pytest.approx(0.5, abs=0.15)
+    assert found["calibration_error"] < 0.6 * found["calibration_error_before"]
+    logged_ones = gate_figures(boundary, songs, boundary, songs, None, catalogue)
+    assert logged_ones["source"] == "logged plays" and logged_ones["exposures"] == 200
+
+
+def test_a_gate_of_which_too_little_is_known_is_left_out() -> None:
+    boundary, _, truth = gate_world()
+    songs = np.arange(5, 15)
+    assert gate_figures(boundary, songs, boundary, songs, truth.head(10), toy({"title": [""] * 15})) == {}
+    unknown = gate_figures(boundary, songs, boundary, np.arange(100, 110), truth, toy({"title": [""] * 15}))
+    assert "calibration" not in unknown and unknown["exposures"] == 400, "nothing to fit a calibration to"
 
 
 # ----------------------------------------------------------------------------------------- baselines.py

@@ -68,6 +68,18 @@ def metrics() -> dict[str, Any]:
             **{"share_of_pairs_above_the_boundary": 0.2345, "share_of_users_with_no_new_song": 0.0678},
             "share_of_new_songs_by_taste": {"rare songs": 0.3111, "middle": 0.2222, "popular songs": 0.1777},
         },
+        "gate": {
+            "source": "truth",
+            "exposures": 2000,
+            "curve": [
+                {"margin": 1.0 - 2 * n / 5, "passed": n / 5, "favourite_rate": 0.15 - n / 50, "completion_rate": 0.5}
+                for n in range(5, 0, -1)
+            ],
+            "at_the_boundary": {"precision": 0.4444, "recall": 0.5555, "f1": 0.4938},
+            "calibration_error_before": 0.1234,
+            "calibration": {"slope": 0.5, "intercept": -0.25},
+            "calibration_error": 0.0123,
+        },
     }
 
 
@@ -151,7 +163,7 @@ def test_every_section_shows_its_figures(tmp_path, metrics, pictures) -> None:
         assert words in page.text
     for words in ("raw content 65.8\u202f% 0.319 0.051", "FirstPlay 72.5\u202f% 0.547 0.061", "14.2\u202f% – –"):
         assert words.replace("\u202f", " ") in page.text
-    assert page.count("path", "whisker") == len(METHODS) and page.count("path", "mark") == 1
+    assert page.count("path", "whisker") == len(METHODS) and page.count("path", "mark") == 2
     assert "one seed" in page.text and "over songs" in page.text
 
 
@@ -162,9 +174,9 @@ def test_page_opens_offline_and_is_readable_by_a_screen_reader(tmp_path, metrics
     assert not {"script", "link", "img", "iframe"} & {tag for tag, _ in page.elements}
     assert not [a for _, a in page.elements if {"src", "href", "onload", "onclick"} & set(a)]
     images = [a for tag, a in page.elements if tag == "svg" and "aria-hidden" not in a]
-    assert len(images) == 8 and all(a["role"] == "img" and a["aria-label"] and a["viewbox"] for a in images)
-    assert page.count("caption") == page.count("table") == page.count("div", "scroll") == 5
-    assert page.count("h1") == 1 and page.count("h2") == 5 and "prefers-color-scheme:dark" in source
+    assert len(images) == 9 and all(a["role"] == "img" and a["aria-label"] and a["viewbox"] for a in images)
+    assert page.count("caption") == page.count("table") == page.count("div", "scroll") == 7
+    assert page.count("h1") == 1 and page.count("h2") == 6 and "prefers-color-scheme:dark" in source
 
 
 def test_data_is_escaped_wherever_it_appears(tmp_path, metrics, pictures) -> None:
@@ -202,6 +214,7 @@ def test_every_map_shows_each_song_once_new_ones_as_outlines(tmp_path, metrics, 
 
 TITLES = {"audience": "Listeners found", "outcomes": "What reached users did", "retrieval": "Audio and text"}
 TITLES["boundary"] = "Openness to new songs"
+TITLES["gate"] = "Where the gate stands"
 
 
 @pytest.mark.parametrize(("key", "title"), TITLES.items())
@@ -212,6 +225,19 @@ def test_missing_metrics_leave_their_section_out(tmp_path, metrics, pictures, ke
     if empty != "absent":
         metrics[key] = type(value)() if empty == "empty" else None
     assert title not in Page(written(tmp_path, metrics, pictures)).text
+
+
+def test_the_gate_is_drawn_and_told(tmp_path, metrics, pictures) -> None:
+    source = written(tmp_path, metrics, pictures)
+    page, section = Page(source), source[source.index("Where the gate stands") :]
+    assert "2,000 exposures" in page.text and "0.494" in page.text and "0.123" in page.text and "0.012" in page.text
+    drawn = re.search(r'<svg role="img" aria-label="(Favourite rate.*?)".*?</svg>', section, re.S)
+    assert drawn and "favourite rate from 5% to 13%" in drawn.group(1) and drawn.group(0).count("<circle") == 10
+    places = [float(x) for x in re.findall(r'<circle class="ours" cx="([\d.]+)"', drawn.group(0))]
+    assert places == sorted(places, reverse=True) and len(places) == 5, "further right, more pass"
+    (mark,) = re.findall(r'<path class="mark" d="M([\d.]+)', drawn.group(0))
+    assert float(mark) == pytest.approx(places[3], abs=0.1), "two fifths pass at a margin above zero"
+    assert "+0.60" in page.text and "-1.00" in page.text
 
 
 def test_nothing_to_show_is_still_a_page(tmp_path) -> None:
@@ -235,6 +261,9 @@ def test_edge_values(tmp_path, metrics, pictures) -> None:
     one = {"FirstPlay": {"x": [1.0], "y": [2.0]}}
     pictures["song_map"] = {"maps": one, "genre": [""], "title": [""], "new": [True]}
     pictures["boundary"] |= {"margin_count": [0, 0], "margin_edge": [1.0, 1.0, 1.0]}
+    shut = {"margin": -1.0, "passed": 1.0, "favourite_rate": 0.0, "completion_rate": 0.0}
+    nothing = {"precision": 0.0, "recall": 0.0, "f1": 0.0}
+    metrics["gate"] = {"source": "truth", "exposures": 20, "curve": [shut], "at_the_boundary": nothing}
     page = Page(source := written(tmp_path, metrics, pictures))
     assert "ratio –" in page.text and "flattered" in page.text and "selected" in page.text
     assert "untitled · no genre · new" in page.text and "Favourite rate of reached" not in page.text

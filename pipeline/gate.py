@@ -1,0 +1,68 @@
+"""Where the boundary's gate stands: its curve on labelled exposures of new songs, and how sure its margins are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from datamodules.arrays import AnyArray, IntArray
+from datamodules.catalogue import Catalogue
+from pipeline.outcomes import logged
+from pipeline.vectors import Boundary
+from retrieval.gate import calibration_error, fit_calibration, gate_curve, precision_recall, probability
+
+LIKED = "liked"  # completed or favourited
+FEW = 20  # exposures, below which nothing is told
+
+
+def gate_figures(
+    boundary: Boundary, new: IntArray, validation: Boundary, held: IntArray, truth: pl.DataFrame | None, data: Catalogue
+) -> dict[str, Any]:
+    """Curve, classification and calibration of the gate; empty where too few outcomes are known.
+
+    Args:
+        boundary: scores of the songs `new`, on which the figures are measured.
+        new: their song numbers, ascending.
+        validation: scores of the songs `held`, to whose outcomes the calibration is fitted.
+        held: their song numbers, ascending.
+        truth: outcomes for a fixed sample of users, exposed or not; None: logged plays, which are selected.
+        data: the catalogue.
+    """
+    known = truth if truth is not None else logged(data)
+    seen = exposures(known, boundary, new)
+    if seen is None:
+        return {}
+    margin, outcomes = seen
+    liked = outcomes[LIKED]
+    rates = {f"{name}_rate": values for name, values in outcomes.items() if name != LIKED}
+    figures: dict[str, Any] = {
+        "source": "truth" if truth is not None else "logged plays",
+        "exposures": len(margin),
+        "curve": gate_curve(margin, rates | {"liked_rate": liked}),
+        "at_the_boundary": precision_recall(margin, liked),
+        "calibration_error_before": calibration_error(probability(margin), liked),
+    }
+    fitted_on = exposures(known, validation, held)
+    fitted = fit_calibration(fitted_on[0], fitted_on[1][LIKED]) if fitted_on is not None else None
+    if fitted is not None:
+        slope, intercept = fitted
+        figures["calibration"] = {"slope": slope, "intercept": intercept}
+        figures["calibration_error"] = calibration_error(probability(margin, fitted), liked)
+    return figures
+
+
+def exposures(known: pl.DataFrame, boundary: Boundary, songs: IntArray) -> tuple[AnyArray, dict[str, AnyArray]] | None:
+    """Margins (N,) and outcomes (0/1) of the known (song, user) pairs; None for fewer than FEW."""
+    known = known.filter(pl.col("song").is_in(pl.Series(songs))).with_columns(
+        pl.col("completed", "favourited").fill_null(False)
+    )
+    if known.height < FEW:
+        return None
+    at, user = np.searchsorted(songs, known["song"].to_numpy()), known["user"].to_numpy()
+    margin = np.einsum("nd,nd->n", boundary.item_CD[at], boundary.user_UD[user]) - boundary.boundary_U[user]
+    outcomes = {name: known[name].to_numpy().astype(float) for name in ("favourited", "completed")}
+    names = {"favourited": "favourite", "completed": "completion"}
+    liked = np.maximum(outcomes["favourited"], outcomes["completed"])
+    return margin, {names[name]: values for name, values in outcomes.items()} | {LIKED: liked}

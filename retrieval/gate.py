@@ -1,0 +1,63 @@
+"""The boundary's operating point: how sure a margin is, how good the gate is wherever it stands.
+
+Shapes: N labelled exposures (a user met a new song, and what came of it is known), T thresholds.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+
+Array = NDArray[Any]
+
+
+def fit_calibration(margin_N: Array, liked_N: Array) -> tuple[float, float] | None:
+    """(slope, intercept) of P(liked) = σ(slope · margin + intercept), by maximum likelihood (Platt scaling).
+
+    None where all are liked, or none. α and the number of negatives shift the margins of training, so that σ(margin) is
+    no probability yet.
+    """
+    if len(np.unique(liked_N)) < 2:
+        return None
+    fitted = LogisticRegression(C=np.inf, max_iter=1000).fit(margin_N.reshape(-1, 1), liked_N)
+    return float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
+
+
+def probability(margin_N: Array, calibration: tuple[float, float] = (1.0, 0.0)) -> Array:
+    """σ(slope · margin + intercept), (N,)."""
+    return np.asarray(1 / (1 + np.exp(-np.clip(calibration[0] * margin_N + calibration[1], -60, 60))))
+
+
+def calibration_error(probability_N: Array, liked_N: Array, bins: int = 10) -> float:
+    """Expected calibration error: |share liked − mean probability|, averaged over bins of as many exposures each."""
+    order = np.argsort(probability_N, kind="stable")
+    parts = [part for part in np.array_split(order, bins) if len(part)]
+    gaps = [abs(liked_N[part].mean() - probability_N[part].mean()) * len(part) for part in parts]
+    return float(np.sum(gaps) / len(order))
+
+
+def gate_curve(margin_N: Array, outcomes: dict[str, Array], places: int = 20) -> list[dict[str, float]]:
+    """What passes a gate that stands at different margins: {"margin", "passed", one rate an outcome}, lowest first.
+
+    The first row is no gate at all (−∞ is given as the least margin), the others let pass ever fewer, down to 1 of
+    `places`. `passed` is the share of exposures above the margin, a rate the mean of an outcome (0/1) among them.
+    """
+    order = np.argsort(-margin_N, kind="stable")
+    counts = np.unique(np.maximum(1, np.round(np.arange(places, 0, -1) / places * len(order)).astype(int)))[::-1]
+    return [
+        {"margin": float(margin_N[order[n - 1]]), "passed": n / len(order)}
+        | {name: float(values_N[order[:n]].mean()) for name, values_N in outcomes.items()}
+        for n in counts.tolist()
+    ]
+
+
+def precision_recall(margin_N: Array, liked_N: Array, at: float = 0.0) -> dict[str, float]:
+    """The gate as a classifier of what is liked: precision, recall and F1 of margin > `at`; 0 where nothing passes."""
+    passed_N = margin_N > at
+    right = float((passed_N & (liked_N > 0)).sum())
+    precision, recall = right / max(passed_N.sum(), 1), right / max((liked_N > 0).sum(), 1)
+    both = precision + recall
+    return {"precision": precision, "recall": recall, "f1": 2 * precision * recall / both if both else 0.0}

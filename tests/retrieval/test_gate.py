@@ -1,0 +1,64 @@
+"""The gate's figures against loops and closed forms."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.metrics import precision_recall_fscore_support
+
+from retrieval.gate import calibration_error, fit_calibration, gate_curve, precision_recall, probability
+
+
+def planted(n: int = 4000, slope: float = 0.7, intercept: float = -1.2) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    margin = rng.normal(0.5, 2, n)
+    return margin, (rng.random(n) < 1 / (1 + np.exp(-(slope * margin + intercept)))).astype(float)
+
+
+def test_calibration_is_found_again_and_is_the_maximum_of_the_likelihood() -> None:
+    margin, liked = planted()
+    fitted = fit_calibration(margin, liked)
+    assert fitted is not None and fitted == (pytest.approx(0.7, abs=0.08), pytest.approx(-1.2, abs=0.12))
+    residual = liked - probability(margin, fitted)
+    assert abs(residual.mean()) < 1e-4 and abs((residual * margin).mean()) < 1e-3, "the gradient is zero there"
+    assert fit_calibration(margin, np.ones_like(liked)) is None and fit_calibration(margin, 0 * liked) is None
+
+
+def test_calibration_error_against_a_loop() -> None:
+    margin, liked = planted(997)
+    told = probability(margin)
+    order, total = np.argsort(told), 0.0
+    for part in np.array_split(order, 10):
+        total += len(part) / len(order) * abs(np.mean([liked[i] for i in part]) - np.mean([told[i] for i in part]))
+    assert calibration_error(told, liked) == pytest.approx(total)
+    assert calibration_error(liked, liked) == 0 and calibration_error(1 - liked, liked) > 0.9
+    fitted = fit_calibration(margin, liked)
+    assert fitted is not None and calibration_error(probability(margin, fitted), liked) < total / 3
+    assert calibration_error(told[:3], liked[:3]) >= 0, "fewer exposures than bins"
+
+
+def test_probability_never_overflows() -> None:
+    assert probability(np.array([-1e9, 0.0, 1e9])).tolist() == pytest.approx([0, 0.5, 1], abs=1e-12)
+
+
+def test_curve_against_brute_force() -> None:
+    margin, liked = planted(403)
+    rows = gate_curve(margin, {"liked_rate": liked}, places=7)
+    assert len(rows) == 7 and rows[0]["passed"] == 1.0 and rows[0]["margin"] == margin.min()
+    for row in rows:
+        passed = margin >= row["margin"]
+        assert row["passed"] == pytest.approx(passed.mean()) and row["liked_rate"] == pytest.approx(
+            liked[passed].mean()
+        )
+    shares = [row["passed"] for row in rows]
+    assert shares == sorted(shares, reverse=True) and rows[-1]["passed"] == pytest.approx(1 / 7, abs=0.01)
+    assert rows[-1]["liked_rate"] > rows[0]["liked_rate"] + 0.2
+    assert len(gate_curve(margin[:3], {"liked_rate": liked[:3]}, places=20)) == 3
+
+
+@pytest.mark.parametrize("at", [0.0, 1.5, 99.0])
+def test_classification_against_scikit(at: float) -> None:
+    margin, liked = planted(500)
+    found = precision_recall(margin, liked, at)
+    expected = precision_recall_fscore_support(liked, margin > at, average="binary", zero_division=0)
+    assert [found["precision"], found["recall"], found["f1"]] == pytest.approx(list(expected[:3]))
