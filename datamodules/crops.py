@@ -15,6 +15,7 @@ from torch import Tensor
 from datamodules.arrays import AnyArray, FloatArray, IntArray
 from datamodules.audio import SILENCE, AudioError, as_int16, stretch
 from datamodules.catalogue import Catalogue
+from datamodules.shards import windows
 
 Crops = dict[str, Tensor]
 
@@ -77,11 +78,11 @@ class CropReader:
         crop = np.zeros((*offset.shape, self.crop, width), dtype=dtype)
         if self.shards is None:
             return crop
-        first, step = self.start[rows] + offset, np.arange(self.crop)
+        first = self.start[rows] + offset
         for lines, at in self.shards.by_shard(self.shard[rows]):
-            # Beyond the song's end any readable line will do: it is overwritten by zero.
-            crop[at] = lines[np.minimum(first[at][:, None] + step, len(lines) - 1)]
-        crop[step >= real[..., None]] = 0
+            crop[at] = windows(lines, first[at], self.crop)
+        short = np.nonzero(real < self.crop)  # beyond a song's end is another song
+        crop[short] *= (np.arange(self.crop) < real[short][:, None])[:, :, None]
         return crop
 
     def _from_files(self, rows: IntArray, offset: IntArray, real: IntArray) -> tuple[AnyArray, IntArray]:

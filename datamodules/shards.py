@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.lib.stride_tricks import sliding_window_view
 
 from configs.errors import UserError
 from datamodules.arrays import AnyArray, IntArray
@@ -47,3 +48,18 @@ class Shards:
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"maps": {}}  # a process that is spawned opens the files itself
+
+
+def windows(lines: AnyArray, first_N: IntArray, length: int) -> AnyArray:
+    """Lines `first` … `first` + `length` of each of N places, (N, length, width); beyond the end the last line repeats.
+
+    Whole stretches are copied: picking line by line is many times slower where a line is a single sample.
+    """
+    width = lines.shape[1]
+    found = np.empty((len(first_N), length * width), dtype=lines.dtype)
+    fits_N = first_N + length <= len(lines)
+    if fits_N.any():
+        found[fits_N] = sliding_window_view(lines.reshape(-1), length * width)[first_N[fits_N] * width]
+    at = np.minimum(first_N[~fits_N][:, None] + np.arange(length), len(lines) - 1)
+    found[~fits_N] = lines[at].reshape(len(at), length * width)
+    return found.reshape(len(first_N), length, width)

@@ -15,6 +15,7 @@ from configs.errors import UserError
 from datamodules.audio import decode, stretch
 from datamodules.catalogue import Catalogue
 from datamodules.crops import CropReader
+from datamodules.shards import windows
 from pipeline.probe import mel_of_songs
 
 RATE = 16000
@@ -148,3 +149,16 @@ def test_no_store_leaves_files_behind(made: dict[str, Catalogue]) -> None:
     folder = made["files"].folder
     assert not folder.with_name("files_audio").exists() and folder.with_name("samples_audio").exists()
     assert made["files"].manifest["audio_shards"] == {} and made["files"].audio_shards() is None
+
+
+@pytest.mark.parametrize("width", [1, 5])
+@pytest.mark.parametrize("length", [1, 4, 20, 33])
+def test_windows_against_a_loop(width: int, length: int) -> None:
+    """Also where they reach beyond the end, and where a shard is shorter than a window."""
+    lines = np.random.default_rng(0).normal(size=(20, width)).astype(np.float16)
+    first = np.array([0, 3, 19, 16, 3])
+    found = windows(lines, first, length)
+    for at, start in enumerate(first):
+        expected = np.stack([lines[min(start + step, 19)] for step in range(length)])
+        np.testing.assert_array_equal(found[at], expected)
+    assert windows(lines, first[:0], length).shape == (0, length, width)
