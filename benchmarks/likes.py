@@ -155,10 +155,7 @@ def regression(x: AnyArray, liked: AnyArray, of: AnyArray) -> AnyArray:
 
 
 def rate_of(marks: Marks, of: AnyArray, kind: AnyArray) -> AnyArray:
-    """Share of training marks of the same profile and kind of song that are likes, a mark itself left out.
-
-    Shrunk to the kind's own share, as if that were worth four marks.
-    """
+    """Share of likes among a profile's other training marks on that kind of song, the kind's own worth four marks."""
     train = of == 0
     cell = marks.user * (kind.max() + 1) + kind
     size = int(cell.max()) + 1
