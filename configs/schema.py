@@ -371,6 +371,11 @@ class AudienceConfig:
         None, "Parquet file of user_id [, song_id]: users who must not be reached, or not with that song"
     )
     split: Literal["cold", "cold_test", "cold_val"] = opt("cold_test", "which new songs; cold: all of them")
+    since: str | None = opt(None, "YYYY-MM-DD: of these only the ones released on or after it")
+    long_tail: int | None = opt(
+        None,
+        "known songs with at most this many training plays get an audience too (of users who have not played them)",
+    )
     targeting: TargetingConfig = field(default_factory=TargetingConfig)
     show: str | None = opt(None, "song_id whose audience is printed as a table (default: the first)")
 

@@ -28,6 +28,7 @@ from datamodules.folders import writing
 from pipeline.audience_tables import audience_table, show, similar_table
 from pipeline.exclusions import Exclusions, read_exclusions
 from pipeline.index import open_index
+from pipeline.pool import songs_in_pool, without_listeners
 from pipeline.similar import Similar, find_similar
 from pipeline.vectors import Boundary, boundary_vectors
 from retrieval import audience as targeting
@@ -42,11 +43,11 @@ def main(config: AudienceConfig) -> None:
     """Run the command (see the module's docstring)."""
     index = open_index(check_options(config))
     catalogue = Catalogue.read(index.manifest["data"])
-    new = catalogue.rows(config.split)
-    if not len(new):
-        raise UserError(f"split={config.split}: {catalogue.folder} has no such songs")
+    new = songs_in_pool(config, catalogue)
     shown = song_to_show(config.show, catalogue, new)
     excluded = read_exclusions(config.exclude, catalogue, new) if config.exclude else None
+    told = f"exclude={config.exclude}: {excluded}\n" if excluded else ""
+    excluded = without_listeners(excluded, catalogue, new)
     listening = listening_matrix(catalogue.plays, catalogue.n_users, catalogue.n_songs)
     similar = find_similar(index, new, listening, config.targeting)
     boundary = (
@@ -72,9 +73,7 @@ def main(config: AudienceConfig) -> None:
             "users_reached": reached,
             "songs_without_audience": int((audience.users_CB < 0).all(axis=1).sum()),
         }
-    if excluded:
-        print(f"exclude={config.exclude}: {excluded}")
-    print(f"{config.out}: {len(new)} new songs, {reached} (song, user) rows, mode {config.mode}, gate {config.gate}")
+    print(f"{told}{config.out}: {len(new)} songs, {reached} (song, user) rows, mode {config.mode}, gate {config.gate}")
     print(show(table, similar, catalogue, new, shown))
 
 

@@ -25,9 +25,20 @@ class Similar:
 
 def find_similar(index: SongIndex, new: IntArray, listening: sparse.csr_matrix, options: TargetingConfig) -> Similar:
     """Look the new songs up in the index; a neighbour weighs its similarity, less the more popular it is."""
-    scores, positions = index.similar(index.vectors[new], options.neighbours)
+    known = bool(np.isin(new, index.songs).any())  # songs of the long tail, which would find themselves
+    scores, positions = index.similar(index.vectors[new], options.neighbours + known)
+    if known:
+        scores, positions = without_itself(scores, positions, new)
     weights = targeting.similarity_weights(scores, positions, listening.shape[1], options.similarity_power)
     weights = weights.multiply(targeting.popularity_scale(listening, options.popularity_power)).tocsr()
     row = np.arange(len(new))[:, None]
     dense = np.where(positions >= 0, np.asarray(weights[row, np.maximum(positions, 0)].todense()), 0.0)
     return Similar(positions, scores, dense, weights)
+
+
+def without_itself(scores_CK: FloatArray, positions_CK: IntArray, songs: IntArray) -> tuple[FloatArray, IntArray]:
+    """Neighbours of each song but itself, one fewer; of a song that is not among its neighbours the last one goes."""
+    own = positions_CK == songs[:, None]
+    own[~own.any(axis=1), -1] = True
+    shape = len(songs), positions_CK.shape[1] - 1
+    return scores_CK[~own].reshape(shape), positions_CK[~own].reshape(shape)
