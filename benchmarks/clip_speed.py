@@ -55,7 +55,7 @@ class SpeedConfig:
 
     data: str = opt(MISSING, "dataset folder with recordings and genres or tags")
     out: str = opt("runs/clip_speed", "folder for catalogues and results.json")
-    rounds: int = opt(3, "rounds, in each of which both loops run")
+    rounds: int = opt(9, "rounds, in each of which both loops run")
     steps: int = opt(15, "timed steps a loop and round")
     sizes: list[int] = opt([1000, 5000, 20000], "songs of the catalogues that are embedded")
     clip: list[str] = opt(["batch_size=64", "model.crop_seconds=4"], "options of train.py clip")
