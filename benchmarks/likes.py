@@ -42,7 +42,8 @@ from train import boundary_parts
 
 FOLDS, HELD = 5, 8  # one part of HELD of the training songs validates
 STRENGTHS = (0.001, 0.01, 0.1, 1.0)
-CHOSEN = ("model.dim=32", "model.hidden=64", "model.dropout=0.3", "optim.lr=2e-3", "optim.weight_decay=0.1")
+CHOSEN = ("model.dim=16", "model.hidden=32", "model.dropout=0.3", "optim.lr=2e-3", "optim.weight_decay=0.1")
+HEARD = {"": [], ", genre without audio": ["fields.use=[genres]"]}  # of a song, by our towers
 
 
 @dataclass
@@ -122,7 +123,9 @@ def one_fold(
         scores[f"logistic regression, {name} + profile"] = regression(x, marks.liked, of)
         more = np.concatenate([x, genre, rate], axis=1)
         scores[f"logistic regression, {name} + profile + genre + own rate"] = regression(more, marks.liked, of)
-    scores |= towers(config, catalogue, marks, part, *at)
+    for name, options in HEARD.items():
+        found = towers(config, catalogue, marks, part, options, *at)
+        scores |= {f"our towers{name}: {way}": score for way, score in found.items()}
     return [{"method": name, **figures(score, marks.liked, of)} for name, score in scores.items()]
 
 
@@ -177,7 +180,7 @@ def one_hot(column: pl.Series) -> FloatArray:
 
 
 def towers(
-    config: LikesConfig, catalogue: Catalogue, marks: Marks, part: AnyArray, seed: int, fold: int
+    config: LikesConfig, catalogue: Catalogue, marks: Marks, part: AnyArray, more: list[str], seed: int, fold: int
 ) -> dict[str, AnyArray]:
     """Margins over each listener's boundary, and plain scores, of our towers at the epoch that validates best."""
     folder = Path(config.out).with_suffix("") / f"seed{seed}" / f"fold{fold}"
@@ -186,7 +189,7 @@ def towers(
         given = [f"source={folder}/dataset", f"out={folder}/catalogue", "split.by=column"]
         prepare.main(load(PrepareConfig, [*given, "pairs.min_common=1", "pairs.posterior=none"]))
     options = [f"data={folder}/catalogue", f"out={folder}/run", f"seed={seed}", "objective.negatives=0"]
-    chosen = load(BoundaryConfig, [*options, "objective.alpha=1", "batch_size=256", *config.boundary])
+    chosen = load(BoundaryConfig, [*options, "objective.alpha=1", "batch_size=256", *config.boundary, *more])
     torch.manual_seed(seed)
     module, data, _ = boundary_parts(chosen)
     best = Best(data, marks, part)
@@ -201,7 +204,7 @@ def towers(
         gradient_clip_val=1.0, limit_val_batches=0, use_distributed_sampler=False, **quiet,
     )  # fmt: skip
     trainer.fit(module, datamodule=data)
-    return {"our towers, own boundary": best.margin, "our towers, one threshold": best.score}
+    return {"own boundary": best.margin, "one threshold": best.score}
 
 
 def write_dataset(config: LikesConfig, catalogue: Catalogue, marks: Marks, part: AnyArray, folder: Path) -> None:

@@ -101,10 +101,10 @@ def test_the_command(world: dict[str, Path], tmp_path: Path, capsys: pytest.Capt
     assert len(runs) == likes.FOLDS
     mean = {name: np.mean([row["AUC"] for run in runs for row in run if row["method"] == name]) for name in
             {row["method"] for row in runs[0]}}  # fmt: skip
-    boundary, threshold = mean["our towers, own boundary"], mean["our towers, one threshold"]
+    boundary, threshold = mean["our towers: own boundary"], mean["our towers: one threshold"]
     assert boundary > 0.75 and boundary > threshold - 0.02, mean
     assert mean["logistic regression, clip + profile + genre + own rate"] > 0.6
-    assert "| our towers, own boundary |" in capsys.readouterr().out
+    assert "| our towers, genre without audio: own boundary |" in capsys.readouterr().out
     with pytest.raises(UserError, match="has no clip_audio"):
         write_features(tmp_path / "bare", {"text": np.zeros((SONGS, 2))}, Catalogue.read(world["catalogue"]), {})
         likes.main(load(LikesConfig, [*given[:2], f"features={tmp_path}/bare"]))
