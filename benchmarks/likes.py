@@ -116,8 +116,7 @@ def one_fold(
     profile = profile_columns(catalogue.users)[marks.user]
     genre = one_hot(catalogue.songs["genres"].list.get(0))[marks.song]
     rate = rate_of(marks, of, np.zeros(len(of), dtype=int))[:, None]
-    in_genre = rate_of(marks, of, genre.argmax(axis=1))
-    scores: dict[str, AnyArray] = {"genre's rate within the profile": in_genre}
+    scores: dict[str, AnyArray] = {"genre's rate within the profile": rate_of(marks, of, genre.argmax(axis=1))}
     for name, vectors in described.items():
         x = np.concatenate([vectors[marks.song], profile], axis=1)
         scores[f"logistic regression, {name} + profile"] = regression(x, marks.liked, of)
@@ -242,9 +241,9 @@ class Best(L.Callback):
         module.train()
         score = np.einsum("nd,nd->n", item[self.marks.song], user[self.marks.user])
         margin = score - boundary[self.marks.user]
-        value = roc_auc_score(self.marks.liked[self.of == 1], margin[self.of == 1])
+        value = float(roc_auc_score(self.marks.liked[self.of == 1], margin[self.of == 1]))
         if value > self.value:
-            self.value, self.margin, self.score = float(value), margin, score
+            self.value, self.margin, self.score = value, margin, score
 
 
 if __name__ == "__main__":
