@@ -18,6 +18,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -216,16 +217,17 @@ def generated(out: Path, size: int) -> Path:
 def measured(line: list[str]) -> tuple[float, float]:
     """Seconds that a command takes, and the most memory of its own, MB."""
     started, peak = time.perf_counter(), 0.0
-    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    while process.poll() is None:
-        status = Path(f"/proc/{process.pid}/status")
-        found = re.search(r"RssAnon:\s+(\d+) kB", status.read_text()) if status.exists() else None
-        peak = max(peak, int(found.group(1)) / 1024 if found else 0.0)
-        time.sleep(0.05)
-    seconds = time.perf_counter() - started
-    if process.returncode != 0:
-        assert process.stdout is not None
-        raise UserError(f"{' '.join(line)} failed: {process.stdout.read()[-500:]}")
+    with tempfile.TemporaryFile("w+") as said:  # a pipe that nobody reads would fill up and stop the command
+        process = subprocess.Popen(line, stdout=said, stderr=subprocess.STDOUT)
+        while process.poll() is None:
+            status = Path(f"/proc/{process.pid}/status")
+            found = re.search(r"RssAnon:\s+(\d+) kB", status.read_text()) if status.exists() else None
+            peak = max(peak, int(found.group(1)) / 1024 if found else 0.0)
+            time.sleep(0.05)
+        seconds = time.perf_counter() - started
+        if process.returncode != 0:
+            said.seek(0)
+            raise UserError(f"{' '.join(line)} failed: {said.read()[-500:]}")
     return seconds, peak
 
 
