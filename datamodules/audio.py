@@ -125,8 +125,7 @@ class _Recordings(Dataset[tuple[str | None, AnyArray, list[str]]]):
         options = self.options
         changes: list[str] = []
         dtype, width = line_of(options)
-        logmel = options["store"] == "logmel"
-        mel = [int(options[name]) for name in ("n_mels", "win_length", "hop_length")] if logmel else []
+        mel = [int(options[name]) for name in ("n_mels", "win_length", "hop_length")] if dtype == np.float16 else []
         try:
             wave, changes = _decode(self.paths[index], options["sample_rate"], options["max_seconds"])
             if len(wave) < max(options["min_seconds"] * options["sample_rate"], *mel[1:2], 1):
@@ -135,11 +134,8 @@ class _Recordings(Dataset[tuple[str | None, AnyArray, list[str]]]):
                 raise AudioError("silent")
         except AudioError as error:
             return error.reason, np.empty((0, width), dtype), changes
-        return (
-            None,
-            log_mel(wave, options["sample_rate"], *mel).astype(dtype) if mel else as_int16(wave)[:, None],
-            changes,
-        )
+        lines = log_mel(wave, options["sample_rate"], *mel).astype(dtype) if mel else as_int16(wave)[:, None]
+        return None, lines, changes
 
 
 def as_int16(wave: FloatArray) -> AnyArray:

@@ -20,7 +20,7 @@ from configs.errors import UserError
 from datamodules.arrays import FloatArray, IntArray
 from datamodules.crops import CropReader, Crops
 from datamodules.folders import remove_left
-from datamodules.text import folder_state
+from datamodules.text import folder_state, or_user_error
 from models.chunked import embed_in_fixed_batches
 from models.pretrained_audio import OWN, Extractor, PretrainedAudio, audio_width
 
@@ -36,10 +36,7 @@ def audio_dim(model: str) -> int:
     Raises:
         UserError: it cannot be loaded.
     """
-    try:
-        return 0 if model == OWN else audio_width(model)
-    except ValueError as error:
-        raise UserError(f"{error} (option audio.model)") from error
+    return 0 if model == OWN else or_user_error(audio_width, model, "audio.model")
 
 
 def audio_inputs(model: str, reader: CropReader, crop_seconds: float) -> Inputs:
@@ -54,10 +51,7 @@ def audio_inputs(model: str, reader: CropReader, crop_seconds: float) -> Inputs:
         raise UserError(
             f"audio.model={model} makes its own frames from samples: prepare the catalogue with audio.store=samples"
         )
-    try:
-        extract = Extractor(model)
-    except ValueError as error:
-        raise UserError(f"{error} (option audio.model)") from error
+    extract = or_user_error(Extractor, model, "audio.model")
     if crop_seconds > extract.longest_seconds():
         told = f"model.crop_seconds={crop_seconds:g}: {model} hears at most {extract.longest_seconds():g} s at once"
         raise UserError(told)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from datamodules.arrays import AnyArray, FloatArray, IntArray
-from datamodules.audio import SILENCE, AudioError, as_int16, stretch
+from datamodules.audio import SILENCE, AudioError, as_int16, line_of, stretch
 from datamodules.catalogue import Catalogue
 from datamodules.shards import windows
 
@@ -30,7 +30,7 @@ class CropReader:
 
     def __init__(self, catalogue: Catalogue, seconds: float | None, crops: int) -> None:
         self.audio = catalogue.manifest["audio"]
-        self.is_logmel = self.audio.get("store", "logmel") == "logmel"
+        self.is_logmel = self.audio["store"] == "logmel"
         self.lines_a_second = int(self.audio["sample_rate"]) / (int(self.audio["hop_length"]) if self.is_logmel else 1)
         self.shards, self.paths = catalogue.audio_shards(), catalogue.audio_files()
         columns = (catalogue.songs[name].to_numpy() for name in ("audio_shard", "audio_start", "audio_length"))
@@ -74,7 +74,7 @@ class CropReader:
         return dict(zip(names, (torch.from_numpy(found), torch.from_numpy(real)), strict=True))
 
     def _from_shards(self, rows: IntArray, offset: IntArray, real: IntArray) -> AnyArray:
-        dtype, width = (np.float16, int(self.audio["n_mels"])) if self.is_logmel else (np.int16, 1)
+        dtype, width = line_of(self.audio)
         crop = np.zeros((*offset.shape, self.crop, width), dtype=dtype)
         if self.shards is None:
             return crop

@@ -103,7 +103,7 @@ def token_rows(texts: Texts, model: str, max_tokens: int, windows: int = 1) -> t
     has = [row for row, text in enumerate(texts) if text]
     if not has:
         return np.zeros((len(texts), 1, 1), dtype=np.int32), np.zeros((len(texts), 1), dtype=np.int64)
-    tokenizer = _or_user_error(load_tokenizer, model)
+    tokenizer = or_user_error(load_tokenizer, model)
     more = {"return_overflowing_tokens": True} if windows > 1 else {}
     if more and not tokenizer.is_fast:
         raise UserError(f"text.windows={windows}: the tokenizer of {model} cannot cut texts into windows; use 1")
@@ -159,7 +159,7 @@ def text_dim(model: str) -> int:
     Raises:
         UserError: the text model cannot be loaded.
     """
-    return _or_user_error(text_width, model)
+    return or_user_error(text_width, model)
 
 
 def unknown_share(texts: Sequence[str], model: str) -> float:
@@ -170,7 +170,7 @@ def unknown_share(texts: Sequence[str], model: str) -> float:
     """
     if not texts:
         return 0.0
-    tokenizer = _or_user_error(load_tokenizer, model)
+    tokenizer = or_user_error(load_tokenizer, model)
     sample = [texts[row] for row in np.unique(np.linspace(0, len(texts) - 1, SAMPLE).astype(int))]
     encoded = tokenizer(sample, add_special_tokens=False, truncation=True, max_length=512)["input_ids"]
     ids = np.concatenate([np.asarray(row, dtype=np.int64) for row in encoded])
@@ -191,7 +191,7 @@ def _compute(texts: Texts, model: str, max_tokens: int, batch_size: int, windows
 def _pooled(ids_NL: IntArray, lengths_N: IntArray, model: str, batch_size: int) -> FloatArray:
     vectors_NB = np.full((len(ids_NL), text_dim(model)), np.nan, dtype=np.float32)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    encoder = _or_user_error(TextEncoder, model).to(device)
+    encoder = or_user_error(TextEncoder, model).to(device)
     batches = list(_buckets(lengths_N, batch_size))
     with torch.inference_mode():
         for rows, length in tqdm(batches, desc="text vectors", disable=not batches):
@@ -216,7 +216,7 @@ def _buckets(lengths_N: IntArray, batch_size: int) -> Iterator[tuple[IntArray, i
 def _key(texts: Texts, model: str, max_tokens: int, windows: int) -> str:
     more = (windows,) if windows > 1 else ()
     digest = hashlib.sha256(repr((model, max_tokens, BUCKET, *more)).encode())
-    _or_user_error(resolve_model, model)
+    or_user_error(resolve_model, model)
     digest.update(folder_state(model).encode())
     for text in texts:
         digest.update(b"\0" if text is None else b"\1" + text.encode() + b"\0")
@@ -232,8 +232,9 @@ def folder_state(model: str) -> str:
     return repr([(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files])
 
 
-def _or_user_error(load: Callable[[str], Loaded], model: str) -> Loaded:
+def or_user_error(load: Callable[[str], Loaded], model: str, option: str = "text.model or text_model") -> Loaded:
+    """What `load` makes of a model's name; its ValueError becomes a UserError that names the option."""
     try:
         return load(model)
     except ValueError as error:
-        raise UserError(f"{error} (option text.model or text_model)") from error
+        raise UserError(f"{error} (option {option})") from error

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from models.audio_encoder import AudioEncoder
 from models.audio_front import AudioFront
+from models.pretrained import check_trained
 from models.pretrained_audio import OWN, PretrainedAudio
 from models.text_encoder import TextEncoder
 
@@ -114,8 +115,7 @@ def trained(encoder: Any, options: dict[str, Any]) -> Any:
     """
     if not options.get("frozen", True):
         return encoder(**options)
-    if options.get("last_layers") or options.get("lora_rank"):
-        raise ValueError(f"last_layers, lora_rank: a frozen {options['model']} is not trained")
+    check_trained(options["model"], **{name: value for name, value in options.items() if name != "model"})
     return None
 
 

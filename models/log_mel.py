@@ -27,16 +27,24 @@ class LogMel(nn.Module):
 
     def __init__(self, sample_rate: int, n_mels: int, win_length: int, hop_length: int) -> None:
         super().__init__()
-        self.win_length, self.hop_length = win_length, hop_length
+        self.hop_length = hop_length
         filters_FM = torchaudio.functional.melscale_fbanks(win_length // 2 + 1, 0, sample_rate / 2, n_mels, sample_rate)
         # Constants, on the device with the weights and not in checkpoints.
         self.register_buffer("filters_FM", filters_FM, persistent=False)
         self.register_buffer("window", torch.hann_window(win_length), persistent=False)
 
     def forward(self, wave_NL: Tensor) -> Tensor:
-        """Frames of N waves; in full precision under autocast too, since there is no Fourier transform in bfloat16."""
-        with torch.autocast(wave_NL.device.type, enabled=False):
-            sizes = self.win_length, self.hop_length, self.win_length
-            power_NFT = torchaudio.functional.spectrogram(wave_NL.float(), 0, self.window, *sizes, 2.0, False)
-            mel_NTM = power_NFT.transpose(1, 2) @ self.filters_FM
-            return (torch.log(mel_NTM + LOG_FLOOR) - LOG_MEAN) / LOG_STD
+        """Frames of N waves."""
+        mel_NTM = mel_power(wave_NL, self.window, self.filters_FM, self.hop_length)
+        return (torch.log(mel_NTM + LOG_FLOOR) - LOG_MEAN) / LOG_STD
+
+
+def mel_power(wave_NL: Tensor, window: Tensor, filters_FM: Tensor, hop_length: int) -> Tensor:
+    """Power of each mel band, float32 (N, 1 + L // hop_length, M), frames as long as the window.
+
+    In full precision under autocast too, since there is no Fourier transform in bfloat16.
+    """
+    with torch.autocast(wave_NL.device.type, enabled=False):
+        sizes = len(window), hop_length, len(window)
+        power_NFT = torchaudio.functional.spectrogram(wave_NL.float(), 0, window, *sizes, 2.0, False)
+        return power_NFT.transpose(1, 2) @ filters_FM

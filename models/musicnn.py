@@ -8,10 +8,7 @@ Shapes: N crops, P patches of three seconds, T frames, M mel bands, C channels, 
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +16,9 @@ import torch
 import torch.nn.functional as F
 import torchaudio
 from torch import Tensor, nn
+
+from models.log_mel import mel_power
+from models.pretrained import packaged
 
 PACKAGE, CHECKPOINT = "musicnn", "MSD_musicnn/.data-00000-of-00001"
 SHA256 = "8579734ee6388f799ed0def4bbd0d1fdcbeaf213ef2a9dc860917bd76a303de6"
@@ -80,10 +80,7 @@ class Musicnn(nn.Module):
 
     def log_mel(self, wave_NL: Tensor) -> Tensor:
         """log10(1 + 10,000 mel), (N, T, M), as the authors' front end has it."""
-        with torch.autocast(wave_NL.device.type, enabled=False):
-            sizes = WINDOW, HOP, WINDOW
-            power_NFT = torchaudio.functional.spectrogram(wave_NL.float(), 0, self.window, *sizes, 2.0, False)
-            return torch.log10(1 + 10000 * power_NFT.transpose(1, 2) @ self.filters_FM)
+        return torch.log10(1 + 10000 * mel_power(wave_NL, self.window, self.filters_FM, HOP))
 
     def patches(self, x_NTM: Tensor) -> Tensor:
         """The penultimate layer, (N, W), of patches of `PATCH` frames."""
@@ -119,14 +116,7 @@ def load_musicnn() -> Musicnn:
     Raises:
         ValueError: the package is not installed, or its weights are not the published ones.
     """
-    found = importlib.util.find_spec(PACKAGE)
-    if found is None or found.origin is None:
-        raise ValueError("audio model 'musicnn' needs the package musicnn: run make setup")
-    path = Path(found.origin).parent / CHECKPOINT
-    data = path.read_bytes() if path.is_file() else b""
-    digest = hashlib.sha256(data).hexdigest()
-    if digest != SHA256:
-        raise ValueError(f"audio model 'musicnn': {path} has sha256 {digest[:8]}…, expected {SHA256[:8]}…")
+    data = packaged("audio model 'musicnn'", PACKAGE, "musicnn", CHECKPOINT, SHA256).read_bytes()
     model = Musicnn()
     with torch.no_grad():
         for name, start, target in stored(model):

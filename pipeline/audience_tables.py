@@ -42,7 +42,7 @@ def audience_table(
     reason = because_CBT[row, rank]
     margin: Any = None
     if boundary is not None:
-        margin = (boundary.item_CD[row] * boundary.user_UD[user]).sum(axis=1) - boundary.boundary_U[user]
+        margin = boundary.margin(row, user)
     ids = catalogue.songs["song_id"]
     named = [ids.gather(pl.Series(np.maximum(one, 0))).set(pl.Series(one < 0), None) for one in reason.T]
     because = pl.DataFrame([one.alias(str(place)) for place, one in enumerate(named)]).select(

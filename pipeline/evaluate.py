@@ -9,6 +9,7 @@ world's truth.parquet, ever read.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -53,7 +54,11 @@ def main(config: EvaluateConfig) -> None:
         raise UserError(
             f"{config.data}: no {config.split} song has a held-out listener, so there is nothing to evaluate"
         )
-    boundary = boundary_vectors(config.boundary, new, config.data, config.features) if config.boundary else None
+    held, boundary, of_held = catalogue.rows("cold_val"), None, None
+    if config.boundary:  # in one go, since the users are the same
+        asked = np.concatenate([new, held])
+        both = boundary_vectors(config.boundary, asked, config.data, config.features)
+        boundary, of_held = (replace(both, item_CD=part) for part in np.split(both.item_CD, [len(new)]))
     truth = read_truth(config.truth, catalogue) if config.truth else None
     with writing(config.out, KIND, {"options": as_dict(config)}) as folder:
         found = find_all(config, catalogue, index, boundary, new)
@@ -68,10 +73,8 @@ def main(config: EvaluateConfig) -> None:
             "retrieval": figures.audio_text(config.features, catalogue, config.split),
             "genres": figures.genre_grouping(spaces, catalogue, config.split, config.seed),
         }
-        if boundary is not None:
+        if boundary is not None and of_held is not None:
             metrics["boundary"] = figures.boundary_summary(boundary, catalogue)
-            held = catalogue.rows("cold_val")
-            of_held = boundary_vectors(str(config.boundary), held, config.data, config.features)
             metrics["gate"] = gate_figures(boundary, new, of_held, held, truth, catalogue)
         text = json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False)
         (folder / "metrics.json").write_text(text + "\n")

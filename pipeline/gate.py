@@ -61,7 +61,7 @@ def exposures(known: pl.DataFrame, boundary: Boundary, songs: IntArray) -> tuple
     if known.height < FEW:
         return None
     at, user = np.searchsorted(songs, known["song"].to_numpy()), known["user"].to_numpy()
-    margin = np.einsum("nd,nd->n", boundary.item_CD[at], boundary.user_UD[user]) - boundary.boundary_U[user]
+    margin = boundary.margin(at, user)
     outcomes = {name: known[name].to_numpy().astype(float) for name in ("favourited", "completed")}
     names = {"favourited": "favourite", "completed": "completion"}
     liked = np.maximum(outcomes["favourited"], outcomes["completed"])

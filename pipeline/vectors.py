@@ -83,6 +83,11 @@ class Boundary:
     user_UD: FloatArray
     boundary_U: FloatArray
 
+    def margin(self, at_N: IntArray, user_N: IntArray) -> FloatArray:
+        """⟨u, i⟩ − ⟨u, b⟩ of N pairs of a song's place among the asked ones and a user, (N,)."""
+        score_N: FloatArray = np.einsum("nd,nd->n", self.item_CD[at_N], self.user_UD[user_N])
+        return score_N - self.boundary_U[user_N]
+
 
 def boundary_vectors(
     folder: str | Path, songs: IntArray, data: str | None = None, features: str | None = None
