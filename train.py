@@ -195,6 +195,8 @@ def boundary_parts(config: BoundaryConfig) -> tuple[Any, Any, dict[str, Any]]:
         negatives=config.objective.negatives,
         history=config.model.history,
         positives=config.objective.positives,
+        sampling=config.objective.sampling,
+        strengths=list(config.objective.strengths),
         workers=config.trainer.workers,
         seed=config.seed,
     )

@@ -19,10 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import numpy as np
 import polars as pl
-import torch
 from omegaconf import MISSING
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
@@ -30,6 +28,7 @@ from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
 from benchmarks.table import markdown
+from benchmarks.towers import best_epoch
 from configs.errors import UserError
 from configs.load import command, load
 from configs.schema import BoundaryConfig, PrepareConfig, opt
@@ -38,7 +37,6 @@ from datamodules.catalogue import Catalogue, read_features
 from datamodules.folders import write_text
 from pipeline import prepare
 from pipeline.probe import mel_of_songs
-from train import boundary_parts
 
 FOLDS, HELD = 5, 8  # one part of HELD of the training songs validates
 STRENGTHS = (0.001, 0.01, 0.1, 1.0)
@@ -188,22 +186,18 @@ def towers(
         given = [f"source={folder}/dataset", f"out={folder}/catalogue", "split.by=column"]
         prepare.main(load(PrepareConfig, [*given, "pairs.min_common=1", "pairs.posterior=none"]))
     options = [f"data={folder}/catalogue", f"out={folder}/run", f"seed={seed}", "objective.negatives=0"]
+    options += [f"trainer.epochs={config.epochs}", "trainer.accelerator=cpu"]
     chosen = load(BoundaryConfig, [*options, "objective.alpha=1", "batch_size=256", *config.boundary, *more])
-    torch.manual_seed(seed)
-    module, data, _ = boundary_parts(chosen)
-    best = Best(data, marks, part)
-    quiet: dict[str, Any] = {
-        "logger": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "num_sanity_val_steps": 0,
-    }
-    trainer = L.Trainer(
-        max_epochs=config.epochs, accelerator="cpu", callbacks=[best], enable_checkpointing=False,
-        gradient_clip_val=1.0, limit_val_batches=0, use_distributed_sampler=False, **quiet,
-    )  # fmt: skip
-    trainer.fit(module, datamodule=data)
-    return {"own boundary": best.margin, "one threshold": best.score}
+    of, liked = part[marks.song], marks.liked
+
+    def judge(item_SD: FloatArray, user_UD: FloatArray, boundary_U: FloatArray) -> tuple[float, dict[str, AnyArray]]:
+        score = np.einsum("nd,nd->n", item_SD[marks.song], user_UD[marks.user])
+        margin = score - boundary_U[marks.user]
+        value = float(roc_auc_score(liked[of == 1], margin[of == 1]))
+        return value, {"own boundary": margin, "one threshold": score}
+
+    found: dict[str, AnyArray] = best_epoch(chosen, judge)
+    return found
 
 
 def write_dataset(config: LikesConfig, catalogue: Catalogue, marks: Marks, part: AnyArray, folder: Path) -> None:
@@ -221,29 +215,6 @@ def write_dataset(config: LikesConfig, catalogue: Catalogue, marks: Marks, part:
         "disliked": pl.Series(marks.liked == 0),
     }
     pl.DataFrame(plays).write_parquet(folder / "plays.parquet")
-
-
-class Best(L.Callback):
-    """After each epoch the scores of all marks; those of the epoch with the best AUC on validation songs are kept."""
-
-    def __init__(self, data: Any, marks: Marks, part: AnyArray) -> None:
-        self.data, self.marks, self.of = data, marks, part[marks.song]
-        self.value, self.margin, self.score = -1.0, np.zeros(0), np.zeros(0)
-
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Score everything anew."""
-        module: Any = pl_module.eval()
-        with torch.inference_mode():
-            songs = next(iter(self.data.songs_loader(np.arange(self.data.catalogue.n_songs), 10**6)))
-            users = next(iter(self.data.users_loader(np.arange(self.data.catalogue.n_users), 10**6)))
-            item = module.model.item_vectors(songs["fields"]).numpy()
-            user, boundary = (one.numpy() for one in module.model.user_vectors(users))
-        module.train()
-        score = np.einsum("nd,nd->n", item[self.marks.song], user[self.marks.user])
-        margin = score - boundary[self.marks.user]
-        value = float(roc_auc_score(self.marks.liked[self.of == 1], margin[self.of == 1]))
-        if value > self.value:
-            self.value, self.margin, self.score = value, margin, score
 
 
 if __name__ == "__main__":

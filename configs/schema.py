@@ -303,7 +303,13 @@ class BoundaryModelConfig:
 @dataclass
 class BoundaryObjectiveConfig:
     alpha: float = opt(0.25, "α, weight of a negative; 1 / negatives balances the two sides")
-    negatives: int = opt(4, "uniform negatives per positive")
+    negatives: int = opt(4, "negatives drawn for each positive")
+    sampling: Literal["uniform", "popularity", "batch"] = opt(
+        "uniform",
+        "negatives are drawn over the whole catalogue, by plays, or from the batch's other plays (the cheapest); "
+        "the score is corrected for it, so that it means the same",
+    )
+    strengths: list[float] = opt([1.0, 1.0, 1.0], "weight of a positive that was only played, completed, favourited")
     positives: Literal["liked", "played"] = opt(
         "liked",
         "liked: favourited or completed plays are positive, other plays negative; played: every play is positive",
@@ -352,6 +358,10 @@ class TargetingConfig:
     margin: float = opt(
         0.0, "the gate: how far a song must clear a user's boundary (above 0: fewer and surer, below 0: more)"
     )
+    users_index: Literal["flat", "ivf"] = opt(
+        "flat", "mode=boundary: FAISS index of the users; flat is exact, ivf faster where there are millions"
+    )
+    songs_per_user: int = opt(20, "with boundary=: songs listed for a user in recommendations.parquet")
     per_user_cap: int = opt(0, "new songs a user may be named for, over all of them (0: no limit; pipeline.audience)")
     memory_mb: float = opt(1024.0, "working memory for scores; new songs are scored so many at a time as fit in it")
 

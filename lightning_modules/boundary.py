@@ -38,10 +38,14 @@ class BoundaryModule(L.LightningModule):
         )
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """Boundary loss of each play's own song and its negatives."""
+        """Boundary loss of each play's own song and its negatives.
+
+        A song that is drawn more often than uniformly is scored less its log_q in training, as in sampled softmax: the
+        score it learns is that of uniform negatives (docs/method.md §3).
+        """
         item_NM, boundary_N = self.model(batch)
-        label_NM, weight_NM = batch["label"], batch["weight"]
-        loss = boundary_loss(item_NM, boundary_N[:, None], label_NM, self.hparams["alpha"], weight_NM)
+        label_NM, weight_NM, alpha = batch["label"], batch["weight"], self.hparams["alpha"]
+        loss = boundary_loss(item_NM - batch["log_q"], boundary_N[:, None], label_NM, alpha, weight_NM)
         self.log("train/loss", loss, prog_bar=True)
         above_NM = (item_NM > boundary_N[:, None]).float()
         for name, counted_NM in (("positives", label_NM), ("negatives", weight_NM * (1 - label_NM))):

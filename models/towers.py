@@ -129,9 +129,9 @@ class BoundaryModel(nn.Module):
         return user_ND, (user_ND * self.boundary(batch)).sum(dim=1)
 
     def forward(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        """A user batch with `items`, the fields of N·M songs (user by user) → ⟨u, i⟩ (N, M) and ⟨u, b⟩ (N,)."""
+        """A user batch with `items`, fields of distinct songs, and `item` (N, M) → ⟨u, i⟩ (N, M) and ⟨u, b⟩ (N,)."""
         user_ND, boundary_N = self.user_vectors(batch)
-        item_NMD = self.item_vectors(batch["items"]).unflatten(0, (len(user_ND), -1))
+        item_NMD = self.item_vectors(batch["items"])[batch["item"]]
         return torch.einsum("nd,nmd->nm", user_ND, item_NMD), boundary_N
 
     def standardise_songs(self, name: str, mean: Tensor, scale: float) -> None:

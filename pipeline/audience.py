@@ -7,12 +7,12 @@
     python -m pipeline.audience mode=boundary index=INDEX boundary=RUN out=AUDIENCE
 
 Writes audience.parquet (song_id, user_id, rank, score, margin, because), similar.parquet (song_id, similar_song_id,
-similarity) and prints one song's audience as a table.
+similarity), with a boundary recommendations.parquet (user_id, song_id, rank, margin: for each user the songs above his
+boundary, if any), and prints one song's audience as a table.
 """
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ from datamodules.arrays import AnyArray, FloatArray, IntArray
 from datamodules.catalogue import Catalogue
 from datamodules.collaborative import listening_matrix
 from datamodules.folders import writing
-from pipeline.audience_tables import audience_table, show, similar_table
+from pipeline.audience_tables import audience_table, recommendation_table, show, similar_table
 from pipeline.exclusions import Exclusions, read_exclusions
 from pipeline.index import open_index
 from pipeline.pool import songs_in_pool, without_listeners
@@ -33,6 +33,7 @@ from pipeline.similar import Similar, find_similar
 from pipeline.vectors import Boundary, boundary_vectors
 from retrieval import audience as targeting
 from retrieval.audience import Audience
+from retrieval.boundary import NO_PAIRS, margins, songs_above, users_above
 from retrieval.clusters import user_vectors, users_near_centroids, users_near_songs
 
 KIND = "audience"
@@ -67,6 +68,10 @@ def main(config: AudienceConfig) -> None:
         table = audience_table(audience, similar, listening, catalogue, new, boundary, vectors)
         table.write_parquet(folder / "audience.parquet")
         similar_table(similar, catalogue, new).write_parquet(folder / "similar.parquet")
+        if boundary is not None:
+            songs = songs_of_users(boundary, excluded, config.targeting)
+            recommendation_table(songs, catalogue, new).write_parquet(folder / "recommendations.parquet")
+            manifest |= {"users_with_a_song": int((songs.users_CB >= 0).any(axis=1).sum())}
         reached = int((audience.users_CB >= 0).sum())
         manifest |= {
             "songs": len(new),
@@ -103,6 +108,8 @@ def check_targeting(options: TargetingConfig) -> None:
             f"targeting.per_user_cap={options.per_user_cap} and targeting.seed={options.seed}: "
             "neither may be negative (a cap of 0 is none)"
         )
+    if options.songs_per_user < 1:
+        raise UserError(f"targeting.songs_per_user={options.songs_per_user}: must be at least 1")
     if not np.isfinite(options.margin):
         raise UserError(f"targeting.margin={options.margin}: must be a finite number")
     if not (0 < options.memory_mb < np.inf and 0 <= options.song_weight < np.inf):
@@ -140,9 +147,7 @@ def find_audience(
     allowed = allowed_users(boundary if config.gate else None, excluded, options.margin)
     if config.mode == "boundary":
         assert boundary is not None
-        chunk = targeting.songs_at_once(options.memory_mb, listening.shape[0])
-        clear = partial(clear_margin, boundary, excluded, options.margin)
-        found = targeting.rank_by_score(clear, len(new), depth, chunk)
+        found = users_of_songs(boundary, excluded, options, depth)
     elif config.mode == "taste":
         found = taste(listening, vectors, new, options, depth, allowed)
     elif config.mode == "i2i2u":
@@ -196,6 +201,27 @@ def taste(
     return users_near_songs(users, vectors[new], budget, allowed, chunk)
 
 
+def users_of_songs(boundary: Boundary, excluded: Exclusions | None, options: TargetingConfig, budget: int) -> Audience:
+    """The users of each new song who clear their own boundary the furthest."""
+    users, without = None, NO_PAIRS
+    if excluded is not None:
+        users = np.setdiff1d(np.arange(len(boundary.user_UD)), excluded.users)
+        without = excluded.song, excluded.user
+    parts = (boundary.item_CD, boundary.user_UD, boundary.boundary_U)
+    return users_above(*parts, budget, options.margin, users, without, options.users_index, options.memory_mb)
+
+
+def songs_of_users(boundary: Boundary, excluded: Exclusions | None, options: TargetingConfig) -> Audience:
+    """The new songs of each user that clear his boundary the furthest, `users_CB` being song places, (U, songs)."""
+    without = NO_PAIRS if excluded is None else (excluded.song, excluded.user)
+    k = min(options.songs_per_user, len(boundary.item_CD))
+    parts = (boundary.item_CD, boundary.user_UD, boundary.boundary_U)
+    found = songs_above(*parts, k, options.margin, without, options.memory_mb)
+    if excluded is not None:
+        found.users_CB[excluded.users] = -1
+    return found
+
+
 def allowed_users(boundary: Boundary | None, excluded: Exclusions | None, least: float = 0.0) -> Any:
     """A function of a slice of new songs → (rows, U) mask: gated, where there is a boundary, and not excluded."""
     if boundary is None:
@@ -205,7 +231,7 @@ def allowed_users(boundary: Boundary | None, excluded: Exclusions | None, least:
 
 def clear_margin(boundary: Boundary, excluded: Exclusions | None, least: float, rows: slice) -> AnyArray:
     """Margins over the users' boundaries, (rows, U), −inf where they are not above `least` or the user is excluded."""
-    margin = targeting.margins(boundary.item_CD[rows], boundary.user_UD, boundary.boundary_U)
+    margin = margins(boundary.item_CD[rows], boundary.user_UD, boundary.boundary_U)
     margin = np.where(margin > least, margin, -np.inf)
     return margin if excluded is None else np.where(excluded.allowed(rows), margin, -np.inf)
 

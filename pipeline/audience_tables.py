@@ -73,6 +73,19 @@ def similar_table(similar: Similar, catalogue: Catalogue, new: IntArray) -> pl.D
     )
 
 
+def recommendation_table(songs: Audience, catalogue: Catalogue, new: IntArray) -> pl.DataFrame:
+    """One row a (user, new song above his boundary): rank and margin."""
+    row, rank = np.nonzero(songs.users_CB >= 0)
+    return pl.DataFrame(
+        {
+            "user_id": catalogue.users["user_id"].gather(row),
+            "song_id": catalogue.songs["song_id"].gather(new[songs.users_CB[row, rank]]),
+            "rank": rank + 1,
+            "margin": songs.scores_CB[row, rank],
+        }
+    )
+
+
 def show(table: pl.DataFrame, similar: Similar, catalogue: Catalogue, new: IntArray, at: int) -> str:
     """A readable page about the new song at position `at`: what it resembles and whom it goes to."""
     song_id = catalogue.songs["song_id"][int(new[at])]

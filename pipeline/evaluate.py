@@ -33,6 +33,7 @@ from pipeline.report import write_report
 from pipeline.vectors import Boundary, boundary_vectors
 from retrieval import audience as targeting
 from retrieval.audience import Audience
+from retrieval.boundary import users_above
 from retrieval.index import build_index
 from retrieval.metrics import hits, ndcg_at_k, recall_at_k, true_counts
 
@@ -113,10 +114,9 @@ def find_all(
     if boundary is not None:
         clear = partial(audiences.clear_margin, boundary, None, config.targeting.margin)
         found["FirstPlay I2I2U, gated"] = i2i2u(index, lambda rows: clear(rows) > -np.inf)
-        found["FirstPlay U2I, no boundary"] = targeting.rank_by_score(
-            lambda rows: boundary.item_CD[rows] @ boundary.user_UD.T, len(new), budget
-        )
-        found["FirstPlay U2I boundary"] = targeting.rank_by_score(clear, len(new), budget)
+        item, user = boundary.item_CD, boundary.user_UD
+        found["FirstPlay U2I, no boundary"] = users_above(item, user, np.zeros(len(user)), budget, least=-np.inf)
+        found["FirstPlay U2I boundary"] = users_above(item, user, boundary.boundary_U, budget, config.targeting.margin)
     return found
 
 

@@ -7,12 +7,17 @@ Load it anywhere that has FirstPlay's `models/`:
     from pipeline.export import load
     model, config = load("EXPORT")
     vectors = model(fields)            # i2i: song vectors; see the folder's README.md for the other tasks
+
+    from pipeline.export import load_tower
+    item = load_tower("EXPORT", "item")    # boundary: one tower alone, also "user" and "boundary"
 """
 
 from __future__ import annotations
 
 import inspect
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +28,7 @@ from configs.errors import UserError
 from configs.load import command
 from configs.schema import ExportConfig
 from datamodules.folders import read_manifest, writing
+from pipeline.model_card import model_card
 from pipeline.runs import Run, open_run, read_vocabularies
 
 if TYPE_CHECKING:
@@ -35,6 +41,7 @@ CLASSES = {
     "i2i": "models.song_encoder.SongEncoder",
     "boundary": "models.towers.BoundaryModel",
 }
+TOWERS = ("item", "user", "boundary")  # of the boundary task: a file each, since each may be served apart
 
 
 def main(config: ExportConfig) -> None:
@@ -47,11 +54,12 @@ def main(config: ExportConfig) -> None:
     catalogue = Catalogue.read(run.config["data"])
     description = describe(run, catalogue)
     with writing(config.out, KIND, {"task": run.task, "fingerprint": run.fingerprint}) as folder:
-        save_file(model_weights(run.weights), folder / "model.safetensors")
+        for name, weights in files_of(run.task, model_weights(run.weights)).items():
+            save_file(weights, folder / f"{name}.safetensors")
         (folder / "config.json").write_text(json.dumps(description, indent=2, ensure_ascii=False) + "\n")
         catalogue.songs.select("song_id", "split").write_parquet(folder / "song_ids.parquet")
         catalogue.users.select("user_id").write_parquet(folder / "user_ids.parquet")
-        (folder / "README.md").write_text(model_card(run, description, catalogue))
+        (folder / "README.md").write_text(model_card(run, count(run), catalogue))
         load(folder, check=False)  # an export that does not load is no export
     print(f"{config.out}: {run.task} model {run.fingerprint}, {count(run):,} numbers")
 
@@ -62,19 +70,69 @@ def load(folder: str | Path, check: bool = True) -> tuple[nn.Module, dict[str, A
     Raises:
         UserError: not an export folder, or one whose weights do not fit its config.
     """
-    from safetensors.torch import load_file
-
     folder = Path(folder)
     if check:
         read_manifest(folder, KIND, MADE_BY)
-    try:
+    with told_as_user_error(folder):
         config = json.loads((folder / "config.json").read_text())
         model: nn.Module = model_class(config["task"])(**config["model"])
-        model.load_state_dict(load_file(folder / "model.safetensors"))
-    except Exception as error:  # tampered files raise many types
-        told = " ".join([type(error).__name__, *str(error).splitlines()[:1]])
-        raise UserError(f"{folder} cannot be loaded ({told}); make it again with: {MADE_BY}") from None
+        if config["task"] == "boundary":
+            for name in TOWERS:
+                read_weights(getattr(model, name), folder, name)
+        else:
+            read_weights(model, folder, "model")
     return model.eval(), config
+
+
+def load_tower(folder: str | Path, name: str) -> nn.Module:
+    """One tower of a boundary export, in evaluation mode; only its own weights are read.
+
+    "item" takes the fields of songs and gives i (songs, D); "user" and "boundary" take a user batch (`models.towers`)
+    and give u and b (users, D). A song is for a user if ⟨u, i⟩ > ⟨u, b⟩.
+
+    Raises:
+        UserError: no such tower, not a boundary export, or weights that do not fit its config.
+    """
+    folder = Path(folder)
+    if name not in TOWERS:
+        raise UserError(f"tower {name!r}: choose from {', '.join(TOWERS)}")
+    task = read_manifest(folder, KIND, MADE_BY).get("task")
+    if task != "boundary":
+        raise UserError(f"{folder} holds a model of the task {task}, which has no towers: export a boundary run")
+    with told_as_user_error(folder):
+        config = json.loads((folder / "config.json").read_text())
+        tower: nn.Module = getattr(model_class(config["task"])(**config["model"]), name)
+        read_weights(tower, folder, name)
+    return tower.eval()
+
+
+def files_of(task: str, weights: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """Weights by the file they go into: all in "model", or a tower each."""
+    if task != "boundary":
+        return {"model": weights}
+    return {
+        tower: {
+            name.removeprefix(f"{tower}."): value for name, value in weights.items() if name.startswith(f"{tower}.")
+        }
+        for tower in TOWERS
+    }
+
+
+def read_weights(module: nn.Module, folder: Path, name: str) -> None:
+    """Put the weights of one file into a module."""
+    from safetensors.torch import load_file
+
+    module.load_state_dict(load_file(folder / f"{name}.safetensors"))
+
+
+@contextmanager
+def told_as_user_error(folder: Path) -> Iterator[None]:
+    """Tampered files raise many types."""
+    try:
+        yield
+    except Exception as error:
+        reason = " ".join([type(error).__name__, *str(error).splitlines()[:1]])
+        raise UserError(f"{folder} cannot be loaded ({reason}); make it again with: {MADE_BY}") from None
 
 
 def model_class(task: str) -> Any:
@@ -122,69 +180,6 @@ def describe(run: Run, catalogue: Catalogue) -> dict[str, Any]:
 def count(run: Run) -> int:
     """Numbers in the exported model."""
     return sum(value.numel() for value in model_weights(run.weights).values())
-
-
-CARD = """# FirstPlay {task} model {fingerprint}
-
-{purpose}
-
-- trained on: {songs} songs ({warm} known), {users} users, {plays} plays
-- chosen by: {chosen}
-- numbers in the model: {count}
-
-## Use
-
-    from pipeline.export import load
-    model, config = load("this folder")
-    {call}
-
-`config.json` holds the constructor's arguments, the category codes (0 = none, 1 = unknown, 2… = `vocabulary`) and the
-log-mel settings. `song_ids.parquet` and `user_ids.parquet` give the ids in row order.
-
-## Limits
-
-The figures above come from this training catalogue alone. A category value that it lacks is "unknown" to the model.
-"""
-PURPOSE = {
-    "clip": "Puts a song's recording (log-mel frames) and its words (BERT vectors) into one space.",
-    "i2i": "Turns a song's content into a vector whose inner product follows shared listeners, unheard songs too.\n"
-    "Known songs have a memory beside it: their vectors are those of the index folder, not of this model.",
-    "boundary": "Scores songs for users; a new song goes only to users whose score clears their own interest boundary.",
-}
-CALL = {
-    "clip": "vectors = model.embed_audio(dict(samples=int16_NL, length=length_N))    # or logmel=, frames=",
-    "frozen": "vectors = model.embed_audio(dict(pooled=vectors_NB))    # those of {encoder}: datamodules.audio_inputs",
-    "i2i": "vectors = model(fields)    # as datamodules.fields.SongFields.gather makes them",
-    "boundary": "items = model.item_vectors(fields)",
-}
-
-
-def call(run: Run) -> str:
-    """How the model is used, for its card."""
-    from models.pretrained_audio import OWN
-
-    audio = run.hparams["model"]["audio"] if run.task == "clip" else {}
-    if audio.get("model", OWN) != OWN and audio.get("frozen", True):
-        return CALL["frozen"].format(encoder=audio["model"])
-    return CALL[run.task]
-
-
-def model_card(run: Run, description: dict[str, Any], catalogue: Catalogue) -> str:
-    """The README.md of an export."""
-    counts = catalogue.manifest["counts"]
-    best = json.loads((run.folder / "manifest.json").read_text()).get("best", {})
-    return CARD.format(
-        task=run.task,
-        fingerprint=run.fingerprint,
-        purpose=PURPOSE[run.task],
-        call=call(run),
-        songs=counts["songs"],
-        warm=counts.get("songs_warm", 0),
-        users=counts["users"],
-        plays=counts["training_plays"],
-        chosen=", ".join(f"{name} {value:.4f}" for name, value in best.items()) or "training not finished",
-        count=f"{count(run):,}",
-    )
 
 
 if __name__ == "__main__":

@@ -167,6 +167,9 @@ def check_sizes(config: Any) -> None:
     limits = {f"objective.{name}": getattr(objective, name, 0) for name in ("micro_batch", "unpaired")}
     if negative := [f"{name}={value}" for name, value in limits.items() if value < 0]:
         raise UserError(f"{', '.join(negative)}: must be at least 0")
+    strengths = list(getattr(objective, "strengths", [1.0] * 3))
+    if len(strengths) != 3 or not min(strengths) > 0:
+        raise UserError(f"objective.strengths={strengths}: three weights above 0, of played, completed, favourited")
     weights = [f"{part}_weight" for part in ("pair", "listening", "bcl")]
     if max(getattr(objective, name, 1) for name in weights) <= 0:
         raise UserError(f"objective.{', '.join(weights)}: nothing is learnt unless one is above 0")

@@ -1,6 +1,6 @@
-"""Audience targeting: a new song's similar songs → their listeners, ranked and cut to a budget (I2I2U), and the
-users above their own interest boundary (U2I); unions of audiences, and a cap on how often a user is reached. The
-targeting by clusters is in retrieval/clusters.py. Vectorised; memory is bounded by `chunk` new songs at a time.
+"""Audience targeting: a new song's similar songs → their listeners, ranked and cut to a budget (I2I2U); unions of
+audiences, and a cap on how often a user is reached. Targeting by clusters is in retrieval/clusters.py, by the interest
+boundary in retrieval/boundary.py. Vectorised; memory is bounded by `chunk` new songs at a time.
 
 Shapes: C new songs, S known songs, U users, K similar songs, B budget, D vector size.
 """
@@ -173,11 +173,6 @@ def cap_users(found: Audience, cap: int, budget: int) -> Audience:
     result = Audience(np.full((len(users_CB), budget), -1), np.full((len(users_CB), budget), -np.inf))
     result.users_CB[row, place], result.scores_CB[row, place] = users_CB[row, at], found.scores_CB[row, at]
     return result
-
-
-def margins(item_CD: Array, user_UD: Array, boundary_U: Array) -> Array:
-    """⟨u, i⟩ − ⟨u, b⟩ for new songs × users, (C, U): positive where the song clears the user's interest boundary."""
-    return np.asarray(item_CD @ user_UD.T - boundary_U)
 
 
 def songs_at_once(memory_mb: float, n_users: int, extra: int = 0) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+GPU_MOST = 2048  # results of a query on a GPU
 CHUNK = 100_000  # rows added or searched at a time: bounds the copies, not the result
 
 
@@ -66,6 +67,8 @@ def build_index(vectors_ND: NDArray[Any], kind: str = "flat", device: int = 0) -
 def search(index: Any, queries_QD: NDArray[Any], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Scores and positions of the k largest inner products, each (Q, k); position −1 where there are fewer than k."""
     k_found = min(k, index.ntotal)
+    if k_found > GPU_MOST:
+        index = to_cpu(index)
     scores = np.full((len(queries_QD), k), -np.inf, dtype=np.float32)
     positions = np.full((len(queries_QD), k), -1, dtype=np.int64)
     for at in range(0, len(queries_QD), CHUNK):

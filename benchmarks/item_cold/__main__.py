@@ -4,7 +4,8 @@
     python -m benchmarks.item_cold data=$FIRSTPLAY_DATA/lfm2k methods=[ablation] features=[text] out=…
 
 For each seed the data are split anew, and every method is fitted on the warm plays. Ours is `firstplay`; `methods`
-takes names, or `baselines`, `ours` (with CB2CF), `ablation`, `missing` (new songs without text or audio). "tuned" rows
+takes names, or `baselines`, `ours` (with CB2CF), `u2i` (our boundary towers, and their union with `firstplay`),
+`ablation`, `missing` (new songs without text or audio). "tuned" rows
 choose their settings on the cold validation songs, each direction apart. Finished training and the figures of baselines
 are kept in work=, so that a killed run goes on. Protocol: docs/results.md.
 """
@@ -22,10 +23,10 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.item_cold import closed_form, encoders, neural
+from benchmarks.item_cold import boundary, closed_form, encoders, neural
 from benchmarks.item_cold.folds import LFM2K_SETS, Fold, content, feature_sets, fingerprint, make_fold, read_json
 from benchmarks.item_cold.measure import POWERS, Scores, both, rows_of, tuned
-from benchmarks.item_cold.methods import CLOSED, FIXED, SEEDED, TUNED, methods
+from benchmarks.item_cold.methods import CLOSED, FIXED, OURS, SEEDED, TUNED, methods
 from benchmarks.item_cold.table import table
 from configs.errors import UserError
 from configs.load import command
@@ -50,6 +51,8 @@ class ItemColdConfig:
     text_model: str = opt("minilm", "text encoder that reads it (text.model of pipeline.embed)")
     i2i: list[str] = opt([], "options of our encoder, as train.py i2i takes them")
     i2i_of: dict[str, list[str]] = opt({}, "more of them for one feature set")
+    boundary: list[str] = opt([], "options of our boundary towers, as train.py boundary takes them")
+    boundary_of: dict[str, list[str]] = opt({}, "more of them for one feature set")
 
 
 def main(config: ItemColdConfig) -> None:
@@ -96,6 +99,8 @@ def measure_all(
             continue
         elif method in encoders.VARIANTS or method in encoders.WITHOUT:
             steps[method] = partial(encoder, config, fold, work, name, fields, method, seed)
+        elif method in (boundary.BOUNDARY, boundary.UNION):
+            steps[method] = partial(towers, config, fold, work, name, fields, method, seed)
         else:
             steps[method] = partial(audience, config, fold, work, name, fields, method, seed)
     of = fingerprint(fold, fields)
@@ -171,7 +176,18 @@ def encoder(
     """One variant of our encoder; validation chooses how its vectors score, for each direction apart."""
     of, lacking = encoders.WITHOUT.get(method, (method, ""))
     run, fold = trained(config, fold, work, name, fields, of, seed)
-    found = encoders.outputs(fold, run, LFM2K_SETS[lacking] if lacking else None)
+    ways, similar = encoder_ways(fold, encoders.outputs(fold, run, LFM2K_SETS[lacking] if lacking else None))
+    figures, chosen = best_way(fold, ways)
+    return figures | encoders.neighbour_popularity(fold, similar["cold_test"]), chosen
+
+
+def best_way(fold: Fold, ways: boundary.Ways) -> tuple[dict[str, float], dict[str, str]]:
+    """Test figures of the way of scoring that does best on validation, and which it is, for each direction apart."""
+    return tuned([(name, name) for name in ways], (0.0,), ways.__getitem__, fold.parts, fold.plays_UW)
+
+
+def encoder_ways(fold: Fold, found: encoders.Outputs) -> tuple[boundary.Ways, dict[str, encoders.Similar]]:
+    """All ways from an encoder's outputs to scores, and the similar songs."""
     scores = encoders.score(fold, found)
     ways = {f"taste, appeal={w}": {part: scores[part][w] for part in scores} for w in encoders.APPEALS}
     ways |= encoders.nearest(fold, found.vectors)
@@ -181,8 +197,20 @@ def encoder(
         to_users[way] = {part: one.users for part, one in of_part.items()}
     for way, users_of in to_users.items():
         ways[way] = {part: Scores(scores[part][0.0].songs, users_of[part]) for part in users_of}
-    figures, chosen = tuned([(name, name) for name in ways], (0.0,), ways.__getitem__, fold.parts, fold.plays_UW)
-    return figures | encoders.neighbour_popularity(fold, similar["cold_test"]), chosen
+    return ways, similar
+
+
+def towers(config: ItemColdConfig, fold: Fold, work: Path, name: str, fields: list[str], method: str, seed: int) -> Any:
+    """The boundary towers; or they and `firstplay` together, each as validation scores it best."""
+    options = [*config.boundary, *config.boundary_of.get(name, [])]
+    run = boundary.train(fold, fields, work / f"seed{seed}" / "runs" / name / "boundary", seed, options)
+    ways = boundary.ways(fold, run)
+    figures, chosen = best_way(fold, ways)
+    if method == boundary.BOUNDARY:
+        return figures, chosen
+    encoded, _ = encoder_ways(fold, encoders.outputs(fold, trained(config, fold, work, name, fields, OURS[0], seed)[0]))
+    one, other = boundary.picked(ways, chosen), boundary.picked(encoded, best_way(fold, encoded)[1])
+    return both(boundary.union(one, other)["cold_test"], fold.parts["cold_test"], fold.plays_UW), {}
 
 
 def audience(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.item_cold import closed_form, encoders, neural
+from benchmarks.item_cold import boundary, closed_form, encoders, neural
 from configs.errors import UserError
 
 FIXED: dict[str, tuple[Any, dict[str, Any]]] = {  # the settings of the reference protocol, and defaults
@@ -34,6 +34,7 @@ OURS = ("firstplay", "CB2CF", "article", "article, CB2CF")
 GROUPS = {
     "baselines": (*FIXED, *TUNED),
     "ours": OURS,
+    "u2i": ("firstplay", boundary.BOUNDARY, boundary.UNION),
     "ablation": (*encoders.VARIANTS, *encoders.AUDIENCES),
     "missing": ("firstplay", "field dropout", *encoders.WITHOUT),
 }

@@ -16,10 +16,11 @@ from omegaconf import OmegaConf
 from scipy import stats
 
 from benchmarks.item_cold.__main__ import ItemColdConfig, main
+from benchmarks.item_cold.boundary import BOUNDARY, UNION, fused, picked, union
 from benchmarks.item_cold.closed_form import content_knn
 from benchmarks.item_cold.encoders import AUDIENCES, VARIANTS
 from benchmarks.item_cold.folds import content, make_fold
-from benchmarks.item_cold.measure import to_songs, to_users
+from benchmarks.item_cold.measure import Scores, to_songs, to_users
 from benchmarks.item_cold.methods import FIXED, GROUPS, methods
 from benchmarks.item_cold.table import main as print_tables
 from benchmarks.item_cold.table import table
@@ -28,6 +29,11 @@ from configs.load import command, load
 
 METHODS = [
     "random", "content kNN (20)", "ridge to users, tuned", "firstplay", "CB2CF", "no posterior check", *AUDIENCES,
+    BOUNDARY, UNION,
+]  # fmt: skip
+TOWERS = [
+    "batch_size=64", "fields.block=4", "model.field_dim=8", "model.hidden=16", "model.dim=8", "trainer.epochs=4",
+    "trainer.accelerator=cpu", "optim.lr=1e-2",
 ]  # fmt: skip
 TRAINED = ["firstplay", "CB2CF", "no posterior check"]
 TINY = [
@@ -65,7 +71,8 @@ def written_at(work: Path) -> dict[str, int]:
 def ran(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Ran:
     folder = tmp_path_factory.mktemp("item_cold")
     file = folder / "config.yaml"
-    OmegaConf.save({"i2i": TINY, "i2i_of": {FEATURES: ["model.dropout=0"], "mood": ["model.dim=4"]}}, file)
+    of = {"i2i_of": {FEATURES: ["model.dropout=0"], "mood": ["model.dim=4"]}, "boundary_of": {"mood": ["model.dim=4"]}}
+    OmegaConf.save({"i2i": TINY, "boundary": TOWERS} | of, file)
     out = folder / "results" / "tiny.json"
     options = [f"data={dataset}", f"out={out}", "seeds=2", f"features=[{FEATURES}]", f"methods={listed(METHODS)}"]
     rows, changed = [], []
@@ -131,9 +138,31 @@ def test_chosen_settings_are_told(ran: Ran) -> None:
     assert of(ran, "random")["chosen"] == [{}, {}]
 
 
+def test_a_union_takes_the_ways_chosen_for_each_direction() -> None:
+    """Reciprocal ranks against a loop: along a user's songs, along a song's users; −inf is not in a list."""
+    rng = np.random.default_rng(0)
+    one, other = ({"cold_test": Scores(*rng.standard_normal((2, 5, 7)).astype(np.float32))} for _ in range(2))
+    one["cold_test"].users[2] = -np.inf
+    found = union(one, other)["cold_test"]
+    for u in range(5):
+        for c in range(7):
+            expected = sum(
+                1 / (60 + 1 + (of.songs[u] > of.songs[u, c]).sum()) for of in (one["cold_test"], other["cold_test"])
+            )
+            assert found.songs[u, c] == pytest.approx(expected)
+            lists = [of.users for of in (one["cold_test"], other["cold_test"])]
+            expected = sum(1 / (61 + (of[:, c] > of[u, c]).sum()) for of in lists if np.isfinite(of[u, c]))
+            assert found.users[u, c] == pytest.approx(expected)
+    nobody = np.full((5, 7), -np.inf, dtype=np.float32)
+    assert np.isneginf(fused(nobody, nobody, axis=0)).all()
+    ways = {"a": one, "b": other}
+    assert picked(ways, {"songs": "a", "users": "b power=0.0"})["cold_test"].users is other["cold_test"].users
+    assert picked(ways, {"songs": "a", "users": "b power=0.0"})["cold_test"].songs is one["cold_test"].songs
+
+
 def test_a_second_call_trains_nothing_and_finds_the_same(ran: Ran) -> None:
     first, second = ran.changed
-    assert first == second and len(first) == 2 * len(TRAINED) + 4  # catalogues: two seeds, two teachers
+    assert first == second and len(first) == 2 * (len(TRAINED) + 1) + 4  # catalogues: two seeds, two teachers
     for one, other in zip(*ran.rows, strict=True):
         assert one["method"] == other["method"] and one["chosen"] == other["chosen"]
         assert {key: one[key] for key in FIGURES} == {key: other[key] for key in FIGURES}
@@ -293,7 +322,7 @@ def test_groups_are_opened_once() -> None:
     assert set(FIXED) < set(methods(["baselines"])) and len(methods(["baselines"])) == 17
     assert methods(["ablation"]) == [*VARIANTS, *AUDIENCES]
     assert not set(GROUPS) & {method for group in GROUPS.values() for method in group}  # a name means one thing
-    with pytest.raises(UserError, match=r"methods=\['lightgcn', 'knn'\]: choose from baselines, ours, ablation, "):
+    with pytest.raises(UserError, match=r"methods=\['lightgcn', 'knn'\]: choose from baselines, ours, u2i, ablation, "):
         methods(["random", "lightgcn", "knn"])
 
 

@@ -11,9 +11,11 @@ from configs.errors import UserError
 from datamodules.batches import Batch
 from datamodules.catalogue import KIND
 from datamodules.folders import write_manifest
-from datamodules.interactions import InteractionDataModule, Listening, UserBatches, labels
+from datamodules.histories import Histories
+from datamodules.interactions import InteractionDataModule, UserBatches, labels
 from datamodules.profile import read_profile
 from lightning_modules.boundary import BoundaryModule
+from objectives.boundary import boundary_loss
 
 START = datetime(2024, 1, 1)
 FLAGS = ("completed", "favourited", "disliked")
@@ -80,6 +82,20 @@ def history_songs(batch, n):
     return [int(ids[batch["history"][n, t]]) for t in range(batch["mask"].shape[1]) if batch["mask"][n, t]]
 
 
+def item_songs(batch):
+    """Songs that each play is scored on, (B, M), by the feature value that names them."""
+    return (batch["items"]["taste"][:, 0] - 100).long()[batch["item"]]
+
+
+@pytest.fixture
+def one_thread():
+    """Matrices this small go slower on several threads, far slower where the cores are shared."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("length", [3, 50])
 def test_timed_history_is_the_past_without_the_target(tmp_path, length):
     data = InteractionDataModule(random_catalogue(tmp_path / "c", timed=True), history=length, positives="played")
@@ -103,7 +119,7 @@ def test_timed_history_is_the_past_without_the_target(tmp_path, length):
 @pytest.mark.parametrize("length", [3, 50])
 def test_untimed_history_is_the_users_other_plays(tmp_path, length):
     data = InteractionDataModule(random_catalogue(tmp_path / "c", timed=False), history=length, positives="played")
-    plays = data.listening.table.rows(named=True)
+    plays = data.histories.table.rows(named=True)
     assert sorted(data.catalogue.plays["song"].to_list()) == sorted(p["song"] for p in plays)
     batch = batch_of(data.train_dataloader().dataset, np.arange(len(plays)))
     of_user = {u: [i for i, p in enumerate(plays) if p["user"] == u] for u in range(25)}
@@ -112,21 +128,21 @@ def test_untimed_history_is_the_users_other_plays(tmp_path, length):
         at = mine.index(n)
         following = (mine[at + 1 :] + mine[:at])[:length]
         assert history_songs(batch, n) == [plays[i]["song"] for i in following if plays[i]["song"] != row["song"]]
-    again = InteractionDataModule(str(tmp_path / "c"), history=length).listening.song
-    assert np.array_equal(again, data.listening.song)  # the order is seeded
+    again = InteractionDataModule(str(tmp_path / "c"), history=length).histories.song
+    assert np.array_equal(again, data.histories.song)  # the order is seeded
 
 
 @pytest.mark.parametrize("timed", [True, False])
 def test_latest_history_and_users_without_plays(tmp_path, timed):
     data = InteractionDataModule(random_catalogue(tmp_path / "c", timed), history=4, positives="played")
     (batch,) = list(data.users_loader(np.arange(30), batch_size=64))
-    plays = data.listening.table.rows(named=True)
+    plays = data.histories.table.rows(named=True)
     for user in range(30):
         mine = [p["song"] for p in plays if p["user"] == user]
         assert history_songs(batch, user) == mine[::-1][:4]
     assert not batch["mask"][25:].any()
     assert batch["id"].tolist() == list(range(30))
-    nobody = batch_of(UserBatches(data.fields, data.profile, data.listening, np.array([27, 28])), [0, 1])
+    nobody = batch_of(UserBatches(data.fields, data.profile, data.histories, np.array([27, 28])), [0, 1])
     assert nobody["history"].shape == (2, 1) and not nobody["mask"].any()  # a batch in which nobody has a history
 
 
@@ -134,10 +150,11 @@ def test_latest_history_and_users_without_plays(tmp_path, timed):
 def test_cold_songs_take_no_part_and_negatives_are_unplayed(tmp_path, timed):
     data = InteractionDataModule(random_catalogue(tmp_path / "c", timed), negatives=6)
     dataset = data.train_dataloader().dataset
-    plays = data.listening.table.rows(named=True)
+    plays = data.histories.table.rows(named=True)
     batch = batch_of(dataset, np.arange(len(plays)))
     played = {(p["user"], p["song"]) for p in plays}
-    item = (batch["items"]["taste"][:, 0] - 100).long().view(-1, 7)
+    item = item_songs(batch)
+    assert item.shape == (len(plays), 7) and len(batch["items"]["taste"]) == len(item.unique())  # each song once
     assert item.max() < 32 and (batch["songs"]["taste"] - 100).max() < 32
     assert item[:, 0].tolist() == [p["song"] for p in plays]
     assert batch["label"][:, 0].tolist() == [float(p["completed"]) for p in plays]
@@ -151,8 +168,73 @@ def test_cold_songs_take_no_part_and_negatives_are_unplayed(tmp_path, timed):
     assert drawn.min() > 0.5 * drawn.mean()  # uniform, whatever the popularity
     same, other = batch_of(dataset, np.arange(9)), batch_of(dataset, np.arange(9), seed=(1,))
     again = batch_of(dataset, np.arange(9))
-    assert torch.equal(same["items"]["taste"], again["items"]["taste"])
-    assert not torch.equal(same["items"]["taste"], other["items"]["taste"])
+    assert torch.equal(item_songs(same), item_songs(again))
+    assert not torch.equal(item_songs(same), item_songs(other))
+
+
+@pytest.mark.parametrize("sampling", ["popularity", "batch"])
+def test_negatives_by_popularity_and_from_the_batch(tmp_path, sampling):
+    data = InteractionDataModule(random_catalogue(tmp_path / "c", timed=True), sampling=sampling, negatives=40)
+    dataset, histories = data.train_dataloader().dataset, data.histories
+    counts = np.bincount(histories.song, minlength=40)
+    rows = np.arange(0, len(histories.song), 9)
+    batches = [batch_of(dataset, rows, seed=(s,)) for s in range(30)]
+    drawn = np.bincount(np.concatenate([item_songs(one)[:, 1:].ravel() for one in batches]), minlength=40)
+    source = np.bincount(histories.song[rows], minlength=40) if sampling == "batch" else counts
+    assert np.allclose(drawn / drawn.sum(), source / source.sum(), atol=0.005) and drawn[32:].sum() == 0
+    for one in batches[:2]:
+        song, played = item_songs(one).numpy(), set(zip(histories.user, histories.song, strict=True))
+        assert np.allclose(one["log_q"], np.log(counts[song] / counts.sum() * 32))
+        own = [(u, s) in played for u, s in zip(np.repeat(histories.user[rows], 40), song[:, 1:].ravel(), strict=True)]
+        weight = one["label"][:, :1].numpy() * ~np.reshape(own, (-1, 40))
+        assert (one["weight"][:, 1:].numpy() == weight).all() and weight.any()
+        if sampling == "batch":  # only plays of the batch
+            assert set(np.unique(song[:, 1:])) <= set(histories.song[rows])
+    few = batch_of(dataset, np.arange(5))
+    assert few["item"].shape == ((5, 5) if sampling == "batch" else (5, 41))
+
+
+def test_corrected_scores_mean_the_same_however_negatives_are_drawn(tmp_path, one_thread):
+    """One free score a song: whatever the sampling, it settles at log(share of plays · songs / (α · negatives))."""
+    rng = np.random.default_rng(0)
+    share = np.array([0.02, 0.03, 0.05, 0.1, 0.1, 0.15, 0.25, 0.3])
+    plays = table(np.arange(8000), rng.choice(8, 8000, p=share), completed=np.ones(8000, dtype=bool))
+    users = pl.DataFrame({"user_id": [str(u) for u in range(8000)]})
+    folder = write(
+        tmp_path / "c", ["warm"] * 8 + ["cold_val"], users, plays, table([0], [8]), np.arange(9.0)[:, None] + 100
+    )
+    settled = {}
+    for sampling in ("uniform", "popularity", "batch"):
+        data = InteractionDataModule(folder, sampling=sampling, negatives=20)
+        dataset, score = data.train_dataloader().dataset, torch.zeros(8, requires_grad=True)
+        optimiser = torch.optim.Adam([score], lr=0.1)
+        for step in range(400):
+            batch = batch_of(dataset, np.random.default_rng(step).choice(8000, 1000), seed=(step,))
+            margin = score[item_songs(batch)] - batch["log_q"]
+            loss = boundary_loss(margin, torch.zeros(len(margin), 1), batch["label"], 0.1, batch["weight"])
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            optimiser.param_groups[0]["lr"] = 0.1 * (1 - step / 400)
+        settled[sampling] = score.detach().numpy()
+    # nobody is asked about his own song, so that a song's negatives are drawn from the others' listeners alone
+    counts = np.bincount(data.histories.song, minlength=9)[:8] / 8000
+    expected = np.log(counts / (1 - counts) * 8 / (0.1 * 20))
+    for sampling, score in settled.items():
+        assert np.abs(score - expected).max() < 0.12, (sampling, score, expected)
+
+
+def test_a_positive_weighs_what_its_strength_does(tmp_path):
+    folder = random_catalogue(tmp_path / "c", timed=True)
+    data = InteractionDataModule(folder, strengths=(1.0, 2.0, 5.0), positives="played")
+    batch = batch_of(data.train_dataloader().dataset, np.arange(len(data.label)))
+    strength = data.histories.strength
+    assert set(np.unique(strength)) == {-1, 1, 2, 3}
+    expected = np.where(strength == 3, 5.0, np.where(strength == 2, 2.0, 1.0))
+    assert batch["weight"][:, 0].tolist() == expected.tolist()
+    liked = InteractionDataModule(folder, strengths=(1.0, 2.0, 5.0))
+    first = batch_of(liked.train_dataloader().dataset, np.arange(len(liked.label)))
+    assert first["weight"][:, 0].tolist() == np.where(liked.label > 0, expected, 1).tolist()  # a negative weighs 1
 
 
 def test_labels_from_flags():
@@ -172,11 +254,11 @@ def test_labels_from_flags():
 
 def test_undated_plays_in_a_dated_table_are_in_no_training_history():
     plays = table([0, 0, 0, 0, 1], [5, 1, 2, 3, 4], [None, 1, 1, 2, None])
-    listening = Listening(plays, n_users=2, n_songs=6, length=9)
-    got = listening.before(np.arange(5))
+    histories = Histories(plays, n_users=2, n_songs=6, length=9)
+    got = histories.before(np.arange(5))
     songs = [got["songs"][got["history"][n][got["mask"][n]].numpy()].tolist() for n in range(5)]
     assert songs == [[], [], [], [2, 1], []]
-    latest = listening.latest(np.array([0, 1]))
+    latest = histories.latest(np.array([0, 1]))
     assert [latest["songs"][latest["history"][n][latest["mask"][n]].numpy()].tolist() for n in (0, 1)] == [
         [3, 2, 1, 5],
         [4],
@@ -260,15 +342,6 @@ def tastes(folder, seed=0):
         {"user_id": [str(u) for u in range(160)], "age": rng.integers(18, 60, 160), "town": ["x", "y"] * 80}
     )
     return write(folder, split, users, plays, cold, vectors), user_taste, song_taste
-
-
-@pytest.fixture
-def one_thread():
-    """Matrices this small go slower on several threads, far slower where the cores are shared."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def test_training_finds_planted_tastes_of_new_songs(tmp_path, one_thread):

@@ -61,6 +61,7 @@ def test_every_parameter_takes_part():
     for batch in (user_batch(), rows(user_batch(), slice(0, 1))):  # also where no history holds anything
         model.zero_grad(set_to_none=True)
         batch["items"] = fields(3 * len(batch["mask"]), torch.Generator().manual_seed(9))
+        batch["item"] = torch.arange(3 * len(batch["mask"])).view(-1, 3)
         item, boundary = model(batch)
         (item - boundary[:, None]).square().mean().backward()
         assert [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
@@ -70,14 +71,15 @@ def test_every_parameter_takes_part():
 
 def test_scores_are_inner_products():
     model, batch = make(), user_batch()
-    batch["items"] = fields(7 * 3, torch.Generator().manual_seed(1))
+    batch["items"] = fields(5, torch.Generator().manual_seed(1))
+    batch["item"] = torch.randint(0, 5, (7, 3), generator=torch.Generator().manual_seed(2))
     item_score, boundary_score = model(batch)
     u, b, i = model.user(batch), model.boundary(batch), model.item_vectors(batch["items"])
     assert item_score.shape == (7, 3) and boundary_score.shape == (7,)
     for n in range(7):
         assert boundary_score[n].item() == pytest.approx((u[n] @ b[n]).item(), rel=1e-4, abs=1e-6)
         for m in range(3):
-            assert item_score[n, m].item() == pytest.approx((u[n] @ i[3 * n + m]).item(), rel=1e-4, abs=1e-6)
+            assert item_score[n, m].item() == pytest.approx((u[n] @ i[batch["item"][n, m]]).item(), rel=1e-4, abs=1e-6)
 
 
 def test_item_vectors_keep_their_length():

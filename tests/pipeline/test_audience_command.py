@@ -12,7 +12,7 @@ from scipy import sparse
 
 from configs.errors import UserError
 from configs.schema import AudienceConfig, TargetingConfig
-from pipeline.audience import check_targeting, find_audience
+from pipeline.audience import check_targeting, find_audience, songs_of_users, users_of_songs
 from pipeline.audience_tables import audience_table
 from pipeline.exclusions import Exclusions
 from pipeline.index import SongIndex
@@ -145,6 +145,23 @@ def test_every_mode_keeps_to_who_may_be_reached(mode: str, gate: bool, excluding
         assert not (found.users_CB == 7).any()
     if gate or excluding or mode == "boundary":
         assert not allowed.all() and (found.users_CB < 0).any()
+
+
+@pytest.mark.parametrize("excluding", [False, True])
+@pytest.mark.parametrize("index", ["flat", "ivf"])
+def test_songs_of_users_are_the_users_of_songs(index: str, excluding: bool) -> None:
+    """Both directions name the same pairs where there is room for all; an excluded user gets nothing."""
+    *_, boundary = big_world()
+    excluded = some_excluded() if excluding else None
+    given = options(budget=60, users_index=index, songs_per_user=99, margin=0.5)
+    users = users_of_songs(boundary, excluded, given, 60)
+    songs = songs_of_users(boundary, excluded, given)
+    by_song = {(c, int(u)) for c, row in enumerate(users.users_CB) for u in row if u >= 0}
+    by_user = {(int(c), u) for u, row in enumerate(songs.users_CB) for c in row if c >= 0}
+    assert by_song <= by_user and (by_song == by_user or index == "ivf") and len(by_song) > 30
+    if excluded is not None:
+        assert not {u for _, u in by_user} & set(excluded.users.tolist())
+        assert not by_user & set(zip(excluded.song.tolist(), excluded.user.tolist(), strict=True))
 
 
 def test_cat_is_made_of_the_first_listeners_whoever_may_be_reached() -> None:

@@ -230,6 +230,13 @@ def test_the_gate_lets_through_exactly_who_is_above_his_boundary(road: Path) -> 
         assert all(margin == pytest.approx(margin_CU[at[song], number[user]], abs=1e-3) for song, user, margin in told)
     for (song,), one in tables["boundary"].group_by("song_id"):
         assert one.height == min(BUDGETS[-1], int((margin_CU[at[song]] > 0).sum()))
+    of_users = pl.read_parquet(road / "audience_boundary" / "recommendations.parquet")
+    assert of_users.columns == ["user_id", "song_id", "rank", "margin"] and of_users.height > 100
+    for (user,), one in of_users.group_by("user_id"):
+        above = margin_CU[:, number[user]]
+        assert one.height == min(20, int((above > 0).sum())) and one["rank"].to_list() == list(range(1, one.height + 1))
+        np.testing.assert_allclose(one["margin"], np.sort(above)[::-1][: one.height], atol=1e-3)
+    assert set(of_users["user_id"]) == {user for user, at_u in number.items() if (margin_CU[:, at_u] > 0).any()}
     gated = {song: set(one["user_id"]) for (song,), one in tables["gated"].group_by("song_id")}
     for song, user in tables["i2i2u"].select("song_id", "user_id").iter_rows():
         if abs(margin_CU[at[song], number[user]]) > 1e-4:

@@ -144,6 +144,58 @@ def test_elsewhere_the_same_vectors(
         assert np.ptp(made[name], axis=0).max() > 1e-3, "not all songs or users are one"
 
 
+TOWER = """
+import sys
+for name in {blocked!r}:
+    sys.modules[name] = None  # importing it fails
+import numpy as np, torch
+given = {{name: torch.from_numpy(array) for name, array in np.load(sys.argv[2]).items()}}
+part = lambda kind: {{name.split(":")[1]: value for name, value in given.items() if name.startswith(kind + ":")}}
+
+from pipeline.export import load_tower
+tower = load_tower(sys.argv[1], {tower!r})
+made = tower(part("field") if {tower!r} == "item" else part("user") | {{"songs": part("song")}})
+assert not tower.training
+np.savez(sys.argv[3], made=made.detach().numpy())
+"""
+
+
+def test_each_tower_alone_scores_the_same(
+    runs: dict[str, Path], exports: dict[str, Path], catalogue: Catalogue, tmp_path: Path
+) -> None:
+    """Three processes, each with one tower's file and no other; put together, the scores of the whole model."""
+    with torch.no_grad():
+        given, wanted = inputs_and_vectors("boundary", runs["boundary"], catalogue.n_users)
+    np.savez(tmp_path / "given.npz", **{name: value.numpy() for name, value in given.items()})
+    made = {}
+    for tower in export.TOWERS:
+        folder = shutil.copytree(exports["boundary"], tmp_path / tower)
+        for other in set(export.TOWERS) - {tower}:
+            (folder / f"{other}.safetensors").unlink()
+        code = TOWER.format(blocked=(*BLOCKED, "transformers"), tower=tower)
+        argv = [sys.executable, "-c", code, str(folder), str(tmp_path / "given.npz"), str(tmp_path / f"{tower}.npz")]
+        ended = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True)
+        assert ended.returncode == 0, ended.stderr[-2000:]
+        made[tower] = np.load(tmp_path / f"{tower}.npz")["made"]
+        with pytest.raises(UserError, match="cannot be loaded"):
+            export.load(folder)
+    np.testing.assert_allclose(made["item"], wanted["items"].numpy(), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(made["user"], wanted["users"].numpy(), rtol=1e-5, atol=1e-6)
+    boundary = (made["user"] * made["boundary"]).sum(axis=1)
+    np.testing.assert_allclose(boundary, wanted["boundary"].numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_tower_that_is_not_there(exports: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="tower 'head': choose from item, user, boundary"):
+        export.load_tower(exports["boundary"], "head")
+    with pytest.raises(UserError, match="holds a model of the task i2i, which has no towers"):
+        export.load_tower(exports["i2i"], "item")
+    folder = shutil.copytree(exports["boundary"], tmp_path / "cut")
+    cut(folder / "item.safetensors")
+    with pytest.raises(UserError, match="cannot be loaded"):
+        export.load_tower(folder, "item")
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_weights_are_safetensors_and_all_of_the_model(
     task: str, runs: dict[str, Path], exports: dict[str, Path]
@@ -153,11 +205,15 @@ def test_weights_are_safetensors_and_all_of_the_model(
         for name, value in open_run(runs[task], task).weights.items()
         if name.startswith("model.")
     }
-    with safe_open(exports[task] / "model.safetensors", framework="pt") as file:
-        assert set(file.keys()) == set(trained)
-        assert all(torch.equal(file.get_tensor(name), value) for name, value in trained.items())
+    parts = {"item": "item.", "user": "user.", "boundary": "boundary."} if task == "boundary" else {"model": ""}
+    found = {}
+    for part, prefix in parts.items():
+        with safe_open(exports[task] / f"{part}.safetensors", framework="pt") as file:
+            found |= {prefix + name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    assert set(found) == set(trained) and all(torch.equal(found[name], value) for name, value in trained.items())
     assert {path.name for path in exports[task].iterdir()} == {
-        "model.safetensors", "config.json", "song_ids.parquet", "user_ids.parquet", "README.md", "manifest.json",
+        *(f"{part}.safetensors" for part in parts),
+        "config.json", "song_ids.parquet", "user_ids.parquet", "README.md", "manifest.json",
     }  # fmt: skip
     left = [path for path in exports[task].iterdir() if path.suffix in (".ckpt", ".pt", ".pkl", ".bin")]
     assert not left, "nothing that would have to be unpickled"

@@ -17,7 +17,6 @@ from retrieval.audience import (
     activity_scale,
     cap_users,
     listeners_of_similar,
-    margins,
     popularity_scale,
     rank_by_score,
     similarity_weights,
@@ -172,13 +171,6 @@ def test_negative_scores_may_be_ranked_by_a_dense_score() -> None:
         found = rank_by_score(lambda rows: score[rows], C, 8, chunk)
         assert (found.users_CB == np.argsort(-score, axis=1)[:, :8]).all()
         np.testing.assert_array_equal(found.scores_CB, -np.sort(-score, axis=1)[:, :8])
-
-
-def test_margins_against_a_loop() -> None:
-    rng = np.random.default_rng(0)
-    item, user, boundary = rng.standard_normal((3, 4)), rng.standard_normal((5, 4)), rng.standard_normal(5)
-    expected = [[float(i @ u - b) for u, b in zip(user, boundary, strict=True)] for i in item]
-    np.testing.assert_allclose(margins(item, user, boundary), expected)
 
 
 @pytest.mark.parametrize("budget", [0, 1, 3, 10, 40, 70])

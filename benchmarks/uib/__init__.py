@@ -1,0 +1,1 @@
+"""The published protocol of the interest-boundary paper, and the methods it compares."""

@@ -1,0 +1,124 @@
+"""The interest boundary in bulk: who clears his own threshold for a song, and which songs clear a user's.
+
+A margin ⟨u, i⟩ − ⟨u, b⟩ is the inner product of [u, −⟨u, b⟩] and [i, 1]. So FAISS finds the largest margins themselves,
+and what it finds is cut at each user's own boundary: exact with a flat index, in both directions.
+
+Shapes: C songs, U users, D vector size, Q queries, P indexed rows, K results.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrieval.audience import Audience, join, slices
+from retrieval.index import build_index, search
+
+Array = NDArray[Any]
+Pairs = tuple[Array, Array]  # (song, user) row numbers
+NO_PAIRS: Pairs = (np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64))
+RESULT_BYTES = 48  # of a query's result, with its copies and masks
+
+
+def margins(item_CD: Array, user_UD: Array, boundary_U: Array) -> Array:
+    """⟨u, i⟩ − ⟨u, b⟩ for songs × users, (C, U): positive where the song clears the user's interest boundary."""
+    return np.asarray(item_CD @ user_UD.T - boundary_U)
+
+
+def users_above(
+    item_CD: Array,
+    user_UD: Array,
+    boundary_U: Array,
+    k: int,
+    least: float = 0.0,
+    users: Array | None = None,
+    without: Pairs = NO_PAIRS,
+    kind: str = "flat",
+    memory_mb: float = 1024.0,
+) -> Audience:
+    """For each song the k users with the largest margins above `least`, fewer where fewer clear it.
+
+    Args:
+        item_CD: song vectors i.
+        user_UD: user vectors u.
+        boundary_U: boundary scores ⟨u, b⟩.
+        k: users per song.
+        least: how far a boundary must be cleared.
+        users: rows of the users who may be reached at all; None: everybody.
+        without: (song, user) pairs that must not be.
+        kind: FAISS index of the users: "flat" is exact, "ivf" faster and nearly so.
+        memory_mb: working memory for results beside the index.
+    """
+    users = np.arange(len(user_UD)) if users is None else users
+    if not len(users):
+        return _nobody(len(item_CD), k)
+    index = build_index(_with_boundary(user_UD[users], boundary_U[users]), kind)
+    song, user = without
+    at = np.searchsorted(users, user)
+    in_index = (at < len(users)) & (users[np.minimum(at, len(users) - 1)] == user)
+    found = above(index, _with_one(item_CD), k, least, (song[in_index], at[in_index]), memory_mb)
+    return Audience(np.where(found.users_CB >= 0, users[found.users_CB], -1), found.scores_CB)
+
+
+def songs_above(
+    item_CD: Array,
+    user_UD: Array,
+    boundary_U: Array,
+    k: int,
+    least: float = 0.0,
+    without: Pairs = NO_PAIRS,
+    memory_mb: float = 1024.0,
+) -> Audience:
+    """For each user the k songs with the largest margins above `least`: possibly none. Arguments as `users_above`.
+
+    Read `users_CB` of the result as song numbers, (U, k).
+    """
+    if not len(item_CD):
+        return _nobody(len(user_UD), k)
+    index = build_index(_with_one(item_CD))
+    return above(index, _with_boundary(user_UD, boundary_U), k, least, without[::-1], memory_mb)
+
+
+def above(index: Any, queries_QD: Array, k: int, least: float, without: Pairs, memory_mb: float = 1024.0) -> Audience:
+    """The k largest inner products above `least` of each query, without some (query, indexed row) pairs.
+
+    So many more are searched for as a query has such pairs; queries are grouped by their number.
+    """
+    if not len(queries_QD) or k == 0:
+        return _nobody(len(queries_QD), k)
+    left_out = np.sort(without[0].astype(np.int64) * index.ntotal + without[1])
+    extra_Q = np.bincount(without[0].astype(np.int64), minlength=len(queries_QD))
+    order = np.argsort(extra_Q, kind="stable")
+    widest = min(k + int(extra_Q.max()), index.ntotal)
+    parts = []
+    for rows in slices(len(order), max(1, int(memory_mb * 2**20 / (max(1, widest) * RESULT_BYTES)))):
+        query = order[rows]
+        fetch = min(k + int(extra_Q[query].max()), index.ntotal)
+        score, position = search(index, queries_QD[query], fetch)
+        kept = (position >= 0) & (score > least)
+        if len(left_out):
+            key = query[:, None] * index.ntotal + position
+            kept &= left_out[np.minimum(np.searchsorted(left_out, key), len(left_out) - 1)] != key
+        first = np.lexsort((position, -score, ~kept), axis=1)[:, :k]  # ties go to the lower number, as elsewhere
+        row, n = np.arange(len(query))[:, None], first.shape[1]
+        part = _nobody(len(query), k)
+        part.users_CB[:, :n] = np.where(kept, position, -1)[row, first]
+        part.scores_CB[:, :n] = np.where(kept, score, -np.inf)[row, first]
+        parts.append(part)
+    back = np.argsort(order, kind="stable")
+    found = join(parts)
+    return Audience(found.users_CB[back], found.scores_CB[back])
+
+
+def _nobody(n: int, k: int) -> Audience:
+    return Audience(np.full((n, k), -1), np.full((n, k), -np.inf, dtype=np.float32))
+
+
+def _with_boundary(user_UD: Array, boundary_U: Array) -> Array:
+    return np.concatenate([user_UD, -boundary_U[:, None]], axis=1)
+
+
+def _with_one(item_CD: Array) -> Array:
+    return np.concatenate([item_CD, np.ones((len(item_CD), 1), dtype=item_CD.dtype)], axis=1)
