@@ -25,6 +25,7 @@ from configs.errors import UserError
 from configs.load import as_dict, command
 from configs.schema import TargetingConfig, opt
 from pipeline import audience
+from pipeline.checks import check_targeting
 from pipeline.index import SongIndex
 from pipeline.similar import find_similar
 from retrieval import audience as targeting
@@ -53,7 +54,7 @@ def main(config: ScaleConfig) -> None:
     """Run the command (see the module's docstring)."""
     if min(config.users, config.plays, config.songs, config.new, config.dim, config.peer) < 1:
         raise UserError("users, plays, songs, new, dim and peer must be at least 1")
-    audience.check_targeting(config.targeting)
+    check_targeting(config.targeting)
     index, listening = world(config)
     report: dict[str, Any] = {"options": as_dict(config), "cpus": os.cpu_count(), "entries": int(listening.nnz)}
     report |= {"threads": os.environ.get("OMP_NUM_THREADS", "all"), "memory_before_mb": memory("VmRSS")}

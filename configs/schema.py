@@ -304,10 +304,10 @@ class BoundaryModelConfig:
 class BoundaryObjectiveConfig:
     alpha: float = opt(0.25, "α, weight of a negative; 1 / negatives balances the two sides")
     negatives: int = opt(4, "negatives drawn for each positive")
-    sampling: Literal["uniform", "popularity", "batch"] = opt(
+    sampling: Literal["uniform", "popularity", "batch", "mixed"] = opt(
         "uniform",
-        "negatives are drawn over the whole catalogue, by plays, or from the batch's other plays (the cheapest); "
-        "the score is corrected for it, so that it means the same",
+        "negatives are drawn over the whole catalogue, by plays, from the batch's other plays (the cheapest), or half "
+        "from the batch, half over the catalogue; the score is corrected for it, so that it means the same",
     )
     strengths: list[float] = opt([1.0, 1.0, 1.0], "weight of a positive that was only played, completed, favourited")
     positives: Literal["liked", "played"] = opt(
@@ -358,6 +358,7 @@ class TargetingConfig:
     margin: float = opt(
         0.0, "the gate: how far a song must clear a user's boundary (above 0: fewer and surer, below 0: more)"
     )
+    warm_up: float = opt(5.0, "with plays=: first plays at which they say as much of a song as its content")
     users_index: Literal["flat", "ivf"] = opt(
         "flat", "mode=boundary: FAISS index of the users; flat is exact, ivf faster where there are millions"
     )
@@ -379,6 +380,10 @@ class AudienceConfig:
     gate: bool = opt(False, "keep only users whose boundary the song clears (mode=boundary does anyway)")
     exclude: str | None = opt(
         None, "Parquet file of user_id [, song_id]: users who must not be reached, or not with that song"
+    )
+    plays: str | None = opt(
+        None,
+        "Parquet file of first plays of new songs (like plays.parquet): they warm up, their listeners are left out",
     )
     split: Literal["cold", "cold_test", "cold_val"] = opt("cold_test", "which new songs; cold: all of them")
     since: str | None = opt(None, "YYYY-MM-DD: of these only the ones released on or after it")

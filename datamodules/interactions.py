@@ -54,7 +54,8 @@ class InteractionBatches(Dataset[Any]):
     """A user batch (`models.towers`) for B plays, with `items`, `item`, `label`, `weight` and `log_q`, each (B, M).
 
     `items` are the fields of distinct songs, `item` says which of them are a play's own song and its negatives, in this
-    order. Negatives are drawn uniformly over the warm catalogue, by popularity, or from the batch's other plays.
+    order. Negatives are drawn uniformly over the warm catalogue, by popularity, or from the batch's other plays; or
+    mixed, half from the batch and half uniformly, the latter being the same for all plays (Yang et al., WWW 2020).
     A drawn song that the user has played has weight 0, and so have all drawn songs of a negative play; a positive play
     weighs what its strength does. `log_q` is the log of how much more often than uniformly a song is drawn.
     """
@@ -74,11 +75,11 @@ class InteractionBatches(Dataset[Any]):
         self.label, self.songs, self.negatives, self.sampling = label, songs, negatives, sampling
         worth = np.array(strengths, dtype=np.float32)[np.clip(histories.strength.astype(int) - 1, 0, 2)]
         self.worth = np.where(label > 0, worth, 1)
-        plays = np.bincount(histories.song, minlength=histories.n_songs)
-        if sampling == "uniform":
-            self.log_q = np.zeros(histories.n_songs, dtype=np.float32)
-        else:  # a song without plays is never drawn, and is nobody's own
-            self.log_q = np.log(np.maximum(plays, 1) * len(songs) / len(histories.song)).astype(np.float32)
+        # a song without plays is drawn uniformly or not at all, and is nobody's own
+        plays = np.maximum(np.bincount(histories.song, minlength=histories.n_songs), 1)
+        by_plays = {"uniform": 0.0, "mixed": 1 - (negatives // 2) / max(1, negatives)}.get(sampling, 1.0)
+        q = by_plays * plays * len(songs) / len(histories.song) + 1 - by_plays
+        self.log_q = np.log(q).astype(np.float32)
 
     def __getitem__(self, batch: Batch) -> dict[str, Any]:
         rng = np.random.default_rng(batch.seed)
@@ -107,8 +108,10 @@ class InteractionBatches(Dataset[Any]):
             return rng.choice(self.songs, shape)
         if self.sampling == "popularity":
             return rng.choice(self.histories.song, shape)
-        shifts = 1 + rng.permutation(len(rows) - 1)[: self.negatives]  # fewer where the batch is smaller
-        return self.histories.song[rows[(np.arange(len(rows))[:, None] + shifts) % len(rows)]]
+        shared = self.negatives // 2 if self.sampling == "mixed" else 0
+        shifts = 1 + rng.permutation(len(rows) - 1)[: self.negatives - shared]  # fewer where the batch is smaller
+        others = self.histories.song[rows[(np.arange(len(rows))[:, None] + shifts) % len(rows)]]
+        return np.hstack([others, np.broadcast_to(rng.choice(self.songs, shared), (len(rows), shared))])
 
 
 class InteractionDataModule(L.LightningDataModule):

@@ -5,6 +5,7 @@
     python -m pipeline.audience mode=cat index=INDEX out=AUDIENCE
     python -m pipeline.audience mode=union index=INDEX out=AUDIENCE exclude=USERS.parquet targeting.per_user_cap=5
     python -m pipeline.audience mode=boundary index=INDEX boundary=RUN out=AUDIENCE
+    python -m pipeline.audience mode=taste index=INDEX plays=FIRST.parquet out=AUDIENCE    (songs warm up)
 
 Writes audience.parquet (song_id, user_id, rank, score, margin, because), similar.parquet (song_id, similar_song_id,
 similarity), with a boundary recommendations.parquet (user_id, song_id, rank, margin: for each user the songs above his
@@ -13,6 +14,7 @@ boundary, if any), and prints one song's audience as a table.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,8 +28,10 @@ from datamodules.catalogue import Catalogue
 from datamodules.collaborative import listening_matrix
 from datamodules.folders import writing
 from pipeline.audience_tables import audience_table, recommendation_table, show, similar_table
+from pipeline.checks import check_options
 from pipeline.exclusions import Exclusions, read_exclusions
-from pipeline.index import open_index
+from pipeline.first_plays import FirstPlays, read_first_plays
+from pipeline.index import SongIndex, open_index
 from pipeline.pool import songs_in_pool, without_listeners
 from pipeline.similar import Similar, find_similar
 from pipeline.vectors import Boundary, boundary_vectors
@@ -35,6 +39,7 @@ from retrieval import audience as targeting
 from retrieval.audience import Audience
 from retrieval.boundary import NO_PAIRS, margins, songs_above, users_above
 from retrieval.clusters import user_vectors, users_near_centroids, users_near_songs
+from retrieval.warm_up import warm_vectors
 
 KIND = "audience"
 CHOICES = 4  # with a cap per user, lists are made so many times longer, so that a song has a next choice
@@ -48,14 +53,21 @@ def main(config: AudienceConfig) -> None:
     shown = song_to_show(config.show, catalogue, new)
     excluded = read_exclusions(config.exclude, catalogue, new) if config.exclude else None
     told = f"exclude={config.exclude}: {excluded}\n" if excluded else ""
-    excluded = without_listeners(excluded, catalogue, new)
+    first = read_first_plays(config.plays, catalogue, new) if config.plays else None
+    told += f"{first}\n" if first else ""
+    excluded = without_listeners(excluded, catalogue, new, first)
     listening = listening_matrix(catalogue.plays, catalogue.n_users, catalogue.n_songs)
+    index = warmed(index, new, listening, first, config.targeting.warm_up)
     similar = find_similar(index, new, listening, config.targeting)
     boundary = (
         boundary_vectors(config.boundary, new, index.manifest["data"], index.manifest["features"])
         if config.boundary
         else None
     )
+    if boundary is not None and first is not None:
+        prior = config.targeting.warm_up
+        items = warm_vectors(boundary.item_CD, first.strength_CU, boundary.user_UD, prior)
+        boundary = replace(boundary, item_CD=items)
     manifest = {
         "options": as_dict(config),
         "encoder": index.manifest["encoder"],
@@ -82,41 +94,16 @@ def main(config: AudienceConfig) -> None:
     print(show(table, similar, catalogue, new, shown))
 
 
-def check_options(config: AudienceConfig) -> str:
-    """The index folder; raises UserError where a folder is missing that the mode needs, or `check_targeting` does."""
-    if config.index is None:
-        raise UserError("missing option: index=… (python -m pipeline.index): the similar songs come from it")
-    if config.boundary is None and (config.mode == "boundary" or config.gate):
-        raise UserError("missing option: boundary=… (python train.py boundary …): the users' boundaries come from it")
-    check_targeting(config.targeting)
-    return config.index
-
-
-def check_targeting(options: TargetingConfig) -> None:
-    """Raise UserError for an audience of nobody, and for sizes that are none."""
-    if options.neighbours < 1 or options.budget < 1:
-        raise UserError(
-            f"targeting.neighbours={options.neighbours} and targeting.budget={options.budget}: both must be at least 1"
-        )
-    if options.seed_users < 1 or options.clusters < 1:
-        raise UserError(
-            f"targeting.seed_users={options.seed_users} and targeting.clusters={options.clusters}: "
-            "both must be at least 1"
-        )
-    if options.per_user_cap < 0 or options.seed < 0:
-        raise UserError(
-            f"targeting.per_user_cap={options.per_user_cap} and targeting.seed={options.seed}: "
-            "neither may be negative (a cap of 0 is none)"
-        )
-    if options.songs_per_user < 1:
-        raise UserError(f"targeting.songs_per_user={options.songs_per_user}: must be at least 1")
-    if not np.isfinite(options.margin):
-        raise UserError(f"targeting.margin={options.margin}: must be a finite number")
-    if not (0 < options.memory_mb < np.inf and 0 <= options.song_weight < np.inf):
-        raise UserError(
-            f"targeting.memory_mb={options.memory_mb} and targeting.song_weight={options.song_weight}: "
-            "the first must be above 0, the second at least 0, both finite"
-        )
+def warmed(
+    index: SongIndex, new: IntArray, listening: sparse.csr_matrix, first: FirstPlays | None, prior: float
+) -> SongIndex:
+    """The index with vectors of new songs that go over from content to behaviour as their plays arrive."""
+    if first is None:
+        return index
+    vectors = np.array(index.vectors)
+    users = user_vectors(listening, vectors, np.ones(len(vectors)))
+    vectors[new] = warm_vectors(vectors[new], first.strength_CU, users, prior)
+    return replace(index, vectors=vectors)
 
 
 def song_to_show(song_id: str | None, catalogue: Catalogue, new: IntArray) -> int:

@@ -25,6 +25,7 @@ from datamodules.fields import SongFields, read_fields
 from datamodules.folders import writing
 from pipeline import audience as audiences
 from pipeline import baselines, figures
+from pipeline.checks import check_targeting
 from pipeline.gate import gate_figures
 from pipeline.genre_maps import genre_maps_svg
 from pipeline.index import SongIndex, open_index
@@ -47,7 +48,7 @@ def main(config: EvaluateConfig) -> None:
     config.budgets = sorted(set(config.budgets))
     if not config.budgets or config.budgets[0] < 1:
         raise UserError(f"budgets={config.budgets}: give one or more positive numbers of users")
-    audiences.check_targeting(config.targeting)
+    check_targeting(config.targeting)
     index = open_index(config.index, catalogue)
     new = catalogue.rows(config.split)
     listeners = listeners_by_position(catalogue, new)

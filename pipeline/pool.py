@@ -13,6 +13,7 @@ from configs.schema import AudienceConfig
 from datamodules.arrays import IntArray
 from datamodules.catalogue import Catalogue
 from pipeline.exclusions import Exclusions
+from pipeline.first_plays import FirstPlays
 
 
 def songs_in_pool(config: AudienceConfig, catalogue: Catalogue) -> IntArray:
@@ -39,14 +40,18 @@ def songs_in_pool(config: AudienceConfig, catalogue: Catalogue) -> IntArray:
     return np.flatnonzero(in_pool)
 
 
-def without_listeners(excluded: Exclusions | None, catalogue: Catalogue, pool: IntArray) -> Exclusions | None:
-    """The exclusions, and every known listener of a known song in the pool beside them: he knows it already."""
-    plays = catalogue.plays.filter(pl.col("song").is_in(pl.Series(pool))).select("song", "user").unique()
-    if plays.is_empty():
+def without_listeners(
+    excluded: Exclusions | None, catalogue: Catalogue, pool: IntArray, first: FirstPlays | None = None
+) -> Exclusions | None:
+    """The exclusions, and beside them everybody who has played a song of the pool: he knows it already."""
+    plays = catalogue.plays.filter(pl.col("song").is_in(pl.Series(pool))).select("song", "user")
+    row, user = np.searchsorted(pool, plays["song"].to_numpy()), plays["user"].to_numpy()
+    if first is not None:
+        row, user = np.concatenate([row, first.song]), np.concatenate([user, first.user])
+    if not len(row):
         return excluded
     nobody = np.zeros(0, dtype=np.int64)
     excluded = excluded or Exclusions(catalogue.n_users, nobody, nobody, nobody)
-    row = np.concatenate([excluded.song, np.searchsorted(pool, plays["song"].to_numpy())])
-    user = np.concatenate([excluded.user, plays["user"].to_numpy()])
-    order = np.lexsort((user, row))
-    return replace(excluded, song=row[order], user=user[order])
+    pairs = np.stack([np.concatenate([excluded.song, row]), np.concatenate([excluded.user, user])], axis=1)
+    pairs = np.unique(pairs.astype(np.int64), axis=0)
+    return replace(excluded, song=pairs[:, 0], user=pairs[:, 1])

@@ -131,3 +131,17 @@ def i2i_options(data: Path, out: Path) -> list[str]:
 def i2i_run(train_i2i: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An uninterrupted, finished run (read-only by agreement)."""
     return train_i2i(tmp_path_factory.mktemp("runs") / "i2i")
+
+
+@pytest.fixture(scope="session")
+def boundary_run(catalogue_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of the three towers on the tiny catalogue, one epoch (read-only by agreement)."""
+    from configs.load import load
+    from configs.schema import BoundaryConfig
+    from train import train_boundary
+
+    out = tmp_path_factory.mktemp("runs") / "boundary"
+    small = ["model.field_dim=8", "model.hidden=16", "model.dim=8", "fields.block=4", "batch_size=128"]
+    few = ["trainer.epochs=1", "trainer.accelerator=cpu", "trainer.progress=false", "logger.wandb=off"]
+    train_boundary(load(BoundaryConfig, [f"data={catalogue_folder}", f"out={out}", *small, *few]))
+    return out

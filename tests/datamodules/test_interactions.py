@@ -194,6 +194,22 @@ def test_negatives_by_popularity_and_from_the_batch(tmp_path, sampling):
     assert few["item"].shape == ((5, 5) if sampling == "batch" else (5, 41))
 
 
+def test_mixed_negatives_are_half_from_the_batch_and_half_shared(tmp_path):
+    data = InteractionDataModule(random_catalogue(tmp_path / "c", timed=True), sampling="mixed", negatives=20)
+    dataset, histories = data.train_dataloader().dataset, data.histories
+    rows = np.arange(0, len(histories.song), 7)
+    drawn = np.stack([item_songs(batch_of(dataset, rows, seed=(s,)))[:, 1:].numpy() for s in range(60)])
+    shared = drawn[:, :, 10:]
+    assert drawn.shape == (60, len(rows), 20) and (shared == shared[:, :1]).all()
+    assert np.isin(drawn[:, :, :10], histories.song[rows]).all()
+    uniform = np.bincount(shared[:, 0].ravel(), minlength=40)
+    assert uniform[:32].min() > 5 and uniform[32:].sum() == 0  # each about 19 times
+    plays = np.bincount(histories.song, minlength=40)
+    one = batch_of(dataset, rows)
+    expected = np.log(0.5 * plays[item_songs(one)] / plays.sum() * 32 + 0.5)
+    np.testing.assert_allclose(one["log_q"], expected, rtol=1e-5, atol=1e-6)
+
+
 def test_corrected_scores_mean_the_same_however_negatives_are_drawn(tmp_path, one_thread):
     """One free score a song: whatever the sampling, it settles at log(share of plays · songs / (α · negatives))."""
     rng = np.random.default_rng(0)
@@ -204,7 +220,7 @@ def test_corrected_scores_mean_the_same_however_negatives_are_drawn(tmp_path, on
         tmp_path / "c", ["warm"] * 8 + ["cold_val"], users, plays, table([0], [8]), np.arange(9.0)[:, None] + 100
     )
     settled = {}
-    for sampling in ("uniform", "popularity", "batch"):
+    for sampling in ("uniform", "popularity", "batch", "mixed"):
         data = InteractionDataModule(folder, sampling=sampling, negatives=20)
         dataset, score = data.train_dataloader().dataset, torch.zeros(8, requires_grad=True)
         optimiser = torch.optim.Adam([score], lr=0.1)

@@ -12,8 +12,9 @@ from scipy import sparse
 
 from configs.errors import UserError
 from configs.schema import AudienceConfig, TargetingConfig
-from pipeline.audience import check_targeting, find_audience, songs_of_users, users_of_songs
+from pipeline.audience import find_audience, songs_of_users, users_of_songs
 from pipeline.audience_tables import audience_table
+from pipeline.checks import check_targeting
 from pipeline.exclusions import Exclusions
 from pipeline.index import SongIndex
 from pipeline.similar import find_similar
@@ -235,6 +236,8 @@ def test_cat_users_have_reasons_of_their_own() -> None:
         {"per_user_cap": -1},
         {"seed": -1},
         {"memory_mb": 0.0},
+        {"warm_up": 0.0},
+        {"songs_per_user": 0},
         {"memory_mb": float("nan")},
         {"song_weight": -0.5},
         {"song_weight": float("inf")},

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from configs.errors import UserError
 from configs.load import load as options
-from configs.schema import BoundaryConfig, ExportConfig
+from configs.schema import ExportConfig
 from datamodules.catalogue import Catalogue
 from datamodules.interactions import InteractionDataModule
 from datamodules.pairs import PairDataModule
@@ -29,7 +29,6 @@ from lightning_modules.i2i import I2IModule
 from pipeline import export
 from pipeline.runs import finish_run, open_run, start_run
 from pipeline.vectors import data_options, restore
-from train import train_boundary
 
 ROOT = Path(__file__).parents[2]
 TASKS = ("i2i", "boundary", "clip")
@@ -37,12 +36,11 @@ BLOCKED = ("lightning", "pytorch_lightning", "faiss", "polars", "pyarrow", "wand
 
 
 @pytest.fixture(scope="module")
-def runs(i2i_run: Path, catalogue_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def runs(
+    i2i_run: Path, boundary_run: Path, catalogue_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
     """A trained i2i and boundary run; a clip run with random weights, as the tiny songs have no recording."""
     at = tmp_path_factory.mktemp("export")
-    small = ["model.field_dim=8", "model.hidden=16", "model.dim=8", "fields.block=4", "batch_size=128"]
-    few = ["trainer.epochs=1", "trainer.accelerator=cpu", "trainer.progress=false", "logger.wandb=off"]
-    train_boundary(options(BoundaryConfig, [f"data={catalogue_folder}", f"out={at}/boundary", *small, *few]))
     torch.manual_seed(0)
     audio = {"sample_rate": 16000, "win_length": 800, "hop_length": 320, "n_mels": 64}
     towers = {"audio": {"model": "transformer", "dim": 0, "width": 16, "layers": 1, "heads": 2}}
@@ -53,7 +51,7 @@ def runs(i2i_run: Path, catalogue_folder: Path, tmp_path_factory: pytest.TempPat
     saved = {"state_dict": module.state_dict(), "hyper_parameters": dict(module.hparams)}
     torch.save(saved, at / "clip" / "checkpoints" / "best.ckpt")
     finish_run(at / "clip", "clip", {"val/recall@10": 0.125})
-    return {"i2i": i2i_run, "boundary": at / "boundary", "clip": at / "clip"}
+    return {"i2i": i2i_run, "boundary": boundary_run, "clip": at / "clip"}
 
 
 @pytest.fixture(scope="module")

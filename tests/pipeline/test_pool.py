@@ -17,6 +17,7 @@ from configs.schema import AudienceConfig, IndexConfig, TargetingConfig
 from datamodules.catalogue import Catalogue
 from pipeline import audience, index
 from pipeline.exclusions import Exclusions
+from pipeline.first_plays import read_first_plays
 from pipeline.index import SongIndex
 from pipeline.pool import songs_in_pool, without_listeners
 from pipeline.similar import find_similar
@@ -103,3 +104,74 @@ def test_the_command_reaches_the_long_tail_beside_the_new(
     similar = pl.read_parquet(tmp_path / "both" / "similar.parquet")
     assert similar.filter(pl.col("song_id") == pl.col("similar_song_id")).is_empty()
     assert f"{len(cold) + len(tail)} songs, " in capsys.readouterr().out
+
+
+def first_plays(catalogue: Catalogue, path: Path, **columns: Any) -> Path:
+    """Three listeners of the first new song, one of whom disliked it, and one of the second."""
+    songs, users = catalogue.songs["song_id"].gather(catalogue.rows("cold")), catalogue.users["user_id"]
+    table = {
+        "user_id": [users[1], users[4], users[9], users[4], "nobody"],
+        "song_id": [songs[0], songs[0], songs[0], songs[1], songs[0]],
+        "favourited": [True, False, False, None, None],
+        "disliked": [False, False, True, None, None],
+    } | columns
+    pl.DataFrame(table).write_parquet(path)
+    return path
+
+
+def test_first_plays_are_read(catalogue: Catalogue, tmp_path: Path) -> None:
+    new = catalogue.rows("cold")
+    found = read_first_plays(str(first_plays(catalogue, tmp_path / "p.parquet")), catalogue, new)
+    dense = found.strength_CU.toarray()
+    assert dense.shape == (len(new), catalogue.n_users)
+    assert {(int(c), int(u), float(dense[c, u])) for c, u in zip(*np.nonzero(dense), strict=True)} == {
+        (0, 1, 3.0), (0, 4, 1.0), (1, 4, 1.0),
+    }  # fmt: skip
+    assert sorted(zip(found.song.tolist(), found.user.tolist(), strict=True)) == [(0, 1), (0, 4), (0, 9), (1, 4)]
+    assert "4 (song, user) pairs, 2 songs warm up" in str(found) and "nobody" in str(found)
+    bare = first_plays(catalogue, tmp_path / "bare.parquet")
+    pl.read_parquet(bare).select("user_id", "song_id").write_parquet(bare)
+    assert read_first_plays(str(bare), catalogue, new).strength_CU.nnz == 4
+
+
+def test_first_plays_that_cannot_be_read(catalogue: Catalogue, tmp_path: Path) -> None:
+    new = catalogue.rows("cold")
+    with pytest.raises(UserError, match=r"plays=nowhere\.parquet: no such file"):
+        read_first_plays("nowhere.parquet", catalogue, new)
+    (tmp_path / "text.parquet").write_text("user_id,song_id")
+    with pytest.raises(UserError, match="cannot be read as Parquet"):
+        read_first_plays(str(tmp_path / "text.parquet"), catalogue, new)
+    pl.DataFrame({"user_id": ["u"]}).write_parquet(tmp_path / "half.parquet")
+    with pytest.raises(UserError, match="no column 'song_id'"):
+        read_first_plays(str(tmp_path / "half.parquet"), catalogue, new)
+    of_known = first_plays(catalogue, tmp_path / "p.parquet", song_id=[catalogue.songs["song_id"][0]] * 5)
+    assert catalogue.songs["split"][0] == "warm"
+    with pytest.raises(UserError, match="none of the 5 plays can be used"):
+        read_first_plays(str(of_known), catalogue, new)
+
+
+@pytest.mark.parametrize("mode", ["taste", "i2i2u", "boundary"])
+def test_the_command_warms_songs_up(
+    mode: str, i2i_run: Path, boundary_run: Path, catalogue: Catalogue, tmp_path: Path, capsys: Any
+) -> None:
+    """Songs with plays move towards their listeners, who are left out; songs without stay as they were."""
+    index.main(load(IndexConfig, [f"run={i2i_run}", f"out={tmp_path}/index"]))
+    plays = first_plays(catalogue, tmp_path / "p.parquet")
+    given = [f"index={tmp_path}/index", f"boundary={boundary_run}", f"mode={mode}", "split=cold"]
+    given += [f"targeting.budget={catalogue.n_users}", "targeting.margin=-1e9", "targeting.warm_up=0.5"]
+    tables = {}
+    for name, more in (("cold", []), ("warm", [f"plays={plays}"])):
+        audience.main(load(AudienceConfig, [*given, f"out={tmp_path}/{name}", *more]))
+        tables[name] = {song: one.sort("rank") for (song,), one in
+                        pl.read_parquet(tmp_path / name / "audience.parquet").group_by("song_id")}  # fmt: skip
+    assert "2 songs warm up" in capsys.readouterr().out
+    first, second, *others = catalogue.songs["song_id"].gather(catalogue.rows("cold"))
+    users = catalogue.users["user_id"]
+    for song in others:
+        assert tables["warm"][song].drop("score", "margin").equals(tables["cold"][song].drop("score", "margin"))
+    for song, heard in ((first, {users[1], users[4], users[9]}), (second, {users[4]})):
+        before, after = (tables[name][song]["user_id"].to_list() for name in ("cold", "warm"))
+        assert not heard & set(after) and (mode == "i2i2u" or set(before) - set(after) == heard)
+        assert [one for one in before if one in after] != after, "another order"
+    of_users = pl.read_parquet(tmp_path / "warm" / "recommendations.parquet")
+    assert of_users.filter((pl.col("user_id") == users[4]) & pl.col("song_id").is_in([first, second])).is_empty()

@@ -1,0 +1,52 @@
+"""A new song stops being cold: as plays arrive, what its listeners have in common joins what its content says.
+
+Ours, in the article's spirit ("future work"). The behaviour vector of a song is the ridge regression of "did he play
+it?" on the users' vectors: unlike their mean, it leaves out what all users share. The fused vector goes over from
+content to behaviour with the number of plays n, by n / (n + prior): no play leaves content alone, and there is no count
+at which one system hands over to another.
+
+Shapes: C new songs, U users, D vector size.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from retrieval.index import unit_rows
+
+Array = NDArray[Any]
+RIDGE = 1.0  # in units of the mean eigenvalue of the users' second moments
+
+
+def behaviour_vectors(first_CU: sparse.csr_matrix, user_UD: Array) -> NDArray[np.float32]:
+    """Direction of each song by who played it, (C, D): length 1, and zero for a song without plays.
+
+    Args:
+        first_CU: strength of each user's signal on each new song, above zero (as listening is elsewhere).
+        user_UD: `retrieval.clusters.user_vectors`, from known songs alone.
+    """
+    moment_DD = (user_UD.T @ user_UD).astype(np.float64)
+    ridge = RIDGE * np.trace(moment_DD) / len(moment_DD)
+    moment_DD[np.diag_indices(len(moment_DD))] += max(ridge, 1e-12)
+    return unit_rows(np.linalg.solve(moment_DD, np.asarray(first_CU @ user_UD, dtype=np.float64).T).T)
+
+
+def warm_vectors(content_CD: Array, first_CU: sparse.csr_matrix, user_UD: Array, prior: float) -> NDArray[np.float32]:
+    """Vectors of songs with so many first listeners, (C, D), each as long as its content vector.
+
+    Args:
+        content_CD: vectors that the song encoder made of content.
+        first_CU: as for `behaviour_vectors`; n counts the users of a song.
+        user_UD: as for `behaviour_vectors`.
+        prior: plays at which behaviour weighs as much as content; above 0.
+    """
+    plays_C1 = np.diff(first_CU.indptr)[:, None]
+    share_C1 = plays_C1 / (plays_C1 + prior)
+    behaviour_CD = behaviour_vectors(first_CU, user_UD)
+    share_C1 = np.where(np.any(behaviour_CD, axis=1, keepdims=True), share_C1, 0)  # listeners of whom nothing is known
+    fused_CD = unit_rows((1 - share_C1) * unit_rows(content_CD) + share_C1 * behaviour_CD)
+    return np.asarray(fused_CD * np.linalg.norm(content_CD, axis=1, keepdims=True), dtype=np.float32)
