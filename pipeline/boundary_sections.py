@@ -34,6 +34,26 @@ def boundary(drawn: dict[str, Any], summary: dict[str, Any]) -> str:
     return section("Interest boundaries", *parts)
 
 
+def reach(reach: dict[str, Any]) -> str:
+    """What reached users do, by how many are reached: with the gate and without."""
+    if not reach.get("gated") or not reach.get("ungated"):
+        return ""
+    parts = []
+    for key, name in (("favourite_rate", "Favourite rate"), ("completion_rate", "Completion rate")):
+        lines = [
+            Line(told, css, [row["reached"] for row in reach[told]], [row[key] for row in reach[told]])
+            for told, css in (("gated", "ours"), ("ungated", "plain"))
+        ]
+        label = f"{name} of the users reached by I2I2U, by the share of users reached"
+        parts.append(figure(f"{label}; blue: gated, grey: ungated", curves(label, lines, "{:.0%}".format)))
+    return section(
+        "Reach and response",
+        note(f"{SOURCES['truth']} Each new song goes to the best 1 %, 2 % … of the sampled users; the gate leaves out"
+             " those whose boundary it does not clear, so that its line ends where nobody else is open to a song."),
+        *parts,
+    )  # fmt: skip
+
+
 def gate(gate: dict[str, Any]) -> str:
     """What passes the gate at other margins, and how sure the margins are."""
     curve = gate.get("curve") or []

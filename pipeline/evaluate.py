@@ -26,7 +26,7 @@ from datamodules.folders import writing
 from pipeline import audience as audiences
 from pipeline import baselines, figures
 from pipeline.checks import check_targeting
-from pipeline.gate import gate_figures
+from pipeline.gate import gate_figures, reach_figures
 from pipeline.genre_maps import genre_maps_svg
 from pipeline.index import SongIndex, open_index
 from pipeline.outcomes import outcome_rates, read_truth
@@ -78,6 +78,9 @@ def main(config: EvaluateConfig) -> None:
         if boundary is not None and of_held is not None:
             metrics["boundary"] = figures.boundary_summary(boundary, catalogue)
             metrics["gate"] = gate_figures(boundary, new, of_held, held, truth, catalogue)
+            listening = listening_matrix(catalogue.plays, catalogue.n_users, catalogue.n_songs)
+            similar = audiences.find_similar(index, new, listening, config.targeting)
+            metrics["reach"] = reach_figures(boundary, new, similar, truth, catalogue, config.targeting)
         text = json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False)
         (folder / "metrics.json").write_text(text + "\n")
         drawn = pictures(catalogue, spaces, boundary, config)

@@ -7,14 +7,19 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from configs.schema import TargetingConfig
 from datamodules.arrays import AnyArray, IntArray
 from datamodules.catalogue import Catalogue
+from datamodules.collaborative import listening_matrix
 from pipeline.outcomes import logged
+from pipeline.similar import Similar
 from pipeline.vectors import Boundary
-from retrieval.gate import calibration_error, fit_calibration, gate_curve, precision_recall, probability
+from retrieval.audience import activity_scale, slices
+from retrieval.gate import calibration_error, fit_calibration, gate_curve, precision_recall, probability, reach_curve
 
 LIKED = "liked"  # completed or favourited
 FEW = 20  # exposures, below which nothing is told
+CHUNK = 50_000  # exposures scored at a time
 
 
 def gate_figures(
@@ -51,6 +56,47 @@ def gate_figures(
         figures["calibration"] = {"slope": slope, "intercept": intercept}
         figures["calibration_error"] = calibration_error(probability(margin, fitted), liked)
     return figures
+
+
+def reach_figures(
+    boundary: Boundary,
+    new: IntArray,
+    similar: Similar,
+    truth: pl.DataFrame | None,
+    data: Catalogue,
+    options: TargetingConfig,
+) -> dict[str, Any]:
+    """Outcome rates of those whom I2I2U reaches, against how many it reaches, gated and ungated; empty without truth.
+
+    Only a truth tells of users drawn without regard to the song, who can stand for all of them.
+
+    Args:
+        boundary: scores of the songs `new`.
+        new: their song numbers, ascending.
+        similar: known songs like each of them.
+        truth: outcomes for a fixed sample of users.
+        data: the catalogue.
+        options: the margin of the gate, and how I2I2U scores.
+    """
+    seen = exposures(truth, boundary, new) if truth is not None else None
+    if seen is None or truth is None:
+        return {}
+    known = truth.filter(pl.col("song").is_in(pl.Series(new)))
+    at, user = np.searchsorted(new, known["song"].to_numpy()), known["user"].to_numpy()
+    listening = listening_matrix(data.plays, data.n_users, data.n_songs)
+    score = np.concatenate(
+        [
+            np.asarray(similar.weights_CS[at[rows]].multiply(listening[user[rows]]).sum(axis=1)).ravel()
+            for rows in slices(len(at), CHUNK)
+        ]
+    )
+    score *= activity_scale(listening, options.activity_power)[user]
+    margin, outcomes = seen
+    rates = {f"{name}_rate": values for name, values in outcomes.items() if name != LIKED}
+    return {
+        "ungated": reach_curve(at, score, np.ones(len(at), dtype=bool), rates),
+        "gated": reach_curve(at, score, margin > options.margin, rates),
+    }
 
 
 def exposures(known: pl.DataFrame, boundary: Boundary, songs: IntArray) -> tuple[AnyArray, dict[str, AnyArray]] | None:

@@ -11,7 +11,7 @@ from string import Template
 from typing import Any
 
 from pipeline import charts
-from pipeline.boundary_sections import SOURCES, boundary, gate
+from pipeline.boundary_sections import SOURCES, boundary, gate, reach
 from pipeline.charts import Bar, figure, note, number, percent, section, table
 from pipeline.genre_maps import genre_maps
 
@@ -45,6 +45,7 @@ def write_report(path: Path, metrics: dict[str, Any], pictures: dict[str, Any]) 
         _audio_text(metrics.get("retrieval") or []),
         _songs(pictures.get("song_map") or {}, metrics.get("genres") or []),
         boundary(pictures.get("boundary") or {}, metrics.get("boundary") or {}),
+        reach(metrics.get("reach") or {}),
         gate(metrics.get("gate") or {}),
     )
     path.write_text(PAGE.substitute(style=charts.STYLE, body="\n".join(filter(None, sections))), encoding="utf-8")

@@ -5,6 +5,7 @@ Shapes: N labelled exposures (a user met a new song, and what came of it is know
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
 Array = NDArray[Any]
+SHARES = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 
 def fit_calibration(margin_N: Array, liked_N: Array) -> tuple[float, float] | None:
@@ -52,6 +54,39 @@ def gate_curve(margin_N: Array, outcomes: dict[str, Array], places: int = 20) ->
         | {name: float(values_N[order[:n]].mean()) for name, values_N in outcomes.items()}
         for n in counts.tolist()
     ]
+
+
+def reach_curve(
+    song_N: Array, score_N: Array, passes_N: Array, outcomes: dict[str, Array], shares: Sequence[float] = SHARES
+) -> list[dict[str, float]]:
+    """What those do who are reached when each song goes to a share of its exposures, the best scores first.
+
+    Args:
+        song_N: which song an exposure is of; a song's exposures stand for all users.
+        score_N: by which its users are ranked; −inf is reached last.
+        passes_N: who may be reached; without a gate all True.
+        outcomes: 0/1 of each exposure, by name.
+        shares: of a song's exposures that it may go to.
+
+    Returns:
+        {"reached": share of all exposures, one mean an outcome among these} for each share at which anybody is reached,
+        ascending; a gate makes `reached` less than the share asked for.
+    """
+    order = np.lexsort((-score_N, ~passes_N, song_N))
+    first = np.flatnonzero(np.append(True, np.diff(song_N[order]) != 0))
+    size = np.diff(np.append(first, len(order)))
+    rank_N = np.empty(len(order), dtype=np.int64)
+    rank_N[order] = np.arange(len(order)) - np.repeat(first, size)
+    size_N = np.empty(len(order), dtype=np.int64)
+    size_N[order] = np.repeat(size, size)
+    rows: list[dict[str, float]] = []
+    for share in shares:
+        reached_N = passes_N & (rank_N < np.maximum(1, np.round(share * size_N)))
+        means = {name: float(values_N[reached_N].mean()) for name, values_N in outcomes.items() if reached_N.any()}
+        row = {"reached": float(reached_N.mean())} | means
+        if means and (not rows or row["reached"] > rows[-1]["reached"]):
+            rows.append(row)
+    return rows
 
 
 def precision_recall(margin_N: Array, liked_N: Array, at: float = 0.0) -> dict[str, float]:

@@ -15,13 +15,14 @@ from scipy import sparse
 
 from configs.errors import UserError
 from configs.load import load
-from configs.schema import EvaluateConfig, IndexConfig
+from configs.schema import EvaluateConfig, IndexConfig, TargetingConfig
 from datamodules.catalogue import Catalogue
 from datamodules.fields import SongFields
 from pipeline import baselines, evaluate, figures, outcomes
 from pipeline import index as index_command
-from pipeline.gate import gate_figures
+from pipeline.gate import gate_figures, reach_figures
 from pipeline.index import SongIndex
+from pipeline.similar import Similar
 from pipeline.vectors import Boundary
 from retrieval.audience import Audience
 from retrieval.index import build_index
@@ -285,6 +286,35 @@ def test_gate_figures_are_those_of_the_exposures() -> None:
     assert found["calibration_error"] < 0.6 * found["calibration_error_before"]
     logged_ones = gate_figures(boundary, songs, boundary, songs, None, catalogue)
     assert logged_ones["source"] == "logged plays" and logged_ones["exposures"] == 200
+
+
+def test_reach_is_by_the_score_of_i2i2u() -> None:
+    """Exposures are scored as an audience is: by similar songs that the user heard, less the more active he is."""
+    boundary, margin, truth = gate_world()
+    songs, rng = np.arange(5, 15), np.random.default_rng(4)
+    plays = pl.DataFrame({"user": rng.integers(0, 40, 150), "song": rng.integers(0, 5, 150)}).unique(
+        maintain_order=True
+    )
+    plays = plays.with_columns(pl.lit(1.0, pl.Float32).alias("strength"))
+    data = toy({"title": [""] * 15}, plays=plays, n_users=40)
+    weights = sparse.csr_matrix(np.pad(rng.random((10, 5)), ((0, 0), (0, 10))))
+    nothing = np.zeros((10, 0))
+    similar = Similar(nothing, nothing, nothing, weights)  # type: ignore[arg-type]
+    heard = np.zeros((40, 15))
+    heard[plays["user"], plays["song"]] = 1
+    for power in (0.0, 0.5):
+        score = ((weights @ heard.T) * (heard.sum(axis=1) + 1.0) ** -power)[truth["song"] - 5, truth["user"]]
+        mixed = truth.with_columns(pl.Series("score", score), pl.Series("margin", margin)).sample(
+            fraction=1, shuffle=True
+        )
+        options = TargetingConfig(activity_power=power, margin=0.2)
+        found = reach_figures(boundary, songs, similar, mixed.drop("score", "margin"), data, options)
+        for way, passing in (("ungated", mixed), ("gated", mixed.filter(pl.col("margin") > 0.2))):
+            best = passing.sort("score", descending=True).group_by("song").head(12)
+            row = next(row for row in found[way] if row["reached"] == pytest.approx(best.height / 400))
+            assert row["favourite_rate"] == pytest.approx(best["favourited"].mean())
+            assert row["completion_rate"] == pytest.approx(best["completed"].mean())
+    assert reach_figures(boundary, songs, similar, None, data, TargetingConfig()) == {}
 
 
 def test_a_gate_of_which_too_little_is_known_is_left_out() -> None:

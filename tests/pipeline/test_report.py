@@ -68,6 +68,10 @@ def metrics() -> dict[str, Any]:
             **{"share_of_pairs_above_the_boundary": 0.2345, "share_of_users_with_no_new_song": 0.0678},
             "share_of_new_songs_by_taste": {"rare songs": 0.3111, "middle": 0.2222, "popular songs": 0.1777},
         },
+        "reach": {
+            way: [{"reached": x, "favourite_rate": 0.2 - x / 10, "completion_rate": 0.5 - x / 3} for x in places]
+            for way, places in (("ungated", (0.1, 0.5, 1.0)), ("gated", (0.1, 0.4)))
+        },
         "gate": {
             "source": "truth",
             "exposures": 2000,
@@ -174,9 +178,9 @@ def test_page_opens_offline_and_is_readable_by_a_screen_reader(tmp_path, metrics
     assert not {"script", "link", "img", "iframe"} & {tag for tag, _ in page.elements}
     assert not [a for _, a in page.elements if {"src", "href", "onload", "onclick"} & set(a)]
     images = [a for tag, a in page.elements if tag == "svg" and "aria-hidden" not in a]
-    assert len(images) == 9 and all(a["role"] == "img" and a["aria-label"] and a["viewbox"] for a in images)
+    assert len(images) == 11 and all(a["role"] == "img" and a["aria-label"] and a["viewbox"] for a in images)
     assert page.count("caption") == page.count("table") == page.count("div", "scroll") == 7
-    assert page.count("h1") == 1 and page.count("h2") == 6 and "prefers-color-scheme:dark" in source
+    assert page.count("h1") == 1 and page.count("h2") == 7 and "prefers-color-scheme:dark" in source
 
 
 def test_data_is_escaped_wherever_it_appears(tmp_path, metrics, pictures) -> None:
@@ -215,6 +219,7 @@ def test_every_map_shows_each_song_once_new_ones_as_outlines(tmp_path, metrics, 
 TITLES = {"audience": "Listeners found", "outcomes": "What reached users did", "retrieval": "Audio and text"}
 TITLES["boundary"] = "Openness to new songs"
 TITLES["gate"] = "Where the gate stands"
+TITLES["reach"] = "Reach and response"
 
 
 @pytest.mark.parametrize(("key", "title"), TITLES.items())
@@ -238,6 +243,16 @@ def test_the_gate_is_drawn_and_told(tmp_path, metrics, pictures) -> None:
     (mark,) = re.findall(r'<path class="mark" d="M([\d.]+)', drawn.group(0))
     assert float(mark) == pytest.approx(places[3], abs=0.1), "two fifths pass at a margin above zero"
     assert "+0.60" in page.text and "-1.00" in page.text
+
+
+def test_reach_is_drawn_with_and_without_the_gate(tmp_path, metrics, pictures) -> None:
+    source = written(tmp_path, metrics, pictures)
+    section = source[source.index("Reach and response") : source.index("Where the gate stands")]
+    labels = re.findall(r'aria-label="([^"]+)"', section)
+    assert len(labels) == 2 and "gated from 19% to 16%" in labels[0] and "ungated from 47% to 17%" in labels[1]
+    assert section.count('circle class="ours"') == 4 and section.count('circle class="plain"') == 6
+    metrics["reach"]["gated"] = []
+    assert "Reach and response" not in written(tmp_path, metrics, pictures)
 
 
 def test_nothing_to_show_is_still_a_page(tmp_path) -> None:

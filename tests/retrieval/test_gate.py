@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import precision_recall_fscore_support
 
-from retrieval.gate import calibration_error, fit_calibration, gate_curve, precision_recall, probability
+from retrieval.gate import calibration_error, fit_calibration, gate_curve, precision_recall, probability, reach_curve
 
 
 def planted(n: int = 4000, slope: float = 0.7, intercept: float = -1.2) -> tuple[np.ndarray, np.ndarray]:
@@ -54,6 +54,28 @@ def test_curve_against_brute_force() -> None:
     assert shares == sorted(shares, reverse=True) and rows[-1]["passed"] == pytest.approx(1 / 7, abs=0.01)
     assert rows[-1]["liked_rate"] > rows[0]["liked_rate"] + 0.2
     assert len(gate_curve(margin[:3], {"liked_rate": liked[:3]}, places=20)) == 3
+
+
+@pytest.mark.parametrize("gated", [False, True])
+def test_reach_against_a_loop(gated: bool) -> None:
+    rng = np.random.default_rng(3)
+    song, score = rng.integers(0, 4, 300), np.where(rng.random(300) < 0.1, -np.inf, rng.normal(size=300))
+    passes = rng.random(300) < 0.4 if gated else np.ones(300, dtype=bool)
+    liked = (rng.random(300) < 0.3).astype(float)
+    shares = (0.001, 0.1, 0.3, 0.6, 1.0)
+    rows = reach_curve(song, score, passes, {"rate": liked}, shares)
+    expected = []
+    for share in shares:
+        reached: list[int] = []
+        for one in range(4):
+            of_song = [n for n in range(300) if song[n] == one]
+            best = sorted((n for n in of_song if passes[n]), key=lambda n: -score[n])
+            reached += best[: max(1, round(share * len(of_song)))]
+        expected.append((len(reached) / 300, np.mean(liked[reached])))
+    distinct = [one for at, one in enumerate(expected) if at == 0 or one[0] > expected[at - 1][0]]
+    assert [(row["reached"], row["rate"]) for row in rows] == [pytest.approx(one) for one in distinct]
+    assert rows[-1]["reached"] == pytest.approx(passes.mean()) and len(rows) == (4 if gated else 5)
+    assert reach_curve(song, score, np.zeros(300, dtype=bool), {"rate": liked}) == []
 
 
 @pytest.mark.parametrize("at", [0.0, 1.5, 99.0])
