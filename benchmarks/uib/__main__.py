@@ -65,8 +65,9 @@ class UibConfig:
     methods: list[str] = opt(list(METHODS), "rows")
     boundary: list[str] = opt(
         [
-            "batch_size=512", "fields.min_count=1", "objective.sampling=batch", "objective.negatives=128",
-            "objective.alpha=0.1", "optim.lr=5e-3", "model.dropout=0.3", "trainer.epochs=16",
+            "batch_size=512", "fields.min_count=1", "model.field_dim=64", "model.hidden=512", "model.dropout=0.3",
+            "objective.sampling=mixed", "objective.negatives=256", "objective.alpha=0.03", "optim.lr=5e-3",
+            "trainer.epochs=10",
         ],
         "options of train.py boundary",
     )  # fmt: skip
@@ -109,7 +110,7 @@ def measure(
     catalogue = prepared(dataset, plays, split, folder)
     given = [f"data={folder}/catalogue", f"out={folder}/run", f"seed={seed}", "objective.positives=played"]
     chosen = load(BoundaryConfig, [*given, f"model.dim={DIM}", *config.boundary, *OURS[method]])
-    return best_epoch(chosen, in_order(plays, catalogue, judge), patience=4)
+    return best_epoch(chosen, in_order(plays, catalogue, judge), patience=3)
 
 
 def ials(plays: Plays, split: Split, judge: Judge, regularisation: float, seed: int) -> tuple[float, dict[str, float]]:

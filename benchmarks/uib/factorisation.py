@@ -37,7 +37,7 @@ class Settings:
     batch_size: int = 1024
     epochs: int = 300
     every: int = 5  # epochs between two looks at validation
-    patience: int = 5  # looks without a better one
+    patience: int = 3  # looks without a better one
 
 
 class MatrixFactorisation(nn.Module):
