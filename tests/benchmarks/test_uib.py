@@ -163,7 +163,9 @@ def test_the_best_epoch_is_kept() -> None:
     assert seen == [0.1, 0.5, 0.3, 0.2]
 
 
-def test_the_command(hetrec: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command(
+    hetrec: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     small = ["batch_size=128", "fields.min_count=1", "objective.sampling=batch", "objective.negatives=32",
              "model.hidden=16", "model.field_dim=8", "optim.lr=1e-2", "trainer.epochs=12"]  # fmt: skip
     options = [f"data={hetrec}", f"out={tmp_path}/uib.json", "seeds=1", f"boundary={json.dumps(small)}"]
@@ -192,5 +194,10 @@ def test_the_command(hetrec: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     for user, artist in held:
         assert f"tag {int(user) - 50}" not in (said[artist] or [])
     assert sum("tag 55" in (tags or []) for tags in said.values()) == 18 - 2
+    monkeypatch.setattr(uib, "measure", lambda *given: {"HIT@1": 0.5})  # only what has changed is measured again
+    uib.main(load(uib.UibConfig, [*options[:-1], f"boundary={json.dumps([*small, 'seed=0'])}"]))
+    (again,) = json.loads((tmp_path / "uib.json").read_text())
+    assert [row for row in again if row["method"] not in uib.OURS] == rows[: -len(uib.OURS)]
+    assert [row["HIT@1"] for row in again if row["method"] in uib.OURS] == [0.5, 0.5]
     with pytest.raises(UserError, match="choose from popularity, iALS"):
         uib.main(load(uib.UibConfig, [*options, "methods=[lightgcn]"]))
