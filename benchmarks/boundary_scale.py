@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.boundary_scale users=1000000 new=1000 out=runs/boundary_scale.json
 
-Generated towers: users around 200 tastes, songs around the same ones, a threshold a user so that about one song in twenty
-clears it. `retrieval.boundary` with a flat and an IVF index of the users, beside the plain form in the same run on some
+Generated towers: users around 200 tastes, songs around the same ones; about one song in twenty clears a user's
+threshold. `retrieval.boundary` with a flat and an IVF index of the users, beside the plain form in the same run on some
 of the songs: the margins of all pairs as a dense array, argpartition of each row. Written: seconds, the share of the
 exact list that is found, and peak memory.
 
