@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
+import numpy as np
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 BEST, LAST = "best.ckpt", "last.ckpt"
 
@@ -24,19 +26,76 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         os.replace(aside, path)
 
 
-class EpochSeed(Callback):
-    """Seeds torch from (seed, epoch, rank) every epoch: dropout and views do not depend on when a run was killed."""
+class StepSeed(Callback):
+    """Seeds torch from (seed, epoch, step, rank) at every step: dropout and views do not hang on when a run was killed.
+
+    Step 0 of an epoch has the seed that the epoch's start has: whatever is drawn there may be drawn again.
+    """
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Seed CPU and GPU generators."""
-        torch.manual_seed((self.seed * 1_000_003 + trainer.current_epoch) * 1_009 + trainer.global_rank)
+        self.on_train_batch_start(trainer, pl_module, None, 0)
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Seed CPU and GPU generators."""
+        at = (self.seed, trainer.current_epoch, batch_idx, trainer.global_rank)
+        torch.manual_seed(int(np.random.SeedSequence(at).generate_state(1, np.uint64)[0] >> 1))
 
 
-def checkpoint_callbacks(folder: Path, monitor: str) -> list[Callback]:
-    """`best.ckpt` by a validation metric, and `last.ckpt` after every epoch (the one a run resumes from)."""
+class Progress(Callback):
+    """Tells the batches how far training has come, and Lightning how many batches a resumed epoch has behind it."""
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """With another number of ranks than before, the batches done are others too.
+
+        Lightning gives a loader its state while it makes it; ours has been made before, to count the steps of the
+        learning rate's schedule, so that it is told here.
+        """
+        trainer.fit_loop._load_combined_loader_states()
+        batches, progress = sampler(trainer), cast(Any, trainer.fit_loop.epoch_loop.batch_progress.current)
+        if batches.start[0] != trainer.current_epoch or not 0 < batches.start[1] < batches.n:
+            return
+        batches.set_epoch(trainer.current_epoch)
+        shift = batches.steps_done() - progress.ready
+        progress.ready, progress.started = progress.ready + shift, progress.started + shift
+        progress.processed, progress.completed = progress.processed + shift, progress.completed + shift
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Before a checkpoint is written, which Lightning lets follow the other callbacks."""
+        batches = sampler(trainer)
+        batches.seen = (trainer.current_epoch, batches.rows_after(batch_idx + 1))
+
+
+class SaveWhenStopped(Callback):
+    """Writes `last.ckpt` where a signal (SIGTERM, a preemption) ends training between two steps."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """All ranks are here: Lightning tells them of the signal before they go on to a step."""
+        if isinstance(exception, SIGTERMException):
+            trainer.save_checkpoint(self.path)
+
+
+def sampler(trainer: L.Trainer) -> Any:
+    """The `EpochBatches` of the training data."""
+    loader: Any = trainer.train_dataloader
+    return loader.sampler
+
+
+def checkpoint_callbacks(folder: Path, monitor: str, steps: int = 0) -> list[Callback]:
+    """`best.ckpt` by a validation metric, and `last.ckpt`, the one a run resumes from, after every epoch.
+
+    `last.ckpt` is also written every so many `steps`, if that is not 0, and when a signal ends training.
+    """
     common: dict[str, Any] = {
         "dirpath": folder,
         "enable_version_counter": False,
@@ -45,4 +104,6 @@ def checkpoint_callbacks(folder: Path, monitor: str) -> list[Callback]:
     }
     best = ModelCheckpoint(filename="best", monitor=monitor, mode="max", save_top_k=1, **common)
     last = ModelCheckpoint(filename="last", monitor=None, save_top_k=1, **common)
-    return [best, last]
+    within = common | {"save_on_train_epoch_end": False, "every_n_train_steps": steps}
+    often = [ModelCheckpoint(filename="last", monitor=None, save_top_k=1, **within)] if steps else []
+    return [Progress(), SaveWhenStopped(folder / LAST), best, *often, last]

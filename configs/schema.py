@@ -107,6 +107,7 @@ class TrainerConfig:
     )
     clip_norm: float = opt(1.0, "gradient norm limit (0: none)")
     workers: int = opt(0, "data loading processes")
+    checkpoint_steps: int = opt(0, "steps between checkpoints within an epoch (0: at its end and on SIGTERM alone)")
     log_every: int = opt(10, "steps between logged values")
     progress: bool = opt(True, "progress bar")
 

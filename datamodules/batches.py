@@ -31,6 +31,9 @@ class EpochBatches(Sampler[Batch]):
     permutation is wrapped around to a multiple of `batch_size × world_size`, so no rank waits for another and
     contrastive batches have one size. In evaluation rows are dealt
     in order; nothing is repeated, but for a rank that would get nothing: it has the last row (rows are merged by id).
+
+    An epoch that was cut goes on after the rows it has seen (`go_on`), also with another number of ranks: each row is
+    seen once in it, but for those that fill up its last batch.
     """
 
     def __init__(
@@ -41,6 +44,24 @@ class EpochBatches(Sampler[Batch]):
         self.n, self.seed, self.rank, self.world_size, self.shuffle = n, seed, rank, world_size, shuffle
         self.batch_size = min(batch_size, max(1, n // world_size)) if shuffle else batch_size
         self.epoch = 0
+        self.seen = (0, 0)  # (epoch, rows) seen by all ranks in training, written by `callbacks.checkpoint.Progress`
+        self.start = (0, 0)  # (epoch, rows) that a resumed run has seen
+
+    def go_on(self, epoch: int, rows: int) -> None:
+        """Leave out the first rows of that epoch."""
+        self.seen = self.start = (epoch, rows)
+
+    def steps_done(self) -> int:
+        """Batches of the present epoch that need not come again."""
+        epoch, rows = self.start
+        remaining = max(0, self.n - rows) if epoch == self.epoch else self.n
+        return len(self) - -(-remaining // (self.batch_size * self.world_size))
+
+    def rows_after(self, step: int) -> int:
+        """Rows of the present epoch that all ranks have seen after so many of its batches."""
+        epoch, rows = self.start
+        before = rows if epoch == self.epoch else 0
+        return before + (step - self.steps_done()) * self.batch_size * self.world_size
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the permutation (called by Lightning at the start of every epoch)."""
@@ -52,14 +73,19 @@ class EpochBatches(Sampler[Batch]):
         return -(-len(self._in_order()) // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        if self.shuffle:
-            order = np.random.default_rng((self.seed, self.epoch)).permutation(self.n)
-            order = np.resize(order, len(self) * self.batch_size * self.world_size)[self.rank :: self.world_size]
-        else:
-            order = self._in_order()
-        for step in range(len(self)):
-            rows = order[step * self.batch_size : (step + 1) * self.batch_size]
-            yield Batch(rows, (self.seed, self.epoch, step, self.rank))
+        if not self.shuffle:
+            yield from self._batches(self._in_order(), 0)
+            return
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.n)
+        done, seen = self.steps_done(), self.start[1] if self.start[0] == self.epoch else 0
+        # filled up from the start of the permutation, also where the run goes on in its middle
+        order = np.resize(order, seen + (len(self) - done) * self.batch_size * self.world_size)[seen:]
+        yield from self._batches(order[self.rank :: self.world_size], done)
+
+    def _batches(self, order: IntArray, first: int) -> Iterator[Batch]:
+        for at in range(0, len(order), self.batch_size):
+            step = first + at // self.batch_size
+            yield Batch(order[at : at + self.batch_size], (self.seed, self.epoch, step, self.rank))
 
     def _in_order(self) -> IntArray:
         return np.arange(min(self.rank, self.n - 1), self.n, self.world_size)
@@ -74,6 +100,16 @@ class EpochLoader(DataLoader[Any]):
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         yield from super().__iter__()
+
+    def state_dict(self) -> dict[str, Any]:
+        """How far training has come in its epoch; Lightning puts it into a checkpoint."""
+        batches: Any = self.sampler
+        return {"epoch": batches.seen[0], "rows": batches.seen[1]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on there."""
+        batches: Any = self.sampler
+        batches.go_on(state["epoch"], state["rows"])
 
 
 def loader(dataset: Dataset[Any], batches: EpochBatches, workers: int = 0) -> DataLoader[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ def fit(task: str, config: Any, build: Callable[[], Built], monitor: str) -> Non
         UserError: the out folder holds something else, or the data cannot be used.
     """
     from lightning import seed_everything
+    from lightning.pytorch.utilities.exceptions import SIGTERMException
 
     from callbacks.checkpoint import LAST
     from pipeline.runs import check_sizes, finish_run, is_finished, run_folder
@@ -37,7 +39,11 @@ def fit(task: str, config: Any, build: Callable[[], Built], monitor: str) -> Non
     trainer = build_trainer(out, config.trainer, config.logger, as_dict(config), config.seed, callbacks, monitor)
     last = out / "checkpoints" / LAST
     with run_folder(out, task, dump(config), vocabulary):
-        trainer.fit(module, datamodule=data, ckpt_path=last if last.exists() else None, weights_only=True)
+        try:
+            trainer.fit(module, datamodule=data, ckpt_path=last if last.exists() else None, weights_only=True)
+        except SIGTERMException:
+            print(f"{out}: stopped by a signal at step {trainer.global_step}; run the same command again to go on")
+            raise SystemExit(128 + signal.SIGTERM) from None
     if trainer.interrupted:
         raise KeyboardInterrupt
     if trainer.is_global_zero:
@@ -64,11 +70,11 @@ def build_trainer(
     from lightning.pytorch.callbacks import LearningRateMonitor, TQDMProgressBar
     from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-    from callbacks.checkpoint import AtomicCheckpointIO, EpochSeed, checkpoint_callbacks
+    from callbacks.checkpoint import AtomicCheckpointIO, StepSeed, checkpoint_callbacks
     from pipeline.loggers import loggers
 
     bar = [TQDMProgressBar(refresh_rate=20)] if options.progress else []
-    checkpoints = checkpoint_callbacks(out / "checkpoints", monitor)
+    checkpoints = checkpoint_callbacks(out / "checkpoints", monitor, options.checkpoint_steps)
     try:
         return L.Trainer(
             max_epochs=options.epochs,
@@ -86,7 +92,7 @@ def build_trainer(
             enable_model_summary=False,
             plugins=[AtomicCheckpointIO()],
             logger=loggers(out, logging, config),
-            callbacks=[EpochSeed(seed), *callbacks, LearningRateMonitor(), *bar, *checkpoints],
+            callbacks=[StepSeed(seed), *callbacks, LearningRateMonitor(), *bar, *checkpoints],
         )
     except (MisconfigurationException, ImportError, TypeError, ValueError) as error:
         raise UserError(f"trainer.* options: {str(error).splitlines()[0]}") from error

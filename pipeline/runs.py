@@ -24,7 +24,7 @@ from datamodules.folders import MANIFEST, check_replaceable, read_manifest, writ
 
 VOCABULARY = "vocabulary.json"
 MAY_CHANGE = ("out", "logger", "trainer.devices", "trainer.nodes", "trainer.accelerator", "trainer.strategy",
-              "trainer.workers", "trainer.progress", "trainer.log_every")  # fmt: skip
+              "trainer.workers", "trainer.progress", "trainer.log_every", "trainer.checkpoint_steps")  # fmt: skip
 
 
 @dataclass

@@ -15,7 +15,7 @@ import torch
 import yaml
 
 from callbacks import checkpoint as module
-from callbacks.checkpoint import BEST, LAST, AtomicCheckpointIO, EpochSeed
+from callbacks.checkpoint import BEST, LAST, AtomicCheckpointIO, StepSeed
 from configs.errors import UserError
 from lightning_modules.i2i import I2IModule
 
@@ -69,7 +69,7 @@ def kill_when(patch: pytest.MonkeyPatch, owner: Any, name: str, condition: Calla
 
 
 MOMENTS: dict[str, tuple[Any, str, Callable[..., bool]]] = {
-    "start of epoch 1": (EpochSeed, "on_train_epoch_start", lambda _, trainer, __: trainer.current_epoch == 1),
+    "start of epoch 1": (StepSeed, "on_train_epoch_start", lambda _, trainer, __: trainer.current_epoch == 1),
     "middle of epoch 1": (I2IModule, "training_step", lambda m, _, i: m.current_epoch == 1 and i == 3),
     "middle of epoch 0": (I2IModule, "training_step", lambda m, _, i: m.current_epoch == 0 and i == 3),
     "validation of epoch 2": (I2IModule, "validation_step", lambda m, *_: m.current_epoch == 2),
@@ -93,6 +93,69 @@ def test_killed_and_resumed_ends_with_the_same_weights(
         kill_when(patch, owner, name, condition)
         train_i2i(out)
     torch.manual_seed(99)  # what happened in the process meanwhile does not matter
+    train_i2i(out)
+    assert_same_run(out, i2i_run)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_with_checkpoints_within_an_epoch_no_step_is_done_twice(
+    workers: int, i2i_run: Path, train_i2i: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed within epoch 1, some steps after a checkpoint (every third step, counted over the epochs)."""
+    out, steps = tmp_path / "i2i", states(i2i_run)["global_step"] // 3
+    options = ["trainer.checkpoint_steps=3", f"trainer.workers={workers}"]
+    done: list[tuple[int, int]] = []
+    real = I2IModule.training_step
+
+    def step(module: I2IModule, batch: Any, index: int) -> Any:
+        if len(done) == steps + 3:
+            raise Killed
+        done.append((module.current_epoch, index))
+        return real(module, batch, index)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(I2IModule, "training_step", step)
+        train_i2i(out, *options)
+    written = states(out)
+    first = written["global_step"]
+    assert first % 3 == 0 and steps < first < steps + 3, "in the middle of epoch 1"
+    before, done[:] = done[:first], []
+    torch.manual_seed(99)
+    with monkeypatch.context() as patch:
+        patch.setattr(I2IModule, "training_step", lambda *given: done.append(given[0].current_epoch) or real(*given))
+        train_i2i(out, *options)
+    assert len(before) + len(done) == 3 * steps and done[0] == 1, "it went on where the checkpoint was"
+    assert_same_run(out, i2i_run)
+
+
+STOPPED = """
+import os, signal, sys
+from configs.load import load
+from configs.schema import I2IConfig
+from lightning_modules.i2i import I2IModule
+import train
+real = I2IModule.training_step
+def step(module, batch, index):
+    if (module.current_epoch, index) == (1, 2):
+        os.kill(os.getpid(), signal.SIGTERM)
+    return real(module, batch, index)
+I2IModule.training_step = step
+train.train_i2i(load(I2IConfig, [], sys.argv[1]))
+"""
+
+
+def test_a_preempted_run_is_saved_where_it_stands(
+    i2i_run: Path, train_i2i: Callable[..., Path], tmp_path: Path
+) -> None:
+    """SIGTERM in the middle of epoch 1: the step is finished and written, the rest is as if nothing had happened."""
+    out, steps = tmp_path / "i2i", states(i2i_run)["global_step"] // 3
+    options = yaml.safe_load((i2i_run / "config.yaml").read_text()) | {"out": str(out)}
+    (tmp_path / "same.yaml").write_text(yaml.safe_dump(options))
+    argv = [sys.executable, "-c", STOPPED, str(tmp_path / "same.yaml")]
+    stopped = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True)
+    assert stopped.returncode == 128 + signal.SIGTERM, stopped.stderr[-2000:]
+    assert f"stopped by a signal at step {steps + 3}; run the same command again" in stopped.stdout
+    assert states(out)["global_step"] == steps + 3
     train_i2i(out)
     assert_same_run(out, i2i_run)
 
@@ -127,16 +190,16 @@ def test_two_runs_are_the_same_and_another_seed_is_not(
 
 SCRIPT = """
 import os, signal, sys
-from callbacks.checkpoint import EpochSeed
+from callbacks.checkpoint import StepSeed
 from configs.load import load
 from configs.schema import I2IConfig
 import train
-real = EpochSeed.on_train_epoch_start
+real = StepSeed.on_train_epoch_start
 def deadly(self, trainer, module):
     if trainer.current_epoch == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     real(self, trainer, module)
-EpochSeed.on_train_epoch_start = deadly
+StepSeed.on_train_epoch_start = deadly
 train.train_i2i(load(I2IConfig, sys.argv[1:]))
 """
 

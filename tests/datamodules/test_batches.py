@@ -123,3 +123,46 @@ def test_group_starts_and_is_member_against_loops() -> None:
     keys, known = rng.integers(-5, 30, (6, 7)), np.unique(rng.integers(0, 25, 10))
     assert is_member(keys, known).tolist() == [[key in set(known.tolist()) for key in row] for row in keys.tolist()]
     assert not is_member(keys, known[:0]).any()
+
+
+@pytest.mark.parametrize(("n", "size", "world"), SHAPES)
+def test_a_cut_epoch_goes_on_with_the_very_batches_that_were_left(n: int, size: int, world: int) -> None:
+    """The same rows, steps and seeds, on every rank; the next epoch is whole."""
+    full = epoch(n, size, world, 3)
+    for cut in range(len(full[0]) + 1):
+        for rank in range(world):
+            sampler = EpochBatches(n, size, 7, rank, world)
+            sampler.set_epoch(3)
+            rows = sampler.rows_after(cut)
+            assert rows == cut * sampler.batch_size * world
+            resumed = EpochBatches(n, size, 7, rank, world)
+            resumed.go_on(3, rows)
+            resumed.set_epoch(3)
+            left = full[rank][cut:]
+            got = list(resumed)
+            assert [(one.rows.tolist(), one.seed) for one in got] == [(one.rows.tolist(), one.seed) for one in left]
+            assert resumed.steps_done() == cut and resumed.rows_after(len(resumed)) == sampler.rows_after(len(sampler))
+            resumed.set_epoch(4)
+            assert [one.seed for one in resumed] == [one.seed for one in epoch(n, size, world, 4)[rank]]
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1), (2, 3), (3, 2), (5, 1), (1, 5)])
+@pytest.mark.parametrize("cut", [0, 1, 2, 3])
+def test_with_other_ranks_the_rows_that_were_left_are_seen_once(before: int, after: int, cut: int) -> None:
+    n, size = 101, 6
+    seen = np.concatenate([batch.rows for rank in epoch(n, size, before, 2) for batch in rank[:cut]] or [[]])
+    samplers = [EpochBatches(n, size, 7, rank, after) for rank in range(after)]
+    for sampler in samplers:
+        sampler.go_on(2, cut * size * before)
+        sampler.set_epoch(2)
+    ranks = [list(sampler) for sampler in samplers]
+    assert len({len(batches) for batches in ranks}) == 1 and {len(b.rows) for rank in ranks for b in rank} == {size}
+    done = samplers[0].steps_done()
+    assert [batch.seed[2] for batch in ranks[0]] == list(range(done, len(samplers[0])))
+    rows = np.concatenate([np.concatenate([batch.rows for batch in step]) for step in zip(*ranks, strict=True)])
+    left = n - len(seen)
+    assert set(rows) | set(seen) == set(range(n))
+    repeats = np.bincount(np.concatenate([rows, seen]).astype(int), minlength=n) - 1
+    assert repeats.sum() == len(rows) - left < size * after, "but for those that fill up the last batch"
+    second = samplers[0].rows_after(done + 1)
+    assert second == cut * size * before + size * after

@@ -314,9 +314,9 @@ def test_a_killed_training_goes_on(at: Path, tmp_path: Path, capsys: pytest.Capt
     assert json.loads((out / "manifest.json").read_text())["finished"] is False and reached < 14
     started = []
     with pytest.MonkeyPatch.context() as patch:
-        from callbacks.checkpoint import EpochSeed
+        from callbacks.checkpoint import StepSeed
 
-        patch.setattr(EpochSeed, "on_train_epoch_start", lambda _, trainer, __: started.append(trainer.current_epoch))
+        patch.setattr(StepSeed, "on_train_epoch_start", lambda _, trainer, __: started.append(trainer.current_epoch))
         call(f"i2i {' '.join(options)}")
     assert started == list(range(reached + 1, 15))
     assert torch.load(last, weights_only=True)["epoch"] == 14 and not list(out.rglob("*.part"))
