@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+from objectives.gather import mean_over_ranks
+
 
 def boundary_loss(
     item_score_N: Tensor, boundary_score_N: Tensor, label_N: Tensor, alpha: float, weight_N: Tensor | None = None
@@ -22,7 +24,8 @@ def boundary_loss(
         boundary_score_N: ⟨u, b⟩, the user's own threshold.
         label_N: y, 1 for a positive and 0 for a negative.
         alpha: α ≥ 0, weight of a negative against a positive.
-        weight_N: weight of each sample, 0 leaves it out; the mean is then over the weights. None: all count once.
+        weight_N: weight of each sample, 0 leaves it out; the mean is then over the weights, of all ranks. None: all
+            count once.
     """
     margin_N = item_score_N - boundary_score_N
     # log σ(x) and log(1 − σ(x)) = log σ(−x), without forming p: no overflow however large the margin
@@ -30,4 +33,4 @@ def boundary_loss(
     if weight_N is None:
         return loss_N.mean()
     weight_N = weight_N.expand_as(loss_N)
-    return (loss_N * weight_N).sum() / weight_N.sum().clamp(min=1e-12)
+    return (loss_N * weight_N).sum() / mean_over_ranks(weight_N.sum()).clamp(min=1e-12)

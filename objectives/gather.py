@@ -62,6 +62,15 @@ class _Gather(torch.autograd.Function):
         return own
 
 
+def mean_over_ranks(x: Tensor) -> Tensor:
+    """Element-wise mean over ranks, without gradient.
+
+    What a weighted loss divides by: each rank divides its own sum by it, so that the mean that DDP takes is that of
+    the whole batch, however unlike the ranks' weights are.
+    """
+    return sum_over_ranks(x) / (dist.get_world_size() if _many_ranks() else 1)
+
+
 def sum_over_ranks(x: Tensor) -> Tensor:
     """Element-wise sum over ranks, without gradient; every rank must bring the same shape."""
     if not _many_ranks():

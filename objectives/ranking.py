@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from objectives.gather import mean_over_ranks
+
 
 def bpr_loss(query_ND: Tensor, positive_ND: Tensor, negative_MD: Tensor, keep_NM: Tensor | None = None) -> Tensor:
     """Bayesian personalised ranking: the mean of softplus(⟨query, negative⟩ − ⟨query, positive⟩).
@@ -26,7 +28,7 @@ def bpr_loss(query_ND: Tensor, positive_ND: Tensor, negative_MD: Tensor, keep_NM
     loss_NM = F.softplus(query_ND @ negative_MD.T - positive_N1)
     if keep_NM is None:
         return loss_NM.mean()
-    return (loss_NM * keep_NM).sum() / keep_NM.sum().clamp(min=1)
+    return (loss_NM * keep_NM).sum() / mean_over_ranks(keep_NM.sum()).clamp(min=1)
 
 
 def sampled_softmax_loss(
@@ -118,11 +120,12 @@ def listening_loss(logits_BS: Tensor, wanted_BS: Tensor, shown_BS: Tensor, users
 
 
 def _multi_positive(logits_NM: Tensor, wanted_NM: Tensor) -> Tensor:
-    """Mean over rows that want something of logsumexp(row) − mean of the wanted logits."""
+    """Mean over rows that want something, of all ranks, of logsumexp(row) − mean of the wanted logits."""
     count_N = wanted_NM.sum(dim=1)
     some = count_N > 0
+    rows = mean_over_ranks(some.sum()).clamp(min=1)  # before any rank may leave: the others wait for it
     logits_NM, wanted_NM, count_N = logits_NM[some], wanted_NM[some], count_N[some]
     if not len(count_N):
         return logits_NM.sum()
     wanted_N = torch.where(wanted_NM, logits_NM, 0.0).sum(dim=1) / count_N
-    return (logits_NM.logsumexp(dim=1) - wanted_N).mean()
+    return (logits_NM.logsumexp(dim=1) - wanted_N).sum() / rows

@@ -1,0 +1,71 @@
+"""`torchrun train.py …` on several gloo processes: the same validation, a killed rank, another number of ranks."""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.conftest import i2i_options
+
+ROOT = Path(__file__).parents[2]
+STILL = ["optim.lr=1e-12", "trainer.epochs=1"]  # weights stay as they were: what differs is the number of ranks
+
+
+def torchrun(ranks: int, script: str, arguments: list[str], *options: str) -> subprocess.CompletedProcess[str]:
+    """Run a script on so many ranks of this machine."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", *options]
+    given = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [*launch, script, *arguments], cwd=ROOT, env=given, capture_output=True, text=True, timeout=240
+    )
+
+
+def last_of(run: Path) -> dict[str, Any]:
+    return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+
+
+def validation(run: Path) -> dict[str, float]:
+    """The validation figures of the first epoch."""
+    with (run / "logs" / "metrics.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row.get("val/audience") or row.get("val/recall@20")]
+    return {key: float(value) for key, value in rows[0].items() if key.startswith("val/") and value}
+
+
+@pytest.fixture(scope="module")
+def odd_catalogue(dataset: Path, prepare: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A number of songs that neither two nor three ranks share out evenly."""
+    out = prepare(dataset, tmp_path_factory.mktemp("odd") / "catalogue", "split.by=random", "split.cold_share=0.217")
+    from datamodules.catalogue import Catalogue
+
+    warm, cold = (len(Catalogue.read(out).rows(name)) for name in ("warm", "cold_val"))
+    assert warm % 2 and warm % 3 and cold % 2 and cold % 3
+    return out
+
+
+@pytest.mark.parametrize("task", ["i2i", "boundary"])
+def test_validation_and_correlation_do_not_hang_on_the_number_of_ranks(
+    task: str, odd_catalogue: Path, tmp_path: Path
+) -> None:
+    figures, correlation = {}, {}
+    for ranks in (1, 2, 3):
+        out = tmp_path / str(ranks)
+        options = i2i_options(odd_catalogue, out)
+        if task == "boundary":
+            options = [one for one in options if not one.startswith(("bcl_batch", "objective."))]
+        ended = torchrun(ranks, "train.py", [task, *options, *STILL, f"trainer.devices={ranks}"])
+        assert ended.returncode == 0, ended.stderr[-3000:]
+        figures[ranks] = validation(out)
+        correlation[ranks] = last_of(out)["state_dict"].get("correlation", torch.zeros(1))
+    assert len(figures[1]) >= 2 and max(figures[1].values()) > 0
+    for ranks in (2, 3):
+        assert figures[ranks] == pytest.approx(figures[1], rel=1e-4)
+        torch.testing.assert_close(correlation[ranks], correlation[1], rtol=1e-4, atol=1e-5)
+    assert task == "boundary" or (correlation[1] - torch.eye(len(correlation[1]))).abs().max() > 0.01
