@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from configs.errors import UserError
+
 Rows = list[dict[str, Any]]
 
 
@@ -23,6 +25,13 @@ def main(paths: Sequence[str]) -> None:
     """Print the tables."""
     runs = [json.loads(Path(path).read_text()) for path in paths]
     print(tables(runs))
+
+
+def writable(out: str, work: Path) -> None:
+    """Raise UserError, before anything is measured, unless `out` can be a file beside the folder `work`."""
+    if Path(out) == work or Path(out).is_dir():
+        raise UserError(f"out={out} must be a file, say {out.rstrip('/')}.json, and not the folder work=")
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
 
 
 def tables(runs: Sequence[dict[str, Any]]) -> str:

@@ -26,7 +26,7 @@ from tqdm import tqdm
 from benchmarks.item_cold import encoders
 from benchmarks.item_cold.__main__ import ItemColdConfig, fold_of, trained
 from benchmarks.item_cold.folds import Fold, Held, feature_sets
-from benchmarks.table import markdown
+from benchmarks.table import markdown, writable
 from configs.errors import UserError
 from configs.load import command
 from configs.schema import TargetingConfig
@@ -62,6 +62,7 @@ def main(config: ItemColdConfig) -> None:
     if not config.data or not Path(config.data).exists():
         raise UserError(f"data={config.data}: no such folder or zip (docs/data.md says where the published ones are)")
     work = Path(config.work or config.out.removesuffix(".json"))
+    writable(config.out, work)
     found: dict[str, list[list[dict[str, Any]]]] = {}
     for seed in tqdm(range(config.seeds), "seeds"):
         fold = fold_of(config, work / f"seed{seed}", seed)

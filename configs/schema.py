@@ -364,7 +364,7 @@ class TargetingConfig:
         "flat", "mode=boundary: FAISS index of the users; flat is exact, ivf faster where there are millions"
     )
     songs_per_user: int = opt(20, "with boundary=: songs listed for a user in recommendations.parquet")
-    per_user_cap: int = opt(0, "new songs a user may be named for, over all of them (0: no limit; pipeline.audience)")
+    per_user_cap: int = opt(0, "new songs a user may be named for in audience.parquet, over all of them (0: no limit)")
     memory_mb: float = opt(1024.0, "working memory for scores; new songs are scored so many at a time as fit in it")
 
 

@@ -55,9 +55,11 @@ class InteractionBatches(Dataset[Any]):
 
     `items` are the fields of distinct songs, `item` says which of them are a play's own song and its negatives, in this
     order. Negatives are drawn uniformly over the warm catalogue, by popularity, or from the batch's other plays; or
-    mixed, half from the batch and half uniformly, the latter being the same for all plays (Yang et al., WWW 2020).
-    A drawn song that the user has played has weight 0, and so have all drawn songs of a negative play; a positive play
-    weighs what its strength does. `log_q` is the log of how much more often than uniformly a song is drawn.
+    mixed, half from the batch and half uniformly, these being the same for all plays (Yang et al., WWW 2020). A drawn
+    song that the user has played has weight 0, and so have all drawn songs of a negative play; a positive play weighs
+    what its strength does. `log_q` is the log of Q, how much more often than uniformly a song is drawn. A negative play
+    weighs Q: so it keeps its say against the drawn ones, and a score taken less log Q settles where it would with
+    uniform draws. Where a batch has fewer songs than are to be drawn from it, each counts for more.
     """
 
     def __init__(
@@ -74,44 +76,45 @@ class InteractionBatches(Dataset[Any]):
         self.fields, self.profile, self.histories = fields, profile, histories
         self.label, self.songs, self.negatives, self.sampling = label, songs, negatives, sampling
         worth = np.array(strengths, dtype=np.float32)[np.clip(histories.strength.astype(int) - 1, 0, 2)]
-        self.worth = np.where(label > 0, worth, 1)
+        self.worth = worth
         # a song without plays is drawn uniformly or not at all, and is nobody's own
         plays = np.maximum(np.bincount(histories.song, minlength=histories.n_songs), 1)
-        by_plays = {"uniform": 0.0, "mixed": 1 - (negatives // 2) / max(1, negatives)}.get(sampling, 1.0)
-        q = by_plays * plays * len(songs) / len(histories.song) + 1 - by_plays
-        self.log_q = np.log(q).astype(np.float32)
+        self.by_plays = plays * len(songs) / len(histories.song)  # Q of songs drawn by their plays
 
     def __getitem__(self, batch: Batch) -> dict[str, Any]:
         rng = np.random.default_rng(batch.seed)
         rows, histories = batch.rows, self.histories
         user, label_B1 = histories.user[rows], self.label[rows][:, None]
-        drawn = self._draw(rows, rng)
-        weight = label_B1 * ~histories.played(user, drawn)
+        drawn, share = self._draw(rows, rng)
+        weight = label_B1 * ~histories.played(user, drawn) * self.negatives / max(1, drawn.shape[1])
         history = histories.before(rows)
         history["songs"] = self.fields.gather(history["songs"])
         song_BM = np.concatenate([histories.song[rows][:, None], drawn], axis=1)
         items, item = np.unique(song_BM, return_inverse=True)
+        q_BM = share * self.by_plays[song_BM] + 1 - share
+        own_B1 = np.where(label_B1 > 0, self.worth[rows][:, None], q_BM[:, :1])
         return {
             **self.profile.gather(user),
             **history,
             "items": self.fields.gather(items),
             "item": torch.from_numpy(item.reshape(song_BM.shape)),
             "label": torch.from_numpy(np.concatenate([label_B1, np.zeros_like(weight)], axis=1)),
-            "weight": torch.from_numpy(np.concatenate([self.worth[rows][:, None], weight], axis=1)),
-            "log_q": torch.from_numpy(self.log_q[song_BM]),
+            "weight": torch.from_numpy(np.concatenate([own_B1, weight], axis=1).astype(np.float32)),
+            "log_q": torch.from_numpy(np.log(q_BM).astype(np.float32)),
         }
 
-    def _draw(self, rows: IntArray, rng: np.random.Generator) -> IntArray:
-        """Songs to set against each play's own, (B, negatives)."""
+    def _draw(self, rows: IntArray, rng: np.random.Generator) -> tuple[IntArray, float]:
+        """Songs to set against each play's own, (B, negatives or fewer), and which share is drawn by plays."""
         shape = (len(rows), self.negatives)
         if self.sampling == "uniform":
-            return rng.choice(self.songs, shape)
+            return rng.choice(self.songs, shape), 0.0
         if self.sampling == "popularity":
-            return rng.choice(self.histories.song, shape)
+            return rng.choice(self.histories.song, shape), 1.0
         shared = self.negatives // 2 if self.sampling == "mixed" else 0
         shifts = 1 + rng.permutation(len(rows) - 1)[: self.negatives - shared]  # fewer where the batch is smaller
         others = self.histories.song[rows[(np.arange(len(rows))[:, None] + shifts) % len(rows)]]
-        return np.hstack([others, np.broadcast_to(rng.choice(self.songs, shared), (len(rows), shared))])
+        drawn = np.hstack([others, np.broadcast_to(rng.choice(self.songs, shared), (len(rows), shared))])
+        return drawn, others.shape[1] / max(1, drawn.shape[1])
 
 
 class InteractionDataModule(L.LightningDataModule):

@@ -32,10 +32,10 @@ class FirstPlays:
 
 
 def read_first_plays(path: str, catalogue: Catalogue, new: IntArray) -> FirstPlays:
-    """Read the file; plays of other songs than `new` and of unknown users are left out and counted.
+    """Read the file; plays of songs outside the pool `new` and of unknown users are left out and counted.
 
     Raises:
-        UserError: no such file, not Parquet, a missing column or wrong type, or no play that can be used.
+        UserError: no such file, not Parquet, a missing column or wrong type, or no play of the pool can be used.
     """
     if not Path(path).is_file():
         raise UserError(f"plays={path}: no such file; wanted: a Parquet table with columns user_id, song_id")
@@ -44,15 +44,45 @@ def read_first_plays(path: str, catalogue: Catalogue, new: IntArray) -> FirstPla
     except (OSError, pl.exceptions.PolarsError) as error:
         reason = str(error).partition("\n")[0]
         raise UserError(f"plays={path} cannot be read as Parquet ({reason}): write the file again") from None
+    rows = np.flatnonzero((catalogue.songs["split"] != "warm").to_numpy()[new])
+    song_of = pl.DataFrame({"song_id": catalogue.songs["song_id"].gather(new), "song": np.arange(len(new))})
+    user_of = pl.DataFrame({"user_id": catalogue.users["user_id"], "user": np.arange(catalogue.n_users)})
+    try:
+        ids = table.select(pl.col("user_id", "song_id").cast(pl.String))
+    except pl.exceptions.PolarsError as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"plays={path}: wanted: columns user_id and song_id of text or integers ({reason})") from None
+    # whoever met a song, whatever came of it and however odd the row: he is not to get it again
+    met = (
+        ids.join(song_of, on="song_id").join(user_of, on="user_id").select("song", "user").unique().sort("song", "user")
+    )
+    song, user = (met[name].to_numpy().astype(np.int64) for name in ("song", "user"))
+    of_pool = table.filter(ids["song_id"].is_in(song_of["song_id"].implode()))
+    elsewhere = table.height - of_pool.height
+    told = f"; {elsewhere} rows of songs outside the pool are not looked at" if elsewhere else ""
+    strength = sparse.csr_matrix((len(new), catalogue.n_users), dtype=np.float32)
+    if of_pool.height and len(met):
+        strength, more = likings(path, of_pool, catalogue, new, rows)
+        told += more
+    return FirstPlays(strength, song, user, told)
+
+
+def likings(
+    path: str, plays: pl.DataFrame, catalogue: Catalogue, new: IntArray, cold: IntArray
+) -> tuple[sparse.csr_matrix, str]:
+    """Strongest liking of each user for each new song (C, U), and what was skipped.
+
+    A known song of the long tail warms no further: its vector holds what its training listeners taught, and users'
+    vectors hold it.
+    """
     known = [column for column in ("song_id", "released_at") if column in catalogue.songs.columns]
     songs = catalogue.songs[new].select(known)
-    found = validate(Path(path), {"songs": songs, "plays": table, "users": catalogue.users.select("user_id")})
-    plays = index_plays(found.plays, songs, catalogue.users).group_by("song", "user").agg(pl.col("strength").max())
-    plays = plays.sort("song", "user")
-    song, user = (plays[name].to_numpy().astype(np.int64) for name in ("song", "user"))
-    liked = plays["strength"].to_numpy() > 0
-    strength = sparse.csr_matrix(
-        (plays["strength"].to_numpy()[liked], (song[liked], user[liked])), shape=(len(new), catalogue.n_users)
-    )
-    told = f"\n{rejection_table(found.rejected)}" if found.rejected else ""
-    return FirstPlays(strength, song, user, told)
+    try:
+        found = validate(Path(path), {"songs": songs, "plays": plays, "users": catalogue.users.select("user_id")})
+    except UserError as error:
+        raise UserError(f"plays={path}: {str(error).removeprefix(f'{path}: ')}") from None
+    table = index_plays(found.plays, songs, catalogue.users).group_by("song", "user").agg(pl.col("strength").max())
+    table = table.filter((pl.col("strength") > 0) & pl.col("song").is_in(pl.Series(cold)))
+    values = (table["strength"].to_numpy(), (table["song"].to_numpy(), table["user"].to_numpy()))
+    strength = sparse.csr_matrix(values, shape=(len(new), catalogue.n_users), dtype=np.float32)
+    return strength, f"\n{rejection_table(found.rejected)}" if found.rejected else ""

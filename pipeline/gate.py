@@ -94,8 +94,8 @@ def reach_figures(
     margin, outcomes = seen
     rates = {f"{name}_rate": values for name, values in outcomes.items() if name != LIKED}
     return {
-        "ungated": reach_curve(at, score, np.ones(len(at), dtype=bool), rates),
-        "gated": reach_curve(at, score, margin > options.margin, rates),
+        "ungated": reach_curve(at, score, score > 0, rates),  # who heard none of the similar songs is never reached
+        "gated": reach_curve(at, score, (score > 0) & (margin > options.margin), rates),
     }
 
 

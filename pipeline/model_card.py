@@ -41,7 +41,9 @@ CALL = {
     "clip": "vectors = model.embed_audio(dict(samples=int16_NL, length=length_N))    # or logmel=, frames=",
     "frozen": "vectors = model.embed_audio(dict(pooled=vectors_NB))    # those of {encoder}: datamodules.audio_inputs",
     "i2i": "vectors = model(fields)    # as datamodules.fields.SongFields.gather makes them",
-    "boundary": 'items = model.item_vectors(fields)    # load_tower(folder, "item" | "user" | "boundary"): one alone',
+    "boundary": "items = model.item_vectors(fields)\n"
+    "    from pipeline.export import load_tower    # one tower alone: item, user or boundary\n"
+    '    item = load_tower("this folder", "item")',
 }
 
 

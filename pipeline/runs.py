@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -168,7 +169,7 @@ def check_sizes(config: Any) -> None:
     if negative := [f"{name}={value}" for name, value in limits.items() if value < 0]:
         raise UserError(f"{', '.join(negative)}: must be at least 0")
     strengths = list(getattr(objective, "strengths", [1.0] * 3))
-    if len(strengths) != 3 or not min(strengths) > 0:
+    if len(strengths) != 3 or not all(0 < one < math.inf for one in strengths):
         raise UserError(f"objective.strengths={strengths}: three weights above 0, of played, completed, favourited")
     weights = [f"{part}_weight" for part in ("pair", "listening", "bcl")]
     if max(getattr(objective, name, 1) for name in weights) <= 0:

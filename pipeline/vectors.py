@@ -108,4 +108,8 @@ def boundary_vectors(
     module = restore(BoundaryModule(**run.hparams), run)
     items = predict(module, source.songs_loader(songs))["vector"]
     users = predict(module, source.users_loader(np.arange(source.catalogue.n_users)))
+    if not all(np.isfinite(one).all() for one in (items, *users.values())):
+        raise UserError(
+            f"{run.folder} makes vectors with NaN or infinite values: train it again, with a lower optim.lr"
+        )
     return Boundary(run, items, users["vector"], users["boundary"])

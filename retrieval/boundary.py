@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.audience import Audience, join, slices
-from retrieval.index import build_index, search
+from retrieval.audience import Audience, join
+from retrieval.index import GPU_MOST, build_index, search, to_cpu
 
 Array = NDArray[Any]
 Pairs = tuple[Array, Array]  # (song, user) row numbers
 NO_PAIRS: Pairs = (np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64))
+FEW = 10_000  # users, below which an index of lists saves nothing
 RESULT_BYTES = 48  # of a query's result, with its copies and masks
 
 
@@ -48,12 +49,13 @@ def users_above(
         least: how far a boundary must be cleared.
         users: rows of the users who may be reached at all; None: everybody.
         without: (song, user) pairs that must not be.
-        kind: FAISS index of the users: "flat" is exact, "ivf" faster and nearly so.
+        kind: FAISS index of the users: "flat" is exact, "ivf" faster and nearly so (for ten thousand users or more).
         memory_mb: working memory for results beside the index.
     """
-    users = np.arange(len(user_UD)) if users is None else users
+    users = np.arange(len(user_UD)) if users is None else np.unique(users)
     if not len(users):
         return _nobody(len(item_CD), k)
+    kind = kind if len(users) >= FEW else "flat"
     index = build_index(_with_boundary(user_UD[users], boundary_U[users]), kind)
     song, user = without
     at = np.searchsorted(users, user)
@@ -84,29 +86,36 @@ def songs_above(
 def above(index: Any, queries_QD: Array, k: int, least: float, without: Pairs, memory_mb: float = 1024.0) -> Audience:
     """The k largest inner products above `least` of each query, without some (query, indexed row) pairs.
 
-    So many more are searched for as a query has such pairs; queries are grouped by their number.
+    So many more are searched for as a query has such pairs; queries that need about as many go together. An index of
+    lists probes so many of them as hold eight times what is asked for, on average.
     """
     if not len(queries_QD) or k == 0:
         return _nobody(len(queries_QD), k)
     left_out = np.sort(without[0].astype(np.int64) * index.ntotal + without[1])
     extra_Q = np.bincount(without[0].astype(np.int64), minlength=len(queries_QD))
     order = np.argsort(extra_Q, kind="stable")
-    widest = min(k + int(extra_Q.max()), index.ntotal)
-    parts = []
-    for rows in slices(len(order), max(1, int(memory_mb * 2**20 / (max(1, widest) * RESULT_BYTES)))):
-        query = order[rows]
-        fetch = min(k + int(extra_Q[query].max()), index.ntotal)
+    wanted_Q = np.minimum(k + extra_Q[order], index.ntotal)
+    if wanted_Q[-1] > GPU_MOST:
+        index = to_cpu(index)  # once, not at every search
+    parts, at = [], 0
+    while at < len(order):
+        fit = max(1, int(memory_mb * 2**20 / (2 * wanted_Q[at] * RESULT_BYTES)))
+        stop = min(at + fit, int(np.searchsorted(wanted_Q, 2 * wanted_Q[at], side="right")))
+        query, fetch = order[at:stop], int(wanted_Q[stop - 1])
+        if hasattr(index, "nlist"):
+            index.nprobe = max(index.nlist // 8, 1, min(index.nlist, -(-8 * fetch * index.nlist // index.ntotal)))
         score, position = search(index, queries_QD[query], fetch)
         kept = (position >= 0) & (score > least)
         if len(left_out):
             key = query[:, None] * index.ntotal + position
             kept &= left_out[np.minimum(np.searchsorted(left_out, key), len(left_out) - 1)] != key
-        first = np.lexsort((position, -score, ~kept), axis=1)[:, :k]  # ties go to the lower number, as elsewhere
+        first = np.lexsort((position, -score, ~kept), axis=1)[:, :k]
         row, n = np.arange(len(query))[:, None], first.shape[1]
         part = _nobody(len(query), k)
         part.users_CB[:, :n] = np.where(kept, position, -1)[row, first]
         part.scores_CB[:, :n] = np.where(kept, score, -np.inf)[row, first]
         parts.append(part)
+        at = stop
     back = np.argsort(order, kind="stable")
     found = join(parts)
     return Audience(found.users_CB[back], found.scores_CB[back])

@@ -49,4 +49,5 @@ def warm_vectors(content_CD: Array, first_CU: sparse.csr_matrix, user_UD: Array,
     behaviour_CD = behaviour_vectors(first_CU, user_UD)
     share_C1 = np.where(np.any(behaviour_CD, axis=1, keepdims=True), share_C1, 0)  # listeners of whom nothing is known
     fused_CD = unit_rows((1 - share_C1) * unit_rows(content_CD) + share_C1 * behaviour_CD)
-    return np.asarray(fused_CD * np.linalg.norm(content_CD, axis=1, keepdims=True), dtype=np.float32)
+    fused_CD = fused_CD * np.linalg.norm(content_CD, axis=1, keepdims=True)
+    return np.where(share_C1 > 0, fused_CD, content_CD).astype(np.float32)  # to the last digit where nothing is known

@@ -28,6 +28,7 @@ from benchmarks.item_cold.folds import LFM2K_SETS, Fold, content, feature_sets, 
 from benchmarks.item_cold.measure import POWERS, Scores, both, rows_of, tuned
 from benchmarks.item_cold.methods import CLOSED, FIXED, OURS, SEEDED, TUNED, methods
 from benchmarks.item_cold.table import table
+from benchmarks.table import writable
 from configs.errors import UserError
 from configs.load import command
 from configs.schema import opt
@@ -63,8 +64,7 @@ def main(config: ItemColdConfig) -> None:
         raise UserError(f"seeds={config.seeds} must be at least 1")
     wanted = methods(config.methods)
     work = Path(config.work or config.out.removesuffix(".json"))
-    if Path(config.out) == work or Path(config.out).is_dir():
-        raise UserError(f"out={config.out} must be a file, say {config.out.rstrip('/')}.json, and not the folder work=")
+    writable(config.out, work)
     found: Runs = {}
     for seed in tqdm(range(config.seeds), desc="seeds"):
         fold = fold_of(config, work / f"seed{seed}", seed)
@@ -75,7 +75,6 @@ def main(config: ItemColdConfig) -> None:
     rows = [one for name, of_set in found.items() for one in rows_of(Path(config.data).stem, name, of_set)]
     if left_out := [method for method in wanted if not any(method in of_set for of_set in found.values())]:
         print(f"not measured, since no feature set has both text and audio: {'; '.join(left_out)}")
-    Path(config.out).parent.mkdir(parents=True, exist_ok=True)
     write_text(Path(config.out), json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
     print(table(rows))
 

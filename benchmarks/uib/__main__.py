@@ -15,6 +15,7 @@ the id.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import json
 from collections.abc import Callable
@@ -30,13 +31,14 @@ from omegaconf import MISSING
 from scipy import sparse
 from tqdm import tqdm
 
-from benchmarks.table import markdown
+from benchmarks.item_cold.folds import state_of
+from benchmarks.table import markdown, writable
 from benchmarks.towers import Judge, best_epoch
 from benchmarks.uib import factorisation
 from benchmarks.uib.factorisation import Settings
 from benchmarks.uib.protocol import Plays, Split, deal, judged, read_plays
 from configs.errors import UserError
-from configs.load import command, load
+from configs.load import as_dict, command, load
 from configs.schema import BoundaryConfig, PrepareConfig, opt
 from datamodules.adapters import read_hetrec
 from datamodules.catalogue import Catalogue
@@ -45,6 +47,7 @@ from datamodules.folders import write_text
 from pipeline import prepare
 
 DIM = 32
+STRENGTHS = (5.0, 20.0, 50.0)  # regularisation of iALS
 TAG_ARTISTS = 3  # of which a tag is kept
 COLUMNS = ["HIT@1", "HIT@10", "NDCG@10", "MRR@10", "F1", "F1, margin chosen"]
 FACTORISED = {  # settings chosen on the validation artists of seed 0
@@ -79,6 +82,7 @@ def main(config: UibConfig) -> None:
     """Run the command (see the module's docstring)."""
     if unknown := sorted(set(config.methods) - set(METHODS)):
         raise UserError(f"methods={unknown}: choose from {', '.join(METHODS)}")
+    writable(config.out, Path(config.out).with_suffix(""))
     dataset = read_hetrec(config.data)
     plays = read_plays(dataset)
     print(f"{len(plays.users):,} users, {len(plays.artists):,} artists, {len(plays.pairs):,} listens")
@@ -97,7 +101,8 @@ def main(config: UibConfig) -> None:
 
 def kept(config: UibConfig, method: str, seed: int, made: Callable[[], dict[str, float]]) -> dict[str, Any]:
     """A row, from the work folder where it was measured with the same settings: a killed run goes on."""
-    settings = repr([FACTORISED.get(method), config.boundary if method in OURS else None, OURS.get(method)])
+    ours = [config.boundary, OURS[method], as_dict(BoundaryConfig(data="", out=""))] if method in OURS else None
+    settings = repr([state_of(Path(config.data)), FACTORISED.get(method), STRENGTHS, ours])
     path = Path(config.out).with_suffix("") / f"seed{seed}" / f"{method.replace(' ', '_').replace(',', '')}.json"
     before = json.loads(path.read_text("utf-8")) if path.exists() else {}
     if before.get("settings") != settings:
@@ -117,12 +122,11 @@ def measure(
         listeners = np.bincount(split.train[:, 1], minlength=n_artists).astype(np.float32)
         return judge(listeners[:, None], np.ones((n_users, 1), np.float32), np.zeros(n_users, np.float32))[1]
     if method == "iALS":
-        return max(
-            (ials(plays, split, judge, strength, seed) for strength in (5.0, 20.0, 50.0)), key=lambda one: one[0]
-        )[1]
+        return max((ials(plays, split, judge, strength, seed) for strength in STRENGTHS), key=lambda one: one[0])[1]
     if method in FACTORISED:
         return factorisation.train(split.train, n_users, n_artists, FACTORISED[method], judge, seed)
-    folder = Path(config.out).with_suffix("") / f"seed{seed}"
+    of = hashlib.sha256(repr(state_of(Path(config.data))).encode()).hexdigest()[:8]
+    folder = Path(config.out).with_suffix("") / f"seed{seed}" / of
     catalogue = prepared(dataset, plays, split, folder)
     given = [f"data={folder}/catalogue", f"out={folder}/run", f"seed={seed}", "objective.positives=played"]
     chosen = load(BoundaryConfig, [*given, f"model.dim={DIM}", *config.boundary, *OURS[method]])

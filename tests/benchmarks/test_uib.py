@@ -179,7 +179,7 @@ def test_the_command(
         assert found[method]["NDCG@10"] > found["popularity"]["NDCG@10"] + 0.1, method
     assert found["our towers"]["F1, margin chosen"] > 0.1 and "F1" not in found["BPR-MF, L2"]
 
-    catalogue = pl.read_parquet(tmp_path / "uib" / "seed0" / "dataset" / "songs.parquet")
+    catalogue = pl.read_parquet(next((tmp_path / "uib" / "seed0").glob("*/dataset/songs.parquet")))
     plays = read_plays(read_hetrec(hetrec))
     assert set(catalogue.filter(pl.col("split") == "warm")["song_id"]) == set(plays.artists)
     split = deal(plays, 0)
@@ -199,5 +199,8 @@ def test_the_command(
     (again,) = json.loads((tmp_path / "uib.json").read_text())
     assert [row for row in again if row["method"] not in uib.OURS] == rows[: -len(uib.OURS)]
     assert [row["HIT@1"] for row in again if row["method"] in uib.OURS] == [0.5, 0.5]
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(UserError, match="must be a file"):
+        uib.main(load(uib.UibConfig, [options[0], f"out={tmp_path}/folder"]))
     with pytest.raises(UserError, match="choose from popularity, iALS"):
         uib.main(load(uib.UibConfig, [*options, "methods=[lightgcn]"]))

@@ -142,12 +142,57 @@ def test_first_plays_that_cannot_be_read(catalogue: Catalogue, tmp_path: Path) -
     with pytest.raises(UserError, match="cannot be read as Parquet"):
         read_first_plays(str(tmp_path / "text.parquet"), catalogue, new)
     pl.DataFrame({"user_id": ["u"]}).write_parquet(tmp_path / "half.parquet")
-    with pytest.raises(UserError, match="no column 'song_id'"):
+    with pytest.raises(UserError, match=r"plays=.*half\.parquet: wanted: columns user_id and song_id"):
         read_first_plays(str(tmp_path / "half.parquet"), catalogue, new)
-    of_known = first_plays(catalogue, tmp_path / "p.parquet", song_id=[catalogue.songs["song_id"][0]] * 5)
+    first_plays(catalogue, tmp_path / "p.parquet", disliked=["yes"] * 5)
+    with pytest.raises(UserError, match=r"plays=.*p\.parquet: .*column 'disliked' has type String"):
+        read_first_plays(str(tmp_path / "p.parquet"), catalogue, new)
+
+
+def test_nobody_has_played_yet(catalogue: Catalogue, tmp_path: Path) -> None:
+    """A first day, and a table that also holds the plays of other songs, are nothing to complain about."""
+    new = catalogue.rows("cold")
+    empty = first_plays(catalogue, tmp_path / "p.parquet")
+    pl.read_parquet(empty).clear().write_parquet(empty)
+    found = read_first_plays(str(empty), catalogue, new)
+    assert found.strength_CU.nnz == 0 and not len(found.song) and "0 songs warm up" in str(found)
+    of_known = first_plays(catalogue, tmp_path / "q.parquet", song_id=[catalogue.songs["song_id"][0]] * 5)
     assert catalogue.songs["split"][0] == "warm"
-    with pytest.raises(UserError, match="none of the 5 plays can be used"):
-        read_first_plays(str(of_known), catalogue, new)
+    found = read_first_plays(str(of_known), catalogue, new)
+    assert found.strength_CU.nnz == 0 and "5 rows of songs outside the pool are not looked at" in str(found)
+
+
+def test_whoever_met_a_song_is_left_out_however_odd_the_row(catalogue: Catalogue, tmp_path: Path) -> None:
+    """Played before its release, liked and disliked at once: no taste can be read from it, but he knows the song."""
+    new, users = catalogue.rows("cold"), catalogue.users["user_id"]
+    song = catalogue.songs["song_id"][int(new[0])]
+    plays = {"user_id": [users[1], users[2], users[3]], "song_id": [song] * 3}
+    early = [datetime(1990, 1, 1), datetime(2090, 1, 1), datetime(2090, 1, 1)]
+    flags = {"favourited": [True, True, True], "disliked": [False, True, False]}
+    pl.DataFrame(plays | {"played_at": early} | flags).write_parquet(tmp_path / "p.parquet")
+    found = read_first_plays(str(tmp_path / "p.parquet"), catalogue, new)
+    assert found.user.tolist() == [1, 2, 3] and found.strength_CU.indices.tolist() == [3]
+
+
+@pytest.mark.parametrize("mode", ["taste", "cat", "union", "i2i2u"])
+def test_first_plays_of_a_long_tail_song_change_no_other_song(
+    mode: str, i2i_run: Path, catalogue: Catalogue, tmp_path: Path
+) -> None:
+    """Its vector is part of what users are; it holds what training listeners taught, and stays as it is."""
+    index.main(load(IndexConfig, [f"run={i2i_run}", f"out={tmp_path}/index"]))
+    tail = catalogue.songs.filter((pl.col("split") == "warm") & (pl.col("popularity") <= 15))["song_id"][0]
+    users = catalogue.users["user_id"]
+    plays = {"user_id": users[:10], "song_id": [tail] * 10}
+    pl.DataFrame(plays).write_parquet(tmp_path / "p.parquet")
+    tables = {}
+    for name, more in (("before", []), ("after", [f"plays={tmp_path}/p.parquet"])):
+        given = [f"index={tmp_path}/index", f"out={tmp_path}/{name}", f"mode={mode}", "split=cold", "long_tail=15"]
+        audience.main(load(AudienceConfig, [*given, *more]))
+        tables[name] = pl.read_parquet(tmp_path / name / "audience.parquet")
+    others = [one.filter(pl.col("song_id") != tail) for one in tables.values()]
+    assert others[0].equals(others[1]) and others[0].height > 100
+    after = tables["after"].filter(pl.col("song_id") == tail)
+    assert after.height and not set(after["user_id"]) & set(users[:10])
 
 
 @pytest.mark.parametrize("mode", ["taste", "i2i2u", "boundary"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from retrieval import boundary as boundary_search
 from retrieval import index as vector_index
 from retrieval.audience import Audience
 from retrieval.boundary import margins, songs_above, users_above
@@ -78,22 +79,44 @@ def test_nobody_and_nothing() -> None:
     assert (found.users_CB[0] == -1).all() and (found.users_CB[1:] >= 0).sum() == (C - 1) * 9
 
 
-def test_lists_of_an_approximate_index_hold_none_who_does_not_clear() -> None:
-    user = np.concatenate([USER] * 20) + RNG.normal(0, 0.1, (20 * U, D)).astype(np.float32)
-    boundary = np.tile(BOUNDARY, 20)
-    exact = users_above(ITEM, user, boundary, 50)
-    near = users_above(ITEM, user, boundary, 50, kind="ivf")
-    dense = margins(ITEM, user, boundary)
-    for c in range(C):
-        assert all(dense[c, u] > 0 for u in lists(near)[c])
-    kept = [len(set(a) & set(b)) / len(a) for a, b in zip(lists(exact), lists(near), strict=True) if a]
-    assert len(kept) > 5 and np.mean(kept) > 0.7
+@pytest.mark.parametrize(("k", "excluded"), [(20, 0), (500, 0), (20, 3000)])
+def test_lists_of_an_approximate_index_are_long_where_there_are_many(k: int, excluded: int) -> None:
+    """Also where much is asked for, or most of the best are left out: more lists are looked through then."""
+    rng = np.random.default_rng(1)
+    n = boundary_search.FEW + 2000
+    centre = rng.standard_normal((40, D))
+    user = (centre[rng.integers(0, 40, n)] + 0.5 * rng.standard_normal((n, D))).astype(np.float32)
+    boundary = rng.normal(0, 1, n).astype(np.float32)
+    best = np.argsort(-margins(ITEM[:4], user, boundary), axis=1)[:, :excluded]
+    without = np.repeat(np.arange(4), excluded), best.ravel()
+    exact = users_above(ITEM[:4], user, boundary, k, -99.0, without=without)
+    near = users_above(ITEM[:4], user, boundary, k, -99.0, without=without, kind="ivf")
+    assert (exact.users_CB >= 0).all() and (near.users_CB >= 0).mean() > 0.95
+    assert np.mean([len(set(a) & set(b)) / k for a, b in zip(lists(exact), lists(near), strict=True)]) > 0.85
+
+
+def test_users_may_be_given_in_any_order() -> None:
+    some = np.array([9, 2, 5, 150, 2])
+    found = users_above(ITEM, USER, BOUNDARY, 5, -99.0, some, (np.zeros(2, dtype=int), np.array([9, 5])))
+    assert lists(found) == by_loop(True, 5, -99.0, sorted(set(some.tolist())), {(0, 9), (0, 5)})
+
+
+def test_one_long_list_of_exclusions_is_no_burden_to_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, int]] = []
+    real = boundary_search.search
+    monkeypatch.setattr(boundary_search, "search", lambda i, q, k: asked.append((len(q), k)) or real(i, q, k))
+    without = np.full(150, 4), np.arange(150)
+    found = users_above(ITEM, USER, BOUNDARY, 10, -99.0, without=without)
+    assert asked == [(C - 1, 10), (1, 160)]
+    assert lists(found) == by_loop(True, 10, -99.0, list(range(U)), {(4, u) for u in range(150)})
 
 
 def test_more_results_than_a_gpu_gives_come_from_main_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[bool] = []
     monkeypatch.setattr(vector_index, "GPU_MOST", 10)
-    monkeypatch.setattr(vector_index, "to_cpu", lambda index: asked.append(True) or index)
+    monkeypatch.setattr(boundary_search, "GPU_MOST", 10)
+    monkeypatch.setattr(boundary_search, "to_cpu", lambda index: asked.append(True) or index)
+    monkeypatch.setattr(vector_index, "to_cpu", lambda index: asked.append(False) or index)
     for k in (5, 50):
         assert lists(users_above(ITEM, USER, BOUNDARY, k)) == by_loop(True, k, 0, list(range(U)), set())
-    assert asked == [True]
+    assert asked == [True, False]  # once for all searches, and once more at the search itself
