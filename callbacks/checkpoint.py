@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,7 +13,8 @@ import numpy as np
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from objectives.gather import sum_over_ranks
 
 BEST, LAST = "best.ckpt", "last.ckpt"
 
@@ -73,16 +76,48 @@ class Progress(Callback):
         batches.seen = (trainer.current_epoch, batches.rows_after(batch_idx + 1))
 
 
-class SaveWhenStopped(Callback):
-    """Writes `last.ckpt` where a signal (SIGTERM, a preemption) ends training between two steps."""
+class Stopped(SystemExit):
+    """Training was ended by a signal, between two steps and with a checkpoint written."""
+
+
+class StopOnSignal(Callback):
+    """On SIGTERM (a preemption) all ranks write `last.ckpt` after the same step and leave.
+
+    Ranks get a signal at different moments, in the middle of whatever they compute: the handler only takes a note, and
+    they ask each other after every step. Lightning's own handler would gather within the signal, where another rank may
+    be waiting for a gradient.
+    """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path, self.asked = path, False
 
-    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """All ranks are here: Lightning tells them of the signal before they go on to a step."""
-        if isinstance(exception, SIGTERMException):
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Take the place of Lightning's handler, which it restores at the end."""
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._note)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Not after the last step of an epoch: its validation comes first."""
+        asked = sum_over_ranks(torch.tensor(float(self.asked), device=pl_module.device))
+        if asked > 0 and batch_idx + 1 < trainer.num_training_batches:
             trainer.save_checkpoint(self.path)
+            raise Stopped(128 + signal.SIGTERM)
+
+    def _note(self, *_: Any) -> None:
+        self.asked = True
+
+
+class StepCheckpoint(ModelCheckpoint):
+    """Every so many steps, but for the last of an epoch: resumed from there, the epoch would miss its validation."""
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save within an epoch alone."""
+        if batch_idx + 1 < trainer.num_training_batches:
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
 
 def sampler(trainer: L.Trainer) -> Any:
@@ -105,5 +140,5 @@ def checkpoint_callbacks(folder: Path, monitor: str, steps: int = 0) -> list[Cal
     best = ModelCheckpoint(filename="best", monitor=monitor, mode="max", save_top_k=1, **common)
     last = ModelCheckpoint(filename="last", monitor=None, save_top_k=1, **common)
     within = common | {"save_on_train_epoch_end": False, "every_n_train_steps": steps}
-    often = [ModelCheckpoint(filename="last", monitor=None, save_top_k=1, **within)] if steps else []
-    return [Progress(), SaveWhenStopped(folder / LAST), best, *often, last]
+    often = [StepCheckpoint(filename="last", monitor=None, save_top_k=1, **within)] if steps else []
+    return [Progress(), StopOnSignal(folder / LAST), best, *often, last]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,9 +20,8 @@ def fit(task: str, config: Any, build: Callable[[], Built], monitor: str) -> Non
         UserError: the out folder holds something else, or the data cannot be used.
     """
     from lightning import seed_everything
-    from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-    from callbacks.checkpoint import LAST
+    from callbacks.checkpoint import LAST, Stopped
     from pipeline.runs import check_sizes, finish_run, is_finished, run_folder
 
     out = Path(config.out)
@@ -41,9 +39,9 @@ def fit(task: str, config: Any, build: Callable[[], Built], monitor: str) -> Non
     with run_folder(out, task, dump(config), vocabulary):
         try:
             trainer.fit(module, datamodule=data, ckpt_path=last if last.exists() else None, weights_only=True)
-        except SIGTERMException:
+        except Stopped:
             print(f"{out}: stopped by a signal at step {trainer.global_step}; run the same command again to go on")
-            raise SystemExit(128 + signal.SIGTERM) from None
+            raise
     if trainer.interrupted:
         raise KeyboardInterrupt
     if trainer.is_global_zero:

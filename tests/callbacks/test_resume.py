@@ -16,6 +16,7 @@ import yaml
 
 from callbacks import checkpoint as module
 from callbacks.checkpoint import BEST, LAST, AtomicCheckpointIO, StepSeed
+from callbacks.correlation import FeatureCorrelation
 from configs.errors import UserError
 from lightning_modules.i2i import I2IModule
 
@@ -125,6 +126,23 @@ def test_with_checkpoints_within_an_epoch_no_step_is_done_twice(
         patch.setattr(I2IModule, "training_step", lambda *given: done.append(given[0].current_epoch) or real(*given))
         train_i2i(out, *options)
     assert len(before) + len(done) == 3 * steps and done[0] == 1, "it went on where the checkpoint was"
+    assert_same_run(out, i2i_run)
+
+
+@pytest.mark.parametrize("moment", ["validation", "epoch end"])
+def test_a_checkpoint_at_the_last_step_of_an_epoch_skips_no_validation(
+    moment: str, i2i_run: Path, train_i2i: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, steps = tmp_path / "i2i", states(i2i_run)["global_step"] // 3
+    if moment == "validation":
+        owner, name = I2IModule, "validation_step"
+    else:
+        owner, name = FeatureCorrelation, "on_train_epoch_start"
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        at = 1 if moment == "validation" else 2
+        kill_when(patch, owner, name, lambda *given: (given[0] if at == 1 else given[1]).current_epoch == at)
+        train_i2i(out, f"trainer.checkpoint_steps={steps}")
+    train_i2i(out, f"trainer.checkpoint_steps={steps}")
     assert_same_run(out, i2i_run)
 
 
