@@ -1,0 +1,15 @@
+#!/bin/sh
+# One training on several machines. On each of them, from the repository's folder, with the same HEAD, NODES and JOB:
+#
+#   HEAD=machine0 NODES=2 RANKS=8 sh configs/cluster/torchrun.sh i2i data=… features=… out=…
+#
+# HEAD    the machine where the others meet (its port PORT must be open)          NODES   machines
+# RANKS   processes on each machine, one a GPU                                    JOB     a name of this training
+#
+# Data and out= must be on storage that all machines see. A process that dies takes the others with it, and all start
+# again from the last checkpoint, RESTARTS times at most (trainer.checkpoint_steps=500 loses at most 500 steps).
+set -eu
+: "${NODES:=1}" "${RANKS:=1}" "${HEAD:=localhost}" "${PORT:=29400}" "${JOB:=firstplay}" "${RESTARTS:=3}"
+exec torchrun --nnodes="$NODES" --nproc-per-node="$RANKS" --max-restarts="$RESTARTS" \
+  --rdzv-backend=c10d --rdzv-endpoint="$HEAD:$PORT" --rdzv-id="$JOB" \
+  train.py "$@" trainer.nodes="$NODES" trainer.devices="$RANKS"

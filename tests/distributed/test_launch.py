@@ -1,0 +1,132 @@
+"""The cluster's launch files on this machine: two "machines" that meet, a rank that is killed, a preempted job."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.conftest import i2i_options
+
+ROOT = Path(__file__).parents[2]
+SRUN = '#!/bin/sh\nexec "$@"\n'
+SCONTROL = '#!/bin/sh\nif [ "$1" = show ]; then echo localhost; echo other; else echo "$@" >> "$REQUEUED"; fi\n'
+# trains like train.py; one rank meets its fate in the middle of epoch 1, once
+TRAIN = """
+import os, runpy, signal
+from pathlib import Path
+from lightning_modules.i2i import I2IModule
+real, fate = I2IModule.training_step, Path({fate!r})
+def step(module, batch, index):
+    if (module.current_epoch, index, module.global_rank) == (1, 2, {rank}) and fate.exists():
+        fate.unlink()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(module, batch, index)
+I2IModule.training_step = step
+runpy.run_path({train!r}, run_name="__main__")
+"""
+
+
+def environment(**more: Any) -> dict[str, str]:
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    given = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PATH": path, "PORT": str(free_port())}
+    return os.environ | given | {name: str(value) for name, value in more.items()}
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("localhost", 0))
+        return int(one.getsockname()[1])
+
+
+def launch(script: str, arguments: list[str], where: Path = ROOT, **more: Any) -> subprocess.Popen[str]:
+    argv = ["bash", str(ROOT / "configs" / "cluster" / script), *arguments]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(argv, cwd=where, env=environment(**more), stdout=pipe, stderr=pipe, text=True)
+
+
+def ended(process: subprocess.Popen[str]) -> str:
+    out, error = process.communicate(timeout=240)
+    assert process.returncode == 0, error[-3000:]
+    return out
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    for name, value in weights(one).items():
+        torch.testing.assert_close(value, weights(other)[name], rtol=0, atol=0, msg=name)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(catalogue_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two ranks on one machine, which nobody disturbs."""
+    out = tmp_path_factory.mktemp("undisturbed") / "run"
+    ended(launch("torchrun.sh", ["i2i", *i2i_options(catalogue_folder, out)], RANKS=2))
+    return out
+
+
+def test_two_machines_meet_and_train_as_one(undisturbed: Path, catalogue_folder: Path, tmp_path: Path) -> None:
+    given = {"NODES": 2, "RANKS": 1, "PORT": free_port(), "JOB": "both"}
+    arguments = ["i2i", *i2i_options(catalogue_folder, tmp_path / "run")]
+    machines = [launch("torchrun.sh", arguments, **given) for _ in range(2)]
+    told = [ended(machine) for machine in machines]
+    assert sum("best val/audience" in one for one in told) == 1, "rank 0 alone has something to say"
+    assert_same_weights(tmp_path / "run", undisturbed)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_killed_rank_takes_the_others_back_to_the_last_checkpoint(
+    rank: int, undisturbed: Path, catalogue_folder: Path, tmp_path: Path
+) -> None:
+    """kill -9 in the middle of an epoch: nobody hangs, all start again, and nothing shows in the end."""
+    (tmp_path / "fate").touch()
+    code = TRAIN.format(train=str(ROOT / "train.py"), fate=str(tmp_path / "fate"), rank=rank)
+    (tmp_path / "train.py").write_text(code)
+    arguments = ["i2i", *i2i_options(catalogue_folder, tmp_path / "run"), "trainer.checkpoint_steps=2"]
+    ended(launch("torchrun.sh", arguments, where=tmp_path, RANKS=2, RESTARTS=1))
+    assert not (tmp_path / "fate").exists(), "it was killed"
+    assert_same_weights(tmp_path / "run", undisturbed)
+
+
+def test_a_preempted_job_goes_back_into_the_queue_and_on(
+    undisturbed: Path, catalogue_folder: Path, tmp_path: Path
+) -> None:
+    """SLURM's signal while two ranks train; then the job's next turn."""
+    (tmp_path / "bin").mkdir()
+    for name, text in (("srun", SRUN), ("scontrol", SCONTROL)):
+        (tmp_path / "bin" / name).write_text(text)
+        (tmp_path / "bin" / name).chmod(0o755)
+    slurm: dict[str, Any] = {"SLURM_JOB_NODELIST": "n[0-1]", "SLURM_NNODES": 1, "SLURM_GPUS_ON_NODE": 2}
+    slurm |= {"SLURM_JOB_ID": 7, "REQUEUED": tmp_path / "requeued"}
+    slurm["PATH"] = f"{tmp_path}/bin:{environment()['PATH']}"
+    out = tmp_path / "run"
+    arguments = ["i2i", *i2i_options(catalogue_folder, out), "trainer.progress=false"]
+    job = launch("slurm.sh", arguments, **slurm)
+    until(lambda: (out / "checkpoints" / "last.ckpt").exists(), job)
+    job.send_signal(signal.SIGTERM)
+    told = ended(job)
+    assert "stopping, to go on later" in told and (tmp_path / "requeued").read_text() == "requeue 7\n"
+    if "already finished" not in ended(launch("slurm.sh", arguments, **slurm)):
+        assert "stopped by a signal at step" in told
+    assert_same_weights(out, undisturbed)
+
+
+def until(condition: Any, job: subprocess.Popen[str]) -> None:
+    """Wait for something that the job does."""
+    for _ in range(1200):
+        if condition():
+            return
+        assert job.poll() is None, job.communicate()[1][-3000:]
+        time.sleep(0.1)
+    raise AssertionError("waited in vain")
