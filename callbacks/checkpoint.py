@@ -14,6 +14,7 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
+from datamodules.batches import EpochBatches
 from objectives.gather import sum_over_ranks
 
 BEST, LAST = "best.ckpt", "last.ckpt"
@@ -61,7 +62,7 @@ class Progress(Callback):
         """
         trainer.fit_loop._load_combined_loader_states()
         batches, progress = sampler(trainer), cast(Any, trainer.fit_loop.epoch_loop.batch_progress.current)
-        if batches.start[0] != trainer.current_epoch or not 0 < batches.start[1] < batches.n:
+        if batches is None or batches.start[0] != trainer.current_epoch or not 0 < batches.start[1] < batches.n:
             return
         batches.set_epoch(trainer.current_epoch)
         shift = batches.steps_done() - progress.ready
@@ -73,6 +74,8 @@ class Progress(Callback):
     ) -> None:
         """Before a checkpoint is written, which Lightning lets follow the other callbacks."""
         batches = sampler(trainer)
+        if batches is None:
+            return
         batches.seen = (trainer.current_epoch, batches.rows_after(batch_idx + 1))
 
 
@@ -120,10 +123,10 @@ class StepCheckpoint(ModelCheckpoint):
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
 
-def sampler(trainer: L.Trainer) -> Any:
-    """The `EpochBatches` of the training data."""
-    loader: Any = trainer.train_dataloader
-    return loader.sampler
+def sampler(trainer: L.Trainer) -> EpochBatches | None:
+    """The batches of the training data, if they are ours."""
+    batches = getattr(trainer.train_dataloader, "sampler", None)
+    return batches if isinstance(batches, EpochBatches) else None
 
 
 def checkpoint_callbacks(folder: Path, monitor: str, steps: int = 0) -> list[Callback]:
