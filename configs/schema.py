@@ -101,7 +101,9 @@ class TrainerConfig:
     nodes: int = opt(1, "machines")
     accelerator: str = opt("auto", "auto | cpu | gpu")
     strategy: str = opt("auto", "auto | ddp | fsdp …, as Lightning reads it")
-    precision: str = opt("32-true", "32-true | bf16-mixed | 16-mixed")
+    precision: str = opt(
+        "auto", "auto: bf16-mixed on GPUs that have it, else 32-true | 32-true | bf16-mixed | 16-mixed"
+    )
     accumulate: int = opt(
         1, "batches whose gradients are added (adds no negatives; for clip see objective.micro_batch)"
     )

@@ -27,7 +27,8 @@ def boundary_loss(
         weight_N: weight of each sample, 0 leaves it out; the mean is then over the weights, of all ranks. None: all
             count once.
     """
-    margin_N = item_score_N - boundary_score_N
+    # not in bfloat16, whose steps are a quarter where a score is 50
+    margin_N = item_score_N.float() - boundary_score_N.float()
     # log σ(x) and log(1 − σ(x)) = log σ(−x), without forming p: no overflow however large the margin
     loss_N = -(label_N * F.logsigmoid(margin_N) + alpha * (1 - label_N) * F.logsigmoid(-margin_N))
     if weight_N is None:

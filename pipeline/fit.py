@@ -50,6 +50,16 @@ def fit(task: str, config: Any, build: Callable[[], Built], monitor: str) -> Non
         print(f"{out}: best {monitor} {best:.4f}")
 
 
+def precision_of(options: TrainerConfig) -> str:
+    """bfloat16 where a GPU that has it trains, and full precision elsewhere: on a CPU it is no faster."""
+    import torch
+
+    if options.precision != "auto":
+        return options.precision
+    on_gpu = options.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    return "bf16-mixed" if on_gpu and torch.cuda.is_bf16_supported() else "32-true"
+
+
 def build_trainer(
     out: Path,
     options: TrainerConfig,
@@ -80,7 +90,7 @@ def build_trainer(
             num_nodes=options.nodes,
             accelerator=options.accelerator,
             strategy=options.strategy,
-            precision=options.precision,  # type: ignore[arg-type]
+            precision=precision_of(options),  # type: ignore[arg-type]
             accumulate_grad_batches=options.accumulate,
             gradient_clip_val=options.clip_norm or None,
             log_every_n_steps=options.log_every,
