@@ -109,10 +109,11 @@ def clip_parts(config: ClipConfig) -> tuple[Any, Any]:
         raise UserError("objective.gain_db and noise_db change samples: prepare the catalogue with audio.store=samples")
     widths, tuned = data.widths(), ("model", "frozen", "last_layers", "lora_rank")
     own = {name: model.pop(name) for name in ("width", "layers", "heads")}
+    recompute = {"recompute": model.pop("recompute")}
     towers = {
         "front": data.audio | augment,
-        "audio": {name: audio[name] for name in tuned} | {"dim": widths["audio"]} | own,
-        "text": {name: text[name] for name in tuned} | {"dim": widths["text"]},
+        "audio": {name: audio[name] for name in tuned} | {"dim": widths["audio"]} | own | recompute,
+        "text": {name: text[name] for name in tuned} | {"dim": widths["text"]} | recompute,
     }
     module = ClipModule(
         model=towers

@@ -183,6 +183,7 @@ class ClipModelConfig:
     layers: int = opt(4, "audio Transformer layers")
     heads: int = opt(4, "attention heads")
     dropout: float = opt(0.1, "dropout")
+    recompute: bool = opt(False, "activations are computed again in the backward pass: less memory, a third more time")
     crop_seconds: float = opt(4.0, "length of the random training crop and of the fixed inference crops")
     crops: int = opt(3, "evenly spaced crops averaged at inference")
 

@@ -11,6 +11,7 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 STRIDE = 4  # frames a token
 SCALES = (1, 8, 32)  # frames between which `mel_statistics` measures change: 20 ms, 160 ms, 640 ms at the usual hop
@@ -24,19 +25,27 @@ class AudioEncoder(nn.Module):
     The Transformer sees every example standardised by its own mean and spread over all frames and bands, so it hears
     spectral shape and course, not how loud a master is; the statistics keep the level, and bring what a Transformer
     needs many more songs to learn (docs/results.md). There is no batch norm, so a song's vector never depends on its
-    batch. Positions are sinusoids, so any length goes in.
+    batch. Positions are sinusoids, so any length goes in. With `recompute` the activations within a block are computed
+    again in the backward pass, instead of being kept (Chen et al., arXiv 1604.06174): the same gradient, less memory.
     """
 
     middle_K1: Tensor
     spread_K1: Tensor
 
     def __init__(
-        self, n_mels: int, width: int = 128, layers: int = 4, heads: int = 4, dropout: float = 0.1, channels: int = 16
+        self,
+        n_mels: int,
+        width: int = 128,
+        layers: int = 4,
+        heads: int = 4,
+        dropout: float = 0.1,
+        channels: int = 16,
+        recompute: bool = False,
     ) -> None:
         super().__init__()
         if width % heads or width % 2:
             raise ValueError(f"width must be even and a multiple of heads, got width={width}, heads={heads}")
-        self.width = width
+        self.width, self.recompute = width, recompute
         self.conv1 = nn.Conv2d(1, channels, 3, stride=2, padding=1)
         self.conv2 = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
         self.project = nn.Linear(channels * math.ceil(n_mels / STRIDE), width)
@@ -66,7 +75,10 @@ class AudioEncoder(nn.Module):
         # A crop without any frame keeps one token, so that no softmax is empty; its vector means nothing.
         seen_NS = valid(ceil_div(frames_N, STRIDE).clamp(min=1), x_NSW.shape[1])
         for block in self.blocks:
-            x_NSW = block(x_NSW, seen_NS)
+            if self.recompute and torch.is_grad_enabled():
+                x_NSW = checkpoint(block, x_NSW, seen_NS, use_reentrant=False)
+            else:
+                x_NSW = block(x_NSW, seen_NS)
         x_NSW = self.norm(x_NSW) * seen_NS.unsqueeze(-1)
         pooled_NW = x_NSW.sum(dim=1) / seen_NS.sum(dim=1, keepdim=True)
         measured_NKM = (mel_statistics(logmel_NTM, frames_N) - self.middle_K1) / self.spread_K1

@@ -32,8 +32,8 @@ class ClipModel(nn.Module):
     Args:
         front: sample_rate, n_mels, win_length, hop_length and augmentation (`AudioFront`), for our own Transformer.
         audio: `model`, "transformer" with `width`, `layers`, `heads`, or the name of a published encoder with `frozen`,
-            `last_layers`, `lora_rank` (`PretrainedAudio`) and `dim`, its width.
-        text: `model`, `frozen`, `last_layers`, `lora_rank` (`TextEncoder`) and `dim`, its width.
+            `last_layers`, `lora_rank` (`PretrainedAudio`) and `dim`, its width; both also `recompute`.
+        text: `model`, `frozen`, `last_layers`, `lora_rank`, `recompute` (`TextEncoder`) and `dim`, its width.
         dim: D.
         dropout: in our Transformer and in the projections.
         temperature: to start with.
@@ -62,7 +62,9 @@ class ClipModel(nn.Module):
         self.front, self.audio_encoder, self.text_encoder = None, None, None
         if audio["model"] == OWN:
             self.front = AudioFront(**front)
-            self.audio_encoder = AudioEncoder(front["n_mels"], dropout=dropout, **own)
+            self.audio_encoder = AudioEncoder(
+                front["n_mels"], dropout=dropout, recompute=audio.get("recompute", False), **own
+            )
             self.audio_project: nn.Module = nn.Linear(self.audio_encoder.width, dim)
         else:
             self.audio_encoder = trained(PretrainedAudio, audio)
@@ -115,7 +117,9 @@ def trained(encoder: Any, options: dict[str, Any]) -> Any:
     """
     if not options.get("frozen", True):
         return encoder(**options)
-    check_trained(options["model"], **{name: value for name, value in options.items() if name != "model"})
+    check_trained(
+        options["model"], **{name: value for name, value in options.items() if name not in ("model", "recompute")}
+    )
     return None
 
 

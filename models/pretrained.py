@@ -70,6 +70,17 @@ def packaged(what: str, package: str, distribution: str, file: str, sha256: str)
     return path
 
 
+def keep_less(network: Any, name: str) -> None:
+    """Compute activations again in the backward pass instead of keeping them.
+
+    Raises:
+        ValueError: the network cannot.
+    """
+    if not getattr(network, "supports_gradient_checkpointing", False):
+        raise ValueError(f"{name} cannot compute its activations again: model.recompute=false")
+    network.gradient_checkpointing_enable({"use_reentrant": False})
+
+
 def choose_trained(model: nn.Module, name: str, frozen: bool, last_layers: int, lora_rank: int) -> None:
     """Which weights take a gradient: none, the last layers alone, low-rank additions alone, or all (in place).
 

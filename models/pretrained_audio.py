@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoFeatureExtractor, AutoModel
 
 from models import musicnn
 from models.audio_front import FULL_SCALE
-from models.pretrained import choose_trained, load_pretrained
+from models.pretrained import choose_trained, keep_less, load_pretrained
 
 KIND = "audio model"
 OWN, MUSICNN = "transformer", "musicnn"  # names that are no published model of transformers
@@ -36,12 +36,16 @@ class PretrainedAudio(nn.Module):
         ValueError: the model cannot be loaded, or has no such layers; or both `last_layers` and `lora_rank` are given.
     """
 
-    def __init__(self, model: str, frozen: bool = True, last_layers: int = 0, lora_rank: int = 0) -> None:
+    def __init__(
+        self, model: str, frozen: bool = True, last_layers: int = 0, lora_rank: int = 0, recompute: bool = False
+    ) -> None:
         super().__init__()
         self.encoder: Any = musicnn.load_musicnn() if model == MUSICNN else load_encoder(model)
         self.frozen = frozen
         if model == MUSICNN and (last_layers or lora_rank):
             raise ValueError(f"last_layers={last_layers}, lora_rank={lora_rank}: musicnn is trained whole or not")
+        if recompute and not frozen:
+            keep_less(self.encoder, model)
         choose_trained(self.encoder, model, frozen, last_layers, lora_rank)
         self.train(self.training)
 

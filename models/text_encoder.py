@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-from models.pretrained import choose_trained, load_pretrained
+from models.pretrained import choose_trained, keep_less, load_pretrained
 
 KIND = "text model"
 
@@ -27,13 +27,17 @@ class TextEncoder(nn.Module):
         ValueError: the model cannot be loaded, or has no such layers; or both `last_layers` and `lora_rank` are given.
     """
 
-    def __init__(self, model: str, frozen: bool = True, last_layers: int = 0, lora_rank: int = 0) -> None:
+    def __init__(
+        self, model: str, frozen: bool = True, last_layers: int = 0, lora_rank: int = 0, recompute: bool = False
+    ) -> None:
         super().__init__()
         self.bert: Any = load_pretrained(AutoModel, model, KIND)
         self.frozen = frozen
         # Its pooler is not used; with DDP, weights without a gradient would stop the training.
         if getattr(self.bert, "pooler", None) is not None:
             self.bert.pooler = None
+        if recompute and not frozen:
+            keep_less(self.bert, model)
         choose_trained(self.bert, model, frozen, last_layers, lora_rank)
         self.train(self.training)
 
