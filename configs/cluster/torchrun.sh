@@ -10,6 +10,9 @@
 # again from the last checkpoint, RESTARTS times at most (trainer.checkpoint_steps=500 loses at most 500 steps).
 set -eu
 : "${NODES:=1}" "${RANKS:=1}" "${HEAD:=localhost}" "${PORT:=29400}" "${JOB:=firstplay}" "${RESTARTS:=3}"
+# A store of its own for every start: torchrun otherwise keeps one, and after a restart the ranks would look for each
+# other where the dead ones were.
+export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
 exec torchrun --nnodes="$NODES" --nproc-per-node="$RANKS" --max-restarts="$RESTARTS" \
   --rdzv-backend=c10d --rdzv-endpoint="$HEAD:$PORT" --rdzv-id="$JOB" \
   train.py "$@" trainer.nodes="$NODES" trainer.devices="$RANKS"

@@ -54,7 +54,11 @@ def launch(script: str, arguments: list[str], where: Path = ROOT, **more: Any) -
 
 
 def ended(process: subprocess.Popen[str]) -> str:
-    out, error = process.communicate(timeout=240)
+    try:
+        out, error = process.communicate(timeout=240)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
     assert process.returncode == 0, error[-3000:]
     return out
 
