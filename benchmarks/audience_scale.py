@@ -24,6 +24,7 @@ from scipy import sparse
 from configs.errors import UserError
 from configs.load import as_dict, command
 from configs.schema import TargetingConfig, opt
+from datamodules.folders import write_text
 from pipeline import audience
 from pipeline.checks import check_targeting
 from pipeline.index import SongIndex
@@ -60,11 +61,7 @@ def main(config: ScaleConfig) -> None:
     report |= {"threads": os.environ.get("OMP_NUM_THREADS", "all"), "memory_before_mb": memory("VmRSS")}
     forget_peak()
     report |= run(config, index, listening)
-    text = json.dumps(report, indent=2)
-    if config.out:
-        Path(config.out).parent.mkdir(parents=True, exist_ok=True)
-        Path(config.out).write_text(text + "\n")
-    print(text)
+    tell(report, config.out)
 
 
 def run(config: ScaleConfig, index: SongIndex, listening: sparse.csr_matrix) -> dict[str, Any]:
@@ -148,6 +145,15 @@ def world(config: ScaleConfig) -> tuple[SongIndex, sparse.csr_matrix]:
     np.minimum(listening.data, 3, out=listening.data)
     known = np.arange(config.songs)
     return SongIndex({}, build_index(vectors[known]), known, vectors), listening
+
+
+def tell(report: dict[str, Any], out: str | None) -> None:
+    """Print the report, and write it if asked."""
+    text = json.dumps(report, indent=2)
+    if out:
+        Path(out).parent.mkdir(parents=True, exist_ok=True)
+        write_text(Path(out), text + "\n")
+    print(text)
 
 
 @contextmanager

@@ -12,20 +12,17 @@ Shapes: C songs, U users, D vector size.
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.audience_scale import forget_peak, memory, timed
+from benchmarks.audience_scale import forget_peak, memory, tell, timed
 from configs.errors import UserError
 from configs.load import as_dict, command
 from configs.schema import opt
 from datamodules.arrays import FloatArray
-from datamodules.folders import write_text
 from retrieval.audience import Audience, rank_by_score, songs_at_once
 from retrieval.boundary import margins, songs_above, users_above
 from retrieval.index import unit_rows
@@ -57,11 +54,7 @@ def main(config: BoundaryScaleConfig) -> None:
     report["memory_before_mb"] = memory("VmRSS")
     forget_peak()
     report |= run(config, item_CD, user_UD, boundary_U)
-    text = json.dumps(report, indent=2)
-    if config.out:
-        Path(config.out).parent.mkdir(parents=True, exist_ok=True)
-        write_text(Path(config.out), text + "\n")
-    print(text)
+    tell(report, config.out)
 
 
 def run(

@@ -103,8 +103,10 @@ class StopOnSignal(Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Not after the last step of an epoch: its validation comes first."""
-        asked = sum_over_ranks(torch.tensor(float(self.asked), device=pl_module.device))
-        if asked > 0 and batch_idx + 1 < trainer.num_training_batches:
+        asked = self.asked
+        if trainer.world_size > 1:
+            asked = bool(sum_over_ranks(torch.tensor(float(asked), device=pl_module.device)) > 0)
+        if asked and batch_idx + 1 < trainer.num_training_batches:
             trainer.save_checkpoint(self.path)
             raise Stopped(128 + signal.SIGTERM)
 

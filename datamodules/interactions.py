@@ -75,8 +75,7 @@ class InteractionBatches(Dataset[Any]):
     ) -> None:
         self.fields, self.profile, self.histories = fields, profile, histories
         self.label, self.songs, self.negatives, self.sampling = label, songs, negatives, sampling
-        worth = np.array(strengths, dtype=np.float32)[np.clip(histories.strength.astype(int) - 1, 0, 2)]
-        self.worth = worth
+        self.worth = np.array(strengths, dtype=np.float32)[np.clip(histories.strength.astype(int) - 1, 0, 2)]
         # a song without plays is drawn uniformly or not at all, and is nobody's own
         plays = np.maximum(np.bincount(histories.song, minlength=histories.n_songs), 1)
         self.by_plays = plays * len(songs) / len(histories.song)  # Q of songs drawn by their plays

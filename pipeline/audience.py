@@ -23,7 +23,7 @@ from scipy import sparse
 from configs.errors import UserError
 from configs.load import as_dict, command
 from configs.schema import AudienceConfig, TargetingConfig
-from datamodules.arrays import AnyArray, FloatArray, IntArray
+from datamodules.arrays import BoolArray, FloatArray, IntArray
 from datamodules.catalogue import Catalogue
 from datamodules.collaborative import listening_matrix
 from datamodules.folders import writing
@@ -213,14 +213,12 @@ def allowed_users(boundary: Boundary | None, excluded: Exclusions | None, least:
     """A function of a slice of new songs → (rows, U) mask: gated, where there is a boundary, and not excluded."""
     if boundary is None:
         return excluded and excluded.allowed
-    return lambda rows: clear_margin(boundary, excluded, least, rows) > -np.inf
 
+    def allowed(rows: slice) -> BoolArray:
+        clears: BoolArray = margins(boundary.item_CD[rows], boundary.user_UD, boundary.boundary_U) > least
+        return clears if excluded is None else clears & excluded.allowed(rows)
 
-def clear_margin(boundary: Boundary, excluded: Exclusions | None, least: float, rows: slice) -> AnyArray:
-    """Margins over the users' boundaries, (rows, U), −inf where they are not above `least` or the user is excluded."""
-    margin = margins(boundary.item_CD[rows], boundary.user_UD, boundary.boundary_U)
-    margin = np.where(margin > least, margin, -np.inf)
-    return margin if excluded is None else np.where(excluded.allowed(rows), margin, -np.inf)
+    return allowed
 
 
 if __name__ == "__main__":

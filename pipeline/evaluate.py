@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
+from scipy import sparse
 
 from configs.errors import UserError
 from configs.load import as_dict, command
@@ -31,6 +31,7 @@ from pipeline.genre_maps import genre_maps_svg
 from pipeline.index import SongIndex, open_index
 from pipeline.outcomes import outcome_rates, read_truth
 from pipeline.report import write_report
+from pipeline.similar import Similar
 from pipeline.vectors import Boundary, boundary_vectors
 from retrieval import audience as targeting
 from retrieval.audience import Audience
@@ -63,7 +64,9 @@ def main(config: EvaluateConfig) -> None:
         boundary, of_held = (replace(both, item_CD=part) for part in np.split(both.item_CD, [len(new)]))
     truth = read_truth(config.truth, catalogue) if config.truth else None
     with writing(config.out, KIND, {"options": as_dict(config)}) as folder:
-        found = find_all(config, catalogue, index, boundary, new)
+        listening = listening_matrix(catalogue.plays, catalogue.n_users, catalogue.n_songs)
+        similar = audiences.find_similar(index, new, listening, config.targeting)
+        found = find_all(config, catalogue, index, boundary, new, listening, similar)
         spaces = songs_in_space(config, catalogue, index)
         metrics: dict[str, Any] = {
             "catalogue": catalogue.manifest["counts"],
@@ -78,9 +81,7 @@ def main(config: EvaluateConfig) -> None:
         if boundary is not None and of_held is not None:
             metrics["boundary"] = figures.boundary_summary(boundary, catalogue)
             metrics["gate"] = gate_figures(boundary, new, of_held, held, truth, catalogue)
-            listening = listening_matrix(catalogue.plays, catalogue.n_users, catalogue.n_songs)
-            similar = audiences.find_similar(index, new, listening, config.targeting)
-            metrics["reach"] = reach_figures(boundary, new, similar, truth, catalogue, config.targeting)
+            metrics["reach"] = reach_figures(boundary, new, similar, truth, listening, config.targeting)
         text = json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False)
         (folder / "metrics.json").write_text(text + "\n")
         drawn = pictures(catalogue, spaces, boundary, config)
@@ -91,33 +92,39 @@ def main(config: EvaluateConfig) -> None:
 
 
 def find_all(
-    config: EvaluateConfig, catalogue: Catalogue, index: SongIndex, boundary: Boundary | None, new: IntArray
+    config: EvaluateConfig,
+    catalogue: Catalogue,
+    index: SongIndex,
+    boundary: Boundary | None,
+    new: IntArray,
+    listening: sparse.csr_matrix,
+    similar: Similar,
 ) -> dict[str, Audience]:
-    """The audience of every new song by every method, at the largest budget."""
-    listening = listening_matrix(catalogue.plays, catalogue.n_users, catalogue.n_songs)
+    """The audience of every new song by every method, at the largest budget; `similar` as the full model has them."""
     scale = targeting.activity_scale(listening, config.targeting.activity_power)
     budget = min(max(config.budgets), catalogue.n_users)
 
-    def i2i2u(one: SongIndex, allowed: Any = None) -> Audience:
-        similar = audiences.find_similar(one, new, listening, config.targeting)
-        return targeting.listeners_of_similar(similar.weights_CS, listening, scale, budget, allowed)
+    def i2i2u(near: Similar, allowed: Any = None) -> Audience:
+        return targeting.listeners_of_similar(near.weights_CS, listening, scale, budget, allowed)
+
+    def by(one: SongIndex) -> Audience:
+        return i2i2u(audiences.find_similar(one, new, listening, config.targeting))
 
     content = content_index(config, catalogue)
     found = {
         "random": baselines.random_users(len(new), catalogue.n_users, budget, config.seed),
         "most active users": baselines.most_active_users(listening, len(new), budget),
         "content kNN": baselines.content_knn(content, listening, new, budget),
-        "content kNN, our targeting": i2i2u(content),
+        "content kNN, our targeting": by(content),
     }
     if config.cb2cf:
-        found["CB2CF (λ=0)"] = i2i2u(open_index(config.cb2cf, catalogue))
-    found["FirstPlay I2I2U"] = i2i2u(index)
-    similar = audiences.find_similar(index, new, listening, config.targeting)
+        found["CB2CF (λ=0)"] = by(open_index(config.cb2cf, catalogue))
+    found["FirstPlay I2I2U"] = i2i2u(similar)
     found["FirstPlay CAT"] = audiences.cat(similar, listening, index.vectors, new, config.targeting, budget)
     found["FirstPlay I2I2U ∪ CAT"] = targeting.union(found["FirstPlay I2I2U"], found["FirstPlay CAT"], budget)
     if boundary is not None:
-        clear = partial(audiences.clear_margin, boundary, None, config.targeting.margin)
-        found["FirstPlay I2I2U, gated"] = i2i2u(index, lambda rows: clear(rows) > -np.inf)
+        allowed = audiences.allowed_users(boundary, None, config.targeting.margin)
+        found["FirstPlay I2I2U, gated"] = i2i2u(similar, allowed)
         item, user = boundary.item_CD, boundary.user_UD
         found["FirstPlay U2I, no boundary"] = users_above(item, user, np.zeros(len(user)), budget, least=-np.inf)
         found["FirstPlay U2I boundary"] = users_above(item, user, boundary.boundary_U, budget, config.targeting.margin)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -11,6 +10,7 @@ import polars as pl
 from configs.errors import UserError
 from datamodules.arrays import BoolArray, IntArray
 from datamodules.catalogue import Catalogue
+from pipeline.given import numbers, read_given
 
 ID_TYPES = (pl.String, pl.Categorical, pl.Enum)
 NAMED = 3  # unknown ids that are named
@@ -49,7 +49,12 @@ def read_exclusions(path: str, catalogue: Catalogue, new: IntArray) -> Exclusion
     Raises:
         UserError: no such file, not Parquet, no user_id column, ids neither text nor integer, a row without user_id.
     """
-    table = _read(path)
+    table = read_given("exclude", path, "a column user_id")
+    if "user_id" not in table.columns:
+        raise UserError(f"exclude={path} has no column user_id (it has: {', '.join(table.columns) or 'none'})")
+    if "song_id" not in table.columns:
+        table = table.with_columns(pl.lit(None, dtype=pl.String).alias("song_id"))
+    table = table.select("user_id", "song_id")
     for column in table.columns:
         kind = table[column].dtype
         if not (kind.is_integer() or kind in ID_TYPES or kind == pl.Null):
@@ -57,38 +62,18 @@ def read_exclusions(path: str, catalogue: Catalogue, new: IntArray) -> Exclusion
     table = table.cast(pl.String)
     if table["user_id"].null_count():
         raise UserError(f"exclude={path}: column 'user_id' is null in {table['user_id'].null_count()} rows")
-    row_of = pl.DataFrame(
-        {"song_id": catalogue.songs["song_id"].gather(new), "row": np.arange(len(new))},
-        schema={"song_id": pl.String, "row": pl.Int64},
-    )
-    user_of = pl.DataFrame({"user_id": catalogue.users["user_id"], "user": np.arange(catalogue.n_users)})
-    found = table.join(user_of, on="user_id", how="left").join(row_of, on="song_id", how="left")
+    song_of, user_of = numbers(catalogue, new)
+    found = table.join(user_of, on="user_id", how="left").join(song_of, on="song_id", how="left")
     known = found.filter(pl.col("user").is_not_null())
     everywhere = known.filter(pl.col("song_id").is_null())["user"].unique(maintain_order=True)
-    pairs = known.filter(pl.col("row").is_not_null()).select("row", "user").unique().sort("row", "user")
+    pairs = known.filter(pl.col("song").is_not_null()).select("song", "user").unique().sort("song", "user")
     missing_users = found.filter(pl.col("user").is_null())["user_id"].unique(maintain_order=True)
     songs = table["song_id"].drop_nulls().unique(maintain_order=True)
     missing_songs = songs.filter(~songs.is_in(catalogue.songs["song_id"].implode()))
     return Exclusions(
         catalogue.n_users,
         everywhere.to_numpy().astype(np.int64),
-        pairs["row"].to_numpy().astype(np.int64),
+        pairs["song"].to_numpy().astype(np.int64),
         pairs["user"].to_numpy().astype(np.int64),
         {"user_id": missing_users.to_list(), "song_id": missing_songs.to_list()},
     )
-
-
-def _read(path: str) -> pl.DataFrame:
-    """Its user_id and song_id; song_id is null where there is no such column."""
-    if not Path(path).is_file():
-        raise UserError(f"exclude={path}: no such file; wanted: a Parquet table with a column user_id")
-    try:
-        table = pl.read_parquet(path)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        reason = str(error).partition("\n")[0]
-        raise UserError(f"exclude={path} cannot be read as Parquet ({reason}): write the file again") from None
-    if "user_id" not in table.columns:
-        raise UserError(f"exclude={path} has no column user_id (it has: {', '.join(table.columns) or 'none'})")
-    if "song_id" not in table.columns:
-        table = table.with_columns(pl.lit(None, dtype=pl.String).alias("song_id"))
-    return table.select("user_id", "song_id")

@@ -14,6 +14,7 @@ from datamodules.arrays import IntArray
 from datamodules.catalogue import Catalogue
 from datamodules.contract import validate
 from datamodules.row_rules import rejection_table
+from pipeline.given import numbers, read_given
 from pipeline.prepare import index_plays
 
 
@@ -37,16 +38,8 @@ def read_first_plays(path: str, catalogue: Catalogue, new: IntArray) -> FirstPla
     Raises:
         UserError: no such file, not Parquet, a missing column or wrong type, or no play of the pool can be used.
     """
-    if not Path(path).is_file():
-        raise UserError(f"plays={path}: no such file; wanted: a Parquet table with columns user_id, song_id")
-    try:
-        table = pl.read_parquet(path)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        reason = str(error).partition("\n")[0]
-        raise UserError(f"plays={path} cannot be read as Parquet ({reason}): write the file again") from None
-    rows = np.flatnonzero((catalogue.songs["split"] != "warm").to_numpy()[new])
-    song_of = pl.DataFrame({"song_id": catalogue.songs["song_id"].gather(new), "song": np.arange(len(new))})
-    user_of = pl.DataFrame({"user_id": catalogue.users["user_id"], "user": np.arange(catalogue.n_users)})
+    table = read_given("plays", path, "columns user_id, song_id")
+    song_of, user_of = numbers(catalogue, new)
     try:
         ids = table.select(pl.col("user_id", "song_id").cast(pl.String))
     except pl.exceptions.PolarsError as error:
@@ -62,14 +55,12 @@ def read_first_plays(path: str, catalogue: Catalogue, new: IntArray) -> FirstPla
     told = f"; {elsewhere} rows of songs outside the pool are not looked at" if elsewhere else ""
     strength = sparse.csr_matrix((len(new), catalogue.n_users), dtype=np.float32)
     if of_pool.height and len(met):
-        strength, more = likings(path, of_pool, catalogue, new, rows)
+        strength, more = likings(path, of_pool, catalogue, new)
         told += more
     return FirstPlays(strength, song, user, told)
 
 
-def likings(
-    path: str, plays: pl.DataFrame, catalogue: Catalogue, new: IntArray, cold: IntArray
-) -> tuple[sparse.csr_matrix, str]:
+def likings(path: str, plays: pl.DataFrame, catalogue: Catalogue, new: IntArray) -> tuple[sparse.csr_matrix, str]:
     """Strongest liking of each user for each new song (C, U), and what was skipped.
 
     A known song of the long tail warms no further: its vector holds what its training listeners taught, and users'
@@ -82,7 +73,8 @@ def likings(
     except UserError as error:
         raise UserError(f"plays={path}: {str(error).removeprefix(f'{path}: ')}") from None
     table = index_plays(found.plays, songs, catalogue.users).group_by("song", "user").agg(pl.col("strength").max())
-    table = table.filter((pl.col("strength") > 0) & pl.col("song").is_in(pl.Series(cold)))
+    is_new = (catalogue.songs["split"] != "warm").gather(new)
+    table = table.filter((pl.col("strength") > 0) & is_new.gather(table["song"]))
     values = (table["strength"].to_numpy(), (table["song"].to_numpy(), table["user"].to_numpy()))
     strength = sparse.csr_matrix(values, shape=(len(new), catalogue.n_users), dtype=np.float32)
     return strength, f"\n{rejection_table(found.rejected)}" if found.rejected else ""

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from scipy import sparse
 
 from configs.schema import TargetingConfig
 from datamodules.arrays import AnyArray, IntArray
 from datamodules.catalogue import Catalogue
-from datamodules.collaborative import listening_matrix
 from pipeline.outcomes import logged
 from pipeline.similar import Similar
 from pipeline.vectors import Boundary
@@ -63,7 +63,7 @@ def reach_figures(
     new: IntArray,
     similar: Similar,
     truth: pl.DataFrame | None,
-    data: Catalogue,
+    listening: sparse.csr_matrix,
     options: TargetingConfig,
 ) -> dict[str, Any]:
     """Outcome rates of those whom I2I2U reaches, against how many it reaches, gated and ungated; empty without truth.
@@ -75,15 +75,13 @@ def reach_figures(
         new: their song numbers, ascending.
         similar: known songs like each of them.
         truth: outcomes for a fixed sample of users.
-        data: the catalogue.
+        listening: who listened to what, (users, songs).
         options: the margin of the gate, and how I2I2U scores.
     """
     seen = exposures(truth, boundary, new) if truth is not None else None
     if seen is None or truth is None:
         return {}
-    known = truth.filter(pl.col("song").is_in(pl.Series(new)))
-    at, user = np.searchsorted(new, known["song"].to_numpy()), known["user"].to_numpy()
-    listening = listening_matrix(data.plays, data.n_users, data.n_songs)
+    _, at, user = of_songs(truth, new)
     score = np.concatenate(
         [
             np.asarray(similar.weights_CS[at[rows]].multiply(listening[user[rows]]).sum(axis=1)).ravel()
@@ -101,14 +99,18 @@ def reach_figures(
 
 def exposures(known: pl.DataFrame, boundary: Boundary, songs: IntArray) -> tuple[AnyArray, dict[str, AnyArray]] | None:
     """Margins (N,) and outcomes (0/1) of the known (song, user) pairs; None for fewer than FEW."""
-    known = known.filter(pl.col("song").is_in(pl.Series(songs))).with_columns(
-        pl.col("completed", "favourited").fill_null(False)
-    )
+    known, at, user = of_songs(known, songs)
+    known = known.with_columns(pl.col("completed", "favourited").fill_null(False))
     if known.height < FEW:
         return None
-    at, user = np.searchsorted(songs, known["song"].to_numpy()), known["user"].to_numpy()
     margin = boundary.margin(at, user)
     outcomes = {name: known[name].to_numpy().astype(float) for name in ("favourited", "completed")}
     names = {"favourited": "favourite", "completed": "completion"}
     liked = np.maximum(outcomes["favourited"], outcomes["completed"])
     return margin, {names[name]: values for name, values in outcomes.items()} | {LIKED: liked}
+
+
+def of_songs(known: pl.DataFrame, songs: IntArray) -> tuple[pl.DataFrame, IntArray, IntArray]:
+    """The outcomes of some songs, ascending, and of each its song's place among these and its user."""
+    known = known.filter(pl.col("song").is_in(pl.Series(songs)))
+    return known, np.searchsorted(songs, known["song"].to_numpy()), known["user"].to_numpy()

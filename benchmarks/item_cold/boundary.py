@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
+from benchmarks.item_cold.encoders import dense, options_of
 from benchmarks.item_cold.folds import Fold
 from benchmarks.item_cold.measure import Scores
 from configs.load import load
 from configs.schema import BoundaryConfig
 from datamodules.arrays import FloatArray
 from pipeline.vectors import boundary_vectors
-from retrieval.audience import FUSION
+from retrieval import audience as targeting
+from retrieval.audience import top_users
 from retrieval.boundary import margins
 from train import train_boundary
 
@@ -25,9 +25,7 @@ Ways = dict[str, dict[str, Scores]]  # way of scoring → part → scores
 
 def train(fold: Fold, fields: list[str], out: Path, seed: int, options: list[str]) -> Path:
     """Train the three towers, unless that is done; the run folder."""
-    given = [f"data={fold.folder}", f"out={out}", f"fields.use=[{','.join(fields)}]", f"seed={seed}"]
-    given += [f"features={fold.features}"] if fold.features else []
-    train_boundary(load(BoundaryConfig, [*given, "logger.wandb=off", "trainer.progress=false", *options]))
+    train_boundary(load(BoundaryConfig, [*options_of(fold, fields, out, seed), *options]))
     return out
 
 
@@ -61,8 +59,7 @@ def union(one: dict[str, Scores], other: dict[str, Scores]) -> dict[str, Scores]
 
 def fused(one_UC: FloatArray, other_UC: FloatArray, axis: int) -> FloatArray:
     """Σ 1 / (60 + rank), the best having rank 1; who has −inf in a list is not in it."""
-    total = np.zeros(one_UC.shape, dtype=np.float32)
-    for score in (one_UC, other_UC):
-        rank = np.argsort(np.argsort(-score, axis=axis, kind="stable"), axis=axis, kind="stable") + 1
-        total += np.where(np.isfinite(score), 1 / (FUSION + rank), 0)
-    return np.where(total > 0, total, -np.inf).astype(np.float32)
+    one, other = (score if axis == 1 else score.T for score in (one_UC, other_UC))
+    n = one.shape[1]
+    found = dense(targeting.union(top_users(one, n), top_users(other, n), n), n)
+    return found if axis == 1 else found.T

@@ -74,10 +74,15 @@ AUDIENCES = ("similar songs' listeners", "CAT", "union")  # of firstplay's vecto
 
 def train(fold: Fold, fields: list[str], out: Path, seed: int, options: list[str]) -> Path:
     """Train one encoder, unless that is done; the run folder."""
+    train_i2i(load(I2IConfig, [*options_of(fold, fields, out, seed), *options]))
+    return out
+
+
+def options_of(fold: Fold, fields: list[str], out: Path, seed: int) -> list[str]:
+    """What any training on a fold is told."""
     given = [f"data={fold.folder}", f"out={out}", f"fields.use=[{','.join(fields)}]", f"seed={seed}"]
     given += [f"features={fold.features}"] if fold.features else []
-    train_i2i(load(I2IConfig, [*given, "logger.wandb=off", "trainer.progress=false", *options]))
-    return out
+    return [*given, "logger.wandb=off", "trainer.progress=false"]
 
 
 @dataclass
@@ -206,8 +211,14 @@ def audiences(
         through = targeting.listeners_of_similar(weights, fold.strength_UW, scale_U, 200)
         near = users_near_centroids(through.users_CB[:, :20], taste_UD, vectors[held.songs], 8, 200, 2.0)
         for name, found in zip(AUDIENCES, (through, near, targeting.union(through, near, 200)), strict=True):
-            dense_UC = np.full((n_users, len(held.songs)), -np.inf, dtype=np.float32)
-            row, rank = np.nonzero(found.users_CB >= 0)
-            dense_UC[found.users_CB[row, rank], row] = found.scores_CB[row, rank]
+            dense_UC = dense(found, n_users).T
             result[name][part] = Scores(dense_UC, dense_UC)
     return result
+
+
+def dense(found: targeting.Audience, n_users: int) -> FloatArray:
+    """Scores of ranked lists as an array, (lists, users): −inf for who is in no list."""
+    scores = np.full((len(found.users_CB), n_users), -np.inf, dtype=np.float32)
+    row, rank = np.nonzero(found.users_CB >= 0)
+    scores[row, found.users_CB[row, rank]] = found.scores_CB[row, rank]
+    return scores

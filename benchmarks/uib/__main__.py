@@ -31,6 +31,7 @@ from omegaconf import MISSING
 from scipy import sparse
 from tqdm import tqdm
 
+from benchmarks.item_cold.__main__ import slug
 from benchmarks.item_cold.folds import state_of
 from benchmarks.table import markdown, writable
 from benchmarks.towers import Judge, best_epoch
@@ -82,7 +83,7 @@ def main(config: UibConfig) -> None:
     """Run the command (see the module's docstring)."""
     if unknown := sorted(set(config.methods) - set(METHODS)):
         raise UserError(f"methods={unknown}: choose from {', '.join(METHODS)}")
-    writable(config.out, Path(config.out).with_suffix(""))
+    writable(config.out, work_of(config))
     dataset = read_hetrec(config.data)
     plays = read_plays(dataset)
     print(f"{len(plays.users):,} users, {len(plays.artists):,} artists, {len(plays.pairs):,} listens")
@@ -99,11 +100,16 @@ def main(config: UibConfig) -> None:
     print(markdown("method", runs, COLUMNS))
 
 
+def work_of(config: UibConfig) -> Path:
+    """The folder of catalogues and finished rows."""
+    return Path(config.out).with_suffix("")
+
+
 def kept(config: UibConfig, method: str, seed: int, made: Callable[[], dict[str, float]]) -> dict[str, Any]:
     """A row, from the work folder where it was measured with the same settings: a killed run goes on."""
     ours = [config.boundary, OURS[method], as_dict(BoundaryConfig(data="", out=""))] if method in OURS else None
     settings = repr([state_of(Path(config.data)), FACTORISED.get(method), STRENGTHS, ours])
-    path = Path(config.out).with_suffix("") / f"seed{seed}" / f"{method.replace(' ', '_').replace(',', '')}.json"
+    path = work_of(config) / f"seed{seed}" / f"{slug(method)}.json"
     before = json.loads(path.read_text("utf-8")) if path.exists() else {}
     if before.get("settings") != settings:
         before = {"settings": settings, "row": {"method": method} | made()}
@@ -126,7 +132,7 @@ def measure(
     if method in FACTORISED:
         return factorisation.train(split.train, n_users, n_artists, FACTORISED[method], judge, seed)
     of = hashlib.sha256(repr(state_of(Path(config.data))).encode()).hexdigest()[:8]
-    folder = Path(config.out).with_suffix("") / f"seed{seed}" / of
+    folder = work_of(config) / f"seed{seed}" / of
     catalogue = prepared(dataset, plays, split, folder)
     given = [f"data={folder}/catalogue", f"out={folder}/run", f"seed={seed}", "objective.positives=played"]
     chosen = load(BoundaryConfig, [*given, f"model.dim={DIM}", *config.boundary, *OURS[method]])

@@ -17,6 +17,7 @@ from configs.errors import UserError
 from configs.load import load
 from configs.schema import EvaluateConfig, IndexConfig, TargetingConfig
 from datamodules.catalogue import Catalogue
+from datamodules.collaborative import listening_matrix
 from datamodules.fields import SongFields
 from pipeline import baselines, evaluate, figures, outcomes
 from pipeline import index as index_command
@@ -296,7 +297,7 @@ def test_reach_is_by_the_score_of_i2i2u() -> None:
         maintain_order=True
     )
     plays = plays.with_columns(pl.lit(1.0, pl.Float32).alias("strength"))
-    data = toy({"title": [""] * 15}, plays=plays, n_users=40)
+    listening = listening_matrix(plays, 40, 15)
     weights = sparse.csr_matrix(np.pad(rng.random((10, 5)), ((0, 0), (0, 10))))
     nothing = np.zeros((10, 0))
     similar = Similar(nothing, nothing, nothing, weights)  # type: ignore[arg-type]
@@ -308,7 +309,7 @@ def test_reach_is_by_the_score_of_i2i2u() -> None:
             fraction=1, shuffle=True
         )
         options = TargetingConfig(activity_power=power, margin=0.2)
-        found = reach_figures(boundary, songs, similar, mixed.drop("score", "margin"), data, options)
+        found = reach_figures(boundary, songs, similar, mixed.drop("score", "margin"), listening, options)
         mixed = mixed.with_columns(pl.when(pl.col("score") > 0).then("score"))  # others are reached by nobody
         near = mixed.drop_nulls("score")
         for way, passing in (("ungated", near), ("gated", near.filter(pl.col("margin") > 0.2))):
@@ -316,7 +317,7 @@ def test_reach_is_by_the_score_of_i2i2u() -> None:
             row = next(row for row in found[way] if row["reached"] == pytest.approx(best.height / 400))
             assert row["favourite_rate"] == pytest.approx(best["favourited"].mean())
             assert row["completion_rate"] == pytest.approx(best["completed"].mean())
-    assert reach_figures(boundary, songs, similar, None, data, TargetingConfig()) == {}
+    assert reach_figures(boundary, songs, similar, None, listening, TargetingConfig()) == {}
 
 
 def test_a_gate_of_which_too_little_is_known_is_left_out() -> None:
