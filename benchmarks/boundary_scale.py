@@ -63,7 +63,7 @@ def run(
     """All forms, timed."""
     seconds: dict[str, float] = {}
     found: dict[str, Audience] = {}
-    for kind in ("flat", "ivf"):
+    for kind in ("Flat", "IVF,Flat"):
         with timed(seconds, f"users of songs, {kind}"):
             parts = (item_CD, user_UD, boundary_U)
             found[kind] = users_above(*parts, config.budget, kind=kind, memory_mb=config.memory_mb)

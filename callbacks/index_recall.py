@@ -35,6 +35,7 @@ class IndexRecall(L.Callback):
     def __init__(self, *ks: int, both_ways: bool = False) -> None:
         self.ks, self.both_ways = ks, both_ways
         self.parts: dict[int, list[dict[str, torch.Tensor]]] = {}
+        self.device = 0  # the rank's own GPU, where there is one
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Forget the last epoch's vectors."""
@@ -54,6 +55,7 @@ class IndexRecall(L.Callback):
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Build the index, search it, log the figures."""
+        self.device = pl_module.device.index or 0
         items, item_ids = self._collect(ITEMS, pl_module.device)
         queries, query_ids = self._collect(QUERIES, pl_module.device)
         self.parts = {}
@@ -64,11 +66,11 @@ class IndexRecall(L.Callback):
         """The figures, from vectors and ids of both loaders."""
         query_of, item_of = data.val_positives()
         widest = max(self.ks)
-        found = retrieve(items, item_ids, queries, widest)
+        found = retrieve(items, item_ids, queries, widest, self.device)
         metrics = {f"val/recall@{k}": recall_at_k(found[:, :k], query_ids, query_of, item_of).mean() for k in self.ks}
         metrics[f"val/ndcg@{widest}"] = ndcg_at_k(found, query_ids, query_of, item_of).mean()
         if self.both_ways:
-            back = retrieve(queries, query_ids, items, widest)
+            back = retrieve(queries, query_ids, items, widest, self.device)
             for k in self.ks:
                 metrics[f"val/reverse_recall@{k}"] = recall_at_k(back[:, :k], item_ids, item_of, query_of).mean()
             query, item = queries[np.searchsorted(query_ids, query_of)], items[np.searchsorted(item_ids, item_of)]
@@ -83,7 +85,7 @@ class IndexRecall(L.Callback):
         return vectors.cpu().numpy()[first], unique
 
 
-def retrieve(items: Array, item_ids: Array, queries: Array, k: int) -> Array:
+def retrieve(items: Array, item_ids: Array, queries: Array, k: int, device: int = 0) -> Array:
     """Ids of the k items with the largest inner product for each query, (Q, k); −1 where the index holds fewer."""
-    _, at = search(build_index(items), queries, k)
+    _, at = search(build_index(items, devices=(device,)), queries, k)
     return np.where(at >= 0, item_ids[at], -1)

@@ -345,7 +345,15 @@ class IndexConfig:
     out: str = opt(MISSING, "index folder to write")
     data: str | None = opt(None, "catalogue folder (default: the one the run was trained on)")
     features: str | None = opt(None, "feature folder (default: the one the run was trained on)")
-    index: Literal["flat", "ivf", "hnsw"] = opt("flat", "FAISS index; flat is exact")
+    index: str = opt(
+        "auto",
+        "FAISS factory string: Flat (exact), IVF,Flat (2√N lists), IVF4096,PQ64, HNSW32 …; auto: by how many songs",
+    )
+    recall: float = opt(0.95, "share of the exact ten most similar songs that an approximate index must find")
+    update: bool = opt(
+        False, "add, replace and remove songs of the index folder that is there (same encoder), instead of a new one"
+    )
+    seed: int = opt(0, "seed of the samples that an approximate index is learned from and tuned on")
 
 
 @dataclass
@@ -363,8 +371,8 @@ class TargetingConfig:
         0.0, "the gate: how far a song must clear a user's boundary (above 0: fewer and surer, below 0: more)"
     )
     warm_up: float = opt(5.0, "with plays=: first plays at which they say as much of a song as its content")
-    users_index: Literal["flat", "ivf"] = opt(
-        "flat", "mode=boundary: FAISS index of the users; flat is exact, ivf faster where there are millions"
+    users_index: str = opt(
+        "Flat", "mode=boundary: FAISS index of the users; Flat is exact, IVF,Flat faster where there are millions"
     )
     songs_per_user: int = opt(20, "with boundary=: songs listed for a user in recommendations.parquet")
     per_user_cap: int = opt(0, "new songs a user may be named for in audience.parquet, over all of them (0: no limit)")

@@ -1,9 +1,13 @@
 """Song vectors → FAISS index of the known songs, and the vectors of all songs.
 
     python -m pipeline.index run=RUN out=INDEX
+    python -m pipeline.index run=RUN out=INDEX data=CATALOGUE features=FEATURES update=true
 
-The index folder holds index.faiss (warm songs), index_songs.npy (their song numbers), vectors.npy (all songs of the
-catalogue), songs.parquet (ids) and manifest.json, which ties it to the encoder that made it.
+The index folder holds index.faiss (warm songs), vectors.npy (all songs of the catalogue), songs.parquet (ids, and which
+`entry` of the index a song is) and manifest.json, which ties it to the encoder that made it. With `update=true` the
+folder that is there becomes the catalogue's: songs that are new to it are added, those whose vector is another are
+replaced, those that are gone are removed, and nothing is learned anew. Either way the folder is replaced as a whole;
+who has it open goes on with the version that he opened.
 """
 
 from __future__ import annotations
@@ -23,15 +27,17 @@ from datamodules.catalogue import Catalogue
 from datamodules.folders import read_manifest, writing
 from pipeline.runs import open_run
 from pipeline.vectors import song_vectors
-from retrieval.index import build_index, search, to_cpu
+from retrieval.index import add, build_index, choose, remove, resolve, search, to_cpu, to_gpu, tune
 
 KIND = "index"
 MADE_BY = "python -m pipeline.index run=RUN out=INDEX"
+QUERIES, K = 200, 10  # new songs (known ones, where there are none) and neighbours that an index is tuned on
+SAME = 1e-5  # numbers of a vector that differ by less come of other batches, not of other content
 
 
 @dataclass
 class SongIndex:
-    """An index folder in memory."""
+    """An index folder in memory. `songs` gives the song number of an entry of the index, −1 where it was removed."""
 
     manifest: dict[str, Any]
     index: Any
@@ -48,31 +54,114 @@ def main(config: IndexConfig) -> None:
     """Run the command (see the module's docstring)."""
     import faiss
 
+    if not 0 < config.recall <= 1:
+        raise UserError(f"recall={config.recall:g} must be above 0 and at most 1")
     run, vectors = song_vectors(config.run, config.data, config.features)
     data = config.data or run.config["data"]
     catalogue = Catalogue.read(data)
-    songs = catalogue.rows("warm")
-    manifest = {
+    if config.update:
+        index, entries, manifest = updated(config, run.fingerprint, catalogue, vectors)
+    else:
+        index, entries, manifest = built(config, catalogue, vectors)
+    manifest |= {
         "encoder": run.fingerprint,
         "run": str(run.folder),
         "data": str(data),
         "features": config.features or run.config["features"],
-        "index": config.index,
-        "songs": len(songs),
+        "songs": int((entries >= 0).sum()),
         "dim": vectors.shape[1],
     }
+    manifest["effort"], manifest["recall"] = tuned(index, entries, vectors, manifest["index"], config)
     with writing(config.out, KIND, manifest) as folder:
-        faiss.write_index(to_cpu(build_index(vectors[songs], config.index)), str(folder / "index.faiss"))
-        np.save(folder / "index_songs.npy", songs)
+        faiss.write_index(to_cpu(index), str(folder / "index.faiss"))
         np.save(folder / "vectors.npy", vectors)
-        catalogue.songs.select("song_id", "split").write_parquet(folder / "songs.parquet")
-    print(
-        f"{config.out}: {len(songs)} known songs of {catalogue.n_songs}, {vectors.shape[1]} dimensions, {config.index}"
+        entry = pl.Series("entry", entries).replace(-1, None)
+        catalogue.songs.select("song_id", "split").with_columns(entry).write_parquet(folder / "songs.parquet")
+    print(summary(config.out, manifest, catalogue.n_songs, config.recall))
+
+
+def built(config: IndexConfig, catalogue: Catalogue, vectors: FloatArray) -> tuple[Any, IntArray, dict[str, Any]]:
+    """A new index, the entry of every song in it (−1: none), and what the manifest says of it."""
+    songs = catalogue.rows("warm")
+    entries = np.full(catalogue.n_songs, -1)
+    entries[songs] = np.arange(len(songs))
+    try:
+        index = build_index(vectors[songs], config.index, entries[songs], all_gpus(), config.seed)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    kind = resolve(config.index, len(songs))
+    reason = choose(len(songs))[1] if config.index == "auto" else "as asked for"
+    print(f"index {kind}: {reason}")
+    return index, entries, {"index": kind, "version": 1, "learned_from": len(songs), "entries": len(songs)}
+
+
+def updated(
+    config: IndexConfig, encoder: str, catalogue: Catalogue, vectors: FloatArray
+) -> tuple[Any, IntArray, dict[str, Any]]:
+    """The index that is there, made the catalogue's: as `built`.
+
+    Raises:
+        UserError: it is of another encoder, or of a kind that cannot be changed.
+    """
+    old = read_index(Path(config.out), mapped=False)
+    if old.manifest["encoder"] != encoder:
+        raise UserError(
+            f"{config.out} holds the vectors of another encoder than {config.run}: build it anew, without update=true"
+        )
+    before = read_songs(Path(config.out)).with_row_index("old").select("song_id", "old", "entry")
+    found = catalogue.songs.select("song_id", "split").join(before, on="song_id", how="left", maintain_order="left")
+    entries, rows = (found[name].fill_null(-1).to_numpy().astype(np.int64).copy() for name in ("entry", "old"))
+    warm = (found["split"] == "warm").to_numpy()
+    stays, new = warm & (entries >= 0), warm & (entries < 0)
+    other = stays.copy()
+    other[stays] = ~np.isclose(vectors[stays], old.vectors[rows[stays]], rtol=0, atol=SAME).all(axis=1)
+    gone = np.setdiff1d(before["entry"].drop_nulls().to_numpy(), entries[stays])
+    n = old.manifest["entries"]
+    entries[new], entries[~warm] = np.arange(n, n + new.sum()), -1
+    try:
+        remove(old.index, np.concatenate([gone, entries[other]]))
+    except ValueError as error:
+        raise UserError(f"{config.out}: {error}") from None
+    add(old.index, vectors[new | other], entries[new | other])
+    changes = {"added": int(new.sum()), "replaced": int(other.sum()), "removed": len(gone)}
+    kept = {key: old.manifest[key] for key in ("index", "learned_from")}
+    return (
+        old.index,
+        entries,
+        kept | changes | {"version": old.manifest["version"] + 1, "entries": n + changes["added"]},
     )
+
+
+def tuned(index: Any, entries: IntArray, vectors: FloatArray, kind: str, config: IndexConfig) -> tuple[int, float]:
+    """Effort and recall of `retrieval.index.tune` on a sample of the new songs: they are what will be looked up."""
+    import faiss
+
+    known, new = np.flatnonzero(entries >= 0), np.flatnonzero(entries < 0)
+    asked = np.random.default_rng(config.seed).permutation(new if len(new) else known)[:QUERIES]
+    if kind == "Flat":
+        return 0, 1.0
+    k = min(K, len(known))
+    _, exact = faiss.knn(vectors[asked], vectors[known], k, metric=faiss.METRIC_INNER_PRODUCT)
+    return tune(index, kind, vectors[asked], entries[known][exact], config.recall)
+
+
+def summary(out: str, manifest: dict[str, Any], n_songs: int, wanted: float) -> str:
+    """What the screen shows at the end."""
+    changes = ", ".join(f"{key} {manifest[key]}" for key in ("added", "replaced", "removed") if key in manifest)
+    lines = [f"{out}: {manifest['songs']} known songs of {n_songs}, {manifest['dim']} dimensions, {manifest['index']}"]
+    if manifest["index"] != "Flat":
+        lines.append(f"  finds {manifest['recall']:.0%} of the exact {K} (effort {manifest['effort']})")
+    if manifest["recall"] < wanted:
+        lines.append(f"  note: {wanted:.0%} was wanted: the codes are too coarse, or the sample too small")
+    if changes:
+        lines.append(f"  version {manifest['version']}: {changes}; learned from {manifest['learned_from']} songs")
+    return "\n".join(lines)
 
 
 def open_index(folder: str | Path, catalogue: Catalogue | None = None) -> SongIndex:
     """Read an index folder and check that its encoder is still the one that made it.
+
+    Vectors and index are mapped into memory: what is not looked at is not read, and processes share it.
 
     Args:
         folder: the index folder.
@@ -81,33 +170,60 @@ def open_index(folder: str | Path, catalogue: Catalogue | None = None) -> SongIn
     Raises:
         UserError: not an index folder, damaged, its run was trained again since, or other songs or another split.
     """
+    folder = Path(folder)
+    found = read_index(folder)
+    check_same_songs(folder, catalogue or Catalogue.read(found.manifest["data"]))
+    run = open_run(found.manifest["run"], "i2i")
+    if run.fingerprint != found.manifest["encoder"]:
+        raise UserError(f"{folder} was built from another encoder than {run.folder} holds now: run {MADE_BY} again")
+    found.index = to_gpu(found.index, all_gpus())
+    return found
+
+
+def read_index(folder: Path, mapped: bool = True) -> SongIndex:
+    """An index folder as it is.
+
+    Raises:
+        UserError: not an index folder, or damaged.
+    """
     import faiss
 
-    folder = Path(folder)
     manifest = read_manifest(folder, KIND, MADE_BY)
-    check_same_songs(folder, catalogue or Catalogue.read(manifest["data"]))
-    run = open_run(manifest["run"], "i2i")
-    if run.fingerprint != manifest["encoder"]:
-        raise UserError(f"{folder} was built from another encoder than {run.folder} holds now: run {MADE_BY} again")
+    entry = read_songs(folder)["entry"]
     try:
-        index = faiss.read_index(str(folder / "index.faiss"))
-        songs, vectors = np.load(folder / "index_songs.npy"), np.load(folder / "vectors.npy")
-    except (OSError, RuntimeError, ValueError) as error:
+        index = faiss.read_index(str(folder / "index.faiss"), faiss.IO_FLAG_MMAP_IFC if mapped else 0)
+        vectors = np.load(folder / "vectors.npy", mmap_mode="r" if mapped else None)
+        songs = np.full(manifest["entries"], -1)
+        songs[entry.drop_nulls().to_numpy()] = np.flatnonzero(entry.is_not_null())
+        if (index.ntotal, len(vectors)) != (entry.count(), len(entry)):
+            raise ValueError("its files do not belong together")
+    except (OSError, RuntimeError, ValueError, KeyError, IndexError) as error:
         raise UserError(f"{folder} is damaged ({type(error).__name__}): run {MADE_BY} again") from None
     return SongIndex(manifest, index, songs, vectors)
 
 
-def check_same_songs(folder: Path, catalogue: Catalogue) -> None:
-    """Raise UserError unless the index was built from these songs in this order, and with the same ones known."""
+def read_songs(folder: Path) -> pl.DataFrame:
+    """`song_id`, `split` and `entry` of every song of an index folder."""
     try:
-        songs = pl.read_parquet(folder / "songs.parquet")
+        return pl.read_parquet(folder / "songs.parquet", columns=["song_id", "split", "entry"])
     except (OSError, pl.exceptions.PolarsError) as error:
         raise UserError(f"{folder} is damaged ({type(error).__name__}): run {MADE_BY} again") from None
-    if not songs.equals(catalogue.songs.select("song_id", "split")):
+
+
+def check_same_songs(folder: Path, catalogue: Catalogue) -> None:
+    """Raise UserError unless the index was built from these songs in this order, and with the same ones known."""
+    if not read_songs(folder).drop("entry").equals(catalogue.songs.select("song_id", "split")):
         raise UserError(
             f"{folder} was built from other songs, or another split of them, than {catalogue.folder}: "
             f"run {MADE_BY} again"
         )
+
+
+def all_gpus() -> range:
+    """Numbers of the GPUs that an index is divided among."""
+    import faiss
+
+    return range(faiss.get_num_gpus() if hasattr(faiss, "get_num_gpus") else 0)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ def users_above(
     least: float = 0.0,
     users: Array | None = None,
     without: Pairs = NO_PAIRS,
-    kind: str = "flat",
+    kind: str = "Flat",
     memory_mb: float = 1024.0,
 ) -> Audience:
     """For each song the k users with the largest margins above `least`, fewer where fewer clear it.
@@ -49,13 +49,14 @@ def users_above(
         least: how far a boundary must be cleared.
         users: rows of the users who may be reached at all; None: everybody.
         without: (song, user) pairs that must not be.
-        kind: FAISS index of the users: "flat" is exact, "ivf" faster and nearly so (for ten thousand users or more).
+        kind: FAISS index of the users: "Flat" is exact, "IVF,Flat" faster and nearly so (for ten thousand users or
+            more).
         memory_mb: working memory for results beside the index.
     """
     users = np.arange(len(user_UD)) if users is None else np.unique(users)
     if not len(users):
         return _nobody(len(item_CD), k)
-    kind = kind if len(users) >= FEW else "flat"
+    kind = kind if len(users) >= FEW else "Flat"
     index = build_index(_with_boundary(user_UD[users], boundary_U[users]), kind)
     song, user = without
     at = np.searchsorted(users, user)

@@ -1,10 +1,16 @@
-"""Vector index: inner-product search with FAISS, on a GPU where there is one.
+"""Vector index: inner-product search with FAISS, on GPUs where there are any.
+
+An index is named as FAISS names it, by its factory string: "Flat" (exact), "IVF4096,Flat" (lists, a few of which are
+looked into), "IVF4096,PQ64" (and compressed), "HNSW32" (a graph). "IVF" without a number has 2√N lists; "auto" chooses
+by the number of vectors.
 
 Shapes: N indexed vectors, Q queries, D dimensions, K results.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -13,55 +19,91 @@ from numpy.typing import NDArray
 
 GPU_MOST = 2048  # results of a query on a GPU
 CHUNK = 100_000  # rows added or searched at a time: bounds the copies, not the result
+FLAT_MOST = 200_000  # vectors up to which a search of all of them is fast enough
+FLOAT_MOST = 20_000_000  # vectors up to which full precision fits a usual machine: 10 GB at 128 numbers
+TRAINING = 40  # training vectors a list: what FAISS asks for at least
 
 
 @cache
-def gpu_resources() -> Any:
-    """One FAISS scratch space for the process (each would take memory on every GPU), or None without a GPU."""
+def gpu_resources(device: int) -> Any:
+    """One FAISS scratch space a GPU for the whole process, of bounded size, or None without that GPU."""
     import faiss
 
-    if not hasattr(faiss, "StandardGpuResources") or faiss.get_num_gpus() == 0:
+    if not hasattr(faiss, "StandardGpuResources") or faiss.get_num_gpus() <= device:
         return None
     resources = faiss.StandardGpuResources()
     resources.setTempMemory(256 * 1024 * 1024)
     return resources
 
 
-def build_index(vectors_ND: NDArray[Any], kind: str = "flat", device: int = 0) -> Any:
-    """A FAISS inner-product index of all rows; result positions are row numbers.
+def choose(n: int) -> tuple[str, str]:
+    """The factory string for n vectors, and the reason."""
+    if n <= FLAT_MOST:
+        return "Flat", f"up to {FLAT_MOST:,} vectors all are compared: exact"
+    if n <= FLOAT_MOST:
+        return "IVF,Flat", f"more than {FLAT_MOST:,} vectors: in lists, a few of which are looked into"
+    return "IVF,SQ8", f"more than {FLOAT_MOST:,} vectors: in lists, and one byte instead of four for a number"
+
+
+def build_index(
+    vectors_ND: NDArray[Any],
+    kind: str = "Flat",
+    ids_N: NDArray[np.int64] | None = None,
+    devices: Sequence[int] = (0,),
+    seed: int = 0,
+) -> Any:
+    """A FAISS inner-product index of all rows.
 
     Args:
         vectors_ND: finite vectors.
-        kind: "flat" (exact), "ivf" (√N lists, an eighth of them probed) or "hnsw" (graph, CPU).
-        device: GPU number, where there is a GPU.
+        kind: factory string (see the module's docstring), or "auto".
+        ids_N: numbers that a search gives, and by which vectors can be removed again; None: row numbers.
+        devices: numbers of the GPUs that share the vectors, where there are GPUs.
+        seed: of the sample that lists and codes are learned from.
 
     Raises:
         ValueError: no vector, a non-finite value, or an unknown kind.
     """
-    import faiss
-
     if vectors_ND.ndim != 2 or not vectors_ND.size:
         raise ValueError(f"cannot index an array of shape {vectors_ND.shape}: at least one vector is needed")
-    n, dim = vectors_ND.shape
-    index: Any
-    if kind == "flat":
-        index = faiss.IndexFlatIP(dim)
-    elif kind == "ivf":
-        lists = max(1, int(np.sqrt(n)))
-        index = faiss.IndexIVFFlat(faiss.IndexFlatIP(dim), dim, lists, faiss.METRIC_INNER_PRODUCT)
-        index.nprobe = max(1, lists // 8)
-    elif kind == "hnsw":
-        index = faiss.IndexHNSWFlat(dim, 32, faiss.METRIC_INNER_PRODUCT)
-        index.hnsw.efSearch = 128
-    else:
-        raise ValueError(f"index kind {kind!r}: expected flat, ivf or hnsw")
-    if kind != "hnsw" and gpu_resources() is not None:
-        index = faiss.index_cpu_to_gpu(gpu_resources(), device, index)
+    n = len(vectors_ND)
+    index = to_gpu(_empty(kind, n, vectors_ND.shape[1], ids_N is not None), devices)
     if not index.is_trained:
-        index.train(_clean(vectors_ND[:: max(1, n // (64 * max(1, int(np.sqrt(n)))))]))
-    for at in range(0, n, CHUNK):
-        index.add(_clean(vectors_ND[at : at + CHUNK]))
+        size = min(n, max(TRAINING * _lists(n), 256 * TRAINING))  # 256: the codes of a product quantizer
+        sample = np.sort(np.random.default_rng(seed).choice(n, size, replace=False))
+        try:
+            index.train(_clean(vectors_ND[sample]))
+        except RuntimeError as error:  # fewer vectors than lists or codes
+            reason = str(error).strip().splitlines()[-1]
+            raise ValueError(f"index {kind!r} cannot be learned from {n} vectors ({reason})") from None
+    add(index, vectors_ND, ids_N)
     return index
+
+
+def add(index: Any, vectors_ND: NDArray[Any], ids_N: NDArray[np.int64] | None = None) -> None:
+    """Add vectors to an index, those of an index with numbers of its own under the given ones."""
+    for at in range(0, len(vectors_ND), CHUNK):
+        part = _clean(vectors_ND[at : at + CHUNK])
+        if ids_N is None:
+            index.add(part)
+        else:
+            index.add_with_ids(part, np.ascontiguousarray(ids_N[at : at + CHUNK], dtype=np.int64))
+
+
+def remove(index: Any, ids: NDArray[np.int64]) -> None:
+    """Remove vectors from an index that was built with `ids_N`.
+
+    Raises:
+        ValueError: a graph cannot forget; or a number is not in the index.
+    """
+    try:
+        removed = index.remove_ids(np.ascontiguousarray(ids, dtype=np.int64)) if len(ids) else 0
+    except RuntimeError:
+        raise ValueError(
+            "nothing can be removed from an index of this kind: choose Flat or IVF, or build anew"
+        ) from None
+    if removed != len(ids):
+        raise ValueError(f"{len(ids) - removed} of {len(ids)} vectors to remove are not in the index")
 
 
 def search(index: Any, queries_QD: NDArray[Any], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -78,17 +120,85 @@ def search(index: Any, queries_QD: NDArray[Any], k: int) -> tuple[NDArray[np.flo
     return scores, positions
 
 
+def tune(
+    index: Any, kind: str, queries_QD: NDArray[Any], exact_QK: NDArray[np.int64], least: float
+) -> tuple[int, float]:
+    """Let an approximate index look no further than it must; the effort, and the share of the exact results it finds.
+
+    The effort (lists looked into, or candidates of the graph; 0 where a kind has none) is doubled until `least` of
+    `exact_QK`, the numbers of the queries' true neighbours, is found, or everything is looked into.
+    """
+    import faiss
+
+    option, value, most = "", 0, 0
+    if "IVF" in kind:
+        option, value, most = "nprobe", 1, int(re.findall(r"IVF(\d+)", kind)[0])
+    elif "HNSW" in kind:
+        option, value, most = "efSearch", 16, index.ntotal
+    space = faiss.GpuParameterSpace() if hasattr(faiss, "GpuParameterSpace") else faiss.ParameterSpace()
+    while True:
+        if option:
+            space.set_index_parameter(index, option, value)
+        found_QK = search(index, queries_QD, exact_QK.shape[1])[1]
+        recall = float((found_QK[:, :, None] == exact_QK[:, None, :]).any(axis=1).mean())
+        if recall >= least or value >= most:
+            return value, recall
+        value = min(2 * value, most)
+
+
+def resolve(kind: str, n: int) -> str:
+    """The factory string in full: "auto" chosen, "IVF" with its number of lists."""
+    return re.sub(r"\bIVF(?![0-9])", f"IVF{_lists(n)}", choose(n)[0] if kind == "auto" else kind)
+
+
 def unit_rows(vectors: NDArray[Any]) -> NDArray[np.float32]:
     """Vectors (…, D) scaled to length 1; a zero vector stays zero."""
     length = np.linalg.norm(vectors, axis=-1, keepdims=True)
     return np.asarray(vectors / np.maximum(length, 1e-20), dtype=np.float32)
 
 
+def to_gpu(index: Any, devices: Sequence[int] = (0,)) -> Any:
+    """The index on a GPU, or its vectors divided among several; as it is where there are none, or not of this kind."""
+    import faiss
+
+    resources = [gpu_resources(device) for device in devices]
+    if None in resources or not resources:
+        return index
+    options = faiss.GpuMultipleClonerOptions()
+    options.shard = True
+    try:
+        return faiss.index_cpu_to_gpu_multiple_py(resources, index, options, list(devices))
+    except RuntimeError:  # HNSW
+        return index
+
+
 def to_cpu(index: Any) -> Any:
     """The index in main memory, as it is saved."""
     import faiss
 
-    return faiss.index_gpu_to_cpu(index) if hasattr(index, "getDevice") else index
+    return index if gpu_resources(0) is None else faiss.index_gpu_to_cpu(index)
+
+
+def _empty(kind: str, n: int, dim: int, numbered: bool) -> Any:
+    import faiss
+
+    known = "Flat, IVF,Flat, IVF,SQ8, IVF,PQ64, HNSW32, or auto"
+    full = resolve(kind, n)
+    try:
+        index = faiss.index_factory(dim, full, faiss.METRIC_INNER_PRODUCT)
+    except RuntimeError:
+        raise ValueError(f"index {kind!r}: FAISS has no such index of {dim} numbers; say {known}") from None
+    if "IVF" in full:
+        lists = faiss.extract_index_ivf(index)
+        lists.nprobe = max(1, lists.nlist // 8)
+        return index
+    if hasattr(index, "hnsw"):
+        index.hnsw.efSearch = 128
+    return faiss.IndexIDMap2(index) if numbered else index
+
+
+def _lists(n: int) -> int:
+    return max(1, min(n, round(2 * n**0.5)))
 
 
 def _clean(vectors: NDArray[Any]) -> NDArray[np.float32]:

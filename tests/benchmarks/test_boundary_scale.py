@@ -18,8 +18,8 @@ def test_the_command(tmp_path: Path) -> None:
     config = load(BoundaryScaleConfig, options)
     main(config)
     found = json.loads((tmp_path / "scale.json").read_text())
-    assert found["share_of_exact_list"]["flat"] == 1 and 0.5 < found["share_of_exact_list"]["ivf"] <= 1
-    assert set(found["plain_over_ours"]) == {"flat", "ivf"} and min(found["plain_over_ours"].values()) > 0
+    assert found["share_of_exact_list"]["Flat"] == 1 and 0.5 < found["share_of_exact_list"]["IVF,Flat"] <= 1
+    assert set(found["plain_over_ours"]) == {"Flat", "IVF,Flat"} and min(found["plain_over_ours"].values()) > 0
     open_to = margins(*towers(config)) > 0
     assert 0.02 < open_to.mean() < 0.1 and found["users_with_a_song"] == pytest.approx(open_to.any(axis=0).mean())
     with pytest.raises(UserError, match="must be at least 1"):

@@ -308,7 +308,7 @@ def test_metrics_agree_with_the_audience_command(road: Path, metrics: dict[str, 
 
 def test_index_and_audiences_come_out_the_same_again(road: Path, tmp_path: Path) -> None:
     run(index.main, schema.IndexConfig, f"run={road}/i2i", f"out={tmp_path}/index")
-    for file in ("vectors.npy", "index.faiss", "index_songs.npy", "songs.parquet"):
+    for file in ("vectors.npy", "index.faiss", "songs.parquet"):
         assert (tmp_path / "index" / file).read_bytes() == (road / "i2i_index" / file).read_bytes()
     for name in AUDIENCES:
         find_users(road, name, tmp_path / "index", tmp_path / name)

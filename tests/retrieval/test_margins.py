@@ -90,7 +90,7 @@ def test_lists_of_an_approximate_index_are_long_where_there_are_many(k: int, exc
     best = np.argsort(-margins(ITEM[:4], user, boundary), axis=1)[:, :excluded]
     without = np.repeat(np.arange(4), excluded), best.ravel()
     exact = users_above(ITEM[:4], user, boundary, k, -99.0, without=without)
-    near = users_above(ITEM[:4], user, boundary, k, -99.0, without=without, kind="ivf")
+    near = users_above(ITEM[:4], user, boundary, k, -99.0, without=without, kind="IVF,Flat")
     assert (exact.users_CB >= 0).all() and (near.users_CB >= 0).mean() > 0.95
     assert np.mean([len(set(a) & set(b)) / k for a, b in zip(lists(exact), lists(near), strict=True)]) > 0.85
 
