@@ -359,7 +359,7 @@ def test_a_killed_command_is_run_again(name: str, of: str, line: str, earlier: b
     if earlier:
         shutil.copytree(expected, tmp_path / "out")
         before = everything(tmp_path / "out")
-    code = DEADLY.format(name=name, schema=of, after=1)
+    code = DEADLY.format(name=name, schema=of, after=int(earlier))
     killed = subprocess.run([sys.executable, "-c", code, *line.split()], cwd=ROOT, capture_output=True, text=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr[-2000:]
     assert (everything(tmp_path / "out") == before) if earlier else not (tmp_path / "out").exists()
