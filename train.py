@@ -109,7 +109,7 @@ def clip_parts(config: ClipConfig) -> tuple[Any, Any]:
         raise UserError("objective.gain_db and noise_db change samples: prepare the catalogue with audio.store=samples")
     widths, tuned = data.widths(), ("model", "frozen", "last_layers", "lora_rank")
     own = {name: model.pop(name) for name in ("width", "layers", "heads")}
-    recompute = {"recompute": model.pop("recompute")}
+    recompute, compiled = {"recompute": model.pop("recompute")}, model.pop("compile")
     towers = {
         "front": data.audio | augment,
         "audio": {name: audio[name] for name in tuned} | {"dim": widths["audio"]} | own | recompute,
@@ -122,6 +122,7 @@ def clip_parts(config: ClipConfig) -> tuple[Any, Any]:
         prepared=prepared | data.audio,
         text_lr_scale=text["lr_scale"],
         audio_lr_scale=audio["lr_scale"],
+        compiled=compiled,
         **objective,
         **as_dict(config.optim),
     )

@@ -100,7 +100,9 @@ class TrainerConfig:
     devices: str = opt("auto", "devices per node, as Lightning reads it")
     nodes: int = opt(1, "machines")
     accelerator: str = opt("auto", "auto | cpu | gpu")
-    strategy: str = opt("auto", "auto | ddp | fsdp …, as Lightning reads it")
+    strategy: str = opt(
+        "auto", "auto | ddp …, as Lightning reads it; fsdp (train.py clip): weights divided among the ranks"
+    )
     precision: str = opt(
         "auto", "auto: bf16-mixed on GPUs that have it, else 32-true | 32-true | bf16-mixed | 16-mixed"
     )
@@ -184,6 +186,7 @@ class ClipModelConfig:
     heads: int = opt(4, "attention heads")
     dropout: float = opt(0.1, "dropout")
     recompute: bool = opt(False, "activations are computed again in the backward pass: less memory, a third more time")
+    compile: bool = opt(False, "torch.compile the encoders' blocks: slow to start, faster on GPUs")
     crop_seconds: float = opt(4.0, "length of the random training crop and of the fixed inference crops")
     crops: int = opt(3, "evenly spaced crops averaged at inference")
 

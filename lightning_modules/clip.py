@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lightning_modules.blocks import compile_blocks, shard
 from lightning_modules.optim import adamw
 from models.chunked import embed_in_chunks, embed_in_fixed_batches
 from models.clip import ClipModel
@@ -19,6 +20,7 @@ from objectives.contrastive import clip_loss, siglip_loss
 from objectives.gather import gather_with_grad
 
 Batch = dict[str, Any]
+USES_WEIGHTS = ("embed_audio", "embed_text", "logit_scale", "logit_bias")
 
 
 class ClipModule(L.LightningModule):
@@ -32,6 +34,7 @@ class ClipModule(L.LightningModule):
         lr: peak learning rate, times `text_lr_scale` for BERT and `audio_lr_scale` for a published audio encoder.
         weight_decay: of matrices.
         warmup: share of all steps.
+        compiled: the encoders' blocks go through torch.compile.
     """
 
     def __init__(
@@ -44,10 +47,19 @@ class ClipModule(L.LightningModule):
         warmup: float = 0.05,
         text_lr_scale: float = 0.1,
         audio_lr_scale: float = 0.1,
+        compiled: bool = False,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters()
+        self.save_hyperparameters(ignore="compiled")
+        self.compiled = compiled
         self.model = ClipModel(**model)
+
+    def configure_model(self) -> None:
+        """Before training: compile; under trainer.strategy=fsdp divide the weights among the ranks."""
+        if self.compiled:
+            compile_blocks(self.model)
+        if self.device_mesh is not None:
+            shard(self.model, self.device_mesh["data_parallel"], USES_WEIGHTS)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of the global batch; songs of the same id or text are no negatives of each other."""
@@ -57,8 +69,8 @@ class ClipModule(L.LightningModule):
         same = [gather_with_grad(batch[name]) for name in ("id", "text_id", "shown_id")]
         same_GG = torch.stack([one_G[:, None] == one_G for one_G in same]).any(dim=0)
         present = [gather_with_grad(batch[name].long()) for name in ("has_audio", "has_text")]
-        scale = self.model.logit_scale()
-        pairs, bias = (audio_GD, text_GD, scale), self.model.logit_bias
+        scale, bias = self.model.logit_scale(), self.model.logit_bias()
+        pairs = (audio_GD, text_GD, scale)
         loss = clip_loss(*pairs, same_GG, *present) if bias is None else siglip_loss(*pairs, bias, same_GG, *present)
         told = {"train/loss": loss, "train/temperature": 1 / scale.detach()}
         self.log_dict(told, prog_bar=True, batch_size=len(audio_GD))

@@ -71,9 +71,9 @@ class ClipModel(nn.Module):
             self.audio_project = projection(audio_dim, dim, dropout)
         self.text_encoder = trained(TextEncoder, text)
         self.text_project = projection(text_dim, dim, dropout)
-        self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature)))
+        self.log_scale = nn.Parameter(torch.tensor([-math.log(temperature)]))  # one axis: a scalar cannot be sharded
         # Of N² pairs N match: the sigmoid loss starts out with all pairs improbable (arXiv 2303.15343, §3.2).
-        self.logit_bias = nn.Parameter(torch.tensor(-10.0)) if sigmoid else None
+        self.bias = nn.Parameter(torch.tensor([-10.0])) if sigmoid else None
 
     def logit_scale(self) -> Tensor:
         """1 / temperature, at most 100.
@@ -82,7 +82,11 @@ class ClipModel(nn.Module):
         """
         with torch.no_grad():
             self.log_scale.clamp_(max=math.log(MAX_LOGIT_SCALE))
-        return self.log_scale.exp()
+        return self.log_scale.exp()[0]
+
+    def logit_bias(self) -> Tensor | None:
+        """What the pairwise loss adds to every logit; None with the other loss."""
+        return None if self.bias is None else self.bias[0]
 
     def embed_audio(self, crops: Rows) -> Tensor:
         """Unit vectors of single crops, (N, D).

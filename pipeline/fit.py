@@ -29,6 +29,8 @@ def fit(task: str, config: Any, build: Callable[[], Built], monitor: str) -> Non
         print(f"{out}: already finished (remove it to train again)")
         return
     check_sizes(config)
+    if config.trainer.strategy == "fsdp" and task != "clip":
+        raise UserError("trainer.strategy=fsdp is for train.py clip alone: the other models fit any GPU")
     seed_everything(config.seed, verbose=False)
     try:
         module, data, callbacks, vocabulary = build()  # before the folder is made: bad data leaves nothing behind
@@ -60,6 +62,18 @@ def precision_of(options: TrainerConfig) -> str:
     return "bf16-mixed" if on_gpu and torch.cuda.is_bf16_supported() else "32-true"
 
 
+def strategy_of(options: TrainerConfig) -> Any:
+    """What Lightning is given; "fsdp" is torch's second one, in which gradients are clipped by norm as everywhere."""
+    import torch
+    from lightning.pytorch.strategies import ModelParallelStrategy
+
+    if options.strategy != "fsdp":
+        return options.strategy
+    found = torch.cuda.device_count() if options.accelerator != "cpu" else 1
+    ranks = options.nodes * (int(options.devices) if options.devices.isdigit() else max(1, found))
+    return ModelParallelStrategy(data_parallel_size=ranks, tensor_parallel_size=1, save_distributed_checkpoint=False)
+
+
 def build_trainer(
     out: Path,
     options: TrainerConfig,
@@ -89,7 +103,7 @@ def build_trainer(
             devices=int(options.devices) if options.devices.lstrip("-").isdigit() else options.devices,
             num_nodes=options.nodes,
             accelerator=options.accelerator,
-            strategy=options.strategy,
+            strategy=strategy_of(options),
             precision=precision_of(options),  # type: ignore[arg-type]
             accumulate_grad_batches=options.accumulate,
             gradient_clip_val=options.clip_norm or None,

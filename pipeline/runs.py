@@ -25,7 +25,8 @@ from datamodules.folders import MANIFEST, check_replaceable, read_manifest, writ
 
 VOCABULARY = "vocabulary.json"
 MAY_CHANGE = ("out", "logger", "trainer.devices", "trainer.nodes", "trainer.accelerator", "trainer.strategy",
-              "trainer.workers", "trainer.progress", "trainer.log_every", "trainer.checkpoint_steps")  # fmt: skip
+              "trainer.workers", "trainer.progress", "trainer.log_every", "trainer.checkpoint_steps",
+              "model.compile")  # fmt: skip
 
 
 @dataclass

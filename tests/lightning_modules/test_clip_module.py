@@ -55,7 +55,7 @@ def test_the_step_is_its_loss_without_false_negatives(loss: str) -> None:
     else:
         expected = siglip_loss(audio, text, 1 / 0.07, -10.0, same, *present)
     torch.testing.assert_close(made.training_step(songs, 0), expected)
-    assert ("model.logit_bias" in made.state_dict()) == (loss == "siglip")
+    assert ("model.bias" in made.state_dict()) == (loss == "siglip")
 
 
 @pytest.mark.parametrize("loss", ["infonce", "siglip"])

@@ -1,0 +1,64 @@
+"""`trainer.strategy=fsdp`: weights divided among two ranks train like whole ones, also when a rank is killed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from configs.load import load
+from configs.schema import PrepareConfig, WorldConfig
+from pipeline import prepare, world
+from tests.distributed.test_launch import ROOT, ended, launch, weights
+
+TRAIN = """
+import os, runpy, signal
+from pathlib import Path
+import torch
+from lightning_modules.clip import ClipModule
+real, fate, seen = ClipModule.training_step, Path({fate!r}), Path({seen!r})
+def step(module, batch, index):
+    if module.global_rank == 1 and index == 2 and fate.exists():
+        held = [one.to_local().numel() for one in module.parameters()]
+        seen.write_text(f"{{sum(held)}} {{sum(one.numel() for one in module.parameters())}}")
+        fate.unlink()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(module, batch, index)
+ClipModule.training_step = step
+runpy.run_path({train!r}, run_name="__main__")
+"""
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A catalogue with short recordings."""
+    at = tmp_path_factory.mktemp("recordings")
+    small = ["songs=64", "users=60", "truth_users=10", "seconds=1.5", "workers=1"]
+    world.main(load(WorldConfig, [f"out={at}/world", *small]))
+    prepare.main(load(PrepareConfig, [f"source={at}/world", f"out={at}/catalogue", "workers=0"]))
+    return at / "catalogue"
+
+
+def test_a_sharded_training_is_the_whole_one(recordings: Path, tmp_path: Path) -> None:
+    """Our Transformer with the loss that has both parameters of its own; a rank is killed on the way."""
+    options = [
+        "clip", f"data={recordings}", "batch_size=12", "model.width=16", "model.layers=2", "model.heads=2",
+        "model.dim=8", "model.dropout=0", "model.crop_seconds=1", "model.recompute=true",
+        "objective.loss=siglip", "objective.freq_mask=0", "objective.time_mask=0",
+        "trainer.epochs=1", "trainer.accelerator=cpu", "trainer.progress=false", "trainer.checkpoint_steps=1",
+        "logger.wandb=off",
+    ]  # fmt: skip
+    whole, sharded = tmp_path / "whole", tmp_path / "sharded"
+    ended(launch("torchrun.sh", [*options, f"out={whole}"], RANKS=2))
+    (tmp_path / "fate").touch()
+    names = {"train": str(ROOT / "train.py"), "fate": f"{tmp_path}/fate", "seen": f"{tmp_path}/seen"}
+    (tmp_path / "train.py").write_text(TRAIN.format(**names))
+    arguments = [*options, f"out={sharded}", "trainer.strategy=fsdp"]
+    ended(launch("torchrun.sh", arguments, where=tmp_path, RANKS=2, RESTARTS=1))
+    own, every = map(int, (tmp_path / "seen").read_text().split())
+    assert own < 0.6 * every, "a rank holds about half of the numbers"
+    found, expected = weights(sharded), weights(whole)
+    assert found.keys() == expected.keys() and {"model.log_scale", "model.bias"} < found.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-3, atol=2e-5, msg=name)
