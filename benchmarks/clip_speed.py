@@ -24,12 +24,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import numpy as np
 import polars as pl
 import torch
 from omegaconf import MISSING
 
+from benchmarks.train_overhead import side_by_side
 from callbacks.index_recall import IndexRecall
 from configs.errors import UserError
 from configs.load import command, load
@@ -38,15 +38,12 @@ from datamodules.batches import Batch
 from datamodules.catalogue import KIND
 from datamodules.folders import write_text, writing
 from datamodules.shards import SUFFIX
-from datamodules.songs import FRAME_OPTIONS, SongDataModule
-from lightning_modules.optim import adamw
-from objectives.contrastive import clip_loss
+from datamodules.songs import FRAME_OPTIONS
 from pipeline import prepare
-from pipeline.fit import build_trainer
-from train import clip_parts, train_clip
+from pipeline.parts import clip_parts
+from train import train_clip
 
 STORES = ("logmel", "samples", "files")
-WARMUP = 3  # steps that are not timed
 FRAMES, BANDS = 250, 64  # of a generated recording: five seconds
 
 
@@ -89,71 +86,13 @@ def options(config: SpeedConfig, catalogue: Path, out: Path, *more: str) -> Clip
 def step(config: SpeedConfig, out: Path) -> dict[str, float]:
     """Songs a second by train.py's trainer and by a bare loop, medians over rounds of one beside the other."""
     chosen = options(config, out / "logmel", out / "step")
-    ours, bare, waits = [], [], []
-    for turn in range(config.rounds):
-        ours.append(chosen.batch_size / by_trainer(chosen, out / f"step{turn}", WARMUP + config.steps))
-        seconds, waited = by_loop(chosen, WARMUP + config.steps)
-        bare.append(chosen.batch_size / seconds)
-        waits.append(waited / seconds)
-    return {
-        "songs_a_second": float(np.median(ours)),
-        "songs_a_second_bare": float(np.median(bare)),
-        "ours_over_bare": float(np.median(np.array(ours) / np.array(bare))),
-        "share_of_waiting_for_data": float(np.median(waits)),
-    }
 
+    def parts() -> tuple[Any, Any, list[Any]]:
+        return *clip_parts(chosen), [IndexRecall(1, 5, 10, both_ways=True)]
 
-class Clock(L.Callback):
-    """When each training batch ended."""
-
-    def __init__(self, steps: int) -> None:
-        self.steps = steps
-        self.ends: list[float] = []
-
-    def on_train_batch_end(self, trainer: L.Trainer, *_: Any, **__: Any) -> None:
-        """Write the time down; enough is enough."""
-        self.ends.append(time.perf_counter())
-        trainer.should_stop = len(self.ends) >= self.steps
-
-
-def by_trainer(chosen: ClipConfig, out: Path, steps: int) -> float:
-    """Seconds a step of `train.py clip`, logging and all; ends of epochs, with validation, are longer and no median."""
-    module, data = clip_parts(chosen)
-    clock, recall = Clock(steps), IndexRecall(1, 5, 10, both_ways=True)
-    build_trainer(out, chosen.trainer, chosen.logger, {}, 0, [recall, clock], "val/recall@10").fit(module, data)
-    return float(np.median(np.diff(clock.ends)[WARMUP - 1 :]))
-
-
-def by_loop(chosen: ClipConfig, steps: int) -> tuple[float, float]:
-    """Seconds a step, and of these in waiting for data, of the same work without Lightning."""
-    module, data = clip_parts(chosen)
-    data.prepare_data()
-    data.setup("fit")
-    model, h = module.model.train(), module.hparams
-    made = adamw(module, h["lr"], h["weight_decay"], h["warmup"], steps)
-    optimizer, schedule = made["optimizer"], made["lr_scheduler"]["scheduler"]
-    seconds, waits = [], []
-    batches = endless(data)
-    for _ in range(steps):
-        started = time.perf_counter()
-        batch = next(batches)
-        waits.append(time.perf_counter() - started)
-        optimizer.zero_grad()
-        same = torch.stack([batch[name][:, None] == batch[name] for name in ("id", "text_id", "shown_id")]).any(dim=0)
-        audio, text = model.embed_audio(batch["audio"]), model.embed_text(batch["text"])
-        loss = clip_loss(audio, text, model.logit_scale(), same, batch["has_audio"].long(), batch["has_text"].long())
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), chosen.trainer.clip_norm)
-        optimizer.step()
-        schedule.step()
-        seconds.append(time.perf_counter() - started)
-    return float(np.median(seconds[WARMUP:])), float(np.median(waits[WARMUP:]))
-
-
-def endless(data: SongDataModule) -> Any:
-    """Training batches, epoch after epoch."""
-    while True:
-        yield from data.train_dataloader()
+    found = side_by_side(parts, chosen.trainer, config.rounds, config.steps, "step")
+    rates = {name: found.pop(f"steps{name}") * chosen.batch_size for name in ("_a_second", "_a_second_bare")}
+    return {f"songs{name}": rate for name, rate in rates.items()} | found
 
 
 def reading(config: SpeedConfig, out: Path) -> dict[str, float]:

@@ -31,6 +31,6 @@ def shard(model: nn.Module, mesh: Any, methods: tuple[str, ...]) -> None:
 
 
 def compile_blocks(model: nn.Module) -> None:
-    """Let torch.compile fuse each block when it first runs; blocks of one kind share the code, names stay as they are."""
+    """Let torch.compile fuse each block when it first runs; blocks of one kind share code, names stay as they are."""
     for block in blocks_of(model):
         block.compile()

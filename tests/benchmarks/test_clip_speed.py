@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from benchmarks import clip_speed, shard_formats
+from benchmarks import clip_speed, shard_formats, train_overhead
 from benchmarks.clip_speed import SpeedConfig
 from configs.errors import UserError
 from configs.load import load
-from configs.schema import PrepareConfig, WorldConfig
+from configs.schema import PrepareConfig, TrainerConfig, WorldConfig
 from datamodules.catalogue import Catalogue
 from datamodules.songs import SongDataModule
 from pipeline import prepare, world
@@ -60,8 +61,15 @@ def test_both_loops_train_the_same_model(sounding: Path, tmp_path: Path, monkeyp
     monkeypatch.setattr(clip_speed, "clip_parts", kept)
     chosen = clip_speed.options(config, tmp_path / "data", tmp_path / "run", "trainer.epochs=1")
     steps = 3  # 120 songs, four fifths known: an epoch
-    clip_speed.by_trainer(chosen, tmp_path / "run", steps + 5)
-    clip_speed.by_loop(chosen, steps)
+
+    def both(parts: Any, options: TrainerConfig, *_: Any) -> dict[str, float]:
+        train_overhead.by_trainer(parts, options, tmp_path / "run", steps + 5)
+        train_overhead.by_loop(parts, options.clip_norm, steps)
+        return {"steps_a_second": 1.0, "steps_a_second_bare": 1.0}
+
+    monkeypatch.setattr(clip_speed, "side_by_side", both)
+    monkeypatch.setattr(clip_speed, "options", lambda *_: chosen)
+    assert clip_speed.step(config, tmp_path)["songs_a_second"] == 32
     ours, bare = (dict(module.named_parameters()) for module in trained)
     for name, weight in ours.items():
         torch.testing.assert_close(bare[name], weight, rtol=1e-3, atol=1e-5)
