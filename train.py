@@ -54,9 +54,11 @@ def train_text(config: CorpusConfig) -> None:
 def train_clip(config: ClipConfig) -> None:
     """Audio-text pretraining; best checkpoint by text→audio recall@10 on the cold validation songs."""
     from callbacks.index_recall import IndexRecall
+    from callbacks.pictures import Pictures
 
     def build() -> Built:
-        return *clip_parts(config), [IndexRecall(1, 5, 10, both_ways=True)], {}
+        recall = IndexRecall(1, 5, 10, both_ways=True)
+        return *clip_parts(config), [recall, Pictures(recall, {0: "audio", 1: "text"})], {}
 
     if config.trainer.accumulate > 1 and not config.objective.micro_batch:
         print(
@@ -132,6 +134,7 @@ def train_i2i(config: I2IConfig) -> None:
     """Song encoder; best checkpoint by how well cold validation songs and their listeners find each other."""
     from callbacks.audience_recall import AudienceRecall
     from callbacks.correlation import FeatureCorrelation
+    from callbacks.pictures import Pictures
     from datamodules.pairs import PairDataModule
     from lightning_modules.i2i import I2IModule
 
@@ -161,7 +164,8 @@ def train_i2i(config: I2IConfig) -> None:
             **{key: value for key, value in objective.items() if key != "users"},
             **as_dict(config.optim),
         )
-        callbacks = [FeatureCorrelation(), AudienceRecall(config.recall_k, config.recall_users)]
+        recall = AudienceRecall(config.recall_k, config.recall_users)
+        callbacks = [FeatureCorrelation(), recall, Pictures(recall, {0: "known song", 1: "new song"})]
         return module, data, callbacks, {"songs": data.fields.vocabulary, "known": {"song_id": data.known}}
 
     fit("i2i", config, build, monitor="val/audience")
@@ -170,10 +174,12 @@ def train_i2i(config: I2IConfig) -> None:
 def train_boundary(config: BoundaryConfig) -> None:
     """User, item and boundary towers; best checkpoint by recall of cold validation songs for their listeners."""
     from callbacks.index_recall import IndexRecall
+    from callbacks.pictures import Pictures
 
     def build() -> Built:
         module, data, vocabulary = boundary_parts(config)
-        return module, data, [IndexRecall(config.recall_k)], vocabulary
+        recall = IndexRecall(config.recall_k)
+        return module, data, [recall, Pictures(recall, {0: "new song"})], vocabulary
 
     fit("boundary", config, build, monitor=f"val/recall@{config.recall_k}")
 
