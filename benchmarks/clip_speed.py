@@ -120,7 +120,7 @@ def by_trainer(chosen: ClipConfig, out: Path, steps: int) -> float:
     """Seconds a step of `train.py clip`, logging and all; ends of epochs, with validation, are longer and no median."""
     module, data = clip_parts(chosen)
     clock, recall = Clock(steps), IndexRecall(1, 5, 10, both_ways=True)
-    build_trainer(out, chosen.trainer, chosen.logger, {}, 0, [recall, clock], "val/recall@10").fit(module, data)
+    build_trainer("clip", out, chosen.trainer, chosen.logger, {}, 0, [recall, clock], "val/recall@10").fit(module, data)
     return float(np.median(np.diff(clock.ends)[WARMUP - 1 :]))
 
 

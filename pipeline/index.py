@@ -22,6 +22,7 @@ from datamodules.arrays import FloatArray, IntArray
 from datamodules.catalogue import Catalogue
 from datamodules.folders import read_manifest, writing
 from pipeline.runs import open_run
+from pipeline.tracking import made, tracked, used
 from pipeline.vectors import song_vectors
 from retrieval.index import build_index, search, to_cpu
 
@@ -44,7 +45,8 @@ class SongIndex:
         return scores, np.where(at >= 0, self.songs[at], -1)
 
 
-def main(config: IndexConfig) -> None:
+@tracked("index")
+def main(config: IndexConfig, tracking: Any) -> None:
     """Run the command (see the module's docstring)."""
     import faiss
 
@@ -66,6 +68,8 @@ def main(config: IndexConfig) -> None:
         np.save(folder / "index_songs.npy", songs)
         np.save(folder / "vectors.npy", vectors)
         catalogue.songs.select("song_id", "split").write_parquet(folder / "songs.parquet")
+    used(tracking, run.folder, data, manifest["features"])
+    made(tracking, config.out, config.logger.upload)
     print(
         f"{config.out}: {len(songs)} known songs of {catalogue.n_songs}, {vectors.shape[1]} dimensions, {config.index}"
     )
