@@ -52,9 +52,11 @@ def train_text(config: CorpusConfig) -> None:
 def train_clip(config: ClipConfig) -> None:
     """Audio-text pretraining; best checkpoint by text→audio recall@10 on the cold validation songs."""
     from callbacks.index_recall import IndexRecall
+    from callbacks.pictures import Pictures
 
     def build() -> Built:
-        return *clip_parts(config), [IndexRecall(1, 5, 10, both_ways=True)], {}
+        recall = IndexRecall(1, 5, 10, both_ways=True)
+        return *clip_parts(config), [recall, Pictures(recall, {0: "audio", 1: "text"})], {}
 
     if config.trainer.accumulate > 1 and not config.objective.micro_batch:
         print(
@@ -69,10 +71,13 @@ def train_i2i(config: I2IConfig) -> None:
     """Song encoder; best checkpoint by how well cold validation songs and their listeners find each other."""
     from callbacks.audience_recall import AudienceRecall
     from callbacks.correlation import FeatureCorrelation
+    from callbacks.pictures import Pictures
 
     def build() -> Built:
         module, data, vocabulary = i2i_parts(config)
-        return module, data, [FeatureCorrelation(), AudienceRecall(config.recall_k, config.recall_users)], vocabulary
+        recall = AudienceRecall(config.recall_k, config.recall_users)
+        callbacks = [FeatureCorrelation(), recall, Pictures(recall, {0: "known song", 1: "new song"})]
+        return module, data, callbacks, vocabulary
 
     fit("i2i", config, build, monitor="val/audience")
 
@@ -80,10 +85,12 @@ def train_i2i(config: I2IConfig) -> None:
 def train_boundary(config: BoundaryConfig) -> None:
     """User, item and boundary towers; best checkpoint by recall of cold validation songs for their listeners."""
     from callbacks.index_recall import IndexRecall
+    from callbacks.pictures import Pictures
 
     def build() -> Built:
         module, data, vocabulary = boundary_parts(config)
-        return module, data, [IndexRecall(config.recall_k)], vocabulary
+        recall = IndexRecall(config.recall_k)
+        return module, data, [recall, Pictures(recall, {0: "new song"})], vocabulary
 
     fit("boundary", config, build, monitor=f"val/recall@{config.recall_k}")
 

@@ -110,7 +110,8 @@ def by_trainer(parts: Parts, options: TrainerConfig, out: Path, steps: int) -> f
     """Seconds a step of train.py, logging and all; ends of epochs, with validation, are longer and no median."""
     module, data, callbacks = parts()
     clock = Clock(steps)
-    build_trainer(out, options, LoggerConfig("off"), {}, 0, [*callbacks, clock], "train/loss").fit(module, data)
+    trainer = build_trainer("", out, options, LoggerConfig("off"), {}, 0, [*callbacks, clock], "train/loss")
+    trainer.fit(module, data)
     return float(np.median(np.diff(clock.ends)[WARMUP - 1 :]))
 
 

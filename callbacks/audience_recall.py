@@ -8,7 +8,7 @@ import numpy as np
 
 from callbacks.index_recall import Array, IndexRecall, retrieve
 from retrieval.clusters import user_vectors
-from retrieval.metrics import recall_at_k
+from retrieval.metrics import recall_at_k, recall_curve
 
 
 class AudienceRecall(IndexRecall):
@@ -36,6 +36,8 @@ class AudienceRecall(IndexRecall):
         listeners = retrieve(taste_UD[users], users, queries, self.users)
         songs = retrieve(queries, query_ids, taste_UD[users], self.k)
         known = np.isin(user_of, users)
+        self.curves["val/listeners_recall"] = recall_curve(listeners, query_ids, song_of, user_of)
+        self.curves["val/songs_recall"] = recall_curve(songs, users, user_of[known], song_of[known])
         both = {
             f"val/listeners_recall@{self.users}": recall_at_k(listeners, query_ids, song_of, user_of).mean(),
             f"val/songs_recall@{self.k}": recall_at_k(songs, users, user_of[known], song_of[known]).mean(),

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from objectives.gather import gather_rows
 from retrieval.index import build_index, search
-from retrieval.metrics import ndcg_at_k, own_ranks, recall_at_k
+from retrieval.metrics import ndcg_at_k, own_ranks, recall_at_k, recall_curve
 
 Array = NDArray[Any]
 ITEMS, QUERIES = 0, 1
+SAMPLE = 500  # vectors of each loader that are kept to be drawn
 
 
 class IndexRecall(L.Callback):
@@ -30,12 +31,16 @@ class IndexRecall(L.Callback):
 
     Vectors are gathered over ranks and de-duplicated by id, so padding by a distributed sampler counts once. Every
     rank computes the same figure from the same rows: none waits for another.
+
+    Of the last validation `curves` keeps recall at 1, 2, … K by name, and `sample` some (ids, vectors) of each loader.
     """
 
     def __init__(self, *ks: int, both_ways: bool = False) -> None:
         self.ks, self.both_ways = ks, both_ways
         self.parts: dict[int, list[dict[str, torch.Tensor]]] = {}
         self.device = 0  # the rank's own GPU, where there is one
+        self.curves: dict[str, Array] = {}
+        self.sample: dict[int, tuple[Array, Array]] = {}
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Forget the last epoch's vectors."""
@@ -59,6 +64,7 @@ class IndexRecall(L.Callback):
         items, item_ids = self._collect(ITEMS, pl_module.device)
         queries, query_ids = self._collect(QUERIES, pl_module.device)
         self.parts = {}
+        self.sample = {ITEMS: evenly(item_ids, items), QUERIES: evenly(query_ids, queries)}
         metrics = self.measure(items, item_ids, queries, query_ids, trainer.datamodule)  # type: ignore[attr-defined]
         pl_module.log_dict({key: float(value) for key, value in metrics.items()}, prog_bar=True, rank_zero_only=False)
 
@@ -69,8 +75,10 @@ class IndexRecall(L.Callback):
         found = retrieve(items, item_ids, queries, widest, self.device)
         metrics = {f"val/recall@{k}": recall_at_k(found[:, :k], query_ids, query_of, item_of).mean() for k in self.ks}
         metrics[f"val/ndcg@{widest}"] = ndcg_at_k(found, query_ids, query_of, item_of).mean()
+        self.curves["val/recall"] = recall_curve(found, query_ids, query_of, item_of)
         if self.both_ways:
             back = retrieve(queries, query_ids, items, widest, self.device)
+            self.curves["val/reverse_recall"] = recall_curve(back, item_ids, item_of, query_of)
             for k in self.ks:
                 metrics[f"val/reverse_recall@{k}"] = recall_at_k(back[:, :k], item_ids, item_of, query_of).mean()
             query, item = queries[np.searchsorted(query_ids, query_of)], items[np.searchsorted(item_ids, item_of)]
@@ -83,6 +91,12 @@ class IndexRecall(L.Callback):
         vectors = gather_rows(torch.cat([part["vector"] for part in self.parts[loader]]).float().to(device))
         unique, first = np.unique(ids.cpu().numpy(), return_index=True)
         return vectors.cpu().numpy()[first], unique
+
+
+def evenly(ids: Array, vectors: Array) -> tuple[Array, Array]:
+    """At most `SAMPLE` rows, evenly spaced."""
+    step = -(-len(ids) // SAMPLE) or 1
+    return ids[::step].copy(), vectors[::step].copy()
 
 
 def retrieve(items: Array, item_ids: Array, queries: Array, k: int, device: int = 0) -> Array:

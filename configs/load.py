@@ -56,6 +56,11 @@ def as_dict(config: Any) -> dict[str, Any]:
     return typing.cast(dict[str, Any], OmegaConf.to_container(OmegaConf.structured(config)))
 
 
+def recorded(config: Any) -> dict[str, Any]:
+    """The options that a folder's manifest keeps: all but where figures go, which change nothing in the folder."""
+    return {name: value for name, value in as_dict(config).items() if name != "logger"}
+
+
 def command(main: Callable[[Any], None], schema: type, doc: str, argv: Sequence[str] | None = None) -> None:
     """Run `main(config)` for a command line: `[--help] [--config FILE] key=value …`."""
     arguments = list(sys.argv[1:] if argv is None else argv)

@@ -15,6 +15,21 @@ def opt(default: Any, help: str) -> Any:
     return field(default=default, metadata={"help": help})
 
 
+# ------------------------------------------------------------------------------------------ tracking
+
+
+@dataclass
+class LoggerConfig:
+    wandb: Literal["online", "offline", "off"] = opt("offline", "Weights & Biases (a CSV log is always written)")
+    project: str = opt("firstplay", "W&B project")
+    upload: bool = opt(False, "keep the files of what was made in W&B too, not their names and sizes alone")
+
+
+@dataclass
+class CommandLoggerConfig(LoggerConfig):
+    wandb: Literal["online", "offline", "off"] = opt("off", "Weights & Biases: what was made of what (adds seconds)")
+
+
 # ---------------------------------------------------------------------------------------------- data
 
 
@@ -82,6 +97,7 @@ class PrepareConfig:
     pairs: PairsConfig = field(default_factory=PairsConfig)
     text_model: str = opt("minilm", "text encoder whose vocabulary the text is checked against")
     workers: int = opt(2, "processes that decode audio")
+    logger: CommandLoggerConfig = field(default_factory=CommandLoggerConfig)
 
 
 # ------------------------------------------------------------------------------------------ training
@@ -114,12 +130,6 @@ class TrainerConfig:
     checkpoint_steps: int = opt(0, "steps between checkpoints within an epoch (0: at its end and on SIGTERM alone)")
     log_every: int = opt(10, "steps between logged values")
     progress: bool = opt(True, "progress bar")
-
-
-@dataclass
-class LoggerConfig:
-    wandb: Literal["online", "offline", "off"] = opt("offline", "Weights & Biases (a CSV log is always written)")
-    project: str = opt("firstplay", "W&B project")
 
 
 @dataclass
@@ -234,6 +244,7 @@ class EmbedConfig:
     devices: str = opt("auto", "devices per node")
     accelerator: str = opt("auto", "auto | cpu | gpu")
     workers: int = opt(0, "data loading processes")
+    logger: CommandLoggerConfig = field(default_factory=CommandLoggerConfig)
 
 
 @dataclass
@@ -357,6 +368,7 @@ class IndexConfig:
         False, "add, replace and remove songs of the index folder that is there (same encoder), instead of a new one"
     )
     seed: int = opt(0, "seed of the samples that an approximate index is learned from and tuned on")
+    logger: CommandLoggerConfig = field(default_factory=CommandLoggerConfig)
 
 
 @dataclass
@@ -408,6 +420,7 @@ class AudienceConfig:
     )
     targeting: TargetingConfig = field(default_factory=TargetingConfig)
     show: str | None = opt(None, "song_id whose audience is printed as a table (default: the first)")
+    logger: CommandLoggerConfig = field(default_factory=CommandLoggerConfig)
 
 
 @dataclass
@@ -423,6 +436,7 @@ class EvaluateConfig:
     targeting: TargetingConfig = field(default_factory=TargetingConfig)
     budgets: list[int] = opt([10, 50, 100], "audience sizes at which target users are counted")
     seed: int = opt(0, "seed of the random baseline and of the bootstrap intervals")
+    logger: CommandLoggerConfig = field(default_factory=CommandLoggerConfig)
 
 
 @dataclass
@@ -455,3 +469,4 @@ class ProbeConfig:
 class ExportConfig:
     run: str = opt(MISSING, "run folder of train.py clip, i2i or boundary")
     out: str = opt(MISSING, "export folder to write")
+    logger: CommandLoggerConfig = field(default_factory=CommandLoggerConfig)

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from configs.errors import UserError
-from datamodules.arrays import FloatArray, IntArray
+from datamodules.arrays import AnyArray, FloatArray, IntArray
 from datamodules.audio import line_of
 from datamodules.folders import read_manifest
 from datamodules.shards import Shards
@@ -137,6 +137,11 @@ class Catalogue:
             return pl.read_parquet(path)
         except (OSError, pl.exceptions.PolarsError) as error:
             raise UserError(f"{path}: cannot be read ({error}); make the folder again with: {MADE_BY}") from None
+
+
+def first_genre(catalogue: Catalogue) -> AnyArray:
+    """The first genre of each song, "" where none."""
+    return catalogue.songs["genres"].list.first().fill_null("").to_numpy()
 
 
 def held_out_listeners(catalogue: Catalogue, songs: IntArray) -> tuple[IntArray, IntArray]:

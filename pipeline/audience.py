@@ -21,19 +21,20 @@ import numpy as np
 from scipy import sparse
 
 from configs.errors import UserError
-from configs.load import as_dict, command
+from configs.load import command, recorded
 from configs.schema import AudienceConfig, TargetingConfig
 from datamodules.arrays import BoolArray, FloatArray, IntArray
 from datamodules.catalogue import Catalogue
 from datamodules.collaborative import listening_matrix
 from datamodules.folders import writing
-from pipeline.audience_tables import audience_table, recommendation_table, show, similar_table
+from pipeline.audience_tables import audience_table, example_table, recommendation_table, show, similar_table
 from pipeline.checks import check_options
 from pipeline.exclusions import Exclusions, read_exclusions
 from pipeline.first_plays import FirstPlays, read_first_plays
 from pipeline.index import SongIndex, open_index
 from pipeline.pool import songs_in_pool, without_listeners
 from pipeline.similar import Similar, find_similar
+from pipeline.tracking import log_table, made, tracked, used
 from pipeline.vectors import Boundary, boundary_vectors
 from retrieval import audience as targeting
 from retrieval.audience import Audience
@@ -45,7 +46,8 @@ KIND = "audience"
 CHOICES = 4  # with a cap per user, lists are made so many times longer, so that a song has a next choice
 
 
-def main(config: AudienceConfig) -> None:
+@tracked("audience")
+def main(config: AudienceConfig, run: Any) -> None:
     """Run the command (see the module's docstring)."""
     index = open_index(check_options(config))
     catalogue = Catalogue.read(index.manifest["data"])
@@ -69,7 +71,7 @@ def main(config: AudienceConfig) -> None:
         items = warm_vectors(boundary.item_CD, first.strength_CU, boundary.user_UD, prior)
         boundary = replace(boundary, item_CD=items)
     manifest = {
-        "options": as_dict(config),
+        "options": recorded(config),
         "encoder": index.manifest["encoder"],
         "boundary": boundary and boundary.run.fingerprint,
         "unknown": excluded and {column: len(ids) for column, ids in excluded.unknown.items()},
@@ -90,6 +92,9 @@ def main(config: AudienceConfig) -> None:
             "users_reached": reached,
             "songs_without_audience": int((audience.users_CB < 0).all(axis=1).sum()),
         }
+    used(run, config.index, config.boundary)
+    made(run, config.out, config.logger.upload)
+    log_table(run, "examples", example_table(table, similar, catalogue, new))
     print(f"{told}{config.out}: {len(new)} songs, {reached} (song, user) rows, mode {config.mode}, gate {config.gate}")
     print(show(table, similar, catalogue, new, shown))
 

@@ -16,6 +16,7 @@ from retrieval import reasons
 from retrieval.audience import Audience
 
 SHOWN = 10  # users and similar songs in the printed table
+EXAMPLES, EXAMPLE_USERS = 20, 5  # new songs of the table of examples, and users of each
 
 
 def audience_table(
@@ -84,6 +85,23 @@ def recommendation_table(songs: Audience, catalogue: Catalogue, new: IntArray) -
             "margin": songs.scores_CB[row, rank],
         }
     )
+
+
+def example_table(table: pl.DataFrame, similar: Similar, catalogue: Catalogue, new: IntArray) -> pl.DataFrame:
+    """First listeners of a few new songs, evenly spaced, with words for ids: what resembles the song, and why he."""
+    named, genres = pl.coalesce("title", "song_id").alias("title"), pl.col("genres").list.join("/")
+    songs = catalogue.songs.select("song_id", named, genres)
+    chosen = np.unique(np.linspace(0, len(new) - 1, EXAMPLES).round().astype(np.int64))
+    title = songs["title"]
+    near = [title.gather(row[row >= 0][:EXAMPLE_USERS]).str.join("; ")[0] for row in similar.positions_CK[chosen]]
+    about = songs[new[chosen]].with_columns(pl.Series("similar", near, dtype=pl.String))
+    users = table.filter(pl.col("rank") <= EXAMPLE_USERS)
+    titles = songs.select(pl.col("song_id").alias("because"), pl.col("title").alias("heard"))
+    rows = about.join(users, on="song_id", maintain_order="left").with_row_index("row")
+    heard = rows.select("row", "because").explode("because").join(titles, on="because", maintain_order="left")
+    said = heard.group_by("row").agg(pl.col("heard").str.join("; ").alias("because"))
+    rows = rows.drop("because").join(said, on="row", how="left", maintain_order="left")
+    return rows.select("song_id", "title", "genres", "similar", "rank", "user_id", "score", "margin", "because")
 
 
 def show(table: pl.DataFrame, similar: Similar, catalogue: Catalogue, new: IntArray, at: int) -> str:

@@ -28,17 +28,19 @@ from datamodules.songs import BERT_BATCH, FRAME_OPTIONS, SongDataModule
 from datamodules.text import song_texts, text_vectors, unknown_share
 from lightning_modules.clip import ClipModule
 from pipeline.runs import Run, open_run
+from pipeline.tracking import made, tracked, used
 
 KIND = "features"
 NAMES = ("clip_audio", "clip_text")
 
 
-def main(config: EmbedConfig) -> None:
+@tracked("embed")
+def main(config: EmbedConfig, tracking: Any) -> None:
     """Run the command (see the module's docstring)."""
     out = Path(config.out)
     check_replaceable(out, KIND)
     if config.clip is None:
-        return embed_text(config)
+        return embed_text(config, tracking)
     if config.text != EmbedTextConfig():
         raise UserError(f"text.* are those of the run {config.clip}: leave them out, or leave clip= out")
     run = open_run(config.clip, "clip")
@@ -63,9 +65,11 @@ def main(config: EmbedConfig) -> None:
         made_by = {"clip": str(run.folder.resolve()), "encoder": run.fingerprint}
         write_features(out, arrays, data.catalogue, made_by)
         shutil.rmtree(parts)
+        used(tracking, run.folder, config.data)
+        made(tracking, out, config.logger.upload)
 
 
-def embed_text(config: EmbedConfig) -> None:
+def embed_text(config: EmbedConfig, tracking: Any) -> None:
     """text.npy alone, through the cache that `SongDataModule` uses.
 
     Raises:
@@ -84,6 +88,8 @@ def embed_text(config: EmbedConfig) -> None:
     vectors = text_vectors(texts, options.model, options.max_tokens, BERT_BATCH, cache, options.windows)
     made_by = {"text": as_dict(options), "unknown_tokens": round(unknown, 4)}
     write_features(Path(config.out), {"text": vectors}, catalogue, made_by)
+    used(tracking, config.data)
+    made(tracking, config.out, config.logger.upload)
     print(f"  {len(texts) - len(present):,} songs without text; {unknown:.1%} of the tokens unknown to {options.model}")
 
 

@@ -13,10 +13,11 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import polars as pl
 from scipy import sparse
 
 from configs.errors import UserError
-from configs.load import as_dict, command
+from configs.load import command, recorded
 from configs.schema import EvaluateConfig
 from datamodules.arrays import AnyArray, IntArray
 from datamodules.catalogue import Catalogue, held_out_listeners
@@ -32,6 +33,7 @@ from pipeline.index import SongIndex, open_index
 from pipeline.outcomes import outcome_rates, read_truth
 from pipeline.report import write_report
 from pipeline.similar import Similar
+from pipeline.tracking import log_table, made, tracked, used
 from pipeline.vectors import Boundary, boundary_vectors
 from retrieval import audience as targeting
 from retrieval.audience import Audience
@@ -43,7 +45,8 @@ KIND = "evaluation"
 WITH_GENRE = "content, genre included"
 
 
-def main(config: EvaluateConfig) -> None:
+@tracked("evaluate")
+def main(config: EvaluateConfig, run: Any) -> None:
     """Run the command (see the module's docstring)."""
     catalogue = Catalogue.read(config.data)
     config.budgets = sorted(set(config.budgets))
@@ -63,7 +66,7 @@ def main(config: EvaluateConfig) -> None:
         both = boundary_vectors(config.boundary, asked, config.data, config.features)
         boundary, of_held = (replace(both, item_CD=part) for part in np.split(both.item_CD, [len(new)]))
     truth = read_truth(config.truth, catalogue) if config.truth else None
-    with writing(config.out, KIND, {"options": as_dict(config)}) as folder:
+    with writing(config.out, KIND, {"options": recorded(config)}) as folder:
         listening = listening_matrix(catalogue.plays, catalogue.n_users, catalogue.n_songs)
         similar = audiences.find_similar(index, new, listening, config.targeting)
         found = find_all(config, catalogue, index, boundary, new, listening, similar)
@@ -87,6 +90,8 @@ def main(config: EvaluateConfig) -> None:
         drawn = pictures(catalogue, spaces, boundary, config)
         write_report(folder / "report.html", metrics, drawn)
         (folder / "genre_maps.svg").write_text(genre_maps_svg(drawn["song_map"], metrics["genres"]), encoding="utf-8")
+    if run is not None:
+        track(run, config, metrics)
     print(table(metrics))
     print(f"report: {config.out}/report.html")
 
@@ -208,6 +213,19 @@ def pictures(
     if boundary is not None:
         drawn["boundary"] = figures.boundary_histogram(boundary)
     return drawn
+
+
+def track(run: Any, config: EvaluateConfig, metrics: dict[str, Any]) -> None:
+    """The comparison as a table in W&B, its figures to compare runs by, and the report."""
+    import wandb
+
+    used(run, config.data, config.index, config.cb2cf, config.features, config.boundary)
+    made(run, config.out, config.logger.upload)
+    rows = [{key: one for key, one in row.items() if not isinstance(one, list)} for row in metrics["audience"]]
+    log_table(run, "methods", pl.DataFrame(rows))
+    run.log({"report": wandb.Html(f"{config.out}/report.html", inject=False)})
+    summary = {f"{row['method']}/{key}": one for row in rows for key, one in row.items() if isinstance(one, float)}
+    run.summary.update(summary)
 
 
 def table(metrics: dict[str, Any]) -> str:

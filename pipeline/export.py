@@ -30,6 +30,7 @@ from configs.schema import ExportConfig
 from datamodules.folders import read_manifest, writing
 from pipeline.model_card import model_card
 from pipeline.runs import Run, open_run, read_vocabularies
+from pipeline.tracking import made, tracked, used
 
 if TYPE_CHECKING:
     from datamodules.catalogue import Catalogue  # at run time in main() alone: `load` works without Polars
@@ -44,7 +45,8 @@ CLASSES = {
 TOWERS = ("item", "user", "boundary")  # of the boundary task: a file each, since each may be served apart
 
 
-def main(config: ExportConfig) -> None:
+@tracked("export")
+def main(config: ExportConfig, tracking: Any) -> None:
     """Run the command (see the module's docstring)."""
     from safetensors.torch import save_file
 
@@ -61,6 +63,8 @@ def main(config: ExportConfig) -> None:
         catalogue.users.select("user_id").write_parquet(folder / "user_ids.parquet")
         (folder / "README.md").write_text(model_card(run, count(run), catalogue))
         load(folder, check=False)  # an export that does not load is no export
+    used(tracking, run.folder)
+    made(tracking, config.out, config.logger.upload)
     print(f"{config.out}: {run.task} model {run.fingerprint}, {count(run):,} numbers")
 
 

@@ -9,19 +9,15 @@ import numpy as np
 import polars as pl
 
 from datamodules.arrays import AnyArray, IntArray
-from datamodules.catalogue import Catalogue, read_features
+from datamodules.catalogue import Catalogue, first_genre, read_features
 from pipeline.vectors import Boundary
 from retrieval.index import unit_rows
 from retrieval.metrics import own_ranks
+from retrieval.plane import project
 
 MAP_SONGS = 1000  # songs drawn in each map
 NEIGHBOURS = 10  # of the genre vote
 CLUSTERED_SONGS = 20_000  # at most, a sample of the others
-
-
-def first_genre(catalogue: Catalogue) -> AnyArray:
-    """The first genre of each song, "" where none."""
-    return catalogue.songs["genres"].list.first().fill_null("").to_numpy()
 
 
 def audio_text(features: str | None, catalogue: Catalogue, split: str) -> list[dict[str, Any]]:
@@ -139,17 +135,6 @@ def song_map(spaces: dict[str, AnyArray], catalogue: Catalogue, seed: int) -> di
         "new": (songs["split"] != "warm").to_list(),
         "maps": {name: {"x": xy[:, 0].tolist(), "y": xy[:, 1].tolist()} for name, xy in maps.items()},
     }
-
-
-def project(vectors_ND: AnyArray, seed: int) -> AnyArray:
-    """Two dimensions by t-SNE, (N, 2); of a handful of songs simply the first two."""
-    from sklearn.manifold import TSNE
-
-    n = len(vectors_ND)
-    if n <= 10:
-        return np.pad(vectors_ND, ((0, 0), (0, 2)))[:, :2]
-    tsne = TSNE(perplexity=min(30, n // 4), init="pca", random_state=seed, max_iter=500)
-    return np.asarray(tsne.fit_transform(np.asarray(vectors_ND, dtype=np.float32)))
 
 
 def boundary_summary(boundary: Boundary, catalogue: Catalogue) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 from configs.errors import UserError
 from configs.load import as_dict, dump
 from configs.schema import LoggerConfig, TrainerConfig
+from pipeline.tracking import made, used
 
 Built = tuple[Any, Any, list[Any], dict[str, Any]]  # LightningModule, DataModule, callbacks, vocabulary
 
@@ -22,6 +23,7 @@ def fit(task: str, config: Any, build: Callable[[], Built], monitor: str) -> Non
     from lightning import seed_everything
 
     from callbacks.checkpoint import LAST, Stopped
+    from pipeline.loggers import wandb_run
     from pipeline.runs import check_sizes, finish_run, is_finished, run_folder
 
     out = Path(config.out)
@@ -36,20 +38,22 @@ def fit(task: str, config: Any, build: Callable[[], Built], monitor: str) -> Non
         module, data, callbacks, vocabulary = build()  # before the folder is made: bad data leaves nothing behind
     except ValueError as error:  # sizes that a model cannot have
         raise UserError(f"model.* or text.* options: {str(error).splitlines()[0]}") from error
-    trainer = build_trainer(out, config.trainer, config.logger, as_dict(config), config.seed, callbacks, monitor)
+    trainer = build_trainer(task, out, config.trainer, config.logger, as_dict(config), config.seed, callbacks, monitor)
     last = out / "checkpoints" / LAST
-    with run_folder(out, task, dump(config), vocabulary):
+    with run_folder(out, task, dump(config), vocabulary), wandb_run(trainer) as run:
+        used(run, *(getattr(config, name, None) for name in ("data", "features", "corpus")))
         try:
             trainer.fit(module, datamodule=data, ckpt_path=last if last.exists() else None, weights_only=True)
         except Stopped:
             print(f"{out}: stopped by a signal at step {trainer.global_step}; run the same command again to go on")
             raise
-    if trainer.interrupted:
-        raise KeyboardInterrupt
-    if trainer.is_global_zero:
-        best = float(trainer.checkpoint_callbacks[0].best_model_score)
-        finish_run(out, task, {monitor: best})
-        print(f"{out}: best {monitor} {best:.4f}")
+        if trainer.interrupted:
+            raise KeyboardInterrupt
+        if trainer.is_global_zero:
+            best = float(trainer.checkpoint_callbacks[0].best_model_score)
+            finish_run(out, task, {monitor: best})
+            made(run, out, config.logger.upload)
+            print(f"{out}: best {monitor} {best:.4f}")
 
 
 def precision_of(options: TrainerConfig) -> str:
@@ -75,6 +79,7 @@ def strategy_of(options: TrainerConfig) -> Any:
 
 
 def build_trainer(
+    task: str,
     out: Path,
     options: TrainerConfig,
     logging: LoggerConfig,
@@ -113,7 +118,7 @@ def build_trainer(
             enable_progress_bar=options.progress,
             enable_model_summary=False,
             plugins=[AtomicCheckpointIO()],
-            logger=loggers(out, logging, config),
+            logger=loggers(out, logging, config, task),
             callbacks=[StepSeed(seed), *callbacks, LearningRateMonitor(), *bar, *checkpoints],
         )
     except (MisconfigurationException, ImportError, TypeError, ValueError) as error:

@@ -26,6 +26,7 @@ from datamodules.arrays import FloatArray, IntArray
 from datamodules.catalogue import Catalogue
 from datamodules.folders import read_manifest, writing
 from pipeline.runs import open_run
+from pipeline.tracking import made, tracked, used
 from pipeline.vectors import song_vectors
 from retrieval.index import add, build_index, choose, remove, resolve, search, to_cpu, to_gpu, tune
 
@@ -50,7 +51,8 @@ class SongIndex:
         return scores, np.where(at >= 0, self.songs[at], -1)
 
 
-def main(config: IndexConfig) -> None:
+@tracked("index")
+def main(config: IndexConfig, tracking: Any) -> None:
     """Run the command (see the module's docstring)."""
     import faiss
 
@@ -77,6 +79,8 @@ def main(config: IndexConfig) -> None:
         np.save(folder / "vectors.npy", vectors)
         entry = pl.Series("entry", entries).replace(-1, None)
         catalogue.songs.select("song_id", "split").with_columns(entry).write_parquet(folder / "songs.parquet")
+    used(tracking, run.folder, data, manifest["features"])
+    made(tracking, config.out, config.logger.upload)
     print(summary(config.out, manifest, catalogue.n_songs, config.recall))
 
 
@@ -123,13 +127,9 @@ def updated(
     except ValueError as error:
         raise UserError(f"{config.out}: {error}") from None
     add(old.index, vectors[new | other], entries[new | other])
-    changes = {"added": int(new.sum()), "replaced": int(other.sum()), "removed": len(gone)}
-    kept = {key: old.manifest[key] for key in ("index", "learned_from")}
-    return (
-        old.index,
-        entries,
-        kept | changes | {"version": old.manifest["version"] + 1, "entries": n + changes["added"]},
-    )
+    manifest = {key: old.manifest[key] for key in ("index", "learned_from")}
+    manifest |= {"version": old.manifest["version"] + 1, "entries": n + int(new.sum())}
+    return old.index, entries, manifest | {"added": int(new.sum()), "replaced": int(other.sum()), "removed": len(gone)}
 
 
 def tuned(index: Any, entries: IntArray, vectors: FloatArray, kind: str, config: IndexConfig) -> tuple[int, float]:

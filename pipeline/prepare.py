@@ -20,7 +20,7 @@ import numpy as np
 import polars as pl
 
 from configs.errors import UserError
-from configs.load import as_dict, command
+from configs.load import as_dict, command, recorded
 from configs.schema import PrepareConfig
 from datamodules import adapters, audio_cache, contract, positives, text
 from datamodules.catalogue import KIND, NO_VALIDATION
@@ -28,17 +28,19 @@ from datamodules.collaborative import cold_neighbours, listening_matrix
 from datamodules.folders import writing
 from datamodules.split import COLD_VAL, WARM, Split, released_before, split_songs
 from datamodules.tags import join_tags
+from pipeline.tracking import made, tracked, used
 
 READERS = {"contract": contract.read_dataset, "lfm2k": adapters.read_lfm2k, "hetrec": adapters.read_hetrec}
 
 
-def main(config: PrepareConfig) -> None:
+@tracked("prepare")
+def main(config: PrepareConfig, run: Any) -> None:
     """Run the command (see the module's docstring)."""
     if not 0 <= config.pairs.shrinkage < math.inf:
         raise UserError(f"pairs.shrinkage={config.pairs.shrinkage:g} must be a number from 0 on")
     dataset, later = until(READERS[config.format](Path(config.source)), config.split.until)
     split = split_songs(dataset.songs, config.split.by, config.split.cutoff, config.split.cold_share, config.split.seed)
-    manifest: dict[str, Any] = {"source": str(Path(config.source).resolve()), "options": as_dict(config)}
+    manifest: dict[str, Any] = {"source": str(Path(config.source).resolve()), "options": recorded(config)}
     with writing(config.out, KIND, manifest) as folder:
         plays = index_plays(dataset.plays, dataset.songs, dataset.users)
         warm_plays, cold_plays, dropped = separate(plays, split)
@@ -66,6 +68,8 @@ def main(config: PrepareConfig) -> None:
             "ignored_columns": dataset.ignored_columns,
             "notes": dataset.notes + validation_notes(val_pairs) + text_notes(songs, config.text_model),
         }
+    used(run, config.source)
+    made(run, config.out, config.logger.upload)
     print(summary(manifest, config.out))
 
 

@@ -41,6 +41,13 @@ def recall_at_k(retrieved_QK: Array, query_Q: Array, true_query_P: Array, true_i
     return np.asarray(found_Q[count_Q > 0] / count_Q[count_Q > 0])
 
 
+def recall_curve(retrieved_QK: Array, query_Q: Array, true_query_P: Array, true_item_P: Array) -> Array:
+    """Mean recall over the queries that have a true item, at 1, 2, … K: (K,)."""
+    count_Q = true_counts(query_Q, true_query_P, true_item_P)
+    found_QK = hits(retrieved_QK, query_Q, true_query_P, true_item_P).cumsum(axis=1)
+    return np.asarray((found_QK[count_Q > 0] / count_Q[count_Q > 0, None]).mean(axis=0))
+
+
 def own_ranks(query_QD: Array, item_QD: Array, chunk: int = 1024) -> Array:
     """Rank of each query's own item, that of the same row, by inner product among all Q items: (Q,), 1 is best.
 

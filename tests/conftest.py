@@ -64,6 +64,12 @@ def tiny_plays(rng: np.random.Generator, taste: np.ndarray) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=columns, orient="row").with_columns(pl.col("completed", "favourited").cast(bool))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def wandb_data(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What W&B puts by outside of a run's folder stays out of the home folder."""
+    os.environ["WANDB_DATA_DIR"] = os.environ["WANDB_CACHE_DIR"] = str(tmp_path_factory.mktemp("wandb_data"))
+
+
 @pytest.fixture(scope="session")
 def write_dataset() -> Callable[..., Path]:
     """`write_dataset(folder, seed=0)` writes the tiny dataset."""

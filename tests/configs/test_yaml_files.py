@@ -13,7 +13,7 @@ from configs.schema import BoundaryConfig, ClipConfig, EvaluateConfig, I2IConfig
 
 ROOT = Path(__file__).parents[2]
 SCHEMAS = {"clip": ClipConfig, "i2i": I2IConfig, "boundary": BoundaryConfig, "targeting": EvaluateConfig}
-FILES = sorted((ROOT / "configs").rglob("*.yaml"))
+FILES = sorted(path for path in (ROOT / "configs").rglob("*.yaml") if path.parent.name != "sweeps")
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))

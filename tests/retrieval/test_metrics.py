@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from retrieval.metrics import hits, ndcg_at_k, own_ranks, recall_at_k, true_counts
+from retrieval.metrics import hits, ndcg_at_k, own_ranks, recall_at_k, recall_curve, true_counts
 
 
 def case(seed: int, n_queries: int = 12, k: int = 5) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -111,3 +111,11 @@ def test_own_ranks_against_a_loop() -> None:
     assert own_ranks(np.ones((6, 2)), np.ones((6, 2))).tolist() == [6] * 6
     assert own_ranks(query, 10 * query / np.square(query).sum(axis=1, keepdims=True).clip(1)).min() == 1
     assert own_ranks(np.zeros((0, 2)), np.zeros((0, 2))).tolist() == []
+
+
+def test_the_recall_curve_is_the_mean_recall_at_each_k() -> None:
+    retrieved, *others = case(0, k=7)
+    curve = recall_curve(retrieved, *others)
+    assert curve.shape == (7,) and curve[0] < curve[-1]
+    for k in range(1, 8):
+        assert curve[k - 1] == pytest.approx(np.mean(naive(retrieved[:, :k], *others)[0]), rel=1e-12)
