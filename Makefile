@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN    := .venv/bin
 DEMO   := runs/demo
 
-.PHONY: setup demo test test-slow check format
+.PHONY: setup demo test test-slow gpu-check check format
 
 setup: .venv/ready
 
@@ -23,6 +23,12 @@ test: setup
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow
+
+gpu-check: setup
+	$(BIN)/python -m pytest -m gpu -rs
+	@if $(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; \
+	then $(BIN)/python -m benchmarks.gpu_speed out=runs/gpu_speed.json; \
+	else echo 'no GPU here: benchmarks.gpu_speed has not run'; fi
 
 check: setup
 	$(BIN)/ruff check .
