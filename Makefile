@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN    := .venv/bin
 DEMO   := runs/demo
 
-.PHONY: setup demo test test-slow gpu-check check format
+.PHONY: setup demo test test-slow bench bench-full gpu-check check format
 
 setup: .venv/ready
 
@@ -23,6 +23,9 @@ test: setup
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow
+
+bench bench-full: setup  # trainings are measured on the catalogue of `make demo`
+	PATH="$(CURDIR)/$(BIN):$$PATH" sh bench.sh $(if $(findstring full,$@),full,small) $(DEMO)
 
 gpu-check: setup
 	$(BIN)/python -m pytest -m gpu -rs

@@ -20,7 +20,7 @@ from typing import Any
 from configs.load import as_dict, command
 from configs.schema import BoundaryConfig, ClipConfig, CorpusConfig, I2IConfig
 from pipeline.fit import Built, fit
-from pipeline.parts import boundary_parts, clip_parts, i2i_parts
+from pipeline.training import boundary_parts, clip_parts, i2i_parts
 
 
 def train_text(config: CorpusConfig) -> None:

@@ -40,7 +40,7 @@ from datamodules.folders import write_text, writing
 from datamodules.shards import SUFFIX
 from datamodules.songs import FRAME_OPTIONS
 from pipeline import prepare
-from pipeline.parts import clip_parts
+from pipeline.training import clip_parts
 from train import train_clip
 
 STORES = ("logmel", "samples", "files")

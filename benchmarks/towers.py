@@ -15,7 +15,7 @@ import torch
 
 from configs.schema import BoundaryConfig
 from datamodules.arrays import FloatArray
-from pipeline.parts import boundary_parts
+from pipeline.training import boundary_parts
 
 Judge = Callable[[FloatArray, FloatArray, FloatArray], tuple[float, Any]]
 

@@ -33,7 +33,7 @@ from configs.errors import UserError
 from configs.load import as_dict, command, load
 from configs.schema import BoundaryConfig, I2IConfig, LoggerConfig, TrainerConfig, opt
 from pipeline.fit import build_trainer
-from pipeline.parts import boundary_parts, i2i_parts
+from pipeline.training import boundary_parts, i2i_parts
 
 WARMUP = 3  # steps that are not timed
 QUIET = ["logger.wandb=off", "trainer.progress=false", "trainer.accelerator=cpu", "trainer.epochs=1000"]
