@@ -29,7 +29,7 @@ SONGS = "songs."  # before the name of a song's field, which may be called anyth
 ROWS = {0: "crops"}  # the free axis of every audio input
 ABSENT = 0.2  # chance that a drawn value is missing
 LEAST_FRAMES = 65  # two whole stretches of the coarsest of models.audio_encoder.SCALES, and one frame
-LEAST_PATCHES = 2  # of musicnn, three seconds each
+USUAL = 9  # no size of 0 or 1, which torch would hold for fixed
 
 
 class Part(nn.Module):
@@ -38,9 +38,9 @@ class Part(nn.Module):
     Args:
         modules: whose weights the call uses, and no others: they go into the program.
         call: batch → vectors (rows, D).
-        axes: which axes are free; a traced program takes any size from `least` on (rows: from 1 on).
+        axes: which axes are free.
         draw: (n, size) → a random batch, with missing values where the model knows any.
-        least: `size` below which a torch.export program refuses a batch (pad it: padding is not heard).
+        sizes: the least `size` of a batch that every program takes, and the one that it is traced with.
     """
 
     def __init__(
@@ -49,11 +49,11 @@ class Part(nn.Module):
         call: Callable[[Batch], Tensor],
         axes: Axes,
         draw: Callable[[int, int], Batch],
-        least: int = 1,
+        sizes: tuple[int, int] = (1, USUAL),
     ) -> None:
         super().__init__()
         self.used = nn.ModuleList(module for module in modules if module is not None)
-        self.call, self.axes, self.draw, self.least = call, axes, draw, least
+        self.call, self.axes, self.draw, self.sizes = call, axes, draw, sizes
 
     def forward(self, given: Batch) -> Tensor:
         """Vectors of a batch."""
@@ -174,14 +174,15 @@ def audio_part(model: Any, config: dict[str, Any]) -> Part:
     if model.front is None and tower["model"] != MUSICNN:
         made = extracted(config)
         return Part(used, call, dict.fromkeys(made, ROWS), lambda n, _: draw_like(made, n))
+    sizes = LEAST_FRAMES, 2 * LEAST_FRAMES
     if model.front is None:
-        least = LEAST_PATCHES * musicnn.PATCH * musicnn.HOP
+        sizes = musicnn.WINDOW, 2 * musicnn.PATCH * musicnn.HOP  # traced with two patches
     elif config["audio"]["store"] == "logmel":
         axes, bands = {"logmel": ROWS | {1: "frames"}, "frames": ROWS}, model.front.log_mel.filters_FM.shape[1]
-        return Part(used, call, axes, lambda n, size: draw_frames(n, size, bands), LEAST_FRAMES)
+        return Part(used, call, axes, lambda n, size: draw_frames(n, size, bands), sizes)
     else:
-        least = (LEAST_FRAMES - 1) * model.front.log_mel.hop_length
-    return Part(used, call, {"samples": ROWS | {1: "samples"}, "length": ROWS}, draw_samples, least)
+        sizes = (LEAST_FRAMES - 1) * model.front.log_mel.hop_length, LEAST_FRAMES * 2 * model.front.log_mel.hop_length
+    return Part(used, call, {"samples": ROWS | {1: "samples"}, "length": ROWS}, draw_samples, sizes)
 
 
 def draw_frames(n: int, size: int, bands: int) -> Batch:

@@ -76,7 +76,7 @@ def run_onnx(path: Path, batch: dict[str, Tensor]) -> np.ndarray:
 
 def run_both(folder: Path, part: str, batch: dict[str, Tensor]) -> list[np.ndarray]:
     """Of ONNX, and of torch.export."""
-    program = torch.export.load(folder / "torch_export" / f"{part}.pt2").module()
+    program = torch.export.load(folder / "torch_export" / f"{part}.pt2").module(check_guards=False)
     return [run_onnx(folder / "onnx" / f"{part}.onnx", batch), program(batch).detach().numpy()]
 
 
@@ -136,7 +136,7 @@ def test_crops_of_any_length(n: int, frames: int, exports: dict[str, Path]) -> N
     if frames >= 65:
         np.testing.assert_allclose(run_both(exports["clip"], "audio", batch)[1], wanted, atol=1e-5)
     else:
-        with pytest.raises((AssertionError, RuntimeError), match=">= 65"):
+        with pytest.raises(RuntimeError, match=">= 65"):
             run_both(exports["clip"], "audio", batch)
 
 
@@ -234,14 +234,14 @@ def wav2vec2(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder)
 
 
-def written(model: Any, config: dict[str, Any], name: str, folder: Path) -> dict[str, Any]:
+def written(model: Any, config: dict[str, Any], name: str, folder: Path, *formats: str) -> dict[str, Any]:
     """What is told of the ONNX program of one part, after it has given the vectors of the model."""
     rest = {"audio": FRONT | {"store": "samples"}, "prepared": {"crop_seconds": 0.5}}
     with torch.no_grad():
         for weight in model.parameters():
             weight += 0.05 * torch.randn_like(weight)  # low-rank additions start at zero: they would not be seen
     part = parts.parts_of(model.eval(), rest | config)[name]
-    told: dict[str, Any] = programs.write_program(part, name, ["onnx"], folder)["onnx"]
+    told: dict[str, Any] = programs.write_program(part, name, ["onnx", *formats], folder)["onnx"]
     return told
 
 
@@ -256,7 +256,7 @@ def test_every_audio_tower(tower: str, bert: str, wav2vec2: str, tmp_path: Path)
     audio = {"transformer": OWN, "musicnn": {"model": "musicnn", "dim": 200}}.get(tower, published)
     text = {"model": bert, "dim": 16}
     model = ClipModel(FRONT, audio, text, dim=8)
-    told = written(model, {"task": "clip", "model": {"audio": audio, "text": text}}, "audio", tmp_path)
+    told = written(model, {"task": "clip", "model": {"audio": audio, "text": text}}, "audio", tmp_path, "torch_export")
     inputs = {name: one["shape"] for name, one in told["inputs"].items()}
     assert (
         inputs
@@ -268,12 +268,13 @@ def test_every_audio_tower(tower: str, bert: str, wav2vec2: str, tmp_path: Path)
         }[tower]
     )
     assert 0 < told["max_difference"] < 1e-4
-    if "samples" in inputs:  # beside another crop as alone, and shorter than two patches
-        samples = (torch.randn(3, 9000).clamp(-3, 3) * 3000).to(torch.int16)
-        batch = {"samples": samples, "length": torch.tensor([9000, 4000, 9000])}
+    if "samples" in inputs:  # shorter than what was traced, and not all of it real
+        samples = (torch.randn(3, 24000).clamp(-3, 3) * 3000).to(torch.int16)
+        batch = {"samples": samples, "length": torch.tensor([24000, 4000, 24000])}
         with torch.no_grad():
             wanted = model.embed_audio(batch).numpy()
-        np.testing.assert_allclose(run_onnx(tmp_path / "onnx" / "audio.onnx", batch), wanted, atol=1e-4)
+        for made in run_both(tmp_path, "audio", batch):
+            np.testing.assert_allclose(made, wanted, atol=1e-4)
 
 
 SLOW = [pytest.param({name: 1}, marks=pytest.mark.slow, id=name) for name in ("last_layers", "recompute")]
