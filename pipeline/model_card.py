@@ -92,7 +92,7 @@ def front_matter(run: Run, best: dict[str, float], counts: dict[str, Any], confi
     found: dict[str, Any] = {"library_name": "firstplay", "license": "unknown"}
     if run.task != "boundary":  # the hub has no name for what that one does
         found["pipeline_tag"] = "feature-extraction"
-    found["tags"] = TAGS + [name for name in ("onnx",) if name in config]
+    found["tags"] = TAGS + (["onnx"] if "onnx" in config else [])
     if best:
         result = {
             "task": {"type": "retrieval"},

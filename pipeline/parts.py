@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from datamodules.text import or_user_error
 from models import musicnn
+from models.audio_encoder import SCALES
 from models.pretrained_audio import MUSICNN, Extractor, PretrainedAudio
 from models.song_encoder import FieldEmbedding, SongEncoder
 from models.text_encoder import TextEncoder
@@ -28,7 +29,7 @@ Axes = dict[str, dict[int, str]]  # input → names of its axes of free size; th
 SONGS = "songs."  # before the name of a song's field, which may be called anything: no other input begins so
 ROWS = {0: "crops"}  # the free axis of every audio input
 ABSENT = 0.2  # chance that a drawn value is missing
-LEAST_FRAMES = 65  # two whole stretches of the coarsest of models.audio_encoder.SCALES, and one frame
+LEAST_FRAMES = 2 * SCALES[-1] + 1  # what torch.export finds out of `mel_statistics`: two stretches, and one frame
 USUAL = 9  # no size of 0 or 1, which torch would hold for fixed
 
 

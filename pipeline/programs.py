@@ -31,7 +31,7 @@ def check_installed(formats: Sequence[str]) -> None:
     """Raise UserError unless what the formats need is installed."""
     absent = [name for name in PACKAGES if "onnx" in formats and find_spec(name) is None]
     if absent:
-        raise UserError(f"formats=[onnx] needs {', '.join(absent)}: pip install 'firstplay[onnx]'")
+        raise UserError(f"formats=[onnx] needs {', '.join(absent)}: pip install -e '.[onnx]'")
 
 
 def write_programs(model: nn.Module, config: dict[str, Any], formats: Sequence[str], folder: Path) -> dict[str, Any]:
@@ -88,14 +88,16 @@ def save(program: Any, part: Part, path: Path) -> None:
     made.save(path)  # one file, up to 2 GB; beyond them the weights lie beside it
 
 
-def opened(path: Path) -> Callable[[Batch], Tensor]:
-    """A written program as a function."""
+def opened(path: Path, threads: int = 0) -> Callable[[Batch], Tensor]:
+    """A written program as a function on the CPU; onnxruntime's has threads of its own (0: one a core)."""
     if path.suffix == ".pt2":
         module = torch.export.load(path).module(check_guards=False)  # they hold a batch of one for another program
         return lambda batch: module(batch)
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     return lambda batch: torch.from_numpy(session.run([OUTPUT], {key: one.numpy() for key, one in batch.items()})[0])
 
 

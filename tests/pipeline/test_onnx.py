@@ -14,6 +14,7 @@ import onnxruntime
 import pytest
 import torch
 import transformers as hf
+from huggingface_hub import ModelCard
 from tokenizers import Tokenizer
 from torch import Tensor
 
@@ -53,11 +54,13 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> str:
 def exports(
     i2i_run: Path, boundary_run: Path, catalogue_folder: Path, bert: str, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Path]:
-    """Both formats of a trained i2i and boundary run, and of a clip run with random weights and a frozen BERT."""
+    """Both formats of a trained i2i and boundary run, and of a clip run with random weights, low-rank ones too."""
     at = tmp_path_factory.mktemp("programs")
     torch.manual_seed(0)
-    model = {"audio": OWN, "text": {"model": bert, "dim": 16}, "front": FRONT, "dim": 8}
+    text = {"model": bert, "dim": 16, "frozen": False, "lora_rank": 4}
+    model = {"audio": OWN, "text": text, "front": FRONT, "dim": 8}
     module = ClipModule(model, FRONT | {"text_model": bert, "crops": 3, "windows": 1, "crop_seconds": 2.0})
+    shake(module)
     start_run(at / "clip_run", "clip", f"data: {catalogue_folder}\nout: {at}/clip_run\n", {})
     (at / "clip_run" / "checkpoints").mkdir()
     saved = {"state_dict": module.state_dict(), "hyper_parameters": dict(module.hparams)}
@@ -66,6 +69,13 @@ def exports(
     for task, run in {"i2i": i2i_run, "boundary": boundary_run, "clip": at / "clip_run"}.items():
         export.main(options(ExportConfig, [f"run={run}", f"out={at}/{task}", "formats=[onnx,torch_export]"]))
     return {task: at / task for task in PARTS}
+
+
+def shake(model: Any) -> None:
+    """Move all weights: low-rank additions start at zero, and would not be seen."""
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight += 0.05 * torch.randn_like(weight)
 
 
 def run_onnx(path: Path, batch: dict[str, Tensor]) -> np.ndarray:
@@ -140,7 +150,9 @@ def test_crops_of_any_length(n: int, frames: int, exports: dict[str, Path]) -> N
             run_both(exports["clip"], "audio", batch)
 
 
-def test_words_from_the_tokenizer_beside_the_program(exports: dict[str, Path], bert: str) -> None:
+def test_words_from_the_tokenizer_beside_the_program(
+    exports: dict[str, Path], bert: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Without torch or transformers: tokenizer.json, then ONNX; as the catalogue's texts are read in training."""
     texts = ["a low note", None, "A Very High Note, Played Again and Again", "réveil"]
     tokenizer = Tokenizer.from_file(str(exports["clip"] / "tokenizer.json"))
@@ -149,22 +161,33 @@ def test_words_from_the_tokenizer_beside_the_program(exports: dict[str, Path], b
     ids = torch.tensor([one.ids for one in encoded])
     mask = torch.tensor([one.attention_mask for one in encoded])
     mask[1] = 0
-    model, _ = export.load(exports["clip"])
-    encoder = hf.AutoModel.from_pretrained(bert)
     read = token_batch(*token_rows(texts, bert, 32))
     assert torch.equal(read["input_ids"][:, 0] * mask, ids * mask) and torch.equal(read["attention_mask"][:, 0], mask)
+    model, _ = export.load(exports["clip"])
+    assert any("lora" in name for name, _ in model.named_parameters())
     with torch.no_grad():
-        hidden = encoder(input_ids=ids, attention_mask=mask).last_hidden_state
-        pooled = (hidden * mask[..., None]).sum(dim=1) / mask.sum(dim=1, keepdim=True).clamp(min=1)
-        wanted = model.embed_text({"pooled": pooled}).numpy()
+        wanted = model.embed_text(read).numpy()
+        for name, weight in model.named_parameters():
+            if "lora_B" in name:
+                weight.zero_()
+        assert np.abs(model.embed_text(read).numpy() - wanted).max() > 1e-3, "the low-rank additions show"
     for made in run_both(exports["clip"], "text", {"input_ids": ids, "attention_mask": mask}):
         np.testing.assert_allclose(made, wanted, atol=1e-5)
+    shown = (ROOT / "docs" / "export.md").read_text("utf-8").split("```python\n")[1].split("```")[0]
+    monkeypatch.chdir(exports["clip"])
+    made: dict[str, Any] = {"np": np, "onnxruntime": onnxruntime, "Tokenizer": Tokenizer}
+    exec(shown, made)
+    read = token_batch(*token_rows(["Song title\nand its lyrics"], bert, 32))
+    model, _ = export.load(exports["clip"])
+    with torch.no_grad():
+        np.testing.assert_allclose(made["vector"], model.embed_text(read).numpy(), atol=1e-5)
     assert hf.AutoTokenizer.from_pretrained(exports["clip"])("a low note")["input_ids"] == encoded[0].ids[:5]
 
 
 @pytest.mark.parametrize("task", PARTS)
 def test_the_config_says_what_a_program_takes(task: str, exports: dict[str, Path]) -> None:
     config = json.loads((exports[task] / "config.json").read_text("utf-8"))
+    assert "onnx" in ModelCard.load(exports[task] / "README.md").data.tags
     for form, told in ((form, config[form]) for form in ("onnx", "torch_export")):
         assert list(told) == PARTS[task] and max(part["max_difference"] for part in told.values()) < 1e-5
         assert {part["file"] for part in told.values()} == {
@@ -237,9 +260,7 @@ def wav2vec2(tmp_path_factory: pytest.TempPathFactory) -> str:
 def written(model: Any, config: dict[str, Any], name: str, folder: Path, *formats: str) -> dict[str, Any]:
     """What is told of the ONNX program of one part, after it has given the vectors of the model."""
     rest = {"audio": FRONT | {"store": "samples"}, "prepared": {"crop_seconds": 0.5}}
-    with torch.no_grad():
-        for weight in model.parameters():
-            weight += 0.05 * torch.randn_like(weight)  # low-rank additions start at zero: they would not be seen
+    shake(model)
     part = parts.parts_of(model.eval(), rest | config)[name]
     told: dict[str, Any] = programs.write_program(part, name, ["onnx", *formats], folder)["onnx"]
     return told
@@ -277,10 +298,27 @@ def test_every_audio_tower(tower: str, bert: str, wav2vec2: str, tmp_path: Path)
             np.testing.assert_allclose(made, wanted, atol=1e-4)
 
 
-SLOW = [pytest.param({name: 1}, marks=pytest.mark.slow, id=name) for name in ("last_layers", "recompute")]
+def test_a_frozen_bert_becomes_part_of_the_program(bert: str) -> None:
+    torch.manual_seed(0)
+    tower = {"model": bert, "dim": 16}
+    model = ClipModel(FRONT, OWN, tower, dim=8).eval()
+    ids = torch.randint(0, 30522, (3, 6))
+    with torch.no_grad():
+        pooled = hf.AutoModel.from_pretrained(bert).eval()(input_ids=ids).last_hidden_state.mean(dim=1)
+        wanted = model.embed_text({"pooled": pooled})
+        part = parts.parts_of(
+            model,
+            {"task": "clip", "model": {"audio": OWN, "text": tower}, "audio": {"store": "logmel"}, "prepared": {}},
+        )["text"]
+        made = part({"input_ids": ids, "attention_mask": torch.ones_like(ids)})
+    torch.testing.assert_close(made, wanted)
+    held = {name.split(".")[1] for name in part.state_dict()}
+    assert held == {"0", "1"}, "BERT and its projection, nothing of the audio tower"
+    assert sum(one.numel() for one in part.state_dict().values()) < sum(one.numel() for one in model.parameters())
 
 
-@pytest.mark.parametrize("tuned", [{"lora_rank": 4}, *SLOW], ids=str)
+@pytest.mark.slow
+@pytest.mark.parametrize("tuned", [{"lora_rank": 4}, {"last_layers": 1}, {"recompute": True}], ids=str)
 def test_a_text_tower_that_was_trained(tuned: dict[str, int], bert: str, wav2vec2: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     windows = 3 if "lora_rank" in tuned else 1
