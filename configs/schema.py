@@ -469,4 +469,5 @@ class ProbeConfig:
 class ExportConfig:
     run: str = opt(MISSING, "run folder of train.py clip, i2i or boundary")
     out: str = opt(MISSING, "export folder to write")
+    formats: list[Literal["onnx", "torch_export"]] = opt([], "programs beside the weights: onnx, torch_export")
     logger: CommandLoggerConfig = field(default_factory=CommandLoggerConfig)

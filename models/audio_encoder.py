@@ -131,9 +131,9 @@ def mel_statistics(logmel_NTM: Tensor, frames_N: Tensor) -> Tensor:
     n, t, m = x_NTM.shape
     found = list(mean_and_spread(x_NTM, frames_N))
     for scale in SCALES:
-        whole = max(t // scale, 1)
-        padded_NTM = F.pad(x_NTM, (0, 0, 0, max(scale - t, 0)))
-        mean_NTM = padded_NTM[:, : whole * scale].view(n, whole, scale, m).mean(dim=2)
+        stretches = -(-t // scale)
+        padded_NTM = F.pad(x_NTM, (0, 0, 0, stretches * scale - t))  # a stretch that is not whole is not counted below
+        mean_NTM = padded_NTM.view(n, stretches, scale, m).mean(dim=2)
         changes_N = torch.div(frames_N, scale, rounding_mode="floor") - 1
         found.append(mean_and_spread(mean_NTM[:, 1:] - mean_NTM[:, :-1], changes_N)[1])
     return torch.stack(found, dim=1)

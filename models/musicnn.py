@@ -66,14 +66,16 @@ class Musicnn(nn.Module):
     def forward(self, wave_NL: Tensor, length_N: Tensor) -> Tensor:
         """Vectors of N crops, of which `length_N` samples are real."""
         frames_N = 1 + length_N // HOP
-        patches = max(1, (1 + wave_NL.shape[1] // HOP) // PATCH)
+        patches = torch.sym_max(1, (1 + wave_NL.shape[1] // HOP) // PATCH)
         x_NTM = self.log_mel(wave_NL)
         at_T = torch.arange(patches * PATCH, device=wave_NL.device)
         at_NT = at_T % frames_N.clamp(max=x_NTM.shape[1])[:, None]  # short ones repeat
         x_NTM = torch.gather(x_NTM, 1, at_NT[:, :, None].expand(-1, -1, MELS))
         at_a_time = 2 if wave_NL.device.type == "cpu" else 256  # its feature maps are large: two patches fit a cache
-        parts = [self.patches(part) for part in x_NTM.reshape(-1, PATCH, MELS).split(at_a_time)]
-        vector_NPW = torch.cat(parts).view(len(wave_NL), patches, WIDTH)
+        x_PTM = x_NTM.reshape(-1, PATCH, MELS)
+        # an exported program has no loop over a number of patches that it does not know
+        parts = [x_PTM] if torch.compiler.is_exporting() else x_PTM.split(at_a_time)
+        vector_NPW = torch.cat([self.patches(part) for part in parts]).view(wave_NL.shape[0], patches, WIDTH)
         # Patches that are repetition alone do not count, but for the first.
         real_NP = torch.arange(patches, device=wave_NL.device) < (frames_N // PATCH).clamp(min=1)[:, None]
         return (vector_NPW * real_NP.unsqueeze(-1)).sum(dim=1) / real_NP.sum(dim=1, keepdim=True)

@@ -5,6 +5,7 @@ Shapes: N texts, W windows of a text, L tokens of a window, B BERT's width.
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from typing import Any
 
@@ -57,12 +58,13 @@ class TextEncoder(nn.Module):
         The windows of a text are read one by one and pooled together; a text without tokens is zero.
         """
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            n, windows = input_ids.shape[0], math.prod(input_ids.shape[1:-1])
             ids_RL, mask_RL = input_ids.flatten(0, -2), attention_mask.flatten(0, -2)
             hidden_RLB = self.bert(input_ids=ids_RL, attention_mask=mask_RL).last_hidden_state
             weight_RL1 = mask_RL.unsqueeze(-1).to(hidden_RLB.dtype)
             total_RB = torch.where(weight_RL1 > 0, hidden_RLB, 0.0).sum(dim=1)
-            total_NB = total_RB.view(len(input_ids), -1, total_RB.shape[1]).sum(dim=1)
-            pooled_NB: Tensor = total_NB / weight_RL1.view(len(input_ids), -1).sum(dim=1, keepdim=True).clamp(min=1)
+            total_NB = total_RB.view(n, windows, -1).sum(dim=1)
+            pooled_NB: Tensor = total_NB / weight_RL1.view(n, -1).sum(dim=1, keepdim=True).clamp(min=1)
             return pooled_NB
 
 

@@ -71,7 +71,7 @@ class UserTower(nn.Module):
         age_NT = torch.bucketize(place_NT, self.age_starts, right=True)
         play_NTD = F.gelu(song_SD[batch["history"]] + self.signal(signal_NT) + self.age(age_NT))
         # one learned entry is always there: it is all that an empty history has, and the softmax stays defined
-        play_NTD = torch.cat([self.empty_D.expand(len(mask_NT), 1, -1), play_NTD], dim=1)
+        play_NTD = torch.cat([self.empty_D.expand(mask_NT.shape[0], 1, -1), play_NTD], dim=1)
         seen_NT1 = F.pad(mask_NT, (1, 0), value=True).unsqueeze(-1)
         logit_NTH = self.attend(play_NTD).masked_fill(~seen_NT1, -torch.inf)
         return torch.einsum("nth,ntd->nhd", logit_NTH.softmax(dim=1), play_NTD).flatten(1)

@@ -1,6 +1,7 @@
 """A trained run → a folder for production: safetensors + config + ids + model card, loadable without Lightning.
 
     python -m pipeline.export run=RUN out=EXPORT
+    python -m pipeline.export run=RUN out=EXPORT formats=[onnx,torch_export]    (programs too: docs/export.md)
 
 Load it anywhere that has FirstPlay's `models/`:
 
@@ -51,18 +52,23 @@ def main(config: ExportConfig, tracking: Any) -> None:
     from safetensors.torch import save_file
 
     from datamodules.catalogue import Catalogue
+    from pipeline.programs import check_installed, write_programs
 
+    check_installed(config.formats)
     run = open_run(config.run, task_of(config.run))
     catalogue = Catalogue.read(run.config["data"])
     description = describe(run, catalogue)
     with writing(config.out, KIND, {"task": run.task, "fingerprint": run.fingerprint}) as folder:
         for name, weights in files_of(run.task, model_weights(run.weights)).items():
-            save_file(weights, folder / f"{name}.safetensors")
-        (folder / "config.json").write_text(json.dumps(description, indent=2, ensure_ascii=False) + "\n")
+            save_file(weights, folder / f"{name}.safetensors", {"format": "pt"})
+        write_config(folder, description)
         catalogue.songs.select("song_id", "split").write_parquet(folder / "song_ids.parquet")
         catalogue.users.select("user_id").write_parquet(folder / "user_ids.parquet")
-        (folder / "README.md").write_text(model_card(run, count(run), catalogue))
-        load(folder, check=False)  # an export that does not load is no export
+        model, _ = load(folder, check=False)  # an export that does not load is no export
+        if config.formats:
+            description |= write_programs(model, description, config.formats, folder)
+            write_config(folder, description)
+        (folder / "README.md").write_text(model_card(run, count(run), catalogue, description))
     used(tracking, run.folder)
     made(tracking, config.out, config.logger.upload)
     print(f"{config.out}: {run.task} model {run.fingerprint}, {count(run):,} numbers")
@@ -177,8 +183,14 @@ def describe(run: Run, catalogue: Catalogue) -> dict[str, Any]:
         "model": {name: value for name, value in given.items() if name in accepted},
         "vocabulary": read_vocabularies(run.folder),
         "audio": catalogue.manifest["audio"],
+        **({"prepared": run.hparams.get("prepared", {})} if run.task == "clip" else {}),
         "trained_with": run.config,
     }
+
+
+def write_config(folder: Path, description: dict[str, Any]) -> None:
+    """The folder's config.json."""
+    (folder / "config.json").write_text(json.dumps(description, indent=2, ensure_ascii=False) + "\n")
 
 
 def count(run: Run) -> int:

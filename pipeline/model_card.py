@@ -1,16 +1,22 @@
-"""What an export says of itself: the README.md of its folder."""
+"""What an export says of itself: the README.md of its folder, a model card as Hugging Face reads it."""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import yaml
+
+from pipeline.program_card import programs
 from pipeline.runs import Run
 
 if TYPE_CHECKING:
     from datamodules.catalogue import Catalogue
 
-CARD = """# FirstPlay {task} model {fingerprint}
+CARD = """---
+{front}---
+
+# FirstPlay {task} model {fingerprint}
 
 {purpose}
 
@@ -26,7 +32,7 @@ CARD = """# FirstPlay {task} model {fingerprint}
 
 `config.json` holds the constructor's arguments, the category codes (0 = none, 1 = unknown, 2… = `vocabulary`) and the
 log-mel settings. `song_ids.parquet` and `user_ids.parquet` give the ids in row order.
-
+{programs}
 ## Limits
 
 The figures above come from this training catalogue alone. A category value that it lacks is "unknown" to the model.
@@ -45,6 +51,7 @@ CALL = {
     "    from pipeline.export import load_tower    # one tower alone: item, user or boundary\n"
     '    item = load_tower("this folder", "item")',
 }
+TAGS = ["music", "recommender-system", "cold-start"]
 
 
 def call(run: Run) -> str:
@@ -57,11 +64,12 @@ def call(run: Run) -> str:
     return CALL[run.task]
 
 
-def model_card(run: Run, numbers: int, catalogue: Catalogue) -> str:
-    """The README.md of an export whose model has so many numbers."""
+def model_card(run: Run, numbers: int, catalogue: Catalogue, config: dict[str, Any]) -> str:
+    """The README.md of an export whose model has so many numbers, and whose config.json is `config`."""
     counts = catalogue.manifest["counts"]
     best = json.loads((run.folder / "manifest.json").read_text()).get("best", {})
     return CARD.format(
+        front=yaml.safe_dump(front_matter(run, best, counts, config), sort_keys=False),
         task=run.task,
         fingerprint=run.fingerprint,
         purpose=PURPOSE[run.task],
@@ -72,4 +80,24 @@ def model_card(run: Run, numbers: int, catalogue: Catalogue) -> str:
         plays=counts["training_plays"],
         chosen=", ".join(f"{name} {value:.4f}" for name, value in best.items()) or "training not finished",
         count=f"{numbers:,}",
+        programs=programs(config),
     )
+
+
+def front_matter(run: Run, best: dict[str, float], counts: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
+    """What Hugging Face's hub reads of a card: library, task, tags, and the figures that the model was chosen by.
+
+    Nobody but its owner knows what the training data allow: the licence is "unknown" until he writes another.
+    """
+    found: dict[str, Any] = {"library_name": "firstplay", "license": "unknown"}
+    if run.task != "boundary":  # the hub has no name for what that one does
+        found["pipeline_tag"] = "feature-extraction"
+    found["tags"] = TAGS + (["onnx"] if "onnx" in config else [])
+    if best:
+        result = {
+            "task": {"type": "retrieval"},
+            "dataset": {"type": "private", "name": f"a catalogue of {counts['songs']} songs, its validation songs"},
+            "metrics": [{"type": name, "value": value} for name, value in best.items()],
+        }
+        found["model-index"] = [{"name": f"firstplay-{run.task}-{run.fingerprint}", "results": [result]}]
+    return found

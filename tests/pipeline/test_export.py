@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from safetensors import safe_open
 from torch import Tensor
 
@@ -124,11 +125,11 @@ USE = {
 def test_elsewhere_the_same_vectors(
     task: str, runs: dict[str, Path], exports: dict[str, Path], catalogue: Catalogue, tmp_path: Path
 ) -> None:
-    """In another process, without the training libraries, from a folder that was moved."""
+    """In another process, without the training libraries, from a folder that was moved, without anybody's ids."""
     with torch.no_grad():
         given, wanted = inputs_and_vectors(task, runs[task], catalogue.n_users)
     np.savez(tmp_path / "given.npz", **{name: value.numpy() for name, value in given.items()})
-    moved = shutil.copytree(exports[task], tmp_path / "moved")
+    moved = shutil.copytree(exports[task], tmp_path / "moved", ignore=shutil.ignore_patterns("*_ids.parquet"))
     # the text encoder's file imports transformers: only the clip model needs it
     blocked = BLOCKED if task == "clip" else (*BLOCKED, "transformers")
     code = ELSEWHERE.format(blocked=blocked, use=USE[task])
@@ -208,6 +209,7 @@ def test_weights_are_safetensors_and_all_of_the_model(
     for part, prefix in parts.items():
         with safe_open(exports[task] / f"{part}.safetensors", framework="pt") as file:
             found |= {prefix + name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            assert file.metadata() == {"format": "pt"}, "transformers and the hub ask for it"
     assert set(found) == set(trained) and all(torch.equal(found[name], value) for name, value in trained.items())
     assert {path.name for path in exports[task].iterdir()} == {
         *(f"{part}.safetensors" for part in parts),
@@ -223,13 +225,25 @@ def test_the_card_names_the_task_and_its_figures(
 ) -> None:
     card = (exports[task] / "README.md").read_text("utf-8")
     best = json.loads((runs[task] / "manifest.json").read_text())["best"]
-    assert card.startswith(f"# FirstPlay {task} model {open_run(runs[task], task).fingerprint}\n")
+    assert f"---\n\n# FirstPlay {task} model {open_run(runs[task], task).fingerprint}\n" in card
     for name, value in best.items():
         assert f"chosen by: {name} {value:.4f}" in card
     assert f"{catalogue.n_songs} songs (48 known), {catalogue.n_users} users, {catalogue.plays.height} plays" in card
     model, _ = export.load(exports[task])
     assert f"numbers in the model: {sum(one.numel() for one in model.state_dict().values()):,}" in card
     assert "from pipeline.export import load" in card and "{" not in card
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_hub_can_read_the_card(task: str, runs: dict[str, Path], exports: dict[str, Path]) -> None:
+    """As huggingface_hub reads it: library, tags and the figures that the model was chosen by, all of them."""
+    read = ModelCard.load(exports[task] / "README.md").data
+    best = json.loads((runs[task] / "manifest.json").read_text())["best"]
+    assert read.library_name == "firstplay" and read.license == "unknown" and "cold-start" in read.tags
+    assert read.pipeline_tag == {"boundary": None}.get(task, "feature-extraction") and "onnx" not in read.tags
+    assert read.model_name == f"firstplay-{task}-{open_run(runs[task], task).fingerprint}"
+    assert {one.metric_type: one.metric_value for one in read.eval_results} == best and best
+    assert "60 songs" in read.eval_results[0].dataset_name
 
 
 def test_ids_and_codes_go_with_the_model(exports: dict[str, Path], runs: dict[str, Path], catalogue: Catalogue) -> None:
@@ -300,7 +314,9 @@ def test_a_card_of_an_unfinished_run_says_so(runs: dict[str, Path], tmp_path: Pa
     run = Path(shutil.copytree(runs["i2i"], tmp_path / "run"))
     (run / "manifest.json").write_text('{"kind": "i2i run", "finished": false}')
     export.main(options(ExportConfig, [f"run={run}", f"out={tmp_path}/out"]))
-    assert "training not finished" in (tmp_path / "out" / "README.md").read_text("utf-8")
+    card = tmp_path / "out" / "README.md"
+    assert "training not finished" in card.read_text("utf-8")
+    assert ModelCard.load(card).data.eval_results is None
 
 
 def test_an_export_that_would_not_load_is_not_written(
