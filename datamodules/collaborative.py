@@ -1,11 +1,10 @@
-"""Item-item collaborative filtering and its posterior check: the teacher of the song encoder.
+"""Listening, and the posterior check of the pairs mined from it (`neighbours.py`): the teacher of the song encoder.
 
 The article: positives are "item pairs of collaborative similarity whose recommendation then had good user feedback".
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,27 +12,8 @@ import polars as pl
 from scipy import sparse
 
 from configs.errors import UserError
-from datamodules.arrays import AnyArray, IntArray
-
-
-@dataclass
-class Pairs:
-    """Directed song pairs with their similarity, all arrays of one length."""
-
-    source: IntArray
-    target: IntArray
-    similarity: AnyArray
-
-    def take(self, keep: AnyArray) -> Pairs:
-        """The sub-set chosen by a mask or by positions."""
-        return Pairs(self.source[keep], self.target[keep], self.similarity[keep])
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def frame(self) -> pl.DataFrame:
-        """As a table (source, target, similarity)."""
-        return pl.DataFrame({"source": self.source, "target": self.target, "similarity": self.similarity})
+from datamodules.arrays import AnyArray
+from datamodules.neighbours import Pairs, common_listeners
 
 
 def listening_matrix(plays: pl.DataFrame, n_users: int, n_songs: int) -> sparse.csr_matrix:
@@ -41,78 +21,6 @@ def listening_matrix(plays: pl.DataFrame, n_users: int, n_songs: int) -> sparse.
     liked = plays.filter(pl.col("strength") > 0).group_by("user", "song").agg(pl.col("strength").max())
     coordinates = (liked["user"].to_numpy(), liked["song"].to_numpy())
     return sparse.csr_matrix((liked["strength"].to_numpy().astype(np.float32), coordinates), shape=(n_users, n_songs))
-
-
-def neighbours(
-    matrix: sparse.csr_matrix,
-    top_k: int,
-    min_common: int,
-    similarity: str = "phi",
-    chunk: int = 256,
-    shrinkage: float = 0.0,
-) -> Pairs:
-    """The `top_k` most similar songs of every song, self left out, among those that share enough listeners.
-
-    "cosine" is n_ab / √(n_a n_b). Two popular songs share listeners by chance alone, so by cosine popular songs are
-    everybody's neighbours; "phi" (function `phi`) takes that chance away. "iuf" is the cosine in which a common
-    listener counts 1 / log(1 + his songs) (inverse user frequency, after Breese et al., UAI 1998). "bm25" discounts
-    heavy listeners and popular songs by the weights of `implicit`, whose own search is not used: it fills the K
-    places before it can be told that rare songs must share `min_common` listeners.
-
-    Args:
-        matrix: (users, songs) listening matrix; only whether an entry is there counts.
-        top_k: neighbours kept per song.
-        min_common: listeners that a pair must share.
-        similarity: "phi", "cosine", "iuf" or "bm25".
-        chunk: songs compared with all others at a time: bounds the memory.
-        shrinkage: a similarity seen in n common listeners counts n / (n + shrinkage) of itself.
-    """
-    heard = _heard(matrix).T.tocsr()
-    listeners = np.diff(heard.indptr).astype(np.int64)  # products of two pass 2^31
-    weighted = _weighted(heard, similarity)
-    parts = []
-    for at in range(0, heard.shape[0], chunk):
-        common = (heard[at : at + chunk] @ heard.T).tocoo()
-        enough = common.data >= max(min_common, 1)
-        row, target, both = common.row[enough], common.col[enough], common.data[enough]
-        source = row.astype(np.int64) + at
-        if similarity == "phi":
-            value = phi(both, listeners[source], listeners[target], heard.shape[1])
-        elif similarity == "cosine":
-            value = both
-        else:
-            score = sparse.csr_matrix(weighted[at : at + chunk] @ weighted.T)
-            value = np.asarray(score[row, target]).ravel() if len(row) else both  # scipy cannot look up nothing
-        if similarity in ("cosine", "iuf"):
-            value = value / np.sqrt(listeners[source] * listeners[target])
-        value = value * (both / (both + shrinkage)) if shrinkage else value
-        pairs = Pairs(source, target.astype(np.int64), value.astype(np.float32))
-        parts.append(_top_k(pairs.take((pairs.source != pairs.target) & (pairs.similarity > 0)), top_k))
-    columns = zip(*((part.source, part.target, part.similarity) for part in parts), strict=True)
-    return Pairs(*map(np.concatenate, columns))
-
-
-def _weighted(heard: sparse.csr_matrix, similarity: str) -> sparse.csr_matrix:
-    """(songs, users) listening of which two rows' inner product is the similarity, up to popularity."""
-    if similarity == "bm25":
-        from implicit.nearest_neighbours import bm25_weight
-
-        return sparse.csr_matrix(bm25_weight(heard, K1=1.2, B=0.75))
-    if similarity == "iuf":
-        songs_of = np.bincount(heard.indices, minlength=heard.shape[1])
-        return sparse.csr_matrix(heard @ sparse.diags(np.log1p(np.maximum(songs_of, 1)) ** -0.5))
-    return heard
-
-
-def common_listeners(
-    first: sparse.csc_matrix, second: sparse.csc_matrix, pairs: Pairs, chunk: int = 200_000
-) -> IntArray:
-    """For each pair, the users for whom `first` has the source and `second` the target, `chunk` pairs at a time."""
-    counts = [np.empty(0)]
-    for at in range(0, len(pairs), chunk):
-        source, target = pairs.source[at : at + chunk], pairs.target[at : at + chunk]
-        counts.append(np.asarray(first[:, source].multiply(second[:, target]).sum(axis=0)).ravel())
-    return np.concatenate(counts).round().astype(np.int64)
 
 
 def smoothed_lift(good: AnyArray, shown: AnyArray, global_rate: Any, prior: float) -> AnyArray:
@@ -166,28 +74,6 @@ def verify_by_listeners(
     return smoothed_lift(common_listeners(knew, took, pairs), seen, share_S[pairs.target], prior), seen
 
 
-def cold_neighbours(cold: sparse.csr_matrix, warm: sparse.csr_matrix, top_k: int, min_common: int) -> Pairs:
-    """For each cold song (column of `cold`), the warm songs of the same listeners, by phi: the truth of validation.
-
-    Both matrices are (users, songs) over all songs; `cold` holds held-out plays and never reaches training.
-    """
-    a, b = _heard(cold), _heard(warm)
-    common = (a.T @ b).tocoo()
-    similarity = phi(common.data, np.diff(a.indptr)[common.row], np.diff(b.indptr)[common.col], a.shape[0])
-    pairs = Pairs(common.row.astype(np.int64), common.col.astype(np.int64), similarity.astype(np.float32))
-    return _top_k(pairs.take((common.data >= min_common) & (similarity > 0)), top_k)
-
-
-def phi(both: AnyArray, n_a: AnyArray, n_b: AnyArray, n_users: int) -> AnyArray:
-    """Correlation of two songs' 0/1 listener vectors, from how many users listened to both, to a, to b; 0 by chance.
-
-    Counts are whole numbers below 2^53, so that songs which meet exactly as often as by chance come out exactly 0.
-    """
-    both, n_a, n_b = (np.asarray(count, dtype=np.float64) for count in (both, n_a, n_b))
-    spread = np.sqrt(n_a * (n_users - n_a)) * np.sqrt(n_b * (n_users - n_b))
-    return np.asarray((n_users * both - n_a * n_b) / np.maximum(spread, 1.0))
-
-
 def split_rows(matrix: sparse.csr_matrix, seed: int) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
     """Two matrices of the same shape, each with the listening of one seeded half of the users."""
     half = np.random.default_rng(seed).random(matrix.shape[0]) < 0.5
@@ -205,11 +91,3 @@ def _heard(matrix: sparse.csr_matrix) -> sparse.csc_matrix:
     heard = sparse.csc_matrix(matrix, dtype=np.float32, copy=True)
     heard.data[:] = 1.0
     return heard
-
-
-def _top_k(pairs: Pairs, top_k: int) -> Pairs:
-    order = np.lexsort((pairs.target, -pairs.similarity, pairs.source))
-    source = pairs.source[order]
-    first = np.r_[True, source[1:] != source[:-1]] if len(source) else np.empty(0, dtype=bool)
-    rank = np.arange(len(source)) - np.maximum.accumulate(np.where(first, np.arange(len(source)), 0))
-    return pairs.take(order[rank < top_k])

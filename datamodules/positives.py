@@ -10,14 +10,8 @@ from scipy import sparse
 
 from configs.errors import UserError
 from datamodules.arrays import AnyArray
-from datamodules.collaborative import (
-    Pairs,
-    listening_matrix,
-    neighbours,
-    split_rows,
-    verify_by_feedback,
-    verify_by_listeners,
-)
+from datamodules.collaborative import listening_matrix, split_rows, verify_by_feedback, verify_by_listeners
+from datamodules.neighbours import Pairs, neighbours
 
 EARLIER = 0.75  # share of the plays, in time order, that mines pairs when a later window verifies them
 

@@ -24,8 +24,9 @@ from configs.load import as_dict, command
 from configs.schema import PrepareConfig
 from datamodules import adapters, audio_cache, contract, positives, text
 from datamodules.catalogue import KIND, NO_VALIDATION
-from datamodules.collaborative import cold_neighbours, listening_matrix
+from datamodules.collaborative import listening_matrix
 from datamodules.folders import writing
+from datamodules.neighbours import cold_neighbours
 from datamodules.split import COLD_VAL, WARM, Split, released_before, split_songs
 from datamodules.tags import join_tags
 

@@ -15,7 +15,8 @@ from scipy import sparse
 
 from configs.errors import UserError
 from datamodules.catalogue import NO_VALIDATION, Catalogue
-from datamodules.collaborative import Pairs, neighbours, split_rows, verify_by_listeners
+from datamodules.collaborative import split_rows, verify_by_listeners
+from datamodules.neighbours import Pairs, neighbours
 from datamodules.pairs import PairDataModule
 from datamodules.positives import by_halves, by_time, keep_good, mine
 
