@@ -64,6 +64,7 @@ class PairsConfig:
     shrinkage: float = opt(0.0, "a similarity seen in n common listeners counts n / (n + this) of itself")
     top_k: int = opt(30, "neighbours kept per song")
     min_common: int = opt(2, "listeners two songs must share")
+    max_history: int = opt(10_000, "songs of a user that count when pairs are mined: strongest, then latest (0: all)")
     posterior: Literal["auto", "feedback", "later_plays", "split_users", "none"] = opt(
         "auto", "how a pair is verified; auto: feedback table, else times, else not at all"
     )

@@ -23,6 +23,40 @@ def listening_matrix(plays: pl.DataFrame, n_users: int, n_songs: int) -> sparse.
     return sparse.csr_matrix((liked["strength"].to_numpy().astype(np.float32), coordinates), shape=(n_users, n_songs))
 
 
+def cap_histories(plays: pl.DataFrame, most: int, seed: int) -> tuple[pl.DataFrame, int]:
+    """The plays with at most so many songs of a user, and of how many users that left songs out (most=0: of none).
+
+    The work grows with the square of a history, and one of tens of thousands is a shop or a program. Kept are the songs
+    that the user gave the strongest signal, of these the ones he played last, and of these those that `draw` says: by
+    number, the same songs would be kept for everybody.
+    """
+    liked = plays.filter(pl.col("strength") > 0).group_by("user", "song")
+    songs = liked.agg(pl.col("strength", "played_at").max())
+    heavy = songs.filter((pl.len().over("user") > most) & (most > 0))
+    if heavy.is_empty():
+        return plays, 0
+    kept = (
+        heavy.with_columns(draw(seed))
+        .sort("strength", "played_at", "draw", "song", descending=[True, True, False, False], nulls_last=True)
+        .group_by("user", maintain_order=True)
+        .head(most)
+    )
+    rest = songs.join(heavy.select("user").unique(), on="user", how="anti")
+    return pl.concat([rest, kept.select(songs.columns)]), kept["user"].n_unique()
+
+
+def draw(seed: int) -> pl.Expr:
+    """A number for each (user, song) that looks like chance and that every engine computes alike: x⁵ mod 2³¹ − 1.
+
+    The power is a permutation there; no product passes 2⁶³ where users and songs are below 2³¹.
+    """
+    prime = 2**31 - 1
+    mixed = pl.col("user").cast(pl.Int64) * 845_431_123 + pl.col("song").cast(pl.Int64) * 961_748_927
+    x = (mixed + (seed % prime + 1) * 472_882_027) % prime
+    square = x * x % prime
+    return (square * square % prime * x % prime).alias("draw")
+
+
 def smoothed_lift(good: AnyArray, shown: AnyArray, global_rate: Any, prior: float) -> AnyArray:
     """Rate of good outcomes, shrunk towards the global rate, as a multiple of it.
 
@@ -74,16 +108,12 @@ def verify_by_listeners(
     return smoothed_lift(common_listeners(knew, took, pairs), seen, share_S[pairs.target], prior), seen
 
 
-def split_rows(matrix: sparse.csr_matrix, seed: int) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
-    """Two matrices of the same shape, each with the listening of one seeded half of the users."""
-    half = np.random.default_rng(seed).random(matrix.shape[0]) < 0.5
-    if matrix.shape[0] < 2:
+def split_users(plays: pl.DataFrame, n_users: int, seed: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The plays of one seeded half of the users, and those of the other."""
+    if n_users < 2:
         raise UserError("posterior=split_users needs at least two users")
-    keep = sparse.diags(half.astype(np.float32))
-    other = sparse.diags((~half).astype(np.float32))
-    first, second = (keep @ matrix).tocsr(), (other @ matrix).tocsr()
-    first.eliminate_zeros(), second.eliminate_zeros()
-    return first, second
+    half = pl.Series(np.random.default_rng(seed).random(n_users) < 0.5).gather(plays["user"])
+    return plays.filter(half), plays.filter(~half)
 
 
 def _heard(matrix: sparse.csr_matrix) -> sparse.csc_matrix:

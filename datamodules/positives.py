@@ -10,7 +10,13 @@ from scipy import sparse
 
 from configs.errors import UserError
 from datamodules.arrays import AnyArray
-from datamodules.collaborative import listening_matrix, split_rows, verify_by_feedback, verify_by_listeners
+from datamodules.collaborative import (
+    cap_histories,
+    listening_matrix,
+    split_users,
+    verify_by_feedback,
+    verify_by_listeners,
+)
 from datamodules.neighbours import Pairs, neighbours
 
 EARLIER = 0.75  # share of the plays, in time order, that mines pairs when a later window verifies them
@@ -27,6 +33,7 @@ def mine(
     shrinkage: float,
     top_k: int,
     min_common: int,
+    max_history: int,
     posterior: str,
     prior_plays: float,
     min_lift: float,
@@ -52,26 +59,34 @@ def mine(
         observed = feedback is not None and not feedback.is_empty()
         posterior = "feedback" if observed else "later_plays" if timed else "none"
 
-    def mined(matrix: sparse.csr_matrix) -> Pairs:
-        return neighbours(matrix, top_k, min_common, similarity, shrinkage=shrinkage)
+    capped = 0
+
+    def mined(plays: pl.DataFrame) -> Pairs:
+        nonlocal capped
+        short, heavy = cap_histories(plays, max_history, seed)
+        capped += heavy
+        return neighbours(listening_matrix(short, *shape), top_k, min_common, similarity, shrinkage)
 
     if posterior == "feedback":
         if feedback is None:
             raise UserError("pairs.posterior=feedback, but the dataset has no i2i_feedback.parquet")
-        pairs = mined(listening_matrix(plays, *shape))
+        pairs = mined(plays)
         verified = (pairs, *verify_by_feedback(pairs, feedback, prior_plays))
     elif posterior == "later_plays":
         if not timed:
             raise UserError("pairs.posterior=later_plays, but most plays have no played_at")
-        earlier, later = by_time(plays, shape)
+        earlier, later = windows(plays)
         pairs = mined(earlier)
-        verified = (pairs, *verify_by_listeners(pairs, earlier, later, prior_plays))
+        verified = (pairs, *verify_by_listeners(pairs, *taken_up(earlier, later, shape), prior_plays))
     elif posterior == "split_users":
-        verified = by_halves(listening_matrix(plays, *shape), mined, prior_plays, seed)
+        verified = by_halves(split_users(plays, shape[0], seed), shape, mined, prior_plays)
     else:
-        pairs = mined(listening_matrix(plays, *shape))
-        return pairs, {"posterior": "none", "mined": len(pairs), "kept": len(pairs), "dropped": 0}
-    return keep_good(verified, posterior, min_lift, keep_unobserved)
+        pairs = mined(plays)
+        return pairs, {"posterior": "none", "mined": len(pairs), "kept": len(pairs), "dropped": 0} | {
+            "users_capped": capped
+        }
+    kept, evidence = keep_good(verified, posterior, min_lift, keep_unobserved)
+    return kept, evidence | {"users_capped": capped}
 
 
 def keep_good(
@@ -91,23 +106,29 @@ def keep_good(
     }
 
 
-def by_time(plays: pl.DataFrame, shape: tuple[int, int]) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
-    """Listening in the earlier part of the plays, and songs newly taken up in the later part."""
-    order = plays.sort("played_at")
+def windows(plays: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The earlier and the later plays; those without a date are earlier, of one moment the rows' order decides."""
+    order = plays.sort("played_at", maintain_order=True)
     edge = int(order.height * EARLIER)
-    earlier, later = listening_matrix(order[:edge], *shape), listening_matrix(order[edge:], *shape)
-    known = earlier.astype(bool).astype(np.float32)
-    fresh = sparse.csr_matrix(later - later.multiply(known))
+    return order[:edge], order[edge:]
+
+
+def taken_up(
+    earlier: pl.DataFrame, later: pl.DataFrame, shape: tuple[int, int]
+) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
+    """Listening in the earlier plays, and songs newly taken up in the later ones."""
+    before, after = listening_matrix(earlier, *shape), listening_matrix(later, *shape)
+    fresh = sparse.csr_matrix(after - after.multiply(before.astype(bool).astype(np.float32)))
     fresh.eliminate_zeros()
-    return earlier, fresh
+    return before, fresh
 
 
-def by_halves(listening: sparse.csr_matrix, mined: Any, prior: float, seed: int) -> Verified:
+def by_halves(halves: tuple[pl.DataFrame, pl.DataFrame], shape: tuple[int, int], mined: Any, prior: float) -> Verified:
     """Pairs mined on each half of the users, verified on the other; a pair found twice keeps its better-seen check."""
     parts = []
-    for mine_on, check_on in (halves := split_rows(listening, seed)), halves[::-1]:
-        pairs = mined(mine_on)
-        parts.append((pairs, *verify_by_listeners(pairs, check_on, check_on, prior)))
+    for mine_on, check_on in halves, halves[::-1]:
+        pairs, check = mined(mine_on), listening_matrix(check_on, *shape)
+        parts.append((pairs, *verify_by_listeners(pairs, check, check, prior)))
     source, target, similarity, lift, shown = (
         np.concatenate(column)
         for column in zip(*((p.source, p.target, p.similarity, a, n) for p, a, n in parts), strict=True)

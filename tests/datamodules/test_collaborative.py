@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
+
 import numpy as np
 import polars as pl
 import pytest
 from implicit.nearest_neighbours import CosineRecommender
+from polars.testing import assert_frame_equal
 from scipy import sparse
 
 from configs.errors import UserError
 from datamodules.collaborative import (
+    cap_histories,
+    draw,
     listening_matrix,
     smoothed_lift,
-    split_rows,
+    split_users,
     verify_by_feedback,
     verify_by_listeners,
 )
@@ -378,12 +383,73 @@ def test_cold_neighbours_against_brute_force(top_k: int) -> None:
     check_neighbours(cold_neighbours(cold, warm, top_k, 2), positive, top_k)
 
 
-def test_split_rows_gives_every_user_to_one_half() -> None:
-    matrix = listening()
-    first, second = split_rows(matrix, 0)
-    assert (first + second != matrix).nnz == 0
-    heard = [set(np.flatnonzero(np.diff(half.indptr))) for half in (first, second)]
+def table_of(matrix: sparse.csr_matrix) -> pl.DataFrame:
+    """As plays without times."""
+    user, song, strength = sparse.find(matrix)
+    return pl.DataFrame({"user": user, "song": song, "strength": strength}).with_columns(
+        played_at=pl.lit(None, pl.Datetime("ms"))
+    )
+
+
+def test_split_users_gives_every_user_to_one_half() -> None:
+    plays = table_of(listening())
+    first, second = split_users(plays, 40, 0)
+    assert_frame_equal(pl.concat([first, second]), plays, check_row_order=False)
+    heard = [set(half["user"].to_list()) for half in (first, second)]
     assert not heard[0] & heard[1] and min(map(len, heard)) > 5
-    assert (split_rows(matrix, 0)[0] != first).nnz == 0 and (split_rows(matrix, 1)[0] != first).nnz > 0
+    assert split_users(plays, 40, 0)[0].equals(first) and not split_users(plays, 40, 1)[0].equals(first)
     with pytest.raises(UserError, match="at least two users"):
-        split_rows(matrix[:1], 0)
+        split_users(plays.filter(pl.col("user") == 0), 1, 0)
+
+
+# ------------------------------------------------------------------------------------------ huge histories
+
+
+def test_a_capped_history_is_the_strongest_then_the_latest_then_drawn() -> None:
+    """User 0 has seven liked songs and one disliked, two of them twice; user 1 is below the cap."""
+    day = [datetime(2026, 1, 1) + timedelta(days=n) for n in range(9)]
+    rows = [
+        (0, 10, 3.0, day[0]), (0, 11, 2.0, day[1]), (0, 12, 1.0, day[5]), (0, 12, 1.0, day[2]), (0, 13, 1.0, day[4]),
+        (0, 14, 1.0, None), (0, 15, 1.0, day[3]), (0, 15, 2.0, day[0]), (0, 16, 1.0, day[3]), (0, 17, -1.0, day[8]),
+        (1, 14, 1.0, None), (1, 17, -1.0, day[0]), (1, 10, 1.0, day[1]),
+    ]  # fmt: skip
+    plays = pl.DataFrame(rows, schema=["user", "song", "strength", "played_at"], orient="row")
+    for most, expected in ((1, [10]), (2, [10, 15]), (3, [10, 11, 15]), (5, [10, 11, 12, 13, 15])):
+        kept, users = cap_histories(plays, most, 0)
+        if most > 2:
+            assert users == 1
+            assert sorted(kept.filter(pl.col("user") == 1)["song"].to_list()) == [10, 14]
+        assert sorted(kept.filter(pl.col("user") == 0)["song"].to_list()) == expected
+    full = listening_matrix(plays, 2, 20)
+    assert (listening_matrix(cap_histories(plays, 6, 0)[0], 2, 20) != full).nnz == 1, "song 14, which has no date, goes"
+    for none in (7, 0):
+        same, users = cap_histories(plays, none, 0)
+        assert users == 0 and same.equals(plays)
+
+
+def test_the_draw_favours_no_song_and_ties_none_together() -> None:
+    """600 users who heard all of 40 songs keep 10 each: every song, and every two songs, as often as by chance."""
+    plays = table_of(sparse.csr_matrix(np.ones((600, 40), dtype=np.float32)))
+    kept, users = cap_histories(plays, 10, 3)
+    assert users == 600 and kept.height == 6000
+    chosen = listening_matrix(kept, 600, 40).toarray()
+    times = chosen.sum(axis=0)
+    assert ((times - 150) ** 2 / (600 * 0.25 * 0.75)).sum() < 40 + 4 * np.sqrt(80), "χ²"
+    together = (chosen.T @ chosen)[np.triu_indices(40, 1)] / 600
+    by_chance = 10 * 9 / (40 * 39)
+    assert abs(together - by_chance).max() < 5 * np.sqrt(by_chance / 600)
+    other = cap_histories(plays, 10, 4)[0]
+    assert 0.15 < listening_matrix(other, 600, 40).multiply(chosen).sum() / 6000 < 0.35, "another seed, another draw"
+
+
+def test_the_draw_is_a_fifth_power_and_takes_the_largest_numbers() -> None:
+    top = 2**31 - 1
+    pairs = pl.DataFrame(
+        {"user": [0, 5, top, top], "song": [0, 7, top, 1]}, schema={"user": pl.Int64, "song": pl.Int32}
+    )
+    for seed in (0, 7, 2**40):
+        expected = [
+            pow(u * 845_431_123 + s * 961_748_927 + (seed % top + 1) * 472_882_027, 5, top)
+            for u, s in pairs.iter_rows()
+        ]
+        assert pairs.select(draw(seed))["draw"].to_list() == expected
