@@ -78,6 +78,10 @@ class PrepareConfig:
     source: str = opt(MISSING, "dataset folder (or the published lfm2k folder / hetrec zip, see format)")
     out: str = opt(MISSING, "catalogue folder to write")
     format: Literal["contract", "lfm2k", "hetrec"] = opt("contract", "layout of source")
+    plays: str | None = opt(
+        None, "Parquet file, folder or glob of plays (default: SOURCE/plays.parquet, SOURCE/plays/)"
+    )
+    memory_gb: float = opt(0.0, "memory for plays while they are checked and sorted, the rest on disk (0: all at once)")
     audio: AudioConfig = field(default_factory=AudioConfig)
     split: SplitConfig = field(default_factory=SplitConfig)
     pairs: PairsConfig = field(default_factory=PairsConfig)

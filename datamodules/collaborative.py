@@ -5,7 +5,7 @@ The article: positives are "item pairs of collaborative similarity whose recomme
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import polars as pl
@@ -15,34 +15,40 @@ from configs.errors import UserError
 from datamodules.arrays import AnyArray
 from datamodules.neighbours import Pairs, common_listeners
 
+Table: TypeAlias = "pl.DataFrame | pl.LazyFrame"
 
-def listening_matrix(plays: pl.DataFrame, n_users: int, n_songs: int) -> sparse.csr_matrix:
+
+def listening_matrix(plays: Table, n_users: int, n_songs: int) -> sparse.csr_matrix:
     """(users, songs) matrix: the strongest signal a user gave a song; dislikes are left out."""
-    liked = plays.filter(pl.col("strength") > 0).group_by("user", "song").agg(pl.col("strength").max())
+    liked = plays.lazy().filter(pl.col("strength") > 0).group_by("user", "song").agg(pl.col("strength").max())
+    liked = liked.collect(engine="streaming")
     coordinates = (liked["user"].to_numpy(), liked["song"].to_numpy())
     return sparse.csr_matrix((liked["strength"].to_numpy().astype(np.float32), coordinates), shape=(n_users, n_songs))
 
 
-def cap_histories(plays: pl.DataFrame, most: int, seed: int) -> tuple[pl.DataFrame, int]:
+def cap_histories(plays: Table, most: int, seed: int) -> tuple[Table, int]:
     """The plays with at most so many songs of a user, and of how many users that left songs out (most=0: of none).
 
     The work grows with the square of a history, and one of tens of thousands is a shop or a program. Kept are the songs
     that the user gave the strongest signal, of these the ones he played last, and of these those that `draw` says: by
     number, the same songs would be kept for everybody.
     """
-    liked = plays.filter(pl.col("strength") > 0).group_by("user", "song")
-    songs = liked.agg(pl.col("strength", "played_at").max())
-    heavy = songs.filter((pl.len().over("user") > most) & (most > 0))
-    if heavy.is_empty():
+    liked = plays.lazy().filter(pl.col("strength") > 0)
+    songs_of = liked.group_by("user").agg(pl.col("song").n_unique().alias("songs"))
+    users = songs_of.filter((pl.col("songs") > most) & (most > 0)).select("user").collect(engine="streaming")
+    if users.is_empty():
         return plays, 0
+    of_heavy = liked.filter(pl.col("user").is_in(users["user"].implode()))
+    heavy = of_heavy.group_by("user", "song").agg(pl.col("strength", "played_at").max()).collect(engine="streaming")
     kept = (
         heavy.with_columns(draw(seed))
         .sort("strength", "played_at", "draw", "song", descending=[True, True, False, False], nulls_last=True)
         .group_by("user", maintain_order=True)
         .head(most)
     )
-    rest = songs.join(heavy.select("user").unique(), on="user", how="anti")
-    return pl.concat([rest, kept.select(songs.columns)]), kept["user"].n_unique()
+    columns = ["user", "song", "strength"]
+    rest = plays.lazy().filter(~pl.col("user").is_in(users["user"].implode()))
+    return pl.concat([rest.select(columns), kept.lazy().select(columns)]), users.height
 
 
 def draw(seed: int) -> pl.Expr:
@@ -108,12 +114,12 @@ def verify_by_listeners(
     return smoothed_lift(common_listeners(knew, took, pairs), seen, share_S[pairs.target], prior), seen
 
 
-def split_users(plays: pl.DataFrame, n_users: int, seed: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+def split_users(plays: Table, n_users: int, seed: int) -> tuple[Table, Table]:
     """The plays of one seeded half of the users, and those of the other."""
     if n_users < 2:
         raise UserError("posterior=split_users needs at least two users")
-    half = pl.Series(np.random.default_rng(seed).random(n_users) < 0.5).gather(plays["user"])
-    return plays.filter(half), plays.filter(~half)
+    half = pl.Series(np.flatnonzero(np.random.default_rng(seed).random(n_users) < 0.5)).implode()
+    return plays.filter(pl.col("user").is_in(half)), plays.filter(~pl.col("user").is_in(half))
 
 
 def _heard(matrix: sparse.csr_matrix) -> sparse.csc_matrix:

@@ -11,6 +11,7 @@ from scipy import sparse
 from configs.errors import UserError
 from datamodules.arrays import AnyArray
 from datamodules.collaborative import (
+    Table,
     cap_histories,
     listening_matrix,
     split_users,
@@ -25,7 +26,7 @@ Verified = tuple[Pairs, AnyArray, AnyArray]  # pairs, lift of each, observations
 
 
 def mine(
-    plays: pl.DataFrame,
+    plays: Table,
     feedback: pl.DataFrame | None,
     shape: tuple[int, int],
     *,
@@ -54,14 +55,15 @@ def mine(
     Raises:
         UserError: the evidence that was asked for is not in the data.
     """
-    timed = plays["played_at"].count() > plays.height / 2  # those without a date count as earlier
+    dated = plays.lazy().select(pl.col("played_at").is_not_null().mean()).collect().item()
+    timed = (dated or 0) > 0.5  # those without a date count as earlier
     if posterior == "auto":
         observed = feedback is not None and not feedback.is_empty()
         posterior = "feedback" if observed else "later_plays" if timed else "none"
 
     capped = 0
 
-    def mined(plays: pl.DataFrame) -> Pairs:
+    def mined(plays: Table) -> Pairs:
         nonlocal capped
         short, heavy = cap_histories(plays, max_history, seed)
         capped += heavy
@@ -106,16 +108,23 @@ def keep_good(
     }
 
 
-def windows(plays: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+def windows(plays: Table) -> tuple[pl.LazyFrame, pl.LazyFrame]:
     """The earlier and the later plays; those without a date are earlier, of one moment the rows' order decides."""
-    order = plays.sort("played_at", maintain_order=True)
-    edge = int(order.height * EARLIER)
-    return order[:edge], order[edge:]
+    times = plays.lazy().select("played_at").collect().to_series()
+    edge = int(len(times) * EARLIER)
+    in_order = times.sort()  # those without a date first
+    first = in_order[
+        min(edge, len(times) - 1)
+    ]  # the time of the first later play, and which of those at that time it is
+    at_first = (times == first).arg_true()
+    row = at_first[min(edge - in_order.search_sorted(first, "left"), len(at_first) - 1)]
+    numbered = plays.lazy().with_row_index("row")
+    is_later = (pl.col("played_at") > first) | ((pl.col("played_at") == first) & (pl.col("row") >= row))
+    later = is_later.fill_null(False)
+    return numbered.filter(~later).drop("row"), numbered.filter(later).drop("row")
 
 
-def taken_up(
-    earlier: pl.DataFrame, later: pl.DataFrame, shape: tuple[int, int]
-) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
+def taken_up(earlier: Table, later: Table, shape: tuple[int, int]) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
     """Listening in the earlier plays, and songs newly taken up in the later ones."""
     before, after = listening_matrix(earlier, *shape), listening_matrix(later, *shape)
     fresh = sparse.csr_matrix(after - after.multiply(before.astype(bool).astype(np.float32)))
@@ -123,7 +132,7 @@ def taken_up(
     return before, fresh
 
 
-def by_halves(halves: tuple[pl.DataFrame, pl.DataFrame], shape: tuple[int, int], mined: Any, prior: float) -> Verified:
+def by_halves(halves: tuple[Table, Table], shape: tuple[int, int], mined: Any, prior: float) -> Verified:
     """Pairs mined on each half of the users, verified on the other; a pair found twice keeps its better-seen check."""
     parts = []
     for mine_on, check_on in halves, halves[::-1]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,34 +26,35 @@ from configs.schema import PrepareConfig
 from datamodules import adapters, audio_cache, contract, positives, text
 from datamodules.catalogue import KIND, NO_VALIDATION
 from datamodules.collaborative import listening_matrix
-from datamodules.folders import writing
+from datamodules.folders import scratch, writing
 from datamodules.neighbours import cold_neighbours
+from datamodules.play_rules import usable_plays
+from datamodules.play_tables import write_plays
 from datamodules.split import COLD_VAL, WARM, Split, released_before, split_songs
 from datamodules.tags import join_tags
 
-READERS = {"contract": contract.read_dataset, "lfm2k": adapters.read_lfm2k, "hetrec": adapters.read_hetrec}
+PUBLISHED = {"lfm2k": adapters.read_lfm2k, "hetrec": adapters.read_hetrec}
 
 
 def main(config: PrepareConfig) -> None:
     """Run the command (see the module's docstring)."""
     if not 0 <= config.pairs.shrinkage < math.inf:
         raise UserError(f"pairs.shrinkage={config.pairs.shrinkage:g} must be a number from 0 on")
-    dataset, later = until(READERS[config.format](Path(config.source)), config.split.until)
-    split = split_songs(dataset.songs, config.split.by, config.split.cutoff, config.split.cold_share, config.split.seed)
     manifest: dict[str, Any] = {"source": str(Path(config.source).resolve()), "options": as_dict(config)}
-    with writing(config.out, KIND, manifest) as folder:
-        plays = index_plays(dataset.plays, dataset.songs, dataset.users)
-        warm_plays, cold_plays, dropped = separate(plays, split)
-        songs, tag_counts = join_tags(dataset, split)
-        songs = songs.with_columns(
-            pl.Series("split", split.of_song, dtype=pl.String), popularity(warm_plays, songs.height)
+    with scratch(config.out) as aside, writing(config.out, KIND, manifest) as folder:
+        dataset, later = until(read(config, aside), config.split.until)
+        split = split_songs(
+            dataset.songs, config.split.by, config.split.cutoff, config.split.cold_share, config.split.seed
         )
+        plays_S, dropped = write_plays(dataset.parts, dataset.songs, dataset.users, split, folder, aside)
+        warm_plays, cold_plays = (pl.scan_parquet(folder / f"{name}.parquet") for name in ("plays", "cold_plays"))
+        songs, tag_counts = join_tags(dataset, split)
+        songs = songs.with_columns(pl.Series("split", split.of_song, dtype=pl.String), pl.Series("popularity", plays_S))
         songs, problems, converted, shards = cache_audio(songs, config)
         pairs, evidence = training_pairs(warm_plays, dataset, split, config)
-        val_pairs = validation_pairs(warm_plays, cold_plays, split, config.pairs.top_k)
-
-        tables = {"songs": songs, "users": dataset.users, "plays": warm_plays, "cold_plays": cold_plays}
-        write_tables(folder, tables | {"pairs": pairs.frame(), "val_pairs": val_pairs}, dataset.features)
+        val_pairs = validation_pairs(warm_plays, cold_plays, split, dataset.users.height, config.pairs.top_k)
+        tables = {"songs": songs, "users": dataset.users, "pairs": pairs.frame(), "val_pairs": val_pairs}
+        write_tables(folder, tables, dataset.features)
 
         rejected = dataset.rejected | problems
         manifest |= {
@@ -70,52 +72,20 @@ def main(config: PrepareConfig) -> None:
     print(summary(manifest, config.out))
 
 
+def read(config: PrepareConfig, aside: Path) -> contract.Dataset:
+    """The source, checked; plays beyond `memory_gb` in parts that lie in the folder aside."""
+    source = Path(config.source)
+    if config.format != "contract":
+        return PUBLISHED[config.format](source)
+    check = partial(usable_plays, memory_gb=config.memory_gb, aside=aside)
+    return contract.read_dataset(source, config.plays, check)
+
+
 def until(dataset: contract.Dataset, date: str | None) -> tuple[contract.Dataset, int]:
     """The dataset without songs released on or after a date, and how many these were; plays of them go with them."""
     there = released_before(dataset.songs, date)
     features = {name: vectors[there] for name, vectors in dataset.features.items()}
     return replace(dataset, songs=dataset.songs.filter(there), features=features), int((~there).sum())
-
-
-def index_plays(plays: pl.DataFrame, songs: pl.DataFrame, users: pl.DataFrame) -> pl.DataFrame:
-    """Replace ids by row numbers and give each play its strength: favourite 3, complete 2, play 1, dislike −1."""
-    song_of = songs.select("song_id").with_row_index("song")
-    user_of = users.select("user_id").with_row_index("user")
-    strength = (
-        pl.when(pl.col("disliked").fill_null(False))
-        .then(-1.0)
-        .when(pl.col("favourited").fill_null(False))
-        .then(3.0)
-        .when(pl.col("completed").fill_null(False))
-        .then(2.0)
-        .otherwise(1.0)
-    )
-    return (
-        plays.join(song_of, on="song_id", how="inner")
-        .join(user_of, on="user_id", how="inner")
-        .drop("song_id", "user_id")
-        .with_columns(pl.col("user", "song").cast(pl.Int32), strength.cast(pl.Float32).alias("strength"))
-        .sort("user", "played_at", "song", maintain_order=True)
-    )
-
-
-def separate(plays: pl.DataFrame, split: Split) -> tuple[pl.DataFrame, pl.DataFrame, int]:
-    """Training plays, held-out plays of cold songs, and how many plays of known songs fall after the cut-off.
-
-    Plays of known songs after the cut-off are left out: when the first new song appears they have not happened yet.
-    """
-    warm_song = pl.Series(split.of_song == WARM)
-    warm = warm_song.gather(plays["song"])
-    cold_plays, warm_plays = plays.filter(~warm), plays.filter(warm)
-    if split.cutoff is None:
-        return warm_plays, cold_plays, 0
-    early = warm_plays.filter((pl.col("played_at") < split.cutoff).fill_null(True))
-    return early, cold_plays, warm_plays.height - early.height
-
-
-def popularity(plays: pl.DataFrame, n_songs: int) -> pl.Series:
-    """Training plays of every song."""
-    return pl.Series("popularity", np.bincount(plays["song"].to_numpy(), minlength=n_songs))
 
 
 def cache_audio(
@@ -150,7 +120,7 @@ def cache_audio(
 
 
 def training_pairs(
-    plays: pl.DataFrame, dataset: contract.Dataset, split: Split, config: PrepareConfig
+    plays: pl.LazyFrame, dataset: contract.Dataset, split: Split, config: PrepareConfig
 ) -> tuple[positives.Pairs, dict[str, Any]]:
     """Verified positives of the song encoder.
 
@@ -177,11 +147,11 @@ def index_feedback(feedback: pl.DataFrame, songs: pl.DataFrame, split: Split) ->
     )
 
 
-def validation_pairs(warm: pl.DataFrame, cold: pl.DataFrame, split: Split, top_k: int) -> pl.DataFrame:
+def validation_pairs(warm: pl.LazyFrame, cold: pl.LazyFrame, split: Split, n_users: int, top_k: int) -> pl.DataFrame:
     """Warm songs with the same listeners as each validation song, from held-out plays; never trained on."""
-    of_validation = pl.Series(split.of_song == COLD_VAL).gather(cold["song"])
-    shape = (int(max(warm["user"].max() or 0, cold["user"].max() or 0)) + 1, len(split.of_song))
-    held_out = listening_matrix(cold.filter(of_validation), *shape)
+    of_validation = pl.Series(np.flatnonzero(split.of_song == COLD_VAL))
+    shape = (n_users, len(split.of_song))
+    held_out = listening_matrix(cold.filter(pl.col("song").is_in(of_validation.implode())), *shape)
     return cold_neighbours(held_out, listening_matrix(warm, *shape), top_k, min_common=1).frame()
 
 
@@ -194,7 +164,7 @@ def write_tables(folder: Path, tables: dict[str, pl.DataFrame], features: dict[s
         np.save(folder / "features" / f"{name}.npy", vectors)
 
 
-def counts(songs: pl.DataFrame, warm: pl.DataFrame, cold: pl.DataFrame, users: pl.DataFrame) -> dict[str, int]:
+def counts(songs: pl.DataFrame, warm: pl.LazyFrame, cold: pl.LazyFrame, users: pl.DataFrame) -> dict[str, int]:
     """The figures of the manifest's head."""
     by_split = {f"songs_{name}": n for name, n in songs["split"].value_counts().iter_rows()}
     return {
@@ -203,8 +173,8 @@ def counts(songs: pl.DataFrame, warm: pl.DataFrame, cold: pl.DataFrame, users: p
         "songs_with_audio": int((songs["audio_length"] > 0).sum()),
         "songs_with_a_training_play": int((songs["popularity"] > 0).sum()),
         "users": users.height,
-        "training_plays": warm.height,
-        "held_out_plays_of_cold_songs": cold.height,
+        "training_plays": warm.select(pl.len()).collect().item(),
+        "held_out_plays_of_cold_songs": cold.select(pl.len()).collect().item(),
     }
 
 

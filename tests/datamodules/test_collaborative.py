@@ -416,6 +416,7 @@ def test_a_capped_history_is_the_strongest_then_the_latest_then_drawn() -> None:
     plays = pl.DataFrame(rows, schema=["user", "song", "strength", "played_at"], orient="row")
     for most, expected in ((1, [10]), (2, [10, 15]), (3, [10, 11, 15]), (5, [10, 11, 12, 13, 15])):
         kept, users = cap_histories(plays, most, 0)
+        kept = kept.lazy().filter(pl.col("strength") > 0).collect()
         if most > 2:
             assert users == 1
             assert sorted(kept.filter(pl.col("user") == 1)["song"].to_list()) == [10, 14]
@@ -431,6 +432,7 @@ def test_the_draw_favours_no_song_and_ties_none_together() -> None:
     """600 users who heard all of 40 songs keep 10 each: every song, and every two songs, as often as by chance."""
     plays = table_of(sparse.csr_matrix(np.ones((600, 40), dtype=np.float32)))
     kept, users = cap_histories(plays, 10, 3)
+    kept = kept.lazy().collect()
     assert users == 600 and kept.height == 6000
     chosen = listening_matrix(kept, 600, 40).toarray()
     times = chosen.sum(axis=0)
