@@ -74,6 +74,13 @@ class PairsConfig:
 
 
 @dataclass
+class SparkConfig:
+    master: str | None = opt(
+        None, "engine=spark: where it runs, e.g. local[8] (default: what spark-submit or its settings say)"
+    )
+
+
+@dataclass
 class PrepareConfig:
     source: str = opt(MISSING, "dataset folder (or the published lfm2k folder / hetrec zip, see format)")
     out: str = opt(MISSING, "catalogue folder to write")
@@ -82,6 +89,8 @@ class PrepareConfig:
         None, "Parquet file, folder or glob of plays (default: SOURCE/plays.parquet, SOURCE/plays/)"
     )
     memory_gb: float = opt(0.0, "memory for plays while they are checked and sorted, the rest on disk (0: all at once)")
+    engine: Literal["local", "spark"] = opt("local", "what reads plays and mines pairs: this machine, or Apache Spark")
+    spark: SparkConfig = field(default_factory=SparkConfig)
     audio: AudioConfig = field(default_factory=AudioConfig)
     split: SplitConfig = field(default_factory=SplitConfig)
     pairs: PairsConfig = field(default_factory=PairsConfig)

@@ -41,7 +41,7 @@ def cap_histories(plays: Table, most: int, seed: int) -> tuple[Table, int]:
     of_heavy = liked.filter(pl.col("user").is_in(users["user"].implode()))
     heavy = of_heavy.group_by("user", "song").agg(pl.col("strength", "played_at").max()).collect(engine="streaming")
     kept = (
-        heavy.with_columns(draw(seed))
+        heavy.with_columns(draw=draw(pl.col("user").cast(pl.Int64), pl.col("song").cast(pl.Int64), seed))
         .sort("strength", "played_at", "draw", "song", descending=[True, True, False, False], nulls_last=True)
         .group_by("user", maintain_order=True)
         .head(most)
@@ -51,16 +51,15 @@ def cap_histories(plays: Table, most: int, seed: int) -> tuple[Table, int]:
     return pl.concat([rest.select(columns), kept.lazy().select(columns)]), users.height
 
 
-def draw(seed: int) -> pl.Expr:
-    """A number for each (user, song) that looks like chance and that every engine computes alike: x⁵ mod 2³¹ − 1.
+def draw(user: Any, song: Any, seed: int) -> Any:
+    """A number that looks like chance, of 64-bit columns of any engine: x⁵ mod 2³¹ − 1, which is a permutation.
 
-    The power is a permutation there; no product passes 2⁶³ where users and songs are below 2³¹.
+    No product passes 2⁶³ where users and songs are below 2³¹.
     """
     prime = 2**31 - 1
-    mixed = pl.col("user").cast(pl.Int64) * 845_431_123 + pl.col("song").cast(pl.Int64) * 961_748_927
-    x = (mixed + (seed % prime + 1) * 472_882_027) % prime
+    x = (user * 845_431_123 + song * 961_748_927 + (seed % prime + 1) * 472_882_027) % prime
     square = x * x % prime
-    return (square * square % prime * x % prime).alias("draw")
+    return square * square % prime * x % prime
 
 
 def smoothed_lift(good: AnyArray, shown: AnyArray, global_rate: Any, prior: float) -> AnyArray:
@@ -107,11 +106,36 @@ def verify_by_listeners(
     active_U = np.diff(took.tocsr().indptr) > 0
     knew = sparse.csc_matrix(sparse.diags(active_U.astype(np.float32)) @ _heard(before))
     settled = sparse.csc_matrix(knew - knew.multiply(took))  # no entries where both windows are the same matrix
-    could_S = active_U.sum() - np.asarray(settled.sum(axis=0)).ravel()
-    share_S = np.asarray(took.sum(axis=0)).ravel() / np.maximum(could_S, 1)
-    shown = np.asarray(knew.sum(axis=0)).ravel()[pairs.source] - common_listeners(knew, settled, pairs)
-    seen = shown * (share_S[pairs.target] > 0)
-    return smoothed_lift(common_listeners(knew, took, pairs), seen, share_S[pairs.target], prior), seen
+    both_took, both_settled = common_listeners(knew, took, pairs), common_listeners(knew, settled, pairs)
+    knew_S, took_S, settled_S = (np.asarray(matrix.sum(axis=0)).ravel() for matrix in (knew, took, settled))
+    return lift_of_listeners(pairs, both_took, both_settled, knew_S, took_S, settled_S, int(active_U.sum()), prior)
+
+
+def lift_of_listeners(
+    pairs: Pairs,
+    both_took: AnyArray,
+    both_settled: AnyArray,
+    knew_S: AnyArray,
+    took_S: AnyArray,
+    settled_S: AnyArray,
+    active: int,
+    prior: float,
+) -> tuple[AnyArray, AnyArray]:
+    """`verify_by_listeners` from its counts, of users seen in the later window.
+
+    Args:
+        pairs: N pairs.
+        both_took: of those who knew the source, how many took the target up: (N,).
+        both_settled: of those who knew the source, how many knew the target already: (N,).
+        knew_S: who knew each song: (S,).
+        took_S: who took it up: (S,).
+        settled_S: who knew it and did not take it up anew: (S,).
+        active: users seen in the later window.
+        prior: observations that the prior is worth.
+    """
+    share_S = took_S.astype(np.float64) / np.maximum(active - settled_S.astype(np.float64), 1)
+    seen = (knew_S[pairs.source] - both_settled) * (share_S[pairs.target] > 0)
+    return smoothed_lift(both_took, seen, share_S[pairs.target], prior), seen
 
 
 def split_users(plays: Table, n_users: int, seed: int) -> tuple[Table, Table]:

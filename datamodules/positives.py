@@ -56,11 +56,7 @@ def mine(
         UserError: the evidence that was asked for is not in the data.
     """
     dated = plays.lazy().select(pl.col("played_at").is_not_null().mean()).collect().item()
-    timed = (dated or 0) > 0.5  # those without a date count as earlier
-    if posterior == "auto":
-        observed = feedback is not None and not feedback.is_empty()
-        posterior = "feedback" if observed else "later_plays" if timed else "none"
-
+    posterior = choose_posterior(posterior, feedback, dated or 0)
     capped = 0
 
     def mined(plays: Table) -> Pairs:
@@ -70,13 +66,9 @@ def mine(
         return neighbours(listening_matrix(short, *shape), top_k, min_common, similarity, shrinkage)
 
     if posterior == "feedback":
-        if feedback is None:
-            raise UserError("pairs.posterior=feedback, but the dataset has no i2i_feedback.parquet")
         pairs = mined(plays)
         verified = (pairs, *verify_by_feedback(pairs, feedback, prior_plays))
     elif posterior == "later_plays":
-        if not timed:
-            raise UserError("pairs.posterior=later_plays, but most plays have no played_at")
         earlier, later = windows(plays)
         pairs = mined(earlier)
         verified = (pairs, *verify_by_listeners(pairs, *taken_up(earlier, later, shape), prior_plays))
@@ -89,6 +81,23 @@ def mine(
         }
     kept, evidence = keep_good(verified, posterior, min_lift, keep_unobserved)
     return kept, evidence | {"users_capped": capped}
+
+
+def choose_posterior(asked: str, feedback: pl.DataFrame | None, dated: float) -> str:
+    """Which check there is evidence for; `dated` is the share of plays with a time: those without count as earlier.
+
+    Raises:
+        UserError: the evidence that was asked for is not in the data.
+    """
+    timed = dated > 0.5
+    if asked == "auto":
+        observed = feedback is not None and not feedback.is_empty()
+        return "feedback" if observed else "later_plays" if timed else "none"
+    if asked == "feedback" and feedback is None:
+        raise UserError("pairs.posterior=feedback, but the dataset has no i2i_feedback.parquet")
+    if asked == "later_plays" and not timed:
+        raise UserError("pairs.posterior=later_plays, but most plays have no played_at")
+    return asked
 
 
 def keep_good(

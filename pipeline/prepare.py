@@ -23,13 +23,22 @@ import polars as pl
 from configs.errors import UserError
 from configs.load import as_dict, command
 from configs.schema import PrepareConfig
-from datamodules import adapters, audio_cache, contract, positives, text
+from datamodules import (
+    adapters,
+    audio_cache,
+    contract,
+    play_rules,
+    play_tables,
+    positives,
+    spark_pairs,
+    spark_plays,
+    text,
+)
+from datamodules.arrays import IntArray
 from datamodules.catalogue import KIND, NO_VALIDATION
 from datamodules.collaborative import listening_matrix
 from datamodules.folders import scratch, writing
 from datamodules.neighbours import cold_neighbours
-from datamodules.play_rules import usable_plays
-from datamodules.play_tables import write_plays
 from datamodules.split import COLD_VAL, WARM, Split, released_before, split_songs
 from datamodules.tags import join_tags
 
@@ -46,13 +55,13 @@ def main(config: PrepareConfig) -> None:
         split = split_songs(
             dataset.songs, config.split.by, config.split.cutoff, config.split.cold_share, config.split.seed
         )
-        plays_S, dropped = write_plays(dataset.parts, dataset.songs, dataset.users, split, folder, aside)
+        plays_S, dropped = write_plays(dataset, split, folder, aside, config)
         warm_plays, cold_plays = (pl.scan_parquet(folder / f"{name}.parquet") for name in ("plays", "cold_plays"))
         songs, tag_counts = join_tags(dataset, split)
         songs = songs.with_columns(pl.Series("split", split.of_song, dtype=pl.String), pl.Series("popularity", plays_S))
         songs, problems, converted, shards = cache_audio(songs, config)
-        pairs, evidence = training_pairs(warm_plays, dataset, split, config)
-        val_pairs = validation_pairs(warm_plays, cold_plays, split, dataset.users.height, config.pairs.top_k)
+        pairs, evidence = training_pairs(folder, dataset, split, config)
+        val_pairs = validation_pairs(folder, dataset.users.height, split, config)
         tables = {"songs": songs, "users": dataset.users, "pairs": pairs.frame(), "val_pairs": val_pairs}
         write_tables(folder, tables, dataset.features)
 
@@ -73,12 +82,30 @@ def main(config: PrepareConfig) -> None:
 
 
 def read(config: PrepareConfig, aside: Path) -> contract.Dataset:
-    """The source, checked; plays beyond `memory_gb` in parts that lie in the folder aside."""
+    """The source, checked; plays beyond `memory_gb`, or those that Spark has read, in the folder aside."""
     source = Path(config.source)
     if config.format != "contract":
+        if config.engine == "spark" or config.plays:
+            raise UserError(
+                f"format={config.format} is read as published: engine=spark and plays= need format=contract"
+            )
         return PUBLISHED[config.format](source)
-    check = partial(usable_plays, memory_gb=config.memory_gb, aside=aside)
+    if config.engine == "spark":
+        path = contract.plays_path(source, config.plays)
+        check = partial(spark_plays.check_plays, spark_plays.connect(config.spark.master), path, aside)
+    else:
+        check = partial(play_rules.usable_plays, memory_gb=config.memory_gb, aside=aside)
     return contract.read_dataset(source, config.plays, check)
+
+
+def write_plays(
+    dataset: contract.Dataset, split: Split, folder: Path, aside: Path, config: PrepareConfig
+) -> tuple[IntArray, int]:
+    """Write the tables of plays; training plays of every song, and how many fall after the cut-off."""
+    if config.engine == "spark":
+        spark = spark_plays.connect(config.spark.master)
+        return spark_plays.write_plays(spark, dataset.parts[0], dataset.songs, dataset.users, split, folder, aside)
+    return play_tables.write_plays(dataset.parts, dataset.songs, dataset.users, split, folder, aside)
 
 
 def until(dataset: contract.Dataset, date: str | None) -> tuple[contract.Dataset, int]:
@@ -120,7 +147,7 @@ def cache_audio(
 
 
 def training_pairs(
-    plays: pl.LazyFrame, dataset: contract.Dataset, split: Split, config: PrepareConfig
+    folder: Path, dataset: contract.Dataset, split: Split, config: PrepareConfig
 ) -> tuple[positives.Pairs, dict[str, Any]]:
     """Verified positives of the song encoder.
 
@@ -130,7 +157,12 @@ def training_pairs(
     options = as_dict(config.pairs)
     feedback = None if dataset.feedback is None else index_feedback(dataset.feedback, dataset.songs, split)
     shape = (dataset.users.height, dataset.songs.height)
-    pairs, evidence = positives.mine(plays, feedback, shape, **options, seed=config.split.seed)
+    options |= {"seed": config.split.seed}
+    if config.engine == "spark":
+        spark = spark_plays.connect(config.spark.master)
+        pairs, evidence = spark_pairs.mine(spark, folder, feedback, shape, **options)
+    else:
+        pairs, evidence = positives.mine(pl.scan_parquet(folder / "plays.parquet"), feedback, shape, **options)
     if not len(pairs):
         raise UserError(
             f"no song pair is left to learn from ({evidence}): lower pairs.min_common or pairs.min_lift, "
@@ -147,11 +179,15 @@ def index_feedback(feedback: pl.DataFrame, songs: pl.DataFrame, split: Split) ->
     )
 
 
-def validation_pairs(warm: pl.LazyFrame, cold: pl.LazyFrame, split: Split, n_users: int, top_k: int) -> pl.DataFrame:
+def validation_pairs(folder: Path, n_users: int, split: Split, config: PrepareConfig) -> pl.DataFrame:
     """Warm songs with the same listeners as each validation song, from held-out plays; never trained on."""
-    of_validation = pl.Series(np.flatnonzero(split.of_song == COLD_VAL))
-    shape = (n_users, len(split.of_song))
-    held_out = listening_matrix(cold.filter(pl.col("song").is_in(of_validation.implode())), *shape)
+    shape, top_k = (n_users, len(split.of_song)), config.pairs.top_k
+    validation = np.flatnonzero(split.of_song == COLD_VAL)
+    if config.engine == "spark":
+        spark = spark_plays.connect(config.spark.master)
+        return spark_pairs.validation_pairs(spark, folder, validation, shape, top_k).frame()
+    warm, cold = (pl.scan_parquet(folder / f"{name}.parquet") for name in ("plays", "cold_plays"))
+    held_out = listening_matrix(cold.filter(pl.col("song").is_in(pl.Series(validation).implode())), *shape)
     return cold_neighbours(held_out, listening_matrix(warm, *shape), top_k, min_common=1).frame()
 
 

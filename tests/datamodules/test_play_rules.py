@@ -2,57 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 import pytest
-from polars.testing import assert_frame_equal
 
 from configs.errors import UserError
 from datamodules import play_rules
 from datamodules.contract import plays_path, read_dataset
-
-START = datetime(2026, 1, 1)
-TABLES = ("songs", "users", "plays", "cold_plays", "pairs", "val_pairs")
-
-
-def dirty(folder: Path, users_table: bool = True, times: bool = True, rows: int = 9000) -> Path:
-    """A log with every fault there is, repeats far from each other, users of very unequal activity, extra columns."""
-    rng = np.random.default_rng(0)
-    folder.mkdir()
-    released = [START + timedelta(days=n) if n % 3 else None for n in range(60)]
-    tags = {"user_id": [f"u{n % 90}" for n in range(500)], "song_id": [f"s{n % 61}" for n in range(500)]}
-    pl.DataFrame(tags | {"tag": [f"t{n % 7}" for n in range(500)]}).write_parquet(folder / "tags.parquet")
-    pl.DataFrame({"song_id": [f"s{n}" for n in range(60)], "released_at": released}).write_parquet(
-        folder / "songs.parquet"
-    )
-    if users_table:
-        names = rng.permutation([f"u{n}" for n in range(120)])
-        pl.DataFrame({"user_id": names, "age": np.arange(120)}).write_parquet(folder / "users.parquet")
-    user = (rng.random(rows) ** 2 * 130).astype(int)
-    song = (rng.random(rows) ** 1.5 * 64).astype(int)
-    chance = rng.random((5, rows))
-    plays = pl.DataFrame(
-        {
-            "user_id": [f"u{n}" if drawn > 0.01 else None for n, drawn in zip(user, chance[0], strict=True)],
-            "song_id": [f"s{n}" if drawn < 0.99 else None for n, drawn in zip(song, chance[0], strict=True)],
-            "played_at": [START + timedelta(days=int(n)) for n in rng.integers(0, 90, rows)],
-            "play_count": rng.integers(-1, 30, rows),
-            "favourited": chance[1] < 0.2,
-            "disliked": chance[2] < 0.1,
-            "completed": chance[3] < 0.5,
-            "device": pl.Series([f"d{n % 3}" for n in range(rows)], dtype=pl.Categorical),
-            "nested": [[int(n)] for n in user],
-        }
-    ).with_columns(pl.when(pl.Series(chance[4] > 0.02)).then("played_at").alias("played_at"))
-    plays = pl.concat([plays, plays.sample(700, seed=1)])
-    (plays if times else plays.drop("played_at")).write_parquet(folder / "plays.parquet", row_group_size=700)
-    return folder
 
 
 def in_folders(source: Path) -> Path:
@@ -65,22 +24,16 @@ def in_folders(source: Path) -> Path:
     return source
 
 
-def assert_same(one: Path, other: Path) -> dict[str, Any]:
-    """Same tables; same manifest but for the options."""
-    for name in TABLES:
-        assert_frame_equal(pl.read_parquet(one / f"{name}.parquet"), pl.read_parquet(other / f"{name}.parquet"))
-    manifests = [json.loads((folder / "manifest.json").read_text()) for folder in (one, other)]
-    for manifest in manifests:
-        manifest.pop("options"), manifest.pop("source")
-    assert manifests[0] == manifests[1]
-    assert list(manifests[0]["rejected"]) == list(manifests[1]["rejected"]), "the screen has them in one order"
-    return manifests[0]
-
-
 @pytest.mark.parametrize("users_table", [True, False])
 @pytest.mark.parametrize("times", [True, False])
 def test_parts_give_the_same_catalogue(
-    users_table: bool, times: bool, prepare: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    users_table: bool,
+    times: bool,
+    prepare: Callable[..., Path],
+    dirty: Callable[..., Path],
+    same_catalogue: Callable[..., dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Some ten chunks and parts against one, from one file and from a folder of files."""
     source = dirty(tmp_path / "source", users_table, times)
@@ -96,7 +49,7 @@ def test_parts_give_the_same_catalogue(
     monkeypatch.setattr(play_rules, "by_users", counted)
     in_parts = prepare(in_folders(source), tmp_path / "parts", *options, "memory_gb=0.000001")
     assert used[0] > 5 and not list(tmp_path.glob(".*")), "in parts, and nothing is left aside"
-    manifest = assert_same(whole, in_parts)
+    manifest = same_catalogue(whole, in_parts)
     rules = {key for key, *_ in play_rules.ROW_RULES} | {play_rules.REPEATED[0]}
     expected = (
         rules - (set() if users_table else {"plays_of_unknown_users"}) - (set() if times else {"plays_before_release"})
@@ -107,7 +60,7 @@ def test_parts_give_the_same_catalogue(
     assert manifest["pairs"]["posterior"] == ("later_plays" if times else "none")
 
 
-def test_a_part_holds_about_as_many_plays_as_a_chunk(tmp_path: Path) -> None:
+def test_a_part_holds_about_as_many_plays_as_a_chunk(dirty: Callable[..., Path], tmp_path: Path) -> None:
     source = dirty(tmp_path / "source")
     plays, users = pl.scan_parquet(source / "plays.parquet"), pl.read_parquet(source / "users.parquet")
     counts = plays.group_by("user_id").len().collect()
@@ -120,7 +73,7 @@ def test_a_part_holds_about_as_many_plays_as_a_chunk(tmp_path: Path) -> None:
         assert parts["_part"].is_sorted()
 
 
-def test_where_plays_may_lie(tmp_path: Path) -> None:
+def test_where_plays_may_lie(dirty: Callable[..., Path], tmp_path: Path) -> None:
     source = dirty(tmp_path / "source")
     data = read_dataset(source)
     for given in (f"{source}/plays.parquet", f"{source}/pl*s.parquet"):
@@ -136,7 +89,7 @@ def test_where_plays_may_lie(tmp_path: Path) -> None:
         assert words in str(error.value)
 
 
-def test_a_file_that_is_damaged_inside_is_told(tmp_path: Path) -> None:
+def test_a_file_that_is_damaged_inside_is_told(dirty: Callable[..., Path], tmp_path: Path) -> None:
     source = dirty(tmp_path / "source")
     content = bytearray((source / "plays.parquet").read_bytes())
     content[4 : len(content) // 2] = bytes(len(content) // 2 - 4)
