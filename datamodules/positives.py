@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import polars as pl
 from scipy import sparse
 
 from configs.errors import UserError
-from datamodules.arrays import AnyArray
+from datamodules.arrays import AnyArray, IntArray
 from datamodules.collaborative import (
     Table,
     cap_histories,
@@ -18,7 +19,7 @@ from datamodules.collaborative import (
     verify_by_feedback,
     verify_by_listeners,
 )
-from datamodules.neighbours import Pairs, neighbours
+from datamodules.neighbours import Pairs, cold_neighbours, neighbours
 
 EARLIER = 0.75  # share of the plays, in time order, that mines pairs when a later window verifies them
 
@@ -81,6 +82,13 @@ def mine(
         }
     kept, evidence = keep_good(verified, posterior, min_lift, keep_unobserved)
     return kept, evidence | {"users_capped": capped}
+
+
+def validation_pairs(folder: Path, validation: IntArray, shape: tuple[int, int], top_k: int) -> Pairs:
+    """Warm songs with the same listeners as each validation song, from a catalogue's held-out plays."""
+    warm, cold = (pl.scan_parquet(folder / f"{name}.parquet") for name in ("plays", "cold_plays"))
+    held_out = cold.filter(pl.col("song").is_in(pl.Series(validation).implode()))
+    return cold_neighbours(listening_matrix(held_out, *shape), listening_matrix(warm, *shape), top_k, min_common=1)
 
 
 def choose_posterior(asked: str, feedback: pl.DataFrame | None, dated: float) -> str:

@@ -64,7 +64,7 @@ def mine(
 
 
 def validation_pairs(spark: Any, folder: Path, validation: IntArray, shape: tuple[int, int], top_k: int) -> Pairs:
-    """As `neighbours.cold_neighbours` of the validation songs' held-out plays in `folder` and its training plays."""
+    """As `positives.validation_pairs`, of the tables in `folder`."""
     songs = frame(spark, pl.DataFrame({"song": pl.Series(validation, dtype=pl.Int32)}))
     cold = liked(read_plays(spark, folder / "cold_plays.parquet")).join(songs, "song").select("user", "song")
     warm = liked(read_plays(spark, folder / "plays.parquet")).select("user", "song")

@@ -36,9 +36,7 @@ from datamodules import (
 )
 from datamodules.arrays import IntArray
 from datamodules.catalogue import KIND, NO_VALIDATION
-from datamodules.collaborative import listening_matrix
 from datamodules.folders import scratch, writing
-from datamodules.neighbours import cold_neighbours
 from datamodules.split import COLD_VAL, WARM, Split, released_before, split_songs
 from datamodules.tags import join_tags
 
@@ -47,8 +45,7 @@ PUBLISHED = {"lfm2k": adapters.read_lfm2k, "hetrec": adapters.read_hetrec}
 
 def main(config: PrepareConfig) -> None:
     """Run the command (see the module's docstring)."""
-    if not 0 <= config.pairs.shrinkage < math.inf:
-        raise UserError(f"pairs.shrinkage={config.pairs.shrinkage:g} must be a number from 0 on")
+    check_options(config)
     manifest: dict[str, Any] = {"source": str(Path(config.source).resolve()), "options": as_dict(config)}
     with scratch(config.out) as aside, writing(config.out, KIND, manifest) as folder:
         dataset, later = until(read(config, aside), config.split.until)
@@ -81,14 +78,26 @@ def main(config: PrepareConfig) -> None:
     print(summary(manifest, config.out))
 
 
+def check_options(config: PrepareConfig) -> None:
+    """Raise UserError where numbers are out of range, or options do not go together."""
+    numbers = {"pairs.shrinkage": config.pairs.shrinkage, "pairs.max_history": config.pairs.max_history}
+    for name, value in (numbers | {"memory_gb": config.memory_gb}).items():
+        if not 0 <= value < math.inf:
+            raise UserError(f"{name}={value:g} must be a number from 0 on")
+    if config.format != "contract" and (config.engine == "spark" or config.plays or config.memory_gb):
+        raise UserError(
+            f"format={config.format} is read as published: plays=, memory_gb= and engine=spark are for others"
+        )
+    if config.engine == "spark" and config.memory_gb:
+        raise UserError(
+            "memory_gb= is for engine=local: give Spark's driver and workers their memory by its own settings"
+        )
+
+
 def read(config: PrepareConfig, aside: Path) -> contract.Dataset:
     """The source, checked; plays beyond `memory_gb`, or those that Spark has read, in the folder aside."""
     source = Path(config.source)
     if config.format != "contract":
-        if config.engine == "spark" or config.plays:
-            raise UserError(
-                f"format={config.format} is read as published: engine=spark and plays= need format=contract"
-            )
         return PUBLISHED[config.format](source)
     if config.engine == "spark":
         path = contract.plays_path(source, config.plays)
@@ -186,9 +195,7 @@ def validation_pairs(folder: Path, n_users: int, split: Split, config: PrepareCo
     if config.engine == "spark":
         spark = spark_plays.connect(config.spark.master)
         return spark_pairs.validation_pairs(spark, folder, validation, shape, top_k).frame()
-    warm, cold = (pl.scan_parquet(folder / f"{name}.parquet") for name in ("plays", "cold_plays"))
-    held_out = listening_matrix(cold.filter(pl.col("song").is_in(pl.Series(validation).implode())), *shape)
-    return cold_neighbours(held_out, listening_matrix(warm, *shape), top_k, min_common=1).frame()
+    return positives.validation_pairs(folder, validation, shape, top_k).frame()
 
 
 def write_tables(folder: Path, tables: dict[str, pl.DataFrame], features: dict[str, np.ndarray]) -> None:

@@ -161,8 +161,8 @@ def test_what_is_not_to_be_had(spark: Any, folder: Path, prepare: Callable[..., 
         spark_pairs.mine(spark, folder, None, (120, 50), **MINE | {"posterior": "split_users"})
     with pytest.raises(UserError, match="no i2i_feedback"):
         spark_pairs.mine(spark, folder, None, (120, 50), **MINE | {"posterior": "feedback"})
-    with pytest.raises(UserError, match="need format=contract"):
-        prepare(tmp_path, tmp_path / "out", "engine=spark", "format=lfm2k")
+    with pytest.raises(UserError, match="memory_gb= is for engine=local"):
+        prepare(tmp_path, tmp_path / "out", "engine=spark", "memory_gb=1")
 
 
 @pytest.mark.parametrize("missing", ["pyspark", "java"])
