@@ -28,7 +28,7 @@ bench bench-full: setup  # trainings are measured on the catalogue of `make demo
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh bench.sh $(if $(findstring full,$@),full,small) $(DEMO)
 
 gpu-check: setup
-	$(BIN)/python -m pytest -m gpu -rs
+	$(BIN)/python -m pytest -m gpu -rs -n 0
 	@if $(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; \
 	then $(BIN)/python -m benchmarks.gpu_speed out=runs/gpu_speed.json; \
 	else echo 'no GPU here: benchmarks.gpu_speed has not run'; fi

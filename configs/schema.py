@@ -79,6 +79,7 @@ class PairsConfig:
     shrinkage: float = opt(0.0, "a similarity seen in n common listeners counts n / (n + this) of itself")
     top_k: int = opt(30, "neighbours kept per song")
     min_common: int = opt(2, "listeners two songs must share")
+    max_history: int = opt(10_000, "songs of a user that count when pairs are mined: strongest, then latest (0: all)")
     posterior: Literal["auto", "feedback", "later_plays", "split_users", "none"] = opt(
         "auto", "how a pair is verified; auto: feedback table, else times, else not at all"
     )
@@ -88,10 +89,23 @@ class PairsConfig:
 
 
 @dataclass
+class SparkConfig:
+    master: str | None = opt(
+        None, "engine=spark: where it runs, e.g. local[8] (default: what spark-submit or its settings say)"
+    )
+
+
+@dataclass
 class PrepareConfig:
     source: str = opt(MISSING, "dataset folder (or the published lfm2k folder / hetrec zip, see format)")
     out: str = opt(MISSING, "catalogue folder to write")
     format: Literal["contract", "lfm2k", "hetrec"] = opt("contract", "layout of source")
+    plays: str | None = opt(
+        None, "Parquet file, folder or glob of plays (default: SOURCE/plays.parquet, SOURCE/plays/)"
+    )
+    memory_gb: float = opt(0.0, "memory for plays while they are checked and sorted, the rest on disk (0: all at once)")
+    engine: Literal["local", "spark"] = opt("local", "what reads plays and mines pairs: this machine, or Apache Spark")
+    spark: SparkConfig = field(default_factory=SparkConfig)
     audio: AudioConfig = field(default_factory=AudioConfig)
     split: SplitConfig = field(default_factory=SplitConfig)
     pairs: PairsConfig = field(default_factory=PairsConfig)

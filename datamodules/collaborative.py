@@ -1,118 +1,65 @@
-"""Item-item collaborative filtering and its posterior check: the teacher of the song encoder.
+"""Listening, and the posterior check of the pairs mined from it (`neighbours.py`): the teacher of the song encoder.
 
 The article: positives are "item pairs of collaborative similarity whose recommendation then had good user feedback".
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import polars as pl
 from scipy import sparse
 
 from configs.errors import UserError
-from datamodules.arrays import AnyArray, IntArray
+from datamodules.arrays import AnyArray
+from datamodules.neighbours import Pairs, common_listeners
+
+Table: TypeAlias = "pl.DataFrame | pl.LazyFrame"
 
 
-@dataclass
-class Pairs:
-    """Directed song pairs with their similarity, all arrays of one length."""
-
-    source: IntArray
-    target: IntArray
-    similarity: AnyArray
-
-    def take(self, keep: AnyArray) -> Pairs:
-        """The sub-set chosen by a mask or by positions."""
-        return Pairs(self.source[keep], self.target[keep], self.similarity[keep])
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def frame(self) -> pl.DataFrame:
-        """As a table (source, target, similarity)."""
-        return pl.DataFrame({"source": self.source, "target": self.target, "similarity": self.similarity})
-
-
-def listening_matrix(plays: pl.DataFrame, n_users: int, n_songs: int) -> sparse.csr_matrix:
+def listening_matrix(plays: Table, n_users: int, n_songs: int) -> sparse.csr_matrix:
     """(users, songs) matrix: the strongest signal a user gave a song; dislikes are left out."""
-    liked = plays.filter(pl.col("strength") > 0).group_by("user", "song").agg(pl.col("strength").max())
+    liked = plays.lazy().filter(pl.col("strength") > 0).group_by("user", "song").agg(pl.col("strength").max())
+    liked = liked.collect(engine="streaming")
     coordinates = (liked["user"].to_numpy(), liked["song"].to_numpy())
     return sparse.csr_matrix((liked["strength"].to_numpy().astype(np.float32), coordinates), shape=(n_users, n_songs))
 
 
-def neighbours(
-    matrix: sparse.csr_matrix,
-    top_k: int,
-    min_common: int,
-    similarity: str = "phi",
-    chunk: int = 256,
-    shrinkage: float = 0.0,
-) -> Pairs:
-    """The `top_k` most similar songs of every song, self left out, among those that share enough listeners.
+def cap_histories(plays: Table, most: int, seed: int) -> tuple[Table, int]:
+    """The plays with at most so many songs of a user, and of how many users that left songs out (most=0: of none).
 
-    "cosine" is n_ab / √(n_a n_b). Two popular songs share listeners by chance alone, so by cosine popular songs are
-    everybody's neighbours; "phi" (function `phi`) takes that chance away. "iuf" is the cosine in which a common
-    listener counts 1 / log(1 + his songs) (inverse user frequency, after Breese et al., UAI 1998). "bm25" discounts
-    heavy listeners and popular songs by the weights of `implicit`, whose own search is not used: it fills the K
-    places before it can be told that rare songs must share `min_common` listeners.
-
-    Args:
-        matrix: (users, songs) listening matrix; only whether an entry is there counts.
-        top_k: neighbours kept per song.
-        min_common: listeners that a pair must share.
-        similarity: "phi", "cosine", "iuf" or "bm25".
-        chunk: songs compared with all others at a time: bounds the memory.
-        shrinkage: a similarity seen in n common listeners counts n / (n + shrinkage) of itself.
+    The work grows with the square of a history, and one of tens of thousands is a shop or a program. Kept are the songs
+    that the user gave the strongest signal, of these the ones he played last, and of these those that `draw` says: by
+    number, the same songs would be kept for everybody.
     """
-    heard = _heard(matrix).T.tocsr()
-    listeners = np.diff(heard.indptr).astype(np.int64)  # products of two pass 2^31
-    weighted = _weighted(heard, similarity)
-    parts = []
-    for at in range(0, heard.shape[0], chunk):
-        common = (heard[at : at + chunk] @ heard.T).tocoo()
-        enough = common.data >= max(min_common, 1)
-        row, target, both = common.row[enough], common.col[enough], common.data[enough]
-        source = row.astype(np.int64) + at
-        if similarity == "phi":
-            value = phi(both, listeners[source], listeners[target], heard.shape[1])
-        elif similarity == "cosine":
-            value = both
-        else:
-            score = sparse.csr_matrix(weighted[at : at + chunk] @ weighted.T)
-            value = np.asarray(score[row, target]).ravel() if len(row) else both  # scipy cannot look up nothing
-        if similarity in ("cosine", "iuf"):
-            value = value / np.sqrt(listeners[source] * listeners[target])
-        value = value * (both / (both + shrinkage)) if shrinkage else value
-        pairs = Pairs(source, target.astype(np.int64), value.astype(np.float32))
-        parts.append(_top_k(pairs.take((pairs.source != pairs.target) & (pairs.similarity > 0)), top_k))
-    columns = zip(*((part.source, part.target, part.similarity) for part in parts), strict=True)
-    return Pairs(*map(np.concatenate, columns))
+    liked = plays.lazy().filter(pl.col("strength") > 0)
+    songs_of = liked.group_by("user").agg(pl.col("song").n_unique().alias("songs"))
+    users = songs_of.filter((pl.col("songs") > most) & (most > 0)).select("user").collect(engine="streaming")
+    if users.is_empty():
+        return plays, 0
+    of_heavy = liked.filter(pl.col("user").is_in(users["user"].implode()))
+    heavy = of_heavy.group_by("user", "song").agg(pl.col("strength", "played_at").max()).collect(engine="streaming")
+    kept = (
+        heavy.with_columns(draw=draw(pl.col("user").cast(pl.Int64), pl.col("song").cast(pl.Int64), seed))
+        .sort("strength", "played_at", "draw", "song", descending=[True, True, False, False], nulls_last=True)
+        .group_by("user", maintain_order=True)
+        .head(most)
+    )
+    columns = ["user", "song", "strength"]
+    rest = plays.lazy().filter(~pl.col("user").is_in(users["user"].implode()))
+    return pl.concat([rest.select(columns), kept.lazy().select(columns)]), users.height
 
 
-def _weighted(heard: sparse.csr_matrix, similarity: str) -> sparse.csr_matrix:
-    """(songs, users) listening of which two rows' inner product is the similarity, up to popularity."""
-    if similarity == "bm25":
-        from implicit.nearest_neighbours import bm25_weight
+def draw(user: Any, song: Any, seed: int) -> Any:
+    """A number that looks like chance, of 64-bit columns of any engine: x⁵ mod 2³¹ − 1, which is a permutation.
 
-        return sparse.csr_matrix(bm25_weight(heard, K1=1.2, B=0.75))
-    if similarity == "iuf":
-        songs_of = np.bincount(heard.indices, minlength=heard.shape[1])
-        return sparse.csr_matrix(heard @ sparse.diags(np.log1p(np.maximum(songs_of, 1)) ** -0.5))
-    return heard
-
-
-def common_listeners(
-    first: sparse.csc_matrix, second: sparse.csc_matrix, pairs: Pairs, chunk: int = 200_000
-) -> IntArray:
-    """For each pair, the users for whom `first` has the source and `second` the target, `chunk` pairs at a time."""
-    counts = [np.empty(0)]
-    for at in range(0, len(pairs), chunk):
-        source, target = pairs.source[at : at + chunk], pairs.target[at : at + chunk]
-        counts.append(np.asarray(first[:, source].multiply(second[:, target]).sum(axis=0)).ravel())
-    return np.concatenate(counts).round().astype(np.int64)
+    No product passes 2⁶³ where users and songs are below 2³¹.
+    """
+    prime = 2**31 - 1
+    x = (user * 845_431_123 + song * 961_748_927 + (seed % prime + 1) * 472_882_027) % prime
+    square = x * x % prime
+    return square * square % prime * x % prime
 
 
 def smoothed_lift(good: AnyArray, shown: AnyArray, global_rate: Any, prior: float) -> AnyArray:
@@ -159,45 +106,44 @@ def verify_by_listeners(
     active_U = np.diff(took.tocsr().indptr) > 0
     knew = sparse.csc_matrix(sparse.diags(active_U.astype(np.float32)) @ _heard(before))
     settled = sparse.csc_matrix(knew - knew.multiply(took))  # no entries where both windows are the same matrix
-    could_S = active_U.sum() - np.asarray(settled.sum(axis=0)).ravel()
-    share_S = np.asarray(took.sum(axis=0)).ravel() / np.maximum(could_S, 1)
-    shown = np.asarray(knew.sum(axis=0)).ravel()[pairs.source] - common_listeners(knew, settled, pairs)
-    seen = shown * (share_S[pairs.target] > 0)
-    return smoothed_lift(common_listeners(knew, took, pairs), seen, share_S[pairs.target], prior), seen
+    both_took, both_settled = common_listeners(knew, took, pairs), common_listeners(knew, settled, pairs)
+    knew_S, took_S, settled_S = (np.asarray(matrix.sum(axis=0)).ravel() for matrix in (knew, took, settled))
+    return lift_of_listeners(pairs, both_took, both_settled, knew_S, took_S, settled_S, int(active_U.sum()), prior)
 
 
-def cold_neighbours(cold: sparse.csr_matrix, warm: sparse.csr_matrix, top_k: int, min_common: int) -> Pairs:
-    """For each cold song (column of `cold`), the warm songs of the same listeners, by phi: the truth of validation.
+def lift_of_listeners(
+    pairs: Pairs,
+    both_took: AnyArray,
+    both_settled: AnyArray,
+    knew_S: AnyArray,
+    took_S: AnyArray,
+    settled_S: AnyArray,
+    active: int,
+    prior: float,
+) -> tuple[AnyArray, AnyArray]:
+    """`verify_by_listeners` from its counts, of users seen in the later window.
 
-    Both matrices are (users, songs) over all songs; `cold` holds held-out plays and never reaches training.
+    Args:
+        pairs: N pairs.
+        both_took: of those who knew the source, how many took the target up: (N,).
+        both_settled: of those who knew the source, how many knew the target already: (N,).
+        knew_S: who knew each song: (S,).
+        took_S: who took it up: (S,).
+        settled_S: who knew it and did not take it up anew: (S,).
+        active: users seen in the later window.
+        prior: observations that the prior is worth.
     """
-    a, b = _heard(cold), _heard(warm)
-    common = (a.T @ b).tocoo()
-    similarity = phi(common.data, np.diff(a.indptr)[common.row], np.diff(b.indptr)[common.col], a.shape[0])
-    pairs = Pairs(common.row.astype(np.int64), common.col.astype(np.int64), similarity.astype(np.float32))
-    return _top_k(pairs.take((common.data >= min_common) & (similarity > 0)), top_k)
+    share_S = took_S.astype(np.float64) / np.maximum(active - settled_S.astype(np.float64), 1)
+    seen = (knew_S[pairs.source] - both_settled) * (share_S[pairs.target] > 0)
+    return smoothed_lift(both_took, seen, share_S[pairs.target], prior), seen
 
 
-def phi(both: AnyArray, n_a: AnyArray, n_b: AnyArray, n_users: int) -> AnyArray:
-    """Correlation of two songs' 0/1 listener vectors, from how many users listened to both, to a, to b; 0 by chance.
-
-    Counts are whole numbers below 2^53, so that songs which meet exactly as often as by chance come out exactly 0.
-    """
-    both, n_a, n_b = (np.asarray(count, dtype=np.float64) for count in (both, n_a, n_b))
-    spread = np.sqrt(n_a * (n_users - n_a)) * np.sqrt(n_b * (n_users - n_b))
-    return np.asarray((n_users * both - n_a * n_b) / np.maximum(spread, 1.0))
-
-
-def split_rows(matrix: sparse.csr_matrix, seed: int) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
-    """Two matrices of the same shape, each with the listening of one seeded half of the users."""
-    half = np.random.default_rng(seed).random(matrix.shape[0]) < 0.5
-    if matrix.shape[0] < 2:
+def split_users(plays: Table, n_users: int, seed: int) -> tuple[Table, Table]:
+    """The plays of one seeded half of the users, and those of the other."""
+    if n_users < 2:
         raise UserError("posterior=split_users needs at least two users")
-    keep = sparse.diags(half.astype(np.float32))
-    other = sparse.diags((~half).astype(np.float32))
-    first, second = (keep @ matrix).tocsr(), (other @ matrix).tocsr()
-    first.eliminate_zeros(), second.eliminate_zeros()
-    return first, second
+    half = pl.Series(np.flatnonzero(np.random.default_rng(seed).random(n_users) < 0.5)).implode()
+    return plays.filter(pl.col("user").is_in(half)), plays.filter(~pl.col("user").is_in(half))
 
 
 def _heard(matrix: sparse.csr_matrix) -> sparse.csc_matrix:
@@ -205,11 +151,3 @@ def _heard(matrix: sparse.csr_matrix) -> sparse.csc_matrix:
     heard = sparse.csc_matrix(matrix, dtype=np.float32, copy=True)
     heard.data[:] = 1.0
     return heard
-
-
-def _top_k(pairs: Pairs, top_k: int) -> Pairs:
-    order = np.lexsort((pairs.target, -pairs.similarity, pairs.source))
-    source = pairs.source[order]
-    first = np.r_[True, source[1:] != source[:-1]] if len(source) else np.empty(0, dtype=bool)
-    rank = np.arange(len(source)) - np.maximum.accumulate(np.where(first, np.arange(len(source)), 0))
-    return pairs.take(order[rank < top_k])

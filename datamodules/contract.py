@@ -7,76 +7,31 @@ it) stops the command with one clear line. Rows that are merely unusable are ski
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from glob import glob
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 
 from configs.errors import UserError
+from datamodules.columns import OPTIONAL, REQUIRED, check_ids, check_split, typed
+from datamodules.play_rules import Plays, note_times, usable_plays
 from datamodules.row_rules import (
     Rejected,
     feature_matrices,
-    in_time_order,
     note_songs,
     rejection_table,
     usable_feedback,
-    usable_plays,
     usable_tags,
 )
 
 __all__ = ["Dataset", "read_dataset", "rejection_table", "validate"]
 
-TIME = pl.Datetime("ms")
-TEXTS = pl.List(pl.String)
-
-# Column kinds of the contract: the type that later code sees, and what the user is told to provide.
-KINDS: dict[str, tuple[pl.DataType, str]] = {
-    "id": (pl.String(), "text or integer"),
-    "text": (pl.String(), "text"),
-    "texts": (TEXTS, "list of text"),
-    "time": (TIME, "Datetime or Date (polars: .str.to_datetime())"),
-    "flag": (pl.Boolean(), "Boolean"),
-    "count": (pl.Int64(), "integer"),
-}
-REQUIRED: dict[str, dict[str, str]] = {
-    "songs": {"song_id": "id"},
-    "plays": {"user_id": "id", "song_id": "id"},
-    "users": {"user_id": "id"},
-    "i2i_feedback": {
-        "source_song_id": "id",
-        "recommended_song_id": "id",
-        "plays": "count",
-        "completes": "count",
-        "favourites": "count",
-    },
-    "tags": {"user_id": "id", "song_id": "id", "tag": "text"},
-}
-OPTIONAL: dict[str, dict[str, str]] = {
-    "songs": {
-        "title": "text",
-        "lyrics": "text",
-        "language": "text",
-        "genres": "texts",
-        "tags": "texts",
-        "artist_id": "id",
-        "released_at": "time",
-        "audio_path": "text",
-    },
-    "plays": {
-        "played_at": "time",
-        "completed": "flag",
-        "favourited": "flag",
-        "disliked": "flag",
-        "play_count": "count",
-    },
-}
-SPLITS = ("warm", "cold_val", "cold_test")
-# Columns that `prepare` adds to the catalogue; a user's column of that name would be mistaken for them.
-RESERVED = {
-    "songs": ("popularity", "audio_shard", "audio_start", "audio_length"),
-    "plays": ("user", "song", "strength"),
-}
+Check = Callable[[pl.LazyFrame, pl.DataFrame, "pl.DataFrame | None", Rejected], Plays]
 
 
 @dataclass
@@ -89,7 +44,7 @@ class Dataset:
 
     source: Path
     songs: pl.DataFrame
-    plays: pl.DataFrame
+    parts: list[pl.LazyFrame]  # the plays, a part for each range of users
     users: pl.DataFrame
     feedback: pl.DataFrame | None = None
     tag_assignments: pl.DataFrame | None = None  # user_id, song_id, tag; joined to the songs after the split
@@ -98,9 +53,19 @@ class Dataset:
     ignored_columns: dict[str, list[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
+    @property
+    def plays(self) -> pl.DataFrame:
+        """All plays in memory."""
+        return pl.concat(self.parts).collect()
 
-def read_dataset(source: str | Path) -> Dataset:
+
+def read_dataset(source: str | Path, plays: str | None = None, check: Check = usable_plays) -> Dataset:
     """Read and check a dataset folder (songs, plays, users?, i2i_feedback?, tags? as Parquet).
+
+    Args:
+        source: the folder.
+        plays: Parquet file, folder or glob of the plays, which are read as `check` needs them; None: the folder's own.
+        check: from typed plays, songs, users and what was rejected to the usable plays.
 
     Raises:
         UserError: folder or table missing, not Parquet, missing column, wrong type, empty table, duplicate ids.
@@ -108,36 +73,59 @@ def read_dataset(source: str | Path) -> Dataset:
     source = Path(source)
     if not source.is_dir():
         raise UserError(f"dataset folder not found: {source}")
-    tables = {table: _read_table(source, table) for table in REQUIRED}
-    for table in ("songs", "plays"):
-        if tables[table] is None:
-            raise UserError(f"{source} is not a dataset folder: it has no {table}.parquet (see docs/data.md)")
-    return validate(source, tables)
+    tables = {table: _read_table(source, table) for table in REQUIRED if table != "plays"}
+    if tables["songs"] is None:
+        raise _no_table(source, "songs")
+    path = plays_path(source, plays)
+    with _as_parquet(path):
+        scan = pl.scan_parquet(path, missing_columns="insert")
+        scan.collect_schema()
+
+    def told(*tables: Any) -> Plays:
+        with _as_parquet(path):
+            return check(*tables)
+
+    return validate(source, tables | {"plays": scan}, told)
 
 
-def validate(source: Path, tables: dict[str, pl.DataFrame | None]) -> Dataset:
-    """Check tables already in memory (keys songs, plays; users, i2i_feedback, tags may be None or absent).
+def plays_path(source: Path, plays: str | None) -> str:
+    """The file or glob of a dataset's plays: as given, or plays.parquet, or all Parquet files of the folder plays/.
+
+    Raises:
+        UserError: there is none.
+    """
+    for path in [Path(plays)] if plays else [source / "plays.parquet", source / "plays"]:
+        if path.is_dir():
+            return str(path / "**" / "*.parquet")
+        if path.exists() or glob(str(path), recursive=True):
+            return str(path)
+    raise UserError(f"plays={plays}: nothing is there") if plays else _no_table(source, "plays")
+
+
+def validate(source: Path, tables: dict[str, Any], check: Check = usable_plays) -> Dataset:
+    """Check tables in memory, plays also lazily (keys songs, plays; users, i2i_feedback, tags may be None or absent).
 
     Raises:
         UserError: as `read_dataset`.
     """
     notes: list[str] = []
     rejected: Rejected = {}
-    known = {name: _typed(name, frame, notes) for name, frame in tables.items() if frame is not None}
-    songs, plays = known["songs"], known["plays"]
-    _check_ids(songs, "songs", "song_id")
-    _check_split(songs)
+    lazy = {name: typed(name, frame.lazy(), notes) for name, frame in tables.items() if frame is not None}
+    known = {name: frame.collect() for name, frame in lazy.items() if name != "plays"}
+    songs = known["songs"]
+    check_ids(songs, "songs", "song_id")
+    check_split(songs)
     songs, features = feature_matrices(songs, rejected, notes)
     users = known.get("users")
     if users is not None:
-        _check_ids(users, "users", "user_id")
-    found = plays.height
-    plays = usable_plays(plays, songs, users, rejected)
-    if plays.is_empty():
+        check_ids(users, "users", "user_id")
+    plays = check(lazy["plays"], songs, users, rejected)
+    if not plays.odd["kept"]:
         reasons = "; ".join(f"{entry['count']} {entry['what']}" for entry in rejected.values())
-        raise UserError(f"{source}: none of the {found} plays can be used ({reasons}): correct the tables")
+        raise UserError(f"{source}: none of the {plays.found} plays can be used ({reasons}): correct the tables")
+    ids = pl.concat(plays.parts).select("user_id", "song_id")
     if users is None:
-        users = plays.select(pl.col("user_id").unique().sort())
+        users = ids.select(pl.col("user_id").unique().sort()).collect(engine="streaming")
         notes.append(f"no users.parquet: {users.height} users taken from the plays")
     feedback = known.get("i2i_feedback")
     if feedback is not None:
@@ -145,90 +133,39 @@ def validate(source: Path, tables: dict[str, pl.DataFrame | None]) -> Dataset:
     tags = known.get("tags")
     if tags is not None:
         tags = usable_tags(tags, songs, rejected)
-    note_songs(songs, plays, features, tags, notes)
+    note_songs(
+        songs, ids.select(pl.col("song_id").n_unique()).collect(engine="streaming").item(), features, tags, notes
+    )
     known_columns = {table: {**REQUIRED[table], **OPTIONAL.get(table, {}), "split": ""} for table in REQUIRED}
     ignored = {
-        table: [column for column in frame.columns if column not in known_columns[table]]
-        for table, frame in (known | {"songs": songs}).items()
+        table: [column for column in frame.collect_schema().names() if column not in known_columns[table]]
+        for table, frame in (lazy | {"songs": songs.lazy()}).items()
         if table != "users"  # any column of theirs is a profile
     }
     ignored = {table: columns for table, columns in ignored.items() if columns}
-    plays = in_time_order(plays, notes)
-    return Dataset(source, songs, plays, users, feedback, tags, features, rejected, ignored, notes)
+    note_times(plays.odd, notes)
+    return Dataset(source, songs, plays.parts, users, feedback, tags, features, rejected, ignored, notes)
 
 
 def _read_table(source: Path, table: str) -> pl.DataFrame | None:
     path = source / f"{table}.parquet"
     if not path.exists():
         return None
-    try:
+    with _as_parquet(str(path)):
         return pl.read_parquet(path)
+
+
+@contextmanager
+def _as_parquet(path: str) -> Iterator[None]:
+    """What goes wrong within is told as a fault of the file."""
+    try:
+        yield
+    except UserError:
+        raise
     except (Exception, pl.exceptions.PanicException) as error:  # polars raises many unrelated types here
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"{path} cannot be read as Parquet ({reason}): write the file again") from None
 
 
-def _typed(table: str, frame: pl.DataFrame, notes: list[str]) -> pl.DataFrame:
-    """Contract columns converted to their one type; absent optional ones added as nulls; the rest kept."""
-    if frame.is_empty() and table in ("songs", "plays"):
-        raise UserError(f"{table}.parquet has no rows: at least one is needed")
-    missing = [column for column in REQUIRED[table] if column not in frame.columns]
-    if missing:
-        raise UserError(
-            f"{table}.parquet has no column '{missing[0]}' (found: {', '.join(frame.columns)}): add or rename it"
-        )
-    taken = [column for column in RESERVED.get(table, ()) if column in frame.columns]
-    if taken:
-        notes.append(f"{table}.parquet: column {', '.join(taken)} left out, since prepare writes its own of that name")
-        frame = frame.drop(taken)
-    kinds = {**REQUIRED[table], **OPTIONAL.get(table, {})}
-    return frame.with_columns(
-        _convert(table, frame[column], kind) if column in frame.columns else pl.lit(None, KINDS[kind][0]).alias(column)
-        for column, kind in kinds.items()
-    )
-
-
-def _convert(table: str, column: pl.Series, kind: str) -> pl.Series:
-    wanted, meaning = KINDS[kind]
-    dtype = column.dtype
-    inner = getattr(dtype, "inner", None)
-    is_text = dtype in (pl.String, pl.Categorical, pl.Enum)
-    accepted = (
-        dtype == pl.Null
-        or {
-            "id": is_text or dtype.is_integer(),
-            "text": is_text,
-            "texts": inner is not None and inner in (pl.String, pl.Categorical, pl.Enum, pl.Null),
-            "time": dtype in (pl.Date, pl.Datetime),
-            "flag": dtype == pl.Boolean,
-            "count": dtype.is_integer(),
-        }[kind]
-    )
-    if not accepted:
-        raise UserError(f"{table}.parquet: column '{column.name}' has type {dtype}, wanted: {meaning}")
-    if isinstance(dtype, pl.Datetime) and dtype.time_zone is not None:
-        column = column.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
-    return column.cast(wanted)
-
-
-def _check_ids(frame: pl.DataFrame, table: str, column: str) -> None:
-    ids = frame[column]
-    if ids.null_count():
-        raise UserError(f"{table}.parquet: column '{column}' is null in {ids.null_count()} rows: every row needs an id")
-    repeated = ids.filter(ids.is_duplicated()).unique(maintain_order=True)
-    if len(repeated):
-        some = ", ".join(repeated.head(5).to_list())
-        raise UserError(
-            f"{table}.parquet: {len(repeated)} values of '{column}' occur more than once ({some}): ids are unique"
-        )
-
-
-def _check_split(songs: pl.DataFrame) -> None:
-    if "split" not in songs.columns:
-        return
-    wrong = songs.filter(~pl.col("split").cast(pl.String).is_in(SPLITS).fill_null(False))
-    if wrong.height:
-        raise UserError(
-            f"songs.parquet: column 'split' is '{wrong['split'][0]}' for song {wrong['song_id'][0]} and unusable in "
-            f"{wrong.height} rows: write {', '.join(SPLITS)}, or leave the column out"
-        )
+def _no_table(source: Path, table: str) -> UserError:
+    return UserError(f"{source} is not a dataset folder: it has no {table}.parquet (see docs/data.md)")

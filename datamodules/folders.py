@@ -51,6 +51,18 @@ def writing(out: str | Path, kind: str, manifest: dict[str, Any]) -> Iterator[Pa
         shutil.rmtree(aside, ignore_errors=True)
 
 
+@contextmanager
+def scratch(out: str | Path) -> Iterator[Path]:
+    """An empty folder beside `out` for what is not needed after the block."""
+    aside = Path(out).with_name(f".{Path(out).name}.scratch{PART}")
+    shutil.rmtree(aside, ignore_errors=True)  # left by a killed run
+    aside.mkdir(parents=True)
+    try:
+        yield aside
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
 def check_replaceable(out: Path, kind: str) -> None:
     """Raise UserError unless `out` is free, empty, or an earlier output of the same kind."""
     if not out.exists() or (out.is_dir() and all(path.suffix == PART for path in out.iterdir())):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,15 +10,16 @@ import polars as pl
 from scipy import sparse
 
 from configs.errors import UserError
-from datamodules.arrays import AnyArray
+from datamodules.arrays import AnyArray, IntArray
 from datamodules.collaborative import (
-    Pairs,
+    Table,
+    cap_histories,
     listening_matrix,
-    neighbours,
-    split_rows,
+    split_users,
     verify_by_feedback,
     verify_by_listeners,
 )
+from datamodules.neighbours import Pairs, cold_neighbours, neighbours
 
 EARLIER = 0.75  # share of the plays, in time order, that mines pairs when a later window verifies them
 
@@ -25,7 +27,7 @@ Verified = tuple[Pairs, AnyArray, AnyArray]  # pairs, lift of each, observations
 
 
 def mine(
-    plays: pl.DataFrame,
+    plays: Table,
     feedback: pl.DataFrame | None,
     shape: tuple[int, int],
     *,
@@ -33,6 +35,7 @@ def mine(
     shrinkage: float,
     top_k: int,
     min_common: int,
+    max_history: int,
     posterior: str,
     prior_plays: float,
     min_lift: float,
@@ -53,31 +56,56 @@ def mine(
     Raises:
         UserError: the evidence that was asked for is not in the data.
     """
-    timed = plays["played_at"].count() > plays.height / 2  # those without a date count as earlier
-    if posterior == "auto":
-        observed = feedback is not None and not feedback.is_empty()
-        posterior = "feedback" if observed else "later_plays" if timed else "none"
+    dated = plays.lazy().select(pl.col("played_at").is_not_null().mean()).collect().item()
+    posterior = choose_posterior(posterior, feedback, dated or 0)
+    capped = 0
 
-    def mined(matrix: sparse.csr_matrix) -> Pairs:
-        return neighbours(matrix, top_k, min_common, similarity, shrinkage=shrinkage)
+    def mined(plays: Table) -> Pairs:
+        nonlocal capped
+        short, heavy = cap_histories(plays, max_history, seed)
+        capped += heavy
+        return neighbours(listening_matrix(short, *shape), top_k, min_common, similarity, shrinkage)
 
     if posterior == "feedback":
-        if feedback is None:
-            raise UserError("pairs.posterior=feedback, but the dataset has no i2i_feedback.parquet")
-        pairs = mined(listening_matrix(plays, *shape))
+        pairs = mined(plays)
         verified = (pairs, *verify_by_feedback(pairs, feedback, prior_plays))
     elif posterior == "later_plays":
-        if not timed:
-            raise UserError("pairs.posterior=later_plays, but most plays have no played_at")
-        earlier, later = by_time(plays, shape)
+        earlier, later = windows(plays)
         pairs = mined(earlier)
-        verified = (pairs, *verify_by_listeners(pairs, earlier, later, prior_plays))
+        verified = (pairs, *verify_by_listeners(pairs, *taken_up(earlier, later, shape), prior_plays))
     elif posterior == "split_users":
-        verified = by_halves(listening_matrix(plays, *shape), mined, prior_plays, seed)
+        verified = by_halves(split_users(plays, shape[0], seed), shape, mined, prior_plays)
     else:
-        pairs = mined(listening_matrix(plays, *shape))
-        return pairs, {"posterior": "none", "mined": len(pairs), "kept": len(pairs), "dropped": 0}
-    return keep_good(verified, posterior, min_lift, keep_unobserved)
+        pairs = mined(plays)
+        return pairs, {"posterior": "none", "mined": len(pairs), "kept": len(pairs), "dropped": 0} | {
+            "users_capped": capped
+        }
+    kept, evidence = keep_good(verified, posterior, min_lift, keep_unobserved)
+    return kept, evidence | {"users_capped": capped}
+
+
+def validation_pairs(folder: Path, validation: IntArray, shape: tuple[int, int], top_k: int) -> Pairs:
+    """Warm songs with the same listeners as each validation song, from a catalogue's held-out plays."""
+    warm, cold = (pl.scan_parquet(folder / f"{name}.parquet") for name in ("plays", "cold_plays"))
+    held_out = cold.filter(pl.col("song").is_in(pl.Series(validation).implode()))
+    return cold_neighbours(listening_matrix(held_out, *shape), listening_matrix(warm, *shape), top_k, min_common=1)
+
+
+def choose_posterior(asked: str, feedback: pl.DataFrame | None, dated: float) -> str:
+    """Which check there is evidence for; `dated` is the share of plays with a time: those without count as earlier.
+
+    Raises:
+        UserError: the evidence that was asked for is not in the data.
+    """
+    timed = dated > 0.5
+    if asked == "auto":
+        observed = feedback is not None and not feedback.is_empty()
+        return "feedback" if observed else "later_plays" if timed else "none"
+    if asked == "feedback" and feedback is None:
+        raise UserError("pairs.posterior=feedback, but the dataset has no i2i_feedback.parquet")
+    if asked == "later_plays" and not timed:
+        raise UserError("pairs.posterior=later_plays, but most plays have no played_at")
+    return asked
 
 
 def keep_good(
@@ -97,23 +125,36 @@ def keep_good(
     }
 
 
-def by_time(plays: pl.DataFrame, shape: tuple[int, int]) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
-    """Listening in the earlier part of the plays, and songs newly taken up in the later part."""
-    order = plays.sort("played_at")
-    edge = int(order.height * EARLIER)
-    earlier, later = listening_matrix(order[:edge], *shape), listening_matrix(order[edge:], *shape)
-    known = earlier.astype(bool).astype(np.float32)
-    fresh = sparse.csr_matrix(later - later.multiply(known))
+def windows(plays: Table) -> tuple[pl.LazyFrame, pl.LazyFrame]:
+    """The earlier and the later plays; those without a date are earlier, of one moment the rows' order decides."""
+    times = plays.lazy().select("played_at").collect().to_series()
+    edge = int(len(times) * EARLIER)
+    in_order = times.sort()  # those without a date first
+    first = in_order[
+        min(edge, len(times) - 1)
+    ]  # the time of the first later play, and which of those at that time it is
+    at_first = (times == first).arg_true()
+    row = at_first[min(edge - in_order.search_sorted(first, "left"), len(at_first) - 1)]
+    numbered = plays.lazy().with_row_index("row")
+    is_later = (pl.col("played_at") > first) | ((pl.col("played_at") == first) & (pl.col("row") >= row))
+    later = is_later.fill_null(False)
+    return numbered.filter(~later).drop("row"), numbered.filter(later).drop("row")
+
+
+def taken_up(earlier: Table, later: Table, shape: tuple[int, int]) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
+    """Listening in the earlier plays, and songs newly taken up in the later ones."""
+    before, after = listening_matrix(earlier, *shape), listening_matrix(later, *shape)
+    fresh = sparse.csr_matrix(after - after.multiply(before.astype(bool).astype(np.float32)))
     fresh.eliminate_zeros()
-    return earlier, fresh
+    return before, fresh
 
 
-def by_halves(listening: sparse.csr_matrix, mined: Any, prior: float, seed: int) -> Verified:
+def by_halves(halves: tuple[Table, Table], shape: tuple[int, int], mined: Any, prior: float) -> Verified:
     """Pairs mined on each half of the users, verified on the other; a pair found twice keeps its better-seen check."""
     parts = []
-    for mine_on, check_on in (halves := split_rows(listening, seed)), halves[::-1]:
-        pairs = mined(mine_on)
-        parts.append((pairs, *verify_by_listeners(pairs, check_on, check_on, prior)))
+    for mine_on, check_on in halves, halves[::-1]:
+        pairs, check = mined(mine_on), listening_matrix(check_on, *shape)
+        parts.append((pairs, *verify_by_listeners(pairs, check, check, prior)))
     source, target, similarity, lift, shown = (
         np.concatenate(column)
         for column in zip(*((p.source, p.target, p.similarity, a, n) for p, a, n in parts), strict=True)

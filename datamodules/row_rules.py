@@ -26,44 +26,15 @@ def rejection_table(rejected: Rejected) -> str:
 
 
 def reject(frame: pl.DataFrame, bad: pl.Expr, key: str, what: str, show: list[str], rejected: Rejected) -> pl.DataFrame:
-    """Drop the rows where `bad` is true, and count and name them under `rejected[key]`."""
+    """Drop the rows where `bad` is true, and count and name them in `rejected[key]`, beside those of earlier chunks."""
     mask = frame.select(bad.fill_null(False)).to_series()
     if not mask.any():
         return frame
     names = frame.filter(mask).select(pl.concat_str(pl.col(show).fill_null("null"), separator=" / ")).to_series()
-    examples = names.unique(maintain_order=True).head(5).to_list()
-    rejected[key] = {"count": int(mask.sum()), "examples": examples, "what": what}
+    before = rejected.get(key, {"count": 0, "examples": []})
+    examples = list(dict.fromkeys(before["examples"] + names.unique(maintain_order=True).head(5).to_list()))[:5]
+    rejected[key] = {"count": before["count"] + int(mask.sum()), "examples": examples, "what": what}
     return frame.filter(~mask)
-
-
-def usable_plays(
-    plays: pl.DataFrame, songs: pl.DataFrame, users: pl.DataFrame | None, rejected: Rejected
-) -> pl.DataFrame:
-    """The plays that mean something: known song, known user, possible date, count and marks; repeats kept once."""
-    pair = ["user_id", "song_id"]
-    released = songs.select("song_id", pl.col("released_at").alias("_released_at"))
-    no_id = pl.col("user_id").is_null() | pl.col("song_id").is_null()
-    plays = reject(plays, no_id, "plays_without_id", "plays without user_id or song_id", pair, rejected)
-    unknown = ~pl.col("song_id").is_in(songs["song_id"].implode())
-    plays = reject(
-        plays, unknown, "plays_of_unknown_songs", "plays of songs not in songs.parquet", ["song_id"], rejected
-    )
-    if users is not None:
-        unknown = ~pl.col("user_id").is_in(users["user_id"].implode())
-        what = "plays of users not in users.parquet"
-        plays = reject(plays, unknown, "plays_of_unknown_users", what, ["user_id"], rejected)
-    plays = plays.join(released, on="song_id", how="left", maintain_order="left")
-    # By calendar day: release dates often carry no hour, while plays do.
-    early = pl.col("played_at").dt.date() < pl.col("_released_at").dt.date()
-    plays = reject(plays, early, "plays_before_release", "plays dated before the song's release", pair, rejected)
-    plays = plays.drop("_released_at")
-    count = pl.col("play_count") <= 0
-    plays = reject(plays, count, "plays_without_count", "plays with play_count of zero or less", pair, rejected)
-    both = pl.col("favourited") & pl.col("disliked")
-    plays = reject(plays, both, "plays_contradictory", "plays both favourited and disliked", pair, rejected)
-    flat = [column for column, dtype in plays.schema.items() if not dtype.is_nested()]
-    again = ~pl.struct(flat).is_first_distinct()
-    return reject(plays, again, "plays_repeated", "exact repeats of another row of plays (kept once)", pair, rejected)
 
 
 def usable_feedback(feedback: pl.DataFrame, songs: pl.DataFrame, rejected: Rejected) -> pl.DataFrame:
@@ -97,25 +68,9 @@ def usable_tags(tags: pl.DataFrame, songs: pl.DataFrame, rejected: Rejected) -> 
     return reject(tags, again, "tags_repeated", "repeats of a (user, song, tag) (kept once)", columns, rejected)
 
 
-def in_time_order(plays: pl.DataFrame, notes: list[str]) -> pl.DataFrame:
-    """Plays sorted by user and time where there are times; what was odd about the order is noted."""
-    times = plays["played_at"]
-    if times.null_count() == plays.height:
-        repeats = plays.height - plays.select(pl.struct("user_id", "song_id").n_unique()).item()
-        if repeats:
-            notes.append(f"plays: {repeats} rows repeat a (user, song) pair with other values, and there are no times")
-        return plays
-    back = plays.select((pl.col("played_at").diff().over("user_id") < pl.duration()).sum()).item()
-    if back:
-        notes.append(f"plays: {back} rows were not in time order; sorted by user and time")
-    if times.null_count():
-        notes.append(f"plays: {times.null_count()} rows have no played_at")
-    return plays.sort("user_id", "played_at", maintain_order=True)
-
-
 def note_songs(
     songs: pl.DataFrame,
-    plays: pl.DataFrame,
+    played: int,
     features: dict[str, np.ndarray],
     tags: pl.DataFrame | None,
     notes: list[str],
@@ -135,7 +90,7 @@ def note_songs(
     bare = int((~described & ~has_vector).sum())
     if bare:
         notes.append(f"songs: {bare} have no text, category, audio or feature vector: no model can place them")
-    silent = songs.height - plays["song_id"].n_unique()
+    silent = songs.height - played
     if silent:
         notes.append(f"songs: {silent} of {songs.height} have no play (they are kept)")
 

@@ -25,7 +25,7 @@ def join_tags(dataset: Dataset, split: Split) -> tuple[pl.DataFrame, dict[str, i
     if assignments is None:
         return songs, {}
     cold = songs["song_id"].filter(pl.Series(split.of_song != WARM))
-    held_out = dataset.plays.filter(pl.col("song_id").is_in(cold.implode()))
+    held_out = pl.concat(dataset.parts).select(PAIR).filter(pl.col("song_id").is_in(cold.implode())).collect()
     kept = assignments.join(held_out, on=PAIR, how="anti")
     given = most_assigned(kept)
     both = pl.concat_list(pl.col("tags").fill_null([]), pl.col("_given").fill_null([])).list.unique(maintain_order=True)

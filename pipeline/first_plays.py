@@ -13,9 +13,9 @@ from configs.errors import UserError
 from datamodules.arrays import IntArray
 from datamodules.catalogue import Catalogue
 from datamodules.contract import validate
+from datamodules.play_tables import index_plays
 from datamodules.row_rules import rejection_table
 from pipeline.given import numbers, read_given
-from pipeline.prepare import index_plays
 
 
 @dataclass

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,38 +23,46 @@ import polars as pl
 from configs.errors import UserError
 from configs.load import as_dict, command, recorded
 from configs.schema import PrepareConfig
-from datamodules import adapters, audio_cache, contract, positives, text
+from datamodules import (
+    adapters,
+    audio_cache,
+    contract,
+    play_rules,
+    play_tables,
+    positives,
+    spark_pairs,
+    spark_plays,
+    text,
+)
+from datamodules.arrays import IntArray
 from datamodules.catalogue import KIND, NO_VALIDATION
-from datamodules.collaborative import cold_neighbours, listening_matrix
-from datamodules.folders import writing
+from datamodules.folders import scratch, writing
 from datamodules.split import COLD_VAL, WARM, Split, released_before, split_songs
 from datamodules.tags import join_tags
 from pipeline.tracking import made, tracked, used
 
-READERS = {"contract": contract.read_dataset, "lfm2k": adapters.read_lfm2k, "hetrec": adapters.read_hetrec}
+PUBLISHED = {"lfm2k": adapters.read_lfm2k, "hetrec": adapters.read_hetrec}
 
 
 @tracked("prepare")
 def main(config: PrepareConfig, run: Any) -> None:
     """Run the command (see the module's docstring)."""
-    if not 0 <= config.pairs.shrinkage < math.inf:
-        raise UserError(f"pairs.shrinkage={config.pairs.shrinkage:g} must be a number from 0 on")
-    dataset, later = until(READERS[config.format](Path(config.source)), config.split.until)
-    split = split_songs(dataset.songs, config.split.by, config.split.cutoff, config.split.cold_share, config.split.seed)
+    check_options(config)
     manifest: dict[str, Any] = {"source": str(Path(config.source).resolve()), "options": recorded(config)}
-    with writing(config.out, KIND, manifest) as folder:
-        plays = index_plays(dataset.plays, dataset.songs, dataset.users)
-        warm_plays, cold_plays, dropped = separate(plays, split)
-        songs, tag_counts = join_tags(dataset, split)
-        songs = songs.with_columns(
-            pl.Series("split", split.of_song, dtype=pl.String), popularity(warm_plays, songs.height)
+    with scratch(config.out) as aside, writing(config.out, KIND, manifest) as folder:
+        dataset, later = until(read(config, aside), config.split.until)
+        split = split_songs(
+            dataset.songs, config.split.by, config.split.cutoff, config.split.cold_share, config.split.seed
         )
+        plays_S, dropped = write_plays(dataset, split, folder, aside, config)
+        warm_plays, cold_plays = (pl.scan_parquet(folder / f"{name}.parquet") for name in ("plays", "cold_plays"))
+        songs, tag_counts = join_tags(dataset, split)
+        songs = songs.with_columns(pl.Series("split", split.of_song, dtype=pl.String), pl.Series("popularity", plays_S))
         songs, problems, converted, shards = cache_audio(songs, config)
-        pairs, evidence = training_pairs(warm_plays, dataset, split, config)
-        val_pairs = validation_pairs(warm_plays, cold_plays, split, config.pairs.top_k)
-
-        tables = {"songs": songs, "users": dataset.users, "plays": warm_plays, "cold_plays": cold_plays}
-        write_tables(folder, tables | {"pairs": pairs.frame(), "val_pairs": val_pairs}, dataset.features)
+        pairs, evidence = training_pairs(folder, dataset, split, config)
+        val_pairs = validation_pairs(folder, dataset.users.height, split, config)
+        tables = {"songs": songs, "users": dataset.users, "pairs": pairs.frame(), "val_pairs": val_pairs}
+        write_tables(folder, tables, dataset.features)
 
         rejected = dataset.rejected | problems
         manifest |= {
@@ -66,11 +75,50 @@ def main(config: PrepareConfig, run: Any) -> None:
             "pairs": evidence | {"val_pairs": val_pairs.height},
             "rejected": rejected,
             "ignored_columns": dataset.ignored_columns,
-            "notes": dataset.notes + validation_notes(val_pairs) + text_notes(songs, config.text_model),
+            "notes": dataset.notes + [NO_VALIDATION] * (not val_pairs.height) + text_notes(songs, config.text_model),
         }
     used(run, config.source)
     made(run, config.out, config.logger.upload)
     print(summary(manifest, config.out))
+
+
+def check_options(config: PrepareConfig) -> None:
+    """Raise UserError where numbers are out of range, or options do not go together."""
+    numbers = {"pairs.shrinkage": config.pairs.shrinkage, "pairs.max_history": config.pairs.max_history}
+    for name, value in (numbers | {"memory_gb": config.memory_gb}).items():
+        if not 0 <= value < math.inf:
+            raise UserError(f"{name}={value:g} must be a number from 0 on")
+    if config.format != "contract" and (config.engine == "spark" or config.plays or config.memory_gb):
+        raise UserError(
+            f"format={config.format} is read as published: plays=, memory_gb= and engine=spark are for others"
+        )
+    if config.engine == "spark" and config.memory_gb:
+        raise UserError(
+            "memory_gb= is for engine=local: give Spark's driver and workers their memory by its own settings"
+        )
+
+
+def read(config: PrepareConfig, aside: Path) -> contract.Dataset:
+    """The source, checked; plays beyond `memory_gb`, or those that Spark has read, in the folder aside."""
+    source = Path(config.source)
+    if config.format != "contract":
+        return PUBLISHED[config.format](source)
+    if config.engine == "spark":
+        path = contract.plays_path(source, config.plays)
+        check = partial(spark_plays.check_plays, spark_plays.connect(config.spark.master), path, aside)
+    else:
+        check = partial(play_rules.usable_plays, memory_gb=config.memory_gb, aside=aside)
+    return contract.read_dataset(source, config.plays, check)
+
+
+def write_plays(
+    dataset: contract.Dataset, split: Split, folder: Path, aside: Path, config: PrepareConfig
+) -> tuple[IntArray, int]:
+    """Write the tables of plays; training plays of every song, and how many fall after the cut-off."""
+    if config.engine == "spark":
+        spark = spark_plays.connect(config.spark.master)
+        return spark_plays.write_plays(spark, dataset.parts[0], dataset.songs, dataset.users, split, folder, aside)
+    return play_tables.write_plays(dataset.parts, dataset.songs, dataset.users, split, folder, aside)
 
 
 def until(dataset: contract.Dataset, date: str | None) -> tuple[contract.Dataset, int]:
@@ -78,47 +126,6 @@ def until(dataset: contract.Dataset, date: str | None) -> tuple[contract.Dataset
     there = released_before(dataset.songs, date)
     features = {name: vectors[there] for name, vectors in dataset.features.items()}
     return replace(dataset, songs=dataset.songs.filter(there), features=features), int((~there).sum())
-
-
-def index_plays(plays: pl.DataFrame, songs: pl.DataFrame, users: pl.DataFrame) -> pl.DataFrame:
-    """Replace ids by row numbers and give each play its strength: favourite 3, complete 2, play 1, dislike −1."""
-    song_of = songs.select("song_id").with_row_index("song")
-    user_of = users.select("user_id").with_row_index("user")
-    strength = (
-        pl.when(pl.col("disliked").fill_null(False))
-        .then(-1.0)
-        .when(pl.col("favourited").fill_null(False))
-        .then(3.0)
-        .when(pl.col("completed").fill_null(False))
-        .then(2.0)
-        .otherwise(1.0)
-    )
-    return (
-        plays.join(song_of, on="song_id", how="inner")
-        .join(user_of, on="user_id", how="inner")
-        .drop("song_id", "user_id")
-        .with_columns(pl.col("user", "song").cast(pl.Int32), strength.cast(pl.Float32).alias("strength"))
-        .sort("user", "played_at", "song", maintain_order=True)
-    )
-
-
-def separate(plays: pl.DataFrame, split: Split) -> tuple[pl.DataFrame, pl.DataFrame, int]:
-    """Training plays, held-out plays of cold songs, and how many plays of known songs fall after the cut-off.
-
-    Plays of known songs after the cut-off are left out: when the first new song appears they have not happened yet.
-    """
-    warm_song = pl.Series(split.of_song == WARM)
-    warm = warm_song.gather(plays["song"])
-    cold_plays, warm_plays = plays.filter(~warm), plays.filter(warm)
-    if split.cutoff is None:
-        return warm_plays, cold_plays, 0
-    early = warm_plays.filter((pl.col("played_at") < split.cutoff).fill_null(True))
-    return early, cold_plays, warm_plays.height - early.height
-
-
-def popularity(plays: pl.DataFrame, n_songs: int) -> pl.Series:
-    """Training plays of every song."""
-    return pl.Series("popularity", np.bincount(plays["song"].to_numpy(), minlength=n_songs))
 
 
 def cache_audio(
@@ -153,7 +160,7 @@ def cache_audio(
 
 
 def training_pairs(
-    plays: pl.DataFrame, dataset: contract.Dataset, split: Split, config: PrepareConfig
+    folder: Path, dataset: contract.Dataset, split: Split, config: PrepareConfig
 ) -> tuple[positives.Pairs, dict[str, Any]]:
     """Verified positives of the song encoder.
 
@@ -163,7 +170,12 @@ def training_pairs(
     options = as_dict(config.pairs)
     feedback = None if dataset.feedback is None else index_feedback(dataset.feedback, dataset.songs, split)
     shape = (dataset.users.height, dataset.songs.height)
-    pairs, evidence = positives.mine(plays, feedback, shape, **options, seed=config.split.seed)
+    options |= {"seed": config.split.seed}
+    if config.engine == "spark":
+        spark = spark_plays.connect(config.spark.master)
+        pairs, evidence = spark_pairs.mine(spark, folder, feedback, shape, **options)
+    else:
+        pairs, evidence = positives.mine(pl.scan_parquet(folder / "plays.parquet"), feedback, shape, **options)
     if not len(pairs):
         raise UserError(
             f"no song pair is left to learn from ({evidence}): lower pairs.min_common or pairs.min_lift, "
@@ -180,12 +192,14 @@ def index_feedback(feedback: pl.DataFrame, songs: pl.DataFrame, split: Split) ->
     )
 
 
-def validation_pairs(warm: pl.DataFrame, cold: pl.DataFrame, split: Split, top_k: int) -> pl.DataFrame:
+def validation_pairs(folder: Path, n_users: int, split: Split, config: PrepareConfig) -> pl.DataFrame:
     """Warm songs with the same listeners as each validation song, from held-out plays; never trained on."""
-    of_validation = pl.Series(split.of_song == COLD_VAL).gather(cold["song"])
-    shape = (int(max(warm["user"].max() or 0, cold["user"].max() or 0)) + 1, len(split.of_song))
-    held_out = listening_matrix(cold.filter(of_validation), *shape)
-    return cold_neighbours(held_out, listening_matrix(warm, *shape), top_k, min_common=1).frame()
+    shape, top_k = (n_users, len(split.of_song)), config.pairs.top_k
+    validation = np.flatnonzero(split.of_song == COLD_VAL)
+    if config.engine == "spark":
+        spark = spark_plays.connect(config.spark.master)
+        return spark_pairs.validation_pairs(spark, folder, validation, shape, top_k).frame()
+    return positives.validation_pairs(folder, validation, shape, top_k).frame()
 
 
 def write_tables(folder: Path, tables: dict[str, pl.DataFrame], features: dict[str, np.ndarray]) -> None:
@@ -197,7 +211,7 @@ def write_tables(folder: Path, tables: dict[str, pl.DataFrame], features: dict[s
         np.save(folder / "features" / f"{name}.npy", vectors)
 
 
-def counts(songs: pl.DataFrame, warm: pl.DataFrame, cold: pl.DataFrame, users: pl.DataFrame) -> dict[str, int]:
+def counts(songs: pl.DataFrame, warm: pl.LazyFrame, cold: pl.LazyFrame, users: pl.DataFrame) -> dict[str, int]:
     """The figures of the manifest's head."""
     by_split = {f"songs_{name}": n for name, n in songs["split"].value_counts().iter_rows()}
     return {
@@ -206,14 +220,9 @@ def counts(songs: pl.DataFrame, warm: pl.DataFrame, cold: pl.DataFrame, users: p
         "songs_with_audio": int((songs["audio_length"] > 0).sum()),
         "songs_with_a_training_play": int((songs["popularity"] > 0).sum()),
         "users": users.height,
-        "training_plays": warm.height,
-        "held_out_plays_of_cold_songs": cold.height,
+        "training_plays": warm.select(pl.len()).collect().item(),
+        "held_out_plays_of_cold_songs": cold.select(pl.len()).collect().item(),
     }
-
-
-def validation_notes(val_pairs: pl.DataFrame) -> list[str]:
-    """A warning where songs can be scored, but no song encoder could be trained."""
-    return [] if val_pairs.height else [NO_VALIDATION]
 
 
 def text_notes(songs: pl.DataFrame, model: str) -> list[str]:

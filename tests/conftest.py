@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -11,12 +12,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from polars.testing import assert_frame_equal
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors: threads only wait for each other on a busy machine
 os.environ.setdefault("WANDB_MODE", "offline")
 
 SONGS, USERS, TASTES, FIRST_DAY = 60, 80, 3, datetime(2026, 1, 1)
+TABLES = ("songs", "users", "plays", "cold_plays", "pairs", "val_pairs")
 UNPLAYED, BARE = 3, 8  # song numbers: one without a play, one without any field
 
 
@@ -68,6 +71,64 @@ def tiny_plays(rng: np.random.Generator, taste: np.ndarray) -> pl.DataFrame:
 def wandb_data(tmp_path_factory: pytest.TempPathFactory) -> None:
     """What W&B puts by outside of a run's folder stays out of the home folder."""
     os.environ["WANDB_DATA_DIR"] = os.environ["WANDB_CACHE_DIR"] = str(tmp_path_factory.mktemp("wandb_data"))
+
+
+def dirty_dataset(folder: Path, users_table: bool = True, times: bool = True, rows: int = 9000) -> Path:
+    """A log with every fault there is, repeats far from each other, users of very unequal activity, extra columns."""
+    rng = np.random.default_rng(0)
+    folder.mkdir()
+    released = [FIRST_DAY + timedelta(days=n) if n % 3 else None for n in range(60)]
+    tags = {"user_id": [f"u{n % 90}" for n in range(500)], "song_id": [f"s{n % 61}" for n in range(500)]}
+    pl.DataFrame(tags | {"tag": [f"t{n % 7}" for n in range(500)]}).write_parquet(folder / "tags.parquet")
+    pl.DataFrame({"song_id": [f"s{n}" for n in range(60)], "released_at": released}).write_parquet(
+        folder / "songs.parquet"
+    )
+    if users_table:
+        names = rng.permutation([f"u{n}" for n in range(120)])
+        pl.DataFrame({"user_id": names, "age": np.arange(120)}).write_parquet(folder / "users.parquet")
+    user = (rng.random(rows) ** 2 * 130).astype(int)
+    song = (rng.random(rows) ** 1.5 * 64).astype(int)
+    chance = rng.random((5, rows))
+    plays = pl.DataFrame(
+        {
+            "user_id": [f"u{n}" if drawn > 0.01 else None for n, drawn in zip(user, chance[0], strict=True)],
+            "song_id": [f"s{n}" if drawn < 0.99 else None for n, drawn in zip(song, chance[0], strict=True)],
+            "played_at": [FIRST_DAY + timedelta(days=int(n)) for n in rng.integers(0, 90, rows)],
+            "play_count": rng.integers(-1, 30, rows),
+            "favourited": chance[1] < 0.2,
+            "disliked": chance[2] < 0.1,
+            "completed": chance[3] < 0.5,
+            "device": pl.Series([f"d{n % 3}" for n in range(rows)], dtype=pl.Categorical),
+            "nested": [[int(n)] for n in user],
+        }
+    ).with_columns(pl.when(pl.Series(chance[4] > 0.02)).then("played_at").alias("played_at"))
+    plays = pl.concat([plays, plays.sample(700, seed=1)])
+    (plays if times else plays.drop("played_at")).write_parquet(folder / "plays.parquet", row_group_size=700)
+    return folder
+
+
+def assert_same_catalogue(one: Path, other: Path) -> dict[str, Any]:
+    """Same tables; same manifest but for the options."""
+    for name in TABLES:
+        assert_frame_equal(pl.read_parquet(one / f"{name}.parquet"), pl.read_parquet(other / f"{name}.parquet"))
+    manifests = [json.loads((folder / "manifest.json").read_text()) for folder in (one, other)]
+    for manifest in manifests:
+        manifest.pop("options"), manifest.pop("source")
+    assert manifests[0] == manifests[1]
+    assert list(manifests[0]["rejected"]) == list(manifests[1]["rejected"]), "the screen has them in one order"
+    return manifests[0]
+
+
+@pytest.fixture(scope="session")
+def dirty() -> Callable[..., Path]:
+    """`dirty(folder, users_table=True, times=True)` writes the dirty dataset."""
+    return dirty_dataset
+
+
+@pytest.fixture(scope="session")
+def same_catalogue() -> Callable[..., dict[str, Any]]:
+    """`same_catalogue(one, other)` compares two catalogues and gives their manifest."""
+    return assert_same_catalogue
 
 
 @pytest.fixture(scope="session")

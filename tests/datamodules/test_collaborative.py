@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
+
 import numpy as np
 import polars as pl
 import pytest
+from implicit.nearest_neighbours import CosineRecommender
+from polars.testing import assert_frame_equal
 from scipy import sparse
 
 from configs.errors import UserError
 from datamodules.collaborative import (
-    Pairs,
-    cold_neighbours,
-    common_listeners,
+    cap_histories,
+    draw,
     listening_matrix,
-    neighbours,
-    phi,
     smoothed_lift,
-    split_rows,
+    split_users,
     verify_by_feedback,
     verify_by_listeners,
 )
+from datamodules.neighbours import Pairs, cold_neighbours, common_listeners, neighbours
 
 
 def listening(users: int = 40, songs: int = 25, seed: int = 0, share: float = 0.3) -> sparse.csr_matrix:
@@ -81,12 +83,15 @@ def check_neighbours(found: Pairs, allowed: dict[tuple[int, int], float], top_k:
         assert kept[source] == pytest.approx(values, rel=1e-4, abs=1e-6), f"not the {top_k} best of song {source}"
 
 
-@pytest.mark.parametrize("chunk", [7, 256])
+@pytest.mark.parametrize("threads", ["1", "3"])
 @pytest.mark.parametrize("top_k", [1, 4, 100])
 @pytest.mark.parametrize("min_common", [1, 2, 4])
 @pytest.mark.parametrize("similarity", SIMILARITY)
-def test_neighbours_against_brute_force(similarity: str, top_k: int, min_common: int, chunk: int) -> None:
+def test_neighbours_against_brute_force(
+    similarity: str, top_k: int, min_common: int, threads: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The best `top_k` of the pairs that share enough listeners; pairs that do not must not use up places."""
+    monkeypatch.setenv("OMP_NUM_THREADS", threads)
     matrix = listening()
     of = listeners(matrix)
     value = {
@@ -97,17 +102,45 @@ def test_neighbours_against_brute_force(similarity: str, top_k: int, min_common:
     }
     assert (min(value.values()) < 0) == (similarity == "phi"), "the toy has pairs that avoid each other"
     positive = {pair: one for pair, one in value.items() if one > 0}
-    check_neighbours(neighbours(matrix, top_k, min_common, similarity, chunk), positive, top_k)
+    check_neighbours(neighbours(matrix, top_k, min_common, similarity), positive, top_k)
 
 
 def test_phi_is_the_default_and_the_correlation_of_the_columns() -> None:
     matrix = listening()
     assert table(neighbours(matrix, 4, 2)) == table(neighbours(matrix, 4, 2, "phi"))
-    heard = (matrix.toarray() > 0).astype(int)
-    heard = heard[:, (heard.sum(axis=0) > 0)]
-    n_S = heard.sum(axis=0)
-    np.testing.assert_allclose(phi(heard.T @ heard, n_S[:, None], n_S, 40), np.corrcoef(heard.T), atol=1e-12)
-    assert phi(np.array([5, 3]), np.array([10, 3]), np.array([20, 40]), 40).tolist() == [0, 0], "chance is exactly 0"
+    correlation_SS = np.corrcoef(matrix.toarray() > 0, rowvar=False)
+    found = table(neighbours(matrix, 100, 1))
+    assert found == {pair: pytest.approx(correlation_SS[pair], abs=1e-6) for pair in found}
+    dense = np.zeros((40, 3), dtype=np.float32)
+    dense[:20, 0], dense[15:25, 1], dense[:, 2] = 1, 1, 1  # 5 of 20 and 10 in common: as many as by chance
+    assert len(neighbours(sparse.csr_matrix(dense), 3, 1)) == 0, "chance is exactly 0"
+
+
+@pytest.mark.parametrize("similarity", SIMILARITY)
+def test_best_first_and_of_equal_ones_the_lower_number(similarity: str) -> None:
+    """Every song twice: the two copies of a neighbour are equally similar, and one place may be left for them."""
+    matrix = sparse.csr_matrix(np.repeat(listening(users=30, songs=12, share=0.4).toarray(), 2, axis=1))
+    of, n = listeners(matrix), 24
+    assert min(map(len, of)) > 0
+    for top_k in (2, 5):
+        expected = []
+        for a in range(n):
+            values = [(-np.float32(SIMILARITY[similarity](of[a], of[b], 30)), b) for b in range(n) if b != a]
+            expected += [(a, b) for value, b in sorted(values)[:top_k] if value < 0 and of[a] & of[b]]
+        found = neighbours(matrix, top_k, 1, similarity)
+        assert list(zip(found.source.tolist(), found.target.tolist(), strict=True)) == expected
+
+
+def test_cosine_is_what_implicit_finds() -> None:
+    matrix = listening(users=300, songs=80)
+    matrix.data[:] = 1
+    peer = CosineRecommender(K=11, num_threads=1)
+    peer.fit(matrix, show_progress=False)
+    allowed = {(int(a), int(b)): cosine_ for a, b, cosine_ in zip(*sparse.find(peer.similarity), strict=True) if a != b}
+    found = table(neighbours(matrix, 10, 1, "cosine"))
+    assert brute_neighbours(found, 10).keys() == brute_neighbours(allowed, 10).keys()
+    for source, values in brute_neighbours(allowed, 10).items():
+        assert brute_neighbours(found, 10)[source] == pytest.approx(values, rel=1e-5)
 
 
 def test_phi_takes_away_what_popularity_gives_and_cosine_does_not() -> None:
@@ -157,10 +190,16 @@ def test_two_hits_with_products_of_listeners_beyond_32_bits(similarity: str) -> 
     assert found == {(0, 1): pytest.approx(1.0), (1, 0): pytest.approx(1.0)}
 
 
-def test_a_chunk_of_songs_without_neighbours() -> None:
+def test_songs_without_listeners(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are nobody's neighbours, and no thread that meets them only is a trouble."""
     matrix = sparse.csr_matrix(np.pad(listening().toarray(), ((0, 0), (5, 5))))
-    for similarity in ("phi", "cosine", "iuf", "bm25"):
-        assert table(neighbours(matrix, 4, 2, similarity, chunk=5)) == table(neighbours(matrix, 4, 2, similarity))
+    for similarity in ("phi", "cosine", "iuf"):
+        monkeypatch.setenv("OMP_NUM_THREADS", "1")
+        found = table(neighbours(matrix, 4, 2, similarity))
+        unpadded = table(neighbours(listening(), 4, 2, similarity))
+        assert found == {(a + 5, b + 5): value for (a, b), value in unpadded.items()}
+        monkeypatch.setenv("OMP_NUM_THREADS", "7")
+        assert found == table(neighbours(matrix, 4, 2, similarity))
 
 
 def test_bm25_against_a_loop() -> None:
@@ -221,13 +260,15 @@ def test_nobody_listens() -> None:
     assert len(common_listeners(empty, empty, every_pair(0))) == 0
 
 
-@pytest.mark.parametrize("chunk", [7, 200_000])
-def test_common_listeners_against_sets(chunk: int) -> None:
-    matrix, pairs = listening(), every_pair(25)
+@pytest.mark.parametrize("threads", ["1", "3"])
+def test_common_listeners_against_sets(threads: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    matrix = listening()
+    pairs = every_pair(25).take(np.random.default_rng(0).permutation(25 * 24))
     of = listeners(matrix)
     heard = sparse.csc_matrix(matrix, dtype=bool).astype(np.float32)
     expected = [len(of[a] & of[b]) for a, b in zip(pairs.source, pairs.target, strict=True)]
-    assert common_listeners(heard, heard, pairs, chunk).tolist() == expected
+    assert common_listeners(heard, heard, pairs).tolist() == expected
 
 
 def test_inputs_stay_as_they_are() -> None:
@@ -342,12 +383,70 @@ def test_cold_neighbours_against_brute_force(top_k: int) -> None:
     check_neighbours(cold_neighbours(cold, warm, top_k, 2), positive, top_k)
 
 
-def test_split_rows_gives_every_user_to_one_half() -> None:
-    matrix = listening()
-    first, second = split_rows(matrix, 0)
-    assert (first + second != matrix).nnz == 0
-    heard = [set(np.flatnonzero(np.diff(half.indptr))) for half in (first, second)]
+def table_of(matrix: sparse.csr_matrix) -> pl.DataFrame:
+    """As plays without times."""
+    user, song, strength = sparse.find(matrix)
+    return pl.DataFrame({"user": user, "song": song, "strength": strength}).with_columns(
+        played_at=pl.lit(None, pl.Datetime("ms"))
+    )
+
+
+def test_split_users_gives_every_user_to_one_half() -> None:
+    plays = table_of(listening())
+    first, second = split_users(plays, 40, 0)
+    assert_frame_equal(pl.concat([first, second]), plays, check_row_order=False)
+    heard = [set(half["user"].to_list()) for half in (first, second)]
     assert not heard[0] & heard[1] and min(map(len, heard)) > 5
-    assert (split_rows(matrix, 0)[0] != first).nnz == 0 and (split_rows(matrix, 1)[0] != first).nnz > 0
+    assert split_users(plays, 40, 0)[0].equals(first) and not split_users(plays, 40, 1)[0].equals(first)
     with pytest.raises(UserError, match="at least two users"):
-        split_rows(matrix[:1], 0)
+        split_users(plays.filter(pl.col("user") == 0), 1, 0)
+
+
+# ------------------------------------------------------------------------------------------ huge histories
+
+
+def test_a_capped_history_is_the_strongest_then_the_latest_then_drawn() -> None:
+    """User 0 has seven liked songs and one disliked, two of them twice; user 1 is below the cap."""
+    day = [datetime(2026, 1, 1) + timedelta(days=n) for n in range(9)]
+    rows = [
+        (0, 10, 3.0, day[0]), (0, 11, 2.0, day[1]), (0, 12, 1.0, day[5]), (0, 12, 1.0, day[2]), (0, 13, 1.0, day[4]),
+        (0, 14, 1.0, None), (0, 15, 1.0, day[3]), (0, 15, 2.0, day[0]), (0, 16, 1.0, day[3]), (0, 17, -1.0, day[8]),
+        (1, 14, 1.0, None), (1, 17, -1.0, day[0]), (1, 10, 1.0, day[1]),
+    ]  # fmt: skip
+    plays = pl.DataFrame(rows, schema=["user", "song", "strength", "played_at"], orient="row")
+    for most, expected in ((1, [10]), (2, [10, 15]), (3, [10, 11, 15]), (5, [10, 11, 12, 13, 15])):
+        kept, users = cap_histories(plays, most, 0)
+        kept = kept.lazy().filter(pl.col("strength") > 0).collect()
+        if most > 2:
+            assert users == 1
+            assert sorted(kept.filter(pl.col("user") == 1)["song"].to_list()) == [10, 14]
+        assert sorted(kept.filter(pl.col("user") == 0)["song"].to_list()) == expected
+    full = listening_matrix(plays, 2, 20)
+    assert (listening_matrix(cap_histories(plays, 6, 0)[0], 2, 20) != full).nnz == 1, "song 14, which has no date, goes"
+    for none in (7, 0):
+        same, users = cap_histories(plays, none, 0)
+        assert users == 0 and same.equals(plays)
+
+
+def test_the_draw_favours_no_song_and_ties_none_together() -> None:
+    """600 users who heard all of 40 songs keep 10 each: every song, and every two songs, as often as by chance."""
+    plays = table_of(sparse.csr_matrix(np.ones((600, 40), dtype=np.float32)))
+    kept, users = cap_histories(plays, 10, 3)
+    kept = kept.lazy().collect()
+    assert users == 600 and kept.height == 6000
+    chosen = listening_matrix(kept, 600, 40).toarray()
+    times = chosen.sum(axis=0)
+    assert ((times - 150) ** 2 / (600 * 0.25 * 0.75)).sum() < 40 + 4 * np.sqrt(80), "χ²"
+    together = (chosen.T @ chosen)[np.triu_indices(40, 1)] / 600
+    by_chance = 10 * 9 / (40 * 39)
+    assert abs(together - by_chance).max() < 5 * np.sqrt(by_chance / 600)
+    other = cap_histories(plays, 10, 4)[0]
+    assert 0.15 < listening_matrix(other, 600, 40).multiply(chosen).sum() / 6000 < 0.35, "another seed, another draw"
+
+
+def test_the_draw_is_a_fifth_power_and_takes_the_largest_numbers() -> None:
+    top = 2**31 - 1
+    pairs = [(0, 0), (5, 7), (top, top), (top, 1)]
+    for seed in (0, 7, 2**40):
+        expected = [pow(u * 845_431_123 + s * 961_748_927 + (seed % top + 1) * 472_882_027, 5, top) for u, s in pairs]
+        assert draw(*np.array(pairs).T, seed).tolist() == expected

@@ -11,19 +11,20 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from scipy import sparse
 
 from configs.errors import UserError
 from datamodules.catalogue import NO_VALIDATION, Catalogue
-from datamodules.collaborative import Pairs, neighbours, split_rows, verify_by_listeners
+from datamodules.collaborative import listening_matrix, split_users, verify_by_listeners
+from datamodules.neighbours import Pairs, neighbours
 from datamodules.pairs import PairDataModule
-from datamodules.positives import by_halves, by_time, keep_good, mine
+from datamodules.positives import by_halves, keep_good, mine, taken_up, windows
 
 MINE: dict[str, Any] = {
     "similarity": "cosine",
     "shrinkage": 0.0,
     "top_k": 5,
     "min_common": 1,
+    "max_history": 0,
     "posterior": "auto",
     "prior_plays": 5.0,
     "min_lift": 1.0,
@@ -55,7 +56,7 @@ def test_by_time_cuts_at_three_quarters_and_keeps_only_new_songs_later() -> None
     rng = np.random.default_rng(0)
     days = rng.permutation(80)
     rows = [(int(rng.integers(6)), int(rng.integers(9)), float(day)) for day in days]
-    earlier, fresh = by_time(timed_plays(rows), (6, 9))
+    earlier, fresh = taken_up(*windows(timed_plays(rows)), (6, 9))
     ordered = sorted(rows, key=lambda row: row[2])
     known = {(user, song) for user, song, _ in ordered[:60]}
     later = {(user, song) for user, song, _ in ordered[60:]}
@@ -64,22 +65,21 @@ def test_by_time_cuts_at_three_quarters_and_keeps_only_new_songs_later() -> None
 
 
 def test_by_halves_mines_on_one_half_and_verifies_on_the_other() -> None:
-    matrix = sparse.csr_matrix(
-        (np.random.default_rng(0).random((120, 25)) < np.linspace(0.6, 0.02, 25)).astype(np.float32)
-    )
-    halves = split_rows(matrix, 3)
+    heard = np.random.default_rng(0).random((120, 25)) < np.linspace(0.6, 0.02, 25)
+    user, song = heard.nonzero()
+    halves = split_users(timed_plays([(int(u), int(s), 0.0) for u, s in zip(user, song, strict=True)]), 120, 3)
 
-    def mined(half: sparse.csr_matrix) -> Pairs:
-        return neighbours(half, 4, 1)
+    def mined(half: pl.DataFrame) -> Pairs:
+        return neighbours(listening_matrix(half, 120, 25), 4, 1)
 
     expected: dict[tuple[int, int], tuple[float, float, float]] = {}
     for mine_on, check_on in (halves, halves[::-1]):
-        pairs = mined(mine_on)
-        lift, shown = verify_by_listeners(pairs, check_on, check_on, 5.0)
+        pairs, check = mined(mine_on), listening_matrix(check_on, 120, 25)
+        lift, shown = verify_by_listeners(pairs, check, check, 5.0)
         for i, pair in enumerate(zip(pairs.source.tolist(), pairs.target.tolist(), strict=True)):
             if pair not in expected or shown[i] > expected[pair][2]:
                 expected[pair] = (float(pairs.similarity[i]), float(lift[i]), float(shown[i]))
-    pairs, lift, shown = by_halves(matrix, mined, 5.0, 3)
+    pairs, lift, shown = by_halves(halves, (120, 25), mined, 5.0)
     got = dict(zip(table(pairs), zip(pairs.similarity, lift, shown, strict=True), strict=True))
     assert got.keys() == expected.keys()
     for pair, values in expected.items():
@@ -106,6 +106,20 @@ def test_a_pair_that_only_one_half_of_the_users_likes_is_dropped() -> None:
     assert evidence["posterior"] == "split_users" and evidence["mined"] == evidence["kept"] + evidence["dropped"]
     kept = set(table(pairs))
     assert {(2, 3), (3, 2)} <= kept and not {(0, 1), (1, 0)} & kept
+
+
+@pytest.mark.parametrize("posterior", ["none", "later_plays", "split_users", "feedback"])
+def test_a_huge_history_mines_no_pairs_but_bears_witness(posterior: str) -> None:
+    """User 0 heard everything, songs 0 and 1 last and best: capped at two songs he mines that pair alone."""
+    rows = [(0, song, 50.0 + (song < 2)) for song in range(12)] + [(1 + n % 3, 2 + n % 4, 60.0) for n in range(12)]
+    rows += [(user, 8 + user % 3, 90.0) for user in range(1, 20)]
+    feedback = pl.DataFrame({"source": [0], "target": [1], "plays": [9], "completes": [9], "favourites": [9]})
+    asked = MINE | {"posterior": posterior, "top_k": 20, "min_lift": 0.0, "seed": 1}
+    free, evidence = mine(timed_plays(rows), feedback, (20, 12), **asked)
+    assert evidence["users_capped"] == 0 and {(0, 1), (1, 0), (10, 11), (0, 11)} <= set(table(free))
+    capped, evidence = mine(timed_plays(rows), feedback, (20, 12), **asked | {"max_history": 2})
+    of_the_huge = {pair for pair in table(capped) if 0 in pair or 1 in pair}
+    assert of_the_huge == {(0, 1), (1, 0)} and evidence["users_capped"] >= 1
 
 
 def test_keep_good_rules_and_counts() -> None:
@@ -137,7 +151,8 @@ def test_mine_takes_the_strongest_evidence_there_is() -> None:
     assert mine(few, None, shape, **MINE)[1]["posterior"] == "none"
     assert mine(plays, feedback.clear(), shape, **MINE)[1]["posterior"] == "later_plays", "an empty table says nothing"
     everything, evidence = mine(plays, None, shape, **MINE | {"posterior": "none"})
-    assert evidence == {"posterior": "none", "mined": len(everything), "kept": len(everything), "dropped": 0}
+    n = len(everything)
+    assert evidence == {"posterior": "none", "mined": n, "kept": n, "dropped": 0, "users_capped": 0}
     for asked, table_, words in (("feedback", plays, "no i2i_feedback"), ("later_plays", untimed, "no played_at")):
         with pytest.raises(UserError, match=words):
             mine(table_, None, shape, **MINE | {"posterior": asked})

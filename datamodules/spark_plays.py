@@ -1,0 +1,178 @@
+"""Plays checked, indexed and split by Spark: the rules of `play_rules.py` and `play_tables.py`, read from the same SQL.
+
+Spark reads the log and writes Parquet into a folder beside the catalogue that all its workers must see; the tables of a
+catalogue are put together from there, a row group at a time.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from glob import glob
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from configs.errors import UserError
+from datamodules.arrays import IntArray
+from datamodules.play_rules import PAIR, REPEATED, ROW_RULES, Plays
+from datamodules.play_tables import STRENGTH
+from datamodules.row_rules import Rejected
+from datamodules.split import WARM, Split
+
+ORDER = ("_file", "_row")  # where a row was in the log
+
+
+def connect(master: str | None) -> Any:
+    """A Spark session: the one there is, or a new one on `master` (None: what spark-submit or its settings say).
+
+    Raises:
+        UserError: pyspark or Java is missing, or Spark does not start.
+    """
+    try:
+        from pyspark.errors import PySparkException
+        from pyspark.sql import SparkSession
+    except ImportError:
+        raise UserError("engine=spark needs pyspark: pip install 'firstplay[spark]'; and Java 17 or newer") from None
+    builder = SparkSession.builder.appName("firstplay")
+    quiet = {"spark.ui.showConsoleProgress": "false", "spark.log.level": "ERROR"}
+    for key, value in (
+        quiet | {"spark.sql.session.timeZone": "UTC", "spark.sql.legacy.parquet.nanosAsLong": "true"}
+    ).items():
+        builder = builder.config(key, value)
+    try:
+        return (builder.master(master) if master else builder).getOrCreate()
+    except (PySparkException, OSError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"Spark does not start ({reason}): Java 17 or newer must be on PATH or at JAVA_HOME, and spark.master right"
+        ) from None
+
+
+def check_plays(
+    spark: Any,
+    path: str,
+    aside: Path,
+    plays: pl.LazyFrame,
+    songs: pl.DataFrame,
+    users: pl.DataFrame | None,
+    rejected: Rejected,
+) -> Plays:
+    """Like `play_rules.usable_plays`: the plays of `path`, of which `plays` tells the columns; written into `aside`."""
+    from pyspark.sql import Window
+    from pyspark.sql import functions as F
+
+    schema = plays.collect_schema()
+    log = read_log(spark, path, schema)
+    marked = known(spark, log, songs, users)
+    rule = F.expr("CASE " + " ".join(f"WHEN {sql} THEN '{key}'" for key, sql, *_ in ROW_RULES) + " END")
+    marked = marked.withColumn("_key", rule).drop("_song", "_user", "_released_at")
+    flat = [name for name, dtype in schema.items() if not dtype.is_nested()]
+    again = F.row_number().over(Window.partitionBy(*flat).orderBy(*ORDER)) > 1
+    usable = marked.filter("_key IS NULL").withColumn("_key", F.when(again, REPEATED[0]))
+    what = {key: (text, show) for key, _, text, show in ROW_RULES} | {REPEATED[0]: (REPEATED[1], PAIR)}
+    for bad in (marked, usable):
+        name_rejected(bad.filter("_key IS NOT NULL"), what, rejected)
+    before = F.lag("played_at").over(Window.partitionBy("user_id").orderBy(*ORDER))
+    kept = usable.filter("_key IS NULL").drop("_key").withColumn("_back", F.expr("played_at") < before)
+    kept.withColumn("played_at", F.unix_millis("played_at")).write.parquet(uri(aside / "checked"))
+    checked = spark.read.parquet(uri(aside / "checked"))
+    odd = checked.selectExpr(
+        "count(*) AS kept", "count_if(played_at IS NULL) AS undated", "count_if(_back) AS back",
+        "count(*) - count(DISTINCT user_id, song_id) AS repeats",
+    ).first().asDict()  # fmt: skip
+    return Plays(log.count(), [gathered(aside / "checked", schema)] if odd["kept"] else [], Counter(odd))
+
+
+def read_log(spark: Any, path: str, schema: dict[str, Any]) -> Any:
+    """The log with the contract's types (times in UTC), and the place of each row in it."""
+    from pyspark.sql import functions as F
+
+    files = [uri(Path(file)) for file in sorted(glob(path, recursive=True))]
+    log = spark.read.option("mergeSchema", "true").parquet(*files)
+    there = {name for name in log.columns if name in schema}
+    nanoseconds = dict(log.dtypes).get("played_at") == "bigint"
+    kinds = {pl.String: "string", pl.Boolean: "boolean", pl.Int64: "bigint", pl.Datetime("ms"): "timestamp"}
+    columns = []
+    for name, dtype in schema.items():
+        column = F.col(name) if name in there else F.lit(None)
+        if name == "played_at":
+            column = F.timestamp_micros((column / 1000).cast("bigint")) if nanoseconds else column.cast("timestamp")
+            column = F.timestamp_millis(F.unix_millis(column))
+        columns.append((column.cast(kinds[dtype]) if dtype in kinds else column).alias(name))
+    return log.select(*columns, F.col("_metadata.file_path").alias("_file"), F.col("_metadata.row_index").alias("_row"))
+
+
+def known(spark: Any, log: Any, songs: pl.DataFrame, users: pl.DataFrame | None) -> Any:
+    """The log beside what the rules look at: `_song`, `_released_at` and `_user`."""
+    from pyspark.sql import functions as F
+
+    of_song = frame(spark, songs.select("song_id", _released_at="released_at", _song=pl.lit(True)))
+    log = log.join(F.broadcast(of_song), "song_id", "left")
+    if users is None:
+        return log.withColumn("_user", F.lit(True))
+    return log.join(frame(spark, users.select("user_id", _user=pl.lit(True))), "user_id", "left")
+
+
+def name_rejected(bad: Any, what: dict[str, tuple[str, list[str]]], rejected: Rejected) -> None:
+    """Count the rows by their `_key`, and name the first five of each."""
+    from pyspark.sql import Window
+    from pyspark.sql import functions as F
+
+    shown = F.lit(None)
+    for key, (_, show) in what.items():
+        name = F.concat_ws(" / ", *(F.coalesce(column, F.lit("null")) for column in show))
+        shown = F.when(F.col("_key") == key, name).otherwise(shown)
+    names = bad.groupBy("_key", shown.alias("name")).agg(F.count("*").alias("n"), F.min(F.struct(*ORDER)).alias("at"))
+    of_key = Window.partitionBy("_key")
+    names = names.withColumn("count", F.sum("n").over(of_key))
+    names = names.withColumn("rank", F.row_number().over(of_key.orderBy("at"))).filter("rank <= 5")
+    found = {(row["_key"], row["rank"]): row for row in names.collect()}
+    for key, (text, _) in what.items():
+        rows = [found[key, rank] for rank in range(1, 6) if (key, rank) in found]
+        if rows:
+            rejected[key] = {"count": rows[0]["count"], "examples": [row["name"] for row in rows], "what": text}
+
+
+def write_plays(
+    spark: Any, part: pl.LazyFrame, songs: pl.DataFrame, users: pl.DataFrame, split: Split, folder: Path, aside: Path
+) -> tuple[IntArray, int]:
+    """Like `play_tables.write_plays`, of what `check_plays` has left in `aside` (of which `part` is our view)."""
+    from pyspark.sql import functions as F
+
+    of_song = songs.select(
+        "song_id", song=pl.int_range(pl.len(), dtype=pl.Int32), _warm=pl.Series(split.of_song == WARM)
+    )
+    of_user = users.select("user_id", user=pl.int_range(pl.len(), dtype=pl.Int32))
+    plays = spark.read.parquet(uri(aside / "checked")).join(F.broadcast(frame(spark, of_song)), "song_id")
+    plays = plays.join(frame(spark, of_user), "user_id").withColumn("strength", F.expr(f"CAST({STRENGTH} AS FLOAT)"))
+    cutoff = int(np.datetime64(split.cutoff, "ms").astype(np.int64)) if split.cutoff else 2**62
+    late = F.coalesce(F.col("played_at") >= cutoff, F.lit(False))
+    types = {name: dtype for name, dtype in part.collect_schema().items() if name not in PAIR}
+    types |= {"song": pl.Int32(), "user": pl.Int32(), "strength": pl.Float32()}
+    tables = {"plays": plays.filter(F.col("_warm") & ~late), "cold_plays": plays.filter(~F.col("_warm"))}
+    for name, table in tables.items():
+        table.orderBy("user", "played_at", "song", *ORDER).select(*types).write.parquet(uri(aside / name))
+        gathered(aside / name, types).sink_parquet(folder / f"{name}.parquet")
+    heard = spark.read.parquet(uri(aside / "plays")).groupBy("song").count().toArrow()
+    popularity_S = np.zeros(songs.height, dtype=np.int64)
+    popularity_S[heard["song"].to_numpy()] = heard["count"].to_numpy()
+    return popularity_S, plays.filter(F.col("_warm") & late).count()
+
+
+def gathered(folder: Path, types: dict[str, Any]) -> pl.LazyFrame:
+    """What Spark has written, with our types, in the order of its files."""
+    empty = pl.LazyFrame(schema=types)
+    files = sorted(folder.glob("part-*.parquet"))
+    return pl.scan_parquet(files).select(pl.col(name).cast(dtype) for name, dtype in types.items()) if files else empty
+
+
+def frame(spark: Any, table: pl.DataFrame) -> Any:
+    """A table of ours in Spark."""
+    return spark.createDataFrame(table.to_arrow(compat_level=pl.CompatLevel.oldest()))
+
+
+def uri(path: Path) -> str:
+    """A path as Spark must be told it, whatever its default file system is."""
+    return path.resolve().as_uri()
