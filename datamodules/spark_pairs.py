@@ -123,7 +123,6 @@ def similar_songs(
     spark: Any, heard: Any, shape: tuple[int, int], similarity: str, shrinkage: float, top_k: int, min_common: int
 ) -> Pairs:
     """As `neighbours.neighbours` of (user, song) once each; a pair is counted once, and then seen from both sides."""
-    from pyspark.sql import functions as F
 
     # As many parts as Spark is told, however small the histories are: it is their products that are large.
     heard = heard.repartition(int(spark.conf.get("spark.sql.shuffle.partitions")), "user").cache()
