@@ -123,17 +123,16 @@ def similar_songs(
     spark: Any, heard: Any, shape: tuple[int, int], similarity: str, shrinkage: float, top_k: int, min_common: int
 ) -> Pairs:
     """As `neighbours.neighbours` of (user, song) once each; a pair is counted once, and then seen from both sides."""
-    from pyspark.sql import functions as F
 
-    heard = heard.cache()
+    # As many parts as Spark is told, however small the histories are: it is their products that are large.
+    heard = heard.repartition(int(spark.conf.get("spark.sql.shuffle.partitions")), "user").cache()
     made_of = terms(similarity, number(heard, "song", shape[1]), number(heard, "user", shape[0]))
     weighed = heard
     if made_of.weight_U is not None:
         weight = pl.DataFrame({"user": np.arange(shape[0], dtype=np.int32), "weight": made_of.weight_U})
         weighed = heard.join(frame(spark, weight), "user")
     met = common(weighed, heard, "source < target")
-    both_ways = met.union(met.select(F.col("target"), F.col("source"), "both", "total"))
-    pairs = best(spark, both_ways, made_of, made_of, shrinkage, top_k, min_common)
+    pairs = best(spark, met, made_of, made_of, shrinkage, top_k, min_common, both_ways=True)
     heard.unpersist()
     return pairs
 
@@ -147,11 +146,24 @@ def common(first: Any, second: Any, which: str = "source <> target") -> Any:
     return met.filter(which).groupBy("source", "target").agg(F.count("*").alias("both"), total.alias("total"))
 
 
-def best(spark: Any, met: Any, source: Terms, target: Terms, shrinkage: float, top_k: int, min_common: int) -> Pairs:
-    """The `top_k` most similar targets of every source, best first, of equal ones the lower number."""
+def best(
+    spark: Any,
+    met: Any,
+    source: Terms,
+    target: Terms,
+    shrinkage: float,
+    top_k: int,
+    min_common: int,
+    both_ways: bool = False,
+) -> Pairs:
+    """The `top_k` most similar targets of every source, best first, of equal ones the lower number.
+
+    `both_ways`: each pair was counted once, and is as similar seen from the other side.
+    """
     from pyspark.sql import Window
     from pyspark.sql import functions as F
 
+    met = met.filter(f"both >= {max(min_common, 1)}")
     for side, made_of in (("source", source), ("target", target)):
         number_S = np.arange(len(made_of.norm_S), dtype=np.int32)
         per_song = {side: number_S, f"c_{side}": made_of.chance_S, f"n_{side}": made_of.norm_S}
@@ -159,10 +171,12 @@ def best(spark: Any, met: Any, source: Terms, target: Terms, shrinkage: float, t
     value = (
         f"({source.scale!r}D * total - c_source * c_target) / (n_source * n_target) * (both / (both + {shrinkage!r}D))"
     )
-    found = met.filter(f"both >= {max(min_common, 1)}").withColumn("value", F.expr(f"CAST({value} AS FLOAT)"))
+    found = met.selectExpr("source", "target", f"CAST({value} AS FLOAT) AS value").filter("value > 0")
+    if both_ways:
+        found = found.selectExpr("stack(2, source, target, value, target, source, value) AS (source, target, value)")
     rank = F.row_number().over(Window.partitionBy("source").orderBy(F.desc("value"), "target"))
-    kept = found.filter("value > 0").withColumn("rank", rank).filter(f"rank <= {top_k}")
-    table = pl.DataFrame(kept.select("source", "target", "value", "rank").toArrow()).sort("source", "rank")
+    kept = found.withColumn("rank", rank).filter(f"rank <= {top_k}")
+    table = pl.DataFrame(kept.toArrow()).sort("source", "rank")
     source_N, target_N = (table[name].to_numpy().astype(np.int64) for name in ("source", "target"))
     return Pairs(source_N, target_N, table["value"].to_numpy())
 
