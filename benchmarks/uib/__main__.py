@@ -9,7 +9,7 @@ of what clears it by the margin that is best on validation). Vectors of 32. Ever
 validation NDCG@10. Published figures: arXiv 2111.11026. Finished rows are kept beside out=: a killed run goes on.
 
 Our towers see an artist's tags and his id; tags that a user gave a held-out artist are left out. "content alone" lacks
-the id.
+the id. "+ iALS" adds to a margin the score of iALS, weighted by what is best on validation.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ from configs.errors import UserError
 from configs.load import as_dict, command, load
 from configs.schema import BoundaryConfig, PrepareConfig, opt
 from datamodules.adapters import read_hetrec
+from datamodules.arrays import FloatArray
 from datamodules.catalogue import Catalogue
 from datamodules.contract import Dataset
 from datamodules.folders import write_text
@@ -57,7 +58,9 @@ FACTORISED = {  # settings chosen on the validation artists of seed 0
     "BPR-MF + boundary, L2": Settings("boundary", alpha=2.0, l2=0.02),
     "BCE-MF, L2": Settings("bce", alpha=2.0, l2=0.02),
 }
-OURS = {"our towers, content alone": ["fields.use=[tags]"], "our towers": []}
+FUSED = "our towers + iALS"
+OURS = {"our towers, content alone": ["fields.use=[tags]"], "our towers": [], FUSED: []}
+WEIGHTS = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)  # of an iALS score beside a margin
 METHODS = ("popularity", "iALS", *FACTORISED, *OURS)
 
 
@@ -128,7 +131,7 @@ def measure(
         listeners = np.bincount(split.train[:, 1], minlength=n_artists).astype(np.float32)
         return judge(listeners[:, None], np.ones((n_users, 1), np.float32), np.zeros(n_users, np.float32))[1]
     if method == "iALS":
-        return max((ials(plays, split, judge, strength, seed) for strength in STRENGTHS), key=lambda one: one[0])[1]
+        return judge(*ials(plays, split, judge, seed), np.zeros(n_users, np.float32))[1]
     if method in FACTORISED:
         return factorisation.train(split.train, n_users, n_artists, FACTORISED[method], judge, seed)
     of = hashlib.sha256(repr(state_of(Path(config.data))).encode()).hexdigest()[:8]
@@ -136,16 +139,38 @@ def measure(
     catalogue = prepared(dataset, plays, split, folder)
     given = [f"data={folder}/catalogue", f"out={folder}/run", f"seed={seed}", "objective.positives=played"]
     chosen = load(BoundaryConfig, [*given, f"model.dim={DIM}", *config.boundary, *OURS[method]])
-    return best_epoch(chosen, in_order(plays, catalogue, judge), patience=3)
+    if method != FUSED:
+        return best_epoch(chosen, in_order(plays, catalogue, judge), patience=3)
+
+    def kept_whole(item_SD: FloatArray, user_UD: FloatArray, boundary_U: FloatArray) -> tuple[float, Any]:
+        return judge(item_SD, user_UD, boundary_U)[0], (item_SD, user_UD, boundary_U)
+
+    towers = best_epoch(chosen, in_order(plays, catalogue, kept_whole), patience=3)
+    return fused(towers, ials(plays, split, judge, seed), judge)
 
 
-def ials(plays: Plays, split: Split, judge: Judge, regularisation: float, seed: int) -> tuple[float, dict[str, float]]:
+def fused(towers: tuple[FloatArray, ...], factors: tuple[FloatArray, FloatArray], judge: Judge) -> dict[str, float]:
+    """Margins plus weighted scores, which are one inner product of vectors put end to end."""
+    (item_SD, user_UD, boundary_U), (item_SF, user_UF) = towers, factors
+    user = np.hstack([user_UD, user_UF])
+    tried = (judge(np.hstack([item_SD, weight * item_SF]), user, boundary_U) for weight in WEIGHTS)
+    return max(tried, key=lambda one: one[0])[1]
+
+
+def ials(plays: Plays, split: Split, judge: Judge, seed: int) -> tuple[FloatArray, FloatArray]:
+    """Artists' and users' vectors of the regularisation that is best on validation."""
+    none_U = np.zeros(len(plays.users), np.float32)
+    tried = (factorised(plays, split, strength, seed) for strength in STRENGTHS)
+    return max(tried, key=lambda vectors: judge(vectors[0], vectors[1], none_U)[0])
+
+
+def factorised(plays: Plays, split: Split, regularisation: float, seed: int) -> tuple[FloatArray, FloatArray]:
     """Weighted matrix factorisation (Hu et al., ICDM 2008) by a published library."""
     shape = len(plays.users), len(plays.artists)
     played = sparse.csr_matrix((np.ones(len(split.train), np.float32), tuple(split.train.T)), shape=shape)
     model = AlternatingLeastSquares(factors=DIM, regularization=regularisation, alpha=10.0, random_state=seed)
     model.fit(played, show_progress=False)
-    return judge(np.asarray(model.item_factors), np.asarray(model.user_factors), np.zeros(shape[0], np.float32))
+    return np.asarray(model.item_factors), np.asarray(model.user_factors)
 
 
 def prepared(dataset: Dataset, plays: Plays, split: Split, folder: Path) -> Catalogue:

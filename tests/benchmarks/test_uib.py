@@ -163,6 +163,21 @@ def test_the_best_epoch_is_kept() -> None:
     assert seen == [0.1, 0.5, 0.3, 0.2]
 
 
+def test_fused_scores_are_margins_plus_weighted_scores_of_the_best_weight() -> None:
+    rng = np.random.default_rng(0)
+    towers = rng.random((7, 3)), rng.random((5, 3)), rng.random(5)
+    factors = rng.random((7, 2)), rng.random((5, 2))
+    margin = towers[1] @ towers[0].T - towers[2][:, None]
+    for best in (0.0, 4.0, 32.0):
+        wanted = margin + best * factors[1] @ factors[0].T
+
+        def judge(item: np.ndarray, user: np.ndarray, boundary: np.ndarray, wanted=wanted) -> tuple[float, float]:
+            off = float(np.abs(user @ item.T - boundary[:, None] - wanted).max())
+            return -off, off
+
+        assert uib.fused(towers, factors, judge) < 1e-9  # type: ignore[arg-type, operator]
+
+
 def test_the_command(
     hetrec: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,7 +190,7 @@ def test_the_command(
     assert list(found) == list(uib.METHODS)
     table = capsys.readouterr().out
     assert f"{USERS - 3} users" in table and all(f"| {method} |" in table for method in uib.METHODS)
-    for method in ("iALS", "BPR-MF, L2", "BPR-MF + boundary, L2", "our towers", "our towers, content alone"):
+    for method in ("iALS", "BPR-MF, L2", "BPR-MF + boundary, L2", *uib.OURS):
         assert found[method]["NDCG@10"] > found["popularity"]["NDCG@10"] + 0.1, method
     assert found["our towers"]["F1, margin chosen"] > 0.1 and "F1" not in found["BPR-MF, L2"]
 
@@ -198,7 +213,7 @@ def test_the_command(
     uib.main(load(uib.UibConfig, [*options[:-1], f"boundary={json.dumps([*small, 'seed=0'])}"]))
     (again,) = json.loads((tmp_path / "uib.json").read_text())
     assert [row for row in again if row["method"] not in uib.OURS] == rows[: -len(uib.OURS)]
-    assert [row["HIT@1"] for row in again if row["method"] in uib.OURS] == [0.5, 0.5]
+    assert [row["HIT@1"] for row in again if row["method"] in uib.OURS] == [0.5] * len(uib.OURS)
     (tmp_path / "folder").mkdir()
     with pytest.raises(UserError, match="must be a file"):
         uib.main(load(uib.UibConfig, [options[0], f"out={tmp_path}/folder"]))
