@@ -377,7 +377,7 @@ class IndexConfig:
         "auto",
         "FAISS factory string: Flat (exact), IVF,Flat (2√N lists), IVF4096,PQ64, HNSW32 …; auto: by how many songs",
     )
-    recall: float = opt(0.95, "share of the exact ten most similar songs that an approximate index must find")
+    recall: float = opt(0.95, "share of the exact 100 most similar songs that an approximate index must find")
     update: bool = opt(
         False, "add, replace and remove songs of the index folder that is there (same encoder), instead of a new one"
     )

@@ -132,7 +132,10 @@ def wanted_files(paths: Sequence[Path | None]) -> pl.DataFrame:
 
 def read_tables(folder: Path) -> pl.DataFrame:
     """What all finished shards hold, with the name of the shard."""
-    tables = [pl.read_parquet(path).with_columns(shard=pl.lit(path.stem)) for path in sorted(folder.glob("*.parquet"))]
+    tables = [
+        pl.read_parquet(path, glob=False).with_columns(shard=pl.lit(path.stem))
+        for path in sorted(folder.glob("*.parquet"))
+    ]
     return pl.concat(tables) if tables else pl.DataFrame(schema=SCHEMA | {"shard": pl.String})
 
 
@@ -210,7 +213,7 @@ def damaged(folder: Path, options: dict[str, Any], verify: bool) -> list[pl.Data
     for table in sorted(folder.glob("*.parquet")):
         data = table.with_suffix(SUFFIX)
         try:
-            rows = pl.read_parquet(table)
+            rows = pl.read_parquet(table, glob=False)
             expected = dtype.itemsize * width * int(rows["length"].sum())
             whole = data.exists() and data.stat().st_size == expected
         except (OSError, pl.exceptions.PolarsError):

@@ -134,7 +134,7 @@ class Catalogue:
     def _table(self, name: str) -> pl.DataFrame:
         path = self.folder / f"{name}.parquet"
         try:
-            return pl.read_parquet(path)
+            return pl.read_parquet(path, glob=False)
         except (OSError, pl.exceptions.PolarsError) as error:
             raise UserError(f"{path}: cannot be read ({error}); make the folder again with: {MADE_BY}") from None
 

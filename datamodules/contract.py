@@ -76,29 +76,34 @@ def read_dataset(source: str | Path, plays: str | None = None, check: Check = us
     tables = {table: _read_table(source, table) for table in REQUIRED if table != "plays"}
     if tables["songs"] is None:
         raise _no_table(source, "songs")
-    path = plays_path(source, plays)
-    with _as_parquet(path):
-        scan = pl.scan_parquet(path, missing_columns="insert")
+    files = plays_files(source, plays)
+    where = files[0] if len(files) == 1 else str(Path(files[0]).parent)
+    with _as_parquet(where):
+        scan = pl.scan_parquet(files, glob=False, missing_columns="insert", extra_columns="ignore")
         scan.collect_schema()
 
     def told(*tables: Any) -> Plays:
-        with _as_parquet(path):
+        with _as_parquet(where):
             return check(*tables)
 
     return validate(source, tables | {"plays": scan}, told)
 
 
-def plays_path(source: Path, plays: str | None) -> str:
-    """The file or glob of a dataset's plays: as given, or plays.parquet, or all Parquet files of the folder plays/.
+def plays_files(source: Path, plays: str | None) -> list[str]:
+    """The files of a dataset's plays: as given, or plays.parquet, or all Parquet files of the folder plays/.
 
     Raises:
         UserError: there is none.
     """
     for path in [Path(plays)] if plays else [source / "plays.parquet", source / "plays"]:
         if path.is_dir():
-            return str(path / "**" / "*.parquet")
-        if path.exists() or glob(str(path), recursive=True):
-            return str(path)
+            found = sorted(map(str, path.rglob("*.parquet")))
+            if not found:
+                raise UserError(f"{path} holds no Parquet file (*.parquet)")
+            return found
+        found = [str(path)] if path.exists() else sorted(glob(str(path), recursive=True))
+        if found:
+            return found
     raise UserError(f"plays={plays}: nothing is there") if plays else _no_table(source, "plays")
 
 
@@ -152,7 +157,7 @@ def _read_table(source: Path, table: str) -> pl.DataFrame | None:
     if not path.exists():
         return None
     with _as_parquet(str(path)):
-        return pl.read_parquet(path)
+        return pl.read_parquet(path, glob=False)
 
 
 @contextmanager

@@ -138,7 +138,7 @@ def read_corpus(path: Path, fields: Sequence[str]) -> list[str]:
         raise UserError(f"corpus={path}: no such file (.jsonl, .jsonl.gz or .parquet)")
     try:
         if path.suffix == ".parquet":
-            table = pl.read_parquet(path)
+            table = pl.read_parquet(path, glob=False)
         else:
             lines = path.read_bytes()
             lines = gzip.decompress(lines) if path.suffix == ".gz" else lines

@@ -118,7 +118,7 @@ def read_fields(
 
 def check_same_songs(catalogue: Catalogue, features: Path) -> None:
     """Raise UserError unless the feature folder was made from the same songs in the same order."""
-    ids = pl.read_parquet(features / "song_ids.parquet")["song_id"]
+    ids = pl.read_parquet(features / "song_ids.parquet", glob=False)["song_id"]
     if not ids.equals(catalogue.songs["song_id"]):
         raise UserError(
             f"{features} was made from other songs than {catalogue.folder}: run python -m pipeline.embed again"

@@ -7,6 +7,7 @@ one clear line instead of a stack trace.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -33,41 +34,59 @@ def writing(out: str | Path, kind: str, manifest: dict[str, Any]) -> Iterator[Pa
     Raises:
         UserError: `out` exists and is not a FirstPlay folder of this `kind`.
     """
-    out = Path(out)
-    check_replaceable(out, kind)
-    aside = out.with_name(f".{out.name}{PART}")
-    shutil.rmtree(aside, ignore_errors=True)  # left by a killed run
-    aside.mkdir(parents=True)
-    try:
+    out = Path(out).resolve()  # what a link stands for
+    old = out.with_name(f".{out.name}.old")
+    with aside_of(out, PART) as aside:
+        if old.exists() and not out.exists():
+            old.rename(out)  # killed between the two renames below
+        check_replaceable(out, kind)
         yield aside
         write_manifest(aside, kind, manifest)
-        old = out.with_name(f".{out.name}.old")
         shutil.rmtree(old, ignore_errors=True)
         if out.exists():
             out.rename(old)
         aside.rename(out)
         shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 @contextmanager
 def scratch(out: str | Path) -> Iterator[Path]:
     """An empty folder beside `out` for what is not needed after the block."""
-    aside = Path(out).with_name(f".{Path(out).name}.scratch{PART}")
-    shutil.rmtree(aside, ignore_errors=True)  # left by a killed run
-    aside.mkdir(parents=True)
-    try:
+    with aside_of(Path(out).resolve(), f".scratch{PART}") as aside:
         yield aside
+
+
+@contextmanager
+def aside_of(out: Path, ending: str) -> Iterator[Path]:
+    """An empty hidden folder beside `out`, removed at the end unless it was renamed; held by one process at a time.
+
+    Raises:
+        UserError: another process is writing `out`.
+    """
+    aside = out.with_name(f".{out.name}{ending}")
+    aside.mkdir(parents=True, exist_ok=True)
+    held = os.open(aside, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another command is writing {out} just now: wait for it, or choose another out=") from None
+        for left in aside.iterdir():  # by a killed run
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        try:
+            yield aside
+        finally:
+            if aside.exists() and os.path.samestat(os.stat(aside), os.fstat(held)):
+                shutil.rmtree(aside, ignore_errors=True)
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        os.close(held)
 
 
 def check_replaceable(out: Path, kind: str) -> None:
     """Raise UserError unless `out` is free, empty, or an earlier output of the same kind."""
     if not out.exists() or (out.is_dir() and all(path.suffix == PART for path in out.iterdir())):
         return  # free, or a run was killed inside its very first write
-    if out.is_dir() and _kind(out) == kind:
+    if out.is_dir() and kind_of(out) == kind:
         return
     raise UserError(f"{out} exists and is not an earlier {kind} folder: choose another out= or remove it")
 
@@ -111,12 +130,13 @@ def write_text(path: Path, text: str) -> None:
     os.replace(aside, path)
 
 
-def _kind(folder: Path) -> str | None:
+def kind_of(folder: Path) -> str | None:
+    """What a folder says it is; None where it does not say so."""
     try:
         kind = json.loads((folder / MANIFEST).read_text(encoding="utf-8")).get("kind")
     except (OSError, ValueError, AttributeError):
         return None
-    return str(kind)
+    return kind if isinstance(kind, str) else None
 
 
 def remove_left(folder: Path) -> None:

@@ -138,6 +138,7 @@ def _search(
 ) -> Pairs:
     """Every song of `by_song` against all songs of its listeners in `by_user`."""
     n_songs = by_song.shape[1]
+    top_k = min(top_k, n_songs)
     target_SK = np.full((n_songs, top_k), -1, dtype=np.int32)
     value_SK = np.zeros((n_songs, top_k), dtype=np.float32)
     arrays = (*_pointers(by_song), *_pointers(by_user), source.weight_U, source.scale)

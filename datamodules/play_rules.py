@@ -159,4 +159,4 @@ def spill(frame: pl.DataFrame, aside: Path | None, name: str) -> pl.LazyFrame:
     if aside is None:
         return frame.lazy()
     frame.write_parquet(aside / f"{name}.parquet")
-    return pl.scan_parquet(aside / f"{name}.parquet")
+    return pl.scan_parquet(aside / f"{name}.parquet", glob=False)

@@ -86,7 +86,7 @@ def mine(
 
 def validation_pairs(folder: Path, validation: IntArray, shape: tuple[int, int], top_k: int) -> Pairs:
     """Warm songs with the same listeners as each validation song, from a catalogue's held-out plays."""
-    warm, cold = (pl.scan_parquet(folder / f"{name}.parquet") for name in ("plays", "cold_plays"))
+    warm, cold = (pl.scan_parquet(folder / f"{name}.parquet", glob=False) for name in ("plays", "cold_plays"))
     held_out = cold.filter(pl.col("song").is_in(pl.Series(validation).implode()))
     return cold_neighbours(listening_matrix(held_out, *shape), listening_matrix(warm, *shape), top_k, min_common=1)
 
@@ -135,7 +135,7 @@ def windows(plays: Table) -> tuple[pl.LazyFrame, pl.LazyFrame]:
     ]  # the time of the first later play, and which of those at that time it is
     at_first = (times == first).arg_true()
     row = at_first[min(edge - in_order.search_sorted(first, "left"), len(at_first) - 1)]
-    numbered = plays.lazy().with_row_index("row")
+    numbered = plays.lazy().select("user", "song", "strength", "played_at").with_row_index("row")
     is_later = (pl.col("played_at") > first) | ((pl.col("played_at") == first) & (pl.col("row") >= row))
     later = is_later.fill_null(False)
     return numbered.filter(~later).drop("row"), numbered.filter(later).drop("row")

@@ -38,7 +38,7 @@ class Shards:
 
     def recordings(self, number: int) -> pl.DataFrame:
         """`start` and `length` of every recording in a shard, in their order."""
-        table = pl.read_parquet(self.folder / f"{self.names[number]}.parquet")
+        table = pl.read_parquet(self.folder / f"{self.names[number]}.parquet", glob=False)
         return table.filter(pl.col("length") > 0).select("start", "length")
 
     def by_shard(self, shard: IntArray) -> Iterator[tuple[AnyArray, tuple[AnyArray, ...]]]:

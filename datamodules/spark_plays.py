@@ -6,8 +6,8 @@ catalogue are put together from there, a row group at a time.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -52,19 +52,19 @@ def connect(master: str | None) -> Any:
 
 def check_plays(
     spark: Any,
-    path: str,
+    files: list[str],
     aside: Path,
     plays: pl.LazyFrame,
     songs: pl.DataFrame,
     users: pl.DataFrame | None,
     rejected: Rejected,
 ) -> Plays:
-    """Like `play_rules.usable_plays`: the plays of `path`, of which `plays` tells the columns; written into `aside`."""
+    """Like `play_rules.usable_plays`: the plays of `files`, of which `plays` has the columns; written into `aside`."""
     from pyspark.sql import Window
     from pyspark.sql import functions as F
 
     schema = plays.collect_schema()
-    log = read_log(spark, path, schema)
+    log = read_log(spark, files, schema)
     marked = known(spark, log, songs, users)
     rule = F.expr("CASE " + " ".join(f"WHEN {sql} THEN '{key}'" for key, sql, *_ in ROW_RULES) + " END")
     marked = marked.withColumn("_key", rule).drop("_song", "_user", "_released_at")
@@ -85,12 +85,11 @@ def check_plays(
     return Plays(log.count(), [gathered(aside / "checked", schema)] if odd["kept"] else [], Counter(odd))
 
 
-def read_log(spark: Any, path: str, schema: dict[str, Any]) -> Any:
+def read_log(spark: Any, files: list[str], schema: dict[str, Any]) -> Any:
     """The log with the contract's types (times in UTC), and the place of each row in it."""
     from pyspark.sql import functions as F
 
-    files = [uri(Path(file)) for file in sorted(glob(path, recursive=True))]
-    log = spark.read.option("mergeSchema", "true").parquet(*files)
+    log = spark.read.option("mergeSchema", "true").parquet(*(uri(Path(file)) for file in files))
     there = {name for name in log.columns if name in schema}
     nanoseconds = dict(log.dtypes).get("played_at") == "bigint"
     kinds = {pl.String: "string", pl.Boolean: "boolean", pl.Int64: "bigint", pl.Datetime("ms"): "timestamp"}
@@ -165,7 +164,11 @@ def gathered(folder: Path, types: dict[str, Any]) -> pl.LazyFrame:
     """What Spark has written, with our types, in the order of its files."""
     empty = pl.LazyFrame(schema=types)
     files = sorted(folder.glob("part-*.parquet"))
-    return pl.scan_parquet(files).select(pl.col(name).cast(dtype) for name, dtype in types.items()) if files else empty
+    return (
+        pl.scan_parquet(files, glob=False).select(pl.col(name).cast(dtype) for name, dtype in types.items())
+        if files
+        else empty
+    )
 
 
 def frame(spark: Any, table: pl.DataFrame) -> Any:
@@ -174,5 +177,5 @@ def frame(spark: Any, table: pl.DataFrame) -> Any:
 
 
 def uri(path: Path) -> str:
-    """A path as Spark must be told it, whatever its default file system is."""
-    return path.resolve().as_uri()
+    """A path as Spark must be told it, whatever its default file system is: not escaped, but for its own wildcards."""
+    return "file://" + re.sub(r"([\[\]{}*?\\])", r"\\\1", str(path.resolve()))

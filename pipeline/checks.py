@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from configs.errors import UserError
-from configs.schema import AudienceConfig, TargetingConfig
+from configs.schema import AudienceConfig, PrepareConfig, TargetingConfig
 
 
 def check_options(config: AudienceConfig) -> str:
@@ -44,4 +44,24 @@ def check_targeting(options: TargetingConfig) -> None:
         raise UserError(
             f"targeting.memory_mb={options.memory_mb} and targeting.song_weight={options.song_weight}: "
             "the first must be above 0, the second at least 0, both finite"
+        )
+
+
+def check_preparation(config: PrepareConfig) -> None:
+    """Raise UserError where numbers are out of range, or options do not go together."""
+    pairs, least = config.pairs, {"pairs.top_k": 1, "pairs.min_common": 1}
+    numbers = {
+        f"pairs.{name}": getattr(pairs, name) for name in ("shrinkage", "max_history", "prior_plays", "min_lift")
+    }
+    numbers |= {"memory_gb": config.memory_gb, "pairs.top_k": pairs.top_k, "pairs.min_common": pairs.min_common}
+    for name, value in numbers.items():
+        if not least.get(name, 0) <= value < 1e9:
+            raise UserError(f"{name}={value:g} must be a number from {least.get(name, 0)} on")
+    if config.format != "contract" and (config.engine == "spark" or config.plays or config.memory_gb):
+        raise UserError(
+            f"format={config.format} is read as published: plays=, memory_gb= and engine=spark are for others"
+        )
+    if config.engine == "spark" and config.memory_gb:
+        raise UserError(
+            "memory_gb= is for engine=local: give Spark's driver and workers their memory by its own settings"
         )

@@ -21,7 +21,7 @@ def read_given(option: str, path: str, wanted: str) -> pl.DataFrame:
     if not Path(path).is_file():
         raise UserError(f"{option}={path}: no such file; wanted: a Parquet table with {wanted}")
     try:
-        return pl.read_parquet(path)
+        return pl.read_parquet(path, glob=False)
     except (OSError, pl.exceptions.PolarsError) as error:
         reason = str(error).partition("\n")[0]
         raise UserError(f"{option}={path} cannot be read as Parquet ({reason}): write the file again") from None

@@ -32,7 +32,7 @@ from retrieval.index import add, build_index, choose, remove, resolve, search, t
 
 KIND = "index"
 MADE_BY = "python -m pipeline.index run=RUN out=INDEX"
-QUERIES, K = 200, 10  # new songs (known ones, where there are none) and neighbours that an index is tuned on
+QUERIES, K = 200, 100  # new songs (known ones, where there are none), and neighbours that an index must find of each
 SAME = 1e-5  # numbers of a vector that differ by less come of other batches, not of other content
 
 
@@ -105,9 +105,11 @@ def updated(
     """The index that is there, made the catalogue's: as `built`.
 
     Raises:
-        UserError: it is of another encoder, or of a kind that cannot be changed.
+        UserError: it is of another encoder, or of a kind that cannot be changed, or is to be of another kind.
     """
     old = read_index(Path(config.out), mapped=False)
+    if config.index not in ("auto", old.manifest["index"]):
+        raise UserError(f"{config.out} is {old.manifest['index']}: to make it {config.index} build it anew")
     if old.manifest["encoder"] != encoder:
         raise UserError(
             f"{config.out} holds the vectors of another encoder than {config.run}: build it anew, without update=true"
@@ -119,6 +121,8 @@ def updated(
     stays, new = warm & (entries >= 0), warm & (entries < 0)
     other = stays.copy()
     other[stays] = ~np.isclose(vectors[stays], old.vectors[rows[stays]], rtol=0, atol=SAME).all(axis=1)
+    same = stays & ~other
+    vectors[same] = old.vectors[rows[same]]  # what the index holds, or small changes would add up
     gone = np.setdiff1d(before["entry"].drop_nulls().to_numpy(), entries[stays])
     n = old.manifest["entries"]
     entries[new], entries[~warm] = np.arange(n, n + new.sum()), -1
@@ -150,7 +154,8 @@ def summary(out: str, manifest: dict[str, Any], n_songs: int, wanted: float) -> 
     changes = ", ".join(f"{key} {manifest[key]}" for key in ("added", "replaced", "removed") if key in manifest)
     lines = [f"{out}: {manifest['songs']} known songs of {n_songs}, {manifest['dim']} dimensions, {manifest['index']}"]
     if manifest["index"] != "Flat":
-        lines.append(f"  finds {manifest['recall']:.0%} of the exact {K} (effort {manifest['effort']})")
+        k = min(K, manifest["songs"])
+        lines.append(f"  finds {manifest['recall']:.0%} of the exact {k} (effort {manifest['effort']})")
     if manifest["recall"] < wanted:
         lines.append(f"  note: {wanted:.0%} was wanted: the codes are too coarse, or the sample too small")
     if changes:
@@ -197,7 +202,7 @@ def read_index(folder: Path, mapped: bool = True) -> SongIndex:
         songs[entry.drop_nulls().to_numpy()] = np.flatnonzero(entry.is_not_null())
         if (index.ntotal, len(vectors)) != (entry.count(), len(entry)):
             raise ValueError("its files do not belong together")
-    except (OSError, RuntimeError, ValueError, KeyError, IndexError) as error:
+    except (OSError, RuntimeError, ValueError, TypeError, KeyError, IndexError) as error:
         raise UserError(f"{folder} is damaged ({type(error).__name__}): run {MADE_BY} again") from None
     return SongIndex(manifest, index, songs, vectors)
 
@@ -205,7 +210,7 @@ def read_index(folder: Path, mapped: bool = True) -> SongIndex:
 def read_songs(folder: Path) -> pl.DataFrame:
     """`song_id`, `split` and `entry` of every song of an index folder."""
     try:
-        return pl.read_parquet(folder / "songs.parquet", columns=["song_id", "split", "entry"])
+        return pl.read_parquet(folder / "songs.parquet", columns=["song_id", "split", "entry"], glob=False)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise UserError(f"{folder} is damaged ({type(error).__name__}): run {MADE_BY} again") from None
 

@@ -28,7 +28,7 @@ def read_truth(path: str, catalogue: Catalogue) -> pl.DataFrame:
     if not Path(path).is_file():
         raise UserError(f"truth file not found: {path} (only the demo world has one)")
     try:
-        table = pl.read_parquet(path)
+        table = pl.read_parquet(path, glob=False)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise UserError(f"{path}: cannot be read as Parquet ({type(error).__name__})") from None
     missing = {"song_id", "user_id", "completed", "favourited"} - set(table.columns)

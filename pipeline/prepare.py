@@ -10,7 +10,6 @@ do the tags that its own held-out listeners gave it.
 
 from __future__ import annotations
 
-import math
 import os
 from dataclasses import replace
 from functools import partial
@@ -39,6 +38,7 @@ from datamodules.catalogue import KIND, NO_VALIDATION
 from datamodules.folders import scratch, writing
 from datamodules.split import COLD_VAL, WARM, Split, released_before, split_songs
 from datamodules.tags import join_tags
+from pipeline.checks import check_preparation
 from pipeline.tracking import made, tracked, used
 
 PUBLISHED = {"lfm2k": adapters.read_lfm2k, "hetrec": adapters.read_hetrec}
@@ -47,7 +47,7 @@ PUBLISHED = {"lfm2k": adapters.read_lfm2k, "hetrec": adapters.read_hetrec}
 @tracked("prepare")
 def main(config: PrepareConfig, run: Any) -> None:
     """Run the command (see the module's docstring)."""
-    check_options(config)
+    check_preparation(config)
     manifest: dict[str, Any] = {"source": str(Path(config.source).resolve()), "options": recorded(config)}
     with scratch(config.out) as aside, writing(config.out, KIND, manifest) as folder:
         dataset, later = until(read(config, aside), config.split.until)
@@ -55,7 +55,9 @@ def main(config: PrepareConfig, run: Any) -> None:
             dataset.songs, config.split.by, config.split.cutoff, config.split.cold_share, config.split.seed
         )
         plays_S, dropped = write_plays(dataset, split, folder, aside, config)
-        warm_plays, cold_plays = (pl.scan_parquet(folder / f"{name}.parquet") for name in ("plays", "cold_plays"))
+        warm_plays, cold_plays = (
+            pl.scan_parquet(folder / f"{name}.parquet", glob=False) for name in ("plays", "cold_plays")
+        )
         songs, tag_counts = join_tags(dataset, split)
         songs = songs.with_columns(pl.Series("split", split.of_song, dtype=pl.String), pl.Series("popularity", plays_S))
         songs, problems, converted, shards = cache_audio(songs, config)
@@ -82,30 +84,14 @@ def main(config: PrepareConfig, run: Any) -> None:
     print(summary(manifest, config.out))
 
 
-def check_options(config: PrepareConfig) -> None:
-    """Raise UserError where numbers are out of range, or options do not go together."""
-    numbers = {"pairs.shrinkage": config.pairs.shrinkage, "pairs.max_history": config.pairs.max_history}
-    for name, value in (numbers | {"memory_gb": config.memory_gb}).items():
-        if not 0 <= value < math.inf:
-            raise UserError(f"{name}={value:g} must be a number from 0 on")
-    if config.format != "contract" and (config.engine == "spark" or config.plays or config.memory_gb):
-        raise UserError(
-            f"format={config.format} is read as published: plays=, memory_gb= and engine=spark are for others"
-        )
-    if config.engine == "spark" and config.memory_gb:
-        raise UserError(
-            "memory_gb= is for engine=local: give Spark's driver and workers their memory by its own settings"
-        )
-
-
 def read(config: PrepareConfig, aside: Path) -> contract.Dataset:
     """The source, checked; plays beyond `memory_gb`, or those that Spark has read, in the folder aside."""
     source = Path(config.source)
     if config.format != "contract":
         return PUBLISHED[config.format](source)
     if config.engine == "spark":
-        path = contract.plays_path(source, config.plays)
-        check = partial(spark_plays.check_plays, spark_plays.connect(config.spark.master), path, aside)
+        files = contract.plays_files(source, config.plays)
+        check = partial(spark_plays.check_plays, spark_plays.connect(config.spark.master), files, aside)
     else:
         check = partial(play_rules.usable_plays, memory_gb=config.memory_gb, aside=aside)
     return contract.read_dataset(source, config.plays, check)
@@ -175,7 +161,9 @@ def training_pairs(
         spark = spark_plays.connect(config.spark.master)
         pairs, evidence = spark_pairs.mine(spark, folder, feedback, shape, **options)
     else:
-        pairs, evidence = positives.mine(pl.scan_parquet(folder / "plays.parquet"), feedback, shape, **options)
+        pairs, evidence = positives.mine(
+            pl.scan_parquet(folder / "plays.parquet", glob=False), feedback, shape, **options
+        )
     if not len(pairs):
         raise UserError(
             f"no song pair is left to learn from ({evidence}): lower pairs.min_common or pairs.min_lift, "

@@ -6,6 +6,7 @@ that whoever wrote it has logged, and gigabytes stay where they are. All of it w
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import socket
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from configs.errors import UserError
 from configs.load import as_dict
-from datamodules.folders import MANIFEST, PART
+from datamodules.folders import MANIFEST, PART, kind_of
 
 if TYPE_CHECKING:
     import polars as pl
@@ -133,8 +134,11 @@ def artifact(folder: str | Path) -> Any:
     files = [path for path in sorted(folder.iterdir()) if path.is_file()] if folder.is_dir() else [folder]
     sizes = {path.name: path.stat().st_size for path in files if path.suffix != PART}
     manifest = folder / MANIFEST
-    kind = json.loads(manifest.read_text("utf-8"))["kind"] if manifest.exists() else "dataset"
-    name = re.sub(r"[^\w.-]", "-", "-".join(folder.parts[-2:]))[-100:]
+    kind = kind_of(folder) or "dataset"
+    called = "-".join(folder.parts[-2:])
+    name = re.sub(r"[^A-Za-z0-9_.-]", "-", called)[-100:]
+    if name != called:  # other names may come out the same
+        name += "-" + hashlib.sha256(called.encode()).hexdigest()[:8]
     where = {"folder": str(folder), "machine": socket.gethostname()}
     found = wandb.Artifact(name, kind.replace(" ", "-"), metadata=where)
     with found.new_file("files.json") as file:

@@ -76,7 +76,11 @@ def build_index(
         except RuntimeError as error:  # fewer vectors than lists or codes
             reason = str(error).strip().splitlines()[-1]
             raise ValueError(f"index {kind!r} cannot be learned from {n} vectors ({reason})") from None
-    add(index, vectors_ND, ids_N)
+    try:
+        add(index, vectors_ND, ids_N)
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise ValueError(f"index {kind!r} does not take these {n} vectors ({reason})") from None
     return index
 
 

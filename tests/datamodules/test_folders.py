@@ -192,3 +192,33 @@ def test_kill_9_of_prepare_while_it_writes(dataset: Path, tmp_path: Path, prepar
     assert not out.exists() and list(tmp_path.glob(".catalogue.part/*"))
     prepare(dataset, out)
     assert os.listdir(tmp_path) == ["catalogue"] and (out / "pairs.parquet").exists()
+
+
+def test_two_writers_do_not_mix(tmp_path: Path) -> None:
+    with writing(tmp_path / "out", "catalogue", {"of": "first"}) as folder:
+        (folder / "a").write_text("first")
+        with pytest.raises(UserError, match="another command is writing"), writing(tmp_path / "out", "catalogue", {}):
+            pass
+    assert (tmp_path / "out" / "a").read_text() == "first"
+    with writing(tmp_path / "out", "catalogue", {"of": "second"}) as folder:
+        assert not list(folder.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == ["out"], "nothing is left, and nothing stays locked"
+
+
+def test_a_link_stays_a_link(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "disk")
+    for text in ("one", "two"):
+        with writing(tmp_path / "link", "catalogue", {}) as folder:
+            (folder / "a").write_text(text)
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "disk" / "a").read_text() == "two"
+
+
+def test_killed_between_the_two_renames(tmp_path: Path) -> None:
+    """The old version is there under another name; the next command puts it back before it begins."""
+    with writing(tmp_path / "out", "catalogue", {"of": "old"}):
+        pass
+    (tmp_path / "out").rename(tmp_path / ".out.old")
+    with pytest.raises(ZeroDivisionError), writing(tmp_path / "out", "catalogue", {}):
+        raise ZeroDivisionError
+    assert read_manifest(tmp_path / "out", "catalogue", "")["of"] == "old"
