@@ -218,9 +218,6 @@ def measured(work: Callable[[], Any]) -> dict[str, Any]:
     return {"seconds": seconds, "memory_before_mb": before or 0, "peak_memory_mb": memory("VmHWM") or 0}
 
 
-# -------------------------------------------------------------------------------------------------- comparisons
-
-
 def difference(ours_SK: AnyArray, theirs_SK: AnyArray) -> float:
     """The largest difference of two songs' k-th best similarities."""
     return float(np.abs(ours_SK - theirs_SK).max())
