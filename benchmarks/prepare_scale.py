@@ -60,8 +60,8 @@ def main(config: PrepareScaleConfig) -> None:
         return
     if min([*config.plays, config.repeats], default=0) < 1:
         raise UserError("plays and repeats must be at least 1")
-    report: dict[str, Any] = {"options": as_dict(config), "cpus": os.cpu_count()}
-    report["threads"] = os.environ.get("OMP_NUM_THREADS", "all")
+    threads = os.environ.get("OMP_NUM_THREADS", "all")
+    report: dict[str, Any] = {"options": as_dict(config), "cpus": os.cpu_count(), "threads": threads}
     for number, plays in enumerate(sorted(config.plays)):
         report[f"{plays} plays"] = of_size(config, plays, config.spark and number == 0)
     report["growth"] = growth([report[f"{plays} plays"] for plays in sorted(config.plays)])
@@ -78,8 +78,8 @@ def of_size(config: PrepareScaleConfig, plays: int, spark: bool) -> dict[str, An
         found["prepare"] = in_turns(("bounded", "at once"), config, plays, work)
         found["same_catalogue"] = same_tables(work / "bounded", work / "at once")
         found["pairs"] = in_turns(("ours", "implicit"), config, plays, work)
-        medians = {name: one["seconds"] for name, one in found["pairs"].items()}
-        found["ours_over_implicit"] = round(medians["ours"] / medians["implicit"], 3)
+        ours, implicit = (found["pairs"][name]["seconds"] for name in ("ours", "implicit"))
+        found["ours_over_implicit"] = round(ours / implicit, 3)
         found["largest_difference"] = difference(np.load(work / "ours.npy"), np.load(work / "implicit.npy"))
         if spark:
             found["pairs"] |= {name: alone(name, config, plays, work) for name in ("local pairs", "spark pairs")}
@@ -167,11 +167,12 @@ def mine(config: PrepareScaleConfig, work: Path, name: str) -> dict[str, Any]:
 
         peer = CosineRecommender(K=TOP_K + 1, num_threads=threads())
         told = measured(lambda: peer.fit(heard, show_progress=False))
-        found = sparse.csr_matrix(peer.similarity)
-        found.setdiag(0)
-        for song, (first, last) in enumerate(zip(found.indptr[:-1], found.indptr[1:], strict=True)):
-            best = np.sort(found.data[first:last])[::-1][:TOP_K]
-            value_SK[song, : len(best)] = best
+        found = sparse.coo_matrix(peer.similarity)
+        found.data[found.row == found.col] = 0  # itself comes last
+        order = np.lexsort((-found.data, found.row))
+        row, value = found.row[order], found.data[order]
+        rank = np.arange(len(row)) - np.searchsorted(row, row)
+        value_SK[row[rank < TOP_K], rank[rank < TOP_K]] = value[rank < TOP_K]
     np.save(work / f"{name}.npy", value_SK)
     return told | {"entries": heard.nnz, "products": int((np.diff(heard.indptr).astype(float) ** 2).sum())}
 
@@ -215,9 +216,6 @@ def measured(work: Callable[[], Any]) -> dict[str, Any]:
     work()
     seconds = round(time.perf_counter() - started, 4)
     return {"seconds": seconds, "memory_before_mb": before or 0, "peak_memory_mb": memory("VmHWM") or 0}
-
-
-# -------------------------------------------------------------------------------------------------- comparisons
 
 
 def difference(ours_SK: AnyArray, theirs_SK: AnyArray) -> float:

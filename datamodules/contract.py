@@ -132,12 +132,9 @@ def validate(source: Path, tables: dict[str, Any], check: Check = usable_plays) 
     if users is None:
         users = ids.select(pl.col("user_id").unique().sort()).collect(engine="streaming")
         notes.append(f"no users.parquet: {users.height} users taken from the plays")
-    feedback = known.get("i2i_feedback")
-    if feedback is not None:
-        feedback = usable_feedback(feedback, songs, rejected)
-    tags = known.get("tags")
-    if tags is not None:
-        tags = usable_tags(tags, songs, rejected)
+    feedback, tags = known.get("i2i_feedback"), known.get("tags")
+    feedback = None if feedback is None else usable_feedback(feedback, songs, rejected)
+    tags = None if tags is None else usable_tags(tags, songs, rejected)
     note_songs(
         songs, ids.select(pl.col("song_id").n_unique()).collect(engine="streaming").item(), features, tags, notes
     )

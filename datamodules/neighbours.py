@@ -201,12 +201,10 @@ def _fill(
             both, total = common[other], float(common[other])
             common[other] = 0
             if weight_U is not None:
-                total = weight[other]
-                weight[other] = 0.0
+                total, weight[other] = weight[other], 0.0
             if both >= least and other != song:
                 value = (scale * total - chance_a[song] * chance_b[other]) / (norm_a[song] * norm_b[other])
-                value *= both / (both + shrinkage)
-                kept = _insert(other, np.float32(value), target_K, value_K, kept)
+                kept = _insert(other, np.float32(value * (both / (both + shrinkage))), target_K, value_K, kept)
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[misc]
