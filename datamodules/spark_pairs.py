@@ -17,7 +17,7 @@ from datamodules.arrays import AnyArray, IntArray
 from datamodules.collaborative import draw, lift_of_listeners, verify_by_feedback
 from datamodules.neighbours import Pairs, Terms, terms
 from datamodules.positives import EARLIER, choose_posterior, keep_good
-from datamodules.spark_plays import frame, uri
+from datamodules.spark_plays import frame, pattern
 
 DAY = 24 * 3600 * 1000
 
@@ -75,7 +75,7 @@ def validation_pairs(spark: Any, folder: Path, validation: IntArray, shape: tupl
 
 def read_plays(spark: Any, path: Path) -> Any:
     """Columns user, song, strength, played_at (milliseconds) and the row number of a catalogue's table of plays."""
-    plays = spark.read.parquet(uri(path))
+    plays = spark.read.parquet(pattern(path))
     time = "unix_millis(CAST(played_at AS TIMESTAMP)) AS played_at"
     return plays.selectExpr("user", "song", "strength", time, "_metadata.row_index AS row")
 

@@ -77,7 +77,7 @@ def check_plays(
     before = F.lag("played_at").over(Window.partitionBy("user_id").orderBy(*ORDER))
     kept = usable.filter("_key IS NULL").drop("_key").withColumn("_back", F.expr("played_at") < before)
     kept.withColumn("played_at", F.unix_millis("played_at")).write.parquet(uri(aside / "checked"))
-    checked = spark.read.parquet(uri(aside / "checked"))
+    checked = spark.read.parquet(pattern(aside / "checked"))
     odd = checked.selectExpr(
         "count(*) AS kept", "count_if(played_at IS NULL) AS undated", "count_if(_back) AS back",
         "count(*) - count(DISTINCT user_id, song_id) AS repeats",
@@ -89,7 +89,7 @@ def read_log(spark: Any, files: list[str], schema: dict[str, Any]) -> Any:
     """The log with the contract's types (times in UTC), and the place of each row in it."""
     from pyspark.sql import functions as F
 
-    log = spark.read.option("mergeSchema", "true").parquet(*(uri(Path(file)) for file in files))
+    log = spark.read.option("mergeSchema", "true").parquet(*(pattern(Path(file)) for file in files))
     there = {name for name in log.columns if name in schema}
     nanoseconds = dict(log.dtypes).get("played_at") == "bigint"
     kinds = {pl.String: "string", pl.Boolean: "boolean", pl.Int64: "bigint", pl.Datetime("ms"): "timestamp"}
@@ -144,7 +144,7 @@ def write_plays(
         "song_id", song=pl.int_range(pl.len(), dtype=pl.Int32), _warm=pl.Series(split.of_song == WARM)
     )
     of_user = users.select("user_id", user=pl.int_range(pl.len(), dtype=pl.Int32))
-    plays = spark.read.parquet(uri(aside / "checked")).join(F.broadcast(frame(spark, of_song)), "song_id")
+    plays = spark.read.parquet(pattern(aside / "checked")).join(F.broadcast(frame(spark, of_song)), "song_id")
     plays = plays.join(frame(spark, of_user), "user_id").withColumn("strength", F.expr(f"CAST({STRENGTH} AS FLOAT)"))
     cutoff = int(np.datetime64(split.cutoff, "ms").astype(np.int64)) if split.cutoff else 2**62
     late = F.coalesce(F.col("played_at") >= cutoff, F.lit(False))
@@ -154,7 +154,7 @@ def write_plays(
     for name, table in tables.items():
         table.orderBy("user", "played_at", "song", *ORDER).select(*types).write.parquet(uri(aside / name))
         gathered(aside / name, types).sink_parquet(folder / f"{name}.parquet")
-    heard = spark.read.parquet(uri(aside / "plays")).groupBy("song").count().toArrow()
+    heard = spark.read.parquet(pattern(aside / "plays")).groupBy("song").count().toArrow()
     popularity_S = np.zeros(songs.height, dtype=np.int64)
     popularity_S[heard["song"].to_numpy()] = heard["count"].to_numpy()
     return popularity_S, plays.filter(F.col("_warm") & late).count()
@@ -177,5 +177,10 @@ def frame(spark: Any, table: pl.DataFrame) -> Any:
 
 
 def uri(path: Path) -> str:
-    """A path as Spark must be told it, whatever its default file system is: not escaped, but for its own wildcards."""
-    return "file://" + re.sub(r"([\[\]{}*?\\])", r"\\\1", str(path.resolve()))
+    """A path as Spark must be told it, whatever its default file system is: Hadoop takes it as it is, unescaped."""
+    return f"file://{path.resolve()}"
+
+
+def pattern(path: Path) -> str:
+    """The same where it is read, and its own wildcards would be taken for such."""
+    return re.sub(r"([\[\]{}*?\\])", r"\\\1", uri(path))

@@ -251,3 +251,24 @@ def test_the_example_of_the_documentation_is_a_dataset(tmp_path: Path, monkeypat
     data = read_dataset("my_music")
     assert (data.songs.height, data.plays.height, data.users.height) == (90, 1080, 60)
     assert data.rejected == {} and data.ignored_columns == {}
+
+
+def test_names_of_folders_are_no_patterns(tmp_path: Path) -> None:
+    """A folder "set [1]" beside a folder "set 1"."""
+    for folder, song in (("set [1]", "right"), ("set 1", "wrong")):
+        (tmp_path / folder / "plays" / "country=DE").mkdir(parents=True)
+        pl.DataFrame({"song_id": [song]}).write_parquet(tmp_path / folder / "songs.parquet")
+        plays = pl.DataFrame({"user_id": ["u"], "song_id": [song], "row": [7]})
+        plays.write_parquet(tmp_path / folder / "plays" / "country=DE" / "a [1].parquet")
+        more = plays.with_columns(extra=pl.lit(1), user_id=pl.lit("v"))
+        more.write_parquet(tmp_path / folder / "plays" / "z.parquet")  # a later file has one more column
+    found = read_dataset(tmp_path / "set [1]")
+    assert found.songs["song_id"].to_list() == ["right"]
+    assert sorted(pl.concat(found.parts).collect()["user_id"]) == ["u", "v"]
+
+
+def test_a_folder_of_plays_without_a_file(tmp_path: Path) -> None:
+    (tmp_path / "plays").mkdir()
+    pl.DataFrame({"song_id": ["a"]}).write_parquet(tmp_path / "songs.parquet")
+    with pytest.raises(UserError, match=r"plays holds no Parquet file"):
+        read_dataset(tmp_path)

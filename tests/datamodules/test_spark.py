@@ -64,20 +64,22 @@ def test_the_same_catalogue(
 
     Once split by time, with a table of users, times of another unit and zone, a folder of files; once without these.
     """
-    source = dirty(tmp_path / "source", users_table=times, times=times)
+    source = dirty(tmp_path / ("a b=c é [1]" if times else "source"), users_table=times, times=times)
     if times:
-        plays = pl.read_parquet(source / "plays.parquet").with_columns(
+        plays = pl.read_parquet(source / "plays.parquet", glob=False).with_columns(
             pl.col("played_at").cast(pl.Datetime("ns")).dt.replace_time_zone("Asia/Shanghai"),
             pl.col("play_count").cast(pl.Int16),
         )
         (source / "plays.parquet").unlink()
         (source / "plays").mkdir()
         for number in range(3):
-            plays[number * 4000 : (number + 1) * 4000].write_parquet(source / "plays" / f"{number}.parquet")
+            (source / "plays" / f"part={number}").mkdir()
+            part = plays[number * 4000 : (number + 1) * 4000]
+            part.write_parquet(source / "plays" / f"part={number}" / "a b.parquet")
     options = ["pairs.min_common=1", "pairs.top_k=20", "pairs.max_history=15"]
     options += [] if times else ["split.by=random"]
     local = prepare(source, tmp_path / "local", *options)
-    manifest = same_catalogue(local, prepare(source, tmp_path / "spark", *options, "engine=spark"))
+    manifest = same_catalogue(local, prepare(source, tmp_path / "by=spark 2", *options, "engine=spark"))
     assert manifest["pairs"]["users_capped"] > 0 and len(manifest["rejected"]) >= 6
     assert (manifest["counts"]["warm_plays_after_cutoff_left_out"] > 0) == times
     assert manifest["pairs"]["posterior"] == ("later_plays" if times else "none")

@@ -23,6 +23,7 @@ from configs.load import load
 from datamodules.catalogue import Catalogue
 from datamodules.folders import read_manifest
 from pipeline import audience, embed, evaluate, export, index, prepare, tracking, world
+from pipeline.tracking import artifact
 from tests.callbacks.test_resume import STOPPED, assert_same_run, states
 from tests.conftest import i2i_options
 from tests.offline_wandb import OfflineRun, runs_in
@@ -93,9 +94,9 @@ def test_what_is_read_is_the_very_version_that_was_written(road: Path, runs: dic
         made |= one.made
         assert {name for name in one.made if not name.endswith("-files")} == {f"{at}-{writes[job]}"}
     for one in runs.values():
-        for name, artifact in one.used.items():
+        for name, logged in one.used.items():
             if name != f"{at}-world":
-                assert (artifact["type"], artifact["digest"]) == (made[name]["type"], made[name]["digest"])
+                assert (logged["type"], logged["digest"]) == (made[name]["type"], made[name]["digest"])
     assert len({artifact["digest"] for artifact in made.values()}) == len(made)
     kinds = {made[f"{at}-{name}"]["type"] for name in writes.values()}
     assert {"catalogue", "clip-run", "features", "i2i-run", "index", "audience"} <= kinds
@@ -266,3 +267,16 @@ def test_a_command_online_without_an_account_does_nothing(
     with pytest.raises(UserError, match=r"Weights & Biases: .*logger\.wandb=offline"):
         run(index.main, schema.IndexConfig, f"run={i2i_run}", f"out={tmp_path}/index", "logger.wandb=online")
     assert not (tmp_path / "index").exists()
+
+
+@pytest.mark.parametrize("manifest", ['{"name": 1}', "[1]", "no JSON", '{"kind": null}', '{"kind": "catalogue"}', None])
+def test_any_folder_is_an_artifact(manifest: str | None, tmp_path: Path) -> None:
+    names = []
+    for called in ("music-é", "music-è", "曲目", "plain"):
+        (tmp_path / called).mkdir()
+        if manifest is not None:
+            (tmp_path / called / "manifest.json").write_text(manifest)
+        found = artifact(tmp_path / called)
+        assert found.type == ("catalogue" if manifest and "catalogue" in manifest else "dataset")
+        names.append(found.name)
+    assert len(set(names)) == 4 and names[3].endswith("-plain")
