@@ -11,7 +11,7 @@ import pytest
 
 from configs.errors import UserError
 from datamodules import play_rules
-from datamodules.contract import plays_path, read_dataset
+from datamodules.contract import plays_files, read_dataset
 
 
 def in_folders(source: Path) -> Path:
@@ -79,7 +79,7 @@ def test_where_plays_may_lie(dirty: Callable[..., Path], tmp_path: Path) -> None
     for given in (f"{source}/plays.parquet", f"{source}/pl*s.parquet"):
         assert read_dataset(source, given).plays.equals(data.plays)
     in_folders(source)
-    assert plays_path(source, None) == f"{source}/plays/**/*.parquet"
+    assert plays_files(source, None) == [f"{source}/plays/day={number}/0.parquet" for number in range(5)]
     assert read_dataset(source).plays.equals(data.plays)
     one = read_dataset(source, f"{source}/plays/day=[01]/*.parquet")
     assert 0 < one.plays.height < data.plays.height
