@@ -25,11 +25,10 @@ from pipeline.training import boundary_parts, clip_parts, i2i_parts
 
 def train_text(config: CorpusConfig) -> None:
     """A BERT for a script that the packaged one cannot read; best checkpoint by hidden tokens of held-out documents."""
-    from lightning.pytorch.utilities import rank_zero_only
-
     from datamodules.corpus import CorpusDataModule, character_tokenizer
     from lightning_modules.masked_lm import MaskedLMModule
     from pipeline.runs import open_run, read_vocabulary
+    from pipeline.tracking import first_rank
     from pipeline.vectors import restore
 
     def build() -> Built:
@@ -41,7 +40,7 @@ def train_text(config: CorpusConfig) -> None:
 
     fit("text", config, build, monitor="val/accuracy")
     model = Path(config.out) / "model"
-    if getattr(rank_zero_only, "rank", 0) == 0 and not model.exists():
+    if first_rank() and not model.exists():
         run, aside = open_run(config.out, "text"), model.with_suffix(".part")
         restore(MaskedLMModule(**run.hparams), run).model.bert.save_pretrained(aside)
         characters = read_vocabulary(run.folder, "text")["characters"]

@@ -23,8 +23,20 @@ from benchmarks.audience_scale import memory, tell, timed
 from configs.errors import UserError
 from configs.load import as_dict, command
 from configs.schema import opt
-from datamodules.arrays import FloatArray, IntArray
-from retrieval.index import add, build_index, choose, remove, resolve, search, tune, unit_rows
+from datamodules.arrays import FloatArray
+from retrieval.index import (
+    add,
+    build_index,
+    choose,
+    exact_neighbours,
+    remove,
+    resolve,
+    search,
+    set_effort,
+    share_found,
+    tune,
+    unit_rows,
+)
 
 GENRES, INNER, SONGS_OF_ARTIST = 50, 24, 20
 K, TUNED_ON = 10, 200
@@ -64,20 +76,22 @@ def measure(config: IndexScaleConfig, n: int) -> dict[str, Any]:
         index = build_index(songs, kind, np.arange(n), seed=config.seed)
     taken = (memory("VmRSS") or 0) - before
     with timed(seconds, "tune"):
-        effort, _ = tune(index, kind, tuning, exact(songs, tuning), config.recall)
-    truth = exact(songs, queries)
-    found = {"recall@10": recall(search(index, queries, K)[1], truth)}
+        effort, _ = tune(index, kind, tuning, exact_neighbours(tuning, songs, K), config.recall)
+    truth = exact_neighbours(queries, songs, K)
+    found = {"recall@10": share_found(search(index, queries, K)[1], truth)}
     found |= rates(config, index, songs, kind, effort, queries)
     few = np.random.default_rng(config.seed).choice(n, max(1, n // 100), replace=False)
     with timed(seconds, "replace 1 %"):
         remove(index, few)
         songs[few] = unit_rows(songs[few] + songs[few[::-1]])
         add(index, songs[few], few)
-    found["recall@10 after replacing"] = recall(search(index, queries, K)[1], exact(songs, queries))
+    found["recall@10 after replacing"] = share_found(search(index, queries, K)[1], exact_neighbours(queries, songs, K))
     with timed(seconds, "remove 1 %"):
         remove(index, few)
     left = np.setdiff1d(np.arange(n), few)
-    found["recall@10 after removing"] = recall(search(index, queries, K)[1], left[exact(songs[left], queries)])
+    found["recall@10 after removing"] = share_found(
+        search(index, queries, K)[1], left[exact_neighbours(queries, songs[left], K)]
+    )
     return {
         "songs": n,
         "kind": kind,
@@ -98,9 +112,7 @@ def rates(
     bare = faiss.index_factory(config.dim, kind, faiss.METRIC_INNER_PRODUCT)
     bare.train(songs[: max(10_000, 40 * getattr(bare, "nlist", 0))])
     bare.add(songs)
-    if effort:
-        name = "nprobe" if "IVF" in kind else "efSearch"
-        faiss.ParameterSpace().set_index_parameter(bare, name, effort)
+    set_effort(bare, kind, effort)
     ours, alone = [], []
     for _ in range(config.repeats):
         seconds: dict[str, float] = {}
@@ -115,19 +127,6 @@ def rates(
         "faiss_queries_per_second": float(np.median(alone)),
         "ours_over_faiss": float(np.median(np.divide(ours, alone))),
     }
-
-
-def exact(songs: FloatArray, queries: FloatArray) -> IntArray:
-    """Rows of the K songs with the largest inner products, (Q, K)."""
-    import faiss
-
-    found: IntArray = faiss.knn(queries, songs, K, metric=faiss.METRIC_INNER_PRODUCT)[1]
-    return found
-
-
-def recall(found_QK: IntArray, truth_QK: IntArray) -> float:
-    """Share of the true neighbours that were found."""
-    return float((found_QK[:, :, None] == truth_QK[:, None, :]).any(axis=1).mean())
 
 
 def song_like(n: int, dim: int, seed: int) -> FloatArray:

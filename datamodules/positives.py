@@ -23,7 +23,8 @@ from datamodules.neighbours import Pairs, cold_neighbours, neighbours
 
 EARLIER = 0.75  # share of the plays, in time order, that mines pairs when a later window verifies them
 
-Verified = tuple[Pairs, AnyArray, AnyArray]  # pairs, lift of each, observations of each
+Check = tuple[AnyArray, AnyArray]  # lift of each pair, observations of each
+Verified = tuple[Pairs, AnyArray, AnyArray]
 
 
 def mine(
@@ -66,22 +67,18 @@ def mine(
         capped += heavy
         return neighbours(listening_matrix(short, *shape), top_k, min_common, similarity, shrinkage)
 
-    if posterior == "feedback":
-        pairs = mined(plays)
-        verified = (pairs, *verify_by_feedback(pairs, feedback, prior_plays))
+    check: Check | None = None
+    if posterior == "split_users":
+        pairs, lift, shown = by_halves(split_users(plays, shape[0], seed), shape, mined, prior_plays)
+        check = lift, shown
     elif posterior == "later_plays":
         earlier, later = windows(plays)
         pairs = mined(earlier)
-        verified = (pairs, *verify_by_listeners(pairs, *taken_up(earlier, later, shape), prior_plays))
-    elif posterior == "split_users":
-        verified = by_halves(split_users(plays, shape[0], seed), shape, mined, prior_plays)
+        check = verify_by_listeners(pairs, *taken_up(earlier, later, shape), prior_plays)
     else:
         pairs = mined(plays)
-        return pairs, {"posterior": "none", "mined": len(pairs), "kept": len(pairs), "dropped": 0} | {
-            "users_capped": capped
-        }
-    kept, evidence = keep_good(verified, posterior, min_lift, keep_unobserved)
-    return kept, evidence | {"users_capped": capped}
+        check = verify_by_feedback(pairs, feedback, prior_plays) if posterior == "feedback" else None
+    return kept(pairs, check, posterior, capped, min_lift, keep_unobserved)
 
 
 def validation_pairs(folder: Path, validation: IntArray, shape: tuple[int, int], top_k: int) -> Pairs:
@@ -106,6 +103,16 @@ def choose_posterior(asked: str, feedback: pl.DataFrame | None, dated: float) ->
     if asked == "later_plays" and not timed:
         raise UserError("pairs.posterior=later_plays, but most plays have no played_at")
     return asked
+
+
+def kept(
+    pairs: Pairs, check: Check | None, posterior: str, capped: int, min_lift: float, keep_unobserved: bool
+) -> tuple[Pairs, dict[str, Any]]:
+    """What is kept of mined pairs, and what the manifest says of it; without a check all of them."""
+    evidence: dict[str, Any] = {"posterior": posterior, "mined": len(pairs), "kept": len(pairs), "dropped": 0}
+    if check is not None:
+        pairs, evidence = keep_good((pairs, *check), posterior, min_lift, keep_unobserved)
+    return pairs, evidence | {"users_capped": capped}
 
 
 def keep_good(

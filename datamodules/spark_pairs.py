@@ -16,7 +16,7 @@ from configs.errors import UserError
 from datamodules.arrays import AnyArray, IntArray
 from datamodules.collaborative import draw, lift_of_listeners, verify_by_feedback
 from datamodules.neighbours import Pairs, Terms, terms
-from datamodules.positives import EARLIER, choose_posterior, keep_good
+from datamodules.positives import EARLIER, choose_posterior, kept
 from datamodules.spark_plays import frame, pattern
 
 DAY = 24 * 3600 * 1000
@@ -52,15 +52,12 @@ def mine(
     earlier, later = windows(plays) if posterior == "later_plays" else (plays, None)
     short, capped = cap_histories(earlier, max_history, seed)
     pairs = similar_songs(spark, short, shape, similarity, shrinkage, top_k, min_common)
-    if posterior == "none":
-        counts = {"posterior": "none", "mined": len(pairs), "kept": len(pairs), "dropped": 0}
-        return pairs, counts | {"users_capped": capped}
+    check = None
     if posterior == "feedback":
-        verified = (pairs, *verify_by_feedback(pairs, feedback, prior_plays))
-    else:
-        verified = (pairs, *verify_by_later_plays(spark, pairs, liked(earlier), liked(later), shape[1], prior_plays))
-    kept, evidence = keep_good(verified, posterior, min_lift, keep_unobserved)
-    return kept, evidence | {"users_capped": capped}
+        check = verify_by_feedback(pairs, feedback, prior_plays)
+    elif posterior == "later_plays":
+        check = verify_by_later_plays(spark, pairs, liked(earlier), liked(later), shape[1], prior_plays)
+    return kept(pairs, check, posterior, capped, min_lift, keep_unobserved)
 
 
 def validation_pairs(spark: Any, folder: Path, validation: IntArray, shape: tuple[int, int], top_k: int) -> Pairs:

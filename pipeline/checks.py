@@ -49,14 +49,12 @@ def check_targeting(options: TargetingConfig) -> None:
 
 def check_preparation(config: PrepareConfig) -> None:
     """Raise UserError where numbers are out of range, or options do not go together."""
-    pairs, least = config.pairs, {"pairs.top_k": 1, "pairs.min_common": 1}
-    numbers = {
-        f"pairs.{name}": getattr(pairs, name) for name in ("shrinkage", "max_history", "prior_plays", "min_lift")
-    }
-    numbers |= {"memory_gb": config.memory_gb, "pairs.top_k": pairs.top_k, "pairs.min_common": pairs.min_common}
-    for name, value in numbers.items():
-        if not least.get(name, 0) <= value < 1e9:
-            raise UserError(f"{name}={value:g} must be a number from {least.get(name, 0)} on")
+    least = {"shrinkage": 0, "max_history": 0, "prior_plays": 0, "min_lift": 0, "top_k": 1, "min_common": 1}
+    ranges = [("memory_gb", config.memory_gb, 0)]
+    ranges += [(f"pairs.{name}", getattr(config.pairs, name), from_) for name, from_ in least.items()]
+    for name, value, from_ in ranges:
+        if not from_ <= value < 1e9:
+            raise UserError(f"{name}={value:g} must be a number from {from_} on")
     if config.format != "contract" and (config.engine == "spark" or config.plays or config.memory_gb):
         raise UserError(
             f"format={config.format} is read as published: plays=, memory_gb= and engine=spark are for others"

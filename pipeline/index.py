@@ -28,7 +28,7 @@ from datamodules.folders import read_manifest, writing
 from pipeline.runs import open_run
 from pipeline.tracking import made, tracked, used
 from pipeline.vectors import song_vectors
-from retrieval.index import add, build_index, choose, remove, resolve, search, to_cpu, to_gpu, tune
+from retrieval.index import add, build_index, choose, exact_neighbours, remove, resolve, search, to_cpu, to_gpu, tune
 
 KIND = "index"
 MADE_BY = "python -m pipeline.index run=RUN out=INDEX"
@@ -107,14 +107,14 @@ def updated(
     Raises:
         UserError: it is of another encoder, or of a kind that cannot be changed, or is to be of another kind.
     """
-    old = read_index(Path(config.out), mapped=False)
+    old, before = read_index(Path(config.out), mapped=False)
     if config.index not in ("auto", old.manifest["index"]):
         raise UserError(f"{config.out} is {old.manifest['index']}: to make it {config.index} build it anew")
     if old.manifest["encoder"] != encoder:
         raise UserError(
             f"{config.out} holds the vectors of another encoder than {config.run}: build it anew, without update=true"
         )
-    before = read_songs(Path(config.out)).with_row_index("old").select("song_id", "old", "entry")
+    before = before.with_row_index("old").select("song_id", "old", "entry")
     found = catalogue.songs.select("song_id", "split").join(before, on="song_id", how="left", maintain_order="left")
     entries, rows = (found[name].fill_null(-1).to_numpy().astype(np.int64).copy() for name in ("entry", "old"))
     warm = (found["split"] == "warm").to_numpy()
@@ -138,14 +138,11 @@ def updated(
 
 def tuned(index: Any, entries: IntArray, vectors: FloatArray, kind: str, config: IndexConfig) -> tuple[int, float]:
     """Effort and recall of `retrieval.index.tune` on a sample of the new songs: they are what will be looked up."""
-    import faiss
-
     known, new = np.flatnonzero(entries >= 0), np.flatnonzero(entries < 0)
     asked = np.random.default_rng(config.seed).permutation(new if len(new) else known)[:QUERIES]
     if kind == "Flat":
         return 0, 1.0
-    k = min(K, len(known))
-    _, exact = faiss.knn(vectors[asked], vectors[known], k, metric=faiss.METRIC_INNER_PRODUCT)
+    exact = exact_neighbours(vectors[asked], vectors[known], min(K, len(known)))
     return tune(index, kind, vectors[asked], entries[known][exact], config.recall)
 
 
@@ -176,8 +173,8 @@ def open_index(folder: str | Path, catalogue: Catalogue | None = None) -> SongIn
         UserError: not an index folder, damaged, its run was trained again since, or other songs or another split.
     """
     folder = Path(folder)
-    found = read_index(folder)
-    check_same_songs(folder, catalogue or Catalogue.read(found.manifest["data"]))
+    found, songs = read_index(folder)
+    check_same_songs(folder, songs, catalogue or Catalogue.read(found.manifest["data"]))
     run = open_run(found.manifest["run"], "i2i")
     if run.fingerprint != found.manifest["encoder"]:
         raise UserError(f"{folder} was built from another encoder than {run.folder} holds now: run {MADE_BY} again")
@@ -185,8 +182,8 @@ def open_index(folder: str | Path, catalogue: Catalogue | None = None) -> SongIn
     return found
 
 
-def read_index(folder: Path, mapped: bool = True) -> SongIndex:
-    """An index folder as it is.
+def read_index(folder: Path, mapped: bool = True) -> tuple[SongIndex, pl.DataFrame]:
+    """An index folder as it is, and `song_id`, `split` and `entry` of its songs.
 
     Raises:
         UserError: not an index folder, or damaged.
@@ -194,30 +191,23 @@ def read_index(folder: Path, mapped: bool = True) -> SongIndex:
     import faiss
 
     manifest = read_manifest(folder, KIND, MADE_BY)
-    entry = read_songs(folder)["entry"]
     try:
+        table = pl.read_parquet(folder / "songs.parquet", columns=["song_id", "split", "entry"], glob=False)
+        entry = table["entry"]
         index = faiss.read_index(str(folder / "index.faiss"), faiss.IO_FLAG_MMAP_IFC if mapped else 0)
         vectors = np.load(folder / "vectors.npy", mmap_mode="r" if mapped else None)
         songs = np.full(manifest["entries"], -1)
         songs[entry.drop_nulls().to_numpy()] = np.flatnonzero(entry.is_not_null())
         if (index.ntotal, len(vectors)) != (entry.count(), len(entry)):
             raise ValueError("its files do not belong together")
-    except (OSError, RuntimeError, ValueError, TypeError, KeyError, IndexError) as error:
+    except (OSError, RuntimeError, ValueError, TypeError, KeyError, IndexError, pl.exceptions.PolarsError) as error:
         raise UserError(f"{folder} is damaged ({type(error).__name__}): run {MADE_BY} again") from None
-    return SongIndex(manifest, index, songs, vectors)
+    return SongIndex(manifest, index, songs, vectors), table
 
 
-def read_songs(folder: Path) -> pl.DataFrame:
-    """`song_id`, `split` and `entry` of every song of an index folder."""
-    try:
-        return pl.read_parquet(folder / "songs.parquet", columns=["song_id", "split", "entry"], glob=False)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise UserError(f"{folder} is damaged ({type(error).__name__}): run {MADE_BY} again") from None
-
-
-def check_same_songs(folder: Path, catalogue: Catalogue) -> None:
+def check_same_songs(folder: Path, songs: pl.DataFrame, catalogue: Catalogue) -> None:
     """Raise UserError unless the index was built from these songs in this order, and with the same ones known."""
-    if not read_songs(folder).drop("entry").equals(catalogue.songs.select("song_id", "split")):
+    if not songs.drop("entry").equals(catalogue.songs.select("song_id", "split")):
         raise UserError(
             f"{folder} was built from other songs, or another split of them, than {catalogue.folder}: "
             f"run {MADE_BY} again"

@@ -132,22 +132,40 @@ def tune(
     The effort (lists looked into, or candidates of the graph; 0 where a kind has none) is doubled until `least` of
     `exact_QK`, the numbers of the queries' true neighbours, is found, or everything is looked into.
     """
-    import faiss
-
-    option, value, most = "", 0, 0
+    value, most = 0, 0
     if "IVF" in kind:
-        option, value, most = "nprobe", 1, int(re.findall(r"IVF(\d+)", kind)[0])
+        value, most = 1, int(re.findall(r"IVF(\d+)", kind)[0])
     elif "HNSW" in kind:
-        option, value, most = "efSearch", 16, index.ntotal
-    space = faiss.GpuParameterSpace() if hasattr(faiss, "GpuParameterSpace") else faiss.ParameterSpace()
+        value, most = 16, index.ntotal
     while True:
-        if option:
-            space.set_index_parameter(index, option, value)
-        found_QK = search(index, queries_QD, exact_QK.shape[1])[1]
-        recall = float((found_QK[:, :, None] == exact_QK[:, None, :]).any(axis=1).mean())
+        set_effort(index, kind, value)
+        recall = share_found(search(index, queries_QD, exact_QK.shape[1])[1], exact_QK)
         if recall >= least or value >= most:
             return value, recall
         value = min(2 * value, most)
+
+
+def set_effort(index: Any, kind: str, value: int) -> None:
+    """How far an approximate index looks, as `tune` counts it; nothing for a kind that has no such option."""
+    import faiss
+
+    space = faiss.GpuParameterSpace() if hasattr(faiss, "GpuParameterSpace") else faiss.ParameterSpace()
+    option = "nprobe" if "IVF" in kind else "efSearch" if "HNSW" in kind else ""
+    if option:
+        space.set_index_parameter(index, option, value)
+
+
+def exact_neighbours(queries_QD: NDArray[Any], vectors_ND: NDArray[Any], k: int) -> NDArray[np.int64]:
+    """Rows of the k vectors with the largest inner products, (Q, k), by comparing all."""
+    import faiss
+
+    found_QK: NDArray[np.int64] = faiss.knn(queries_QD, vectors_ND, k, metric=faiss.METRIC_INNER_PRODUCT)[1]
+    return found_QK
+
+
+def share_found(found_QK: NDArray[np.int64], exact_QK: NDArray[np.int64]) -> float:
+    """Share of the exact results that were found, mean over queries."""
+    return float((found_QK[:, :, None] == exact_QK[:, None, :]).any(axis=1).mean())
 
 
 def resolve(kind: str, n: int) -> str:

@@ -9,17 +9,18 @@ import numpy as np
 import pytest
 
 from benchmarks import index_scale
-from benchmarks.index_scale import IndexScaleConfig, exact, recall, song_like
+from benchmarks.index_scale import IndexScaleConfig, song_like
 from configs.errors import UserError
+from retrieval.index import exact_neighbours, share_found
 
 
 def test_exact_and_recall_against_sorting() -> None:
     vectors = song_like(260, 12, seed=3)
     songs, queries = vectors[:250], vectors[250:]
     order = np.argsort(-(queries @ songs.T), axis=1)[:, :10]
-    assert (exact(songs, queries) == order).all()
-    assert recall(order[:, ::-1], order) == 1 and recall(order + 1000, order) == 0
-    assert recall(np.concatenate([order[:, :4], order[:, 4:] + 1000], axis=1), order) == pytest.approx(0.4)
+    assert (exact_neighbours(queries, songs, 10) == order).all()
+    assert share_found(order[:, ::-1], order) == 1 and share_found(order + 1000, order) == 0
+    assert share_found(np.concatenate([order[:, :4], order[:, 4:] + 1000], axis=1), order) == pytest.approx(0.4)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
 
 
