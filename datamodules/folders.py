@@ -12,16 +12,17 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from configs.errors import UserError
 
 MANIFEST = "manifest.json"
 PART = ".part"  # ending of what is not whole yet
 LEFT_SECONDS = 24 * 3600  # after which nobody is still writing it
+T = TypeVar("T")
 
 
 @contextmanager
@@ -47,6 +48,33 @@ def writing(out: str | Path, kind: str, manifest: dict[str, Any]) -> Iterator[Pa
             out.rename(old)
         aside.rename(out)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def read_whole(folder: Path, read: Callable[[], T]) -> T:
+    """What `read` makes of the files of a folder, all of one version: read again if it was replaced meanwhile."""
+    whole = folder.resolve()
+    old = whole.with_name(f".{whole.name}.old")
+    for tries_left in range(50, -1, -1):
+        before = version(folder)
+        try:
+            found = read()
+            if version(folder) == before:
+                return found
+        except (UserError, OSError):
+            between_renames = before is None and old.exists()
+            if not tries_left or (version(folder) == before and not between_renames):
+                raise
+        time.sleep(0.01)
+    raise UserError(f"{folder} is replaced again and again while it is read: wait for the command that writes it")
+
+
+def version(folder: Path) -> tuple[int, int] | None:
+    """Tells one folder from another of the same name; None where there is none."""
+    try:
+        found = os.stat(folder)
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from configs.load import command
 from configs.schema import IndexConfig
 from datamodules.arrays import FloatArray, IntArray
 from datamodules.catalogue import Catalogue
-from datamodules.folders import read_manifest, writing
+from datamodules.folders import read_manifest, read_whole, writing
 from pipeline.runs import open_run
 from pipeline.tracking import made, tracked, used
 from pipeline.vectors import song_vectors
@@ -73,9 +73,14 @@ def main(config: IndexConfig, tracking: Any) -> None:
         "songs": int((entries >= 0).sum()),
         "dim": vectors.shape[1],
     }
-    manifest["effort"], manifest["recall"] = tuned(index, entries, vectors, manifest["index"], config)
     with writing(config.out, KIND, manifest) as folder:
-        faiss.write_index(to_cpu(index), str(folder / "index.faiss"))
+        try:
+            manifest["effort"], manifest["recall"] = tuned(index, entries, vectors, manifest["index"], config)
+            faiss.write_index(to_cpu(index), str(folder / "index.faiss"))
+            read_faiss(folder, mapped=True)  # some kinds can be written only
+        except (RuntimeError, ValueError) as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise UserError(f"index={config.index} cannot be used here ({reason}): choose another kind") from None
         np.save(folder / "vectors.npy", vectors)
         entry = pl.Series("entry", entries).replace(-1, None)
         catalogue.songs.select("song_id", "split").with_columns(entry).write_parquet(folder / "songs.parquet")
@@ -188,13 +193,16 @@ def read_index(folder: Path, mapped: bool = True) -> tuple[SongIndex, pl.DataFra
     Raises:
         UserError: not an index folder, or damaged.
     """
-    import faiss
+    return read_whole(folder, lambda: read_files(folder, mapped))
 
+
+def read_files(folder: Path, mapped: bool) -> tuple[SongIndex, pl.DataFrame]:
+    """As `read_index`; of two versions where the folder is being replaced."""
     manifest = read_manifest(folder, KIND, MADE_BY)
     try:
         table = pl.read_parquet(folder / "songs.parquet", columns=["song_id", "split", "entry"], glob=False)
         entry = table["entry"]
-        index = faiss.read_index(str(folder / "index.faiss"), faiss.IO_FLAG_MMAP_IFC if mapped else 0)
+        index = read_faiss(folder, mapped)
         vectors = np.load(folder / "vectors.npy", mmap_mode="r" if mapped else None)
         songs = np.full(manifest["entries"], -1)
         songs[entry.drop_nulls().to_numpy()] = np.flatnonzero(entry.is_not_null())
@@ -203,6 +211,13 @@ def read_index(folder: Path, mapped: bool = True) -> tuple[SongIndex, pl.DataFra
     except (OSError, RuntimeError, ValueError, TypeError, KeyError, IndexError, pl.exceptions.PolarsError) as error:
         raise UserError(f"{folder} is damaged ({type(error).__name__}): run {MADE_BY} again") from None
     return SongIndex(manifest, index, songs, vectors), table
+
+
+def read_faiss(folder: Path, mapped: bool) -> Any:
+    """The FAISS index of an index folder, in memory or mapped into it; RuntimeError where FAISS cannot read it."""
+    import faiss
+
+    return faiss.read_index(str(folder / "index.faiss"), faiss.IO_FLAG_MMAP_IFC if mapped else 0)
 
 
 def check_same_songs(folder: Path, songs: pl.DataFrame, catalogue: Catalogue) -> None:

@@ -78,6 +78,7 @@ def build_index(
             raise ValueError(f"index {kind!r} cannot be learned from {n} vectors ({reason})") from None
     try:
         add(index, vectors_ND, ids_N)
+        search(index, vectors_ND[:1], 1)  # some kinds take vectors that they cannot look up
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
         raise ValueError(f"index {kind!r} does not take these {n} vectors ({reason})") from None
@@ -131,6 +132,9 @@ def tune(
 
     The effort (lists looked into, or candidates of the graph; 0 where a kind has none) is doubled until `least` of
     `exact_QK`, the numbers of the queries' true neighbours, is found, or everything is looked into.
+
+    Raises:
+        ValueError: a kind whose effort cannot be set.
     """
     value, most = 0, 0
     if "IVF" in kind:
@@ -146,13 +150,20 @@ def tune(
 
 
 def set_effort(index: Any, kind: str, value: int) -> None:
-    """How far an approximate index looks, as `tune` counts it; nothing for a kind that has no such option."""
+    """How far an approximate index looks, as `tune` counts it; nothing for a kind that has no such option.
+
+    Raises:
+        ValueError: a kind whose effort cannot be set.
+    """
     import faiss
 
     space = faiss.GpuParameterSpace() if hasattr(faiss, "GpuParameterSpace") else faiss.ParameterSpace()
     option = "nprobe" if "IVF" in kind else "efSearch" if "HNSW" in kind else ""
-    if option:
-        space.set_index_parameter(index, option, value)
+    try:
+        if option:
+            space.set_index_parameter(index, option, value)
+    except RuntimeError as error:
+        raise ValueError(f"{option} of index {kind!r} cannot be set ({str(error).strip().splitlines()[-1]})") from None
 
 
 def exact_neighbours(queries_QD: NDArray[Any], vectors_ND: NDArray[Any], k: int) -> NDArray[np.int64]:

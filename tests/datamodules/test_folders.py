@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,15 @@ from typing import Any
 import pytest
 
 from configs.errors import UserError
-from datamodules.folders import MANIFEST, check_replaceable, read_manifest, write_manifest, write_text, writing
+from datamodules.folders import (
+    MANIFEST,
+    check_replaceable,
+    read_manifest,
+    read_whole,
+    write_manifest,
+    write_text,
+    writing,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -203,6 +212,31 @@ def test_two_writers_do_not_mix(tmp_path: Path) -> None:
     with writing(tmp_path / "out", "catalogue", {"of": "second"}) as folder:
         assert not list(folder.iterdir())
     assert [path.name for path in tmp_path.iterdir()] == ["out"], "nothing is left, and nothing stays locked"
+
+
+def test_a_reader_never_mixes_two_versions(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+
+    def write(text: str) -> None:
+        with writing(out, "catalogue", {"of": text}) as folder:
+            for name in "ab":
+                (folder / name).write_text(text)
+
+    def read() -> tuple[str, ...]:
+        return read_manifest(out, "catalogue", "")["of"], (out / "a").read_text(), (out / "b").read_text()
+
+    write("0")
+    writer = threading.Thread(target=lambda: [write(str(n)) for n in range(1, 300)])
+    writer.start()
+    versions = set()
+    while writer.is_alive():
+        found = read_whole(out, read)
+        assert len(set(found)) == 1
+        versions.add(found)
+    assert len(versions) > 1, "some were read while others were written"
+    (out / "b").unlink()
+    with pytest.raises(FileNotFoundError):
+        read_whole(out, read)
 
 
 def test_a_link_stays_a_link(tmp_path: Path) -> None:

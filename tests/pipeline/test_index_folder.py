@@ -122,6 +122,9 @@ def test_kinds_are_tuned_on_new_songs_and_told(
     [
         ("index=IVF600,Flat", "cannot be learned from 48 vectors"),
         ("index=annoy", "FAISS has no such index"),
+        ("index=IVF0,Flat", "does not take these 48 vectors"),
+        ("index=IDMap2,Flat", "does not take these 48 vectors"),
+        ("index=ZnLattice1x10_6", "cannot be used here"),
         ("recall=0", "recall=0 must be above 0"),
         ("recall=1.5", "recall=1.5 must be above 0 and at most 1"),
     ],
