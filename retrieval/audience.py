@@ -76,17 +76,23 @@ def listeners_of_similar(
         allowed_CU: function of a slice of new songs → (rows, U) bool mask of users who may be reached, or None.
         chunk: new songs scored at a time; the working set is chunk × U numbers.
     """
-    by_song = sparse.csr_matrix(listening_US.T)
+    by_song_SU = sparse.csr_matrix(listening_US.T)
     parts = []
     for rows in slices(weights_CS.shape[0], chunk):
-        score = sparse.csr_matrix(weights_CS[rows] @ by_song)
-        score.data = score.data * scale_U[score.indices]
-        score.data[score.data <= 0] = -np.inf
+        score = listener_scores(weights_CS[rows], by_song_SU, scale_U)
         if allowed_CU is not None:
             row = np.repeat(np.arange(score.shape[0], dtype=np.int32), np.diff(score.indptr))
             score.data[~allowed_CU(rows)[row, score.indices]] = -np.inf
         parts.append(top_entries(score, budget))
     return join(parts)
+
+
+def listener_scores(weights_CS: Any, by_song_SU: sparse.csr_matrix, scale_U: Array) -> sparse.csr_matrix:
+    """The scores of `listeners_of_similar`, (C, U): of those who listened to a similar song, −inf where not above 0."""
+    score = sparse.csr_matrix(weights_CS @ by_song_SU)
+    score.data = score.data * scale_U[score.indices]
+    score.data[score.data <= 0] = -np.inf
+    return score
 
 
 def rank_by_score(score_of: Any, n_new: int, budget: int, chunk: int = 256) -> Audience:

@@ -68,7 +68,7 @@ def nearest_heard(
         song_SD: vectors of the known songs.
         listening_US: strongest signal of each user on each song.
         top: songs named per user.
-        chunk: new songs at a time; the working set is chunk × S numbers and the songs of chunk × B users.
+        chunk: new songs at a time; the working set is chunk × H numbers, H the songs that chunk × B users heard.
     """
     place_CB, heard_US = _reached(users_CB, listening_US)
     length_U = np.diff(heard_US.indptr)
@@ -80,7 +80,8 @@ def nearest_heard(
         pair = np.repeat(np.arange(len(user)), length)
         within = np.arange(len(pair)) - np.repeat(np.cumsum(length) - length, length)
         song = heard_US.indices[heard_US.indptr[user][pair] + within]
-        value = (new_CD[rows] @ song_SD.T)[row[pair], song]
+        heard, at = np.unique(song, return_inverse=True)
+        value = (new_CD[rows] @ song_SD[heard].T)[row[pair], at]
         order = np.lexsort((song, -value, pair))
         keep = within < top  # as many as there are in each group, whatever its order
         pair, within, song = pair[keep], within[keep], song[order][keep]
