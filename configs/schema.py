@@ -485,3 +485,12 @@ class ExportConfig:
     out: str = opt(MISSING, "export folder to write")
     formats: list[Literal["onnx", "torch_export"]] = opt([], "programs beside the weights: onnx, torch_export")
     logger: CommandLoggerConfig = field(default_factory=CommandLoggerConfig)
+
+
+# --------------------------------------------------------------------------------------------- serving
+
+
+@dataclass
+class FeedbackConfig:
+    store: str = opt(MISSING, "store folder of python -m serving (which may be running)")
+    out: str = opt(MISSING, "folder to write: plays, i2i_feedback and songs with their audio, for the next training")

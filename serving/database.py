@@ -1,0 +1,197 @@
+"""The SQLite file of a store: how it is opened, written and read, and what its faults are called.
+
+A write-ahead log with an fsync at each commit: what is committed survives kill -9 and power loss, and nobody who reads
+waits for it to be written.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from configs.errors import UserError
+from serving.tables import TABLES, check
+
+FILE = "songs.sqlite"
+BUSY_SECONDS = 10.0  # how long a lock of another process is waited for
+WAL_BYTES = 64 << 20  # the log is cut to this when it has grown beyond it
+
+MEND = {
+    sqlite3.SQLITE_FULL: "make room on the disk",
+    sqlite3.SQLITE_IOERR: "check the disk, its quota and limits on the size of files",
+    **dict.fromkeys((sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN), "the folder and its files must be writable"),
+    sqlite3.SQLITE_BUSY: "another program is writing it",
+    sqlite3.SQLITE_CORRUPT: "stop the service and put a copy back",
+}
+Row = tuple[Any, ...]
+
+
+class StoreError(UserError):
+    """The store could not be written or read (disk full, read-only, I/O error); nothing of the call is kept."""
+
+
+class Database:
+    """The file of a store in `folder`, which is made if it is not there: one connection writes, others read.
+
+    Raises:
+        UserError: another service has it, or as `check`; the file is not changed then.
+        StoreError: here and in every method, if the disk is full, read-only or broken.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.path = Path(folder) / FILE
+        self.lock, self.closed = Lock(), False
+        self.readers: list[sqlite3.Connection] = []  # idle ones
+        self.held = hold(self.path.parent)
+        with ExitStack() as undo, told(self.path):
+            undo.callback(os.close, self.held)
+            self.writer = open_to_write(self.path)
+            undo.pop_all()
+
+    @contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """The writing connection in a transaction, which is committed at the end or leaves nothing."""
+        with self.lock, told(self.path):
+            self.check_open()
+            self.writer.execute("BEGIN IMMEDIATE")
+            try:
+                yield self.writer
+                self.writer.execute("COMMIT")
+            except BaseException:
+                if self.writer.in_transaction:  # a full disk may have ended it already
+                    self.writer.execute("ROLLBACK")
+                raise
+
+    def read(self, query: str, values: Row = ()) -> list[Row]:
+        """All rows of a query, by a connection that nobody else uses meanwhile."""
+        self.check_open()
+        with told(self.path):
+            try:
+                reader = self.readers.pop()
+            except IndexError:
+                reader = connect(self.path)
+            try:
+                return reader.execute(query, values).fetchall()
+            finally:
+                self.readers.append(reader)
+                if self.closed:
+                    self.drop_readers()
+
+    def check_open(self) -> None:
+        """Raise StoreError after `close`."""
+        if self.closed:
+            raise StoreError(f"{self.path} is closed: the service is stopping")
+
+    def drop_readers(self) -> None:
+        """Close the idle readers."""
+        with suppress(IndexError):
+            while True:
+                self.readers.pop().close()
+
+    def close(self) -> None:
+        """End it, and put what the log holds into the file as far as nobody is reading it."""
+        with self.lock:
+            if self.closed:
+                return
+            self.closed = True
+            self.drop_readers()
+            with suppress(sqlite3.Error):  # what is in the log is safe there too
+                self.writer.execute("PRAGMA wal_checkpoint")
+            self.writer.close()
+            os.close(self.held)
+
+
+@contextmanager
+def told(path: Path) -> Iterator[None]:
+    """Faults of the disk within are told as StoreError; our own (a broken constraint, wrong SQL) pass as they are."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        code = getattr(error, "sqlite_errorcode", None)  # its lowest byte is the kind; 1 is wrong SQL
+        if type(error) not in (sqlite3.DatabaseError, sqlite3.OperationalError) or code == sqlite3.SQLITE_ERROR:
+            raise
+        mend = MEND.get((code or 0) & 0xFF, "try again")
+        raise StoreError(f"{path} cannot be written or read now ({error}): {mend}") from error
+
+
+def hold(folder: Path) -> int:
+    """Make a folder and keep other services out of it, until the descriptor that is returned is closed.
+
+    Not by a lock on the database: SQLite's own would go when its descriptor is closed.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        held = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise StoreError(f"{folder} cannot hold a store ({error.strerror}): choose another store=") from error
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(held)
+        raise UserError(f"another service uses the store {folder}: stop it, or choose another store=") from None
+    return held
+
+
+def connect(path: Path, write: bool = False) -> sqlite3.Connection:
+    """A connection that any thread may use, one at a time; without `write` it changes nothing and makes no file."""
+    uri = f"{path.resolve().as_uri()}?mode={'rwc' if write else 'ro'}"
+    connection = sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    if write:
+        log = ("journal_mode = WAL", "synchronous = FULL", f"journal_size_limit = {WAL_BYTES}")
+        for pragma in (*log, "foreign_keys = ON"):
+            connection.execute(f"PRAGMA {pragma}")
+    return connection
+
+
+def open_to_write(path: Path) -> sqlite3.Connection:
+    """The writing connection of a store, which is made if it is not there.
+
+    Raises:
+        UserError: as `check`; the file is not changed then.
+    """
+    new = not path.exists()
+    if not new:
+        with closing(connect(path)) as connection:  # a writing one would already put the log into the file
+            new = check(connection, path)
+    connection = connect(path, write=True)
+    if new:
+        connection.executescript(TABLES)
+    return connection
+
+
+@contextmanager
+def reading(folder: str | Path) -> Iterator[sqlite3.Connection]:
+    """A connection that reads a store, which a service may be writing meanwhile.
+
+    Raises:
+        UserError: there is no store, or as `check`.
+    """
+    path = Path(folder) / FILE
+    if not path.is_file():
+        raise UserError(f"{folder} is not a store: it has no {FILE} (made by: python -m serving store={folder})")
+    with told(path), closing(connect(path)) as connection:
+        if check(connection, path):
+            raise UserError(f"{path} is empty: its service was ended before it had begun")
+        yield connection
+
+
+def pages(fetch: Callable[[int], list[Row]], after: int = 0) -> Iterator[list[Row]]:
+    """Pages of rows, their number first: `fetch(n)` gives those that follow row n.
+
+    Each page is a read of its own, so a slow reader keeps no version of the file alive and the log can be emptied.
+    """
+    while rows := fetch(after):
+        yield rows
+        after = rows[-1][0]
+
+
+def utc(at: datetime) -> datetime:
+    """The time in UTC, which it is taken for where it has no time zone."""
+    return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)

@@ -1,0 +1,238 @@
+"""What the service must not lose: the songs that it accepted and the plays that it was told, in one SQLite file.
+
+A call that returns is committed and on disk; one that raises has changed nothing. Threads may call as they like: one
+writes at a time, readers wait for nobody. One process serves a store; others may read it (`serving.feedback`).
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from datamodules.arrays import FloatArray
+from serving.database import Database, Row, StoreError, pages, utc
+
+__all__ = ["Exists", "KeyReused", "Play", "Store", "StoreError", "StoredSong"]
+
+SONGS, PLAYS = 200, 5000  # rows read at a time
+KEY_SECONDS = 24 * 3600.0  # that a key is remembered at least
+EPOCH, MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
+# Features of the encoder that is asked for, else the last that were made.
+READ_SONGS = """
+SELECT songs.number, song_id, about, seconds, added_at, made_by, vectors FROM songs
+LEFT JOIN features ON features.number =
+    (SELECT number FROM features WHERE song = songs.number ORDER BY made_by = ? DESC, number DESC LIMIT 1)
+WHERE songs.number > ? ORDER BY songs.number LIMIT ?
+"""
+READ_PLAYS = """
+SELECT number, user_id, song_id, played_at, completed, favourited, disliked, skipped, source_song_id FROM plays
+WHERE number > ? ORDER BY number LIMIT ?
+"""
+# Numbers of plays have no gaps: the last one is their count.
+COUNTS = "SELECT (SELECT count(*) FROM songs), (SELECT coalesce(max(number), 0) FROM plays)"
+
+
+class Exists(Exception):  # noqa: N818
+    """Songs of these ids are there already (or twice among the given); none was added."""
+
+    def __init__(self, song_ids: list[str]) -> None:
+        """Name the songs."""
+        super().__init__(f"already there: {', '.join(song_ids)}")
+        self.song_ids = song_ids
+
+
+class KeyReused(Exception):  # noqa: N818
+    """The idempotency key belongs to another request, or to the same one that was faster."""
+
+
+@dataclass(frozen=True)
+class StoredSong:
+    """A song that the service accepted."""
+
+    song_id: str
+    about: dict[str, Any]  # title, lyrics, language, artist_id, genres, tags: as JSON
+    seconds: float | None  # of audio
+    added_at: str  # ISO 8601, UTC
+    features: dict[str, FloatArray]  # vectors by the encoder, NaN where one is missing
+    made_by: str  # fingerprint of that encoder
+
+
+@dataclass(frozen=True)
+class Play:
+    """A play that the service was told."""
+
+    user_id: str
+    song_id: str
+    played_at: datetime | None = None  # UTC where it has no time zone; None: when it arrives
+    completed: bool = False
+    favourited: bool = False
+    disliked: bool = False
+    skipped: bool = False
+    source_song_id: str | None = None  # the song beside which it was recommended
+
+
+class Store:
+    """The store of one service, in `folder`, which is made if it is not there; close it at the end.
+
+    Raises:
+        UserError: another service has it, it is damaged, another program's, or of a later version; it is left as it is.
+        StoreError: here and in every method, if the disk is full, read-only or broken.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.database = Database(folder)
+
+    def add_songs(
+        self, songs: Sequence[tuple[StoredSong, bytes | None]], key: str | None = None, digest: str = ""
+    ) -> None:
+        """Keep songs and their recordings (FLAC), all or none, and that `key` stood for a request of this `digest`.
+
+        Raises:
+            Exists: a song of that id is there, or two of the given have one id.
+            KeyReused: the key is there: `answered` tells with what.
+        """
+        rows = [(song.song_id, as_json(song.about), song.seconds, song.added_at) for song, _ in songs]
+        vectors = [as_bytes(song.features) for song, _ in songs]
+        with self.database.writing() as connection:
+            remember(connection, key, digest, [song.song_id for song, _ in songs])
+            there = []
+            for (song, flac), row, made in zip(songs, rows, vectors, strict=True):
+                done = connection.execute("INSERT INTO songs VALUES (NULL, ?, ?, ?, ?) ON CONFLICT DO NOTHING", row)
+                if not done.rowcount:
+                    there.append(song.song_id)
+                    continue
+                number = done.lastrowid
+                connection.execute("INSERT INTO features VALUES (NULL, ?, ?, ?)", (number, song.made_by, made))
+                if flac is not None:
+                    connection.execute("INSERT INTO audio VALUES (?, ?)", (number, flac))
+            if there:
+                raise Exists(there)
+
+    def delete_song(self, song_id: str) -> bool:
+        """Remove a song, its recording and features; False if it is not there. Plays of it stay."""
+        with self.database.writing() as connection:
+            return connection.execute("DELETE FROM songs WHERE song_id = ?", (song_id,)).rowcount > 0
+
+    def songs(self, made_by: str = "") -> Iterator[StoredSong]:
+        """All songs in the order of arrival, read as they are asked for; with features by `made_by` where it made any,
+        else the last that were made."""
+
+        def fetch(after: int) -> list[Row]:
+            return self.database.read(READ_SONGS, (made_by, after, SONGS))
+
+        for page in pages(fetch):
+            yield from (self.song_of(row) for row in page)
+
+    def audio(self, song_id: str) -> bytes | None:
+        """The recording of a song as FLAC; None if there is no such song, or it has none."""
+        found = self.database.read(
+            "SELECT flac FROM audio WHERE song = (SELECT number FROM songs WHERE song_id = ?)", (song_id,)
+        )
+        return found[0][0] if found else None
+
+    def put_features(self, made_by: str, features: dict[str, dict[str, FloatArray]]) -> None:
+        """Keep features by song id, made by another encoder, beside those that are there; unknown songs are skipped."""
+        rows = [(made_by, as_bytes(vectors), song_id) for song_id, vectors in features.items()]
+        with self.database.writing() as connection:
+            connection.executemany(
+                "INSERT OR REPLACE INTO features SELECT NULL, number, ?, ? FROM songs WHERE song_id = ?", rows
+            )
+
+    def forget_features(self, made_by: str) -> None:
+        """Keep the features of this encoder only."""
+        with self.database.writing() as connection:
+            connection.execute("DELETE FROM features WHERE made_by <> ?", (made_by,))
+
+    def add_plays(self, plays: Sequence[Play], key: str | None = None, digest: str = "") -> None:
+        """Keep plays, all or none, and that `key` stood for a request of this `digest`.
+
+        Raises:
+            KeyReused: the key is there: `answered` tells with what.
+        """
+        now = datetime.now(UTC)
+        rows = [
+            (play.user_id, play.song_id, microseconds(play.played_at or now), play.completed, play.favourited,
+             play.disliked, play.skipped, play.source_song_id)
+            for play in plays
+        ]  # fmt: skip
+        with self.database.writing() as connection:
+            remember(connection, key, digest, [])
+            connection.executemany("INSERT INTO plays VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+
+    def plays(self, after: int = 0) -> Iterator[tuple[int, Play]]:
+        """Plays in the order of arrival, each with its number (1, 2, …), read as they are asked for; those that
+        follow play number `after`."""
+
+        def fetch(after: int) -> list[Row]:
+            return self.database.read(READ_PLAYS, (after, PLAYS))
+
+        for page in pages(fetch, after):
+            for number, user_id, song_id, at, completed, favourited, disliked, skipped, source in page:
+                marks = bool(completed), bool(favourited), bool(disliked), bool(skipped)
+                yield number, Play(user_id, song_id, EPOCH + at * MICROSECOND, *marks, source)
+
+    def counts(self) -> dict[str, int]:
+        """How many `songs` and `plays` there are."""
+        return dict(zip(("songs", "plays"), self.database.read(COUNTS)[0], strict=True))
+
+    def answered(self, key: str, digest: str) -> list[str] | None:
+        """Ids of the songs that a request with this key made (none for plays); None if the key is new.
+
+        Raises:
+            KeyReused: that request had another digest.
+        """
+        found = self.database.read("SELECT digest, song_ids FROM keys WHERE key = ?", (key,))
+        if not found:
+            return None
+        if found[0][0] != digest:
+            raise KeyReused("this Idempotency-Key was used for another request")
+        return list(json.loads(found[0][1]))
+
+    def close(self) -> None:
+        """End it; calls that follow raise StoreError."""
+        self.database.close()
+
+    def song_of(self, row: Row) -> StoredSong:
+        """A row of READ_SONGS; a song without features has none, made by nobody."""
+        _, song_id, about, seconds, added_at, made_by, vectors = row
+        try:
+            features = load(vectors) if vectors is not None else {}
+            return StoredSong(song_id, json.loads(about), seconds, added_at, features, made_by or "")
+        except (SafetensorError, ValueError) as error:
+            raise StoreError(f"{self.database.path}: song {song_id!r} is damaged ({error}): delete it") from error
+
+
+def remember(connection: sqlite3.Connection, key: str | None, digest: str, song_ids: list[str]) -> None:
+    """Keep what an idempotency key stands for, and drop those that are old; raise KeyReused if it is there."""
+    if key is None:
+        return
+    now = time.time()
+    connection.execute("DELETE FROM keys WHERE at < ?", (now - KEY_SECONDS,))
+    row = (key, digest, as_json(song_ids), now)
+    if not connection.execute("INSERT INTO keys VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING", row).rowcount:
+        raise KeyReused("another request with this Idempotency-Key was faster: ask again")
+
+
+def as_json(value: Any) -> str:
+    """Text as it is: what UTF-8 cannot write (a lone surrogate) is refused when it is stored, a UnicodeEncodeError."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def as_bytes(features: dict[str, FloatArray]) -> bytes:
+    """Vectors by name as safetensors, which takes an array for contiguous."""
+    return bytes(save({name: np.ascontiguousarray(vector, np.float32) for name, vector in features.items()}))
+
+
+def microseconds(at: datetime) -> int:
+    """Since 1970, exactly."""
+    return (utc(at) - EPOCH) // MICROSECOND
