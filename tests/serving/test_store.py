@@ -28,6 +28,7 @@ from serving.database import connect, reading
 from serving.store import Exists, KeyReused, Play, Store, StoredSong, StoreError
 
 ROOT = Path(__file__).parents[2]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{Path(__file__).parent}"}  # of other processes
 ODD_IDS = ["../../etc/passwd", "a/b", "歌 🎵", "", " ", "nul\0byte", "'; DROP TABLE songs; --", "new\nline", "%_?#"]
 
 
@@ -204,7 +205,7 @@ def test_old_keys_are_forgotten(store: Store, monkeypatch: pytest.MonkeyPatch) -
 
 WRITER = """
 import sys
-from tests.serving.test_store import song
+from test_store import song
 from serving.store import Play, Store
 store, run = Store(sys.argv[1]), sys.argv[2]
 for number in range(100_000):
@@ -222,8 +223,7 @@ def test_kill_9_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
     told: dict[str, list[str]] = {"song": [], "play": []}
     for run in range(10):
         command = [sys.executable, "-c", WRITER, str(tmp_path / "store"), str(run)]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=environment)
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT)
         assert process.stdout is not None
         first = process.stdout.readline()
         time.sleep(rng.uniform(0, 0.15))
@@ -263,6 +263,16 @@ def test_the_log_is_bounded_and_gone_at_the_end(store: Store, tmp_path: Path) ->
     for call in (store.counts, lambda: list(stream), lambda: store.add_plays([]), lambda: store.audio("1")):
         with pytest.raises(StoreError, match="closed"):
             call()
+
+
+def test_at_the_end_the_file_holds_all_though_somebody_reads(store: Store, tmp_path: Path) -> None:
+    store.add_plays([Play("u", "s")] * 1000)
+    with reading(tmp_path / "store") as connection:
+        assert connection.execute("SELECT count(*) FROM plays").fetchone() == (1000,)
+        store.close()
+        shutil.copy(tmp_path / "store" / "songs.sqlite", tmp_path / "songs.sqlite")  # a copy without the log
+    with closing(Store(tmp_path)) as copy:
+        assert copy.counts()["plays"] == 1000
 
 
 # ------------------------------------------------------------------------------------------------------ no room
@@ -305,10 +315,9 @@ def test_a_full_database(store: Store, tmp_path: Path) -> None:
 
 def limited(script: str, folder: Path) -> None:
     """Run Python lines in a process of its own."""
-    lines = ["import os, resource, sys", "from tests.serving.test_store import *", "folder = Path(sys.argv[1])"]
+    lines = ["import os, resource, sys", "from test_store import *", "folder = Path(sys.argv[1])"]
     command = [sys.executable, "-c", "\n".join([*lines, script]), str(folder)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
