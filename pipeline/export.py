@@ -49,22 +49,16 @@ TOWERS = ("item", "user", "boundary")  # of the boundary task: a file each, sinc
 @tracked("export")
 def main(config: ExportConfig, tracking: Any) -> None:
     """Run the command (see the module's docstring)."""
-    from safetensors.torch import save_file
-
     from datamodules.catalogue import Catalogue
     from pipeline.programs import check_installed, write_programs
 
     check_installed(config.formats)
     run = open_run(config.run, task_of(config.run))
     catalogue = Catalogue.read(run.config["data"])
-    description = describe(run, catalogue)
     with writing(config.out, KIND, {"task": run.task, "fingerprint": run.fingerprint}) as folder:
-        for name, weights in files_of(run.task, model_weights(run.weights)).items():
-            save_file(weights, folder / f"{name}.safetensors", {"format": "pt"})
-        write_config(folder, description)
+        model, description = write_model(run, catalogue, folder)
         catalogue.songs.select("song_id", "split").write_parquet(folder / "song_ids.parquet")
         catalogue.users.select("user_id").write_parquet(folder / "user_ids.parquet")
-        model, _ = load(folder, check=False)  # an export that does not load is no export
         if config.formats:
             description |= write_programs(model, description, config.formats, folder)
             write_config(folder, description)
@@ -72,6 +66,20 @@ def main(config: ExportConfig, tracking: Any) -> None:
     used(tracking, run.folder)
     made(tracking, config.out, config.logger.upload)
     print(f"{config.out}: {run.task} model {run.fingerprint}, {count(run):,} numbers")
+
+
+def write_model(run: Run, catalogue: Catalogue, folder: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """Weights and config.json of a run into a folder, read back: an export that does not load is no export.
+
+    Returns:
+        The model in evaluation mode, and its config.json.
+    """
+    from safetensors.torch import save_file
+
+    for name, weights in files_of(run.task, model_weights(run.weights)).items():
+        save_file(weights, folder / f"{name}.safetensors", {"format": "pt"})
+    write_config(folder, describe(run, catalogue))
+    return load(folder, check=False)
 
 
 def load(folder: str | Path, check: bool = True) -> tuple[nn.Module, dict[str, Any]]:

@@ -123,15 +123,15 @@ class Store:
         with self.database.writing() as connection:
             return connection.execute("DELETE FROM songs WHERE song_id = ?", (song_id,)).rowcount > 0
 
-    def songs(self, made_by: str = "") -> Iterator[StoredSong]:
-        """All songs in the order of arrival, read as they are asked for; with features by `made_by` where it made any,
-        else the last that were made."""
+    def songs(self, made_by: str = "", after: int = 0) -> Iterator[tuple[int, StoredSong]]:
+        """Songs in the order of arrival, each with its number, read as they are asked for; those that follow song
+        number `after`. With features by `made_by` where it made any, else the last that were made."""
 
         def fetch(after: int) -> list[Row]:
             return self.database.read(READ_SONGS, (made_by, after, SONGS))
 
-        for page in pages(fetch):
-            yield from (self.song_of(row) for row in page)
+        for page in pages(fetch, after):
+            yield from ((row[0], self.song_of(row)) for row in page)
 
     def audio(self, song_id: str) -> bytes | None:
         """The recording of a song as FLAC; None if there is no such song, or it has none."""

@@ -47,7 +47,7 @@ def same(one: StoredSong, other: StoredSong) -> bool:
 
 
 def ids(store: Store) -> list[str]:
-    return [one.song_id for one in store.songs()]
+    return [one.song_id for _, one in store.songs()]
 
 
 def whole(folder: Path) -> bool:
@@ -72,7 +72,7 @@ def test_songs_come_back_as_they_went_in(store: Store, tmp_path: Path) -> None:
         if opened is None:
             store.close()
             opened = Store(tmp_path / "store")
-        found = list(opened.songs())
+        found = [one for _, one in opened.songs()]
         assert len(found) == len(given) and all(map(same, found, given)), "in the order of arrival"
         assert [opened.audio(one.song_id) for one in given] == [
             f"flac of {number}".encode() if number % 2 else None for number in range(len(given))
@@ -85,7 +85,7 @@ def test_songs_come_back_as_they_went_in(store: Store, tmp_path: Path) -> None:
 def test_a_vector_may_lie_in_memory_as_it_likes(store: Store) -> None:
     table = np.arange(12, dtype=np.float64).reshape(3, 4)
     store.add_songs([(song("a", features={"text": table[:, 1]}), None)])
-    assert next(store.songs()).features["text"].tolist() == [1, 5, 9]
+    assert next(store.songs())[1].features["text"].tolist() == [1, 5, 9]
 
 
 def test_deleted_songs_are_gone_and_their_plays_stay(store: Store) -> None:
@@ -102,10 +102,10 @@ def test_a_song_added_while_the_last_was_deleted_is_streamed(store: Store, monke
     monkeypatch.setattr(stores, "SONGS", 1)
     store.add_songs([(song("a"), None), (song("b"), None)])
     stream = store.songs()
-    assert [next(stream).song_id, next(stream).song_id] == ["a", "b"]
+    assert [next(stream)[1].song_id, next(stream)[1].song_id] == ["a", "b"]
     store.delete_song("b")
     store.add_songs([(song("c"), None)])
-    assert [one.song_id for one in stream] == ["c"]
+    assert [one.song_id for _, one in stream] == ["c"]
 
 
 def test_plays_come_back_as_they_went_in(store: Store) -> None:
@@ -132,14 +132,14 @@ def test_features_of_another_encoder(store: Store) -> None:
     store.add_songs([(song(name, 1), None) for name in "abc"])
     new = {name: {"text": np.full(3, float(number), np.float32)} for number, name in enumerate("ab")}
     store.put_features("encoder2", new | {"unknown": {}})
-    assert [one.made_by for one in store.songs()] == ["encoder2", "encoder2", "encoder1"], "the last that were made"
-    assert same(list(store.songs("encoder1"))[1], song("b", 1)), "the old ones are there as long as they are needed"
+    assert [one.made_by for _, one in store.songs()] == ["encoder2", "encoder2", "encoder1"], "the last that were made"
+    assert same(list(store.songs("encoder1"))[1][1], song("b", 1)), "the old ones are there as long as they are needed"
     store.put_features("encoder1", {"a": {"text": np.ones(2, np.float32)}})
-    assert [one.made_by for one in store.songs()] == ["encoder1", "encoder2", "encoder1"]
-    assert [one.made_by for one in store.songs("encoder2")] == ["encoder2", "encoder2", "encoder1"]
-    assert next(store.songs()).features["text"].tolist() == [1, 1]
+    assert [one.made_by for _, one in store.songs()] == ["encoder1", "encoder2", "encoder1"]
+    assert [one.made_by for _, one in store.songs("encoder2")] == ["encoder2", "encoder2", "encoder1"]
+    assert next(store.songs())[1].features["text"].tolist() == [1, 1]
     store.forget_features("encoder2")
-    found = list(store.songs("encoder1"))
+    found = [one for _, one in store.songs("encoder1")]
     assert [(one.made_by, list(one.features)) for one in found] == [("encoder2", ["text"])] * 2 + [("", [])]
     assert [one.features["text"][0] for one in found[:2]] == [0, 1]
 
@@ -443,7 +443,7 @@ def test_a_song_with_damaged_features_is_named(store: Store) -> None:
     with store.database.writing() as connection:
         connection.execute("UPDATE features SET vectors = x'00ff' WHERE song = 2")
     stream = store.songs()
-    assert next(stream).song_id == "good"
+    assert next(stream)[1].song_id == "good"
     with pytest.raises(StoreError, match="bad one"):
         next(stream)
     assert store.delete_song("bad one") and ids(store) == ["good"]

@@ -1,0 +1,111 @@
+"""The service as an ASGI application: routes, limits, metrics, the console, and what happens at start and end."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.responses import FileResponse, JSONResponse
+from fastapi.staticfiles import StaticFiles
+
+from configs.schema import ServingConfig
+from serving import song_routes, user_routes
+from serving.common import Service
+from serving.engine import Engine
+from serving.incoming import Refused
+from serving.limits import Limits
+from serving.metrics import Metrics
+from serving.store import StoreError
+
+CONSOLE = Path(__file__).parent / "console"
+log = logging.getLogger("firstplay.serving")
+
+
+def make_app(engine: Engine, config: ServingConfig, token: str | None) -> Limits:
+    """The application that serves an engine, and closes it when it ends."""
+    service = Service(engine, config)
+    metrics = Metrics(engine)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        # a thread for every request in flight: most wait for the encoder or the store
+        anyio.to_thread.current_default_thread_limiter().total_tokens = config.max_requests + 8
+        ended = threading.Event()
+        watcher = threading.Thread(target=watch, args=(engine, config.watch_seconds, ended), daemon=True)
+        watcher.start()
+        yield
+        ended.set()
+        watcher.join()
+        service.decoders.close()
+        engine.close()
+
+    app = FastAPI(title="FirstPlay", description="Finds the first listeners of new songs.", lifespan=lifespan,
+                  docs_url=None, redoc_url=None)  # fmt: skip  # these load scripts from elsewhere
+    app.state.service = service
+    app.include_router(song_routes.routes)
+    app.include_router(user_routes.routes)
+    app.add_api_route("/metrics", metrics.answer, include_in_schema=False)
+    app.add_api_route("/", lambda: FileResponse(CONSOLE / "index.html"), include_in_schema=False)
+    app.mount("/console", StaticFiles(directory=CONSOLE), name="console")
+    app.add_exception_handler(Refused, refused)
+    app.add_exception_handler(StoreError, store_failed)
+    app.add_exception_handler(RequestValidationError, malformed)
+    app.add_middleware(Counted, metrics=metrics)
+    if config.origins:
+        app.add_middleware(CORSMiddleware, allow_origins=config.origins, allow_methods=["*"], allow_headers=["*"])
+    limits = Limits(app, token, config.origins, int(config.max_upload_mb * 2**20), config.max_requests)
+    metrics.limits = limits
+    return limits
+
+
+def watch(engine: Engine, seconds: float, ended: threading.Event) -> None:
+    """Go over to a new model when its folder was replaced."""
+    while seconds and not ended.wait(seconds):
+        if engine.changed():
+            engine.reload()
+
+
+async def refused(_: Request, error: Any) -> JSONResponse:
+    """A refusal as an answer."""
+    again = {"retry-after": "1"} if error.status in (429, 503) else None
+    return JSONResponse({"detail": error.detail}, error.status, again)
+
+
+async def store_failed(_: Request, error: Any) -> JSONResponse:
+    """The store cannot be read or written; its path is not told."""
+    log.error("%s", error)
+    return JSONResponse({"detail": "the store cannot be used just now"}, 503, {"retry-after": "5"})
+
+
+async def malformed(_: Request, error: Any) -> JSONResponse:
+    """What is wrong with a request, without what was given: that may be long, or no text."""
+    told = [{name: one[name] for name in ("loc", "msg", "type")} for one in error.errors()]
+    return JSONResponse({"detail": told}, 422)
+
+
+class Counted:
+    """Counts every answer by its route."""
+
+    def __init__(self, app: Any, metrics: Metrics) -> None:
+        self.app, self.metrics = app, metrics
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """One request."""
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        with self.metrics.request(scope) as told:
+
+            async def telling(message: Any) -> None:
+                if message["type"] == "http.response.start":
+                    told(message["status"])
+                await send(message)
+
+            await self.app(scope, receive, telling)

@@ -1,0 +1,204 @@
+"""What comes in with a new song → its features, its song vector, its item vector, and tags guessed from its sound.
+
+The same models and the same steps as pipeline.embed, pipeline.index and pipeline.audience take, for songs that come one
+at a time.
+
+Shapes: N songs, C crops a song, T lines (frames or samples) of width M, W width of a feature, D vector size.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from datamodules.arrays import AnyArray, FloatArray
+from datamodules.audio import as_int16, line_of, log_mel
+from datamodules.audio_inputs import audio_inputs
+from datamodules.crops import Crops
+from datamodules.fields import CATEGORIES, UNKNOWN, Vocabulary, encode, values_of
+from datamodules.text import song_texts, token_batch, token_rows
+from models.pretrained_audio import OWN, PretrainedAudio
+from models.text_encoder import TextEncoder
+from pipeline.export import load
+
+ABOUT = {"title": pl.String, "lyrics": pl.String, "language": pl.String, "artist_id": pl.String,
+         "genres": pl.List(pl.String), "tags": pl.List(pl.String)}  # fmt: skip
+GUESSES = 5  # tags guessed of a song
+
+Features = dict[str, FloatArray]  # by name, (W,) of one song or (N, W); NaN where the song lacks it
+
+
+@dataclass
+class Content:
+    """A song as it comes in: words and tags (`ABOUT`), mono samples, and dense fields that the caller made himself."""
+
+    about: dict[str, Any]
+    wave: FloatArray | None = None
+    given: Features = field(default_factory=dict)
+
+
+class Encoder:
+    """The models of a service folder (`pipeline.service`), ready to encode.
+
+    Raises:
+        UserError: a model cannot be loaded.
+    """
+
+    def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
+        self.manifest, self.audio = manifest, manifest["audio"]
+        self.song: Any
+        self.song, config = load(folder / "i2i", check=False)
+        self.song_vocabulary: Vocabulary = config["vocabulary"]["songs"]
+        self.widths: dict[str, int] = dict(config["model"]["dense_dims"])
+        self.item: Any = None
+        if manifest["boundary"]:
+            self.towers: Any
+            self.towers, config = load(folder / "boundary", check=False)
+            self.item = self.towers.item
+            self.item_vocabulary: Vocabulary = config["vocabulary"]["songs"]
+            self.profile_vocabulary: Vocabulary = config["vocabulary"]["users"]
+            self.history: int = config["trained_with"]["model"]["history"]
+            self.widths |= config["model"]["dense_dims"]
+        self.clip: Any = None
+        self.bert: Any = TextEncoder(manifest["text"]["model"]).eval() if manifest["text"] else None
+        if manifest["clip"]:
+            self.clip, config = load(folder / "clip", check=False)
+            self.prepared = config["prepared"]
+            self.labels_LD: FloatArray = np.load(folder / "labels.npy")
+            self.widths |= dict.fromkeys(("clip_audio", "clip_text"), self.labels_LD.shape[1])
+            model, seconds = self.prepared["audio_model"], self.prepared["crop_seconds"]
+            reader: Any = SimpleNamespace(is_logmel=self.audio["store"] == "logmel", audio=self.audio)
+            self.inputs = audio_inputs(model, reader, seconds)
+            frozen = model != OWN and self.prepared["frozen_audio"]
+            self.ears: Any = PretrainedAudio(model).eval() if frozen else None
+        made = repr((manifest["clip"], manifest["text"], sorted(self.widths.items())))
+        self.fingerprint = hashlib.sha256(made.encode()).hexdigest()[:16]  # of what makes the features
+
+    @property
+    def hears(self) -> bool:
+        """Whether a song's sound says anything to these models."""
+        return self.clip is not None
+
+    @torch.inference_mode()
+    def features(self, songs: Sequence[Content]) -> Features:
+        """Dense fields of N songs, each (N, W); NaN where a song lacks one."""
+        found = {name: np.full((len(songs), width), np.nan, dtype=np.float32) for name, width in self.widths.items()}
+        heard = [at for at, song in enumerate(songs) if song.wave is not None]
+        if self.hears and heard:
+            found["clip_audio"][heard] = self._hear([songs[at].wave for at in heard])
+        self._read(songs, found)
+        for at, song in enumerate(songs):
+            for name, vector in song.given.items():
+                found[name][at] = vector
+        return found
+
+    @torch.inference_mode()
+    def vectors(self, features: Features, about: Sequence[dict[str, Any]]) -> tuple[FloatArray, FloatArray | None]:
+        """Song vectors (N, D) and item vectors (N, D), the latter None without a boundary model."""
+        table = about_table(about)
+        song_ND = self.song(fields(features, table, self.song.embedding.dense_dims, self.song_vocabulary)).numpy()
+        if self.item is None:
+            return song_ND, None
+        of_item = fields(features, table, self.item.embedding.dense_dims, self.item_vocabulary)
+        return song_ND, self.item(of_item).numpy()
+
+    def guess(self, features: Features) -> list[dict[str, Any]]:
+        """The tags nearest to one song's sound, or to its words where there is no sound; none without a CLIP model."""
+        if self.clip is None:
+            return []
+        known = [features[name] for name in ("clip_audio", "clip_text") if np.isfinite(features[name]).all()]
+        if not known:
+            return []
+        score_L = self.labels_LD @ known[0]
+        best = np.argsort(-score_L, kind="stable")[:GUESSES]
+        return [{"label": self.manifest["labels"][at], "score": float(score_L[at])} for at in best]
+
+    def says_nothing(self, content: Content) -> bool:
+        """Whether no model would see anything of a song."""
+        about = about_table([content.about])
+        vocabularies = [self.song_vocabulary, *([self.item_vocabulary] if self.item is not None else [])]
+        codes = any((encode(values_of(about, name), v[name]) > UNKNOWN).any() for v in vocabularies for name in v)
+        texts = self._texts([content]) if self.bert is not None or self.clip is not None else [None]
+        return not (codes or any(texts) or content.given or (self.hears and content.wave is not None))
+
+    def _hear(self, waves: Sequence[Any]) -> FloatArray:
+        """clip_audio of recordings, (N, D): the mean over their crops, at length 1."""
+        crops = join([self._crops(wave) for wave in waves])
+        n, c = next(iter(crops.values())).shape[:2]
+        rows = {name: values.flatten(0, 1) for name, values in self.inputs(crops).items()}
+        if self.ears is not None:
+            rows = {"pooled": self.ears(rows)}
+        vector_ND = self.clip.embed_audio(rows).view(n, c, -1).mean(dim=1)
+        return np.asarray(F.normalize(vector_ND, dim=-1).numpy())
+
+    def _crops(self, wave: FloatArray) -> Crops:
+        """The evenly spaced crops of a recording, as `datamodules.crops.CropReader.fixed` cuts them, (1, C, …)."""
+        logmel = self.audio["store"] == "logmel"
+        shape = [int(self.audio[name]) for name in ("sample_rate", "n_mels", "win_length", "hop_length")]
+        lines_TM: AnyArray = log_mel(wave, *shape).astype(line_of(self.audio)[0]) if logmel else as_int16(wave)[:, None]
+        a_second = shape[0] / (shape[3] if logmel else 1)
+        crop, count = max(1, round(self.prepared["crop_seconds"] * a_second)), self.prepared["crops"]
+        share = np.linspace(0, 1, count) if count > 1 else np.array([0.5])
+        offsets = np.rint(max(len(lines_TM) - crop, 0) * share).astype(np.int64)
+        crops = np.zeros((1, count, crop, lines_TM.shape[1]), dtype=lines_TM.dtype)
+        real = np.minimum(len(lines_TM) - offsets, crop)
+        for at, (offset, length) in enumerate(zip(offsets, real, strict=True)):
+            crops[0, at, :length] = lines_TM[offset : offset + length]
+        found = crops if logmel else crops[..., 0]
+        names = ("logmel", "frames") if logmel else ("samples", "length")
+        return dict(zip(names, (torch.from_numpy(found), torch.from_numpy(real[None])), strict=True))
+
+    def _texts(self, songs: Sequence[Content]) -> list[str | None]:
+        options = self.manifest["text"] or {"fields": self.prepared["text_fields"]}
+        known = [name for name in options["fields"] if name in ABOUT]
+        return song_texts(about_table([song.about for song in songs]), known) if known else [None] * len(songs)
+
+    def _read(self, songs: Sequence[Content], found: Features) -> None:
+        """text and clip_text of the songs that have words."""
+        if self.bert is None and self.clip is None:
+            return
+        texts = self._texts(songs)
+        has = [at for at, text in enumerate(texts) if text]
+        if not has:
+            return
+        options = self.manifest["text"] or {
+            "model": self.prepared["text_model"], "max_tokens": self.prepared["max_tokens"],
+            "windows": self.prepared["windows"],
+        }  # fmt: skip
+        rows = token_rows([texts[at] for at in has], options["model"], options["max_tokens"], options["windows"])
+        text: dict[str, Tensor] = token_batch(*rows)
+        if self.bert is not None:
+            text = {"pooled": self.bert(text["input_ids"], text["attention_mask"])}
+            if "text" in found:
+                found["text"][has] = text["pooled"].numpy()
+        if self.clip is not None:
+            found["clip_text"][has] = self.clip.embed_text(text).numpy()
+
+
+def about_table(about: Sequence[dict[str, Any]]) -> pl.DataFrame:
+    """Words and tags of songs as a table with the columns of `ABOUT`."""
+    return pl.DataFrame({name: [one.get(name) for one in about] for name in ABOUT}, schema=ABOUT)
+
+
+def fields(
+    features: Features, table: pl.DataFrame, dense_dims: dict[str, int], vocabulary: Vocabulary
+) -> dict[str, Tensor]:
+    """What a song encoder takes: dense fields and category codes."""
+    dense = {name: torch.from_numpy(np.asarray(features[name], dtype=np.float32)) for name in dense_dims}
+    known = {name: values for name, values in vocabulary.items() if name in CATEGORIES}
+    return dense | {name: torch.from_numpy(encode(values_of(table, name), v)) for name, v in known.items()}
+
+
+def join(crops: Sequence[Crops]) -> Crops:
+    """Crops of songs as one batch."""
+    return {name: torch.cat([one[name] for one in crops]) for name in crops[0]}

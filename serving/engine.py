@@ -1,0 +1,197 @@
+"""The service without HTTP: accept songs and plays, keep them, answer from them, and go over to a new model.
+
+What is accepted is first stored, then taken into the state, both under one lock; so a state is always what the store
+says, and a new model's state is built from the store while the old one answers.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from configs.errors import UserError
+from datamodules.arrays import FloatArray
+from datamodules.folders import version
+from serving.batching import Batcher
+from serving.decoding import from_flac
+from serving.encoder import Content, Encoder, Features
+from serving.model import Model
+from serving.state import State
+from serving.store import Play, Store, StoredSong
+
+CHUNK = 256  # stored songs taken into a new state at a time
+PLAYS = 10_000
+T = TypeVar("T")
+log = logging.getLogger("firstplay.serving")
+
+
+@dataclass
+class Encoded:
+    """A song as the encoder of `state` sees it."""
+
+    content: Content
+    state: State
+    features: Features
+    vector: FloatArray
+    item: FloatArray | None
+
+
+class Engine:
+    """A store, the state that answers, and the thread that encodes.
+
+    Raises:
+        UserError: the model folder or the store cannot be used.
+    """
+
+    def __init__(self, folder: str | Path, store: Store, batch: int = 16) -> None:
+        self.folder, self.store = Path(folder), store
+        self.writing, self.switching = threading.Lock(), threading.Lock()
+        self.deleted: list[str] = []  # while a new state is built
+        self.seen = version(self.folder)
+        self.state = self._built()[0]
+        self.reload_error: str | None = None
+        self.encoding: Batcher[Content, Encoded] = Batcher(self._encode, batch)
+
+    def accept(self, songs: Sequence[tuple[StoredSong, bytes | None, Encoded]], key: str | None, digest: str) -> None:
+        """Store new songs and take them in; `features` of the stored ones are filled in here.
+
+        Raises:
+            Exists, KeyReused, StoreError: as `Store.add_songs`; nothing was taken in.
+        """
+        with self.writing:
+            state = self.state
+            encoded = [one if one.state is state else self._encode([one.content])[0] for _, _, one in songs]
+            made_by = state.model.encoder.fingerprint
+            stored = [
+                (replace(song, features=one.features, made_by=made_by), flac)
+                for (song, flac, _), one in zip(songs, encoded, strict=True)
+            ]
+            self.store.add_songs(stored, key, digest)
+            items = [one.item for one in encoded]
+            state.add_songs(
+                [song for song, _ in stored],
+                np.stack([one.vector for one in encoded]),
+                None if items[0] is None else np.stack(items),  # type: ignore[arg-type]
+            )
+
+    def accept_plays(self, plays: Sequence[Play], key: str | None, digest: str) -> None:
+        """Store plays and take them in; raises as `Store.add_plays`."""
+        with self.writing:
+            self.store.add_plays(plays, key, digest)
+            self.state.add_plays(plays)
+
+    def delete(self, song_id: str) -> bool:
+        """Forget an accepted song; False if there is none of that id."""
+        with self.writing:
+            if not self.store.delete_song(song_id):
+                return False
+            self.deleted.append(song_id)
+            self.state.remove_song(song_id)
+            return True
+
+    def reload(self) -> bool:
+        """Go over to the model that is in the folder now; the old one answers meanwhile, and stays if this fails."""
+        with self.switching:
+            self.seen = version(self.folder)
+            self.deleted.clear()
+            try:
+                state, song, play = self._built()
+                with self.writing:  # what has come in while the rest was built
+                    self._catch_up(state, song, play)
+                    for song_id in self.deleted:
+                        if song_id in state.number_of:
+                            state.remove_song(song_id)
+                    self.state = state
+            except Exception as error:
+                self.reload_error = str(error)
+                log.error("the new model is not taken: %s", error)
+                return False
+            self.reload_error = None
+            log.info("model %s is in use", state.model.manifest["encoder"])
+            return True
+
+    def changed(self) -> bool:
+        """Whether the model folder is another one than was last looked at."""
+        now = version(self.folder)
+        return now is not None and now != self.seen
+
+    def close(self) -> None:
+        """Finish what is being encoded, and close the store."""
+        self.encoding.close()
+        self.store.close()
+
+    def _built(self) -> tuple[State, int, int]:
+        """A state of the folder's model and of what the store has, and the last song and play in it."""
+        state = State(Model(self.folder))
+        return (state, *self._catch_up(state, 0, 0))
+
+    def _catch_up(self, state: State, song: int, play: int) -> tuple[int, int]:
+        """Take in what came after these numbers; the last ones."""
+        encoder = state.model.encoder
+        for chunk in chunks(self.store.songs(encoder.fingerprint, song), CHUNK):
+            song = chunk[-1][0]
+            songs = self._featured([stored for _, stored in chunk], encoder)
+            found = {name: np.stack([one.features[name] for one in songs]) for name in encoder.widths}
+            state.add_songs(songs, *encoder.vectors(found, [one.about for one in songs]))
+        for plays in chunks(self.store.plays(play), PLAYS):
+            play = plays[-1][0]
+            state.add_plays([one for _, one in plays])
+        return song, play
+
+    def _featured(self, songs: Sequence[StoredSong], encoder: Encoder) -> list[StoredSong]:
+        """Songs with features by this encoder, which are made and kept where they are another's."""
+        others = [song for song in songs if song.made_by != encoder.fingerprint]
+        if not others:
+            return list(songs)
+        contents = []
+        for song in others:
+            flac = self.store.audio(song.song_id) if encoder.hears else None
+            wave = None if flac is None else from_flac(flac, int(encoder.audio["sample_rate"]))
+            contents.append(Content(song.about, wave))
+        made = encoder.features(contents)
+        rows = {song.song_id: {name: made[name][at] for name in made} for at, song in enumerate(others)}
+        for song in others:  # what the caller had made himself no encoder can make again
+            for name, vector in song.features.items():
+                same = name in rows[song.song_id] and rows[song.song_id][name].shape == vector.shape
+                if same and not np.isfinite(rows[song.song_id][name]).all():
+                    rows[song.song_id][name] = vector
+        self.store.put_features(encoder.fingerprint, rows)
+        return [replace(song, features=rows.get(song.song_id, song.features)) for song in songs]
+
+    def _encode(self, contents: Sequence[Content]) -> list[Encoded]:
+        state = self.state
+        encoder = state.model.encoder
+        features = encoder.features(contents)
+        vectors, items = encoder.vectors(features, [one.about for one in contents])
+        return [
+            Encoded(content, state, {name: features[name][at] for name in features}, vectors[at],
+                    None if items is None else items[at])
+            for at, content in enumerate(contents)
+        ]  # fmt: skip
+
+
+def chunks(found: Iterator[T], size: int) -> Iterator[list[T]]:
+    """What an iterator gives, some at a time."""
+    while chunk := list(islice(found, size)):
+        yield chunk
+
+
+def open_engine(folder: str, store: str | Path, batch: int) -> Engine:
+    """An engine on a store folder.
+
+    Raises:
+        UserError: the model folder or the store cannot be used.
+    """
+    kept = Store(store)
+    try:
+        return Engine(folder, kept, batch)
+    except UserError:
+        kept.close()
+        raise

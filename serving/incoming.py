@@ -1,0 +1,225 @@
+"""From a request to accepted songs and plays: decode, encode, store. Every refusal is a status and a sentence."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+import uuid
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as TooLate
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from datamodules.arrays import FloatArray
+from datamodules.audio import AudioError
+from serving.decoding import REASONS, Decoders, to_flac
+from serving.encoder import ABOUT, Content
+from serving.engine import Encoded, Engine
+from serving.schemas import NewPlay, NewSong
+from serving.store import Exists, KeyReused, Play, StoredSong, StoreError
+
+KEYS = uuid.UUID("1f2e0b5c-6a0e-4c5c-9a7b-6f3f0d0c51aa")  # the name space of ids made from idempotency keys
+Result = tuple[str | None, int, str | None]  # id, status, sentence
+
+
+class Refused(Exception):  # noqa: N818
+    """A request that is answered with a status and a sentence."""
+
+    def __init__(self, status: int, detail: str) -> None:
+        """Name both."""
+        super().__init__(detail)
+        self.status, self.detail = status, detail
+
+
+@dataclass
+class Heard:
+    """A song that was decoded and is being encoded."""
+
+    song_id: str
+    flac: bytes | None
+    seconds: float | None
+    encoded: Future[Encoded]
+
+
+class Incoming:
+    """Takes songs and plays in.
+
+    Args:
+        engine: what keeps and encodes them.
+        decoders: guarded processes for recordings.
+        timeout: seconds after which an encoding is given up.
+    """
+
+    def __init__(self, engine: Engine, decoders: Decoders, timeout: float) -> None:
+        self.engine, self.decoders, self.timeout = engine, decoders, timeout
+
+    def song(self, given: NewSong, audio: bytes | None, key: str | None) -> str:
+        """Accept one song; its id.
+
+        Raises:
+            Refused: 409 the id or the key is taken, 422 the recording or its words cannot be used, 503 no room or time.
+        """
+        digest = digest_of(given.model_dump(), audio)
+        done = self.answered(key, digest)
+        if done is not None:
+            return done[0]
+        heard = self._begin(given, audio, id_of(given, key, 0))
+        with refusing():
+            self.engine.accept([self._stored(heard)], key, digest)
+        return heard.song_id
+
+    def songs(self, given: Sequence[NewSong], key: str | None) -> list[Result]:
+        """Accept the songs of a batch that can be, together: (id, status, sentence) of each.
+
+        Raises:
+            Refused: 409 the key is taken, 503 no room: then none of them was accepted.
+        """
+        digest = digest_of([one.model_dump() for one in given])
+        ids = [id_of(one, key, row) for row, one in enumerate(given)]
+        done = self.answered(key, digest)
+        if done is not None:
+            again = set(done)
+            was = [one in again and one not in ids[:row] for row, one in enumerate(ids)]
+            return [
+                (one, 201, None) if ok else (None, 422, "was not accepted") for one, ok in zip(ids, was, strict=True)
+            ]
+        begun: list[Heard | Refused] = []
+        for row, (one, song_id) in enumerate(zip(given, ids, strict=True)):
+            try:
+                if song_id in ids[:row]:
+                    raise Refused(409, f"an earlier song of the batch is {song_id!r}")
+                begun.append(self._begin(one, decoded(one.audio), song_id))
+            except Refused as refusal:
+                begun.append(refusal)
+        results: list[Result] = []
+        accepted = []
+        for heard in begun:
+            try:
+                if isinstance(heard, Refused):
+                    raise heard
+                with refusing():
+                    accepted.append(self._stored(heard))
+                results.append((heard.song_id, 201, None))
+            except Refused as refusal:
+                results.append((None, refusal.status, refusal.detail))
+        if accepted:
+            with refusing():
+                self.engine.accept(accepted, key, digest)
+        return results
+
+    def plays(self, given: Sequence[NewPlay], key: str | None) -> tuple[int, int, list[tuple[int, str]]]:
+        """Accept plays of known songs: how many, how many of them of unknown users, and (row, sentence) of the others.
+
+        Raises:
+            Refused: 409 the key is taken, 503 the store has no room.
+        """
+        digest = digest_of([one.model_dump(mode="json") for one in given])
+        state = self.engine.state
+        plays, rejected = [], []
+        for row, one in enumerate(given):
+            unknown = next((i for i in (one.song_id, one.source_song_id) if i and state.number(i) is None), None)
+            if unknown is not None:
+                rejected.append((row, f"no song {unknown!r}"))
+            elif one.favourited and one.disliked:
+                rejected.append((row, "both favourited and disliked"))
+            else:
+                plays.append(Play(**one.model_dump()))
+        if plays and self.answered(key, digest) is None:
+            with refusing():
+                self.engine.accept_plays(plays, key, digest)
+        return len(plays), sum(play.user_id not in state.model.user_of for play in plays), rejected
+
+    def answered(self, key: str | None, digest: str) -> list[str] | None:
+        """What a request with this key made before; None if it is new."""
+        if key is None:
+            return None
+        with refusing():
+            return self.engine.store.answered(key, digest)
+
+    def _begin(self, given: NewSong, audio: bytes | None, song_id: str) -> Heard:
+        """Decode and check a song, and have it encoded."""
+        encoder = self.engine.state.model.encoder
+        about = {name: getattr(given, name) or None for name in ABOUT}
+        vectors = {name: self._vector(name, values) for name, values in given.features.items()}
+        wave = self._decode(audio) if audio is not None else None
+        content = Content(about, wave, vectors)
+        if encoder.says_nothing(content):
+            raise Refused(422, "nothing to encode: give audio, or words and tags that the models know")
+        if self.engine.state.number(song_id) is not None:
+            raise Refused(409, f"there is a song {song_id!r} already")
+        rate = int(encoder.audio["sample_rate"])
+        flac, seconds = (None, None) if wave is None else (to_flac(wave, rate), len(wave) / rate)
+        try:
+            return Heard(song_id, flac, seconds, self.engine.encoding.submit(content))
+        except RuntimeError:
+            raise Refused(503, "the service is shutting down") from None
+
+    def _decode(self, audio: bytes) -> FloatArray:
+        try:
+            return self.decoders.decode(audio)
+        except AudioError as error:
+            raise Refused(422, f"the recording cannot be used: {REASONS[error.reason]}") from None
+
+    def _vector(self, name: str, values: list[float]) -> FloatArray:
+        width = self.engine.state.model.encoder.widths.get(name)
+        if width != len(values):
+            told = "is not known to the models" if width is None else f"has {width} numbers, not {len(values)}"
+            raise Refused(422, f"feature {name!r} {told}")
+        vector = np.array(values, dtype=np.float32)
+        if not np.isfinite(vector).all():
+            raise Refused(422, f"feature {name!r} has numbers that are not finite")
+        return vector
+
+    def _stored(self, heard: Heard) -> tuple[StoredSong, bytes | None, Encoded]:
+        """A song as `Engine.accept` takes it, when it is encoded."""
+        encoded = heard.encoded.result(self.timeout)
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        return StoredSong(heard.song_id, encoded.content.about, heard.seconds, now, {}, ""), heard.flac, encoded
+
+
+@contextmanager
+def refusing() -> Iterator[None]:
+    """What the store and the encoder raise, as refusals."""
+    try:
+        yield
+    except Exists as error:
+        raise Refused(409, f"there is a song {error.song_ids[0]!r} already") from None
+    except KeyReused as error:
+        raise Refused(409, str(error)) from None
+    except StoreError as error:
+        raise Refused(503, f"nothing was kept: {error}") from None
+    except TooLate:
+        raise Refused(503, "it took too long: try again") from None
+
+
+def id_of(given: NewSong, key: str | None, row: int) -> str:
+    """The song's own id, or a new one: the same again for the same key, so that a repeated request finds it."""
+    if given.song_id:
+        return given.song_id
+    return f"new-{(uuid.uuid4() if key is None else uuid.uuid5(KEYS, f'{row} {key}')).hex[:20]}"
+
+
+def decoded(audio: str | None) -> bytes | None:
+    """The recording of a batch's song.
+
+    Raises:
+        Refused: it is no base64.
+    """
+    try:
+        return None if audio is None else base64.b64decode(audio, validate=True)
+    except (binascii.Error, ValueError):
+        raise Refused(422, "audio is not base64") from None
+
+
+def digest_of(given: Any, audio: bytes | None = None) -> str:
+    """Tells one request from another under the same key."""
+    digest = hashlib.sha256(json.dumps(given, sort_keys=True, default=str).encode())
+    digest.update(b"" if audio is None else hashlib.sha256(audio).digest())
+    return digest.hexdigest()

@@ -1,0 +1,60 @@
+"""Figures of a running service, as Prometheus reads them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from fastapi import Response
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from serving.engine import Engine
+from serving.limits import Limits
+
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+
+class Metrics:
+    """Requests by route and status, how long they take, and what the engine holds."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.registry = CollectorRegistry()
+        self.limits: Limits | None = None
+        at: dict[str, Any] = {"registry": self.registry}
+        self.requests = Counter("firstplay_requests", "Answers", ["method", "route", "status"], **at)
+        self.seconds = Histogram(
+            "firstplay_request_seconds", "From request to answer", ["method", "route"], buckets=SECONDS, **at
+        )
+        gauges: dict[str, tuple[str, Callable[[], float]]] = {
+            "firstplay_requests_in_flight": ("Now", lambda: self.limits.in_flight if self.limits else 0),
+            "firstplay_songs_waiting_for_encoding": ("Now", lambda: engine.encoding.waiting.qsize()),
+            "firstplay_accepted_songs": ("In the store", lambda: engine.store.counts()["songs"]),
+            "firstplay_received_plays": ("In the store", lambda: engine.store.counts()["plays"]),
+            "firstplay_new_songs": ("That can be recommended", lambda: engine.state.pool.size),
+            "firstplay_model_refused": ("1: a new model could not be taken", lambda: bool(engine.reload_error)),
+        }
+        for name, (about, value) in gauges.items():
+            Gauge(name, about, registry=self.registry).set_function(value)
+
+    @contextmanager
+    def request(self, scope: Any) -> Iterator[Callable[[int], None]]:
+        """Count a request under the status that is told, by the route that took it."""
+        began, status = time.perf_counter(), 500
+
+        def tell(found: int) -> None:
+            nonlocal status
+            status = found
+
+        try:
+            yield tell
+        finally:
+            route = getattr(scope.get("route"), "path", "other")
+            method = scope["method"] if route != "other" else "other"  # any word can be a method
+            self.requests.labels(method, route, str(status)).inc()
+            self.seconds.labels(method, route).observe(time.perf_counter() - began)
+
+    def answer(self) -> Response:
+        """All figures."""
+        return Response(generate_latest(self.registry), media_type=CONTENT_TYPE_LATEST)

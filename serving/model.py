@@ -1,0 +1,143 @@
+"""A service folder in memory: encoder, index, and what the known listeners have played. It never changes but for the
+vectors of users who play something (`serving.state`).
+
+Shapes: S songs of the catalogue, U users, D vector size.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from scipy import sparse
+
+from configs.errors import UserError
+from configs.schema import TargetingConfig
+from datamodules.arrays import FloatArray, IntArray, group_starts
+from datamodules.catalogue import Catalogue, read_features
+from datamodules.collaborative import listening_matrix
+from datamodules.folders import read_manifest, read_whole
+from datamodules.profile import read_profile
+from pipeline.index import SongIndex, read_index
+from pipeline.service import KIND, MADE_BY
+from retrieval.audience import activity_scale, popularity_scale
+from retrieval.clusters import user_vectors
+from retrieval.warm_up import ridged_moments
+from serving.encoder import ABOUT, Encoder
+
+EPOCH, MILLISECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(milliseconds=1)
+
+
+class Model:
+    """Everything of one service folder. Users' arrays (`taste_UD`, `user_UD` …) may be written to, row by row.
+
+    Raises:
+        UserError: no service folder, a damaged one, or an index of another encoder.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.manifest = read_manifest(self.folder, KIND, MADE_BY)
+        self.index, _ = checked_index(self.folder, self.manifest)
+        self.targeting = TargetingConfig(**self.manifest["targeting"])
+        try:
+            self.encoder = Encoder(self.folder, self.manifest)
+            self.catalogue = Catalogue.read(self.folder / "catalogue")
+            self.songs, self.user_ids = self.catalogue.songs, self.catalogue.users["user_id"]
+            self._listening()
+            self._vectors()
+        except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
+            raise UserError(f"{folder} is damaged ({type(error).__name__}: {error}): run {MADE_BY} again") from None
+        self.song_of = dict(zip(self.songs["song_id"].to_list(), range(self.n_songs), strict=True))
+        self.user_of = dict(zip(self.user_ids.to_list(), range(self.n_users), strict=True))
+        self.new = self.catalogue.rows("cold")  # songs of the catalogue that nobody has played
+
+    @property
+    def n_songs(self) -> int:
+        """Songs of the catalogue, known and new."""
+        return self.catalogue.n_songs
+
+    @property
+    def n_users(self) -> int:
+        """Users of the catalogue."""
+        return self.catalogue.n_users
+
+    @property
+    def has_boundary(self) -> bool:
+        """Whether users have an interest boundary."""
+        return self.encoder.item is not None
+
+    @property
+    def version(self) -> str:
+        """Tells one service folder from another."""
+        return hashlib.sha256(json.dumps(self.manifest, sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def modes(self) -> list[Any]:
+        """Ways to find an audience."""
+        return ["i2i2u", "taste", "cat", "union", *(["boundary"] if self.has_boundary else [])]
+
+    def _listening(self) -> None:
+        """Who has listened to what, by user and by song, and how much each counts."""
+        plays = self.catalogue.plays
+        self.listening_US = listening_matrix(plays, self.n_users, self.n_songs)
+        self.by_song_SU = sparse.csr_matrix(self.listening_US.T)
+        options = self.targeting
+        self.activity_U = activity_scale(self.listening_US, options.activity_power)
+        self.popularity_S = popularity_scale(self.listening_US, options.popularity_power)
+        self.play_song = plays["song"].to_numpy()  # by user and time
+        self.play_strength = plays["strength"].to_numpy()
+        self.play_start = group_starts(plays["user"].to_numpy(), self.n_users)
+        self.play_time = plays["played_at"].cast(pl.Int64).fill_null(-1).to_numpy()  # milliseconds since 1970
+
+    def _vectors(self) -> None:
+        """Vectors of songs and users. Users' are copies in memory; what is mapped is read when it is looked at."""
+        vectors_SD = self.index.vectors
+        self.taste_UD = user_vectors(self.listening_US, vectors_SD, np.ones(self.n_songs))
+        self.cat_UD = user_vectors(self.listening_US, vectors_SD, self.popularity_S)
+        self.taste_moment_DD = ridged_moments(self.taste_UD)
+        self.dense = read_features(self.folder / "features", self.n_songs)
+        if not self.has_boundary:
+            return
+        self.item_SD: FloatArray = np.load(self.folder / "items.npy", mmap_mode="r")
+        self.user_UD: FloatArray = np.load(self.folder / "users.npy")
+        self.boundary_U: FloatArray = np.load(self.folder / "boundaries.npy")
+        self.user_moment_DD = ridged_moments(self.user_UD)
+        self.profile = read_profile(self.catalogue.users, np.arange(self.n_users), self.encoder.profile_vocabulary)
+
+    def knows(self, user: int, song: int, played_at: datetime | None) -> bool:
+        """Whether a play was in the training: `serving.feedback` made it part of the dataset."""
+        if played_at is None:
+            return False
+        rows = slice(self.play_start[user], self.play_start[user + 1])
+        at = (played_at.replace(tzinfo=played_at.tzinfo or UTC) - EPOCH) // MILLISECOND
+        return bool(((self.play_song[rows] == song) & (self.play_time[rows] == at)).any())
+
+    def latest(self, users_N: IntArray, most: int) -> tuple[IntArray, FloatArray, IntArray]:
+        """The last training plays of users: songs (N, T) and strengths (N, T), the latest first, and how many (N,)."""
+        end_N = self.play_start[users_N + 1]
+        count_N = np.minimum(end_N - self.play_start[users_N], most)
+        place_T = np.arange(count_N.max(initial=0))
+        at_NT = np.where(place_T < count_N[:, None], end_N[:, None] - 1 - place_T, 0)
+        return self.play_song[at_NT].astype(np.int64), self.play_strength[at_NT], count_N
+
+    def about(self, song: int) -> dict[str, Any]:
+        """Words and tags of a song of the catalogue."""
+        row = self.songs.row(song, named=True)
+        return {name: row.get(name) for name in ABOUT}
+
+
+def checked_index(folder: Path, manifest: dict[str, Any]) -> tuple[SongIndex, pl.DataFrame]:
+    """The index of a service folder; UserError if another encoder made it."""
+    found = read_whole(folder, lambda: read_index(folder / "index"))
+    if found[0].manifest["encoder"] != manifest["encoder"]:
+        raise UserError(
+            f"{folder / 'index'} holds the vectors of another encoder ({found[0].manifest['encoder']}) than "
+            f"{folder / 'i2i'} ({manifest['encoder']}): run {MADE_BY} again"
+        )
+    return found

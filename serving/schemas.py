@@ -1,0 +1,68 @@
+"""What is sent to the service, in pydantic's words. What it answers is in `serving.replies`."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
+
+Id = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Line = Annotated[str, StringConstraints(max_length=500)]
+Words = Annotated[str, StringConstraints(max_length=20_000)]
+Tags = Annotated[list[Annotated[str, StringConstraints(min_length=1, max_length=100)]], Field(max_length=50)]
+Vectors = dict[Annotated[str, StringConstraints(max_length=200)], Annotated[list[float], Field(max_length=8192)]]
+Mode = Literal["i2i2u", "taste", "cat", "union", "boundary"]
+
+
+class Given(BaseModel):
+    """A model of what is sent: what it does not know is refused, so that a misspelt field is not lost."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class About(Given):
+    """Words and tags of a song."""
+
+    title: Line | None = None
+    lyrics: Words | None = None
+    language: Annotated[str, StringConstraints(max_length=50)] | None = None
+    artist_id: Id | None = None
+    genres: Tags = []
+    tags: Tags = []
+
+
+class NewSong(About):
+    """A song of a batch."""
+
+    song_id: Id | None = None
+    audio: str | None = Field(None, description="a recording, base64")
+    features: Vectors = Field({}, max_length=32, description="dense fields that the caller computed himself")
+
+
+class NewSongs(Given):
+    """Songs, each judged alone."""
+
+    songs: Annotated[list[NewSong], Field(min_length=1, max_length=100)]
+
+
+class NewPlay(Given):
+    """What a user did with a song."""
+
+    user_id: Id
+    song_id: Id
+    played_at: datetime | None = None
+    completed: bool = False
+    favourited: bool = False
+    disliked: bool = False
+    skipped: bool = False
+    source_song_id: Id | None = Field(None, description="the song beside which it was recommended")
+
+
+class NewPlays(Given):
+    """Plays, in the order in which they happened."""
+
+    plays: Annotated[list[NewPlay], Field(min_length=1, max_length=10_000)]
+
+
+FEATURES = TypeAdapter(Vectors)  # in a form

@@ -1,0 +1,162 @@
+"""Songs, audiences and pictures as they are shown: from numbers and arrays to the words of `serving.schemas`."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from datamodules.arrays import FloatArray
+from datamodules.audio import log_mel
+from serving import answers
+from serving.replies import (
+    Audience,
+    Guess,
+    Listener,
+    Picture,
+    Recommended,
+    Similar,
+    Song,
+    SongBrief,
+    Spectrogram,
+    Titled,
+)
+from serving.state import State
+
+PEAKS, FRAMES = 400, 400  # columns of a picture
+
+
+def titled(state: State, numbers: Iterable[int]) -> list[Titled]:
+    """Songs by name; −1 is none."""
+    shown = [int(number) for number in numbers if number >= 0]
+    return [Titled(song_id=state.song_id(number), title=state.about(number)["title"]) for number in shown]
+
+
+def line(state: State, number: int) -> dict[str, Any]:
+    """A song in a list."""
+    about = state.about(number)
+    known = {name: about.get(name) for name in ("title", "artist_id")}
+    return {"song_id": state.song_id(number), **known, "genres": [one for one in about.get("genres") or [] if one]}
+
+
+def brief(state: State, number: int, audio: Path | None) -> dict[str, Any]:
+    """A new song, as `SongBrief` has it."""
+    about, stored = state.about(number), state.accepted.get(number)
+    return {
+        **line(state, number),
+        "language": about.get("language"),
+        "tags": [one for one in about.get("tags") or [] if one],
+        "seconds": stored.seconds if stored else None,
+        "has_audio": has_audio(state, number, audio),
+        "accepted": stored is not None,
+        "added_at": stored.added_at if stored else None,
+        "plays": state.first_plays(number),
+    }
+
+
+def song(state: State, number: int, audio: Path | None) -> Song:
+    """A song and the tags guessed of it."""
+    model, stored = state.model, state.accepted.get(number)
+    features = stored.features if stored else {name: np.array(dense[number]) for name, dense in model.dense.items()}
+    known = model.encoder.widths.keys() <= features.keys()
+    guessed = [Guess(**one) for one in model.encoder.guess(features)] if known else []
+    return Song(**brief(state, number, audio), lyrics=state.about(number).get("lyrics"), guessed=guessed)
+
+
+def matching(state: State, query: str) -> list[int]:
+    """New songs whose title, id, artist or genre has `query` in it, the newest first."""
+    words = query.lower()
+
+    def has(number: int) -> bool:
+        about = state.about(number)
+        texts = [state.song_id(number), about.get("title"), about.get("artist_id"), *(about.get("genres") or [])]
+        return any(words in text.lower() for text in texts if text)
+
+    with state.lock:
+        numbers = [*reversed(state.accepted), *state.model.new[::-1].tolist()]
+    return [number for number in numbers if not words or has(number)]
+
+
+def briefs(state: State, numbers: Iterable[int], audio: Path | None) -> list[SongBrief]:
+    """New songs in a list."""
+    return [SongBrief(**brief(state, number, audio)) for number in numbers]
+
+
+def similar(state: State, number: int, k: int, audio: Path | None) -> list[Similar]:
+    """The known songs like a song."""
+    near = answers.similar_songs(state, number, k)
+    return [
+        Similar(**line(state, int(one)), score=float(score), has_audio=has_audio(state, int(one), audio))
+        for one, score in zip(near.songs_K, near.scores_K, strict=True)
+    ]
+
+
+def audience(state: State, number: int, mode: Any, budget: int, gate: bool, margin: float) -> Audience:
+    """The first listeners of a song."""
+    found = answers.audience(state, number, mode, budget, gate, margin)
+    rows = zip(found.users_B.tolist(), found.scores_B, found.margins_B, found.because_BT, strict=True)
+    users = [
+        Listener(
+            user_id=state.model.user_ids[user],
+            rank=rank,
+            score=float(score),
+            margin=None if np.isnan(above) else float(above),
+            because=titled(state, because),
+        )
+        for rank, (user, score, above, because) in enumerate(rows, 1)
+    ]
+    return Audience(
+        song_id=state.song_id(number), mode=mode, budget=budget, gate=gate, margin=margin,
+        users_total=state.model.n_users, above_boundary=found.above, users=users,
+    )  # fmt: skip
+
+
+def recommended(state: State, user: int, k: int, margin: float) -> tuple[list[Recommended], int]:
+    """New songs above a user's boundary, and of how many."""
+    numbers, margins, because, considered = answers.recommendations(state, user, k, margin)
+    boundary = float(state.model.boundary_U[user])
+    return [
+        Recommended(
+            **line(state, int(number)), margin=float(above), score=float(above) + boundary, because=titled(state, why)
+        )
+        for number, above, why in zip(numbers, margins, because, strict=True)
+    ], considered
+
+
+def has_audio(state: State, number: int, audio: Path | None) -> bool:
+    """Whether a song's recording can be played; of the catalogue's it is not looked whether the file is there."""
+    stored = state.accepted.get(number)
+    return stored.seconds is not None if stored else audio_path(state, number, audio) is not None
+
+
+def audio_path(state: State, number: int, audio: Path | None) -> Path | None:
+    """The recording of a song of the catalogue, which must lie in the audio folder."""
+    songs = state.model.songs
+    name = songs["audio_path"][number] if audio is not None and "audio_path" in songs.columns else None
+    path = audio / name if audio is not None and name else None
+    return path if path is not None and audio is not None and path.resolve().is_relative_to(audio.resolve()) else None
+
+
+def picture(wave: FloatArray, audio: dict[str, Any]) -> Picture:
+    """Peaks and log-mel of a recording.
+
+    Args:
+        wave: mono samples.
+        audio: sample_rate, n_mels, win_length, hop_length.
+    """
+    edges = np.linspace(0, len(wave), PEAKS + 1).astype(int)[:-1]
+    peaks = np.maximum.reduceat(np.abs(wave), np.minimum(edges, len(wave) - 1)).clip(0, 1)
+    shape = [int(audio[name]) for name in ("sample_rate", "n_mels", "win_length", "hop_length")]
+    frames_TM = log_mel(wave, *shape)
+    starts = np.unique(np.linspace(0, len(frames_TM), min(FRAMES, len(frames_TM)) + 1).astype(int)[:-1])
+    frames_TM = np.add.reduceat(frames_TM, starts) / np.diff(np.append(starts, len(frames_TM)))[:, None].astype("f4")
+    low, high = np.percentile(frames_TM, [5, 99.9])
+    shades = (255 * (frames_TM - low) / max(high - low, 1e-6)).clip(0, 255).astype(np.uint8)
+    data = base64.b64encode(shades.tobytes()).decode()
+    spectrogram = Spectrogram(frames=len(shades), bands=shades.shape[1], data=data)
+    return Picture(
+        seconds=len(wave) / shape[0], waveform=[round(float(one), 4) for one in peaks], spectrogram=spectrogram
+    )

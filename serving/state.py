@@ -1,0 +1,233 @@
+"""What has come in since the model was made: new songs and plays, on top of it.
+
+A play changes at once whom it concerns: its user's taste, history, vector and boundary, and, where the song is new, the
+song's vectors (`retrieval.warm_up`). Nothing is learned here: that is the next training's part (`serving.feedback`).
+
+A song's number is its row in the catalogue, and for an accepted song `model.n_songs` and more. A search that runs while
+a user's row is written may see half of it: that user's score is then between the old one and the new one, once.
+
+Shapes: N new songs, U users, T places of a history, D vector size.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import sparse
+
+from datamodules.arrays import FloatArray, IntArray
+from retrieval.index import build_index, unit_rows
+from retrieval.warm_up import warm_vectors
+from serving.encoder import Features, about_table, fields
+from serving.model import Model
+from serving.pool import Pool
+from serving.store import Play, StoredSong
+
+CHUNK = 1024  # users whose vectors are computed at a time
+Likings = dict[int, dict[int, float]]
+
+
+class State:
+    """A model, and what has come in since."""
+
+    def __init__(self, model: Model) -> None:
+        self.model, self.lock = model, threading.RLock()
+        self.accepted: dict[int, StoredSong] = {}
+        self.number_of: dict[str, int] = {}  # of accepted songs
+        self.next_number = model.n_songs
+        items = np.array(model.item_SD[model.new]) if model.has_boundary else None
+        self.pool = Pool(model.new.copy(), np.array(model.index.vectors[model.new]), items, len(model.new))
+        self.pool.row_of = dict(zip(model.new.tolist(), range(len(model.new)), strict=True))
+        self.content: dict[int, tuple[FloatArray, FloatArray | None]] = {}  # vectors before any play, of warm songs
+        self.fresh: Any = None  # FAISS index of the accepted songs
+        self.liked_by: Likings = defaultdict(dict)  # song → user → strength above what the model knows
+        self.likes_of: Likings = defaultdict(dict)  # user → song → the same, of known songs
+        self.met: dict[int, set[int]] = defaultdict(set)  # song → who has met it, whatever came of it
+        self.played: dict[int, list[tuple[int, float]]] = defaultdict(list)  # user → (song, strength), latest last
+
+    def number(self, song_id: str) -> int | None:
+        """The number of a song; None if there is no such song."""
+        return self.number_of.get(song_id, self.model.song_of.get(song_id))
+
+    def song_id(self, number: int) -> str:
+        """The id of a song."""
+        if number < self.model.n_songs:
+            return str(self.model.songs["song_id"][number])
+        return self.accepted[number].song_id
+
+    def about(self, number: int) -> dict[str, Any]:
+        """Words and tags of a song."""
+        return self.model.about(number) if number < self.model.n_songs else self.accepted[number].about
+
+    def vectors(self, number: int) -> tuple[FloatArray, FloatArray | None]:
+        """Song vector and item vector as they are now."""
+        with self.lock:
+            row = self.pool.row_of.get(number)
+            if row is not None:
+                return self.pool.vector[row].copy(), None if self.pool.item is None else self.pool.item[row].copy()
+        model = self.model
+        return np.array(model.index.vectors[number]), np.array(model.item_SD[number]) if model.has_boundary else None
+
+    def add_songs(self, songs: Sequence[StoredSong], vectors: FloatArray, items: FloatArray | None) -> list[int]:
+        """Take songs in; their numbers. A song that the model's catalogue has is that one from now on."""
+        with self.lock:
+            new = [at for at, song in enumerate(songs) if song.song_id not in self.model.song_of]
+            songs, vectors, items = [songs[at] for at in new], vectors[new], None if items is None else items[new]
+            numbers = list(range(self.next_number, self.next_number + len(songs)))
+            self.next_number += len(songs)
+            for at, (number, song) in enumerate(zip(numbers, songs, strict=True)):
+                self.accepted[number], self.number_of[song.song_id] = song, number
+                self.pool.append(number, vectors[at], None if items is None else items[at])
+            if songs:
+                self._index(np.array(numbers), vectors)
+        return numbers
+
+    def remove_song(self, song_id: str) -> None:
+        """Forget an accepted song; what its listeners did stays in the store."""
+        with self.lock:
+            number = self.number_of.pop(song_id, None)
+            if number is None:
+                return
+            del self.accepted[number]
+            self.pool.remove(number)
+            self.content.pop(number, None)
+            self.fresh.remove_ids(np.array([number]))
+            self.liked_by.pop(number, None)
+            for user in self.met.pop(number, set()):
+                self.played[user] = [one for one in self.played[user] if one[0] != number]
+
+    def add_plays(self, plays: Iterable[Play]) -> None:
+        """Take plays in, in order; those of unknown users or songs say nothing to this model."""
+        users: set[int] = set()
+        songs: set[int] = set()
+        with self.lock:
+            for play in plays:
+                user, song = self.model.user_of.get(play.user_id), self.number(play.song_id)
+                if user is None or song is None or self.model.knows(user, song, play.played_at):
+                    continue
+                users.add(user)
+                self.met[song].add(user)
+                self.played[user].append((song, strength(play)))
+                liking = 0.0 if play.skipped else max(0.0, strength(play) - self._known(user, song))
+                if liking > self.liked_by[song].get(user, 0.0):
+                    self.liked_by[song][user] = liking
+                    songs.add(song)
+                    if song not in self.pool.row_of:
+                        self.likes_of[user][song] = liking
+            self._follow(np.array(sorted(users), dtype=np.int64))
+            for song in songs & self.pool.row_of.keys():
+                self._warm(song)
+
+    def first_plays(self, number: int) -> int:
+        """How many known users have met a new song."""
+        return len(self.met.get(number, ()))
+
+    def likings(self, songs: Sequence[int], transposed: bool = False) -> sparse.csr_matrix:
+        """What has come in of some known songs, (songs, U); `transposed`: of some users, (users, S)."""
+        of, width = (self.likes_of, self.model.n_songs) if transposed else (self.liked_by, self.model.n_users)
+        with self.lock:
+            found = [(row, other, value) for row, one in enumerate(songs) for other, value in of.get(one, {}).items()]
+        row, column, value = (np.array(part) for part in zip(*found, strict=True)) if found else (np.zeros(0, int),) * 3
+        return sparse.csr_matrix((value.astype(np.float32), (row, column)), shape=(len(songs), width))
+
+    def _known(self, user: int, song: int) -> float:
+        """How strongly the model knows a user to like a song of the catalogue."""
+        if song >= self.model.n_songs:
+            return 0.0
+        listening = self.model.listening_US
+        row = slice(listening.indptr[user], listening.indptr[user + 1])
+        at = np.flatnonzero(listening.indices[row] == song)
+        return float(listening.data[row][at[0]]) if len(at) else 0.0
+
+    def _follow(self, users_N: IntArray) -> None:
+        """Compute the vectors of users anew from all that they have played."""
+        for at in range(0, len(users_N), CHUNK):
+            users = users_N[at : at + CHUNK]
+            self._taste(users)
+            if self.model.has_boundary:
+                user_ND, boundary_N = self._towers(users)
+                self.model.user_UD[users], self.model.boundary_U[users] = user_ND, boundary_N
+
+    def _taste(self, users: IntArray) -> None:
+        """As `retrieval.clusters.user_vectors`, of known songs alone, with what has come in."""
+        model = self.model
+        rows = sparse.csr_matrix(model.listening_US[users] + self.likings(users.tolist(), transposed=True))
+        heard = np.unique(rows.indices)
+        vectors = model.index.vectors[heard]
+        sums = (
+            np.asarray(rows[:, heard] @ vectors),
+            np.asarray(rows[:, heard] @ (vectors * model.popularity_S[heard, None])),
+        )
+        model.taste_UD[users], model.cat_UD[users] = unit_rows(sums[0]), unit_rows(sums[1])
+
+    @torch.inference_mode()
+    def _towers(self, users: IntArray) -> tuple[FloatArray, FloatArray]:
+        """User vectors (N, D) and boundary scores (N,) from histories with the plays that have come in first."""
+        model, most = self.model, self.model.encoder.history
+        known_NT, strength_NT, count_N = model.latest(users, most)
+        song_NT, value_NT = np.zeros((len(users), most), dtype=np.int64), np.zeros((len(users), most), dtype=np.float32)
+        length_N = np.zeros(len(users), dtype=np.int64)
+        for row, user in enumerate(users.tolist()):
+            fresh = self.played[user][::-1][:most]
+            rest = min(int(count_N[row]), most - len(fresh))
+            song_NT[row, : len(fresh) + rest] = [*(song for song, _ in fresh), *known_NT[row, :rest]]
+            value_NT[row, : len(fresh) + rest] = [*(value for _, value in fresh), *strength_NT[row, :rest]]
+            length_N[row] = len(fresh) + rest
+        mask_NT = np.arange(most) < length_N[:, None]
+        songs, place = np.unique(np.where(mask_NT, song_NT, song_NT[0, 0]), return_inverse=True)
+        user_batch: dict[str, Any] = {
+            **model.profile.gather(users),
+            "songs": self._fields(songs),
+            "history": torch.from_numpy(place.reshape(mask_NT.shape)),
+            "mask": torch.from_numpy(mask_NT),
+            "strength": torch.from_numpy(value_NT),
+        }
+        user_ND, boundary_N = model.encoder.towers.user_vectors(user_batch)
+        return user_ND.numpy(), boundary_N.numpy()
+
+    def _fields(self, songs: IntArray) -> Any:
+        """Fields of songs as the user tower takes them."""
+        model, dims = self.model, self.model.encoder.towers.user.embedding.dense_dims
+        known = songs < model.n_songs
+        dense: Features = {}
+        for name, width in dims.items():
+            dense[name] = np.full((len(songs), width), np.nan, dtype=np.float32)
+            dense[name][known] = model.dense[name][songs[known]]
+            for at in np.flatnonzero(~known):
+                dense[name][at] = self.accepted[int(songs[at])].features[name]
+        table = about_table([self.about(int(song)) for song in songs])
+        return fields(dense, table, dims, model.encoder.item_vocabulary)
+
+    def _warm(self, song: int) -> None:
+        """Move a new song's vectors from its content towards its listeners."""
+        model, row = self.model, self.pool.row_of[song]
+        if song not in self.content:
+            item = None if self.pool.item is None else self.pool.item[row].copy()
+            self.content[song] = self.pool.vector[row].copy(), item
+        vector, item = self.content[song]
+        liked = self.liked_by[song]
+        first = sparse.csr_matrix((list(liked.values()), ([0] * len(liked), list(liked))), shape=(1, model.n_users))
+        prior = model.targeting.warm_up
+        self.pool.vector[row] = warm_vectors(vector[None], first, model.taste_UD, prior, model.taste_moment_DD)[0]
+        if item is not None and self.pool.item is not None:
+            self.pool.item[row] = warm_vectors(item[None], first, model.user_UD, prior, model.user_moment_DD)[0]
+        if song >= model.n_songs:
+            self.fresh.remove_ids(np.array([song]))
+            self._index(np.array([song]), self.pool.vector[row][None])
+
+    def _index(self, numbers: IntArray, vectors: FloatArray) -> None:
+        """Put accepted songs into their own index."""
+        if self.fresh is None:
+            self.fresh = build_index(vectors, "Flat", numbers, devices=())
+        else:
+            self.fresh.add_with_ids(np.ascontiguousarray(vectors, dtype=np.float32), numbers.astype(np.int64))
+
+
+def strength(play: Play) -> float:
+    """The strongest signal that a play is, as `prepare` reads it: −1 disliked, 3 favourited, 2 completed, else 1."""
+    return -1.0 if play.disliked else 3.0 if play.favourited else 2.0 if play.completed else 1.0

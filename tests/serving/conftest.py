@@ -1,0 +1,133 @@
+"""A small trained world as a service folder, and the real service on it in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+import train
+from configs import schema
+from configs.load import load
+from pipeline import embed, index, prepare, service, world
+
+ROOT = Path(__file__).parents[2]
+TOKEN = "a-token-of-the-tests-only"
+QUICK = ["trainer.accelerator=cpu", "trainer.progress=false", "logger.wandb=off", "trainer.epochs=1"]
+SMALL = ["model.hidden=32", "model.dim=16", "model.field_dim=8", "optim.lr=3e-3", *QUICK]
+
+
+def run(main: Any, of: type, *options: str) -> None:
+    main(load(of, options))
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with world, catalogue, clip, features, i2i, boundary and index (read-only by agreement)."""
+    at = tmp_path_factory.mktemp("served")
+    run(
+        world.main,
+        schema.WorldConfig,
+        f"out={at}/world",
+        "songs=160",
+        "users=120",
+        "seconds=2",
+        "truth_users=20",
+        "workers=1",
+    )
+    run(
+        prepare.main,
+        schema.PrepareConfig,
+        f"source={at}/world",
+        f"out={at}/catalogue",
+        "split.cutoff=2026-05-01",
+        "workers=0",
+    )
+    data, both = [f"data={at}/catalogue"], [f"data={at}/catalogue", f"features={at}/features"]
+    size = [
+        "model.dim=16",
+        "model.width=32",
+        "model.layers=1",
+        "model.crop_seconds=1",
+        "model.crops=2",
+        "text.max_tokens=32",
+    ]
+    run(train.train_clip, schema.ClipConfig, *data, f"out={at}/clip", *size, "batch_size=32", *QUICK)
+    run(embed.main, schema.EmbedConfig, *data, f"clip={at}/clip", "accelerator=cpu", f"out={at}/features")
+    run(train.train_i2i, schema.I2IConfig, *both, f"out={at}/i2i", "bcl_batch_size=64", *SMALL)
+    run(train.train_boundary, schema.BoundaryConfig, *both, f"out={at}/boundary", "model.history=20", *SMALL)
+    run(index.main, schema.IndexConfig, f"run={at}/i2i", f"out={at}/index")
+    return at
+
+
+@pytest.fixture(scope="session")
+def service_folder(trained: Path) -> Path:
+    """The same as a service folder (read-only by agreement)."""
+    run(
+        service.main,
+        schema.ServiceConfig,
+        f"index={trained}/index",
+        f"boundary={trained}/boundary",
+        f"out={trained}/service",
+    )
+    return trained / "service"
+
+
+@dataclass
+class Serving:
+    """A running service."""
+
+    url: str
+    process: subprocess.Popen[str]
+    headers: dict[str, str] = field(default_factory=dict)
+
+    def client(self, **options: Any) -> httpx.Client:
+        """A client that bears the token."""
+        return httpx.Client(base_url=self.url, headers=self.headers, timeout=60, **options)
+
+
+@contextmanager
+def serving(model: Path, store: Path, *options: str, token: str | None = None) -> Iterator[Serving]:
+    """`python -m serving` on a free port, ended by SIGTERM unless it has ended."""
+    environment = {name: value for name, value in os.environ.items() if name != "FIRSTPLAY_TOKEN"}
+    if token is not None:
+        environment["FIRSTPLAY_TOKEN"] = token
+    command = [sys.executable, "-m", "serving", f"model={model}", f"store={store}", "port=0", "threads=1", *options]
+    with (store.parent / f"{store.name}.log").open("a") as errors:
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True)
+    assert process.stdout is not None
+    try:
+        for line in process.stdout:
+            found = re.search(r"serving (http://\S+)", line)
+            if found:
+                yield Serving(found[1], process, {"authorization": f"Bearer {token}"} if token else {})
+                break
+        else:
+            raise AssertionError(f"the service has not started: {Path(errors.name).read_text()}")
+    finally:
+        if process.poll() is None:
+            process.terminate()
+        process.wait(60)
+        process.stdout.close()
+
+
+@pytest.fixture(scope="session")
+def serve() -> Callable[..., Any]:
+    """`with serve(model, store, "key=value", …, token=None) as service:` runs the real service."""
+    return serving
+
+
+@pytest.fixture(scope="module")
+def live(service_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    """A service with a token, for the tests of one file."""
+    with serving(service_folder, tmp_path_factory.mktemp("live") / "store", token=TOKEN) as running:
+        yield running

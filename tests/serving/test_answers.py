@@ -1,0 +1,200 @@
+"""Song by song, the service says what the pipeline's commands say of all songs together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from scipy import sparse
+
+from configs import schema
+from configs.load import load
+from datamodules.audio import decode
+from pipeline import audience
+from retrieval.clusters import user_vectors
+from retrieval.warm_up import warm_vectors
+from serving import answers
+from serving.encoder import ABOUT, Content
+from serving.model import Model
+from serving.state import State
+from serving.store import Play, StoredSong
+
+BUDGET, NO_WAVE = 12, None
+
+
+@pytest.fixture(scope="module")
+def model(service_folder: Path) -> Model:
+    return Model(service_folder)
+
+
+@pytest.fixture
+def state(service_folder: Path) -> Iterator[State]:
+    """A state that a test may change."""
+    yield State(Model(service_folder))
+
+
+def content_of(model: Model, song: int, world: Path) -> Content:
+    path = model.songs["audio_path"][song]
+    wave = decode(world / path, 16000, float(model.manifest["audio"]["max_seconds"])) if path else NO_WAVE
+    return Content(model.about(song), wave)
+
+
+def test_a_song_that_comes_in_is_encoded_as_the_pipeline_encodes_it(model: Model, trained: Path) -> None:
+    contents = [content_of(model, int(song), trained / "world") for song in model.new]
+    features = model.encoder.features(contents)
+    for name, dense in model.dense.items():
+        np.testing.assert_allclose(features[name], dense[model.new], atol=2e-5, err_msg=name)
+    vectors, items = model.encoder.vectors(features, [one.about for one in contents])
+    np.testing.assert_allclose(vectors, model.index.vectors[model.new], atol=2e-5)
+    np.testing.assert_allclose(items, model.item_SD[model.new], atol=2e-5)
+    assert sum(one.wave is None for one in contents) < len(contents) > 20
+
+
+def test_words_alone_and_sound_alone(model: Model, trained: Path) -> None:
+    whole = content_of(model, int(model.new[0]), trained / "world")
+    sound, words, nothing = (
+        Content({}, whole.wave),
+        Content(whole.about),
+        Content({"title": "  ", "genres": ["unheard of"]}),
+    )
+    features = model.encoder.features([sound, words, nothing])
+    assert np.isfinite(features["clip_audio"]).all(axis=1).tolist() == [True, False, False]
+    assert np.isfinite(features["clip_text"]).all(axis=1).tolist() == [False, True, False]
+    assert [model.encoder.says_nothing(one) for one in (sound, words)] == [False, False]
+    assert model.encoder.says_nothing(Content(dict.fromkeys(ABOUT)))
+    guesses = model.encoder.guess({name: values[0] for name, values in features.items()})
+    scores = model.encoder.labels_LD @ features["clip_audio"][0]
+    assert [one["label"] for one in guesses] == [model.manifest["labels"][at] for at in np.argsort(-scores)[:5]]
+    assert model.encoder.guess({name: values[2] for name, values in features.items()}) == []
+
+
+@pytest.mark.parametrize("mode", ["i2i2u", "taste", "cat", "union", "boundary"])
+@pytest.mark.parametrize("gate", [False, True])
+def test_an_audience_is_that_of_the_command(model: Model, trained: Path, tmp_path: Path, mode: str, gate: bool) -> None:
+    options = [f"mode={mode}", f"gate={str(gate).lower()}", f"index={trained}/index", f"boundary={trained}/boundary"]
+    options += ["split=cold", "targeting.margin=0.05", f"targeting.budget={BUDGET}", f"out={tmp_path}/audience"]
+    audience.main(load(schema.AudienceConfig, options))
+    expected = pl.read_parquet(tmp_path / "audience" / "audience.parquet")
+    similar = pl.read_parquet(tmp_path / "audience" / "similar.parquet")
+    state = State(model)
+    for song in model.new.tolist()[: 1 if mode in ("cat", "union") else 8]:  # k-means draws by a song's place
+        rows = expected.filter(pl.col("song_id") == model.songs["song_id"][song])
+        found = answers.audience(state, song, mode, BUDGET, gate, 0.05)
+        assert [model.user_ids[int(user)] for user in found.users_B] == rows["user_id"].to_list()
+        np.testing.assert_allclose(found.scores_B, rows["score"], rtol=1e-4)
+        np.testing.assert_allclose(found.margins_B, rows["margin"], rtol=1e-3, atol=1e-4)
+        because = [[model.songs["song_id"][int(one)] for one in row if one >= 0] for row in found.because_BT]
+        if mode not in ("i2i2u", "boundary"):
+            assert because == rows["because"].to_list()
+        else:  # the command names similar songs only, the service a user's nearest where he heard none of them
+            assert all(
+                ours == theirs or not theirs for ours, theirs in zip(because, rows["because"].to_list(), strict=True)
+            )
+        near = similar.filter(pl.col("song_id") == model.songs["song_id"][song])["similar_song_id"].to_list()
+        assert [state.song_id(int(one)) for one in answers.similar_songs(state, song, len(near)).songs_K] == near
+
+
+def test_recommendations_are_brute_force(model: Model) -> None:
+    state = State(model)
+    for user in range(0, model.n_users, 7):
+        margin = np.array([model.item_SD[song] @ model.user_UD[user] for song in model.new]) - model.boundary_U[user]
+        best = np.argsort(-margin, kind="stable")[:5]
+        numbers, margins, because, considered = answers.recommendations(state, user, 5, float(np.median(margin)))
+        best = best[margin[best] > np.median(margin)]
+        assert numbers.tolist() == model.new[best].tolist() and considered == len(model.new)
+        np.testing.assert_allclose(margins, margin[best], rtol=1e-5, atol=1e-6)
+        heard = model.listening_US[user].indices
+        for number, why in zip(numbers, because, strict=True):
+            nearest = heard[np.argsort(-(model.index.vectors[heard] @ model.index.vectors[number]), kind="stable")[:3]]
+            assert why[why >= 0].tolist() == nearest.tolist()
+
+
+def test_margins_and_clusters(model: Model) -> None:
+    state, song = State(model), int(model.new[2])
+    margin = model.user_UD @ model.item_SD[song] - model.boundary_U
+    curve = answers.margin_curve(state, song)
+    assert curve["above"] == (margin > 0).sum() and sum(curve["counts"]) == curve["users"] == model.n_users
+    for point in curve["curve"]:
+        assert point["reached"] == pytest.approx((margin > point["margin"]).mean(), abs=1.5 / model.n_users)
+        assert point["liked"] is None or 0 <= point["liked"] <= 1
+    picture = answers.cluster_picture(state, song)
+    sizes = np.bincount([point["cluster"] for point in picture["points"]], minlength=len(picture["centroids"]))
+    assert [one["size"] for one in picture["centroids"]] == sizes.tolist() and len(picture["points"]) > 20
+    assert all(0 < genre["share"] <= 1 for one in picture["centroids"] for genre in one["genres"])
+
+
+def stored(model: Model, song_id: str, like: int) -> tuple[StoredSong, Any, Any]:
+    """A song that has the content of one of the catalogue."""
+    features = {name: np.array(dense[like]) for name, dense in model.dense.items()}
+    song = StoredSong(song_id, model.about(like), None, "2026-11-26T00:00:00+00:00", features, "")
+    return song, model.index.vectors[like][None], model.item_SD[like][None]
+
+
+def test_accepted_songs_come_and_go(state: State) -> None:
+    model, like = state.model, int(state.model.new[3])
+    for name in ("a", "b", "c"):
+        song, vector, item = stored(model, name, like)
+        state.add_songs([song], vector, item)
+    before = answers.audience(state, like, "i2i2u", 10, False, 0.0).users_B
+    for name in ("a", "b", "c"):
+        number = state.number(name)
+        assert number is not None and state.about(number) == model.about(like) and state.song_id(number) == name
+        np.testing.assert_array_equal(answers.audience(state, number, "i2i2u", 10, False, 0.0).users_B, before)
+    state.remove_song("a")
+    assert state.number("a") is None and state.pool.size == len(model.new) + 2 and state.fresh.ntotal == 2
+    for name in ("b", "c"):  # whatever moved in the arrays
+        number = state.number(name)
+        assert number is not None
+        np.testing.assert_array_equal(state.vectors(number)[0], model.index.vectors[like])
+    song, vector, item = stored(model, "a", like)
+    state.add_songs([song], vector, item)
+    assert state.number("a") != state.number("b") and state.pool.size == len(model.new) + 3
+
+
+def test_plays_change_whom_they_concern_and_nobody_else(state: State, service_folder: Path) -> None:
+    fresh, model, new = Model(service_folder), state.model, int(state.model.new[0])
+    known = int(model.catalogue.rows("warm")[0])
+    users = [int(user) for user in np.setdiff1d(np.arange(model.n_users), model.by_song_SU[known].indices)[:3]]
+    of_song = model.songs["song_id"]
+    plays = [Play(model.user_ids[user], of_song[known], favourited=True) for user in users]
+    plays += [Play(model.user_ids[user], of_song[new], completed=True) for user in users[:2]]
+    plays += [Play(model.user_ids[users[2]], of_song[new], skipped=True), Play("a stranger", of_song[new])]
+    state.add_plays(plays)
+    others = np.setdiff1d(np.arange(model.n_users), users)
+    for name in ("taste_UD", "cat_UD", "user_UD", "boundary_U"):
+        np.testing.assert_array_equal(getattr(model, name)[others], getattr(fresh, name)[others], err_msg=name)
+        assert not np.allclose(getattr(model, name)[users], getattr(fresh, name)[users]), name
+    listening = fresh.listening_US.tolil()
+    listening[users, known] = 3.0
+    expected = user_vectors(listening.tocsr(), fresh.index.vectors, np.ones(fresh.n_songs))
+    np.testing.assert_allclose(model.taste_UD, expected, atol=1e-5)
+    first = np.zeros((1, model.n_users), dtype=np.float32)
+    first[0, users[:2]] = 2.0  # who skipped it did not like it
+    liked = sparse.csr_matrix(first)
+    moved = warm_vectors(fresh.index.vectors[new][None], liked, model.taste_UD, 5.0, fresh.taste_moment_DD)[0]
+    np.testing.assert_allclose(state.vectors(new)[0], moved, atol=1e-5)
+    reached = answers.audience(state, new, "taste", model.n_users, False, 0.0).users_B
+    assert not set(users) & set(reached.tolist()) and len(reached) > 0, "who has met a song does not get it again"
+    assert all(new not in answers.recommendations(state, user, 50, -1e6)[0] for user in users)
+
+
+def test_a_users_history_is_that_of_the_tower(state: State) -> None:
+    """Plays that are part of the model already, told again, would be the latest: the towers see just that order."""
+    from datamodules.interactions import InteractionDataModule
+    from pipeline.runs import open_run
+    from pipeline.vectors import data_options
+
+    model, user = state.model, 5
+    songs, strengths, count = model.latest(np.array([user]), model.encoder.history)
+    vector, boundary = state._towers(np.array([user]))
+    np.testing.assert_allclose(vector[0], model.user_UD[user], atol=2e-5)
+    np.testing.assert_allclose(boundary[0], model.boundary_U[user], atol=2e-5)
+    run = open_run(Path(model.folder).parent / "boundary", "boundary")
+    data = InteractionDataModule(**data_options(run, None, None), history=model.encoder.history)
+    history = data.histories.latest(np.array([user]))
+    assert history["songs"][history["history"][0].numpy()].tolist() == songs[0].tolist() and count[0] == songs.shape[1]
+    np.testing.assert_array_equal(history["strength"][0].numpy(), strengths[0])

@@ -1,0 +1,272 @@
+"""The real service over HTTP: songs in, audiences out; what is refused, and how; and what is left after a restart."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import polars as pl
+import pytest
+import soundfile
+
+from datamodules.catalogue import Catalogue
+
+JSON = {"content-type": "application/json"}
+
+
+@pytest.fixture(scope="module")
+def client(live: Any) -> Any:
+    with live.client() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def catalogue(trained: Path) -> Catalogue:
+    return Catalogue.read(trained / "catalogue")
+
+
+def recording(trained: Path, catalogue: Catalogue, song: int) -> bytes:
+    return (trained / "world" / catalogue.songs["audio_path"][song]).read_bytes()
+
+
+def test_a_song_comes_in_and_its_listeners_go_out(client: httpx.Client, trained: Path, catalogue: Catalogue) -> None:
+    """A song of the catalogue sent again has the audience that it has there."""
+    song = next(int(n) for n in catalogue.rows("cold") if catalogue.songs["audio_path"][int(n)])
+    row = catalogue.songs.row(song, named=True)
+    words = {
+        name: row[name] for name in ("title", "lyrics", "language", "artist_id", "genres", "tags") if row.get(name)
+    }
+    asked = {"mode": "boundary", "budget": 7, "margin": 0.1}
+    sent = {"audio": ("song.wav", recording(trained, catalogue, song))}
+    answer = client.post("/songs", data=words, files=sent, params=asked)
+    assert answer.status_code == 201, answer.text
+    made = answer.json()
+    assert answer.headers["location"] == f"/songs/{made['song_id']}" and made["accepted"] and made["has_audio"]
+    there = client.get(f"/songs/{row['song_id']}/audience", params=asked).json()
+    assert [user["user_id"] for user in made["audience"]["users"]] == [user["user_id"] for user in there["users"]]
+    assert made["audience"]["above_boundary"] == there["above_boundary"] >= len(there["users"]) > 0
+    similar = client.get(f"/songs/{row['song_id']}/similar").json()["similar"]
+    assert [one["song_id"] for one in made["similar"]] == [one["song_id"] for one in similar]
+    assert {one["label"] for one in made["guessed"]} <= set(client.get("/model").json()["labels"])
+    again = client.get(f"/songs/{made['song_id']}").json()
+    assert {k: again[k] for k in ("title", "genres", "seconds", "guessed")} == {
+        k: made[k] for k in ("title", "genres", "seconds", "guessed")
+    }
+
+
+def test_pictures_and_recordings(client: httpx.Client, trained: Path, catalogue: Catalogue) -> None:
+    song = next(int(n) for n in catalogue.rows("cold") if catalogue.songs["audio_path"][int(n)])
+    sent = {"audio": ("song.wav", recording(trained, catalogue, song))}
+    accepted = client.post("/songs", files=sent).json()["song_id"]
+    played, rate = soundfile.read(io.BytesIO(client.get(f"/songs/{accepted}/audio").content))
+    original, _ = soundfile.read(io.BytesIO(sent["audio"][1]))
+    np.testing.assert_allclose(played, original, atol=1 / 32000)
+    for song_id in (accepted, catalogue.songs["song_id"][song]):
+        picture = client.get(f"/songs/{song_id}/picture").json()
+        assert picture["seconds"] == pytest.approx(len(original) / rate) and len(picture["waveform"]) == 400
+        assert max(picture["waveform"]) == pytest.approx(np.abs(original).max(), abs=1e-3)
+        shape = picture["spectrogram"]["frames"], picture["spectrogram"]["bands"]
+        assert len(base64.b64decode(picture["spectrogram"]["data"])) == shape[0] * shape[1] > 1000
+    assert client.get(f"/songs/{catalogue.songs['song_id'][song]}/audio").content == sent["audio"][1]
+    words = client.post("/songs", data={"title": "words alone"}).json()
+    assert not words["has_audio"] and client.get(f"/songs/{words['song_id']}/audio").status_code == 404
+    assert client.get(f"/songs/{words['song_id']}/picture").status_code == 404
+
+
+def test_the_same_key_is_the_same_song(client: httpx.Client) -> None:
+    def post(title: str, key: str) -> httpx.Response:
+        return client.post("/songs", data={"title": title}, headers={"idempotency-key": key})
+
+    before = client.get("/model").json()["accepted_songs"]
+    first, again, other = post("Once", "k1"), post("Once", "k1"), post("Twice", "k1")
+    assert first.status_code == again.status_code == 201 and other.status_code == 409
+    assert first.json()["song_id"] == again.json()["song_id"]
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: post("At once", "k2"), range(8)))
+    made = {answer.json()["song_id"] for answer in answers if answer.status_code == 201}
+    assert len(made) == 1 and {answer.status_code for answer in answers} <= {201, 409}
+    assert client.get("/model").json()["accepted_songs"] == before + 2
+
+
+def test_a_batch_is_judged_song_by_song(client: httpx.Client, trained: Path, catalogue: Catalogue) -> None:
+    song = next(int(n) for n in catalogue.rows("cold") if catalogue.songs["audio_path"][int(n)])
+    audio = base64.b64encode(recording(trained, catalogue, song)).decode()
+    known = catalogue.songs["song_id"][0]
+    songs = [
+        {"title": "one", "song_id": "batch-1"}, {"audio": audio}, {"audio": "no base64!"}, {"genres": ["nobody's"]},
+        {"title": "again", "song_id": "batch-1"}, {"title": "known", "song_id": known},
+        {"audio": base64.b64encode(b"no audio").decode()},
+    ]  # fmt: skip
+    key = {"idempotency-key": "batch"}
+    answer = client.post("/songs/batch", json={"songs": songs}, headers=key)
+    results = answer.json()["results"]
+    assert [one["status"] for one in results] == [201, 201, 422, 422, 409, 409, 422], results
+    assert all((one["song_id"] is None) == (one["status"] != 201) for one in results)
+    again = client.post("/songs/batch", json={"songs": songs}, headers=key).json()["results"]
+    assert [one["song_id"] for one in again] == [one["song_id"] for one in results]
+    assert client.get(f"/songs/{results[1]['song_id']}").json()["has_audio"]
+
+
+def test_songs_are_found_and_deleted(client: httpx.Client) -> None:
+    made = client.post("/songs", data={"title": "Needle in a Haystack", "genres": ["jazz", "rock"]}).json()["song_id"]
+    found = client.get("/songs", params={"query": "HAYSTACK"}).json()
+    assert (
+        found["total"] == 1 and found["songs"][0]["song_id"] == made and found["songs"][0]["genres"] == ["jazz", "rock"]
+    )
+    everything = client.get("/songs", params={"limit": 1000}).json()
+    assert everything["total"] == len(everything["songs"]) == client.get("/model").json()["new_songs"]
+    pages = [client.get("/songs", params={"limit": 7, "offset": at}).json()["songs"] for at in range(0, 1000, 7)]
+    assert [one for page in pages for one in page] == everything["songs"]
+    assert client.delete(f"/songs/{made}").status_code == 204 and client.get(f"/songs/{made}").status_code == 404
+    assert client.delete(f"/songs/{made}").status_code == 404
+    assert client.get("/songs", params={"query": "haystack"}).json() == {"total": 0, "songs": []}
+
+
+def test_plays_count_at_once(client: httpx.Client, catalogue: Catalogue) -> None:
+    user = catalogue.users["user_id"][4]
+    before = client.get(f"/users/{user}/recommendations", params={"margin": -1000}).json()
+    song = before["songs"][0]["song_id"]
+    plays = [
+        {"user_id": user, "song_id": song, "completed": True, "played_at": "2026-11-26T10:00:00Z"},
+        {"user_id": "a stranger", "song_id": song},
+        {"user_id": user, "song_id": "no such song"},
+        {"user_id": user, "song_id": song, "favourited": True, "disliked": True},
+        {"user_id": user, "song_id": song, "source_song_id": "no such song"},
+    ]
+    answer = client.post("/plays", json={"plays": plays}).json()
+    assert (answer["accepted"], answer["unknown_users"], [one["row"] for one in answer["rejected"]]) == (
+        2,
+        1,
+        [2, 3, 4],
+    )
+    after = client.get(f"/users/{user}/recommendations", params={"margin": -1000}).json()
+    assert song not in [one["song_id"] for one in after["songs"]] and after["boundary"] != before["boundary"]
+    assert client.get(f"/songs/{song}").json()["plays"] == 1
+    reached = client.get(f"/songs/{song}/audience", params={"mode": "taste", "budget": 10_000}).json()["users"]
+    assert len(reached) > 50 and user not in [one["user_id"] for one in reached]
+
+
+@pytest.mark.parametrize(
+    ("ask", "status", "told"),
+    [
+        (lambda c: c.get("/songs/nope"), 404, "no song 'nope'"),
+        (lambda c: c.get("/users/nope/recommendations"), 404, "no user 'nope'"),
+        (lambda c: c.get("/songs/..%2F..%2Fetc%2Fpasswd/audio"), 404, "Not Found"),
+        (lambda c: c.get("/console/../app.py"), 404, "Not Found"),
+        (lambda c: c.get("/console/%2e%2e/app.py"), 404, "Not Found"),
+        (lambda c: c.post("/songs", data={}), 422, "nothing to encode"),
+        (lambda c: c.post("/songs", data={"song_id": "a\x00b", "title": "t"}), 422, "song_id"),
+        (lambda c: c.post("/songs", data={"title": "t" * 501}), 422, "title"),
+        (lambda c: c.post("/songs", data={"title": "t", "features": '{"x": [1]}'}), 422, "is not known to the models"),
+        (lambda c: c.post("/songs", data={"title": "t", "features": '{"text": [1]}'}), 422, "has 384 numbers, not 1"),
+        (lambda c: c.post("/songs", data={"title": "t", "features": "no JSON"}), 422, "JSON"),
+        (lambda c: c.post("/songs", files={"audio": ("a.mp3", b"no audio")}), 422, "cannot be used"),
+        (lambda c: c.post("/songs", files={"audio": b"x" * (31 << 20)}), 413, "may have 30 MB"),
+        (lambda c: c.post("/songs/batch", json={"songs": [{"titel": "misspelt"}]}), 422, "Extra inputs"),
+        (lambda c: c.post("/songs/batch", content=b'{"songs": [{"title": "\\ud800"}]}', headers=JSON), 422, "title"),
+        (lambda c: c.post("/plays", json={"plays": []}), 422, "at least 1"),
+        (lambda c: c.get("/songs/s00001/audience", params={"budget": 0}), 422, "budget"),
+        (lambda c: c.get("/songs/s00001/audience", params={"margin": "nan"}), 422, "margin"),
+        (lambda c: c.delete("/songs/s00001"), 403, "is of the catalogue"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_told(
+    client: httpx.Client, ask: Callable[..., httpx.Response], status: int, told: str
+) -> None:
+    answer = ask(client)
+    assert answer.status_code == status and told in answer.text, answer.text
+
+
+def test_nobody_without_the_token(live: Any) -> None:
+    for headers in (
+        {},
+        {"authorization": "Bearer wrong"},
+        {"authorization": "Basic YTpi"},
+        {"authorization": "Bearer x y"},
+    ):
+        for path in ("/model", "/songs", "/metrics", "/openapi.json", "/songs/s00001/audio"):
+            answer = httpx.get(live.url + path, headers=headers)
+            assert answer.status_code == 401 and answer.headers["www-authenticate"] == "Bearer"
+    for path in ("/", "/healthz", "/readyz"):
+        assert httpx.get(live.url + path).status_code == 200, "the page itself asks for the token"
+    page = httpx.get(live.url + "/")
+    assert (
+        "default-src 'self'" in page.headers["content-security-policy"]
+        and page.headers["x-content-type-options"] == "nosniff"
+    )
+
+
+def test_pages_of_other_origins_may_not_call(live: Any) -> None:
+    for origin in ("https://evil.example", "null", f"{live.url}.evil.example"):
+        answer = httpx.post(f"{live.url}/plays", headers=live.headers | {"origin": origin}, json={})
+        assert answer.status_code == 403 and "access-control-allow-origin" not in answer.headers
+    assert httpx.post(f"{live.url}/plays", headers=live.headers | {"origin": live.url}, json={}).status_code == 422
+
+
+def test_figures_for_prometheus(client: httpx.Client) -> None:
+    client.get("/songs/nope")
+    text = client.get("/metrics").text
+    assert 'firstplay_requests_total{method="GET",route="/songs/{song_id}",status="404"}' in text
+    assert "firstplay_accepted_songs " in text and "firstplay_request_seconds_bucket" in text
+
+
+def test_what_was_accepted_is_there_after_a_restart(service_folder: Path, tmp_path: Path, serve: Any) -> None:
+    with serve(service_folder, tmp_path / "store") as running, running.client() as client:
+        made = client.post("/songs", data={"title": "Here to stay"}, params={"budget": 5}).json()
+        gone = client.post("/songs", data={"title": "Gone"}).json()["song_id"]
+        assert client.delete(f"/songs/{gone}").status_code == 204
+        user = made["audience"]["users"][0]["user_id"]
+        plays = [{"user_id": user, "song_id": made["song_id"], "favourited": True}]
+        assert client.post("/plays", json={"plays": plays}).json()["accepted"] == 1
+        before = [
+            client.get(path).json() for path in (f"/songs/{made['song_id']}/audience", f"/users/{user}/recommendations")
+        ]
+    with serve(service_folder, tmp_path / "store") as running, running.client() as client:
+        after = [
+            client.get(path).json() for path in (f"/songs/{made['song_id']}/audience", f"/users/{user}/recommendations")
+        ]
+        assert client.get(f"/songs/{gone}").status_code == 404
+    for one, other in zip(before, after, strict=True):
+        assert pytest.approx(numbers(one), rel=1e-4) == numbers(other)
+
+
+def numbers(found: Any) -> dict[str, float]:
+    """Every user and song of an answer with its score."""
+    rows = found.get("users", found.get("songs"))
+    return {one.get("user_id", one.get("song_id")): one["score"] for one in rows}
+
+
+def test_without_a_boundary_and_without_clip(i2i_run: Path, tmp_path: Path, serve: Any) -> None:
+    """A model of tags and given vectors alone: there are no boundaries, and no tags to guess."""
+    from configs import schema
+    from configs.load import load
+    from pipeline import index, service
+
+    index.main(load(schema.IndexConfig, [f"run={i2i_run}", f"out={tmp_path}/index"]))
+    service.main(load(schema.ServiceConfig, [f"index={tmp_path}/index", f"out={tmp_path}/service"]))
+    vectors = np.load(tmp_path / "service" / "features" / "content.npy")
+    songs = pl.read_parquet(tmp_path / "service" / "catalogue" / "songs.parquet")
+    with serve(tmp_path / "service", tmp_path / "store") as running, running.client() as client:
+        about = client.get("/model").json()
+        assert about["boundary"] is None and about["clip"] is None and "boundary" not in about["modes"]
+        for path in ("/songs/s50/margins", "/songs/s50/audience?gate=true", "/users/u00/recommendations"):
+            answer = client.get(path)
+            assert answer.status_code == 409 and "no boundary" in answer.text
+        given = {
+            name: np.load(tmp_path / "service" / "features" / f"{name}.npy")[50].tolist()
+            for name in ("content", "mood")
+        }
+        words = {name: songs[name][50] for name in ("language",)} | {
+            name: songs[name][50].to_list() for name in ("genres", "tags")
+        }
+        made = client.post("/songs/batch", json={"songs": [{"features": given, **words}]}).json()["results"][0]
+        assert made["status"] == 201 and vectors.shape[1] == len(given["content"])
+        ours, theirs = (client.get(f"/songs/{one}/audience").json()["users"] for one in (made["song_id"], "s50"))
+        assert [one["user_id"] for one in ours] == [one["user_id"] for one in theirs] and ours
+        assert client.post("/songs", data={"title": "words nobody reads"}).status_code == 422
