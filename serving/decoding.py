@@ -1,0 +1,249 @@
+"""Uploads become samples in guarded processes: a decoder that meets hostile bytes may crash, hang or eat memory.
+
+A worker is this file run as a program. It may open no file, make no socket, write nothing and have so much memory (this
+on Linux alone); it is handed a file's bytes through a pipe, never a name, and answers with plain numbers. One that
+dies, says nonsense or takes too long is killed; its song is refused with a reason, and the next gets a new worker.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+import resource
+import subprocess
+import sys
+import time
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import suppress
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from pathlib import Path
+from threading import Event, Timer, local
+
+import numpy as np
+import soundfile
+
+from datamodules import audio
+from datamodules.arrays import FloatArray
+from datamodules.audio import AudioError
+
+# reason → meaning, as the service words it
+REASONS = audio.PROBLEMS | {
+    "too large": "needs more memory than a decoder may use",
+    "took too long": "not decoded within the time that a song is given",
+    "crashed": "the decoder did not survive the file",
+}
+START_SECONDS = 60.0  # a worker that is not there by then does not come
+KEPT = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "LANG")  # of the environment; the rest, secrets too, is kept from it
+RATE_BYTES = 4  # of an answer: sample rate, then float32 samples; or zero, then the reason
+
+
+class Decoders:
+    """Decodes uploads for any number of threads, `processes` at a time.
+
+    Args:
+        processes: workers; each starts when it is first needed (a quarter of a second).
+        sample_rate: Hz of the samples that come out.
+        max_seconds: this much from the middle of a recording is decoded.
+        longest_seconds: a recording that announces more is refused.
+        timeout: seconds after which a decoding worker is killed. The wait for a free worker is not counted.
+        memory_mb: what a worker may use beyond its imports; an upload above a quarter of it is refused.
+        min_seconds: shorter recordings are refused.
+    """
+
+    def __init__(
+        self,
+        processes: int = 2,
+        sample_rate: int = 16000,
+        max_seconds: float = 30.0,
+        longest_seconds: float = 3600.0,
+        timeout: float = 20.0,
+        memory_mb: int = 1024,
+        min_seconds: float = 1.0,
+    ) -> None:
+        self.sample_rate, self.min_seconds, self.memory_mb = sample_rate, min_seconds, memory_mb
+        seconds = {"timeout": timeout, "max_seconds": max_seconds, "longest_seconds": longest_seconds}
+        self._settings = seconds | {"memory_mb": memory_mb}
+        self._workers: list[_Worker] = []
+        self._own = local()
+        # Each thread of the pool has one worker; the pool's queue is the queue for idle workers.
+        self._pool = ThreadPoolExecutor(processes, "decoder", self._take_worker)
+
+    def decode(self, data: bytes) -> FloatArray:
+        """What `datamodules.audio.decode` gives for a file with these bytes: mono float32 samples, its middle.
+
+        Raises:
+            AudioError: a key of REASONS.
+            RuntimeError: a worker does not start, or the decoders are closed.
+        """
+        if 4 * len(data) > self.memory_mb << 20:
+            raise AudioError("too large")
+        try:
+            return self._pool.submit(self._decode, data).result()
+        except CancelledError as error:
+            raise RuntimeError("the decoders were closed") from error
+
+    def close(self) -> None:
+        """Let the songs that are being decoded finish, refuse those that wait, and end all workers."""
+        self._pool.shutdown(cancel_futures=True)
+        for worker in self._workers:
+            worker.stop()
+
+    def _take_worker(self) -> None:
+        self._own.worker = _Worker(self._settings)
+        self._workers.append(self._own.worker)
+
+    def _decode(self, data: bytes) -> FloatArray:
+        wave, rate = self._own.worker.read(data)
+        wave = audio.resample(wave, rate, self.sample_rate)
+        if not np.isfinite(wave).all():  # samples near the largest float
+            raise AudioError("not finite")
+        audio.check(wave, max(self.min_seconds * self.sample_rate, 1))
+        return wave
+
+
+class _Worker:
+    """One process that reads sound files; used by one thread at a time."""
+
+    def __init__(self, settings: dict[str, float]) -> None:
+        self.settings = settings
+        self.longest_answer = RATE_BYTES + 4 * math.ceil(settings["max_seconds"] * audio.HIGHEST_RATE)
+        self.process: subprocess.Popen[bytes] | None = None
+        self.connection: Connection
+
+    def read(self, data: bytes) -> tuple[FloatArray, int]:
+        """Samples of a file at its own rate, and that rate.
+
+        Raises:
+            AudioError, RuntimeError: as `Decoders.decode`.
+        """
+        if self.process is None or self.process.poll() is not None:  # killed while idle: no fault of this song
+            self.stop()
+            self.process = self.start()
+        process, late, answered = self.process, Event(), False
+
+        def give_up() -> None:
+            late.set()
+            process.kill()  # whatever waits for the pipe, here or there, ends by this
+
+        watchdog = Timer(self.settings["timeout"], give_up)
+        watchdog.daemon = True
+        watchdog.start()
+        try:
+            self.connection.send_bytes(data)
+            wave, rate, reason = _parsed(self.connection.recv_bytes(self.longest_answer))
+            answered = True
+        except (EOFError, OSError, ValueError) as error:
+            raise AudioError("took too long" if late.is_set() else "crashed") from error
+        finally:
+            watchdog.cancel()
+            watchdog.join()
+            if late.is_set() or not answered:
+                self.stop()
+        if reason:
+            raise AudioError(reason)
+        return wave, rate
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """A new process, ready; nothing of ours is inherited but its end of the pipe."""
+        self.connection, theirs = Pipe()
+        kept = {name: os.environ[name] for name in KEPT if name in os.environ}
+        with theirs:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "serving.decoding", str(theirs.fileno()), json.dumps(self.settings)],
+                cwd=Path(__file__).parents[1],
+                env=kept | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,  # Ctrl-C is for the service, which then ends its workers
+            )
+        with suppress(EOFError, OSError):
+            if self.connection.poll(START_SECONDS):
+                self.connection.recv_bytes(0)
+                return process
+        process.kill()
+        process.wait()
+        self.connection.close()
+        raise RuntimeError("a decoder process does not start; what it said is among the messages above")
+
+    def stop(self) -> None:
+        """End the process, if there is one."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.connection.close()
+            self.process = None
+
+
+def to_flac(wave: FloatArray, sample_rate: int) -> bytes:
+    """Mono samples in [-1, 1] as a FLAC file of 16 bits."""
+    file = io.BytesIO()
+    soundfile.write(file, audio.as_int16(wave), sample_rate, format="FLAC", subtype="PCM_16")
+    return file.getvalue()
+
+
+def from_flac(data: bytes, sample_rate: int) -> FloatArray:
+    """Samples of a file by `to_flac`, within half a 16-bit step; resampled if it was written at another rate.
+
+    Raises:
+        AudioError: the file is damaged.
+    """
+    return audio.decode(io.BytesIO(data), sample_rate, max_seconds=1e9)
+
+
+def _parsed(answer: bytes) -> tuple[FloatArray, int, str]:
+    # A worker that was taken over may say anything.
+    rate = int.from_bytes(answer[:RATE_BYTES], "little")
+    reason = "" if rate else answer[RATE_BYTES:].decode("ascii")
+    if rate > audio.HIGHEST_RATE or (not rate and reason not in REASONS):
+        raise ValueError("not an answer")
+    wave = np.frombuffer(b"" if reason else answer[RATE_BYTES:], np.float32).copy()
+    return wave, rate, reason
+
+
+# ------------------------------------------------------------------------------------------------- within a worker
+
+
+def _serve(connection: Connection, settings: dict[str, float]) -> None:
+    file = io.BytesIO()
+    soundfile.write(file, np.zeros(64), 8000, format="WAV")
+    _answer(file.getvalue(), settings)  # whatever is loaded at first use
+    os.dup2(1, 2)  # what decoders print about a file goes nowhere
+    _confine(int(settings["memory_mb"]) << 20)
+    connection.send_bytes(b"")
+    while True:
+        try:
+            data = connection.recv_bytes()
+        except EOFError:
+            return  # the service is gone
+        # Should the service be killed while this hangs, nobody else would end it.
+        seconds = math.ceil(time.process_time() + settings["timeout"]) + 1
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, resource.RLIM_INFINITY))
+        connection.send_bytes(_answer(data, settings))
+
+
+def _confine(memory: int) -> None:
+    if sys.platform == "linux":
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        most = pages * resource.getpagesize() + memory
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    for limit in (resource.RLIMIT_NOFILE, resource.RLIMIT_FSIZE, resource.RLIMIT_CORE):
+        resource.setrlimit(limit, (0, 0))  # the pipe stays open
+
+
+def _answer(data: bytes, settings: dict[str, float]) -> bytes:
+    longest = settings["longest_seconds"]
+    try:
+        wave, rate, _ = audio.read(io.BytesIO(data), settings["max_seconds"], longest_seconds=longest)
+        return rate.to_bytes(RATE_BYTES, "little") + wave.tobytes()
+    except AudioError as error:
+        return bytes(RATE_BYTES) + error.reason.encode()
+    except MemoryError:
+        return bytes(RATE_BYTES) + b"too large"
+
+
+if __name__ == "__main__":
+    _serve(Connection(int(sys.argv[1])), json.loads(sys.argv[2]))
