@@ -2,25 +2,26 @@
 
 Files of any sample rate and channel count are taken (resampled, down-mixed, both counted); a file that gives no usable
 sound is reported with one of `PROBLEMS` and its song goes on without audio.
+
+torch is imported by the functions that need it: a process that only decodes starts in a tenth of the time and memory.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import soundfile
-import torch
-import torchaudio
-from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from datamodules.arrays import AnyArray, FloatArray
-from models.audio_front import FULL_SCALE
-from models.log_mel import LogMel
+
+if TYPE_CHECKING:
+    from models.log_mel import LogMel
 
 # reason → meaning, as `prepare` reports it
 PROBLEMS = {
@@ -31,9 +32,12 @@ PROBLEMS = {
     "not finite": "NaN or infinite samples",
     "silent": "nothing above -80 dB of full scale",
     "too short": "shorter than audio.min_seconds",
+    "too long": "announces more than the longest recording that is taken",
 }
 SILENCE = 1e-4  # peak, as a share of full scale (-80 dB)
 CHUNK = 8  # files decoded ahead by each worker
+HIGHEST_RATE = 768_000  # Hz; a header that announces more is damaged
+UNKNOWN = 2**63 - 1  # libsndfile's number of frames of a file that cannot say how many
 
 
 class AudioError(Exception):
@@ -45,7 +49,7 @@ class AudioError(Exception):
         self.reason = reason
 
 
-def decode(path: str | Path, sample_rate: int, max_seconds: float) -> FloatArray:
+def decode(file: str | Path | BinaryIO, sample_rate: int, max_seconds: float) -> FloatArray:
     """The middle `max_seconds` of a recording as mono float32 samples in about [-1, 1] at `sample_rate` Hz.
 
     Only that stretch is decoded. Silence is returned as it is.
@@ -53,11 +57,13 @@ def decode(path: str | Path, sample_rate: int, max_seconds: float) -> FloatArray
     Raises:
         AudioError: missing, unreadable, zero length, truncated, not finite.
     """
-    return _decode(Path(path), sample_rate, max_seconds)[0]
+    return _decode(Path(file) if isinstance(file, str) else file, sample_rate, max_seconds)[0]
 
 
 def log_mel(wave: FloatArray, sample_rate: int, n_mels: int, win_length: int, hop_length: int) -> FloatArray:
     """Log-mel frames of one wave, float32 (1 + samples // hop_length, n_mels), by `models.log_mel.LogMel`."""
+    import torch
+
     found: FloatArray = _log_mel(sample_rate, n_mels, win_length, hop_length)(torch.from_numpy(wave)[None])[0].numpy()
     return found
 
@@ -100,7 +106,9 @@ def decoded(
             (configs/schema.py: AudioConfig).
         workers: decoding processes of one thread each (0: in this process), CHUNK files ahead.
     """
-    recordings = _Recordings(paths, options)
+    from torch.utils.data import DataLoader
+
+    recordings: Any = _Recordings(paths, options)  # DataLoader asks no more of a dataset than its two methods
     workers = min(workers, len(recordings))
     loader = DataLoader(
         recordings,
@@ -112,7 +120,7 @@ def decoded(
     return iter(tqdm(loader, "audio", unit="file", disable=not len(recordings)))
 
 
-class _Recordings(Dataset[tuple[str | None, AnyArray, list[str]]]):
+class _Recordings:
     """File number → (problem or None, frames or samples, what was changed); runs in the worker processes."""
 
     def __init__(self, paths: list[Path], options: dict[str, Any]) -> None:
@@ -128,10 +136,7 @@ class _Recordings(Dataset[tuple[str | None, AnyArray, list[str]]]):
         mel = [int(options[name]) for name in ("n_mels", "win_length", "hop_length")] if dtype == np.float16 else []
         try:
             wave, changes = _decode(self.paths[index], options["sample_rate"], options["max_seconds"])
-            if len(wave) < max(options["min_seconds"] * options["sample_rate"], *mel[1:2], 1):
-                raise AudioError("too short")
-            if np.abs(wave).max() < SILENCE:
-                raise AudioError("silent")
+            check(wave, max(options["min_seconds"] * options["sample_rate"], *mel[1:2], 1))
         except AudioError as error:
             return error.reason, np.empty((0, width), dtype), changes
         lines = log_mel(wave, options["sample_rate"], *mel).astype(dtype) if mel else as_int16(wave)[:, None]
@@ -140,48 +145,95 @@ class _Recordings(Dataset[tuple[str | None, AnyArray, list[str]]]):
 
 def as_int16(wave: FloatArray) -> AnyArray:
     """Samples in [-1, 1] as 16-bit numbers; what is beyond is clipped."""
+    from models.audio_front import FULL_SCALE
+
     return np.rint(np.clip(wave * FULL_SCALE, -FULL_SCALE, FULL_SCALE - 1)).astype(np.int16)
 
 
-def _decode(
-    path: Path, sample_rate: int, max_seconds: float, part: tuple[int, int] | None = None
-) -> tuple[FloatArray, list[str]]:
-    if not path.is_file():
+def check(wave: FloatArray, least: float) -> None:
+    """Whether a wave is worth keeping.
+
+    Raises:
+        AudioError: too short (fewer than `least` samples, at least 1), silent.
+    """
+    if len(wave) < least:
+        raise AudioError("too short")
+    if np.abs(wave).max() < SILENCE:
+        raise AudioError("silent")
+
+
+def read(
+    file: Path | BinaryIO,
+    max_seconds: float,
+    part: tuple[int, int, int] | None = None,
+    longest_seconds: float = math.inf,
+) -> tuple[FloatArray, int, int]:
+    """What `decode` and `stretch` resample: mono samples at the file's own rate, that rate, and its number of channels.
+
+    The middle `max_seconds` of a path or of a binary stream that can seek; of them `part`: first sample, number of
+    samples, and the rate at which these are counted. A file that announces more than `longest_seconds` is not decoded.
+
+    Raises:
+        AudioError: as `decode`; too long.
+    """
+    if isinstance(file, Path) and not file.is_file():
         raise AudioError("missing")
     try:
-        with soundfile.SoundFile(path) as file:
-            rate, whole = file.samplerate, file.frames
+        with soundfile.SoundFile(file) as sound:
+            rate, whole = sound.samplerate, sound.frames
+            if rate > HIGHEST_RATE:
+                raise AudioError("unreadable")
+            if whole in (0, UNKNOWN):
+                raise AudioError("zero length")
+            if whole > longest_seconds * rate:
+                raise AudioError("too long")
             wanted = min(whole, round(max_seconds * rate))
             start = (whole - wanted) // 2
             if part is not None:
-                first, last = (min(round(at * rate / sample_rate), wanted) for at in (part[0], sum(part)))
+                first, last = (min(round(at * rate / part[2]), wanted) for at in (part[0], part[0] + part[1]))
                 start, wanted = start + first, last - first
-            file.seek(start)
-            samples_NC = file.read(wanted, dtype="float32", always_2d=True)
+            sound.seek(start)
+            samples_NC = sound.read(wanted, dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, RuntimeError, TypeError, ValueError, OSError) as error:
         raise AudioError("unreadable") from error
-    if whole == 0:
-        raise AudioError("zero length")
     if len(samples_NC) < 0.95 * wanted:  # compressed formats may announce a few samples too many
         raise AudioError("truncated")
     wave = samples_NC.mean(axis=1)
     if not np.isfinite(wave).all():
         raise AudioError("not finite")
-    changes = ["downmixed"] * (samples_NC.shape[1] > 1) + ["resampled"] * (rate != sample_rate)
-    return _resample(wave, rate, sample_rate), changes
+    return wave, rate, samples_NC.shape[1]
 
 
-def _resample(wave: FloatArray, rate: int, sample_rate: int) -> FloatArray:
+def resample(wave: FloatArray, rate: int, sample_rate: int) -> FloatArray:
+    """Samples at `rate` Hz (1 … HIGHEST_RATE) as samples at `sample_rate` Hz."""
     # The filter bank grows with rate / gcd: an odd rate such as 44,101 Hz would need gigabytes. Rounding the rate to
-    # 25 Hz leaves every usual one as it is and moves the others by less than a fiftieth of a semitone from 11 kHz up.
-    rate = max(25 * round(rate / 25), 25)
+    # 25 Hz (200 Hz from 100 kHz up) leaves every usual one as it is and moves the others by less than a fiftieth of a
+    # semitone from 11 kHz up.
+    step = 25 if rate < 100_000 else 200
+    rate = max(step * round(rate / step), step)
     if rate == sample_rate:
         return wave
-    return torchaudio.functional.resample(torch.from_numpy(wave), rate, sample_rate).numpy()
+    import torch
+    import torchaudio
+
+    # The plans that oneDNN keeps, one for each length, would fill 300 MB: whole seconds, so that there are few lengths.
+    seconds = torch.from_numpy(np.pad(wave, (0, -len(wave) % rate)))
+    length = int(np.ceil(np.float32(sample_rate * len(wave) / rate)))  # as torchaudio has it
+    return torchaudio.functional.resample(seconds, rate, sample_rate)[:length].numpy()
+
+
+def _decode(
+    file: Path | BinaryIO, sample_rate: int, max_seconds: float, part: tuple[int, int] | None = None
+) -> tuple[FloatArray, list[str]]:
+    wave, rate, channels = read(file, max_seconds, part and (*part, sample_rate))
+    changes = ["downmixed"] * (channels > 1) + ["resampled"] * (rate != sample_rate)
+    return resample(wave, rate, sample_rate), changes
 
 
 @lru_cache(maxsize=4)
 def _log_mel(sample_rate: int, n_mels: int, win_length: int, hop_length: int) -> LogMel:
+    from models.log_mel import LogMel
+
     return LogMel(sample_rate, n_mels, win_length, hop_length)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +65,7 @@ def test_decode_takes_the_middle(tmp_path: Path) -> None:
     np.testing.assert_array_equal(audio.decode(tmp_path / "a.wav", RATE, 60.0), wave)
 
 
-@pytest.mark.parametrize("rate", [8000, 16000, 22050, 44100, 44101, 48000])
+@pytest.mark.parametrize("rate", [8000, 16000, 22050, 44100, 44101, 48000, 192000, 192001])
 def test_any_sample_rate_gives_the_same_tone(tmp_path: Path, rate: int) -> None:
     path = tmp_path / "tone.wav"
     soundfile.write(path, np.stack([tone(2, rate), np.zeros(2 * rate)], axis=1), rate)
@@ -118,6 +121,34 @@ def test_bad_files_have_a_reason(bad_files: dict[str, Path], file: str, reasons:
     assert reasons <= audio.PROBLEMS.keys()
 
 
+def test_a_sample_rate_that_nobody_records_at_is_damage(tmp_path: Path) -> None:
+    """Resampling from 2,147,483,647 Hz would need 57 GB."""
+    path = tmp_path / "rate.wav"
+    soundfile.write(path, noise(2), RATE)
+    whole = path.read_bytes()
+    for rate in (audio.HIGHEST_RATE + 1, 2**31 - 1):
+        path.write_bytes(whole[:24] + rate.to_bytes(4, "little") + whole[28:])
+        with pytest.raises(audio.AudioError, match="unreadable"):
+            audio.decode(path, RATE, 30.0)
+    path.write_bytes(whole[:24] + audio.HIGHEST_RATE.to_bytes(4, "little") + whole[28:])
+    assert len(audio.decode(path, RATE, 30.0)) == pytest.approx(2 * RATE * RATE / audio.HIGHEST_RATE, abs=1)
+
+
+def test_a_flac_file_that_cannot_say_how_long_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "stream.flac"
+    soundfile.write(path, noise(2), RATE)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:21] + bytes([whole[21] & 0xF0]) + bytes(4) + whole[26:])  # 36 bits: number of samples
+    with pytest.raises(audio.AudioError, match="zero length"):
+        audio.decode(path, RATE, 30.0)
+
+
+def test_only_what_computes_imports_torch() -> None:
+    """A process that only decodes starts in a tenth of the time."""
+    code = "import sys; from datamodules import audio; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=True)
+
+
 def test_cut_wav_is_used_as_far_as_it_goes(tmp_path: Path) -> None:
     path = tmp_path / "cut.wav"
     soundfile.write(path, noise(3), RATE, subtype="FLOAT")
@@ -150,6 +181,7 @@ def test_every_format_is_decoded_and_can_be_entered_anywhere(tmp_path: Path, nam
         peak = np.abs(np.fft.rfft(heard)).argmax() * RATE / len(heard)
         assert peak == pytest.approx(hertz, abs=3.0)
         assert np.abs(heard).max() == pytest.approx(0.5, abs=0.06)
+    np.testing.assert_array_equal(audio.decode(io.BytesIO((tmp_path / name).read_bytes()), RATE, 30.0), whole)
     assert audio.announced(tmp_path / name, OPTIONS | {"max_seconds": 30.0})[0] is None
     cut = tmp_path / f"cut_{name}"
     cut.write_bytes((tmp_path / name).read_bytes()[: (tmp_path / name).stat().st_size // 2])
