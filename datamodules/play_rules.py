@@ -117,8 +117,7 @@ def by_users(found: int, parts: list[list[pl.LazyFrame]], rejected: Rejected, as
     done, named, repeated = Plays(found), [], 0
     while parts:
         plays = pl.concat(parts.pop(0)).collect()
-        flat = [column for column, dtype in plays.schema.items() if not dtype.is_nested() and column != "_row"]
-        again = ~plays.select(pl.struct(flat).is_first_distinct()).to_series()
+        again = ~plays.select(pl.struct(pl.exclude("_row")).is_first_distinct()).to_series()
         repeated += int(again.sum())
         named.append(plays.filter(again).select("_row", *PAIR).unique(PAIR, keep="first", maintain_order=True).head(5))
         plays = plays.filter(~again).drop("_row")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +69,7 @@ def check_plays(
     marked = known(spark, log, songs, users)
     rule = F.expr("CASE " + " ".join(f"WHEN {sql} THEN '{key}'" for key, sql, *_ in ROW_RULES) + " END")
     marked = marked.withColumn("_key", rule).drop("_song", "_user", "_released_at")
-    flat = [name for name, dtype in schema.items() if not dtype.is_nested()]
-    again = F.row_number().over(Window.partitionBy(*flat).orderBy(*ORDER)) > 1
+    again = F.row_number().over(Window.partitionBy(*comparable(log, schema)).orderBy(*ORDER)) > 1
     usable = marked.filter("_key IS NULL").withColumn("_key", F.when(again, REPEATED[0]))
     what = {key: (text, show) for key, _, text, show in ROW_RULES} | {REPEATED[0]: (REPEATED[1], PAIR)}
     for bad in (marked, usable):
@@ -101,6 +101,15 @@ def read_log(spark: Any, files: list[str], schema: dict[str, Any]) -> Any:
             column = F.timestamp_millis(F.unix_millis(column))
         columns.append((column.cast(kinds[dtype]) if dtype in kinds else column).alias(name))
     return log.select(*columns, F.col("_metadata.file_path").alias("_file"), F.col("_metadata.row_index").alias("_row"))
+
+
+def comparable(log: Any, names: Iterable[str]) -> list[Any]:
+    """The columns in a form that Spark can partition by: maps, at whatever depth, as JSON."""
+    from pyspark.sql import functions as F
+
+    kinds = dict(log.dtypes)
+    whole = {"ignoreNullFields": "false"}
+    return [F.to_json(F.struct(name), whole) if "map<" in kinds[name] else F.col(name) for name in names]
 
 
 def known(spark: Any, log: Any, songs: pl.DataFrame, users: pl.DataFrame | None) -> Any:

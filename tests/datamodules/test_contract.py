@@ -166,6 +166,25 @@ def test_unusable_plays_are_skipped_counted_and_named(tmp_path: Path) -> None:
     assert len(table.splitlines()) == 8 and "ghost" in table
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        [[1], [2], [1], None, [], [None], [], None],
+        [{"x": 1, "y": ["p"]}, {"x": 1, "y": ["q"]}, {"x": 1, "y": ["p"]}, {"x": None, "y": None}, {"x": 1, "y": None}],
+        [[{"x": "p"}], [{"x": "q"}], [{"x": "p"}], [{"x": "p"}, {"x": "p"}], [None], None],
+        [[["p"], []], [["p"]], [[], ["p"]], [["p"], []]],
+    ],
+    ids=["list", "struct", "structs", "lists"],
+)
+def test_a_repeat_is_equal_in_nested_columns_too(tmp_path: Path, values: list[Any]) -> None:
+    """Rows that differ in one nested column alone: each value is kept once, where it was first."""
+    plays = {"user_id": ["u"] * len(values), "song_id": ["a"] * len(values), "context": values}
+    data = read_dataset(dataset(tmp_path, plays=plays))
+    once = [value for row, value in enumerate(values) if value not in values[:row]]
+    assert data.plays["context"].to_list() == once
+    assert data.rejected["plays_repeated"]["count"] == len(values) - len(once) > 0
+
+
 def test_examples_are_at_most_five(tmp_path: Path) -> None:
     plays = {"user_id": ["u"] * 8, "song_id": ["a", *"tuvwxyz"]}
     entry = read_dataset(dataset(tmp_path, plays=plays)).rejected["plays_of_unknown_songs"]
