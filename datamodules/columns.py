@@ -51,10 +51,15 @@ OPTIONAL: dict[str, dict[str, str]] = {
     },
 }
 SPLITS = ("warm", "cold_val", "cold_test")
-# Columns that `prepare` adds to the catalogue; a user's column of that name would be mistaken for them.
+# Columns that `prepare` adds, to the catalogue or (`_…`) while it works; a user's column of that name would be
+# mistaken for them. `_metadata` is what Spark tells of a row's file.
 RESERVED = {
     "songs": ("popularity", "audio_shard", "audio_start", "audio_length"),
-    "plays": ("user", "song", "strength"),
+    "plays": (
+        *("user", "song", "strength"),
+        *("_row", "_part", "_song", "_user", "_released_at"),
+        *("_file", "_key", "_back", "_warm", "_metadata"),
+    ),
 }
 
 
@@ -68,7 +73,7 @@ def typed(table: str, frame: pl.LazyFrame, notes: list[str]) -> pl.LazyFrame:
         raise UserError(f"{table}.parquet has no column '{missing[0]}' (found: {', '.join(schema)}): add or rename it")
     taken = [column for column in RESERVED.get(table, ()) if column in schema]
     if taken:
-        notes.append(f"{table}.parquet: column {', '.join(taken)} left out, since prepare writes its own of that name")
+        notes.append(f"{table}.parquet: column {', '.join(taken)} left out, since prepare has its own of that name")
         frame = frame.drop(taken)
     kinds = {**REQUIRED[table], **OPTIONAL.get(table, {})}
     return frame.with_columns(

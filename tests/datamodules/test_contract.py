@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from configs.errors import UserError
 from datamodules.contract import read_dataset, rejection_table
+from datamodules.play_rules import usable_plays
 
 SONGS: dict[str, Any] = {"song_id": ["a", "b", "c"], "title": ["A", None, "C"]}
 PLAYS: dict[str, Any] = {"user_id": ["u", "u", "v"], "song_id": ["a", "b", "a"]}
@@ -261,6 +263,24 @@ def test_reserved_columns_are_left_out_and_said(tmp_path: Path) -> None:
     data = read_dataset(dataset(tmp_path, songs=SONGS | {"popularity": [1, 2, 3]}))
     assert "popularity" not in data.songs.columns
     assert any("popularity" in note for note in data.notes)
+
+
+@pytest.mark.parametrize("memory_gb", [0.0, 1e-9])
+def test_names_that_are_used_inside_mislead_nobody(tmp_path: Path, memory_gb: float) -> None:
+    """In one chunk and in several: the plays are those without these columns, but for what is harmless."""
+    names = ["_row", "_part", "_song", "_user", "_released_at", "_file", "_key", "_back", "_warm", "_metadata", "user"]
+    odd, plays = ["_plays", "_ROW", "row"], pl.concat([pl.DataFrame(PLAYS)] * 2000)
+    read = []
+    for folder, columns in (("plain", odd), ("odd", odd + names)):
+        (tmp_path / folder / "aside").mkdir(parents=True)
+        extra = plays.with_columns(pl.int_range(pl.len()).alias(name) for name in columns)
+        dataset(tmp_path / folder, plays=extra, users={"user_id": ["u", "v"]})
+        check = partial(usable_plays, memory_gb=memory_gb, aside=tmp_path / folder / "aside")
+        read.append(read_dataset(tmp_path / folder, check=check))
+    plain, found = read
+    assert len(found.parts) == (2 if memory_gb else 1) and found.plays.height == 6000
+    assert found.plays.equals(plain.plays) and set(odd) < set(found.plays.columns)
+    assert any(all(name in note for name in names) and "left out" in note for note in found.notes)
 
 
 def test_the_example_of_the_documentation_is_a_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
