@@ -65,8 +65,6 @@ RESERVED = {
 
 def typed(table: str, frame: pl.LazyFrame, notes: list[str]) -> pl.LazyFrame:
     """Contract columns converted to their one type; absent optional ones added as nulls; the rest kept."""
-    if table in ("songs", "plays") and not frame.select(pl.len()).collect().item():
-        raise UserError(f"{table}.parquet has no rows: at least one is needed")
     schema = frame.collect_schema()
     missing = [column for column in REQUIRED[table] if column not in schema]
     if missing:
@@ -105,6 +103,12 @@ def _convert(table: str, name: str, dtype: pl.DataType, kind: str) -> pl.Expr:
     if isinstance(dtype, pl.Datetime) and dtype.time_zone is not None:
         column = column.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
     return column.cast(wanted)
+
+
+def check_rows(frame: pl.LazyFrame, table: str) -> None:
+    """Raise UserError where a table is empty."""
+    if not frame.select(pl.len()).collect().item():
+        raise UserError(f"{table}.parquet has no rows: at least one is needed")
 
 
 def check_ids(frame: pl.DataFrame, table: str, column: str) -> None:

@@ -18,7 +18,8 @@ import numpy as np
 import polars as pl
 
 from configs.errors import UserError
-from datamodules.columns import OPTIONAL, REQUIRED, check_ids, check_split, typed
+from datamodules.columns import OPTIONAL, REQUIRED, check_ids, check_rows, check_split, typed
+from datamodules.play_files import read_log
 from datamodules.play_rules import Plays, note_times, usable_plays
 from datamodules.row_rules import (
     Rejected,
@@ -31,7 +32,7 @@ from datamodules.row_rules import (
 
 __all__ = ["Dataset", "read_dataset", "rejection_table", "validate"]
 
-Check = Callable[[pl.LazyFrame, pl.DataFrame, "pl.DataFrame | None", Rejected], Plays]
+Check = Callable[[list[pl.LazyFrame], pl.DataFrame, "pl.DataFrame | None", Rejected], Plays]
 
 
 @dataclass
@@ -79,14 +80,13 @@ def read_dataset(source: str | Path, plays: str | None = None, check: Check = us
     files = plays_files(source, plays)
     where = files[0] if len(files) == 1 else str(Path(files[0]).parent)
     with _as_parquet(where):
-        scan = pl.scan_parquet(files, glob=False, missing_columns="insert", extra_columns="ignore")
-        scan.collect_schema()
+        log = read_log(files)
 
     def told(*tables: Any) -> Plays:
         with _as_parquet(where):
             return check(*tables)
 
-    return validate(source, tables | {"plays": scan}, told)
+    return validate(source, tables | {"plays": log}, told)
 
 
 def plays_files(source: Path, plays: str | None) -> list[str]:
@@ -110,12 +110,18 @@ def plays_files(source: Path, plays: str | None) -> list[str]:
 def validate(source: Path, tables: dict[str, Any], check: Check = usable_plays) -> Dataset:
     """Check tables in memory, plays also lazily (keys songs, plays; users, i2i_feedback, tags may be None or absent).
 
+    `plays` may be a list, a log in pieces with the same columns.
+
     Raises:
         UserError: as `read_dataset`.
     """
     notes: list[str] = []
     rejected: Rejected = {}
+    log = tables["plays"] if isinstance(tables["plays"], list) else [tables["plays"].lazy()]
+    tables = tables | {"plays": pl.concat(log)}
     lazy = {name: typed(name, frame.lazy(), notes) for name, frame in tables.items() if frame is not None}
+    for name in ("songs", "plays"):
+        check_rows(lazy[name], name)
     known = {name: frame.collect() for name, frame in lazy.items() if name != "plays"}
     songs = known["songs"]
     check_ids(songs, "songs", "song_id")
@@ -124,7 +130,7 @@ def validate(source: Path, tables: dict[str, Any], check: Check = usable_plays) 
     users = known.get("users")
     if users is not None:
         check_ids(users, "users", "user_id")
-    plays = check(lazy["plays"], songs, users, rejected)
+    plays = check([typed("plays", piece, []) for piece in log], songs, users, rejected)
     if not plays.odd["kept"]:
         reasons = "; ".join(f"{entry['count']} {entry['what']}" for entry in rejected.values())
         raise UserError(f"{source}: none of the {plays.found} plays can be used ({reasons}): correct the tables")

@@ -7,6 +7,7 @@ order of time) is judged in parts, each a range of users. A table that fits is o
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -44,7 +45,7 @@ class Plays:
 
 
 def usable_plays(
-    plays: pl.LazyFrame,
+    plays: list[pl.LazyFrame],
     songs: pl.DataFrame,
     users: pl.DataFrame | None,
     rejected: Rejected,
@@ -54,19 +55,19 @@ def usable_plays(
     """The plays that mean something: known song, known user, possible date, count and marks; repeats kept once.
 
     Args:
-        plays: with the contract's columns, lazily.
+        plays: with the contract's columns, lazily, in pieces.
         songs: the songs (`song_id`, `released_at`).
         users: the users (`user_id`), None where the plays say who they are.
         rejected: what is skipped is added here.
         memory_gb: memory that a chunk or a part may take, 0 for all at once.
         aside: where the parts are written; needed with memory_gb.
     """
-    found = plays.select(pl.len()).collect().item()
-    rows = rows_at_once(plays, memory_gb) if memory_gb else max(found, 1)
-    part_of = users_in_parts(plays, users, rows) if found > rows else None
+    log = pl.concat(plays)
+    found = log.select(pl.len()).collect().item()
+    rows = rows_at_once(log, memory_gb) if memory_gb else max(found, 1)
+    part_of = users_in_parts(log, users, rows) if found > rows else None
     chunks: dict[int, list[pl.LazyFrame]] = defaultdict(list)
-    for at in range(0, found, rows):
-        chunk = plays.slice(at, rows).collect().with_row_index("_row").with_columns(pl.col("_row").cast(pl.Int64) + at)
+    for at, chunk in in_chunks(plays, rows):
         chunk = usable_rows(chunk, songs, users, rejected)
         if part_of is None:
             chunks[0].append(chunk.lazy())
@@ -78,6 +79,21 @@ def usable_plays(
         if key in rejected:
             rejected[key] = rejected.pop(key)
     return by_users(found, [chunks[part] for part in sorted(chunks)], rejected, aside)
+
+
+def in_chunks(plays: list[pl.LazyFrame], rows: int) -> Iterator[tuple[int, pl.DataFrame]]:
+    """Where each chunk begins in the log, and its rows, with `_row`, their place in it.
+
+    A chunk is of one piece: a slice of their union would read all that lies before it.
+    """
+    before = 0
+    for piece in plays:
+        found = piece.select(pl.len()).collect().item()
+        for start in range(0, found, rows):
+            at = before + start
+            chunk = piece.slice(start, rows).collect().with_row_index("_row")
+            yield at, chunk.with_columns(pl.col("_row").cast(pl.Int64) + at)
+        before += found
 
 
 def rows_at_once(plays: pl.LazyFrame, memory_gb: float) -> int:

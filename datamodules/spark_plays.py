@@ -9,20 +9,34 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
+from polars.selectors import by_name
 
 from configs.errors import UserError
 from datamodules.arrays import IntArray
+from datamodules.play_files import types_in
 from datamodules.play_rules import PAIR, REPEATED, ROW_RULES, Plays
 from datamodules.play_tables import STRENGTH
 from datamodules.row_rules import Rejected
 from datamodules.split import WARM, Split
 
 ORDER = ("_file", "_row")  # where a row was in the log
+TIMES = (pl.Datetime("ms"), pl.Datetime("us"))
+KINDS = {pl.String: "string", pl.Boolean: "boolean", pl.Int64: "bigint", pl.Float64: "double"}
+KINDS |= dict.fromkeys(TIMES, "timestamp")
+SETTINGS = {
+    "spark.ui.showConsoleProgress": "false",
+    "spark.log.level": "ERROR",
+    "spark.sql.caseSensitive": "true",
+    "spark.sql.session.timeZone": "UTC",
+    "spark.sql.legacy.parquet.nanosAsLong": "true",
+    "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
+}
 
 
 def connect(master: str | None) -> Any:
@@ -37,10 +51,7 @@ def connect(master: str | None) -> Any:
     except ImportError:
         raise UserError("engine=spark needs pyspark: pip install 'firstplay[spark]'; and Java 17 or newer") from None
     builder = SparkSession.builder.appName("firstplay")
-    quiet = {"spark.ui.showConsoleProgress": "false", "spark.log.level": "ERROR"}
-    for key, value in (
-        quiet | {"spark.sql.session.timeZone": "UTC", "spark.sql.legacy.parquet.nanosAsLong": "true"}
-    ).items():
+    for key, value in SETTINGS.items():
         builder = builder.config(key, value)
     try:
         return (builder.master(master) if master else builder).getOrCreate()
@@ -55,7 +66,7 @@ def check_plays(
     spark: Any,
     files: list[str],
     aside: Path,
-    plays: pl.LazyFrame,
+    plays: list[pl.LazyFrame],
     songs: pl.DataFrame,
     users: pl.DataFrame | None,
     rejected: Rejected,
@@ -64,7 +75,7 @@ def check_plays(
     from pyspark.sql import Window
     from pyspark.sql import functions as F
 
-    schema = plays.collect_schema()
+    schema = plays[0].collect_schema()
     log = read_log(spark, files, schema)
     marked = known(spark, log, songs, users)
     rule = F.expr("CASE " + " ".join(f"WHEN {sql} THEN '{key}'" for key, sql, *_ in ROW_RULES) + " END")
@@ -85,22 +96,39 @@ def check_plays(
     return Plays(log.count(), [gathered(aside / "checked", schema)] if odd["kept"] else [], Counter(odd))
 
 
-def read_log(spark: Any, files: list[str], schema: dict[str, Any]) -> Any:
+def read_log(spark: Any, files: list[str], schema: pl.Schema) -> Any:
     """The log with the contract's types (times in UTC), and the place of each row in it."""
+    alike: dict[Any, list[str]] = {}
+    for file in files:
+        alike.setdefault(tuple(types_in(file).items()), []).append(file)
+    logs = [read_alike(spark, some, pl.Schema(there), schema) for there, some in alike.items()]
+    return reduce(lambda log, more: log.unionByName(more), logs)
+
+
+def read_alike(spark: Any, files: list[str], there: pl.Schema, schema: pl.Schema) -> Any:
+    """`read_log` of files that have the same types (`there`)."""
     from pyspark.sql import functions as F
 
     log = spark.read.option("mergeSchema", "true").parquet(*(pattern(Path(file)) for file in files))
-    there = {name for name in log.columns if name in schema}
-    nanoseconds = dict(log.dtypes).get("played_at") == "bigint"
-    kinds = {pl.String: "string", pl.Boolean: "boolean", pl.Int64: "bigint", pl.Datetime("ms"): "timestamp"}
+    kinds = dict(log.dtypes)
     columns = []
     for name, dtype in schema.items():
-        column = F.col(name) if name in there else F.lit(None)
-        if name == "played_at":
-            column = F.timestamp_micros((column / 1000).cast("bigint")) if nanoseconds else column.cast("timestamp")
+        told = name in there and (there[name] != pl.Null or dtype == pl.Null)
+        column = F.col(quoted(name)) if told else F.lit(None)
+        if dtype in TIMES and kinds.get(name) == "bigint":  # nanoseconds, floored as polars does
+            column = F.timestamp_micros(F.expr("({0} - pmod({0}, 1000)) div 1000".format(quoted(name))))
+        if dtype in KINDS:
+            column = column.cast(KINDS[dtype])
+        if dtype == pl.Datetime("ms"):
             column = F.timestamp_millis(F.unix_millis(column))
-        columns.append((column.cast(kinds[dtype]) if dtype in kinds else column).alias(name))
-    return log.select(*columns, F.col("_metadata.file_path").alias("_file"), F.col("_metadata.row_index").alias("_row"))
+        columns.append(column.alias(name))
+    place = log.metadataColumn("_metadata")  # not F.col: a file may have a column of that name
+    return log.select(*columns, place.getField("file_path").alias("_file"), place.getField("row_index").alias("_row"))
+
+
+def quoted(name: str) -> str:
+    """A column's name as Spark takes it, whatever is in it."""
+    return "`" + name.replace("`", "``") + "`"
 
 
 def comparable(log: Any, names: Iterable[str]) -> list[Any]:
@@ -108,8 +136,9 @@ def comparable(log: Any, names: Iterable[str]) -> list[Any]:
     from pyspark.sql import functions as F
 
     kinds = dict(log.dtypes)
+    told = {name: F.col(quoted(name)) for name in names}
     whole = {"ignoreNullFields": "false"}
-    return [F.to_json(F.struct(name), whole) if "map<" in kinds[name] else F.col(name) for name in names]
+    return [F.to_json(F.struct(one), whole) if "map<" in kinds[name] else one for name, one in told.items()]
 
 
 def known(spark: Any, log: Any, songs: pl.DataFrame, users: pl.DataFrame | None) -> Any:
@@ -161,7 +190,7 @@ def write_plays(
     types |= {"song": pl.Int32(), "user": pl.Int32(), "strength": pl.Float32()}
     tables = {"plays": plays.filter(F.col("_warm") & ~late), "cold_plays": plays.filter(~F.col("_warm"))}
     for name, table in tables.items():
-        table.orderBy("user", "played_at", "song", *ORDER).select(*types).write.parquet(uri(aside / name))
+        table.orderBy("user", "played_at", "song", *ORDER).select(*map(quoted, types)).write.parquet(uri(aside / name))
         gathered(aside / name, types).sink_parquet(folder / f"{name}.parquet")
     heard = spark.read.parquet(pattern(aside / "plays")).groupBy("song").count().toArrow()
     popularity_S = np.zeros(songs.height, dtype=np.int64)
@@ -174,7 +203,7 @@ def gathered(folder: Path, types: dict[str, Any]) -> pl.LazyFrame:
     empty = pl.LazyFrame(schema=types)
     files = sorted(folder.glob("part-*.parquet"))
     return (
-        pl.scan_parquet(files, glob=False).select(pl.col(name).cast(dtype) for name, dtype in types.items())
+        pl.scan_parquet(files, glob=False).select(by_name(name).cast(dtype) for name, dtype in types.items())
         if files
         else empty
     )
