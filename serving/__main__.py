@@ -29,6 +29,7 @@ from serving.engine import open_engine
 from serving.limits import Limits
 
 TOKEN = "FIRSTPLAY_TOKEN"
+MOST_MB = 256  # a quarter of a decoder's memory
 SHORTEST = 16  # characters of a token
 
 
@@ -38,7 +39,8 @@ def main(config: ServingConfig) -> None:
     token = token_of(config)
     if token is None and not loopback(config.host):
         raise UserError(f"host={config.host} is not this machine alone: set {TOKEN} or token=FILE")
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("firstplay").setLevel(logging.INFO)
     if config.threads:
         torch.set_num_threads(config.threads)
     print(f"loading {config.model}", flush=True)
@@ -76,6 +78,8 @@ def check(config: ServingConfig) -> None:
     for name in ("max_upload_mb", "max_minutes", "timeout", "max_requests", "batch", "decoders"):
         if not 0 < getattr(config, name) < 1e6:
             raise UserError(f"{name}={getattr(config, name):g} must be above 0")
+    if config.max_upload_mb > MOST_MB:
+        raise UserError(f"max_upload_mb={config.max_upload_mb:g}: decoders take at most {MOST_MB:g}")
     if not 0 <= config.port < 65536 or config.threads < 0 or config.watch_seconds < 0:
         raise UserError(f"port={config.port}, threads={config.threads}, watch_seconds={config.watch_seconds:g}: "
                         "a port, and numbers from 0 on")  # fmt: skip

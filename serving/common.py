@@ -32,7 +32,8 @@ class Service:
         audio = engine.state.model.manifest["audio"]
         seconds, rate = float(audio["max_seconds"]), int(audio["sample_rate"])
         self.engine, self.config = engine, config
-        self.decoders = Decoders(config.decoders, rate, seconds, 60 * config.max_minutes, config.timeout)
+        longest, least = 60 * config.max_minutes, float(audio["min_seconds"])
+        self.decoders = Decoders(config.decoders, rate, seconds, longest, config.timeout, min_seconds=least)
         self.incoming = Incoming(engine, self.decoders, config.timeout)
 
     @property

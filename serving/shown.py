@@ -12,16 +12,15 @@ import numpy as np
 from datamodules.arrays import FloatArray
 from datamodules.audio import log_mel
 from serving import answers
+from serving.pictures import Picture, Spectrogram
 from serving.replies import (
     Audience,
     Guess,
     Listener,
-    Picture,
     Recommended,
     Similar,
     Song,
     SongBrief,
-    Spectrogram,
     Titled,
 )
 from serving.state import State

@@ -9,7 +9,7 @@ from fastapi.responses import FileResponse
 from pydantic import ValidationError
 
 from datamodules.audio import AudioError, decode
-from serving import answers, replies, schemas, shown
+from serving import answers, pictures, replies, schemas, shown
 from serving.common import FAILURES, NO_BOUNDARY, Budget, Count, Here, Key, Margin, Text, check_mode, number_of
 from serving.decoding import from_flac
 from serving.incoming import Refused
@@ -112,23 +112,23 @@ def get_audience(
 
 
 @routes.get("/songs/{song_id}/margins")
-def get_margins(here: Here, song_id: Id) -> replies.Margins:
+def get_margins(here: Here, song_id: Id) -> pictures.Margins:
     """How far a song clears users' boundaries, and whom each operating point reaches."""
     state, number = number_of(here, song_id)
     if not state.model.has_boundary:
         raise Refused(409, NO_BOUNDARY)
-    return replies.Margins(song_id=song_id, **answers.margin_curve(state, number))
+    return pictures.Margins(song_id=song_id, **answers.margin_curve(state, number))
 
 
 @routes.get("/songs/{song_id}/clusters")
-def get_clusters(here: Here, song_id: Id) -> replies.Clusters:
+def get_clusters(here: Here, song_id: Id) -> pictures.Clusters:
     """The users that CAT starts from, by cluster, in two dimensions."""
     state, number = number_of(here, song_id)
-    return replies.Clusters(song_id=song_id, **answers.cluster_picture(state, number))
+    return pictures.Clusters(song_id=song_id, **answers.cluster_picture(state, number))
 
 
 @routes.get("/songs/{song_id}/picture")
-def get_picture(here: Here, song_id: Id) -> replies.Picture:
+def get_picture(here: Here, song_id: Id) -> pictures.Picture:
     """Waveform and spectrogram of a song's recording."""
     state, number = number_of(here, song_id)
     audio = state.model.manifest["audio"]

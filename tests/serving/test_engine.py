@@ -1,0 +1,178 @@
+"""A new model beside the old one: nothing that was accepted is lost, and what cannot be used is not taken."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from configs import schema
+from configs.errors import UserError
+from pipeline import index, service
+from serving import answers
+from serving.encoder import Content
+from serving.engine import Engine, open_engine
+from serving.store import Play, Store, StoredSong
+from tests.serving.conftest import SMALL, run
+
+
+@pytest.fixture
+def folder(service_folder: Path, tmp_path: Path) -> Path:
+    """A service folder that may be replaced."""
+    shutil.copytree(service_folder, tmp_path / "service")
+    return tmp_path / "service"
+
+
+@pytest.fixture
+def engine(folder: Path, tmp_path: Path) -> Iterator[Engine]:
+    opened = open_engine(str(folder), tmp_path / "store", 4)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="module")
+def other(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A service folder of the same catalogue, trained from another seed, without a boundary."""
+    import train
+
+    at = tmp_path_factory.mktemp("other")
+    both = [f"data={trained}/catalogue", f"features={trained}/features"]
+    run(train.train_i2i, schema.I2IConfig, *both, f"out={at}/i2i", "bcl_batch_size=64", "seed=5", *SMALL)
+    run(index.main, schema.IndexConfig, f"run={at}/i2i", f"out={at}/index")
+    run(service.main, schema.ServiceConfig, f"index={at}/index", f"out={at}/service")
+    return at / "service"
+
+
+def accept(engine: Engine, song_id: str, title: str) -> None:
+    encoded = engine.encoding.submit(Content({"title": title})).result(30)
+    song = StoredSong(song_id, {"title": title}, None, "2026-11-26T00:00:00+00:00", {}, "")
+    engine.accept([(song, None, encoded)], None, "")
+
+
+def replace(folder: Path, by: Path) -> None:
+    """As `datamodules.folders.writing` does it."""
+    shutil.copytree(by, folder.with_name(".service.part"))
+    folder.rename(folder.with_name(".service.old"))
+    folder.with_name(".service.part").rename(folder)
+    shutil.rmtree(folder.with_name(".service.old"))
+
+
+def test_a_new_model_takes_over_with_all_that_was_accepted(engine: Engine, folder: Path, other: Path) -> None:
+    accept(engine, "a", "Rain on the roof")
+    accept(engine, "b", "Rain on the roof")
+    user = engine.state.model.user_ids[3]
+    engine.accept_plays([Play(user, "a", completed=True)], None, "")
+    assert engine.delete("b") and not engine.changed()
+    before = engine.state
+    replace(folder, other)
+    assert engine.changed() and engine.reload() and not engine.changed()
+    after = engine.state
+    assert after is not before and after.model.manifest["encoder"] != before.model.manifest["encoder"]
+    assert not after.model.has_boundary and list(after.number_of) == ["a"]
+    number = after.number("a")
+    assert number is not None and after.first_plays(number) == 1
+    expected = Content({"title": "Rain on the roof"})
+    vector, _ = after.model.encoder.vectors(after.model.encoder.features([expected]), [expected.about])
+    np.testing.assert_allclose(after.content[number][0], vector[0], atol=1e-5)
+    accept(engine, "c", "Sun")
+    assert engine.state.number("c") is not None
+    assert 3 not in answers.audience(after, number, "taste", 1000, False, 0.0).users_B
+
+
+def test_what_comes_in_while_the_new_model_is_loaded_is_in_it(
+    engine: Engine, folder: Path, other: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accept(engine, "before", "Early bird")
+    accept(engine, "gone", "Leaving")
+    built = engine._built
+
+    def meanwhile() -> Any:
+        found = built()  # all that there was; and then, before the new state is used:
+        accept(engine, "meanwhile", "Just in time")
+        engine.accept_plays([Play(engine.state.model.user_ids[1], "before", favourited=True)], None, "")
+        engine.delete("gone")
+        return found
+
+    monkeypatch.setattr(engine, "_built", meanwhile)
+    replace(folder, other)
+    assert engine.reload()
+    assert list(engine.state.number_of) == ["before", "meanwhile"]
+    assert engine.state.first_plays(engine.state.number_of["before"]) == 1
+    assert engine.store.counts() == {"songs": 2, "plays": 1}
+
+
+@pytest.mark.parametrize("fault", ["another encoder", "no weights", "no manifest", "half an index"])
+def test_what_cannot_be_used_is_not_taken(
+    engine: Engine, folder: Path, service_folder: Path, tmp_path: Path, fault: str
+) -> None:
+    bad = tmp_path / "bad"
+    shutil.copytree(service_folder, bad)
+    if fault == "another encoder":
+        about = json.loads((bad / "index" / "manifest.json").read_text())
+        (bad / "index" / "manifest.json").write_text(json.dumps(about | {"encoder": "0123"}))
+    elif fault == "no weights":
+        (bad / "i2i" / "model.safetensors").unlink()
+    elif fault == "no manifest":
+        (bad / "manifest.json").unlink()
+    else:
+        whole = (bad / "index" / "index.faiss").read_bytes()
+        (bad / "index" / "index.faiss").write_bytes(whole[: len(whole) // 2])
+    before = engine.state
+    replace(folder, bad)
+    assert not engine.reload() and engine.state is before and engine.reload_error
+    assert "another encoder" in engine.reload_error or fault != "another encoder"
+    accept(engine, "still", "Still here")
+    with pytest.raises(UserError):
+        open_engine(str(folder), tmp_path / "second", 4)
+    Store(tmp_path / "second").close()  # it was let go of
+    replace(folder, service_folder)
+    assert engine.reload() and engine.reload_error is None and engine.state.number("still") is not None
+
+
+def test_no_request_fails_while_models_are_exchanged(
+    folder: Path, other: Path, service_folder: Path, tmp_path: Path, serve: Any
+) -> None:
+    with serve(folder, tmp_path / "store", "watch_seconds=0.2") as running, running.client() as client:
+        failed, ended, encoders, made = [], threading.Event(), set(), []
+
+        def ask(name: str) -> None:
+            at = 0
+            with running.client() as own:
+                while not ended.is_set():
+                    at += 1
+                    answers = [
+                        own.get("/songs/s00001/audience"),
+                        own.post(
+                            "/songs", data={"title": f"{name} {at}", "song_id": f"{name}-{at}"}, params={"budget": 3}
+                        ),
+                        own.post("/plays", json={"plays": [{"user_id": "u00001", "song_id": "s00001"}]}),
+                    ]
+                    failed.extend(answer.text for answer in answers if answer.status_code not in (200, 201))
+                    made.append(f"{name}-{at}")
+
+        threads = [threading.Thread(target=ask, args=(name,)) for name in ("one", "two")]
+        for thread in threads:
+            thread.start()
+        for by in (other, service_folder, other):
+            replace(folder, by)
+            wanted = json.loads((by / "manifest.json").read_text())["encoder"]
+            for _ in range(600):
+                encoders.add(client.get("/model").json()["encoder"])
+                if client.get("/model").json()["encoder"] == wanted:
+                    break
+                ended.wait(0.05)
+            else:
+                raise AssertionError(client.get("/model").text)
+        ended.set()
+        for thread in threads:
+            thread.join(60)
+        assert not failed and len(encoders) == 2 and len(made) > 6
+        listed = {one["song_id"] for one in client.get("/songs", params={"limit": 1000}).json()["songs"]}
+        assert set(made) <= listed and client.get("/model").json()["accepted_songs"] == len(made)
+        assert client.get("/model").json()["plays_received"] == len(made)
