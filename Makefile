@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN    := .venv/bin
 DEMO   := runs/demo
 
-.PHONY: setup demo test test-slow bench bench-full gpu-check check format
+.PHONY: setup demo serve test test-slow bench bench-full gpu-check check format
 
 setup: .venv/ready
 
@@ -17,6 +17,10 @@ setup: .venv/ready
 
 demo: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh demo.sh $(DEMO)
+
+serve: setup  # what `make demo` has made, on this machine alone; the console is the page at the address that it prints
+	@test -d $(DEMO)/service || { echo "$(DEMO)/service is not there: make demo makes it (ten minutes)"; exit 1; }
+	$(BIN)/python -m serving model=$(DEMO)/service store=$(DEMO)/store $(OPTIONS)
 
 test: setup
 	$(BIN)/python -m pytest
