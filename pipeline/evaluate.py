@@ -37,6 +37,7 @@ from pipeline.tracking import log_table, made, tracked, used
 from pipeline.vectors import Boundary, boundary_vectors
 from retrieval import audience as targeting
 from retrieval.audience import Audience
+from retrieval.bootstrap import mean_interval
 from retrieval.boundary import users_above
 from retrieval.index import build_index
 from retrieval.metrics import hits, ndcg_at_k, recall_at_k, true_counts
@@ -162,7 +163,7 @@ def score(
         row[f"target_users_found@{budget}"] = int(hit.sum())
         row[f"reached@{budget}"] = int((top >= 0).sum())
         row[f"recall@{budget}"] = float(recall.mean())
-        row[f"recall@{budget}_ci95"] = bootstrap_interval(recall, config.seed)
+        row[f"recall@{budget}_ci95"] = mean_interval(recall, config.seed)
         row[f"ndcg@{budget}"] = float(ndcg_at_k(top, songs, *listeners).mean())
     row["by_listeners"] = by_bucket(found.users_CB[:, : config.budgets[-1]], songs, listeners)
     return row
@@ -180,13 +181,6 @@ def by_bucket(users_CB: AnyArray, songs: IntArray, listeners: tuple[IntArray, In
             span = [int(heard[part].min()), int(heard[part].max())]
             rows.append({"bucket": name, "songs": len(part), "listeners": span, "recall": float(recall[part].mean())})
     return rows
-
-
-def bootstrap_interval(values: AnyArray, seed: int, draws: int = 2000) -> list[float]:
-    """95 % interval of the mean over songs, by resampling songs."""
-    rng = np.random.default_rng(seed)
-    means = [values[rng.integers(0, len(values), len(values))].mean() for _ in range(draws)]
-    return [float(np.quantile(means, q)) for q in (0.025, 0.975)]
 
 
 def songs_in_space(config: EvaluateConfig, catalogue: Catalogue, index: SongIndex) -> dict[str, AnyArray]:

@@ -26,6 +26,7 @@ from pipeline.index import SongIndex
 from pipeline.similar import Similar
 from pipeline.vectors import Boundary
 from retrieval.audience import Audience
+from retrieval.bootstrap import mean_interval
 from retrieval.index import build_index
 
 
@@ -38,26 +39,6 @@ def toy(songs: dict[str, Any], **tables: Any) -> Any:
 
 
 # ------------------------------------------------------------------------------------------ evaluate.py
-
-
-def test_bootstrap_interval_is_that_of_the_mean() -> None:
-    values = np.random.default_rng(0).exponential(1.0, 200)
-    low, high = evaluate.bootstrap_interval(values, seed=1)
-    error = values.std() / np.sqrt(len(values))
-    assert low < values.mean() < high
-    assert high - low == pytest.approx(2 * 1.96 * error, rel=0.08), "the normal interval, for so many songs"
-    assert evaluate.bootstrap_interval(values, seed=1) == [low, high] != evaluate.bootstrap_interval(values, seed=2)
-    assert evaluate.bootstrap_interval(np.full(7, 0.25), seed=0) == [0.25, 0.25]
-    few = [evaluate.bootstrap_interval(np.array([0.0, 1.0]), seed=0)]
-    assert few == [[0.0, 1.0]], "two songs: nearly nothing is known"
-
-
-def test_bootstrap_interval_covers_the_truth_about_as_often_as_it_says() -> None:
-    rng, covered = np.random.default_rng(3), 0
-    for trial in range(150):
-        low, high = evaluate.bootstrap_interval(rng.random(40), seed=trial, draws=400)
-        covered += low <= 0.5 <= high
-    assert 0.87 < covered / 150 < 0.99
 
 
 def naive_recall(users_CB: np.ndarray, listeners: tuple[np.ndarray, np.ndarray]) -> dict[int, tuple[int, float]]:
@@ -92,7 +73,7 @@ def test_a_row_of_the_comparison_is_that_of_a_naive_count(seed: int) -> None:
         assert row[f"reached@{budget}"] == len(reached)
         assert row[f"target_users_found@{budget}"] == sum(pair in true for pair in reached)
         assert row[f"recall@{budget}"] == pytest.approx(np.mean(recall))
-        assert row[f"recall@{budget}_ci95"] == evaluate.bootstrap_interval(np.array(recall), 0)
+        assert row[f"recall@{budget}_ci95"] == mean_interval(np.array(recall), 0)
         gains = []
         for song, (count, _) in naive_recall(audience.users_CB, listeners).items():
             hit = [(song, int(user)) in true for user in audience.users_CB[song, :budget]]
