@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from html import escape
+from pathlib import Path
 from typing import NamedTuple
 
 WIDTH = 400
@@ -20,43 +21,7 @@ NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  #
 # Twelve kinds of points (.k0 to .k11) in four marker shapes in turn: colours that share a shape stay apart (CIE76
 # difference above 20) in normal sight and in simulated protanopia, deuteranopia and tritanopia, on both pages.
 N_KINDS = 12
-STYLE = """
-:root{color-scheme:light dark;--page:#fff;--ink:#1c2127;--faint:#5b6570;--line:#d9dee3;--box:#f4f6f8;
---accent:#0072b2;--bar:#9aa4ae;--low:#a9d0ea;--mid:#4a9fd0;--high:#00507e}
-.k0{--k:#009e73}.k1{--k:#332288}.k2{--k:#8c564b}.k3{--k:#0072b2}.k4{--k:#e69f00}.k5{--k:#56b4e9}
-.k6{--k:#44aa99}.k7{--k:#cc79a7}.k8{--k:#222222}.k9{--k:#882255}.k10{--k:#d55e00}.k11{--k:#8a8a1f}
-@media(prefers-color-scheme:dark){:root{--page:#14171c;--ink:#e4e8ec;--faint:#9ba5b0;--line:#333a42;--box:#1d2229;
---accent:#3d9be9;--bar:#6f7a86;--low:#cfe6fa;--mid:#66b0ee;--high:#2a72b5}
-.k0{--k:#00b386}.k1{--k:#9a8cff}.k2{--k:#b9846f}.k3{--k:#3d9be9}.k4{--k:#e69f00}.k5{--k:#8ccbf5}
-.k6{--k:#5fd3c0}.k7{--k:#e79ac6}.k8{--k:#eeeeee}.k9{--k:#d1477f}.k10{--k:#f0703a}.k11{--k:#c2c24a}}
-*{box-sizing:border-box}body{margin:0;background:var(--page);color:var(--ink);font:15px/1.5 system-ui,sans-serif}
-main{max-width:1400px;margin:0 auto;padding:1rem;overflow-wrap:anywhere}
-h1{font-size:1.6rem;margin:.5rem 0}h2{font-size:1.2rem;margin:2.5rem 0 .5rem}
-p,figcaption,caption{max-width:min(75ch,calc(100vw - 2rem))}
-.note,figcaption,caption,footer{color:var(--faint);font-size:.9rem}
-.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,16rem),1fr));gap:.75rem;margin:1rem 0}
-.tiles div{background:var(--box);border-radius:6px;padding:.75rem 1rem}
-.tiles dt{font-size:.9rem}.tiles dd{margin:0;font-size:.85rem;color:var(--faint)}
-.tiles .figure{font-size:1.7rem;line-height:1.3;color:var(--ink);font-variant-numeric:tabular-nums}
-section{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,24rem),1fr));gap:0 3rem;align-items:start}
-section>*{min-width:0}h2,.scroll:has(th:nth-child(4)){grid-column:1/-1}
-figure{margin:1rem 0;max-width:31rem}figure:has(.maps){grid-column:1/-1;max-width:none}figcaption{margin-bottom:.5rem}
-.maps{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,20rem),1fr));gap:1rem 2rem}
-.maps>div{min-width:0;max-width:40rem}h3{font-size:1rem;margin:.5rem 0}
-.scroll{overflow-x:auto;margin:1rem 0}table{border-collapse:collapse;font-variant-numeric:tabular-nums}
-caption{text-align:left;padding-bottom:.4rem}
-th,td{padding:.3rem .5rem;text-align:right;white-space:nowrap;font-size:.9rem;border-bottom:1px solid var(--line)}
-th:first-child{text-align:left;padding-left:0;position:sticky;left:0;background:var(--page)}
-tbody th{font-weight:400;white-space:normal;min-width:7rem}
-.key{list-style:none;display:flex;flex-wrap:wrap;gap:.15rem 1rem;margin:.5rem 0;padding:0;font-size:.9rem}
-.key li{display:flex;align-items:center;gap:.35rem}.key svg{width:12px;flex:none}.key .known{fill-opacity:.9}
-svg{display:block;width:100%;height:auto}svg text{fill:var(--ink);font-size:13px}
-svg .faint{fill:var(--faint);font-size:12px}.axis{stroke:var(--faint)}
-.line{fill:none;stroke-width:2}.line.ours{stroke:var(--accent);fill:none}.line.plain{stroke:var(--bar);fill:none}
-.mark{stroke:var(--ink);stroke-width:1.5;stroke-dasharray:4 3}.whisker{stroke:var(--ink);stroke-width:1.4;fill:none}
-.plain{fill:var(--bar)}.ours{fill:var(--accent)}.low{fill:var(--low)}.mid{fill:var(--mid)}.high{fill:var(--high)}
-.known{fill:var(--k,var(--bar));fill-opacity:.5}.new{fill:none;stroke:var(--k,var(--bar));stroke-width:1.1}
-"""
+STYLE = Path(__file__).with_name("report.css").read_text("utf-8")
 
 
 class Bar(NamedTuple):
@@ -186,7 +151,7 @@ def marker(kind: int, x: float, y: float, r: float) -> str:
     return shapes[max(kind, 0) % 4]
 
 
-def points(
+def point_map(
     label: str, x: Sequence[float], y: Sequence[float], kind: Sequence[int], new: Sequence[bool], tips: Sequence[str]
 ) -> str:
     """A map of points: colour and shape by kind (−1: grey), new ones as outlines drawn above, `tips` as tooltips."""

@@ -20,13 +20,14 @@ from configs.errors import UserError
 from configs.load import command, recorded
 from configs.schema import EvaluateConfig
 from datamodules.arrays import AnyArray, IntArray
-from datamodules.catalogue import Catalogue, held_out_listeners
+from datamodules.catalogue import Catalogue, first_genre, held_out_listeners
 from datamodules.collaborative import listening_matrix
 from datamodules.fields import SongFields, read_fields
 from datamodules.folders import writing
 from pipeline import audience as audiences
 from pipeline import baselines, figures
 from pipeline.checks import check_targeting
+from pipeline.comparison import compare
 from pipeline.gate import gate_figures, reach_figures
 from pipeline.genre_maps import genre_maps_svg
 from pipeline.index import SongIndex, open_index
@@ -37,10 +38,8 @@ from pipeline.tracking import log_table, made, tracked, used
 from pipeline.vectors import Boundary, boundary_vectors
 from retrieval import audience as targeting
 from retrieval.audience import Audience
-from retrieval.bootstrap import mean_interval
 from retrieval.boundary import users_above
 from retrieval.index import build_index
-from retrieval.metrics import hits, ndcg_at_k, recall_at_k, true_counts
 
 KIND = "evaluation"
 WITH_GENRE = "content, genre included"
@@ -77,8 +76,8 @@ def main(config: EvaluateConfig, run: Any) -> None:
             "split": config.split,
             "new_songs": len(new),
             "new_songs_with_a_listener": len(np.unique(listeners[0])),
-            "audience": [score(name, a, listeners, catalogue, config) for name, a in found.items()],
-            "outcomes": outcome_rates(found, truth, catalogue, new),
+            **compare(found, listeners, first_genre(catalogue)[new], np.diff(listening.indptr), config),
+            "outcomes": outcome_rates(found, truth, catalogue, new, config.seed),
             "retrieval": figures.audio_text(config.features, catalogue, config.split),
             "genres": figures.genre_grouping(spaces, catalogue, config.split, config.seed),
         }
@@ -148,39 +147,6 @@ def listeners_by_position(catalogue: Catalogue, new: IntArray) -> tuple[IntArray
     """(position in `new`, user) of every held-out listening, dislikes left out; `new` ascending."""
     song, user = held_out_listeners(catalogue, new)
     return np.searchsorted(new, song), user
-
-
-def score(
-    name: str, found: Audience, listeners: tuple[IntArray, IntArray], catalogue: Catalogue, config: EvaluateConfig
-) -> dict[str, Any]:
-    """One row of the comparison: target users found and recall at each budget, NDCG, by bucket, with an interval."""
-    songs = np.arange(len(found.users_CB))
-    row: dict[str, Any] = {"method": name}
-    for budget in config.budgets:
-        top = found.users_CB[:, :budget]
-        hit = hits(top, songs, *listeners)
-        recall = recall_at_k(top, songs, *listeners)
-        row[f"target_users_found@{budget}"] = int(hit.sum())
-        row[f"reached@{budget}"] = int((top >= 0).sum())
-        row[f"recall@{budget}"] = float(recall.mean())
-        row[f"recall@{budget}_ci95"] = mean_interval(recall, config.seed)
-        row[f"ndcg@{budget}"] = float(ndcg_at_k(top, songs, *listeners).mean())
-    row["by_listeners"] = by_bucket(found.users_CB[:, : config.budgets[-1]], songs, listeners)
-    return row
-
-
-def by_bucket(users_CB: AnyArray, songs: IntArray, listeners: tuple[IntArray, IntArray]) -> list[dict[str, Any]]:
-    """Recall for thirds of the new songs by how many listeners they found: rare, middle, popular."""
-    counts = true_counts(songs, *listeners)
-    heard = counts[counts > 0]
-    recall = recall_at_k(users_CB, songs, *listeners)
-    order = np.argsort(heard, kind="stable")
-    rows = []
-    for name, part in zip(("rare", "middle", "popular"), np.array_split(order, 3), strict=True):
-        if len(part):
-            span = [int(heard[part].min()), int(heard[part].max())]
-            rows.append({"bucket": name, "songs": len(part), "listeners": span, "recall": float(recall[part].mean())})
-    return rows
 
 
 def songs_in_space(config: EvaluateConfig, catalogue: Catalogue, index: SongIndex) -> dict[str, AnyArray]:

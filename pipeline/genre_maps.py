@@ -19,7 +19,7 @@ def genre_maps(drawn: dict[str, Any]) -> tuple[str, list[tuple[str, str]], Key]:
     key += [("filled: known song", "plain", -1), ("outline: new song", "new", -1)]
     label = f"{len(kinds):,} songs, {sum(drawn['new']):,} of them new, coloured by first genre"
     maps = [
-        (name, charts.points(f"{name}: {label}", xy["x"], xy["y"], kinds, drawn["new"], tips))
+        (name, charts.point_map(f"{name}: {label}", xy["x"], xy["y"], kinds, drawn["new"], tips))
         for name, xy in drawn["maps"].items()
     ]
     return label, maps, key

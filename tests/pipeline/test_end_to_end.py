@@ -23,7 +23,9 @@ from configs.errors import UserError
 from configs.load import load
 from datamodules.catalogue import Catalogue
 from pipeline import audience, embed, evaluate, export, index, prepare, probe, world, zeroshot
+from pipeline.comparison import PARTS
 from pipeline.vectors import boundary_vectors
+from tests.pipeline.report_tables import assert_tables_are, read_tables
 
 SEED, BUDGETS = 0, (10, 20, 40)
 CPU = ["trainer.accelerator=cpu", "trainer.progress=false"]
@@ -278,13 +280,18 @@ def test_the_report_s_tiles_are_the_metrics(road: Path, metrics: dict[str, Any])
         == str(len(Catalogue.read(road / "catalogue").rows("cold_test")))
     )
     ours = next(row for row in metrics["audience"] if row["method"] == "FirstPlay I2I2U")
-    assert tiles["Listeners found by FirstPlay I2I2U, 20 users a song"] == str(ours["target_users_found@20"])
+    assert tiles["Recall, 20 users a song: every song counts alike"] == f"{ours['recall@20']:.3f}"
     gated = next(row for row in metrics["outcomes"]["rows"] if row["method"] == "FirstPlay I2I2U, gated")
-    rate, error = 100 * gated["favourite_rate"], 100 * gated["favourite_rate_se"]
     shown = tiles["Favourite rate of reached users, FirstPlay I2I2U, gated"]
-    assert shown.startswith(f"{rate:.2f} ± {error:.2f}") and shown.endswith("%")
+    assert shown.startswith(f"{100 * gated['favourite_rate']:.1f}") and shown.endswith("%")
     text = next(r for r in metrics["retrieval"] if (r["pool"], r["direction"]) == ("cold_test", "text→audio"))
     assert tiles["Text→audio R@10, cold_test"] == f"{text['recall@10']:.3f}"
+
+
+def test_the_report_s_tables_are_the_metrics(road: Path, metrics: dict[str, Any]) -> None:
+    assert_tables_are(read_tables((road / "evaluation" / "report.html").read_text("utf-8")), metrics)
+    assert len(metrics["parts"]) == len(metrics["outcomes"]["parts"]) == len(PARTS), "every part has both its methods"
+    assert {row["by"] for row in metrics["buckets"]["rows"]} >= {"first genre of the song"}
 
 
 def test_metrics_agree_with_the_audience_command(road: Path, metrics: dict[str, Any]) -> None:

@@ -26,7 +26,6 @@ from pipeline.index import SongIndex
 from pipeline.similar import Similar
 from pipeline.vectors import Boundary
 from retrieval.audience import Audience
-from retrieval.bootstrap import mean_interval
 from retrieval.index import build_index
 
 
@@ -39,66 +38,6 @@ def toy(songs: dict[str, Any], **tables: Any) -> Any:
 
 
 # ------------------------------------------------------------------------------------------ evaluate.py
-
-
-def naive_recall(users_CB: np.ndarray, listeners: tuple[np.ndarray, np.ndarray]) -> dict[int, tuple[int, float]]:
-    """Song → (listeners, recall), by sets."""
-    found = {}
-    for song in range(len(users_CB)):
-        true = {int(user) for row, user in zip(*listeners, strict=True) if row == song}
-        if true:
-            found[song] = (len(true), len(true & {int(user) for user in users_CB[song]} - {-1}) / len(true))
-    return found
-
-
-def draw(seed: int, songs: int = 17, users: int = 40, budget: int = 12) -> tuple[Audience, tuple[Any, Any]]:
-    rng = np.random.default_rng(seed)
-    users_CB = np.stack([rng.permutation(users)[:budget] for _ in range(songs)])
-    users_CB[2, 4:], users_CB[5] = -1, -1
-    true = np.unique(np.stack([rng.integers(0, songs, 150), rng.integers(0, users, 150)], axis=1), axis=0)
-    true = true[~np.isin(true[:, 0], [3, 9])]  # two songs without a listener
-    return Audience(users_CB, np.zeros(users_CB.shape)), (true[:, 0], true[:, 1])
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_a_row_of_the_comparison_is_that_of_a_naive_count(seed: int) -> None:
-    audience, listeners = draw(seed)
-    row = evaluate.score("ours", audience, listeners, None, EvaluateConfig(budgets=[3, 7, 12]))  # type: ignore[arg-type]
-    true = set(zip(*map(np.ndarray.tolist, listeners), strict=True))
-    for budget in (3, 7, 12):
-        reached = [
-            (c, int(user)) for c, users in enumerate(audience.users_CB[:, :budget]) for user in users if user >= 0
-        ]
-        recall = [share for _, share in naive_recall(audience.users_CB[:, :budget], listeners).values()]
-        assert row[f"reached@{budget}"] == len(reached)
-        assert row[f"target_users_found@{budget}"] == sum(pair in true for pair in reached)
-        assert row[f"recall@{budget}"] == pytest.approx(np.mean(recall))
-        assert row[f"recall@{budget}_ci95"] == mean_interval(np.array(recall), 0)
-        gains = []
-        for song, (count, _) in naive_recall(audience.users_CB, listeners).items():
-            hit = [(song, int(user)) in true for user in audience.users_CB[song, :budget]]
-            ideal = sum(1 / np.log2(place + 2) for place in range(min(count, budget)))
-            gains.append(sum(h / np.log2(place + 2) for place, h in enumerate(hit)) / ideal)
-        assert row[f"ndcg@{budget}"] == pytest.approx(np.mean(gains))
-    assert row["by_listeners"] == evaluate.by_bucket(audience.users_CB, np.arange(17), listeners)
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_buckets_are_thirds_of_the_songs_by_listeners(seed: int) -> None:
-    audience, listeners = draw(seed)
-    songs = naive_recall(audience.users_CB, listeners)
-    rows = evaluate.by_bucket(audience.users_CB, np.arange(17), listeners)
-    assert [row["bucket"] for row in rows] == ["rare", "middle", "popular"] and [r["songs"] for r in rows] == [5, 5, 5]
-    ordered = sorted(songs, key=lambda song: songs[song][0])
-    for place, row in enumerate(rows):
-        part = [songs[song] for song in ordered[5 * place : 5 * place + 5]]
-        assert row["listeners"] == [part[0][0], part[-1][0]]
-        assert row["recall"] == pytest.approx(np.mean([share for _, share in part]))
-
-
-def test_buckets_of_two_songs_are_two() -> None:
-    rows = evaluate.by_bucket(np.array([[0], [1]]), np.arange(2), (np.array([0, 1, 1]), np.array([0, 0, 2])))
-    assert [(row["bucket"], row["songs"], row["recall"]) for row in rows] == [("rare", 1, 1.0), ("middle", 1, 0.0)]
 
 
 def test_held_out_listeners_are_of_the_asked_songs_each_once_and_no_dislikers() -> None:
@@ -123,7 +62,7 @@ def test_outcome_rates_count_the_reached_pairs_alone(source: str) -> None:
     new, audience = np.array([1, 4]), Audience(np.array([[0, 3, -1], [2, 7, 4]]), np.zeros((2, 3)))
     nobody = Audience(np.full((2, 3), -1), np.zeros((2, 3)))
     truth, catalogue = (known if source == "truth" else None), toy({"title": [""] * 6}, cold_plays=known)
-    told = outcomes.outcome_rates({"ours": audience, "none": nobody}, truth, catalogue, new)
+    told = outcomes.outcome_rates({"ours": audience, "none": nobody}, truth, catalogue, new, seed=4)
     assert told["source"] == source
     pairs = {
         "everybody": [(s, u) for s in (1, 4) for u in range(5)],
@@ -139,8 +78,48 @@ def test_outcome_rates_count_the_reached_pairs_alone(source: str) -> None:
             values = [r[column] for r in wanted if r[column] is not None]
             share = float(np.mean(values)) if values else None
             assert row[rate] == (None if share is None else pytest.approx(share))
-            error = None if share is None else pytest.approx(np.sqrt(share * (1 - share) / len(values)))
-            assert row[f"{rate}_se"] == error
+            low, high = row[f"{rate}_ci95"] or [None, None]
+            assert (low, high) == (None, None) if share is None else low <= share <= high
+
+
+def exposed(songs: int = 12, users: int = 30) -> tuple[pl.DataFrame, dict[str, Audience]]:
+    """Outcomes of all users with all songs, some unknown; some songs are liked better; a method and one with a gate."""
+    rng = np.random.default_rng(7)
+    song, user = np.divmod(np.arange(songs * users), users)
+    liked = rng.random(len(song)) < np.linspace(0.1, 0.7, songs)[song]
+    favourited = pl.Series([None if x < 0.1 else bool(y) for x, y in zip(rng.random(len(song)), liked, strict=True)])
+    columns = {"song": song + 3, "user": user, "completed": rng.random(len(song)) < 0.5, "favourited": favourited}
+    users_CB = np.stack([rng.permutation(users)[:9] for _ in range(songs)])
+    gated_CB = np.where(rng.random(users_CB.shape) < 0.3, -1, users_CB)
+    gated_CB[4] = -1
+    found = {"FirstPlay I2I2U": users_CB, "FirstPlay I2I2U, gated": gated_CB}
+    return pl.DataFrame(columns), {name: Audience(one, np.zeros(one.shape)) for name, one in found.items()}
+
+
+def test_intervals_of_rates_and_of_their_differences_are_over_songs_drawn_for_both() -> None:
+    truth, found = exposed()
+    told = outcomes.outcome_rates(found, truth, toy({"title": [""] * 15}), np.arange(3, 15), seed=2)
+    met = {}
+    for name, audience in found.items():
+        met[name] = [
+            truth.filter((pl.col("song") == c + 3) & pl.col("user").is_in(users[users >= 0].tolist()))["favourited"]
+            .drop_nulls()
+            .to_list()
+            for c, users in enumerate(audience.users_CB)
+        ]
+    rng, drawn = np.random.default_rng(2), []
+    for _ in range(2000):
+        at = rng.integers(0, 12, 12)
+        drawn.append([np.mean([liked for i in at for liked in one[i]]) for one in met.values()])
+    for row, rates in zip(told["rows"][1:], np.array(drawn).T, strict=True):
+        assert row["favourite_rate_ci95"] == pytest.approx(np.quantile(rates, (0.025, 0.975)))
+    (part,) = told["parts"]
+    assert (part["part"], part["method"], part["less"]) == ("gate on I2I2U", *list(found)[::-1])
+    assert part["favourite_rate"] == pytest.approx(
+        told["rows"][2]["favourite_rate"] - told["rows"][1]["favourite_rate"]
+    )
+    less = np.array(drawn) @ [-1, 1]
+    assert part["favourite_rate_ci95"] == pytest.approx(np.quantile(less, (0.025, 0.975)))
 
 
 def test_outcomes_of_other_songs_are_no_outcomes() -> None:
