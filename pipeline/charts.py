@@ -154,21 +154,29 @@ def marker(kind: int, x: float, y: float, r: float) -> str:
 def point_map(
     label: str, x: Sequence[float], y: Sequence[float], kind: Sequence[int], new: Sequence[bool], tips: Sequence[str]
 ) -> str:
-    """A map of points: colour and shape by kind (−1: grey), new ones as outlines drawn above, `tips` as tooltips."""
+    """A map of points: colour and shape by kind (−1: grey), `tips` as tooltips, drawn in `drawing_order`."""
     edge, left, low = 6, min(x), min(y)
     scale = (WIDTH - 2 * edge) / (max(max(x) - left, max(y) - low) or 1.0)
     height = (max(y) - low) * scale + 2 * edge
     drawn = []
-    for i in sorted(range(len(x)), key=lambda i: new[i]):
+    for i in drawing_order(new):
         shape = marker(kind[i], edge + (x[i] - left) * scale, height - edge - (y[i] - low) * scale, 3 if new[i] else 2)
         css = f"{'new' if new[i] else 'known'} k{kind[i]}"
         drawn.append(f'<path class="{css}" d="{shape}"><title>{escape(tips[i])}</title></path>')
     return svg(label, height, "".join(drawn))
 
 
-def side_by_side(pictures: Iterable[tuple[str, str]]) -> str:
-    """Titled pictures in a row, below each other on a narrow page."""
-    shown = "".join(f"<div><h3>{escape(name)}</h3>{picture}</div>" for name, picture in pictures)
+def drawing_order(new: Sequence[bool]) -> list[int]:
+    """Numbers of the points of a map as they are drawn: new ones, which are outlines, above known ones."""
+    return sorted(range(len(new)), key=lambda i: new[i])
+
+
+def maps_in_a_row(pictures: Iterable[tuple[str, str]], near: Iterable[str]) -> str:
+    """Titled maps in a row, below each other on a narrow page; `near` is what pipeline/report.js reads."""
+    shown = "".join(
+        f'<div data-near="{escape(numbers)}"><h3>{escape(name)}</h3>{picture}</div>'
+        for (name, picture), numbers in zip(pictures, near, strict=True)
+    )
     return f'<div class="maps">{shown}</div>'
 
 

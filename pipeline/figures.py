@@ -16,6 +16,7 @@ from retrieval.metrics import own_ranks
 from retrieval.plane import project
 
 MAP_SONGS = 1000  # songs drawn in each map
+MAP_NEIGHBOURS = 5  # nearest songs that a map tells of each
 NEIGHBOURS = 10  # of the genre vote
 CLUSTERED_SONGS = 20_000  # at most, a sample of the others
 
@@ -125,16 +126,29 @@ def kmeans(vectors_ND: AnyArray, k: int, seed: int, starts: int = 5) -> IntArray
 
 
 def song_map(spaces: dict[str, AnyArray], catalogue: Catalogue, seed: int) -> dict[str, Any]:
-    """A sample of songs in two dimensions, by each kind of vectors: genre, title, whether the song is new, and maps."""
+    """A sample of songs in two dimensions, by each kind of vectors: genre, title, whether the song is new, and maps.
+
+    Each map names of every song the ones among the sample that are nearest to it by cosine, the nearest first.
+    """
     chosen: IntArray = np.sort(np.random.default_rng(seed).permutation(catalogue.n_songs)[:MAP_SONGS])
     songs = catalogue.songs[chosen]
-    maps = {name: project(unit_rows(vectors[chosen]), seed) for name, vectors in spaces.items()}
+    unit = {name: unit_rows(vectors[chosen]) for name, vectors in spaces.items()}
+    maps = {name: (project(vectors, seed).T.tolist(), nearest(vectors)) for name, vectors in unit.items()}
     return {
         "genre": first_genre(catalogue)[chosen].tolist(),
         "title": songs["title"].fill_null("").to_list(),
         "new": (songs["split"] != "warm").to_list(),
-        "maps": {name: {"x": xy[:, 0].tolist(), "y": xy[:, 1].tolist()} for name, xy in maps.items()},
+        "maps": {name: {"x": x, "y": y, "near": near} for name, ((x, y), near) in maps.items()},
     }
+
+
+def nearest(unit_ND: AnyArray, k: int = MAP_NEIGHBOURS) -> list[list[int]]:
+    """Up to k other rows nearest to each row by inner product, the nearest first; none at a right angle or beyond."""
+    score_NN = unit_ND @ unit_ND.T
+    np.fill_diagonal(score_NN, 0)
+    near_NK = np.argsort(-score_NN, axis=1, kind="stable")[:, :k]
+    alike_NK = np.take_along_axis(score_NN, near_NK, axis=1) > 0
+    return [near[alike].tolist() for near, alike in zip(near_NK, alike_NK, strict=True)]
 
 
 def boundary_summary(boundary: Boundary, catalogue: Catalogue) -> dict[str, Any]:

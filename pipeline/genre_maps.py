@@ -25,6 +25,16 @@ def genre_maps(drawn: dict[str, Any]) -> tuple[str, list[tuple[str, str]], Key]:
     return label, maps, key
 
 
+def neighbours(drawn: dict[str, Any]) -> list[str]:
+    """Of each map, the songs nearest to each song, all by their places in the drawing: "3 5;0;1 4" of three songs."""
+    order = charts.drawing_order(drawn["new"])
+    place = {song: i for i, song in enumerate(order)}
+    return [
+        ";".join(" ".join(str(place[other]) for other in one["near"][song]) for song in order)
+        for one in drawn["maps"].values()
+    ]
+
+
 def genre_maps_svg(drawn: dict[str, Any], genres: list[dict[str, Any]]) -> str:
     """The maps as one SVG file; each says how well k-means clusters tell the genre (NMI), where that was measured."""
     label, maps, key = genre_maps(drawn)

@@ -5,6 +5,8 @@ Nothing is computed anew here except ratios. A section whose data is missing is 
 
 from __future__ import annotations
 
+from base64 import b64encode
+from hashlib import sha256
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -13,15 +15,17 @@ from pipeline import charts
 from pipeline.boundary_sections import boundary, gate, reach
 from pipeline.charts import figure, number, percent, section, table
 from pipeline.comparison_sections import buckets, comparison, outcomes, parts
-from pipeline.genre_maps import genre_maps
+from pipeline.genre_maps import genre_maps, neighbours
 from pipeline.headline import headline
 
 Row = dict[str, Any]
 
+SCRIPT = Path(__file__).with_name("report.js").read_text("utf-8")  # the only one that the page lets run
 PAGE = Template("""<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<meta http-equiv="Content-Security-Policy"
+content="default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-$digest'">
 <title>FirstPlay evaluation</title>
 <style>$style</style>
 </head><body><main>
@@ -29,7 +33,7 @@ PAGE = Template("""<!doctype html>
 $body
 <footer><p>Figures are those of metrics.json in this folder, rounded; only ratios are computed here. The run's options
 are in manifest.json. One training seed: no interval here says how much another training run would differ.</p></footer>
-</main></body></html>
+</main><script>$script</script></body></html>
 """)
 
 
@@ -47,7 +51,8 @@ def write_report(path: Path, metrics: dict[str, Any], pictures: dict[str, Any]) 
         reach(metrics.get("reach") or {}),
         gate(metrics.get("gate") or {}),
     )
-    page = PAGE.substitute(style=charts.STYLE, body="\n".join(filter(None, sections)))
+    digest = b64encode(sha256(SCRIPT.encode()).digest()).decode()
+    page = PAGE.substitute(style=charts.STYLE, script=SCRIPT, digest=digest, body="\n".join(filter(None, sections)))
     path.write_text(page, encoding="utf-8")
 
 
@@ -78,7 +83,7 @@ def _songs(drawn: dict[str, Any], genres: list[Row]) -> str:
         label, maps, key = genre_maps(drawn)
         how = """t-SNE of each kind of song vectors: near is alike, axes and far distances mean nothing. Titles on
         hover. The untrained vectors are without the genre field; the trained encoders may have been given it."""
-        parts.append(figure(f"{label}. {how}", charts.key(key), charts.side_by_side(maps)))
+        parts.append(figure(f"{label}. {how}", charts.key(key), charts.maps_in_a_row(maps, neighbours(drawn))))
     if genres:
         shown = {"knn_genre_accuracy": percent, "genre_nmi": number, "chance_genre_nmi": number}
         body = [[row["space"], *(show(row.get(name)) for name, show in shown.items())] for row in genres]

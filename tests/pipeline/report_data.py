@@ -131,7 +131,11 @@ def pictures() -> dict[str, Any]:
     margin, share = np.histogram(rng.normal(-0.8, 1, 5000), 60), np.histogram(rng.beta(2, 6, 300), 20, (0, 1))
     return {
         "song_map": {
-            "maps": {name: dict(zip("xy", rng.normal(size=(2, n)).tolist(), strict=True)) for name in SPACES},
+            "maps": {
+                name: dict(zip("xy", rng.normal(size=(2, n)).tolist(), strict=True))
+                | {"near": rng.integers(0, n, (n, 5)).tolist()}
+                for name in SPACES
+            },
             "new": (rng.random(n) < 0.2).tolist(),
             "genre": [genres[i] for i in rng.integers(0, len(genres), n)],
             "title": [f"Song {i}" if i % 7 else "" for i in range(n)],

@@ -134,6 +134,16 @@ def test_map_shows_the_same_songs_in_every_space(monkeypatch: pytest.MonkeyPatch
     same = {name: nearest_has_same_genre(xy, drawn["genre"]) for name, xy in drawn["maps"].items()}
     assert abs(np.corrcoef(drawn["maps"]["noise"]["x"], drawn["maps"]["noise"]["y"])[0, 1]) < 0.9, "two dimensions"
     assert same["ours"] > 0.95 and same["noise"] < 0.7, "near in the map is near in the space"
+    for name, vectors in (("ours", points), ("noise", noise)):
+        unit = unit_rows(vectors[shown])
+        for song, told in enumerate(drawn["maps"][name]["near"]):
+            cosine = {other: float(unit[song] @ unit[other]) for other in range(60) if other != song}
+            assert told == sorted((o for o in cosine if cosine[o] > 0), key=lambda o: -cosine[o])[:5]
+
+
+def test_a_song_without_any_field_is_near_to_nothing() -> None:
+    assert figures.nearest(np.array([[1.0, 0], [0, 0], [0.6, 0.8]])) == [[2], [], [0]]
+    assert figures.nearest(np.ones((1, 2))) == [[]]
 
 
 def nearest_has_same_genre(xy: dict[str, list[float]], genre: list[str]) -> float:
