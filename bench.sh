@@ -9,7 +9,7 @@ export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 mkdir -p "$out"
 
 if [ "$size" = full ]; then
-    audience="users=1000000 plays=50000000 new=1000"
+    audience="users=1000000 plays=50000000 new=1000 shares=[0.1,0.3,1]"
     boundary="users=1000000 new=1000"
     index="sizes=[100000,1000000,5000000] repeats=15"
     prepare="plays=[1000000,5000000,20000000] spark=true"

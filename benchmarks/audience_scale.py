@@ -3,8 +3,9 @@
     python -m benchmarks.audience_scale users=1000000 plays=50000000 new=1000 out=runs/audience_scale.json
 
 Similar songs, I2I2U, CAT, their union, a cap per user and the reasons, as `pipeline.audience` calls them. Beside it, in
-the same run, the plain form of I2I2U on some of the songs: weights @ listening.T as a dense array, argpartition of each
-row. Written: seconds of each stage, peak memory, (song, user) pairs scored a second, and whether both found the same.
+the same run, two plain forms of I2I2U on some of the songs: weights @ listening.T as a dense array with argpartition of
+each row; and a join of two tables with a sum and a sort, in polars. Written: seconds of each stage, peak memory, (song,
+user) pairs scored a second, and whether all found the same; with `shares=[0.1,0.3,1]` for so many of the users too.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 from scipy import sparse
+from tqdm import tqdm
 
 from configs.errors import UserError
 from configs.load import as_dict, command
@@ -45,7 +48,8 @@ class ScaleConfig:
     songs: int = opt(100_000, "known songs")
     new: int = opt(1000, "new songs")
     dim: int = opt(64, "size of a song vector")
-    peer: int = opt(20, "new songs for which the plain form runs too")
+    peer: int = opt(20, "new songs for which the plain forms run too")
+    shares: list[float] = opt([1.0], "shares of the users, with their plays, for each of which all is measured")
     seed: int = opt(0, "seed of the listening")
     out: str | None = opt(None, "JSON file to write")
     targeting: TargetingConfig = field(default_factory=lambda: TargetingConfig(per_user_cap=5))
@@ -56,12 +60,22 @@ def main(config: ScaleConfig) -> None:
     if min(config.users, config.plays, config.songs, config.new, config.dim, config.peer) < 1:
         raise UserError("users, plays, songs, new, dim and peer must be at least 1")
     check_targeting(config.targeting)
-    index, listening = world(config)
-    report: dict[str, Any] = {"options": as_dict(config), "cpus": os.cpu_count(), "entries": int(listening.nnz)}
-    report |= {"threads": os.environ.get("OMP_NUM_THREADS", "all"), "memory_before_mb": memory("VmRSS")}
-    forget_peak()
-    report |= run(config, index, listening)
+    if not config.shares or not all(0 < share <= 1 for share in config.shares):
+        raise UserError(f"shares={list(config.shares)}: some above 0 and up to 1")
+    report: dict[str, Any] = {"options": as_dict(config), "cpus": os.cpu_count()}
+    report |= {"threads": os.environ.get("OMP_NUM_THREADS", "all")}
+    report["sizes"] = [measure(config, share) for share in tqdm(config.shares, desc="sizes")]
     tell(report, config.out)
+
+
+def measure(config: ScaleConfig, share: float) -> dict[str, Any]:
+    """Everything about a share of the users."""
+    part = replace(config, users=max(1, round(share * config.users)), plays=max(1, round(share * config.plays)))
+    index, listening = world(part)
+    about = {"users": part.users, "plays": part.plays, "entries": int(listening.nnz)}
+    about["memory_before_mb"] = memory("VmRSS") or 0
+    forget_peak()
+    return about | run(part, index, listening)
 
 
 def run(config: ScaleConfig, index: SongIndex, listening: sparse.csr_matrix) -> dict[str, Any]:
@@ -84,16 +98,20 @@ def run(config: ScaleConfig, index: SongIndex, listening: sparse.csr_matrix) -> 
         reasons.explain(capped.users_CB, similar.positions_CK, similar.weights_CK, listening)
         reasons.nearest_heard(capped.users_CB, index.vectors[new], index.vectors, listening)
     peak = memory("VmHWM")
-    peer, transposing, same = plain(config, similar.weights_CS, listening, first)
-    expected = transposing + peer * config.new
+    dense, transposing, same = plain(config, similar.weights_CS, listening, first)
+    expected = {"plain": transposing + dense * config.new}
+    forget_peak()
+    joined, same_joined = join_in_polars(config, similar.weights_CS, listening, first)
+    expected["polars"] = joined * config.new
     return {
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
         "peak_memory_mb": peak,
         "pairs_per_second": {name: round(config.new * config.users / seconds[name]) for name in ("i2i2u", "cat")},
         "users_named": int((capped.users_CB >= 0).sum()),
-        "plain_i2i2u_seconds_for_all_songs": round(expected, 3),  # from `peer` of them
-        "plain_over_ours": round(expected / seconds["i2i2u"], 2),
-        "same_audiences": same,
+        **{f"{name}_i2i2u_seconds_for_all_songs": round(one, 3) for name, one in expected.items()},  # from `peer` songs
+        **{f"{name}_over_ours": round(one / seconds["i2i2u"], 2) for name, one in expected.items()},
+        "polars_peak_memory_mb": memory("VmHWM"),
+        "same_audiences": same and same_joined,
     }
 
 
@@ -114,6 +132,31 @@ def plain(
             found.append(np.sort(row[best])[::-1])
     expected = np.where(ours.users_CB[:n] >= 0, ours.scores_CB[:n], 0.0)
     return seconds["scoring"] / n, seconds["transposing"], bool(np.allclose(np.stack(found), expected, rtol=1e-4))
+
+
+def join_in_polars(
+    config: ScaleConfig, weights: sparse.csr_matrix, listening: sparse.csr_matrix, ours: targeting.Audience
+) -> tuple[float, bool]:
+    """Two tables joined, summed and sorted: seconds a song, and whether the scores are the same."""
+    n, budget = min(config.peer, config.new), ours.users_CB.shape[1]
+    scale = targeting.activity_scale(listening, config.targeting.activity_power)
+    user = np.repeat(np.arange(listening.shape[0], dtype=np.int32), np.diff(listening.indptr))
+    plays = pl.DataFrame({"user": user, "song": listening.indices, "value": listening.data * scale[user]})
+    few = sparse.coo_matrix(weights[:n])
+    near = pl.DataFrame({"new": few.row, "song": few.col, "weight": few.data}).with_columns(
+        pl.col("song").cast(pl.Int32)
+    )
+    seconds: dict[str, float] = {}
+    with timed(seconds, "joining"):
+        score = near.lazy().join(plays.lazy(), on="song").group_by("new", "user").agg(
+            (pl.col("weight") * pl.col("value")).sum().alias("score")
+        )  # fmt: skip
+        best = score.group_by("new").agg(pl.col("score").top_k(budget).sort(descending=True)).sort("new").collect()
+    found = np.zeros((n, budget))
+    for row, values in best.iter_rows():
+        found[row, : len(values)] = values
+    expected = np.where(ours.users_CB[:n] >= 0, ours.scores_CB[:n], 0.0)
+    return seconds["joining"] / n, bool(np.allclose(found, expected, rtol=1e-4))
 
 
 def world(config: ScaleConfig) -> tuple[SongIndex, sparse.csr_matrix]:

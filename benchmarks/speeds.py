@@ -27,13 +27,16 @@ def main(folder: str) -> None:
 
 
 def audience(report: dict[str, Any]) -> Iterator[Row]:
-    """I2I2U beside the dense form; CAT and the reasons alone."""
-    o, seconds = report["options"], report["seconds"]
-    what = f"{o['new']:,} new songs, {o['users']:,} users, {report['entries']:,} distinct plays"
-    plain = f"dense scores and argpartition {report['plain_i2i2u_seconds_for_all_songs']:.1f} s"
-    yield f"I2I2U, {what}", f"{seconds['i2i2u']:.1f} s", plain, times(report["plain_over_ours"])
-    yield f"CAT, {what}", f"{seconds['cat']:.1f} s", "–", "–"
-    yield f"reasons, {what}", f"{seconds['reasons']:.1f} s, at most {report['peak_memory_mb']:,} MB", "–", "–"
+    """I2I2U beside the dense form and beside a join; CAT and the reasons alone; for each size."""
+    peers = {"plain": "dense scores and argpartition", "polars": "a join in polars"}
+    for row in report["sizes"]:
+        seconds = row["seconds"]
+        what = f"{report['options']['new']:,} new songs, {row['users']:,} users, {row['entries']:,} distinct plays"
+        for name, peer in peers.items():
+            theirs = f"{peer} {row[f'{name}_i2i2u_seconds_for_all_songs']:.1f} s"
+            yield f"I2I2U, {what}", f"{seconds['i2i2u']:.1f} s", theirs, times(row[f"{name}_over_ours"])
+        yield f"CAT, {what}", f"{seconds['cat']:.1f} s", "–", "–"
+        yield f"reasons, {what}", f"{seconds['reasons']:.1f} s, at most {row['peak_memory_mb']:,} MB", "–", "–"
 
 
 def boundary(report: dict[str, Any]) -> Iterator[Row]:

@@ -32,14 +32,16 @@ def test_every_report_has_its_rows(catalogue_folder: Path, tmp_path: Path, capsy
     capsys.readouterr()
     speeds.main(str(tmp_path))
     head, _, *rows = capsys.readouterr().out.strip().splitlines()
-    assert set(speeds.READERS) == {*REPORTS, "prepare_scale"} and len(rows) == 3 + 2 + 2 + 2
+    assert set(speeds.READERS) == {*REPORTS, "prepare_scale"} and len(rows) == 4 + 2 + 2 + 2
     assert all(row.count("|") == head.count("|") == 5 for row in rows)
     report = json.loads((tmp_path / "index_scale.json").read_text())
-    assert f"{report['sizes'][1]['queries_per_second']:,.0f} a second" in rows[6]
-    assert f"| {report['sizes'][1]['ours_over_faiss']:.2f} |" in rows[6] and "among 900, Flat" in rows[6]
+    assert f"{report['sizes'][1]['queries_per_second']:,.0f} a second" in rows[7]
+    (audience,) = json.loads((tmp_path / "audience_scale.json").read_text())["sizes"]
+    assert audience["same_audiences"] and f"| {audience['polars_over_ours']:.2f} |" in rows[1]
+    assert f"| {report['sizes'][1]['ours_over_faiss']:.2f} |" in rows[7] and "among 900, Flat" in rows[7]
     (tmp_path / "index_scale.json").unlink()
     speeds.main(str(tmp_path))
-    assert len(capsys.readouterr().out.strip().splitlines()) == 2 + 7
+    assert len(capsys.readouterr().out.strip().splitlines()) == 2 + 8
 
 
 def test_an_empty_folder_is_told(tmp_path: Path) -> None:
