@@ -1,0 +1,112 @@
+/** Questions to the service, the token that goes with them, and what its refusals mean in words. */
+
+import { newToken, token } from "./token.js";
+
+const PATIENCE = 120_000; // ms
+
+const SENTENCES = {
+  0: "The service cannot be reached: it has stopped, or the network is down.",
+  401: "The service asks for an access token.",
+  403: "The service refuses this.",
+  404: "The service does not know this.",
+  408: "The service did not answer in time.",
+  413: "The upload is larger than the service accepts.",
+  422: "The service cannot use this.",
+  429: "The service is busy with other songs.",
+  503: "The service cannot take this at the moment.",
+};
+
+/** A refusal that a person can read. `status` 0: no answer came. */
+export class Problem extends Error {
+  constructor(status, detail = "", wait = "") {
+    super(inWords(status, detail, wait));
+    this.status = status;
+  }
+}
+
+/** The reason that the service gave, or else what the status means, and when to come again. */
+function inWords(status, detail, wait) {
+  const reason = Array.isArray(detail)
+    ? detail.map((one) => `${(one.loc ?? []).slice(1).join(".")}: ${one.msg}`).join("; ")
+    : String(detail ?? "");
+  const meaning = SENTENCES[status] ?? `The service failed (${status}).`;
+  const given = status === 401 || !reason ? "" : sentence(reason);
+  const alone = [403, 404, 409, 421, 422].includes(status); // there the reason says it all
+  return [alone && given ? "" : meaning, given, wait && `Try again in ${wait} s.`].filter(Boolean).join(" ");
+}
+
+const sentence = (text) => `${text[0].toUpperCase()}${text.slice(1)}${/[.!?…]$/.test(text) ? "" : "."}`;
+
+function detailOf(text) {
+  try {
+    return JSON.parse(text).detail;
+  } catch {
+    return ""; // of a proxy in between: its page is no sentence
+  }
+}
+
+/** One answer, asked again with another token as long as somebody gives one. */
+async function send(path, options) {
+  const used = token();
+  const signal = AbortSignal.any([options.signal, AbortSignal.timeout(PATIENCE)].filter(Boolean));
+  const headers = { ...options.headers, ...(used && { Authorization: `Bearer ${used}` }) };
+  let response;
+  try {
+    response = await fetch(path, { ...options, headers, signal });
+  } catch (error) {
+    if (options.signal?.aborted) throw error;
+    throw new Problem(error.name === "TimeoutError" ? 408 : 0);
+  }
+  if (response.status === 401 && (await newToken(used))) return send(path, options);
+  if (!response.ok)
+    throw new Problem(response.status, detailOf(await response.text()), response.headers.get("Retry-After") ?? "");
+  return response;
+}
+
+/** The JSON at `path`; `query` may hold null for what is not asked. */
+export async function ask(path, query = {}, signal = null) {
+  const given = Object.entries(query).filter(([, value]) => value !== null);
+  return (await send(`${path}?${new URLSearchParams(given)}`, { signal })).json();
+}
+
+/** The bytes at `path`: an audio element cannot send the token itself. */
+export const bytes = async (path, signal = null) => (await send(path, { signal })).blob();
+
+/** Posts JSON. */
+export async function tell(path, content) {
+  const headers = { "Content-Type": "application/json" };
+  return (await send(path, { method: "POST", headers, body: JSON.stringify(content) })).json();
+}
+
+/** Posts a form and tells how much of it has left; fetch cannot tell, hence the older way. */
+export async function upload(path, form, key, onProgress, signal) {
+  const used = token();
+  const { status, text, wait } = await posted(path, form, key, used, onProgress, signal);
+  if (status === 401 && (await newToken(used))) return upload(path, form, key, onProgress, signal);
+  if (status !== 201) throw new Problem(status, detailOf(text), wait ?? "");
+  return JSON.parse(text);
+}
+
+function posted(path, form, key, used, onProgress, signal) {
+  const request = new XMLHttpRequest();
+  return new Promise((resolve, reject) => {
+    request.open("POST", path);
+    request.setRequestHeader("Idempotency-Key", key);
+    if (used) request.setRequestHeader("Authorization", `Bearer ${used}`);
+    request.upload.onprogress = (event) => event.lengthComputable && onProgress(event.loaded / event.total);
+    request.upload.onload = () => onProgress(1);
+    request.onload = () =>
+      resolve({ status: request.status, text: request.responseText, wait: request.getResponseHeader("Retry-After") });
+    request.onerror = () => reject(new Problem(0));
+    request.onabort = () => reject(new DOMException("cancelled", "AbortError"));
+    signal.addEventListener("abort", () => request.abort());
+    request.send(form);
+  });
+}
+
+/** A key that makes sending again the same as sending once (randomUUID is there on secure pages only). */
+export const newKey = () =>
+  Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+
+/** The address of something of a song. Ids may hold any characters. */
+export const ofSong = (id, what = "") => `songs/${encodeURIComponent(id)}${what && `/${what}`}`;

@@ -1,0 +1,113 @@
+/** The audience: who the song goes to first under a budget, and which songs of theirs say so. */
+
+import { ask, ofSong } from "./api.js";
+import { $, bar, count, debounced, make, many, say, score, signed, title, words } from "./dom.js";
+import { panel } from "./panel.js";
+
+const MODES = {
+  i2i2u: "Listeners of similar songs (I2I2U)",
+  taste: "Nearest taste",
+  cat: "Clusters of taste (CAT)",
+  union: "I2I2U and CAT",
+  boundary: "Furthest above their boundary (U2I)",
+};
+
+const BUDGET = 50; // to begin with
+const MOST = 10_000; // users that the service names at a time
+const LISTED = 200; // of them in the table: a longer one makes the page slow, and nobody reads on
+
+/** Functions `show(song)`, `query()` (what is set, or null) and `margin(value)`. `onAnswer` hears each audience,
+ *  `pickUser` each click on a user. */
+export function setUpAudience(model, onAnswer, pickUser) {
+  const form = $("#audience form");
+  const fill = panel($("#audience"));
+  let song = null;
+  let margin = 0;
+  form.mode.append(...model.modes.map((mode) => make("option", { value: mode }, MODES[mode] ?? mode)));
+  form.budget.max = Math.min(model.users, MOST);
+  form.budget.value = Math.min(BUDGET, model.users);
+  form.gate.closest("label").hidden = !model.boundary;
+
+  /** What is set; null while the budget is no number. */
+  function query() {
+    const right = form.budget.checkValidity() && form.budget.value !== "";
+    form.budget.setAttribute("aria-invalid", String(!right));
+    $("#budget-note").hidden = right;
+    const most = count(Number(form.budget.max));
+    $("#budget-note").textContent = right ? "" : `The budget is a whole number from 1 to ${most}.`;
+    const { mode, budget, gate } = form;
+    return right ? { mode: mode.value, budget: budget.value, gate: gate.checked, margin } : null;
+  }
+
+  function shown(audience) {
+    onAnswer(audience);
+    say(`${many(audience.users.length, "user")} of at most ${audience.budget}`);
+    const more = audience.users.length - LISTED;
+    const cut = more > 0 ? [make("p", { class: "faint" }, `The first ${LISTED}; ${count(more)} more are named.`)] : [];
+    return [...size(audience), table(audience.users, pickUser), ...cut];
+  }
+
+  function load(fresh = false, given = null) {
+    const set = query();
+    if (!song || !set) return;
+    form.gate.disabled = set.mode === "boundary"; // which is a gate itself
+    // the answer to an upload holds the audience already, if nothing was set anew since
+    const fits = given && Object.keys(set).every((name) => String(given[name]) === String(set[name]));
+    fill(async (signal) => (fits ? given : ask(ofSong(song.song_id, "audience"), set, signal)), shown, fresh);
+  }
+
+  const soon = debounced(load);
+  form.addEventListener("input", (event) => (event.target === form.budget ? soon() : load()));
+  form.addEventListener("submit", (event) => event.preventDefault());
+  return {
+    query,
+    show(one) {
+      song = one;
+      if (!query()) form.budget.value = Math.min(BUDGET, model.users); // else the last song's users would stay
+      load(true, one.audience);
+    },
+    margin(value) {
+      margin = value;
+      soon();
+    },
+  };
+}
+
+/** How many are named, beside what was allowed, and what held others back. */
+function size({ users, budget, mode, gate, margin, users_total: total, above_boundary: above }) {
+  const kept = gate || mode === "boundary";
+  const at = margin ? `a margin of ${signed(margin)}` : "their boundary";
+  const free = budget - users.length;
+  const why = kept ? `nobody else who fits is above ${at}` : "nobody else listened to anything near it";
+  const full = free > 0 ? `${many(free, "place")} stay empty: ${why}.` : "The budget is full.";
+  const ignored = kept ? "" : ", which this mode does not ask for";
+  const open = above === null ? "" : ` ${count(above)} of all ${many(total, "user")} are above ${at}${ignored}.`;
+  return [
+    make("p", { class: "size" }, make("strong", {}, count(users.length)), ` of at most ${many(budget, "user")}`),
+    bar(users.length, budget),
+    make("p", { class: "faint" }, full, open),
+  ];
+}
+
+function table(users, pickUser) {
+  if (!users.length) return make("p", {}, "No user is named. A lower margin, another mode or no gate may name some.");
+  const most = Math.max(...users.map((user) => user.score));
+  const head = ["#", "User and reason", "Score", "Margin"].map((name) => make("th", { scope: "col" }, name));
+  const figure = (...content) => make("td", { class: "figure" }, ...content);
+  const rows = users.slice(0, LISTED).map((user) => {
+    const open = { type: "button", class: "link", onclick: () => pickUser(user.user_id) };
+    const name = make("th", { scope: "rowgroup" }, make("button", open, words(user.user_id)));
+    const height = figure(bar(user.score, most), score(user.score));
+    const why = make("tr", { class: "why" }, make("td"), make("td", { colspan: 3 }, because(user.because)));
+    return make("tbody", {}, make("tr", {}, figure(count(user.rank)), name, height, figure(signed(user.margin))), why);
+  });
+  const whole = make("table", {}, make("thead", {}, make("tr", {}, ...head)), ...rows);
+  return make("div", { class: "box", role: "region", tabindex: "0", "aria-label": "Users, best first" }, whole);
+}
+
+/** The songs that the user listened to and that explain the choice. */
+export function because(songs) {
+  if (!songs?.length) return null;
+  const names = songs.flatMap((song, n) => [n ? ", " : "", words(title(song))]);
+  return make("p", { class: "faint because" }, "listened to ", ...names);
+}

@@ -1,0 +1,86 @@
+/** The song card and the list of similar songs. */
+
+import { ask, ofSong } from "./api.js";
+import { player, playButton } from "./audio.js";
+import { $, bar, clock, make, many, score, title, words } from "./dom.js";
+import { panel } from "./panel.js";
+import { pictures } from "./pictures.js";
+
+/** Small labels of a song: genres, tags, language, and where it came from. */
+export const chips = (song) => [
+  ...(song.genres ?? []).map((name) => words(name, "chip")),
+  ...(song.tags ?? []).map((name) => words(name, "chip soft")),
+  song.language && words(song.language, "chip soft"),
+  song.accepted && make("span", { class: "chip mark" }, "uploaded"),
+];
+
+/** `show(song)` fills the card. */
+export function setUpCard() {
+  const body = $("#song .body");
+  return (song) => {
+    $("#song-h").textContent = title(song);
+    body.replaceChildren(facts(song), make("div", { class: "columns" }, heard(song), guessed(song)));
+    if (song.lyrics) body.append(lyrics(song.lyrics));
+  };
+}
+
+function facts(song) {
+  const told = [
+    song.artist_id && words(song.artist_id, "artist"),
+    song.seconds && clock(song.seconds),
+    song.plays && many(song.plays, "first play"),
+    make("span", { class: "id" }, "id ", words(song.song_id)),
+  ];
+  const items = told.filter(Boolean).map((one) => make("span", { class: "faint" }, one));
+  return make("div", { class: "facts" }, ...items, ...chips(song));
+}
+
+/** The pictures and the player; a song of words alone says so. */
+function heard(song) {
+  if (!song.has_audio)
+    return make("p", { class: "faint" }, "No recording: the model knows this song by its words alone.");
+  const box = make("div", { class: "body" }, make("p", { class: "faint" }, "Asking for the picture…"));
+  const whole = make("div", { class: "heard" }, box, player(song));
+  panel(whole)((signal) => ask(ofSong(song.song_id, "picture"), {}, signal), (picture) => [pictures(picture)]);
+  return whole;
+}
+
+function guessed(song) {
+  const from = song.has_audio ? "what it hears" : "the words";
+  const rows = (song.guessed ?? []).slice(0, 8);
+  const most = Math.max(0, ...rows.map((row) => row.score));
+  const lines = rows.map(({ label, score: value }) =>
+    make("li", {}, words(label), bar(value, most), make("span", { class: "figure" }, score(value))),
+  );
+  const list = rows.length
+    ? make("ol", { class: "bars" }, ...lines)
+    : make("p", { class: "faint" }, "The model has no words for sounds, or nothing to hear.");
+  const how = make("p", { class: "faint" }, `Zero-shot, from ${from}; cosine.`);
+  return make("div", { class: "guessed" }, make("h3", {}, "Tags guessed"), how, list);
+}
+
+const lyrics = (text) =>
+  make("details", {}, make("summary", {}, "Lyrics"), make("p", { class: "lyrics", dir: "auto" }, text));
+
+/** `show(song)` fills the list, of the song's own answer where it has one. */
+export function setUpSimilar() {
+  const fill = panel($("#similar"));
+  return (song) =>
+    fill(
+      async (signal) => song.similar ?? (await ask(ofSong(song.song_id, "similar"), { k: 20 }, signal)).similar,
+      (rows) => [rows.length ? similarList(rows) : make("p", {}, "There is no known song to compare with.")],
+      true,
+    );
+}
+
+function similarList(rows) {
+  const most = Math.max(...rows.map((row) => row.score));
+  const lines = rows.map((row) => {
+    const name = make("div", { class: "name" }, words(title(row)), words(row.artist_id ?? "", "faint"));
+    const genres = make("div", { class: "chips" }, ...chips(row));
+    const figure = make("span", { class: "figure" }, score(row.score));
+    const how = make("div", { class: "score" }, bar(row.score, most), figure);
+    return make("li", {}, playButton(row), name, genres, how);
+  });
+  return make("ol", { class: "rows box", tabindex: "0", "aria-label": "Similar songs, nearest first" }, ...lines);
+}

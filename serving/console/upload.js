@@ -1,0 +1,105 @@
+/** The form for a new song: a recording by drop or file dialog, words about it, progress, and what can go wrong. */
+
+import { newKey, Problem, upload } from "./api.js";
+import { $, make, percent, say } from "./dom.js";
+import { trouble } from "./panel.js";
+
+/** `query()` gives the audience's settings, which go along; `onSong` hears the accepted song. */
+export function setUpUpload(model, query, onSong) {
+  const form = $("#upload form");
+  let key = newKey(); // of this content: sending it again after a lost answer adds no second song
+  let running = null;
+  setUpZone(form, model);
+  form.addEventListener("input", () => (key = newKey()));
+  form.addEventListener("change", () => (key = newKey()));
+  $("#upload-cancel").addEventListener("click", () => running?.abort());
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    if (running) return;
+    running = new AbortController();
+    waiting(form, true);
+    try {
+      const content = checked(form, model);
+      const settings = query();
+      const song = await upload(`songs?${new URLSearchParams(settings ?? {})}`, content, key, progress, running.signal);
+      form.reset();
+      form.dispatchEvent(new Event("change"));
+      onSong(song);
+    } catch (error) {
+      const hopeless = [413, 422].includes(error.status); // what is sent must change first
+      if (error.name === "AbortError") say("Cancelled");
+      else $("#upload-trouble").replaceChildren(trouble(error, hopeless ? null : () => form.requestSubmit()));
+    }
+    running = null;
+    waiting(form, false);
+  });
+}
+
+/** What is sent: only what was filled in. Throws Problem where the service would refuse it after a long upload. */
+function checked(form, model) {
+  const content = new FormData();
+  const file = form.audio.files[0];
+  if (file && file.size > model.max_upload_mb * 2 ** 20)
+    throw new Problem(413, `${file.name} has ${size(file)}, at most ${model.max_upload_mb} MB go through`);
+  if (file) content.append("audio", file);
+  for (const name of ["title", "lyrics", "language", "artist_id"])
+    if (form[name].value.trim()) content.append(name, form[name].value.trim());
+  for (const genre of form.genres.value.split(",")) if (genre.trim()) content.append("genres", genre.trim());
+  if (![...content.keys()].length)
+    throw new Problem(422, "there is nothing to go by: choose a recording or write something");
+  return content;
+}
+
+const size = ({ size: bytes }) =>
+  bytes < 2 ** 20 ? `${Math.ceil(bytes / 1024)} kB` : `${(bytes / 2 ** 20).toFixed(1)} MB`;
+
+function waiting(form, on) {
+  $("#upload-progress").hidden = !on;
+  $("button[type=submit]", form).disabled = on;
+  if (!on) return;
+  $("#upload-trouble").replaceChildren();
+  progress(0);
+}
+
+/** Bytes on their way, then the model at work: how long that takes is not known. */
+function progress(share) {
+  const bar = $("#upload-progress progress");
+  if (share < 1) bar.value = share;
+  else bar.removeAttribute("value");
+  const stage = share < 1 ? `Uploading, ${percent(share)}` : "Listening and looking for listeners…";
+  $("#upload-stage").textContent = stage;
+}
+
+/** The drop zone is the label of the file input: it can be clicked, focused and dropped on. */
+function setUpZone(form, model) {
+  const zone = $(".zone", form);
+  const input = form.audio;
+  const empty = $("#zone-name").textContent;
+  const heard = `the middle ${Math.round(model.audio_seconds)} s are heard`;
+  const hint = `At most ${model.max_upload_mb} MB; ${heard}. A song of words alone does too.`;
+  $("#zone-hint").textContent = hint;
+  form.addEventListener("change", () => {
+    const file = input.files[0];
+    $("#zone-name").textContent = file ? file.name : empty;
+    $("#zone-hint").textContent = file ? size(file) : hint;
+    $("#zone-clear").hidden = !file;
+  });
+  $("#zone-clear").addEventListener("click", () => {
+    input.value = "";
+    form.dispatchEvent(new Event("change"));
+    input.focus();
+  });
+  // beside the zone a dropped file would replace the page
+  for (const kind of ["dragover", "drop"]) document.addEventListener(kind, (event) => event.preventDefault());
+  document.addEventListener("dragover", (event) => zone.classList.toggle("over", zone.contains(event.target)));
+  document.addEventListener("dragleave", (event) => event.relatedTarget ?? zone.classList.remove("over"));
+  document.addEventListener("drop", (event) => {
+    zone.classList.remove("over");
+    const file = event.dataTransfer?.files[0];
+    if (!file || !zone.contains(event.target)) return;
+    const one = new DataTransfer(); // one song at a time, however many were dropped
+    one.items.add(file);
+    input.files = one.files;
+    form.dispatchEvent(new Event("change"));
+  });
+}
