@@ -5,7 +5,7 @@ set -eu
 size=${1:-small}
 demo=${2:-runs/demo}
 out=runs/bench/$size
-export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" POLARS_MAX_THREADS="${POLARS_MAX_THREADS:-1}"
 mkdir -p "$out"
 
 if [ "$size" = full ]; then
