@@ -80,8 +80,8 @@ def nearest_heard(
         pair = np.repeat(np.arange(len(user)), length)
         within = np.arange(len(pair)) - np.repeat(np.cumsum(length) - length, length)
         song = heard_US.indices[heard_US.indptr[user][pair] + within]
-        heard, at = np.unique(song, return_inverse=True)
-        value = (new_CD[rows] @ song_SD[heard].T)[row[pair], at]
+        heard_S = np.bincount(song, minlength=len(song_SD)) > 0
+        value = (new_CD[rows] @ song_SD[heard_S].T)[row[pair], np.cumsum(heard_S)[song] - 1]
         order = np.lexsort((song, -value, pair))
         keep = within < top  # as many as there are in each group, whatever its order
         pair, within, song = pair[keep], within[keep], song[order][keep]
