@@ -46,12 +46,15 @@ class Reached:
     above: int | None  # users whose boundary the song clears by the asked margin
 
 
-def similar_songs(state: State, number: int, k: int) -> Similar:
-    """The known songs most similar to a song, without itself."""
+def similar_songs(state: State, number: int, k: int, among: str = "known") -> Similar:
+    """The songs most similar to a song, without itself: of those with listeners, or ("new") of those without."""
     vector_D, _ = state.vectors(number)
-    scores_CK, songs_CK = state.model.index.similar(vector_D[None], k + 1)
-    kept = (songs_CK[0] >= 0) & (songs_CK[0] != number)
-    return Similar(songs_CK[0][kept][:k], scores_CK[0][kept][:k])
+    if among == "new":
+        scores_K, songs_K = state.similar_new(vector_D, k + 1)
+    else:
+        scores_K, songs_K = (found[0] for found in state.model.index.similar(vector_D[None], k + 1))
+    kept = (songs_K >= 0) & (songs_K != number)
+    return Similar(songs_K[kept][:k], scores_K[kept][:k])
 
 
 def audience(state: State, number: int, mode: str, budget: int, gate: bool, least: float) -> Reached:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, File, Form, Query, Response, UploadFile
 from fastapi.responses import FileResponse
@@ -95,10 +95,12 @@ def delete_song(here: Here, song_id: Id) -> None:
 
 
 @routes.get("/songs/{song_id}/similar")
-def get_similar(here: Here, song_id: Id, k: Count = 20) -> replies.SimilarSongs:
-    """The known songs like a song."""
+def get_similar(
+    here: Here, song_id: Id, k: Count = 20, among: Literal["known", "new"] = "known"
+) -> replies.SimilarSongs:
+    """The known songs like a song, or the other new ones."""
     state, number = number_of(here, song_id)
-    return replies.SimilarSongs(song_id=song_id, similar=shown.similar(state, number, k, here.audio))
+    return replies.SimilarSongs(song_id=song_id, similar=shown.similar(state, number, k, here.audio, among))
 
 
 @routes.get("/songs/{song_id}/audience")

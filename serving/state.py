@@ -21,7 +21,7 @@ import torch
 from scipy import sparse
 
 from datamodules.arrays import FloatArray, IntArray
-from retrieval.index import build_index, unit_rows
+from retrieval.index import add, build_index, remove, search, unit_rows
 from retrieval.warm_up import warm_vectors
 from serving.encoder import Features, about_table, fields
 from serving.model import Model
@@ -44,7 +44,9 @@ class State:
         self.pool = Pool(model.new.copy(), np.array(model.index.vectors[model.new]), items, len(model.new))
         self.pool.row_of = dict(zip(model.new.tolist(), range(len(model.new)), strict=True))
         self.content: dict[int, tuple[FloatArray, FloatArray | None]] = {}  # vectors before any play, of warm songs
-        self.fresh: Any = None  # FAISS index of the accepted songs
+        self.new_index: Any = None  # FAISS index of the pool, by song number
+        if len(model.new):
+            self._index(model.new, self.pool.vector)
         self.liked_by: Likings = defaultdict(dict)  # song → user → strength above what the model knows
         self.likes_of: Likings = defaultdict(dict)  # user → song → the same, of known songs
         self.met: dict[int, set[int]] = defaultdict(set)  # song → who has met it, whatever came of it
@@ -73,6 +75,14 @@ class State:
         model = self.model
         return np.array(model.index.vectors[number]), np.array(model.item_SD[number]) if model.has_boundary else None
 
+    def similar_new(self, vector: FloatArray, k: int) -> tuple[FloatArray, IntArray]:
+        """Scores and numbers of the k new songs most similar to a vector, each (k,); −1 where there are fewer."""
+        with self.lock:
+            if self.new_index is None:
+                return np.zeros(0, dtype=np.float32), np.zeros(0, dtype=np.int64)
+            scores_1K, numbers_1K = search(self.new_index, vector[None], k)
+        return scores_1K[0], numbers_1K[0]
+
     def add_songs(self, songs: Sequence[StoredSong], vectors: FloatArray, items: FloatArray | None) -> list[int]:
         """Take songs in; their numbers. A song that the model's catalogue has is that one from now on."""
         with self.lock:
@@ -96,7 +106,7 @@ class State:
             del self.accepted[number]
             self.pool.remove(number)
             self.content.pop(number, None)
-            self.fresh.remove_ids(np.array([number]))
+            remove(self.new_index, np.array([number]))
             self.liked_by.pop(number, None)
             for user in self.met.pop(number, set()):
                 self.played[user] = [one for one in self.played[user] if one[0] != number]
@@ -216,16 +226,15 @@ class State:
         self.pool.vector[row] = warm_vectors(vector[None], first, model.taste_UD, prior, model.taste_moment_DD)[0]
         if item is not None and self.pool.item is not None:
             self.pool.item[row] = warm_vectors(item[None], first, model.user_UD, prior, model.user_moment_DD)[0]
-        if song >= model.n_songs:
-            self.fresh.remove_ids(np.array([song]))
-            self._index(np.array([song]), self.pool.vector[row][None])
+        remove(self.new_index, np.array([song]))
+        self._index(np.array([song]), self.pool.vector[row][None])
 
     def _index(self, numbers: IntArray, vectors: FloatArray) -> None:
-        """Put accepted songs into their own index."""
-        if self.fresh is None:
-            self.fresh = build_index(vectors, "Flat", numbers, devices=())
+        """Put new songs into their index."""
+        if self.new_index is None:
+            self.new_index = build_index(vectors, "Flat", numbers, devices=())
         else:
-            self.fresh.add_with_ids(np.ascontiguousarray(vectors, dtype=np.float32), numbers.astype(np.int64))
+            add(self.new_index, vectors, numbers)
 
 
 def strength(play: Play) -> float:

@@ -145,7 +145,12 @@ def test_accepted_songs_come_and_go(state: State) -> None:
         assert number is not None and state.about(number) == model.about(like) and state.song_id(number) == name
         np.testing.assert_array_equal(answers.audience(state, number, "i2i2u", 10, False, 0.0).users_B, before)
     state.remove_song("a")
-    assert state.number("a") is None and state.pool.size == len(model.new) + 2 and state.fresh.ntotal == 2
+    assert state.number("a") is None and state.pool.size == state.new_index.ntotal == len(model.new) + 2
+    near = answers.similar_songs(state, like, 3, "new")
+    others = np.array([*np.delete(state.model.new, 3), *state.accepted])
+    vectors = np.stack([state.vectors(int(one))[0] for one in others])
+    assert set(near.songs_K[:2].tolist()) == set(state.accepted), "the same content is the most similar"
+    np.testing.assert_allclose(near.scores_K, np.sort(vectors @ state.vectors(like)[0])[::-1][:3], rtol=1e-5)
     for name in ("b", "c"):  # whatever moved in the arrays
         number = state.number(name)
         assert number is not None
@@ -177,6 +182,8 @@ def test_plays_change_whom_they_concern_and_nobody_else(state: State, service_fo
     liked = sparse.csr_matrix(first)
     moved = warm_vectors(fresh.index.vectors[new][None], liked, model.taste_UD, 5.0, fresh.taste_moment_DD)[0]
     np.testing.assert_allclose(state.vectors(new)[0], moved, atol=1e-5)
+    scores, numbers = state.similar_new(moved, model.n_songs)
+    assert scores[numbers.tolist().index(new)] == pytest.approx(float(moved @ moved), rel=1e-4), "its index entry too"
     reached = answers.audience(state, new, "taste", model.n_users, False, 0.0).users_B
     assert not set(users) & set(reached.tolist()) and len(reached) > 0, "who has met a song does not get it again"
     assert all(new not in answers.recommendations(state, user, 50, -1e6)[0] for user in users)
