@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import subprocess
@@ -32,53 +33,40 @@ def run(main: Any, of: type, *options: str) -> None:
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with world, catalogue, clip, features, i2i, boundary and index (read-only by agreement)."""
-    at = tmp_path_factory.mktemp("served")
-    run(
-        world.main,
-        schema.WorldConfig,
-        f"out={at}/world",
-        "songs=160",
-        "users=120",
-        "seconds=2",
-        "truth_users=20",
-        "workers=1",
-    )
-    run(
-        prepare.main,
-        schema.PrepareConfig,
-        f"source={at}/world",
-        f"out={at}/catalogue",
-        "split.cutoff=2026-05-01",
-        "workers=0",
-    )
+    """A folder with world, catalogue, clip, features, i2i, boundary, index and service (read-only by agreement).
+
+    Made once for all processes that the tests run in.
+    """
+    base = tmp_path_factory.getbasetemp()
+    at = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "served"
+    at.mkdir(exist_ok=True)
+    with (at / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (at / "service").exists():
+            train_small_world(at)
+    return at
+
+
+def train_small_world(at: Path) -> None:
+    few = ["songs=160", "users=120", "seconds=2", "truth_users=20", "workers=1"]
+    run(world.main, schema.WorldConfig, f"out={at}/world", *few)
+    cut = ["split.cutoff=2026-05-01", "workers=0"]
+    run(prepare.main, schema.PrepareConfig, f"source={at}/world", f"out={at}/catalogue", *cut)
     data, both = [f"data={at}/catalogue"], [f"data={at}/catalogue", f"features={at}/features"]
-    size = [
-        "model.dim=16",
-        "model.width=32",
-        "model.layers=1",
-        "model.crop_seconds=1",
-        "model.crops=2",
-        "text.max_tokens=32",
-    ]
-    run(train.train_clip, schema.ClipConfig, *data, f"out={at}/clip", *size, "batch_size=32", *QUICK)
+    size = ["model.dim=16", "model.width=32", "model.layers=1", "model.crop_seconds=1", "model.crops=2"]
+    size += ["text.max_tokens=32", "batch_size=32"]
+    run(train.train_clip, schema.ClipConfig, *data, f"out={at}/clip", *size, *QUICK)
     run(embed.main, schema.EmbedConfig, *data, f"clip={at}/clip", "accelerator=cpu", f"out={at}/features")
     run(train.train_i2i, schema.I2IConfig, *both, f"out={at}/i2i", "bcl_batch_size=64", *SMALL)
     run(train.train_boundary, schema.BoundaryConfig, *both, f"out={at}/boundary", "model.history=20", *SMALL)
     run(index.main, schema.IndexConfig, f"run={at}/i2i", f"out={at}/index")
-    return at
+    models = [f"index={at}/index", f"boundary={at}/boundary"]
+    run(service.main, schema.ServiceConfig, *models, f"out={at}/service")
 
 
 @pytest.fixture(scope="session")
 def service_folder(trained: Path) -> Path:
-    """The same as a service folder (read-only by agreement)."""
-    run(
-        service.main,
-        schema.ServiceConfig,
-        f"index={trained}/index",
-        f"boundary={trained}/boundary",
-        f"out={trained}/service",
-    )
+    """The service folder of the same (read-only by agreement)."""
     return trained / "service"
 
 

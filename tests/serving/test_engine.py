@@ -159,7 +159,7 @@ def test_no_request_fails_while_models_are_exchanged(
         threads = [threading.Thread(target=ask, args=(name,)) for name in ("one", "two")]
         for thread in threads:
             thread.start()
-        for by in (other, service_folder, other):
+        for by in (other, service_folder):
             replace(folder, by)
             wanted = json.loads((by / "manifest.json").read_text())["encoder"]
             for _ in range(600):
