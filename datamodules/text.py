@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import polars as pl
@@ -91,11 +91,13 @@ def text_numbers(texts: Sequence[Texts]) -> list[IntArray]:
     return np.split(every.rank("dense").to_numpy().astype(np.int64), len(texts))
 
 
-def token_rows(texts: Texts, model: str, max_tokens: int, windows: int = 1) -> tuple[AnyArray, IntArray]:
+def token_rows(
+    texts: Texts, model: str, max_tokens: int, windows: int = 1, tokenizer: Any = None
+) -> tuple[AnyArray, IntArray]:
     """Token ids (N, W ≤ windows, L ≤ max_tokens) int32, zero-padded, and lengths (N, W); 0 where there is no text.
 
     A text longer than one window goes on in the next, each with its own [CLS] and [SEP]; what is beyond the last one
-    is cut off.
+    is cut off. `tokenizer` is the model's where it is loaded already; one thread may use it at a time.
 
     Raises:
         UserError: the text model cannot be loaded, or cannot cut texts into windows.
@@ -103,7 +105,7 @@ def token_rows(texts: Texts, model: str, max_tokens: int, windows: int = 1) -> t
     has = [row for row, text in enumerate(texts) if text]
     if not has:
         return np.zeros((len(texts), 1, 1), dtype=np.int32), np.zeros((len(texts), 1), dtype=np.int64)
-    tokenizer = or_user_error(load_tokenizer, model)
+    tokenizer = tokenizer or or_user_error(load_tokenizer, model)
     more = {"return_overflowing_tokens": True} if windows > 1 else {}
     if more and not tokenizer.is_fast:
         raise UserError(f"text.windows={windows}: the tokenizer of {model} cannot cut texts into windows; use 1")

@@ -106,7 +106,8 @@ def top_users(score_CU: Array, budget: int) -> Audience:
     budget = min(budget, n_users)
     if budget == 0:
         return _ranked(*(np.zeros(0, dtype=np.int64),) * 2, np.zeros(0, dtype=score_CU.dtype), n_rows, 0)
-    edge_C1 = np.partition(score_CU, n_users - budget, axis=1)[:, n_users - budget, None]
+    # of −score: where most are −inf, looking for the place from the other end takes ten times as long
+    edge_C1 = -np.partition(-score_CU, budget - 1, axis=1)[:, budget - 1, None]
     row, user = np.nonzero((score_CU >= edge_C1) & (score_CU > -np.inf))
     return _ranked(row, user, score_CU[row, user], n_rows, budget)
 

@@ -22,6 +22,7 @@ from retrieval.audience import Audience, rank_by_score, slices
 from retrieval.index import unit_rows
 
 Array = NDArray[Any]
+BLOCK = 16_384  # users whose vectors a processor's cache may hold
 
 
 def user_vectors(
@@ -42,7 +43,14 @@ def user_vectors(
     return user_UD
 
 
-def users_near_songs(user_UD: Array, new_CD: Array, budget: int, allowed_CU: Any = None, chunk: int = 256) -> Audience:
+def users_near_songs(
+    user_UD: Array,
+    new_CD: Array,
+    budget: int,
+    allowed_CU: Any = None,
+    chunk: int = 256,
+    nobody_U: Array | None = None,
+) -> Audience:
     """I2I2U over all known songs at once: score(u) = ⟨u, i/‖i‖⟩; the best `budget` users.
 
     A user's vector is the sum of his songs', so this sums his songs' similarities to song i, near and far, and divides
@@ -54,8 +62,9 @@ def users_near_songs(user_UD: Array, new_CD: Array, budget: int, allowed_CU: Any
         budget: users per new song.
         allowed_CU: function of a slice of new songs → (rows, U) bool mask of users who may be reached, or None.
         chunk: new songs at a time; the working set is chunk × U numbers.
+        nobody_U: which users' vectors are zero, where it is known already.
     """
-    nobody_U = ~np.any(user_UD, axis=1)
+    nobody_U = ~np.any(user_UD, axis=1) if nobody_U is None else nobody_U
 
     def score(rows: slice) -> Array:
         score_CU = unit_rows(new_CD[rows]) @ user_UD.T
@@ -127,6 +136,7 @@ def users_near_centroids(
     allowed_CU: Any = None,
     chunk: int = 256,
     seed: int = 0,
+    nobody_U: Array | None = None,
 ) -> Audience:
     """CAT: score(u) = max over centroids c of ⟨u, c/‖c‖ + song_weight · i/‖i‖⟩ for song i; the best `budget` users.
 
@@ -141,8 +151,9 @@ def users_near_centroids(
         allowed_CU: function of a slice of new songs → (rows, U) bool mask of users who may be reached, or None.
         chunk: new songs at a time; the working set is chunk × (U + P × D) numbers and their copies.
         seed: of the k-means starts; every song has its own draws, whatever the chunk.
+        nobody_U: which users' vectors are zero, where it is known already.
     """
-    nobody_U = ~np.any(user_UD, axis=1)
+    nobody_U = ~np.any(user_UD, axis=1) if nobody_U is None else nobody_U
     draws_CK = np.random.default_rng(seed).random((len(seeds_CP), n_clusters))
 
     def score(rows: slice) -> Array:
@@ -160,9 +171,11 @@ def users_near_centroids(
 
 
 def relevance(centre_CKD: Array, user_UD: Array) -> Array:
-    """max over k of ⟨u, centroid k⟩, (C, U); a cluster at a time, so that only two such arrays exist."""
-    best_CU = centre_CKD[:, 0] @ user_UD.T
-    one_CU = np.empty_like(best_CU)
-    for k in range(1, centre_CKD.shape[1]):
-        np.maximum(best_CU, np.matmul(centre_CKD[:, k], user_UD.T, out=one_CU), out=best_CU)
+    """max over k of ⟨u, centroid k⟩, (C, U); users' vectors come from memory once, not once a cluster."""
+    best_CU = np.empty((len(centre_CKD), len(user_UD)), dtype=np.result_type(centre_CKD, user_UD))
+    for users in slices(len(user_UD), BLOCK):
+        block_DU, best = user_UD[users].T, best_CU[:, users]
+        best[:] = centre_CKD[:, 0] @ block_DU
+        for k in range(1, centre_CKD.shape[1]):
+            np.maximum(best, centre_CKD[:, k] @ block_DU, out=best)
     return best_CU

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
 
 Array = NDArray[Any]
 SHARES = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
@@ -22,6 +21,8 @@ def fit_calibration(margin_N: Array, liked_N: Array) -> tuple[float, float] | No
     None where all are liked, or none. α and the number of negatives shift the margins of training, so that σ(margin) is
     no probability yet.
     """
+    from sklearn.linear_model import LogisticRegression  # a second; who only asks for `probability` need not wait
+
     if len(np.unique(liked_N)) < 2:
         return None
     fitted = LogisticRegression(C=np.inf, max_iter=1000).fit(margin_N.reshape(-1, 1), liked_N)

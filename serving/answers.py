@@ -70,7 +70,8 @@ def audience(state: State, number: int, mode: str, budget: int, gate: bool, leas
         assert margin_U is not None
         found = top_users(np.where(may_U & (margin_U > least), margin_U, -np.inf)[None], budget)
     elif mode == "taste":
-        found = users_near_songs(model.taste_UD, state.vectors(number)[0][None], budget, lambda _: may_U[None])
+        near_it = state.vectors(number)[0][None], budget, lambda _: may_U[None]
+        found = users_near_songs(model.taste_UD, *near_it, nobody_U=model.no_taste_U)
     elif mode == "i2i2u":
         found = i2i2u(state, weights, budget, may_U)
     else:
@@ -102,7 +103,7 @@ def cat(state: State, number: int, weights_CS: sparse.csr_matrix, budget: int, m
     model, options = state.model, state.model.targeting
     seeds = i2i2u(state, weights_CS, min(options.seed_users, model.n_users), None).users_CB
     at = (model.cat_UD, state.vectors(number)[0][None], options.clusters, budget, options.song_weight)
-    return users_near_centroids(seeds, *at, lambda _: may_U[None], seed=options.seed)
+    return users_near_centroids(seeds, *at, lambda _: may_U[None], seed=options.seed, nobody_U=model.no_cat_U)
 
 
 def weights_of(state: State, near: Similar) -> sparse.csr_matrix:

@@ -9,6 +9,7 @@ Shapes: N songs, C crops a song, T lines (frames or samples) of width M, W width
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,14 +22,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from datamodules.arrays import AnyArray, FloatArray
+from datamodules.arrays import AnyArray, FloatArray, IntArray
 from datamodules.audio import as_int16, line_of, log_mel
 from datamodules.audio_inputs import audio_inputs
 from datamodules.crops import Crops
-from datamodules.fields import CATEGORIES, UNKNOWN, Vocabulary, encode, values_of
-from datamodules.text import song_texts, token_batch, token_rows
+from datamodules.fields import CATEGORIES, MAX_VALUES, UNKNOWN, Vocabulary
+from datamodules.text import or_user_error, song_texts, token_batch, token_rows
 from models.pretrained_audio import OWN, PretrainedAudio
-from models.text_encoder import TextEncoder
+from models.text_encoder import TextEncoder, load_tokenizer
 from pipeline.export import load
 
 ABOUT = {"title": pl.String, "lyrics": pl.String, "language": pl.String, "artist_id": pl.String,
@@ -36,6 +37,7 @@ ABOUT = {"title": pl.String, "lyrics": pl.String, "language": pl.String, "artist
 GUESSES = 5  # tags guessed of a song
 
 Features = dict[str, FloatArray]  # by name, (W,) of one song or (N, W); NaN where the song lacks it
+Codes = dict[str, dict[str, int]]  # of the values of each category field
 
 
 @dataclass
@@ -58,14 +60,14 @@ class Encoder:
         self.manifest, self.audio = manifest, manifest["audio"]
         self.song: Any
         self.song, config = load(folder / "i2i", check=False)
-        self.song_vocabulary: Vocabulary = config["vocabulary"]["songs"]
+        self.song_codes = codes_of(config["vocabulary"]["songs"])
         self.widths: dict[str, int] = dict(config["model"]["dense_dims"])
         self.item: Any = None
         if manifest["boundary"]:
             self.towers: Any
             self.towers, config = load(folder / "boundary", check=False)
             self.item = self.towers.item
-            self.item_vocabulary: Vocabulary = config["vocabulary"]["songs"]
+            self.item_codes = codes_of(config["vocabulary"]["songs"])
             self.profile_vocabulary: Vocabulary = config["vocabulary"]["users"]
             self.history: int = config["trained_with"]["model"]["history"]
             self.widths |= config["model"]["dense_dims"]
@@ -81,6 +83,12 @@ class Encoder:
             self.inputs = audio_inputs(model, reader, seconds)
             frozen = model != OWN and self.prepared["frozen_audio"]
             self.ears: Any = PretrainedAudio(model).eval() if frozen else None
+        self.read: Any = manifest["text"]
+        if self.clip is not None and self.read is None:
+            names = {"model": "text_model", "fields": "text_fields", "max_tokens": "max_tokens", "windows": "windows"}
+            self.read = {name: self.prepared[of] for name, of in names.items()}
+        self.tokenizer = or_user_error(load_tokenizer, self.read["model"]) if self.read else None
+        self.tokenizing = threading.Lock()  # it keeps in itself where it is to cut
         made = repr((manifest["clip"], manifest["text"], sorted(self.widths.items())))
         self.fingerprint = hashlib.sha256(made.encode()).hexdigest()[:16]  # of what makes the features
 
@@ -105,11 +113,10 @@ class Encoder:
     @torch.inference_mode()
     def vectors(self, features: Features, about: Sequence[dict[str, Any]]) -> tuple[FloatArray, FloatArray | None]:
         """Song vectors (N, D) and item vectors (N, D), the latter None without a boundary model."""
-        table = about_table(about)
-        song_ND = self.song(fields(features, table, self.song.embedding.dense_dims, self.song_vocabulary)).numpy()
+        song_ND = self.song(fields(features, about, self.song.embedding.dense_dims, self.song_codes)).numpy()
         if self.item is None:
             return song_ND, None
-        of_item = fields(features, table, self.item.embedding.dense_dims, self.item_vocabulary)
+        of_item = fields(features, about, self.item.embedding.dense_dims, self.item_codes)
         return song_ND, self.item(of_item).numpy()
 
     def guess(self, features: Features) -> list[dict[str, Any]]:
@@ -125,11 +132,10 @@ class Encoder:
 
     def says_nothing(self, content: Content) -> bool:
         """Whether no model would see anything of a song."""
-        about = about_table([content.about])
-        vocabularies = [self.song_vocabulary, *([self.item_vocabulary] if self.item is not None else [])]
-        codes = any((encode(values_of(about, name), v[name]) > UNKNOWN).any() for v in vocabularies for name in v)
-        texts = self._texts([content]) if self.bert is not None or self.clip is not None else [None]
-        return not (codes or any(texts) or content.given or (self.hears and content.wave is not None))
+        codes = [self.song_codes, *([self.item_codes] if self.item is not None else [])]
+        if any((encode([content.about], name, of[name]) > UNKNOWN).any() for of in codes for name in of):
+            return False
+        return not (content.given or (self.hears and content.wave is not None) or any(self._texts([content])))
 
     def _hear(self, waves: Sequence[Any]) -> FloatArray:
         """clip_audio of recordings, (N, D): the mean over their crops, at length 1."""
@@ -159,23 +165,18 @@ class Encoder:
         return dict(zip(names, (torch.from_numpy(found), torch.from_numpy(real[None])), strict=True))
 
     def _texts(self, songs: Sequence[Content]) -> list[str | None]:
-        options = self.manifest["text"] or {"fields": self.prepared["text_fields"]}
-        known = [name for name in options["fields"] if name in ABOUT]
+        known = [name for name in self.read["fields"] if name in ABOUT] if self.read else []
         return song_texts(about_table([song.about for song in songs]), known) if known else [None] * len(songs)
 
     def _read(self, songs: Sequence[Content], found: Features) -> None:
         """text and clip_text of the songs that have words."""
-        if self.bert is None and self.clip is None:
-            return
         texts = self._texts(songs)
         has = [at for at, text in enumerate(texts) if text]
         if not has:
             return
-        options = self.manifest["text"] or {
-            "model": self.prepared["text_model"], "max_tokens": self.prepared["max_tokens"],
-            "windows": self.prepared["windows"],
-        }  # fmt: skip
-        rows = token_rows([texts[at] for at in has], options["model"], options["max_tokens"], options["windows"])
+        options = (self.read["model"], self.read["max_tokens"], self.read["windows"])
+        with self.tokenizing:
+            rows = token_rows([texts[at] for at in has], *options, self.tokenizer)
         text: dict[str, Tensor] = token_batch(*rows)
         if self.bert is not None:
             text = {"pooled": self.bert(text["input_ids"], text["attention_mask"])}
@@ -191,12 +192,28 @@ def about_table(about: Sequence[dict[str, Any]]) -> pl.DataFrame:
 
 
 def fields(
-    features: Features, table: pl.DataFrame, dense_dims: dict[str, int], vocabulary: Vocabulary
+    features: Features, about: Sequence[dict[str, Any]], dense_dims: dict[str, int], codes: Codes
 ) -> dict[str, Tensor]:
     """What a song encoder takes: dense fields and category codes."""
     dense = {name: torch.from_numpy(np.asarray(features[name], dtype=np.float32)) for name in dense_dims}
-    known = {name: values for name, values in vocabulary.items() if name in CATEGORIES}
-    return dense | {name: torch.from_numpy(encode(values_of(table, name), v)) for name, v in known.items()}
+    return dense | {name: torch.from_numpy(encode(about, name, of)) for name, of in codes.items()}
+
+
+def codes_of(vocabulary: Vocabulary) -> Codes:
+    """The code of each value, as `datamodules.fields.encode` has it."""
+    return {name: dict(zip(v, range(UNKNOWN + 1, UNKNOWN + 1 + len(v)), strict=True))
+            for name, v in vocabulary.items() if name in CATEGORIES}  # fmt: skip
+
+
+def encode(about: Sequence[dict[str, Any]], name: str, codes: dict[str, int]) -> IntArray:
+    """`datamodules.fields.encode` for a few songs, of which it makes no table: (N, MAX_VALUES)."""
+    found: IntArray = np.zeros((len(about), MAX_VALUES), dtype=np.int64)
+    for row, one in zip(found, about, strict=True):
+        values = one.get(name)
+        values = [values] if isinstance(values, str) else values or []
+        of_song = {codes.get(value, UNKNOWN) for value in values if value is not None}
+        row[: len(of_song)] = sorted(of_song, key=lambda code: (code == UNKNOWN, code))[:MAX_VALUES]
+    return found
 
 
 def join(crops: Sequence[Crops]) -> Crops:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +19,19 @@ from scipy import sparse
 
 from configs.errors import UserError
 from configs.schema import TargetingConfig
-from datamodules.arrays import FloatArray, IntArray, group_starts
+from datamodules.arrays import BoolArray, FloatArray, IntArray, group_starts
 from datamodules.catalogue import Catalogue, read_features
 from datamodules.collaborative import listening_matrix
 from datamodules.folders import read_manifest, read_whole
 from datamodules.profile import read_profile
 from pipeline.index import SongIndex, read_index
-from pipeline.service import KIND, MADE_BY
 from retrieval.audience import activity_scale, popularity_scale
 from retrieval.clusters import user_vectors
 from retrieval.warm_up import ridged_moments
 from serving.encoder import ABOUT, Encoder
 
+# as pipeline.service has them, which would bring all that training needs
+KIND, MADE_BY = "service", "python -m pipeline.service index=INDEX out=SERVICE"
 EPOCH, MILLISECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(milliseconds=1)
 
 
@@ -49,23 +51,15 @@ class Model:
             self.encoder = Encoder(self.folder, self.manifest)
             self.catalogue = Catalogue.read(self.folder / "catalogue")
             self.songs, self.user_ids = self.catalogue.songs, self.catalogue.users["user_id"]
+            self.n_songs, self.n_users = self.songs.height, len(self.user_ids)  # songs known and new
+            self.song_ids, self.titles = self.songs["song_id"].to_list(), self.songs["title"]
             self._listening()
             self._vectors()
         except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
             raise UserError(f"{folder} is damaged ({type(error).__name__}: {error}): run {MADE_BY} again") from None
-        self.song_of = dict(zip(self.songs["song_id"].to_list(), range(self.n_songs), strict=True))
+        self.song_of = dict(zip(self.song_ids, range(self.n_songs), strict=True))
         self.user_of = dict(zip(self.user_ids.to_list(), range(self.n_users), strict=True))
         self.new = self.catalogue.rows("cold")  # songs of the catalogue that nobody has played
-
-    @property
-    def n_songs(self) -> int:
-        """Songs of the catalogue, known and new."""
-        return self.catalogue.n_songs
-
-    @property
-    def n_users(self) -> int:
-        """Users of the catalogue."""
-        return self.catalogue.n_users
 
     @property
     def has_boundary(self) -> bool:
@@ -100,8 +94,14 @@ class Model:
         vectors_SD = self.index.vectors
         self.taste_UD = user_vectors(self.listening_US, vectors_SD, np.ones(self.n_songs))
         self.cat_UD = user_vectors(self.listening_US, vectors_SD, self.popularity_S)
+        self.no_taste_U: BoolArray = np.logical_not(self.taste_UD.any(axis=1))
+        self.no_cat_U: BoolArray = np.logical_not(self.cat_UD.any(axis=1))
         self.taste_moment_DD = ridged_moments(self.taste_UD)
         self.dense = read_features(self.folder / "features", self.n_songs)
+        models = [self.encoder.song, *([self.encoder.item] if self.has_boundary else [])]
+        missing = {name for model in models for name in model.embedding.dense_dims} - self.dense.keys()
+        if missing:
+            raise ValueError(f"features/{min(missing)}.npy is missing")
         if not self.has_boundary:
             return
         self.item_SD: FloatArray = np.load(self.folder / "items.npy", mmap_mode="r")
@@ -109,6 +109,13 @@ class Model:
         self.boundary_U: FloatArray = np.load(self.folder / "boundaries.npy")
         self.user_moment_DD = ridged_moments(self.user_UD)
         self.profile = read_profile(self.catalogue.users, np.arange(self.n_users), self.encoder.profile_vocabulary)
+
+    @cached_property
+    def new_texts(self) -> pl.Series:
+        """What is searched of each new song: id, title, artist and genres, a line each, in small letters."""
+        lines = [pl.col("song_id", "title", "artist_id"), pl.col("genres").list.join("\n")]
+        told = self.songs[self.new].select(pl.concat_str(*lines, separator="\n", ignore_nulls=True))
+        return told.to_series().str.to_lowercase()
 
     def knows(self, user: int, song: int, played_at: datetime | None) -> bool:
         """Whether a play was in the training: `serving.feedback` made it part of the dataset."""

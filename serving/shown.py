@@ -31,7 +31,7 @@ PEAKS, FRAMES = 400, 400  # columns of a picture
 def titled(state: State, numbers: Iterable[int]) -> list[Titled]:
     """Songs by name; −1 is none."""
     shown = [int(number) for number in numbers if number >= 0]
-    return [Titled(song_id=state.song_id(number), title=state.about(number)["title"]) for number in shown]
+    return [Titled(song_id=state.song_id(number), title=state.title(number)) for number in shown]
 
 
 def line(state: State, number: int) -> dict[str, Any]:
@@ -67,7 +67,7 @@ def song(state: State, number: int, audio: Path | None) -> Song:
 
 def matching(state: State, query: str) -> list[int]:
     """New songs whose title, id, artist or genre has `query` in it, the newest first."""
-    words = query.lower()
+    words, model = query.lower(), state.model
 
     def has(number: int) -> bool:
         about = state.about(number)
@@ -75,8 +75,9 @@ def matching(state: State, query: str) -> list[int]:
         return any(words in text.lower() for text in texts if text)
 
     with state.lock:
-        numbers = [*reversed(state.accepted), *state.model.new[::-1].tolist()]
-    return [number for number in numbers if not words or has(number)]
+        accepted = [number for number in reversed(state.accepted) if not words or has(number)]
+    of_catalogue = model.new[model.new_texts.str.contains(words, literal=True).to_numpy()] if words else model.new
+    return accepted + of_catalogue[::-1].tolist()
 
 
 def briefs(state: State, numbers: Iterable[int], audio: Path | None) -> list[SongBrief]:
@@ -126,16 +127,22 @@ def recommended(state: State, user: int, k: int, margin: float) -> tuple[list[Re
 
 
 def has_audio(state: State, number: int, audio: Path | None) -> bool:
-    """Whether a song's recording can be played; of the catalogue's it is not looked whether the file is there."""
+    """Whether a song has a recording; of the catalogue's it is not looked whether the file is there."""
     stored = state.accepted.get(number)
-    return stored.seconds is not None if stored else audio_path(state, number, audio) is not None
+    return stored.seconds is not None if stored else audio is not None and audio_name(state, number) is not None
+
+
+def audio_name(state: State, number: int) -> str | None:
+    """Where the recording of a song of the catalogue is said to be, within the audio folder; None without one."""
+    songs = state.model.songs
+    name: str | None = songs.item(number, "audio_path") if "audio_path" in songs.columns else None
+    return name or None
 
 
 def audio_path(state: State, number: int, audio: Path | None) -> Path | None:
     """The recording of a song of the catalogue, which must lie in the audio folder."""
-    songs = state.model.songs
-    name = songs["audio_path"][number] if audio is not None and "audio_path" in songs.columns else None
-    path = audio / name if audio is not None and name else None
+    name = audio_name(state, number)
+    path = audio / name if audio is not None and name is not None else None
     return path if path is not None and audio is not None and path.resolve().is_relative_to(audio.resolve()) else None
 
 

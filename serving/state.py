@@ -23,7 +23,7 @@ from scipy import sparse
 from datamodules.arrays import FloatArray, IntArray
 from retrieval.index import add, build_index, remove, search, unit_rows
 from retrieval.warm_up import warm_vectors
-from serving.encoder import Features, about_table, fields
+from serving.encoder import Features, fields
 from serving.model import Model
 from serving.pool import Pool
 from serving.store import Play, StoredSong
@@ -59,12 +59,18 @@ class State:
     def song_id(self, number: int) -> str:
         """The id of a song."""
         if number < self.model.n_songs:
-            return str(self.model.songs["song_id"][number])
+            return str(self.model.song_ids[number])
         return self.accepted[number].song_id
 
     def about(self, number: int) -> dict[str, Any]:
         """Words and tags of a song."""
         return self.model.about(number) if number < self.model.n_songs else self.accepted[number].about
+
+    def title(self, number: int) -> str | None:
+        """The title of a song."""
+        known = number < self.model.n_songs
+        found: str | None = self.model.titles[number] if known else self.accepted[number].about.get("title")
+        return found
 
     def vectors(self, number: int) -> tuple[FloatArray, FloatArray | None]:
         """Song vector and item vector as they are now."""
@@ -174,6 +180,7 @@ class State:
             np.asarray(rows[:, heard] @ (vectors * model.popularity_S[heard, None])),
         )
         model.taste_UD[users], model.cat_UD[users] = unit_rows(sums[0]), unit_rows(sums[1])
+        model.no_taste_U[users], model.no_cat_U[users] = (np.logical_not(one.any(axis=1)) for one in sums)
 
     @torch.inference_mode()
     def _towers(self, users: IntArray) -> tuple[FloatArray, FloatArray]:
@@ -210,8 +217,7 @@ class State:
             dense[name][known] = model.dense[name][songs[known]]
             for at in np.flatnonzero(~known):
                 dense[name][at] = self.accepted[int(songs[at])].features[name]
-        table = about_table([self.about(int(song)) for song in songs])
-        return fields(dense, table, dims, model.encoder.item_vocabulary)
+        return fields(dense, [self.about(int(song)) for song in songs], dims, model.encoder.item_codes)
 
     def _warm(self, song: int) -> None:
         """Move a new song's vectors from its content towards its listeners."""
