@@ -14,6 +14,7 @@ import ipaddress
 import logging
 import os
 import signal
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,7 @@ def main(config: ServingConfig) -> None:
     print(f"loading {config.model}", flush=True)
     engine = open_engine(config.model, config.store, config.batch)
     signal.signal(signal.SIGHUP, lambda *_: threading.Thread(target=engine.reload, daemon=True).start())
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn raises it again when all is answered
     app = make_app(engine, config, token)
     grace = int(config.timeout) + 1
     at: dict[str, Any] = {"host": config.host, "port": config.port, "server_header": False}

@@ -1,0 +1,344 @@
+"""The real service when things break: killed at work, without room, on a damaged store, without its model, told to
+end while it works."""
+
+from __future__ import annotations
+
+import io
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import soundfile
+
+from configs.errors import UserError
+from serving.database import reading
+from serving.engine import open_engine
+from serving.store import Play, Store
+from tests.serving.conftest import ROOT, TOKEN, serving
+
+CLIENTS, KILLS = 4, 2
+
+
+def wave(seconds: float, seed: int = 0) -> bytes:
+    """A recording of noise."""
+    file = io.BytesIO()
+    noise = np.random.default_rng(seed).uniform(-0.5, 0.5, int(16000 * seconds))
+    soundfile.write(file, noise, 16000, format="WAV")
+    return file.getvalue()
+
+
+# ------------------------------------------------------------------------------------------------------------ kill -9
+
+
+@dataclass
+class Told:
+    """What clients sent, by its key, and what they were told of it."""
+
+    sent: dict[str, dict[str, Any]] = field(default_factory=dict)  # songs and plays, acknowledged or not
+    songs: dict[str, str] = field(default_factory=dict)  # acknowledged: id by key
+    plays: set[str] = field(default_factory=set)  # acknowledged
+    deleting: set[str] = field(default_factory=set)  # keys of songs
+    deleted: set[str] = field(default_factory=set)  # acknowledged
+
+
+def send(client: httpx.Client, told: Told, key: str) -> None:
+    """Send what belongs to a key, and note the answer."""
+    headers, given = {"idempotency-key": key}, told.sent[key]
+    if "plays" in given:
+        answer = client.post("/plays", json=given, headers=headers)
+        assert answer.status_code == 200 and answer.json()["accepted"] == 2, answer.text
+        told.plays.add(key)
+        return
+    files = {"audio": wave(1, given["seed"])} if given["seed"] % 3 == 0 else None
+    answer = client.post("/songs", data={"title": given["title"]}, files=files, headers=headers, params={"budget": 3})
+    assert answer.status_code == 201, answer.text
+    told.songs[key] = answer.json()["song_id"]
+
+
+def work(url: str, told: Told, name: str, failed: list[str]) -> None:
+    """Songs, plays and deletions, one after another, until the service is gone."""
+    rng, mine = random.Random(name), []
+    with httpx.Client(base_url=url, timeout=60) as client:
+        try:
+            for number in range(100_000):
+                key = f"{name}-{number}"
+                if number % 3 == 1:
+                    users = (f"listener {key}", "u00003")  # one of them known to the model
+                    told.sent[key] = {"plays": [{"user_id": user, "song_id": "s00001"} for user in users]}
+                elif number % 12 == 11 and mine:
+                    gone = mine.pop(rng.randrange(len(mine)))
+                    told.deleting.add(gone)
+                    assert client.delete(f"/songs/{told.songs[gone]}").status_code == 204
+                    told.deleted.add(gone)
+                    continue
+                else:
+                    told.sent[key] = {"title": f"Title {key}", "seed": rng.randrange(1000)}
+                    mine.append(key)
+                send(client, told, key)
+        except httpx.HTTPError:
+            return
+        except AssertionError as error:
+            failed.append(str(error))
+
+
+def check(client: httpx.Client, store: Path, told: Told) -> None:
+    """What was acknowledged is there once; nothing is there twice."""
+    listed: list[dict[str, Any]] = []
+    asked: dict[str, Any] = {"query": "title ", "limit": 1000}
+    while page := client.get("/songs", params=asked | {"offset": len(listed)}).json()["songs"]:
+        listed += page
+    titles = Counter(one["title"] for one in listed)
+    ids = {one["title"]: one["song_id"] for one in listed}
+    assert max(titles.values(), default=1) == 1 and client.get("/model").json()["accepted_songs"] == len(listed)
+    assert set(ids) <= {given.get("title") for given in told.sent.values()}
+    for key, song_id in told.songs.items():
+        if key in told.deleted:
+            assert told.sent[key]["title"] not in ids, "a deletion that was acknowledged is undone"
+        elif key not in told.deleting:
+            assert ids.get(told.sent[key]["title"]) == song_id, "an acknowledged song is lost"
+    with reading(store) as connection:
+        rows = connection.execute("SELECT user_id, count(*) FROM plays GROUP BY user_id").fetchall()
+    counts = dict(rows)
+    known = counts.pop("u00003", 0)
+    assert set(counts.values()) <= {1} and known == len(counts), "plays of a request are there together, once"
+    assert {f"listener {key}" for key in told.plays} <= set(counts), "an acknowledged play is lost"
+    for song_id in list(ids.values())[:2]:
+        assert client.get(f"/songs/{song_id}/audience", params={"mode": "boundary"}).status_code == 200
+    assert client.get("/users/u00003/recommendations").status_code == 200
+
+
+def children(pid: int) -> list[int]:
+    return [int(one) for path in Path(f"/proc/{pid}/task").glob("*/children") for one in path.read_text().split()]
+
+
+def kill_at_work(model: Path, store: Path, times: int, seed: int) -> list[float]:
+    """Kill the service so often while clients work, and check what is there each time; seconds of the restarts."""
+    rng, told, failed, restarts = random.Random(seed), Told(), [], []
+    for run in range(times + 1):
+        began = time.perf_counter()
+        with serving(model, store) as running, running.client() as client:
+            restarts.append(time.perf_counter() - began)
+            check(client, store, told)
+            for key in sorted(told.sent.keys() - told.songs.keys() - told.plays):
+                send(client, told, key)  # what was not acknowledged is sent again
+            check(client, store, told)
+            if run == times:
+                break
+            names = [f"{run}-{number}" for number in range(CLIENTS)]
+            threads = [threading.Thread(target=work, args=(running.url, told, name, failed)) for name in names]
+            for thread in threads:
+                thread.start()
+            time.sleep(rng.uniform(0.1, 1.5))
+            decoders = children(running.process.pid)
+            running.process.kill()
+            for thread in threads:
+                thread.join(60)
+            gone_within(5, decoders)
+        assert not failed, failed
+    assert len(told.songs) > 2 * times and len(told.plays) > times and told.deleted, "it was killed at work"
+    return restarts[1:]
+
+
+def gone_within(seconds: float, pids: list[int]) -> None:
+    """Processes end; nobody is left to wait for them, so that the kernel does."""
+    end = time.monotonic() + seconds
+    while any(Path(f"/proc/{pid}").exists() for pid in pids):
+        assert time.monotonic() < end, "decoders outlive their service"
+        time.sleep(0.05)
+
+
+def test_kill_9_under_load(service_folder: Path, tmp_path: Path) -> None:
+    kill_at_work(service_folder, tmp_path / "store", KILLS, seed=0)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_kill_9_twenty_times(service_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    seconds = kill_at_work(service_folder, tmp_path / "store", 20, seed=1)
+    with capsys.disabled():
+        print(f"\n20 kills: a restart took {np.median(seconds):.1f} s (median), {max(seconds):.1f} s at most")
+
+
+# ------------------------------------------------------------------------------------------------------------ no room
+
+
+def small_disk(folder: Path) -> bool:
+    """Make a folder a disk of four megabytes, where that is allowed."""
+    folder.mkdir()
+    if os.geteuid() or shutil.which("mount") is None:
+        return False
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder], capture_output=True)
+    return made.returncode == 0
+
+
+def test_a_full_disk_while_serving(service_folder: Path, tmp_path: Path) -> None:
+    """Writes are refused in a sentence, all else goes on; when there is room again, writes do too."""
+    store = tmp_path / "disk"
+    with ExitStack() as stack:
+        disk = small_disk(store)
+        if disk:
+            stack.callback(subprocess.run, ["umount", store], check=True)
+            (store / "ballast").write_bytes(bytes(1_000_000))
+        running = stack.enter_context(serving(service_folder, store, token=TOKEN))
+        client = stack.enter_context(running.client())
+        if not disk:
+            resource.prlimit(running.process.pid, resource.RLIMIT_FSIZE, (2_000_000, resource.RLIM_INFINITY))
+        made = []
+        for number in range(100):
+            answer = client.post("/songs", data={"title": str(number)}, files={"audio": wave(5, number)})
+            if answer.status_code != 201:
+                break
+            made.append(answer.json()["song_id"])
+        assert answer.status_code == 503 and len(made) > 3 and answer.headers["retry-after"]
+        detail = answer.json()["detail"]
+        assert len(detail) > 20 and "\n" not in detail and "Traceback" not in detail
+        plays = {"plays": [{"user_id": "u" * 150, "song_id": made[0]}] * 9000}
+        assert client.post("/plays", json=plays).status_code == 503
+        for path in ("/readyz", "/songs", f"/songs/{made[0]}/audience", f"/songs/{made[-1]}/picture", "/model",
+                     "/users/u00003/recommendations"):  # fmt: skip
+            assert client.get(path).status_code == 200, path
+        assert client.get("/model").json()["accepted_songs"] == len(made)
+        assert client.get("/songs", params={"query": "new-"}).json()["total"] == len(made)
+        if disk:
+            (store / "ballast").unlink()
+        else:
+            resource.prlimit(running.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+        again = client.post("/songs", data={"title": "room again"}, files={"audio": wave(2)})
+        assert again.status_code == 201, again.text
+        assert client.post("/plays", json={"plays": plays["plays"][:5]}).json()["accepted"] == 5
+        running.process.terminate()
+        assert running.process.wait(60) == 0
+        with closing(Store(store)) as opened:
+            assert [one.song_id for _, one in opened.songs()] == [*made, again.json()["song_id"]]
+            assert all(opened.audio(song_id) for song_id in made) and opened.counts()["plays"] == 5
+
+
+# ------------------------------------------------------------------------------------------------- what cannot be used
+
+
+def refused(model: Path, store: Path) -> str:
+    """What the command says that ends at once."""
+    command = [sys.executable, "-m", "serving", f"model={model}", f"store={store}", "port=0"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    lines = done.stderr.strip().splitlines()
+    told = [line for line in lines if line.startswith("error: ")]
+    assert done.returncode == 2 and told == lines[-1:] and "Traceback" not in done.stderr, done.stderr
+    return told[0]
+
+
+def test_a_damaged_store_is_refused_and_left_alone(service_folder: Path, tmp_path: Path) -> None:
+    with closing(Store(tmp_path / "store")) as store:
+        store.add_plays([Play(f"user {number}", "s00001") for number in range(5000)])
+    file = tmp_path / "store" / "songs.sqlite"
+    data = bytearray(file.read_bytes())
+    page = len(data) // 4096 // 2 * 4096
+    data[page : page + 4096] = random.Random(0).randbytes(4096)
+    file.write_bytes(data)
+    told = refused(service_folder, tmp_path / "store")
+    assert "is damaged" in told and "left as it is" in told and file.read_bytes() == data
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_file_that_is_missing_is_told_at_the_start(service_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "service"
+    shutil.copytree(service_folder, folder)
+    assert len(files(folder)) > 20
+    for name in files(folder):
+        (folder / name).rename(tmp_path / "away")
+        if name == "i2i/model.safetensors":
+            told = refused(folder, tmp_path / "store")
+            assert str(folder / "i2i") in told and "No such file" in told
+        else:
+            try:
+                open_engine(str(folder), tmp_path / "store", 4).close()
+                raise AssertionError(f"nobody missed {name}")
+            except UserError as error:
+                assert str(folder) in str(error) and "\n" not in str(error), name
+        (tmp_path / "away").rename(folder / name)
+    open_engine(str(folder), tmp_path / "store", 4).close()
+
+
+def test_a_file_that_is_missing_in_a_new_model(service_folder: Path, tmp_path: Path) -> None:
+    folder, bad = tmp_path / "service", tmp_path / "bad"
+    for copy in (folder, bad):
+        shutil.copytree(service_folder, copy)
+    (bad / "users.npy").unlink()
+    with serving(folder, tmp_path / "store", "watch_seconds=0.2") as running, running.client() as client:
+        before = client.get("/model").json()
+        folder.rename(tmp_path / "old")
+        bad.rename(folder)
+        for _ in range(300):
+            after = client.get("/model").json()
+            if after["reload_error"]:
+                break
+            time.sleep(0.1)
+        assert "users.npy" in after["reload_error"] and after["version"] == before["version"]
+        assert client.get("/readyz").json()["ready"] and "firstplay_model_refused 1" in client.get("/metrics").text
+        made = client.post("/songs", data={"title": "The old one goes on"}, params={"mode": "boundary"})
+        assert made.status_code == 201 and made.json()["audience"]["users"]
+        folder.rename(tmp_path / "bad again")
+        (tmp_path / "old").rename(folder)
+        for _ in range(300):
+            after = client.get("/model").json()
+            if not after["reload_error"]:
+                break
+            time.sleep(0.1)
+        assert after["reload_error"] is None and client.get(f"/songs/{made.json()['song_id']}").status_code == 200
+
+
+# -------------------------------------------------------------------------------------------------------------- SIGTERM
+
+
+def answered(client: httpx.Client) -> bool:
+    try:
+        return client.get("/songs").status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def test_told_to_end_it_answers_those_in_flight(service_folder: Path, tmp_path: Path) -> None:
+    """And while it works, it shares its store with nobody."""
+    made: list[httpx.Response] = []
+    with serving(service_folder, tmp_path / "store") as running, ExitStack() as stack:
+        idle, client = (stack.enter_context(running.client()) for _ in range(2))
+        assert idle.get("/model").status_code == client.get("/model").status_code == 200
+        assert "another service uses the store" in refused(service_folder, tmp_path / "store")
+
+        def post(number: int) -> None:
+            with running.client() as own:
+                made.append(own.post("/songs", data={"title": f"t {number}"}, files={"audio": wave(10, number)}))
+
+        threads = [threading.Thread(target=post, args=(number,)) for number in range(8)]
+        for thread in threads:
+            thread.start()
+        while "firstplay_requests_in_flight 9" not in client.get("/metrics").text and len(made) < 3:
+            pass  # the ninth is this one
+        before = len(made)
+        running.process.send_signal(signal.SIGTERM)
+        began = time.monotonic()
+        while answered(idle):
+            assert time.monotonic() - began < 5, "new requests are answered still"
+        for thread in threads:
+            thread.join(60)
+        assert running.process.wait(60) == 0 and time.monotonic() - began < 31
+        assert before < 8, "some were in flight"
+        assert [answer.status_code for answer in made] == [201] * 8
+    with closing(Store(tmp_path / "store")) as store:
+        assert {one.song_id for _, one in store.songs()} == {answer.json()["song_id"] for answer in made}
