@@ -38,7 +38,10 @@ def run_shell(text: str) -> None:
         module, *options = shlex.split(lines.pop(0))[2:]
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sys, "argv", [module, *options])
-            runpy.run_module(module, run_name="__main__", alter_sys=True)
+            try:
+                runpy.run_module(module, run_name="__main__", alter_sys=True)
+            except SystemExit as ended:
+                raise AssertionError(f"{module} ended with {ended.code}") from None
     if lines:
         subprocess.run(["bash", "-euc", "\n".join(lines)], check=True, timeout=200)
 
