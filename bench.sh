@@ -14,12 +14,14 @@ if [ "$size" = full ]; then
     index="sizes=[100000,1000000,5000000] repeats=15"
     prepare="plays=[1000000,5000000,20000000] spark=true"
     overhead="rounds=15"
+    serve="users=1000000 songs=1000000 new=10000 plays=10000000 seconds=10"
 else
     audience="users=50000 plays=1000000 songs=10000 new=100"
     boundary="users=50000 new=100"
     index="sizes=[20000,250000] repeats=15"
     prepare="plays=[200000,1000000] repeats=1"
     overhead="rounds=5"
+    serve="users=50000 songs=50000 plays=500000 seconds=2"
 fi
 # shellcheck disable=SC2086  # options are words
 {
@@ -28,5 +30,6 @@ fi
     python -m benchmarks.index_scale    $index    out="$out/index_scale.json"
     python -m benchmarks.prepare_scale  $prepare  out="$out/prepare_scale.json"
     python -m benchmarks.train_overhead $overhead data="$demo/catalogue" features="$demo/features" out="$out/train_overhead.json"
+    python -m benchmarks.serve_load     $serve    work="$out/serve_load" out="$out/serve_load.json"
 } > "$out/reports.txt"
 python -m benchmarks.speeds "$out"

@@ -160,34 +160,41 @@ def join_in_polars(
 
 
 def world(config: ScaleConfig) -> tuple[SongIndex, sparse.csr_matrix]:
-    """Song vectors around genre centres, the new songs last, and listening with long tails of users and of songs.
-
-    Half of a user's plays are of his genre; a song's share of its genre's plays falls as the power 0.6 of its rank.
-    """
+    """Song vectors around genre centres, the new songs last, and `listening_of` the others."""
     rng = np.random.default_rng(config.seed)
     n = config.songs + config.new
     centre = rng.standard_normal((GENRES, config.dim), dtype=np.float32)
     vectors = centre[np.arange(n) % GENRES] + rng.standard_normal((n, config.dim), dtype=np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    activity = rng.pareto(1.5, config.users) + 0.5
-    share = np.floor(np.concatenate([[0], np.cumsum(activity)]) / activity.sum() * config.plays)
+    known = np.arange(config.songs)
+    listening = listening_of(config.users, config.songs, config.new, config.plays, rng)
+    return SongIndex({}, build_index(vectors[known]), known, vectors), listening
+
+
+def listening_of(users: int, songs: int, new: int, plays: int, rng: np.random.Generator) -> sparse.csr_matrix:
+    """Listening (users, songs + new) with long tails of users and of songs, to all but the new ones.
+
+    Song n is of genre n % GENRES. Half of a user's plays are of his genre; a song's share of its genre's plays falls as
+    the power 0.6 of its rank.
+    """
+    activity = rng.pareto(1.5, users) + 0.5
+    share = np.floor(np.concatenate([[0], np.cumsum(activity)]) / activity.sum() * plays)
     indptr = share.astype(np.int64)
-    genre = np.repeat(rng.integers(0, GENRES, config.users, dtype=np.int32), np.diff(indptr))
+    genre = np.repeat(rng.integers(0, GENRES, users, dtype=np.int32), np.diff(indptr))
     total = len(genre)
     other = rng.random(total, dtype=np.float32) < 0.5
     genre[other] = rng.integers(0, GENRES, int(other.sum()), dtype=np.int32)
     del other
     song = rng.random(total, dtype=np.float32) ** np.float32(2.5)
-    song *= max(1, config.songs // GENRES)
-    song = np.minimum(song.astype(np.int32) * GENRES + genre, config.songs - 1).astype(np.int32)
+    song *= max(1, songs // GENRES)
+    song = np.minimum(song.astype(np.int32) * GENRES + genre, songs - 1).astype(np.int32)
     del genre
     strength = rng.integers(1, 4, total, dtype=np.int8).astype(np.float32)
-    shape = (config.users, n)
-    listening = sparse.csr_matrix((strength, song, indptr.astype(np.int32 if total < 2**31 else np.int64)), shape=shape)
+    indptr = indptr.astype(np.int32 if total < 2**31 else np.int64)
+    listening = sparse.csr_matrix((strength, song, indptr), shape=(users, songs + new))
     listening.sum_duplicates()
     np.minimum(listening.data, 3, out=listening.data)
-    known = np.arange(config.songs)
-    return SongIndex({}, build_index(vectors[known]), known, vectors), listening
+    return listening
 
 
 def tell(report: dict[str, Any], out: str | None) -> None:
@@ -207,9 +214,9 @@ def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
     seconds[name] = time.perf_counter() - started
 
 
-def memory(name: str) -> int | None:
-    """A line of this process's memory account, MB: VmRSS now, VmHWM at most so far; None outside Linux."""
-    path = Path("/proc/self/status")
+def memory(name: str, process: int | str = "self") -> int | None:
+    """A line of a process's memory account, MB: VmRSS now, VmHWM at most so far; None outside Linux."""
+    path = Path(f"/proc/{process}/status")
     lines = path.read_text().splitlines() if path.exists() else []
     return next((int(line.split()[1]) // 1024 for line in lines if line.startswith(name)), None)
 

@@ -79,6 +79,17 @@ def overhead(report: dict[str, Any]) -> Iterator[Row]:
         yield f"training {task}", ours, bare, times(row["ours_over_bare"])
 
 
+def serve(report: dict[str, Any]) -> Iterator[Row]:
+    """The service under the most clients beside its parts in one process."""
+    size, most = f"{report['users']:,} users, {report['known_songs']:,} songs", max(report["options"]["clients"])
+    for one in report["phases"]:
+        if one["clients"] == most:
+            p50, p99 = (one["service"][f"p{part}_ms"] for part in (50, 99))
+            ours = f"{one['service']['per_second']:.1f} a second, p50 {p50:.0f} ms, p99 {p99:.0f} ms"
+            alone = f"without HTTP {one['in_process']['per_second']:.1f} a second"
+            yield f"{one['kind']}, {size}, {most} clients", ours, alone, times(one["service_over_in_process"])
+
+
 def times(ratio: float) -> str:
     """1.0 is level."""
     return f"{ratio:.2f}"
@@ -90,6 +101,7 @@ READERS = {
     "index_scale": index,
     "prepare_scale": prepare,
     "train_overhead": overhead,
+    "serve_load": serve,
 }
 
 

@@ -1,4 +1,5 @@
-"""The table of `make bench`, from reports that the benchmarks themselves write (prepare's: test_prepare_scale)."""
+"""The table of `make bench`, from reports that the benchmarks themselves write (prepare's: test_prepare_scale; the
+service's: test_serve_load)."""
 
 from __future__ import annotations
 
@@ -32,7 +33,7 @@ def test_every_report_has_its_rows(catalogue_folder: Path, tmp_path: Path, capsy
     capsys.readouterr()
     speeds.main(str(tmp_path))
     head, _, *rows = capsys.readouterr().out.strip().splitlines()
-    assert set(speeds.READERS) == {*REPORTS, "prepare_scale"} and len(rows) == 4 + 2 + 2 + 2
+    assert set(speeds.READERS) == {*REPORTS, "prepare_scale", "serve_load"} and len(rows) == 4 + 2 + 2 + 2
     assert all(row.count("|") == head.count("|") == 5 for row in rows)
     report = json.loads((tmp_path / "index_scale.json").read_text())
     assert f"{report['sizes'][1]['queries_per_second']:,.0f} a second" in rows[7]

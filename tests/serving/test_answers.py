@@ -17,7 +17,7 @@ from datamodules.audio import decode
 from pipeline import audience
 from retrieval.clusters import user_vectors
 from retrieval.warm_up import warm_vectors
-from serving import answers
+from serving import answers, shown
 from serving.encoder import ABOUT, Content
 from serving.model import Model
 from serving.state import State
@@ -52,6 +52,34 @@ def test_a_song_that_comes_in_is_encoded_as_the_pipeline_encodes_it(model: Model
     np.testing.assert_allclose(vectors, model.index.vectors[model.new], atol=2e-5)
     np.testing.assert_allclose(items, model.item_SD[model.new], atol=2e-5)
     assert sum(one.wave is None for one in contents) < len(contents) > 20
+
+
+def test_who_has_no_taste_is_kept_beside_the_tastes(state: State) -> None:
+    model, user = state.model, 7
+    model.taste_UD[user], model.cat_UD[user] = 0, 0  # as if he were new
+    model.no_taste_U[user] = model.no_cat_U[user] = True
+    asked = (state, int(model.new[0]), "taste", model.n_users, False, 0.0)
+    assert user not in answers.audience(*asked).users_B
+    known = next(song for song in range(model.n_songs) if song not in set(model.new.tolist()))
+    state.add_plays([Play(model.user_ids[user], state.song_id(known), favourited=True)])
+    assert user in answers.audience(*asked).users_B
+    for no, vectors in ((model.no_taste_U, model.taste_UD), (model.no_cat_U, model.cat_UD)):
+        np.testing.assert_array_equal(no, ~vectors.any(axis=1))
+
+
+def test_words_of_new_songs_are_searched(state: State) -> None:
+    model, number = state.model, state.model.n_songs
+    about = {"title": "An AUTUMN tune", "genres": ["jazz", "Folk"]}
+    state.add_songs([StoredSong("mine", about, None, "", {}, "")], model.index.vectors[:1], model.item_SD[:1])
+    for query in ("autumn", "FOLK", "mine", "s001", "a0000", "z", "no such words", "jazz", ""):
+        found = []
+        for song in [number, *model.new[::-1].tolist()]:
+            words = {**state.about(song), "song_id": state.song_id(song)}
+            texts = [words["song_id"], words.get("title"), words.get("artist_id"), *(words.get("genres") or [])]
+            if any(query.lower() in text.lower() for text in texts if text):
+                found.append(song)
+        assert shown.matching(state, query) == found, query
+        assert found or query == "no such words", "else this test says little"
 
 
 def test_words_alone_and_sound_alone(model: Model, trained: Path) -> None:
