@@ -16,6 +16,7 @@ import os
 import signal
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,14 @@ from configs.errors import UserError
 from configs.load import command
 from configs.schema import ServingConfig
 from serving.app import make_app
+from serving.connections import Connection
 from serving.engine import open_engine
 from serving.limits import Limits
 
 TOKEN = "FIRSTPLAY_TOKEN"
 MOST_MB = 256  # a quarter of a decoder's memory
 SHORTEST = 16  # characters of a token
+LEAST_SECONDS = 5.0  # for the head of a request
 
 
 def main(config: ServingConfig) -> None:
@@ -50,7 +53,8 @@ def main(config: ServingConfig) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn raises it again when all is answered
     app = make_app(engine, config, token)
     grace = int(config.timeout) + 1
-    at: dict[str, Any] = {"host": config.host, "port": config.port, "server_header": False}
+    at: dict[str, Any] = {"host": config.host, "port": config.port, "server_header": False, "ws": "none"}
+    at["http"] = partial(Connection, seconds=max(LEAST_SECONDS, config.timeout))
     settings = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=grace, **at)
     Server(settings, app).run()
 

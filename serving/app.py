@@ -20,12 +20,14 @@ from configs.schema import ServingConfig
 from serving import song_routes, user_routes
 from serving.common import Service
 from serving.engine import Engine
-from serving.incoming import Refused
 from serving.limits import Limits
 from serving.metrics import Metrics
+from serving.refusals import Refused
+from serving.state import Gone
 from serving.store import StoreError
 
 CONSOLE = Path(__file__).parent / "console"
+TOLD, LONGEST = 20, 100  # complaints about one request, and characters of a name in them
 log = logging.getLogger("firstplay.serving")
 
 
@@ -47,21 +49,25 @@ def make_app(engine: Engine, config: ServingConfig, token: str | None) -> Limits
         service.decoders.close()
         engine.close()
 
+    without: dict[str, Any] = {"docs_url": None, "redoc_url": None}  # these load scripts from elsewhere
     app = FastAPI(title="FirstPlay", description="Finds the first listeners of new songs.", lifespan=lifespan,
-                  docs_url=None, redoc_url=None)  # fmt: skip  # these load scripts from elsewhere
+                  redirect_slashes=False, **without)  # fmt: skip
     app.state.service = service
     app.include_router(song_routes.routes)
     app.include_router(user_routes.routes)
+    app.include_router(user_routes.open_routes)
     app.add_api_route("/metrics", metrics.answer, include_in_schema=False)
     app.add_api_route("/", lambda: FileResponse(CONSOLE / "index.html"), include_in_schema=False)
     app.mount("/console", StaticFiles(directory=CONSOLE), name="console")
     app.add_exception_handler(Refused, refused)
+    app.add_exception_handler(Gone, gone)
     app.add_exception_handler(StoreError, store_failed)
     app.add_exception_handler(RequestValidationError, malformed)
     app.add_middleware(Counted, metrics=metrics)
     if config.origins:
         app.add_middleware(CORSMiddleware, allow_origins=config.origins, allow_methods=["*"], allow_headers=["*"])
-    limits = Limits(app, token, config.origins, int(config.max_upload_mb * 2**20), config.max_requests)
+    most = int(config.max_upload_mb * 2**20), config.max_requests, config.timeout
+    limits = Limits(app, token, config.origins, *most)
     metrics.limits = limits
     return limits
 
@@ -79,6 +85,11 @@ async def refused(_: Request, error: Any) -> JSONResponse:
     return JSONResponse({"detail": error.detail}, error.status, again)
 
 
+async def gone(_: Request, error: Any) -> JSONResponse:
+    """A song was deleted while it was asked for."""
+    return JSONResponse({"detail": str(error)}, 404)
+
+
 async def store_failed(_: Request, error: Any) -> JSONResponse:
     """The store cannot be read or written; its path is not told."""
     log.error("%s", error)
@@ -87,7 +98,11 @@ async def store_failed(_: Request, error: Any) -> JSONResponse:
 
 async def malformed(_: Request, error: Any) -> JSONResponse:
     """What is wrong with a request, without what was given: that may be long, or no text."""
-    told = [{name: one[name] for name in ("loc", "msg", "type")} for one in error.errors()]
+    told = [
+        {"loc": [part[:LONGEST] if isinstance(part, str) else part for part in one["loc"]], "msg": one["msg"],
+         "type": one["type"]}
+        for one in error.errors()[:TOLD]
+    ]  # fmt: skip
     return JSONResponse({"detail": told}, 422)
 
 

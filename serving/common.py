@@ -6,23 +6,28 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import Depends, Header, Query, Request
+from fastapi.security import HTTPBearer
 
 from configs.schema import ServingConfig
 from serving import replies
 from serving.decoding import Decoders
 from serving.engine import Engine
-from serving.incoming import Incoming, Refused
+from serving.incoming import Incoming
+from serving.refusals import Refused
 from serving.state import State
 
 NO_BOUNDARY = "this model has no boundary: make the service folder with boundary=RUN"
 Key = Annotated[str | None, Header(alias="Idempotency-Key", min_length=1, max_length=200)]
 Budget = Annotated[int, Query(ge=1, le=10_000)]
+Offset = Annotated[int, Query(ge=0, le=10**9)]
 Count = Annotated[int, Query(ge=1, le=1000)]
 Margin = Annotated[float, Query(ge=-1e6, le=1e6, allow_inf_nan=False)]
 Text = Annotated[str, Query(max_length=200)]
 FAILURES: dict[int | str, dict[str, Any]] = {
-    status: {"model": replies.Failure} for status in (401, 403, 404, 409, 413, 421, 429, 503)
+    **{status: {"model": replies.Failure} for status in (400, 401, 403, 404, 408, 409, 413, 421, 429, 503)},
+    422: {"model": replies.Unusable},
 }
+TOKEN: dict[str, Any] = {"dependencies": [Depends(HTTPBearer(auto_error=False))]}  # as described; `Limits` looks at it
 
 
 class Service:

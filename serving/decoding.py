@@ -15,7 +15,7 @@ import resource
 import subprocess
 import sys
 import time
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from concurrent import futures
 from contextlib import suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -68,21 +68,23 @@ class Decoders:
         self._settings = seconds | {"memory_mb": memory_mb}
         self._workers: list[_Worker] = []
         self._own = local()
-        # Each thread of the pool has one worker; the pool's queue is the queue for idle workers.
-        self._pool = ThreadPoolExecutor(processes, "decoder", self._take_worker)
+        self._pool = futures.ThreadPoolExecutor(processes, "decoder", self._take_worker)  # a thread: a worker
 
-    def decode(self, data: bytes) -> FloatArray:
+    def decode(self, data: bytes, patience: float | None = None) -> FloatArray:
         """What `datamodules.audio.decode` gives for a file with these bytes: mono float32 samples, its middle.
 
         Raises:
-            AudioError: a key of REASONS.
+            AudioError: a key of REASONS. TimeoutError: no worker was free within `patience` seconds.
             RuntimeError: a worker does not start, or the decoders are closed.
         """
         if 4 * len(data) > self.memory_mb << 20:
             raise AudioError("too large")
+        future = self._pool.submit(self._decode, data)
         try:
-            return self._pool.submit(self._decode, data).result()
-        except CancelledError as error:
+            if not futures.wait([future], patience).done and future.cancel():
+                raise TimeoutError
+            return future.result()
+        except futures.CancelledError as error:
             raise RuntimeError("the decoders were closed") from error
 
     def close(self) -> None:
@@ -164,9 +166,8 @@ class _Worker:
             if self.connection.poll(START_SECONDS):
                 self.connection.recv_bytes(0)
                 return process
-        process.kill()
-        process.wait()
-        self.connection.close()
+        self.process = process
+        self.stop()
         raise RuntimeError("a decoder process does not start; what it said is among the messages above")
 
     def stop(self) -> None:

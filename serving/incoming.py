@@ -6,13 +6,14 @@ import base64
 import binascii
 import hashlib
 import json
+import logging
+import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as TooLate
-from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -22,20 +23,15 @@ from datamodules.audio import AudioError
 from serving.decoding import REASONS, Decoders, to_flac
 from serving.encoder import ABOUT, Content
 from serving.engine import Encoded, Engine
+from serving.refusals import LATE, Refused, refusing
 from serving.schemas import NewPlay, NewSong
-from serving.store import Exists, KeyReused, Play, StoredSong, StoreError
+from serving.store import Play, StoredSong
 
+log = logging.getLogger("firstplay.serving")
+FIRST, AHEAD = datetime(1970, 1, 1, tzinfo=UTC), timedelta(days=1)  # when a play may have been; clocks differ
+LARGEST = 1e15  # of a given feature: squares of such, and their sums, are finite
 KEYS = uuid.UUID("1f2e0b5c-6a0e-4c5c-9a7b-6f3f0d0c51aa")  # the name space of ids made from idempotency keys
 Result = tuple[str | None, int, str | None]  # id, status, sentence
-
-
-class Refused(Exception):  # noqa: N818
-    """A request that is answered with a status and a sentence."""
-
-    def __init__(self, status: int, detail: str) -> None:
-        """Name both."""
-        super().__init__(detail)
-        self.status, self.detail = status, detail
 
 
 @dataclass
@@ -54,7 +50,7 @@ class Incoming:
     Args:
         engine: what keeps and encodes them.
         decoders: guarded processes for recordings.
-        timeout: seconds after which an encoding is given up.
+        timeout: seconds after which a request is given up; a song that is being decoded has as many of its own.
     """
 
     def __init__(self, engine: Engine, decoders: Decoders, timeout: float) -> None:
@@ -70,9 +66,10 @@ class Incoming:
         done = self.answered(key, digest)
         if done is not None:
             return done[0]
-        heard = self._begin(given, audio, id_of(given, key, 0))
+        ends = time.monotonic() + self.timeout
+        heard = self._begin(given, audio, id_of(given, key, 0), ends)
         with refusing():
-            self.engine.accept([self._stored(heard)], key, digest)
+            self.engine.accept([self._stored(heard, ends)], key, digest)
         return heard.song_id
 
     def songs(self, given: Sequence[NewSong], key: str | None) -> list[Result]:
@@ -90,12 +87,13 @@ class Incoming:
             return [
                 (one, 201, None) if ok else (None, 422, "was not accepted") for one, ok in zip(ids, was, strict=True)
             ]
+        ends = time.monotonic() + self.timeout
         begun: list[Heard | Refused] = []
         for row, (one, song_id) in enumerate(zip(given, ids, strict=True)):
             try:
                 if song_id in ids[:row]:
                     raise Refused(409, f"an earlier song of the batch is {song_id!r}")
-                begun.append(self._begin(one, decoded(one.audio), song_id))
+                begun.append(self._begin(one, decoded(one.audio), song_id, ends))
             except Refused as refusal:
                 begun.append(refusal)
         results: list[Result] = []
@@ -105,7 +103,7 @@ class Incoming:
                 if isinstance(heard, Refused):
                     raise heard
                 with refusing():
-                    accepted.append(self._stored(heard))
+                    accepted.append(self._stored(heard, ends))
                 results.append((heard.song_id, 201, None))
             except Refused as refusal:
                 results.append((None, refusal.status, refusal.detail))
@@ -121,7 +119,7 @@ class Incoming:
             Refused: 409 the key is taken, 503 the store has no room.
         """
         digest = digest_of([one.model_dump(mode="json") for one in given])
-        state = self.engine.state
+        state, now = self.engine.state, datetime.now(UTC)
         plays, rejected = [], []
         for row, one in enumerate(given):
             unknown = next((i for i in (one.song_id, one.source_song_id) if i and state.number(i) is None), None)
@@ -129,6 +127,8 @@ class Incoming:
                 rejected.append((row, f"no song {unknown!r}"))
             elif one.favourited and one.disliked:
                 rejected.append((row, "both favourited and disliked"))
+            elif one.played_at and not timedelta() <= aware(one.played_at) - FIRST <= now - FIRST + AHEAD:
+                rejected.append((row, "played_at is before 1970 or in the future"))
             else:
                 plays.append(Play(**one.model_dump()))
         if plays and self.answered(key, digest) is None:
@@ -143,12 +143,12 @@ class Incoming:
         with refusing():
             return self.engine.store.answered(key, digest)
 
-    def _begin(self, given: NewSong, audio: bytes | None, song_id: str) -> Heard:
+    def _begin(self, given: NewSong, audio: bytes | None, song_id: str, ends: float) -> Heard:
         """Decode and check a song, and have it encoded."""
         encoder = self.engine.state.model.encoder
         about = {name: getattr(given, name) or None for name in ABOUT}
         vectors = {name: self._vector(name, values) for name, values in given.features.items()}
-        wave = self._decode(audio) if audio is not None else None
+        wave = self._decode(audio, ends) if audio is not None else None
         content = Content(about, wave, vectors)
         if encoder.says_nothing(content):
             raise Refused(422, "nothing to encode: give audio, or words and tags that the models know")
@@ -161,11 +161,18 @@ class Incoming:
         except RuntimeError:
             raise Refused(503, "the service is shutting down") from None
 
-    def _decode(self, audio: bytes) -> FloatArray:
+    def _decode(self, audio: bytes, ends: float) -> FloatArray:
+        patience = ends - time.monotonic()
+        if patience < 0:
+            raise Refused(503, LATE)
         try:
-            return self.decoders.decode(audio)
+            with refusing():
+                return self.decoders.decode(audio, patience)
         except AudioError as error:
             raise Refused(422, f"the recording cannot be used: {REASONS[error.reason]}") from None
+        except RuntimeError as error:
+            log.error("%s", error)
+            raise Refused(503, "recordings cannot be decoded just now") from None
 
     def _vector(self, name: str, values: list[float]) -> FloatArray:
         width = self.engine.state.model.encoder.widths.get(name)
@@ -173,30 +180,26 @@ class Incoming:
             told = "is not known to the models" if width is None else f"has {width} numbers, not {len(values)}"
             raise Refused(422, f"feature {name!r} {told}")
         vector = np.array(values, dtype=np.float32)
-        if not np.isfinite(vector).all():
-            raise Refused(422, f"feature {name!r} has numbers that are not finite")
+        if not (np.abs(vector) <= LARGEST).all():  # nor is NaN
+            raise Refused(422, f"feature {name!r} has numbers that are not finite, or beyond {LARGEST:g}")
         return vector
 
-    def _stored(self, heard: Heard) -> tuple[StoredSong, bytes | None, Encoded]:
+    def _stored(self, heard: Heard, ends: float) -> tuple[StoredSong, bytes | None, Encoded]:
         """A song as `Engine.accept` takes it, when it is encoded."""
-        encoded = heard.encoded.result(self.timeout)
+        try:
+            encoded = heard.encoded.result(max(0.0, ends - time.monotonic()))
+        except TooLate:
+            heard.encoded.cancel()  # unless it is being encoded
+            raise
+        if not all(np.isfinite(one).all() for one in (encoded.vector, encoded.item) if one is not None):
+            raise Refused(422, "the models make no finite vector of it")
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         return StoredSong(heard.song_id, encoded.content.about, heard.seconds, now, {}, ""), heard.flac, encoded
 
 
-@contextmanager
-def refusing() -> Iterator[None]:
-    """What the store and the encoder raise, as refusals."""
-    try:
-        yield
-    except Exists as error:
-        raise Refused(409, f"there is a song {error.song_ids[0]!r} already") from None
-    except KeyReused as error:
-        raise Refused(409, str(error)) from None
-    except StoreError as error:
-        raise Refused(503, f"nothing was kept: {error}") from None
-    except TooLate:
-        raise Refused(503, "it took too long: try again") from None
+def aware(at: datetime) -> datetime:
+    """A time with its time zone, which is UTC unless it says so: at the ends of time there may be no other."""
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
 def id_of(given: NewSong, key: str | None, row: int) -> str:

@@ -13,6 +13,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, G
 from serving.engine import Engine
 from serving.limits import Limits
 
+METHODS = ("GET", "POST", "DELETE")
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
@@ -50,8 +51,8 @@ class Metrics:
         try:
             yield tell
         finally:
-            route = getattr(scope.get("route"), "path", "other")
-            method = scope["method"] if route != "other" else "other"  # any word can be a method
+            route = getattr(scope.get("route"), "path_format", "other")
+            method = scope["method"] if scope["method"] in METHODS else "other"  # any word can be a method
             self.requests.labels(method, route, str(status)).inc()
             self.seconds.labels(method, route).observe(time.perf_counter() - began)
 

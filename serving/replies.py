@@ -184,3 +184,17 @@ class Failure(BaseModel):
     """What went wrong, in a sentence."""
 
     detail: str
+
+
+class Complaint(BaseModel):
+    """What is wrong with one part of a request."""
+
+    loc: list[str | int]
+    msg: str
+    type: str
+
+
+class Unusable(BaseModel):
+    """What is wrong with a request: its form, part by part, or in a sentence what cannot be done with it."""
+
+    detail: str | list[Complaint]

@@ -3,15 +3,35 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, TypeAdapter, model_validator
+
+MOST_NAMES = 32  # of one object
+
+
+def few(given: Any) -> Any:
+    """An object, if it has few names: each wrong one is a complaint of its own, and a request has room for millions.
+
+    For the same reason the first wrong item of a list is the last that is looked at (`fail_fast`).
+    """
+    if isinstance(given, dict) and len(given) > MOST_NAMES:
+        raise ValueError(f"at most {MOST_NAMES} names are taken")
+    return given
+
 
 Id = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
+STEPLESS = r"^(\.{0,2}[^.\x00-\x1f\x7f]|\.{3})[^\x00-\x1f\x7f]*$"  # but "." and "..", which in an address are steps
+NewId = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=STEPLESS)]
 Line = Annotated[str, StringConstraints(max_length=500)]
 Words = Annotated[str, StringConstraints(max_length=20_000)]
-Tags = Annotated[list[Annotated[str, StringConstraints(min_length=1, max_length=100)]], Field(max_length=50)]
-Vectors = dict[Annotated[str, StringConstraints(max_length=200)], Annotated[list[float], Field(max_length=8192)]]
+Tags = Annotated[
+    list[Annotated[str, StringConstraints(min_length=1, max_length=100)]], Field(max_length=50, fail_fast=True)
+]
+Numbers = Annotated[list[float], Field(max_length=8192, fail_fast=True)]
+Vectors = Annotated[
+    dict[Annotated[str, StringConstraints(max_length=200)], Numbers], BeforeValidator(few), Field(max_length=MOST_NAMES)
+]
 Mode = Literal["i2i2u", "taste", "cat", "union", "boundary"]
 
 
@@ -19,6 +39,7 @@ class Given(BaseModel):
     """A model of what is sent: what it does not know is refused, so that a misspelt field is not lost."""
 
     model_config = ConfigDict(extra="forbid")
+    _few = model_validator(mode="before")(few)
 
 
 class About(Given):
@@ -35,15 +56,15 @@ class About(Given):
 class NewSong(About):
     """A song of a batch."""
 
-    song_id: Id | None = None
+    song_id: NewId | None = None
     audio: str | None = Field(None, description="a recording, base64")
-    features: Vectors = Field({}, max_length=32, description="dense fields that the caller computed himself")
+    features: Vectors = Field({}, description="dense fields that the caller computed himself")
 
 
 class NewSongs(Given):
     """Songs, each judged alone."""
 
-    songs: Annotated[list[NewSong], Field(min_length=1, max_length=100)]
+    songs: Annotated[list[NewSong], Field(min_length=1, max_length=100, fail_fast=True)]
 
 
 class NewPlay(Given):
@@ -62,7 +83,7 @@ class NewPlay(Given):
 class NewPlays(Given):
     """Plays, in the order in which they happened."""
 
-    plays: Annotated[list[NewPlay], Field(min_length=1, max_length=10_000)]
+    plays: Annotated[list[NewPlay], Field(min_length=1, max_length=10_000, fail_fast=True)]
 
 
 FEATURES = TypeAdapter(Vectors)  # in a form

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -23,9 +24,20 @@ from serving.replies import (
     SongBrief,
     Titled,
 )
-from serving.state import State
+from serving.state import Gone, State
 
 PEAKS, FRAMES = 400, 400  # columns of a picture
+T = TypeVar("T")
+U = TypeVar("U")
+
+
+def there(items: Iterable[T], show: Callable[[T], U]) -> list[U]:
+    """What `show` makes of each, without those that are of a song deleted meanwhile."""
+    shown = []
+    for one in items:
+        with suppress(Gone):
+            shown.append(show(one))
+    return shown
 
 
 def titled(state: State, numbers: Iterable[int]) -> list[Titled]:
@@ -43,7 +55,7 @@ def line(state: State, number: int) -> dict[str, Any]:
 
 def brief(state: State, number: int, audio: Path | None) -> dict[str, Any]:
     """A new song, as `SongBrief` has it."""
-    about, stored = state.about(number), state.accepted.get(number)
+    stored, about = state.stored(number), state.about(number)
     return {
         **line(state, number),
         "language": about.get("language"),
@@ -58,7 +70,7 @@ def brief(state: State, number: int, audio: Path | None) -> dict[str, Any]:
 
 def song(state: State, number: int, audio: Path | None) -> Song:
     """A song and the tags guessed of it."""
-    model, stored = state.model, state.accepted.get(number)
+    model, stored = state.model, state.stored(number)
     features = stored.features if stored else {name: np.array(dense[number]) for name, dense in model.dense.items()}
     known = model.encoder.widths.keys() <= features.keys()
     guessed = [Guess(**one) for one in model.encoder.guess(features)] if known else []
@@ -75,14 +87,15 @@ def matching(state: State, query: str) -> list[int]:
         return any(words in text.lower() for text in texts if text)
 
     with state.lock:
-        accepted = [number for number in reversed(state.accepted) if not words or has(number)]
+        numbers = list(reversed(state.accepted))
+    accepted = there(numbers, lambda number: number if not words or has(number) else None)
     of_catalogue = model.new[model.new_texts.str.contains(words, literal=True).to_numpy()] if words else model.new
-    return accepted + of_catalogue[::-1].tolist()
+    return [number for number in accepted if number is not None] + of_catalogue[::-1].tolist()
 
 
 def briefs(state: State, numbers: Iterable[int], audio: Path | None) -> list[SongBrief]:
     """New songs in a list."""
-    return [SongBrief(**brief(state, number, audio)) for number in numbers]
+    return there(numbers, lambda number: SongBrief(**brief(state, number, audio)))
 
 
 def similar(state: State, number: int, k: int, audio: Path | None, among: str = "known") -> list[Similar]:
@@ -118,17 +131,17 @@ def recommended(state: State, user: int, k: int, margin: float) -> tuple[list[Re
     """New songs above a user's boundary, and of how many."""
     numbers, margins, because, considered = answers.recommendations(state, user, k, margin)
     boundary = float(state.model.boundary_U[user])
-    return [
-        Recommended(
-            **line(state, int(number)), margin=float(above), score=float(above) + boundary, because=titled(state, why)
-        )
-        for number, above, why in zip(numbers, margins, because, strict=True)
-    ], considered
+
+    def show(row: int) -> Recommended:
+        margin, why = float(margins[row]), titled(state, because[row])
+        return Recommended(**line(state, int(numbers[row])), margin=margin, score=margin + boundary, because=why)
+
+    return there(range(len(numbers)), show), considered
 
 
 def has_audio(state: State, number: int, audio: Path | None) -> bool:
     """Whether a song has a recording; of the catalogue's it is not looked whether the file is there."""
-    stored = state.accepted.get(number)
+    stored = state.stored(number)
     return stored.seconds is not None if stored else audio is not None and audio_name(state, number) is not None
 
 
@@ -142,8 +155,12 @@ def audio_name(state: State, number: int) -> str | None:
 def audio_path(state: State, number: int, audio: Path | None) -> Path | None:
     """The recording of a song of the catalogue, which must lie in the audio folder."""
     name = audio_name(state, number)
-    path = audio / name if audio is not None and name is not None else None
-    return path if path is not None and audio is not None and path.resolve().is_relative_to(audio.resolve()) else None
+    if audio is None or name is None:
+        return None
+    try:
+        return audio / name if (audio / name).resolve().is_relative_to(audio.resolve()) else None
+    except (OSError, RuntimeError, ValueError):  # a link to itself; a name that none can be
+        return None
 
 
 def picture(wave: FloatArray, audio: dict[str, Any]) -> Picture:

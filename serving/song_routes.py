@@ -3,19 +3,37 @@
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
+from urllib.parse import quote
 
-from fastapi import APIRouter, File, Form, Query, Response, UploadFile
+from fastapi import APIRouter, File, Form, Response, UploadFile
 from fastapi.responses import FileResponse
 from pydantic import ValidationError
 
 from datamodules.audio import AudioError, decode
 from serving import answers, pictures, replies, schemas, shown
-from serving.common import FAILURES, NO_BOUNDARY, Budget, Count, Here, Key, Margin, Text, check_mode, number_of
+from serving.common import (
+    FAILURES,
+    NO_BOUNDARY,
+    TOKEN,
+    Budget,
+    Count,
+    Here,
+    Key,
+    Margin,
+    Offset,
+    Text,
+    check_mode,
+    number_of,
+)
 from serving.decoding import from_flac
-from serving.incoming import Refused
+from serving.refusals import Refused
 from serving.schemas import Id, Mode
 
-routes = APIRouter(responses=FAILURES)
+routes = APIRouter(responses=FAILURES, **TOKEN)
+SOUND: dict[int | str, dict[str, Any]] = {
+    **{status: {"description": "The recording, or a part of it", "content": {"audio/*": {}}} for status in (200, 206)},
+    416: {"description": "It has no such part"},
+}
 
 
 @routes.post("/songs", status_code=201)
@@ -52,7 +70,7 @@ def add_song(
     recording = audio.file.read() if audio is not None else None
     made = here.incoming.song(given, recording or None, key)
     state, number = number_of(here, made)
-    response.headers["location"] = f"/songs/{made}"
+    response.headers["location"] = f"/songs/{quote(made, safe='')}"
     song = shown.song(state, number, here.audio)
     song.similar = shown.similar(state, number, 20, here.audio)
     song.audience = shown.audience(state, number, mode, budget, gate, margin)
@@ -69,22 +87,14 @@ def add_songs(here: Here, given: schemas.NewSongs, key: Key = None) -> replies.B
 
 
 @routes.get("/songs")
-def list_songs(
-    here: Here, query: Text = "", offset: Annotated[int, Query(ge=0)] = 0, limit: Count = 50
-) -> replies.Songs:
+def list_songs(here: Here, query: Text = "", offset: Offset = 0, limit: Count = 50) -> replies.Songs:
     """New songs, the newest first, whose title, id, artist or genre has `query` in it."""
     state = here.state
     found = shown.matching(state, query)
     return replies.Songs(total=len(found), songs=shown.briefs(state, found[offset : offset + limit], here.audio))
 
 
-@routes.get("/songs/{song_id}")
-def get_song(here: Here, song_id: Id) -> replies.Song:
-    """A song, and the tags guessed of it."""
-    return shown.song(*number_of(here, song_id), here.audio)
-
-
-@routes.delete("/songs/{song_id}", status_code=204)
+@routes.delete("/songs/{song_id:path}", status_code=204)
 def delete_song(here: Here, song_id: Id) -> None:
     """Forget an accepted song."""
     state, number = number_of(here, song_id)
@@ -94,7 +104,7 @@ def delete_song(here: Here, song_id: Id) -> None:
         raise Refused(404, f"no song {song_id!r}")
 
 
-@routes.get("/songs/{song_id}/similar")
+@routes.get("/songs/{song_id:path}/similar")
 def get_similar(
     here: Here, song_id: Id, k: Count = 20, among: Literal["known", "new"] = "known"
 ) -> replies.SimilarSongs:
@@ -103,7 +113,7 @@ def get_similar(
     return replies.SimilarSongs(song_id=song_id, similar=shown.similar(state, number, k, here.audio, among))
 
 
-@routes.get("/songs/{song_id}/audience")
+@routes.get("/songs/{song_id:path}/audience")
 def get_audience(
     here: Here, song_id: Id, mode: Mode = "i2i2u", budget: Budget = 50, gate: bool = False, margin: Margin = 0.0
 ) -> replies.Audience:
@@ -113,7 +123,7 @@ def get_audience(
     return shown.audience(state, number, mode, budget, gate, margin)
 
 
-@routes.get("/songs/{song_id}/margins")
+@routes.get("/songs/{song_id:path}/margins")
 def get_margins(here: Here, song_id: Id) -> pictures.Margins:
     """How far a song clears users' boundaries, and whom each operating point reaches."""
     state, number = number_of(here, song_id)
@@ -122,34 +132,34 @@ def get_margins(here: Here, song_id: Id) -> pictures.Margins:
     return pictures.Margins(song_id=song_id, **answers.margin_curve(state, number))
 
 
-@routes.get("/songs/{song_id}/clusters")
+@routes.get("/songs/{song_id:path}/clusters")
 def get_clusters(here: Here, song_id: Id) -> pictures.Clusters:
     """The users that CAT starts from, by cluster, in two dimensions."""
     state, number = number_of(here, song_id)
     return pictures.Clusters(song_id=song_id, **answers.cluster_picture(state, number))
 
 
-@routes.get("/songs/{song_id}/picture")
+@routes.get("/songs/{song_id:path}/picture")
 def get_picture(here: Here, song_id: Id) -> pictures.Picture:
     """Waveform and spectrogram of a song's recording."""
     state, number = number_of(here, song_id)
     audio = state.model.manifest["audio"]
     rate = int(audio["sample_rate"])
-    if number >= state.model.n_songs:
-        flac = here.engine.store.audio(song_id)
-        wave = None if flac is None else from_flac(flac, rate)
-    else:
-        path = shown.audio_path(state, number, here.audio)
-        try:
-            wave = None if path is None else decode(path, rate, float(audio["max_seconds"]))
-        except AudioError:
-            wave = None
+    try:
+        if number >= state.model.n_songs:
+            flac = here.engine.store.audio(song_id)
+            wave = None if flac is None else from_flac(flac, rate)
+        else:
+            path = shown.audio_path(state, number, here.audio)
+            wave = None if path is None or not path.is_file() else decode(path, rate, float(audio["max_seconds"]))
+    except AudioError:
+        wave = None
     if wave is None or not len(wave):
         raise Refused(404, f"song {song_id!r} has no recording")
     return shown.picture(wave, audio)
 
 
-@routes.get("/songs/{song_id}/audio", response_class=Response)
+@routes.get("/songs/{song_id:path}/audio", response_class=Response, responses=SOUND)
 def get_audio(here: Here, song_id: Id) -> Response:
     """A song's recording; of an accepted song the part that is heard, as FLAC."""
     state, number = number_of(here, song_id)
@@ -162,6 +172,13 @@ def get_audio(here: Here, song_id: Id) -> Response:
         if path is not None and path.is_file():
             return FileResponse(path)
     raise Refused(404, f"song {song_id!r} has no recording")
+
+
+# An id may have slashes: this comes after the routes above, whose ends it would take for a part of one.
+@routes.get("/songs/{song_id:path}")
+def get_song(here: Here, song_id: Id) -> replies.Song:
+    """A song, and the tags guessed of it."""
+    return shown.song(*number_of(here, song_id), here.audio)
 
 
 def sentence(errors: Any) -> str:

@@ -6,7 +6,7 @@ song's vectors (`retrieval.warm_up`). Nothing is learned here: that is the next 
 A song's number is its row in the catalogue, and for an accepted song `model.n_songs` and more. A search that runs while
 a user's row is written may see half of it: that user's score is then between the old one and the new one, once.
 
-Shapes: N new songs, U users, T places of a history, D vector size.
+Shapes: N new songs, U users, D vector size.
 """
 
 from __future__ import annotations
@@ -17,19 +17,22 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from scipy import sparse
 
 from datamodules.arrays import FloatArray, IntArray
 from retrieval.index import add, build_index, remove, search, unit_rows
 from retrieval.warm_up import warm_vectors
-from serving.encoder import Features, fields
+from serving.histories import tower_vectors
 from serving.model import Model
 from serving.pool import Pool
 from serving.store import Play, StoredSong
 
 CHUNK = 1024  # users whose vectors are computed at a time
 Likings = dict[int, dict[int, float]]
+
+
+class Gone(LookupError):  # noqa: N818
+    """A song was deleted after it was found."""
 
 
 class State:
@@ -56,20 +59,29 @@ class State:
         """The number of a song; None if there is no such song."""
         return self.number_of.get(song_id, self.model.song_of.get(song_id))
 
+    def stored(self, number: int) -> StoredSong | None:
+        """An accepted song; None for one of the catalogue. Here and below: Gone if it was deleted meanwhile."""
+        if number < self.model.n_songs:
+            return None
+        try:
+            return self.accepted[number]
+        except KeyError:
+            raise Gone("the song was deleted") from None
+
     def song_id(self, number: int) -> str:
         """The id of a song."""
-        if number < self.model.n_songs:
-            return str(self.model.song_ids[number])
-        return self.accepted[number].song_id
+        stored = self.stored(number)
+        return stored.song_id if stored else str(self.model.song_ids[number])
 
     def about(self, number: int) -> dict[str, Any]:
         """Words and tags of a song."""
-        return self.model.about(number) if number < self.model.n_songs else self.accepted[number].about
+        stored = self.stored(number)
+        return stored.about if stored else self.model.about(number)
 
     def title(self, number: int) -> str | None:
         """The title of a song."""
-        known = number < self.model.n_songs
-        found: str | None = self.model.titles[number] if known else self.accepted[number].about.get("title")
+        stored = self.stored(number)
+        found: str | None = stored.about.get("title") if stored else self.model.titles[number]
         return found
 
     def vectors(self, number: int) -> tuple[FloatArray, FloatArray | None]:
@@ -78,6 +90,7 @@ class State:
             row = self.pool.row_of.get(number)
             if row is not None:
                 return self.pool.vector[row].copy(), None if self.pool.item is None else self.pool.item[row].copy()
+            self.stored(number)
         model = self.model
         return np.array(model.index.vectors[number]), np.array(model.item_SD[number]) if model.has_boundary else None
 
@@ -166,7 +179,7 @@ class State:
             users = users_N[at : at + CHUNK]
             self._taste(users)
             if self.model.has_boundary:
-                user_ND, boundary_N = self._towers(users)
+                user_ND, boundary_N = tower_vectors(self, users)
                 self.model.user_UD[users], self.model.boundary_U[users] = user_ND, boundary_N
 
     def _taste(self, users: IntArray) -> None:
@@ -181,43 +194,6 @@ class State:
         )
         model.taste_UD[users], model.cat_UD[users] = unit_rows(sums[0]), unit_rows(sums[1])
         model.no_taste_U[users], model.no_cat_U[users] = (np.logical_not(one.any(axis=1)) for one in sums)
-
-    @torch.inference_mode()
-    def _towers(self, users: IntArray) -> tuple[FloatArray, FloatArray]:
-        """User vectors (N, D) and boundary scores (N,) from histories with the plays that have come in first."""
-        model, most = self.model, self.model.encoder.history
-        known_NT, strength_NT, count_N = model.latest(users, most)
-        song_NT, value_NT = np.zeros((len(users), most), dtype=np.int64), np.zeros((len(users), most), dtype=np.float32)
-        length_N = np.zeros(len(users), dtype=np.int64)
-        for row, user in enumerate(users.tolist()):
-            fresh = self.played[user][::-1][:most]
-            rest = min(int(count_N[row]), most - len(fresh))
-            song_NT[row, : len(fresh) + rest] = [*(song for song, _ in fresh), *known_NT[row, :rest]]
-            value_NT[row, : len(fresh) + rest] = [*(value for _, value in fresh), *strength_NT[row, :rest]]
-            length_N[row] = len(fresh) + rest
-        mask_NT = np.arange(most) < length_N[:, None]
-        songs, place = np.unique(np.where(mask_NT, song_NT, song_NT[0, 0]), return_inverse=True)
-        user_batch: dict[str, Any] = {
-            **model.profile.gather(users),
-            "songs": self._fields(songs),
-            "history": torch.from_numpy(place.reshape(mask_NT.shape)),
-            "mask": torch.from_numpy(mask_NT),
-            "strength": torch.from_numpy(value_NT),
-        }
-        user_ND, boundary_N = model.encoder.towers.user_vectors(user_batch)
-        return user_ND.numpy(), boundary_N.numpy()
-
-    def _fields(self, songs: IntArray) -> Any:
-        """Fields of songs as the user tower takes them."""
-        model, dims = self.model, self.model.encoder.towers.user.embedding.dense_dims
-        known = songs < model.n_songs
-        dense: Features = {}
-        for name, width in dims.items():
-            dense[name] = np.full((len(songs), width), np.nan, dtype=np.float32)
-            dense[name][known] = model.dense[name][songs[known]]
-            for at in np.flatnonzero(~known):
-                dense[name][at] = self.accepted[int(songs[at])].features[name]
-        return fields(dense, [self.about(int(song)) for song in songs], dims, model.encoder.item_codes)
 
     def _warm(self, song: int) -> None:
         """Move a new song's vectors from its content towards its listeners."""

@@ -7,11 +7,12 @@ import polars as pl
 from fastapi import APIRouter
 
 from serving import replies, schemas, shown
-from serving.common import FAILURES, NO_BOUNDARY, Count, Here, Key, Margin, Text
-from serving.incoming import Refused
+from serving.common import FAILURES, NO_BOUNDARY, TOKEN, Count, Here, Key, Margin, Text
+from serving.refusals import Refused
 from serving.schemas import Id
 
-routes = APIRouter(responses=FAILURES)
+routes = APIRouter(responses=FAILURES, **TOKEN)
+open_routes = APIRouter(responses=FAILURES)
 
 
 @routes.get("/users")
@@ -28,7 +29,7 @@ def list_users(here: Here, query: Text = "", limit: Count = 20) -> replies.Users
     )
 
 
-@routes.get("/users/{user_id}/recommendations")
+@routes.get("/users/{user_id:path}/recommendations")
 def get_recommendations(here: Here, user_id: Id, k: Count = 20, margin: Margin = 0.0) -> replies.Recommendations:
     """New songs above a user's boundary."""
     state = here.state
@@ -70,14 +71,16 @@ def get_model(here: Here) -> replies.ModelInfo:
     )
 
 
-@routes.get("/healthz", include_in_schema=False)
-def healthz() -> dict[str, str]:
-    """The process answers."""
+@open_routes.get("/healthz", include_in_schema=False)
+async def healthz() -> dict[str, str]:
+    """The process answers; no thread is needed for it."""
     return {"status": "ok"}
 
 
-@routes.get("/readyz")
+@open_routes.get("/readyz")
 def readyz(here: Here) -> replies.Ready:
-    """The model is loaded, and the store can be read."""
+    """The model is loaded, and the store can be read. It is open to all: of an error, which names folders, it is only
+    told that there is one."""
     here.engine.store.counts()
-    return replies.Ready(ready=True, model=here.state.model.version, reload_error=here.engine.reload_error)
+    error = here.engine.reload_error and "a newer model was not taken: /model says why"
+    return replies.Ready(ready=True, model=here.state.model.version, reload_error=error)

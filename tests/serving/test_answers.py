@@ -19,6 +19,7 @@ from retrieval.clusters import user_vectors
 from retrieval.warm_up import warm_vectors
 from serving import answers, shown
 from serving.encoder import ABOUT, Content
+from serving.histories import tower_vectors
 from serving.model import Model
 from serving.state import State
 from serving.store import Play, StoredSong
@@ -225,7 +226,7 @@ def test_a_users_history_is_that_of_the_tower(state: State) -> None:
 
     model, user = state.model, 5
     songs, strengths, count = model.latest(np.array([user]), model.encoder.history)
-    vector, boundary = state._towers(np.array([user]))
+    vector, boundary = tower_vectors(state, np.array([user]))
     np.testing.assert_allclose(vector[0], model.user_UD[user], atol=2e-5)
     np.testing.assert_allclose(boundary[0], model.boundary_U[user], atol=2e-5)
     run = open_run(Path(model.folder).parent / "boundary", "boundary")

@@ -1,0 +1,56 @@
+"""What a user has played, plays that came in before those that the model knows; and what the towers make of it.
+
+Shapes: N users, T places of a history, D vector size.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from datamodules.arrays import FloatArray, IntArray
+from serving.encoder import Features, fields
+
+if TYPE_CHECKING:
+    from serving.state import State
+
+
+@torch.inference_mode()
+def tower_vectors(state: State, users: IntArray) -> tuple[FloatArray, FloatArray]:
+    """User vectors (N, D) and boundary scores (N,) from histories with the plays that have come in first."""
+    model, most = state.model, state.model.encoder.history
+    known_NT, strength_NT, count_N = model.latest(users, most)
+    song_NT, value_NT = np.zeros((len(users), most), dtype=np.int64), np.zeros((len(users), most), dtype=np.float32)
+    length_N = np.zeros(len(users), dtype=np.int64)
+    for row, user in enumerate(users.tolist()):
+        fresh = state.played[user][::-1][:most]
+        rest = min(int(count_N[row]), most - len(fresh))
+        song_NT[row, : len(fresh) + rest] = [*(song for song, _ in fresh), *known_NT[row, :rest]]
+        value_NT[row, : len(fresh) + rest] = [*(value for _, value in fresh), *strength_NT[row, :rest]]
+        length_N[row] = len(fresh) + rest
+    mask_NT = np.arange(most) < length_N[:, None]
+    songs, place = np.unique(np.where(mask_NT, song_NT, song_NT[0, 0]), return_inverse=True)
+    user_batch: dict[str, Any] = {
+        **model.profile.gather(users),
+        "songs": song_fields(state, songs),
+        "history": torch.from_numpy(place.reshape(mask_NT.shape)),
+        "mask": torch.from_numpy(mask_NT),
+        "strength": torch.from_numpy(value_NT),
+    }
+    user_ND, boundary_N = model.encoder.towers.user_vectors(user_batch)
+    return user_ND.numpy(), boundary_N.numpy()
+
+
+def song_fields(state: State, songs: IntArray) -> Any:
+    """Fields of songs as the user tower takes them."""
+    model, dims = state.model, state.model.encoder.towers.user.embedding.dense_dims
+    known = songs < model.n_songs
+    dense: Features = {}
+    for name, width in dims.items():
+        dense[name] = np.full((len(songs), width), np.nan, dtype=np.float32)
+        dense[name][known] = model.dense[name][songs[known]]
+        for at in np.flatnonzero(~known):
+            dense[name][at] = state.accepted[int(songs[at])].features[name]
+    return fields(dense, [state.about(int(song)) for song in songs], dims, model.encoder.item_codes)
