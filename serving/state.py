@@ -27,7 +27,7 @@ from serving.model import Model
 from serving.pool import Pool
 from serving.store import Play, StoredSong
 
-CHUNK = 1024  # users whose vectors are computed at a time
+CHUNK = 1024  # users or songs whose vectors are computed at a time
 Likings = dict[int, dict[int, float]]
 
 
@@ -52,6 +52,7 @@ class State:
             self._index(model.new, self.pool.vector)
         self.liked_by: Likings = defaultdict(dict)  # song → user → strength above what the model knows
         self.likes_of: Likings = defaultdict(dict)  # user → song → the same, of known songs
+        self.warms: dict[int, set[int]] = defaultdict(set)  # user → new songs that he likes
         self.met: dict[int, set[int]] = defaultdict(set)  # song → who has met it, whatever came of it
         self.played: dict[int, list[tuple[int, float]]] = defaultdict(list)  # user → (song, strength), latest last
 
@@ -126,14 +127,14 @@ class State:
             self.pool.remove(number)
             self.content.pop(number, None)
             remove(self.new_index, np.array([number]))
-            self.liked_by.pop(number, None)
+            for user in self.liked_by.pop(number, {}):
+                self.warms[user].discard(number)
             for user in self.met.pop(number, set()):
                 self.played[user] = [one for one in self.played[user] if one[0] != number]
 
     def add_plays(self, plays: Iterable[Play]) -> None:
         """Take plays in, in order; those of unknown users or songs say nothing to this model."""
         users: set[int] = set()
-        songs: set[int] = set()
         with self.lock:
             for play in plays:
                 user, song = self.model.user_of.get(play.user_id), self.number(play.song_id)
@@ -145,12 +146,15 @@ class State:
                 liking = 0.0 if play.skipped else max(0.0, strength(play) - self._known(user, song))
                 if liking > self.liked_by[song].get(user, 0.0):
                     self.liked_by[song][user] = liking
-                    songs.add(song)
-                    if song not in self.pool.row_of:
+                    if song in self.pool.row_of:
+                        self.warms[user].add(song)
+                    else:
                         self.likes_of[user][song] = liking
             self._follow(np.array(sorted(users), dtype=np.int64))
-            for song in songs & self.pool.row_of.keys():
-                self._warm(song)
+            # a song follows its listeners' taste: so it is where it is in whatever parts the plays came
+            songs = sorted(set().union(*(self.warms[user] for user in users if user in self.warms)))
+            for at in range(0, len(songs), CHUNK):
+                self._warm(songs[at : at + CHUNK])
 
     def first_plays(self, number: int) -> int:
         """How many known users have met a new song."""
@@ -195,21 +199,25 @@ class State:
         model.taste_UD[users], model.cat_UD[users] = unit_rows(sums[0]), unit_rows(sums[1])
         model.no_taste_U[users], model.no_cat_U[users] = (np.logical_not(one.any(axis=1)) for one in sums)
 
-    def _warm(self, song: int) -> None:
-        """Move a new song's vectors from its content towards its listeners."""
-        model, row = self.model, self.pool.row_of[song]
-        if song not in self.content:
-            item = None if self.pool.item is None else self.pool.item[row].copy()
-            self.content[song] = self.pool.vector[row].copy(), item
-        vector, item = self.content[song]
-        liked = self.liked_by[song]
-        first = sparse.csr_matrix((list(liked.values()), ([0] * len(liked), list(liked))), shape=(1, model.n_users))
-        prior = model.targeting.warm_up
-        self.pool.vector[row] = warm_vectors(vector[None], first, model.taste_UD, prior, model.taste_moment_DD)[0]
-        if item is not None and self.pool.item is not None:
-            self.pool.item[row] = warm_vectors(item[None], first, model.user_UD, prior, model.user_moment_DD)[0]
-        remove(self.new_index, np.array([song]))
-        self._index(np.array([song]), self.pool.vector[row][None])
+    def _warm(self, songs: Sequence[int]) -> None:
+        """Move new songs' vectors from their content towards their listeners."""
+        model, pool = self.model, self.pool
+        rows = np.array([pool.row_of[song] for song in songs])
+        for song, row in zip(songs, rows.tolist(), strict=True):
+            if song not in self.content:
+                item = None if pool.item is None else pool.item[row].copy()
+                self.content[song] = pool.vector[row].copy(), item
+        users = np.unique([user for song in songs for user in self.liked_by[song]])
+        liked = self.likings(songs)[:, users]
+        known = model.taste_UD[users], model.targeting.warm_up, model.taste_moment_DD
+        content = np.stack([self.content[song][0] for song in songs])
+        pool.vector[rows] = warm_vectors(content, liked, *known)
+        if pool.item is not None:
+            items = np.stack([item for song in songs if (item := self.content[song][1]) is not None])
+            known = model.user_UD[users], model.targeting.warm_up, model.user_moment_DD
+            pool.item[rows] = warm_vectors(items, liked, *known)
+        remove(self.new_index, np.array(songs))
+        self._index(np.array(songs), pool.vector[rows])
 
     def _index(self, numbers: IntArray, vectors: FloatArray) -> None:
         """Put new songs into their index."""

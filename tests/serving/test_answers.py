@@ -218,6 +218,28 @@ def test_plays_change_whom_they_concern_and_nobody_else(state: State, service_fo
     assert all(new not in answers.recommendations(state, user, 50, -1e6)[0] for user in users)
 
 
+def test_plays_come_to_the_same_in_whatever_parts(service_folder: Path) -> None:
+    """What a restart replays at once came one by one."""
+    rng, one, other = np.random.default_rng(3), State(Model(service_folder)), State(Model(service_folder))
+    model = one.model
+    songs = [model.songs["song_id"][int(song)] for song in [*model.new[:4], *rng.integers(0, model.n_songs, 6)]]
+    marks = [{}, {"completed": True}, {"favourited": True}, {"skipped": True}, {"disliked": True}]
+    plays = [
+        Play(
+            model.user_ids[int(rng.integers(0, 12))], songs[int(rng.integers(0, 10))], **marks[int(rng.integers(0, 5))]
+        )
+        for _ in range(80)
+    ]
+    one.add_plays(plays)
+    for play in plays:
+        other.add_plays([play])
+    for name in ("taste_UD", "cat_UD", "user_UD", "boundary_U"):
+        np.testing.assert_allclose(getattr(one.model, name), getattr(other.model, name), atol=1e-5, err_msg=name)
+    assert not np.allclose(one.pool.vector, Model(service_folder).index.vectors[model.new])
+    np.testing.assert_allclose(one.pool.vector[: one.pool.size], other.pool.vector[: other.pool.size], atol=1e-5)
+    np.testing.assert_allclose(one.pool.item, other.pool.item, atol=1e-5)
+
+
 def test_a_users_history_is_that_of_the_tower(state: State) -> None:
     """Plays that are part of the model already, told again, would be the latest: the towers see just that order."""
     from datamodules.interactions import InteractionDataModule
