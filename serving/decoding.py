@@ -15,7 +15,7 @@ import resource
 import subprocess
 import sys
 import time
-from concurrent import futures
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -68,7 +68,7 @@ class Decoders:
         self._settings = seconds | {"memory_mb": memory_mb}
         self._workers: list[_Worker] = []
         self._own = local()
-        self._pool = futures.ThreadPoolExecutor(processes, "decoder", self._take_worker)  # a thread: a worker
+        self._pool = ThreadPoolExecutor(processes, "decoder", self._take_worker)  # a thread: a worker
 
     def decode(self, data: bytes, patience: float | None = None) -> FloatArray:
         """What `datamodules.audio.decode` gives for a file with these bytes: mono float32 samples, its middle.
@@ -81,10 +81,12 @@ class Decoders:
             raise AudioError("too large")
         future = self._pool.submit(self._decode, data)
         try:
-            if not futures.wait([future], patience).done and future.cancel():
-                raise TimeoutError
-            return future.result()
-        except futures.CancelledError as error:
+            return future.result(patience)
+        except TimeoutError:
+            if future.cancel():
+                raise
+            return future.result()  # it is being decoded, and will end
+        except CancelledError as error:
             raise RuntimeError("the decoders were closed") from error
 
     def close(self) -> None:
@@ -153,7 +155,7 @@ class _Worker:
         self.connection, theirs = Pipe()
         kept = {name: os.environ[name] for name in KEPT if name in os.environ}
         with theirs:
-            process = subprocess.Popen(
+            process = self.process = subprocess.Popen(
                 [sys.executable, "-m", "serving.decoding", str(theirs.fileno()), json.dumps(self.settings)],
                 cwd=Path(__file__).parents[1],
                 env=kept | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
@@ -166,7 +168,6 @@ class _Worker:
             if self.connection.poll(START_SECONDS):
                 self.connection.recv_bytes(0)
                 return process
-        self.process = process
         self.stop()
         raise RuntimeError("a decoder process does not start; what it said is among the messages above")
 
@@ -228,8 +229,7 @@ def _serve(connection: Connection, settings: dict[str, float]) -> None:
 
 def _confine(memory: int) -> None:
     if sys.platform == "linux":
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-        most = pages * resource.getpagesize() + memory
+        most = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + memory
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
     for limit in (resource.RLIMIT_NOFILE, resource.RLIMIT_FSIZE, resource.RLIMIT_CORE):
         resource.setrlimit(limit, (0, 0))  # the pipe stays open
