@@ -17,7 +17,7 @@ import shutil
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from benchmarks.audience_scale import tell
 from benchmarks.serve_process import Running, serving
-from benchmarks.serve_requests import KINDS, SONGS, Material, Side, in_process, over_http
+from benchmarks.serve_requests import KINDS, WRITES, Material, Side, in_process, over_http
 from benchmarks.serve_world import write_world
 from configs.errors import UserError
 from configs.load import as_dict, command
@@ -38,6 +38,7 @@ from serving.common import Service
 from serving.engine import open_engine
 
 PAUSE = 0.05  # seconds that a client waits after a 429
+PARTS = 10  # of the soak
 
 
 @dataclass
@@ -51,6 +52,7 @@ class ServeLoadConfig:
     plays: int = opt(500_000, "generated plays, repeated ones included")
     clients: list[int] = opt([1, 8], "clients at a time")
     seconds: float = opt(5.0, "of each kind of request, for each number of clients")
+    soak: float = opt(30.0, "seconds in which songs come in while the service's memory is looked at")
     past: int = opt(192, "clients at the end, many more than the 64 requests that the service takes at a time")
     threads: int = opt(1, "threads of the models")
     work: str = opt("runs/serve_load", "scratch folder, emptied at the start and at the end")
@@ -60,8 +62,22 @@ class ServeLoadConfig:
 
 def main(config: ServeLoadConfig) -> None:
     """Run the command (see the module's docstring)."""
-    if min([config.users, config.songs, config.new, config.plays, config.past, config.seconds, *config.clients]) <= 0:
-        raise UserError("users, songs, new, plays, clients, seconds and past must be above 0")
+    if (
+        min(
+            [
+                config.users,
+                config.songs,
+                config.new,
+                config.plays,
+                config.past,
+                config.seconds,
+                config.soak,
+                *config.clients,
+            ]
+        )
+        <= 0
+    ):
+        raise UserError("users, songs, new, plays, clients, seconds, soak and past must be above 0")
     torch.set_num_threads(config.threads)
     work = Path(config.work)
     shutil.rmtree(work, ignore_errors=True)
@@ -87,12 +103,12 @@ def measure(config: ServeLoadConfig, folder: Path, work: Path) -> dict[str, Any]
         for kind in tqdm(KINDS, "first requests"):  # decoders start, files are mapped
             for side in sides.values():
                 load(side, kind, max(config.clients), min(1.0, config.seconds), config.seed + 1)
-        start = running.account()
         for kind, clients in tqdm([(kind, clients) for kind in KINDS for clients in config.clients], "load"):
             phases.append(phase(config, running, sides, kind, clients))
         past = load(sides["service"], KINDS[0], config.past, config.seconds, config.seed + 2)
-        end = running.account()
+        memory = soak(config, running, sides["service"])
         about = running.get("/model").json()
+    reads = [one for one in phases if one["kind"] not in WRITES]
     with serving(*options) as again:
         restart, kept = again.start_seconds, again.get("/model").json()["accepted_songs"]
     return {
@@ -100,7 +116,7 @@ def measure(config: ServeLoadConfig, folder: Path, work: Path) -> dict[str, Any]
         "start_seconds": round(running.start_seconds, 2),
         "phases": phases,
         "past": {"clients": config.past, **past},
-        "memory": growth(phases, start, end),
+        "memory": memory | {"mb_while_reading": sum(one["own_mb_growth"] for one in reads)},
         "restart": {"seconds": round(restart, 2), "accepted_songs": kept},
     }
 
@@ -158,16 +174,28 @@ def told(seen: list[tuple[int, float]], seconds: float) -> dict[str, Any]:
     return {"answered": len(good), "per_second": round(len(good) / seconds, 2), **at, "refused": dict(other)}
 
 
-def growth(phases: list[dict[str, Any]], start: dict[str, float], end: dict[str, float]) -> dict[str, Any]:
-    """How the service's memory grew: by accepted song while songs came in, and while nothing was kept."""
-    of_songs = [one for one in phases if one["kind"] in SONGS]
-    songs = sum(one["service"]["answered"] for one in of_songs)
+def soak(config: ServeLoadConfig, running: Running, side: Side) -> dict[str, Any]:
+    """The service's memory while songs come in, and how it grows with them once every buffer has its size."""
+    songs, seen = 0, [running.account()]
+    counts = [0]
+    for part in tqdm(range(PARTS), "soak"):
+        songs += load(side, KINDS[0], max(config.clients), config.soak / PARTS, config.seed + 3 + part)["answered"]
+        counts.append(songs)
+        seen.append(running.account())
+    own = [one["own_mb"] for one in seen]
+    later = slice(PARTS // 2, None)
     return {
-        "at_start": start,
-        "at_end": end,
-        "kb_a_song": round(1000 * sum(one["own_mb_growth"] for one in of_songs) / max(songs, 1), 1),
-        "mb_while_reading": round(sum(one["own_mb_growth"] for one in phases if one not in of_songs), 1),
+        "songs": counts,
+        "own_mb": own,
+        "rss_mb": [one["rss_mb"] for one in seen],
+        "kb_a_song": round(1024 * slope(counts[later], own[later]), 1),
     }
+
+
+def slope(x: Sequence[float], y: Sequence[float]) -> float:
+    """Of the straight line nearest to some points."""
+    dx = np.asarray(x) - np.mean(x)
+    return float(dx @ np.asarray(y) / max(dx @ dx, 1e-9))
 
 
 @contextmanager
@@ -201,8 +229,8 @@ def table(report: dict[str, Any]) -> str:
     past, kept = report["past"], report["memory"]
     lines += [
         f"{past['clients']} clients: {past['per_second']:.1f} songs a second, other answers {past['refused']}",
-        f"memory: {kept['at_start']['own_mb']:,.0f} → {kept['at_end']['own_mb']:,.0f} MB of its own, "
-        f"{kept['kb_a_song']:.1f} kB a song, {kept['mb_while_reading']:+.1f} MB while nothing was kept",
+        f"memory of its own: {kept['own_mb'][0]:,.0f} → {kept['own_mb'][-1]:,.0f} MB while {kept['songs'][-1]:,} songs "
+        f"came in, at last {kept['kb_a_song']:.1f} kB a song; {kept['mb_while_reading']:+.0f} MB while none did",
     ]
     return "\n".join(lines)
 

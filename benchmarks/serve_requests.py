@@ -16,12 +16,14 @@ import soundfile
 from datamodules.catalogue import Catalogue, read_features
 from serving import shown
 from serving.common import Service, number_of
-from serving.schemas import NewSong
+from serving.schemas import NewPlay, NewSong
 
 WORDS, SOUND = "song by words and features", "song by 10 s of audio"
 MODES = ("i2i2u", "taste", "cat", "union", "boundary")
 SONGS = (f"{WORDS}, i2i2u", f"{WORDS}, boundary", f"{SOUND}, i2i2u")
-KINDS = (*SONGS, "recommendations", *(f"audience, {mode}" for mode in MODES))
+PLAY = "play of a new song"
+WRITES = (*SONGS, PLAY)
+KINDS = (*WRITES, "recommendations", *(f"audience, {mode}" for mode in MODES))
 BUDGET, SIMILAR = 50, 20
 SECONDS, RATE, RECORDINGS = 10, 44_100, 8
 FIELDS = ("title", "lyrics", "language", "artist_id", "genres", "tags")
@@ -63,6 +65,10 @@ class Material:
         """The id of a new song of the catalogue."""
         return str(self.new[rng.integers(len(self.new))]["song_id"])
 
+    def play(self, rng: np.random.Generator) -> dict[str, Any]:
+        """A user has completed a new song."""
+        return {"user_id": self.user(rng), "song_id": self.known(rng), "completed": True}
+
     def user(self, rng: np.random.Generator) -> str:
         """The id of a user."""
         return str(self.users[int(rng.integers(len(self.users)))])
@@ -89,6 +95,8 @@ def send(material: Material, client: httpx.Client, kind: str, rng: np.random.Gen
             words = {name: json.dumps(value) if name == "features" else value for name, value in given.items()}
             files = {"audio": ("song.mp3", audio)} if audio else None
             return client.post("/songs", data=words, files=files, params=asked).status_code
+        if kind == PLAY:
+            return client.post("/plays", json={"plays": [material.play(rng)]}).status_code
         if kind == "recommendations":
             return client.get(f"/users/{material.user(rng)}/recommendations").status_code
         return client.get(f"/songs/{material.known(rng)}/audience", params=asked).status_code
@@ -112,7 +120,9 @@ def call(material: Material, service: Service, kind: str, rng: np.random.Generat
         shown.similar(state, number, SIMILAR, service.audio)
         shown.audience(state, number, mode, BUDGET, False, 0.0)
         return 201
-    if kind == "recommendations":
+    if kind == PLAY:
+        service.incoming.plays([NewPlay(**material.play(rng))], None)
+    elif kind == "recommendations":
         shown.recommended(state, state.model.user_of[material.user(rng)], SIMILAR, 0.0)
     else:
         shown.audience(*number_of(service, material.known(rng)), mode, BUDGET, False, 0.0)
