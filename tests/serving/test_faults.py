@@ -149,7 +149,8 @@ def kill_at_work(model: Path, store: Path, times: int, seed: int) -> list[float]
                 thread.join(60)
             gone_within(5, decoders)
         assert not failed, failed
-    assert len(told.songs) > 2 * times and len(told.plays) > times and told.deleted, "it was killed at work"
+    assert len(told.songs) > 2 * times and len(told.plays) > times, "it was killed at work"
+    assert told.deleted or times < 20
     return restarts[1:]
 
 
