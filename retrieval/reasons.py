@@ -80,13 +80,21 @@ def nearest_heard(
         pair = np.repeat(np.arange(len(user)), length)
         within = np.arange(len(pair)) - np.repeat(np.cumsum(length) - length, length)
         song = heard_US.indices[heard_US.indptr[user][pair] + within]
-        heard_S = np.bincount(song, minlength=len(song_SD)) > 0
-        value = (new_CD[rows] @ song_SD[heard_S].T)[row[pair], np.cumsum(heard_S)[song] - 1]
+        heard, at = _distinct(song, len(song_SD))
+        value = (new_CD[rows] @ song_SD[heard].T)[row[pair], at]
         order = np.lexsort((song, -value, pair))
         keep = within < top  # as many as there are in each group, whatever its order
         pair, within, song = pair[keep], within[keep], song[order][keep]
         reasons[rows][row[pair], rank[pair], within] = song
     return reasons
+
+
+def _distinct(song: Array, n_songs: int) -> tuple[Array, Array]:
+    """The different songs in order, and where each is among them; a few are sorted, many are marked among all."""
+    if 16 * len(song) < n_songs:
+        return np.unique(song, return_inverse=True)
+    heard_S = np.bincount(song, minlength=n_songs) > 0
+    return np.flatnonzero(heard_S), np.cumsum(heard_S)[song] - 1
 
 
 def _reached(users_CB: Array, listening_US: sparse.csr_matrix) -> tuple[Array, sparse.csr_matrix]:
