@@ -16,7 +16,6 @@ import faiss
 import numpy as np
 import polars as pl
 import torch
-from safetensors.torch import save_file
 from scipy import sparse
 from tqdm import tqdm
 
@@ -27,9 +26,9 @@ from datamodules.catalogue import Catalogue
 from datamodules.fields import encode, values_of
 from datamodules.folders import write_manifest, writing
 from models.pretrained_audio import OWN
-from pipeline.export import CLASSES, files_of, load, model_class, write_config
+from pipeline.export import CLASSES, model_class, write_weights
 from pipeline.index import KIND as INDEX
-from pipeline.index import built, tuned
+from pipeline.index import built, tuned, write_songs
 from pipeline.service import KIND
 from retrieval.audience import slices
 from retrieval.clusters import user_vectors
@@ -64,7 +63,8 @@ def write_world(out: Path, users: int, songs: int, new: int, plays: int, seed: i
     }
     with writing(out, KIND, manifest) as folder:
         for task, (model, config) in models.items():
-            write_model(folder / task, task, model, config)
+            (folder / task).mkdir()
+            write_weights(model.state_dict(), config, folder / task)
         table, listening = song_table(songs, new, rng), listening_of(users, songs, new, plays, rng)
         write_catalogue(folder / "catalogue", table, listening, rng)
         (folder / "features").mkdir()
@@ -103,15 +103,6 @@ def random_models(seed: int) -> dict[str, tuple[Any, dict[str, Any]]]:
         task: (model, {"task": task, "class": CLASSES[task], "model": given[task], **told})
         for task, model in models.items()
     }
-
-
-def write_model(folder: Path, task: str, model: Any, config: dict[str, Any]) -> None:
-    """Weights and config.json, read back as `pipeline.export.write_model` does."""
-    folder.mkdir()
-    for name, weights in files_of(task, model.state_dict()).items():
-        save_file(weights, folder / f"{name}.safetensors", {"format": "pt"})
-    write_config(folder, config)
-    load(folder, check=False)
 
 
 def song_table(songs: int, new: int, rng: np.random.Generator) -> pl.DataFrame:
@@ -202,7 +193,5 @@ def write_index(folder: Path, vectors: FloatArray, encoder: str, seed: int) -> N
     manifest |= {"encoder": encoder, "songs": len(catalogue.rows("warm")), "dim": vectors.shape[1]}
     manifest["effort"], manifest["recall"] = tuned(index, entries, vectors, manifest["index"], config)
     faiss.write_index(to_cpu(index), str(folder / "index.faiss"))
-    np.save(folder / "vectors.npy", vectors)
-    entry = pl.Series("entry", entries).replace(-1, None)
-    catalogue.songs.select("song_id", "split").with_columns(entry).write_parquet(folder / "songs.parquet")
+    write_songs(folder, catalogue, vectors, entries)
     write_manifest(folder, INDEX, manifest)

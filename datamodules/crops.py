@@ -20,6 +20,17 @@ from datamodules.shards import windows
 Crops = dict[str, Tensor]
 
 
+def lines_a_second(audio: dict[str, Any]) -> float:
+    """Frames or samples of what a catalogue with these `audio` options keeps of a second."""
+    return int(audio["sample_rate"]) / (int(audio["hop_length"]) if audio["store"] == "logmel" else 1)
+
+
+def evenly_spaced(length_N: IntArray, crop: int, crops: int) -> IntArray:
+    """First lines of the C evenly spaced crops of recordings, (N, C); one crop is in the middle."""
+    share_C = np.linspace(0, 1, crops) if crops > 1 else np.array([0.5])
+    return np.rint(np.maximum(length_N - crop, 0)[:, None] * share_C).astype(np.int64)
+
+
 class CropReader:
     """Crops of one length: {"logmel" (…, T, M) float16, "frames" (…)} or {"samples" (…, L) int16, "length" (…)}.
 
@@ -31,14 +42,13 @@ class CropReader:
     def __init__(self, catalogue: Catalogue, seconds: float | None, crops: int) -> None:
         self.audio = catalogue.manifest["audio"]
         self.is_logmel = self.audio["store"] == "logmel"
-        self.lines_a_second = int(self.audio["sample_rate"]) / (int(self.audio["hop_length"]) if self.is_logmel else 1)
         self.shards, self.paths = catalogue.audio_shards(), catalogue.audio_files()
         columns = (catalogue.songs[name].to_numpy() for name in ("audio_shard", "audio_start", "audio_length"))
         self.shard, self.start, self.length = (column.astype(np.int64) for column in columns)
         if self.shards is None and self.paths is None:
             self.length = np.zeros_like(self.length)
         longest = int(self.length.max(initial=1))
-        self.crop = longest if seconds is None else max(1, round(seconds * self.lines_a_second))
+        self.crop = longest if seconds is None else max(1, round(seconds * lines_a_second(self.audio)))
         self.crops = crops
         self.failed: set[int] = set()
 
@@ -49,9 +59,7 @@ class CropReader:
 
     def fixed(self, rows: IntArray) -> Crops:
         """The C evenly spaced crops of each song; no randomness."""
-        room = np.maximum(self.length[rows] - self.crop, 0)
-        share = np.linspace(0, 1, self.crops) if self.crops > 1 else np.array([0.5])
-        return self._read(rows[:, None], np.rint(room[:, None] * share).astype(np.int64))
+        return self._read(rows[:, None], evenly_spaced(self.length[rows], self.crop, self.crops))
 
     def of_shard(self, number: int) -> CropReader:
         """The same crops of every recording in a shard, whether the catalogue has it or not, in their order there."""

@@ -28,6 +28,12 @@ Texts = Sequence[str | None]
 Loaded = TypeVar("Loaded")
 
 
+def read_as(prepared: dict[str, Any]) -> dict[str, Any]:
+    """How a CLIP run reads texts (`model`, `fields`, `max_tokens`, `windows`), from what it was prepared with."""
+    names = {"model": "text_model", "fields": "text_fields", "max_tokens": "max_tokens", "windows": "windows"}
+    return {name: prepared[of] for name, of in names.items()}
+
+
 def song_texts(songs: pl.DataFrame, fields: Sequence[str]) -> list[str | None]:
     """One text a song: the given columns, one below the other; list columns are joined by commas. None: no text.
 

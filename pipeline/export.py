@@ -74,11 +74,18 @@ def write_model(run: Run, catalogue: Catalogue, folder: Path) -> tuple[nn.Module
     Returns:
         The model in evaluation mode, and its config.json.
     """
+    return write_weights(model_weights(run.weights), describe(run, catalogue), folder)
+
+
+def write_weights(
+    weights: dict[str, Tensor], description: dict[str, Any], folder: Path
+) -> tuple[nn.Module, dict[str, Any]]:
+    """As `write_model`, of a plain model's weights and what its config.json is to say."""
     from safetensors.torch import save_file
 
-    for name, weights in files_of(run.task, model_weights(run.weights)).items():
-        save_file(weights, folder / f"{name}.safetensors", {"format": "pt"})
-    write_config(folder, describe(run, catalogue))
+    for name, part in files_of(description["task"], weights).items():
+        save_file(part, folder / f"{name}.safetensors", {"format": "pt"})
+    write_config(folder, description)
     return load(folder, check=False)
 
 

@@ -81,12 +81,17 @@ def main(config: IndexConfig, tracking: Any) -> None:
         except (RuntimeError, ValueError) as error:
             reason = str(error).strip().splitlines()[-1]
             raise UserError(f"index={config.index} cannot be used here ({reason}): choose another kind") from None
-        np.save(folder / "vectors.npy", vectors)
-        entry = pl.Series("entry", entries).replace(-1, None)
-        catalogue.songs.select("song_id", "split").with_columns(entry).write_parquet(folder / "songs.parquet")
+        write_songs(folder, catalogue, vectors, entries)
     used(tracking, run.folder, data, manifest["features"])
     made(tracking, config.out, config.logger.upload)
     print(summary(config.out, manifest, catalogue.n_songs, config.recall))
+
+
+def write_songs(folder: Path, catalogue: Catalogue, vectors: FloatArray, entries: IntArray) -> None:
+    """What an index folder holds beside the index: vectors of all songs, their ids, and which entry each is."""
+    np.save(folder / "vectors.npy", vectors)
+    entry = pl.Series("entry", entries).replace(-1, None)
+    catalogue.songs.select("song_id", "split").with_columns(entry).write_parquet(folder / "songs.parquet")
 
 
 def built(config: IndexConfig, catalogue: Catalogue, vectors: FloatArray) -> tuple[Any, IntArray, dict[str, Any]]:

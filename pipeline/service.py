@@ -16,6 +16,7 @@ other, and is replaced as a whole: a running service then goes over to the new o
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from datamodules.arrays import FloatArray
 from datamodules.catalogue import Catalogue
 from datamodules.fields import read_fields
 from datamodules.folders import read_manifest, write_manifest, writing
+from datamodules.text import read_as
 from pipeline.checks import check_targeting
 from pipeline.embed import KIND as FEATURES
 from pipeline.export import write_model
@@ -101,8 +103,7 @@ def text_options(clip: Run | None, features: str | None) -> dict[str, Any] | Non
     """How the field `text`, BERT's own vector, was made; None where there is none."""
     if clip is not None:
         prepared = clip.hparams["prepared"]
-        names = {"model": "text_model", "fields": "text_fields", "max_tokens": "max_tokens", "windows": "windows"}
-        return {name: prepared[of] for name, of in names.items()} if prepared["frozen_text"] else None
+        return read_as(prepared) if prepared["frozen_text"] else None
     return None if features is None else read_manifest(features, FEATURES, "python -m pipeline.embed").get("text")
 
 
@@ -117,7 +118,7 @@ def calibration(boundary: Boundary, catalogue: Catalogue) -> list[float] | None:
     """(slope, intercept) from a margin to a probability, by what validation songs' listeners did; None for too few."""
     held = catalogue.rows("cold_val")
     known = logged(catalogue)
-    seen = exposures(known, Boundary(boundary.run, boundary.item_CD[held], boundary.user_UD, boundary.boundary_U), held)
+    seen = exposures(known, replace(boundary, item_CD=boundary.item_CD[held]), held)
     fitted = fit_calibration(seen[0], seen[1][LIKED]) if seen is not None else None
     return list(fitted) if fitted is not None else None
 

@@ -118,11 +118,10 @@ def weights_of(state: State, near: Similar) -> sparse.csr_matrix:
 def reasons(state: State, number: int, users_B: IntArray, near: Similar, weights_CS: sparse.csr_matrix) -> IntArray:
     """The similar songs that a user listened to, or else those of his that are nearest to the song, (B, 3)."""
     model = state.model
-    heard_BS = sparse.csr_matrix(model.listening_US[users_B] + state.likings(users_B.tolist(), transposed=True))
+    heard_BS = state.heard(users_B)
     row_CB = np.arange(len(users_B))[None]
-    weight_K = np.zeros(len(near.songs_K), dtype=np.float32)
     order = np.argsort(weights_CS.indices)
-    weight_K[:] = weights_CS.data[order][np.searchsorted(weights_CS.indices[order], near.songs_K)]
+    weight_K = weights_CS.data[order][np.searchsorted(weights_CS.indices[order], near.songs_K)]
     because = explain(row_CB, near.songs_K[None], weight_K[None], heard_BS)
     without = np.where(because[:, :, 0] < 0, row_CB, -1)
     nearest = nearest_heard(without, state.vectors(number)[0][None], model.index.vectors, heard_BS)
@@ -213,7 +212,10 @@ def recommendations(state: State, user: int, k: int, least: float) -> tuple[IntA
         best = top_users(np.where(margin_N > least, margin_N, -np.inf)[None], k) if len(margin_N) else None
         rows = np.zeros(0, dtype=np.int64) if best is None else best.users_CB[0][best.users_CB[0] >= 0].astype(np.int64)
         vector_KD = vector_ND[rows].copy()
-    heard = sparse.csr_matrix(model.listening_US[[user]] + state.likings([user], transposed=True))
     asked: AnyArray = np.zeros((len(rows), 1), dtype=np.int64)
-    because = nearest_heard(asked, vector_KD, model.index.vectors, heard)[:, 0] if len(rows) else np.zeros((0, 3), int)
+    because = (
+        nearest_heard(asked, vector_KD, model.index.vectors, state.heard(np.array([user])))[:, 0]
+        if len(rows)
+        else np.zeros((0, 3), int)
+    )
     return number_N[rows], margin_N[rows], because, len(margin_N)

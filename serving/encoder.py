@@ -25,9 +25,9 @@ from torch import Tensor
 from datamodules.arrays import AnyArray, FloatArray, IntArray
 from datamodules.audio import as_int16, line_of, log_mel
 from datamodules.audio_inputs import audio_inputs
-from datamodules.crops import Crops
+from datamodules.crops import Crops, evenly_spaced, lines_a_second
 from datamodules.fields import CATEGORIES, MAX_VALUES, UNKNOWN, Vocabulary
-from datamodules.text import or_user_error, song_texts, token_batch, token_rows
+from datamodules.text import or_user_error, read_as, song_texts, token_batch, token_rows
 from models.pretrained_audio import OWN, PretrainedAudio
 from models.text_encoder import TextEncoder, load_tokenizer
 from pipeline.export import load
@@ -85,8 +85,7 @@ class Encoder:
             self.ears: Any = PretrainedAudio(model).eval() if frozen else None
         self.read: Any = manifest["text"]
         if self.clip is not None and self.read is None:
-            names = {"model": "text_model", "fields": "text_fields", "max_tokens": "max_tokens", "windows": "windows"}
-            self.read = {name: self.prepared[of] for name, of in names.items()}
+            self.read = read_as(self.prepared)
         self.tokenizer = or_user_error(load_tokenizer, self.read["model"]) if self.read else None
         self.tokenizing = threading.Lock()  # it keeps in itself where it is to cut
         made = repr((manifest["clip"], manifest["text"], sorted(self.widths.items())))
@@ -152,10 +151,8 @@ class Encoder:
         logmel = self.audio["store"] == "logmel"
         shape = [int(self.audio[name]) for name in ("sample_rate", "n_mels", "win_length", "hop_length")]
         lines_TM: AnyArray = log_mel(wave, *shape).astype(line_of(self.audio)[0]) if logmel else as_int16(wave)[:, None]
-        a_second = shape[0] / (shape[3] if logmel else 1)
-        crop, count = max(1, round(self.prepared["crop_seconds"] * a_second)), self.prepared["crops"]
-        share = np.linspace(0, 1, count) if count > 1 else np.array([0.5])
-        offsets = np.rint(max(len(lines_TM) - crop, 0) * share).astype(np.int64)
+        crop, count = max(1, round(self.prepared["crop_seconds"] * lines_a_second(self.audio))), self.prepared["crops"]
+        offsets = evenly_spaced(np.array([len(lines_TM)]), crop, count)[0]
         crops = np.zeros((1, count, crop, lines_TM.shape[1]), dtype=lines_TM.dtype)
         real = np.minimum(len(lines_TM) - offsets, crop)
         for at, (offset, length) in enumerate(zip(offsets, real, strict=True)):

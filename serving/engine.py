@@ -22,7 +22,7 @@ from datamodules.folders import version
 from serving.batching import Batcher
 from serving.decoding import from_flac
 from serving.encoder import Content, Encoder, Features
-from serving.model import Model
+from serving.model import open_model
 from serving.state import State
 from serving.store import Play, Store, StoredSong
 
@@ -129,7 +129,7 @@ class Engine:
 
     def _built(self) -> tuple[State, int, int]:
         """A state of the folder's model and of what the store has, and the last song and play in it."""
-        state = State(Model(self.folder))
+        state = State(open_model(self.folder))
         return (state, *self._catch_up(state, 0, 0))
 
     def _catch_up(self, state: State, song: int, play: int) -> tuple[int, int]:

@@ -24,10 +24,11 @@ from datamodules.catalogue import Catalogue, read_features
 from datamodules.collaborative import listening_matrix
 from datamodules.folders import read_manifest, read_whole
 from datamodules.profile import read_profile
-from pipeline.index import SongIndex, read_index
+from pipeline.index import read_index
 from retrieval.audience import activity_scale, popularity_scale
 from retrieval.clusters import user_vectors
 from retrieval.warm_up import ridged_moments
+from serving.database import utc
 from serving.encoder import ABOUT, Encoder
 
 # as pipeline.service has them, which would bring all that training needs
@@ -45,7 +46,8 @@ class Model:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self.manifest = read_manifest(self.folder, KIND, MADE_BY)
-        self.index, _ = checked_index(self.folder, self.manifest)
+        self.index, _ = read_index(self.folder / "index")
+        self._check_index()
         self.targeting = TargetingConfig(**self.manifest["targeting"])
         try:
             self.encoder = Encoder(self.folder, self.manifest)
@@ -75,6 +77,15 @@ class Model:
     def modes(self) -> list[Any]:
         """Ways to find an audience."""
         return ["i2i2u", "taste", "cat", "union", *(["boundary"] if self.has_boundary else [])]
+
+    def _check_index(self) -> None:
+        """Raise UserError if another encoder made the index."""
+        made_by, encoder = self.index.manifest["encoder"], self.manifest["encoder"]
+        if made_by != encoder:
+            raise UserError(
+                f"{self.folder / 'index'} holds the vectors of another encoder ({made_by}) than "
+                f"{self.folder / 'i2i'} ({encoder}): run {MADE_BY} again"
+            )
 
     def _listening(self) -> None:
         """Who has listened to what, by user and by song, and how much each counts."""
@@ -122,7 +133,7 @@ class Model:
         if played_at is None:
             return False
         rows = slice(self.play_start[user], self.play_start[user + 1])
-        at = (played_at.replace(tzinfo=played_at.tzinfo or UTC) - EPOCH) // MILLISECOND
+        at = (utc(played_at) - EPOCH) // MILLISECOND
         return bool(((self.play_song[rows] == song) & (self.play_time[rows] == at)).any())
 
     def latest(self, users_N: IntArray, most: int) -> tuple[IntArray, FloatArray, IntArray]:
@@ -139,12 +150,10 @@ class Model:
         return {name: row.get(name) for name in ABOUT}
 
 
-def checked_index(folder: Path, manifest: dict[str, Any]) -> tuple[SongIndex, pl.DataFrame]:
-    """The index of a service folder; UserError if another encoder made it."""
-    found = read_whole(folder, lambda: read_index(folder / "index"))
-    if found[0].manifest["encoder"] != manifest["encoder"]:
-        raise UserError(
-            f"{folder / 'index'} holds the vectors of another encoder ({found[0].manifest['encoder']}) than "
-            f"{folder / 'i2i'} ({manifest['encoder']}): run {MADE_BY} again"
-        )
-    return found
+def open_model(folder: str | Path) -> Model:
+    """The model of a service folder, all of one version: read again if the folder was replaced meanwhile.
+
+    Raises:
+        UserError: as `Model`.
+    """
+    return read_whole(Path(folder), lambda: Model(folder))

@@ -103,8 +103,8 @@ class State:
             scores_1K, numbers_1K = search(self.new_index, vector[None], k)
         return scores_1K[0], numbers_1K[0]
 
-    def add_songs(self, songs: Sequence[StoredSong], vectors: FloatArray, items: FloatArray | None) -> list[int]:
-        """Take songs in; their numbers. A song that the model's catalogue has is that one from now on."""
+    def add_songs(self, songs: Sequence[StoredSong], vectors: FloatArray, items: FloatArray | None) -> None:
+        """Take songs in. A song that the model's catalogue has is that one from now on."""
         with self.lock:
             new = [at for at, song in enumerate(songs) if song.song_id not in self.model.song_of]
             songs, vectors, items = [songs[at] for at in new], vectors[new], None if items is None else items[new]
@@ -115,7 +115,6 @@ class State:
                 self.pool.append(number, vectors[at], None if items is None else items[at])
             if songs:
                 self._index(np.array(numbers), vectors)
-        return numbers
 
     def remove_song(self, song_id: str) -> None:
         """Forget an accepted song; what its listeners did stays in the store."""
@@ -168,6 +167,10 @@ class State:
         row, column, value = (np.array(part) for part in zip(*found, strict=True)) if found else (np.zeros(0, int),) * 3
         return sparse.csr_matrix((value.astype(np.float32), (row, column)), shape=(len(songs), width))
 
+    def heard(self, users_N: IntArray) -> sparse.csr_matrix:
+        """What users listened to, with what has come in, (N, S)."""
+        return sparse.csr_matrix(self.model.listening_US[users_N] + self.likings(users_N.tolist(), transposed=True))
+
     def _known(self, user: int, song: int) -> float:
         """How strongly the model knows a user to like a song of the catalogue."""
         if song >= self.model.n_songs:
@@ -189,7 +192,7 @@ class State:
     def _taste(self, users: IntArray) -> None:
         """As `retrieval.clusters.user_vectors`, of known songs alone, with what has come in."""
         model = self.model
-        rows = sparse.csr_matrix(model.listening_US[users] + self.likings(users.tolist(), transposed=True))
+        rows = self.heard(users)
         heard = np.unique(rows.indices)
         vectors = model.index.vectors[heard]
         sums = (

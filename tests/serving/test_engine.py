@@ -14,10 +14,12 @@ import pytest
 
 from configs import schema
 from configs.errors import UserError
+from datamodules.catalogue import Catalogue
 from pipeline import index, service
 from serving import answers
 from serving.encoder import Content
 from serving.engine import Engine, open_engine
+from serving.model import open_model
 from serving.store import Play, Store, StoredSong
 from tests.serving.conftest import SMALL, run
 
@@ -105,6 +107,23 @@ def test_what_comes_in_while_the_new_model_is_loaded_is_in_it(
     assert list(engine.state.number_of) == ["before", "meanwhile"]
     assert engine.state.first_plays(engine.state.number_of["before"]) == 1
     assert engine.store.counts() == {"songs": 2, "plays": 1}
+
+
+def test_a_folder_that_is_replaced_while_it_is_read_is_read_again(
+    folder: Path, other: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Index and encoder were read of the old version when the tables of the new one come."""
+    read, replaced = Catalogue.read, []
+
+    def meanwhile(of: Path) -> Catalogue:
+        if not replaced:
+            replaced.append(replace(folder, other))
+        return read(of)
+
+    monkeypatch.setattr(Catalogue, "read", meanwhile)
+    model = open_model(folder)
+    assert model.manifest == json.loads((other / "manifest.json").read_text()) and not model.has_boundary
+    assert model.index.manifest["encoder"] == model.manifest["encoder"]
 
 
 @pytest.mark.parametrize("fault", ["another encoder", "no weights", "no manifest", "half an index"])
