@@ -217,6 +217,8 @@ def test_weights_are_safetensors_and_all_of_the_model(
     }  # fmt: skip
     left = [path for path in exports[task].iterdir() if path.suffix in (".ckpt", ".pt", ".pkl", ".bin")]
     assert not left, "nothing that would have to be unpickled"
+    modes = {path.stat().st_mode for path in exports[task].iterdir()}
+    assert len(modes) == 1, "a service under another account reads the weights as it reads the rest"
 
 
 @pytest.mark.parametrize("task", TASKS)
