@@ -80,8 +80,8 @@ class PairsConfig:
     top_k: int = opt(30, "neighbours kept per song")
     min_common: int = opt(2, "listeners two songs must share")
     max_history: int = opt(10_000, "songs of a user that count when pairs are mined: strongest, then latest (0: all)")
-    posterior: Literal["auto", "feedback", "later_plays", "split_users", "none"] = opt(
-        "auto", "how a pair is verified; auto: feedback table, else times, else not at all"
+    posterior: Literal["auto", "feedback", "later_plays", "feedback_and_later_plays", "split_users", "none"] = opt(
+        "auto", "how a pair is verified; auto: by what there is: a large feedback table, else times and a small one"
     )
     prior_plays: float = opt(20.0, "smoothing: a pair's rate starts as this many plays at the global rate")
     min_lift: float = opt(1.0, "keep a pair if its smoothed rate is at least this multiple of the global rate")

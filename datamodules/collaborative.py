@@ -90,6 +90,16 @@ def verify_by_feedback(pairs: Pairs, feedback: pl.DataFrame, prior: float) -> tu
     return smoothed_lift(joined["good"].to_numpy(), shown, global_rate, prior), shown
 
 
+def pooled(one: tuple[AnyArray, AnyArray], other: tuple[AnyArray, AnyArray], prior: float) -> tuple[AnyArray, AnyArray]:
+    """Two checks (lift, observations) of the same pairs as one: observations are added, and the prior counts once.
+
+    Each has its own global rate, so what is added is good outcomes as multiples of that: lift·(shown + prior) − prior.
+    """
+    (lift, shown), (other_lift, other_shown) = one, other
+    good = lift * (shown + prior) + other_lift * (other_shown + prior) - 2 * prior
+    return smoothed_lift(good, shown + other_shown, 1.0, prior), shown + other_shown
+
+
 def verify_by_listeners(
     pairs: Pairs, before: sparse.csr_matrix, after: sparse.csr_matrix, prior: float
 ) -> tuple[AnyArray, AnyArray]:

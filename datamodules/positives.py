@@ -15,6 +15,7 @@ from datamodules.collaborative import (
     Table,
     cap_histories,
     listening_matrix,
+    pooled,
     split_users,
     verify_by_feedback,
     verify_by_listeners,
@@ -22,6 +23,7 @@ from datamodules.collaborative import (
 from datamodules.neighbours import Pairs, cold_neighbours, neighbours
 
 EARLIER = 0.75  # share of the plays, in time order, that mines pairs when a later window verifies them
+BOTH = "feedback_and_later_plays"
 
 Check = tuple[AnyArray, AnyArray]  # lift of each pair, observations of each
 Verified = tuple[Pairs, AnyArray, AnyArray]
@@ -45,9 +47,8 @@ def mine(
 ) -> tuple[Pairs, dict[str, Any]]:
     """Verified positives and what the manifest says about them.
 
-    A pair is kept if its smoothed lift (`collaborative.smoothed_lift`) is at least `min_lift`. `posterior="auto"` takes
-    the feedback table, else a later window of plays, else nothing is checked: to check two halves of the listeners
-    against each other costs half of the plays, and on no public data was it worth that (docs/results.md).
+    A pair is kept if its smoothed lift (`collaborative.smoothed_lift`) is at least `min_lift`. What `posterior="auto"`
+    takes is in `choose_posterior`.
 
     Args:
         plays: training plays with `user`, `song`, `strength` and maybe `played_at`.
@@ -58,7 +59,7 @@ def mine(
         UserError: the evidence that was asked for is not in the data.
     """
     dated = plays.lazy().select(pl.col("played_at").is_not_null().mean()).collect().item()
-    posterior = choose_posterior(posterior, feedback, dated or 0)
+    posterior = choose_posterior(posterior, feedback, dated or 0, shape[1])
     capped = 0
 
     def mined(plays: Table) -> Pairs:
@@ -71,13 +72,15 @@ def mine(
     if posterior == "split_users":
         pairs, lift, shown = by_halves(split_users(plays, shape[0], seed), shape, mined, prior_plays)
         check = lift, shown
-    elif posterior == "later_plays":
+    elif posterior in ("later_plays", BOTH):
         earlier, later = windows(plays)
         pairs = mined(earlier)
         check = verify_by_listeners(pairs, *taken_up(earlier, later, shape), prior_plays)
     else:
         pairs = mined(plays)
-        check = verify_by_feedback(pairs, feedback, prior_plays) if posterior == "feedback" else None
+    if posterior in ("feedback", BOTH):
+        told = verify_by_feedback(pairs, feedback, prior_plays)
+        check = told if check is None else pooled(check, told, prior_plays)
     return kept(pairs, check, posterior, capped, min_lift, keep_unobserved)
 
 
@@ -88,20 +91,32 @@ def validation_pairs(folder: Path, validation: IntArray, shape: tuple[int, int],
     return cold_neighbours(listening_matrix(held_out, *shape), listening_matrix(warm, *shape), top_k, min_common=1)
 
 
-def choose_posterior(asked: str, feedback: pl.DataFrame | None, dated: float) -> str:
-    """Which check there is evidence for; `dated` is the share of plays with a time: those without count as earlier.
+def choose_posterior(asked: str, feedback: pl.DataFrame | None, dated: float, n_songs: int) -> str:
+    """Which check there is evidence for.
+
+    `auto` takes a feedback table that has at least a row for each song; beside a smaller one a later window of plays,
+    where plays have times: the first feedback of a young service must not end the check of all that it says nothing
+    of. With neither, nothing is checked: to check two halves of the listeners against each other costs half of the
+    plays, and on no public data was it worth that (docs/results.md).
+
+    Args:
+        asked: `pairs.posterior`.
+        feedback: `i2i_feedback`, or None.
+        dated: share of plays with a time; those without count as earlier.
+        n_songs: of the catalogue.
 
     Raises:
         UserError: the evidence that was asked for is not in the data.
     """
-    timed = dated > 0.5
+    timed, rows = dated > 0.5, 0 if feedback is None else feedback.height
+    if asked == "auto" and timed and rows < n_songs:
+        return BOTH if rows else "later_plays"
     if asked == "auto":
-        observed = feedback is not None and not feedback.is_empty()
-        return "feedback" if observed else "later_plays" if timed else "none"
-    if asked == "feedback" and feedback is None:
-        raise UserError("pairs.posterior=feedback, but the dataset has no i2i_feedback.parquet")
-    if asked == "later_plays" and not timed:
-        raise UserError("pairs.posterior=later_plays, but most plays have no played_at")
+        return "feedback" if rows else "none"
+    if asked in ("feedback", BOTH) and feedback is None:
+        raise UserError(f"pairs.posterior={asked}, but the dataset has no i2i_feedback.parquet")
+    if asked in ("later_plays", BOTH) and not timed:
+        raise UserError(f"pairs.posterior={asked}, but most plays have no played_at")
     return asked
 
 

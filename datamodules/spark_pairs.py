@@ -14,9 +14,9 @@ import polars as pl
 
 from configs.errors import UserError
 from datamodules.arrays import AnyArray, IntArray
-from datamodules.collaborative import draw, lift_of_listeners, verify_by_feedback
+from datamodules.collaborative import draw, lift_of_listeners, pooled, verify_by_feedback
 from datamodules.neighbours import Pairs, Terms, terms
-from datamodules.positives import EARLIER, choose_posterior, kept
+from datamodules.positives import BOTH, EARLIER, choose_posterior, kept
 from datamodules.spark_plays import frame, pattern
 
 DAY = 24 * 3600 * 1000
@@ -46,17 +46,18 @@ def mine(
     """
     plays = read_plays(spark, folder / "plays.parquet")
     dated = plays.selectExpr("avg(CAST(played_at IS NOT NULL AS INT))").first()[0]
-    posterior = choose_posterior(posterior, feedback, dated or 0)
+    posterior = choose_posterior(posterior, feedback, dated or 0, shape[1])
     if posterior == "split_users":
-        raise UserError("pairs.posterior=split_users is for engine=local: choose feedback, later_plays or none")
-    earlier, later = windows(plays) if posterior == "later_plays" else (plays, None)
+        raise UserError("pairs.posterior=split_users is for engine=local: choose another one")
+    earlier, later = windows(plays) if posterior in ("later_plays", BOTH) else (plays, None)
     short, capped = cap_histories(earlier, max_history, seed)
     pairs = similar_songs(spark, short, shape, similarity, shrinkage, top_k, min_common)
     check = None
-    if posterior == "feedback":
-        check = verify_by_feedback(pairs, feedback, prior_plays)
-    elif posterior == "later_plays":
+    if later is not None:
         check = verify_by_later_plays(spark, pairs, liked(earlier), liked(later), shape[1], prior_plays)
+    if posterior in ("feedback", BOTH):
+        told = verify_by_feedback(pairs, feedback, prior_plays)
+        check = told if check is None else pooled(check, told, prior_plays)
     return kept(pairs, check, posterior, capped, min_lift, keep_unobserved)
 
 

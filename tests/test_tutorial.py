@@ -89,6 +89,12 @@ def told(name: str) -> dict[str, int]:
     return {line.strip(): int(n.replace(",", "")) for line, n in re.findall(r"^ {6}(\S.*?) {2,}([\d,]+)$", shown, re.M)}
 
 
+def told_of_pairs(name: str) -> dict[str, str]:
+    """What the page shows of the folder's song pairs."""
+    line = PAGE.read_text("utf-8").split(f"    {name}: split by time\n")[1].split("    pairs:")[1].split("…")[0]
+    return dict(part.split() for part in line.strip(" ,").split(", "))
+
+
 def counts(folder: Path) -> dict[str, int]:
     found = json.loads((folder / "manifest.json").read_text())
     return {name.replace("_", " "): n for name, n in found["counts"].items()}
@@ -101,7 +107,10 @@ def test_the_raw_files_become_a_catalogue(walked: tuple[Path, dict[str, Any]]) -
     assert pl.read_parquet(at / "my_music" / "plays.parquet")["completed"].mean() == pytest.approx(0.5, abs=0.05)
     shown = told("runs/catalogue")
     assert len(shown) == 8 and shown.items() <= counts(at / "runs" / "catalogue").items()
-    assert not json.loads((at / "runs" / "catalogue" / "manifest.json").read_text())["rejected"]
+    manifest = json.loads((at / "runs" / "catalogue" / "manifest.json").read_text())
+    shown = told_of_pairs("runs/catalogue")
+    assert len(shown) == 5 and shown == {name: str(manifest["pairs"][name]) for name in shown}
+    assert not manifest["rejected"]
 
 
 def test_what_is_trained_finds_listeners(walked: tuple[Path, dict[str, Any]]) -> None:
@@ -135,7 +144,9 @@ def test_what_listeners_did_is_the_next_input(walked: tuple[Path, dict[str, Any]
     catalogue = at / "runs" / "catalogue_2"
     shown = told("runs/catalogue_2")
     assert len(shown) == 4 and shown.items() <= counts(catalogue).items()
-    assert json.loads((catalogue / "manifest.json").read_text())["pairs"]["posterior"] == "feedback"
+    pairs, shown = json.loads((catalogue / "manifest.json").read_text())["pairs"], told_of_pairs("runs/catalogue_2")
+    assert pairs["posterior"] == shown["posterior"] == "feedback_and_later_plays"
+    assert pairs["mined"] == int(shown["mined"]) and pairs["kept"] < pairs["mined"]
     songs = pl.read_parquet(catalogue / "songs.parquet").with_row_index("song")
     new = songs.filter(pl.col("song_id") == "last train")
     assert new["audio_length"][0] > 0 and new["split"][0].startswith("cold")

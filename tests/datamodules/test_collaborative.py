@@ -16,6 +16,7 @@ from datamodules.collaborative import (
     cap_histories,
     draw,
     listening_matrix,
+    pooled,
     smoothed_lift,
     split_users,
     verify_by_feedback,
@@ -323,6 +324,24 @@ def test_verify_by_feedback_against_a_loop() -> None:
     for i, pair in enumerate(zip(pairs.source.tolist(), pairs.target.tolist(), strict=True)):
         n, g = shown.get(pair, 0), good.get(pair, 0)
         assert seen[i] == n and lift[i] == pytest.approx((g + 20 * rate) / (n + 20) / rate)
+
+
+@pytest.mark.parametrize("prior", [0.0, 5.0, 20.0])
+def test_pooled_checks_are_one_check_of_all_observations(prior: float) -> None:
+    rng = np.random.default_rng(2)
+    shown = rng.integers(0, 40, (2, 50)) * (rng.random((2, 50)) < 0.6)
+    good = rng.binomial(shown, 0.3)
+    one, other = (
+        (smoothed_lift(good[side], shown[side], rate, prior), shown[side]) for side, rate in enumerate((0.3, 0.1))
+    )
+    lift, seen = pooled(one, other, prior)
+    assert seen.tolist() == shown.sum(axis=0).tolist()
+    for i in range(50):
+        n, multiple = shown[0, i] + shown[1, i], good[0, i] / 0.3 + good[1, i] / 0.1
+        assert lift[i] == pytest.approx((multiple + prior) / (n + prior) if n + prior else 1.0)
+    assert (lift[seen == 0] == 1.0).all() and (seen == 0).any(), "exactly, so that it clears min_lift"
+    for mine, theirs in zip(pooled(other, one, prior), (lift, seen), strict=True):
+        np.testing.assert_allclose(mine, theirs)
 
 
 def test_verify_by_listeners_against_a_loop_on_held_out_users() -> None:

@@ -140,8 +140,10 @@ def test_mine_takes_the_strongest_evidence_there_is() -> None:
     plays = timed_plays([(int(rng.integers(30)), int(rng.integers(8)), float(day)) for day in range(300)])
     untimed = plays.with_columns(played_at=pl.lit(None, pl.Datetime("ms")))
     feedback = pl.DataFrame({"source": [0], "target": [1], "plays": [50], "completes": [0], "favourites": [0]})
-    shape = (30, 8)
-    assert mine(plays, feedback, shape, **MINE)[1]["posterior"] == "feedback"
+    shape, a_row_each = (30, 8), pl.concat([feedback] * 8)
+    assert mine(plays, a_row_each, shape, **MINE)[1]["posterior"] == "feedback"
+    assert mine(plays, a_row_each[1:], shape, **MINE)[1]["posterior"] == "feedback_and_later_plays"
+    assert mine(untimed, feedback, shape, **MINE)[1]["posterior"] == "feedback"
     assert mine(plays, None, shape, **MINE)[1]["posterior"] == "later_plays"
     assert mine(untimed, None, shape, **MINE)[1]["posterior"] == "none"
     number = pl.int_range(pl.len())
@@ -153,9 +155,30 @@ def test_mine_takes_the_strongest_evidence_there_is() -> None:
     everything, evidence = mine(plays, None, shape, **MINE | {"posterior": "none"})
     n = len(everything)
     assert evidence == {"posterior": "none", "mined": n, "kept": n, "dropped": 0, "users_capped": 0}
-    for asked, table_, words in (("feedback", plays, "no i2i_feedback"), ("later_plays", untimed, "no played_at")):
+    for asked, given, words in (
+        ("feedback", (plays, None), "no i2i_feedback"),
+        ("later_plays", (untimed, None), "no played_at"),
+        ("feedback_and_later_plays", (plays, None), "no i2i_feedback"),
+        ("feedback_and_later_plays", (untimed, feedback), "no played_at"),
+    ):
         with pytest.raises(UserError, match=words):
-            mine(table_, None, shape, **MINE | {"posterior": asked})
+            mine(*given, shape, **MINE | {"posterior": asked})
+
+
+def test_the_first_feedback_judges_the_pairs_it_saw_and_later_plays_go_on_judging_the_others() -> None:
+    rng = np.random.default_rng(0)
+    plays = timed_plays([(int(rng.integers(30)), int(rng.integers(8)), float(day)) for day in range(300)])
+    options = MINE | {"top_k": 20}
+    mined = mine(windows(plays)[0], None, (30, 8), **options | {"posterior": "none"})[0]
+    by_time = set(table(mine(plays, None, (30, 8), **options)[0]))
+    liked, disliked = next(pair for pair in table(mined) if pair not in by_time), min(by_time)
+    feedback = pl.DataFrame(
+        {"source": [liked[0], disliked[0]], "target": [liked[1], disliked[1]],
+         "plays": [900, 900], "completes": [0, 0], "favourites": [600, 0]}
+    )  # fmt: skip
+    pairs, evidence = mine(plays, feedback, (30, 8), **options)
+    assert evidence["posterior"] == "feedback_and_later_plays"
+    assert set(table(pairs)) == by_time - {disliked} | {liked} and len(by_time) < len(mined) - 3
 
 
 def test_bad_feedback_drops_the_pair_and_only_that() -> None:
@@ -166,6 +189,7 @@ def test_bad_feedback_drops_the_pair_and_only_that() -> None:
     )
     options = MINE | {"top_k": 20}
     all_pairs = set(table(mine(plays, None, (30, 8), **options | {"posterior": "none"})[0]))
+    options |= {"posterior": "feedback"}
     kept = set(table(mine(plays, feedback, (30, 8), **options)[0]))
     assert all_pairs - kept == {(0, 1)}
     only = set(table(mine(plays, feedback, (30, 8), **options | {"keep_unobserved": False})[0]))

@@ -142,9 +142,10 @@ FEEDBACK = pl.DataFrame(
         {"similarity": "phi", "max_history": 15},
         {"similarity": "iuf", "min_common": 3, "posterior": "none"},
         {"similarity": "cosine", "shrinkage": 5.0, "posterior": "feedback"},
+        {"similarity": "cosine", "min_common": 2, "posterior": "feedback_and_later_plays"},
         {"similarity": "bm25", "max_history": 10, "posterior": "none"},
     ],
-    ids=lambda one: one["similarity"],
+    ids=lambda one: f"{one['similarity']}-{one.get('posterior', 'later_plays')}",
 )
 def test_the_same_pairs(options: dict[str, Any], spark: Any, folder: Path) -> None:
     asked = MINE | options
