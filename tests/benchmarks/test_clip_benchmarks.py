@@ -85,7 +85,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Path:
     options = [f"data={at}/world", f"out={at}/runs", "seeds=2", f"clip={listed(TINY)}", "texts=[genres and moods]"]
     clip_moodclips.main(load(ClipMoodclipsConfig, options))
     for tower in TOWERS:
-        options = [f"data={at}/world", f"clip={at}/runs", f"out={at}/zeroshot", "seeds=2", f"tower={tower}"]
+        options = [f"data={at}/world", f"clip={at}/runs", f"out={at}/zeroshot", "seeds=1", f"tower={tower}"]
         zeroshot.main(load(zeroshot.BenchmarkConfig, options))
     return at
 
@@ -119,9 +119,8 @@ def test_rows_of_both(both: Path) -> None:
             assert {key: ours[key] for key in expected} == pytest.approx(expected)
             assert ours["seconds"] > 1
     for tower in TOWERS:
-        rows = json.loads((both / "zeroshot" / f"results_{tower}.json").read_text())
-        assert [row["method"] for row in rows[0]] == [row["method"] for row in rows[1]]
-        found = {row["method"]: row["accuracy"] for row in rows[0]}
+        (rows,) = json.loads((both / "zeroshot" / f"results_{tower}.json").read_text())
+        found = {row["method"]: row["accuracy"] for row in rows}
         assert 0 < found["chance"] <= found["most frequent label"] < found["linear probe"]
         assert 0 <= found["zero-shot"] <= 1
 

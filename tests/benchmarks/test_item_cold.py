@@ -410,7 +410,8 @@ def test_odd_songs_and_users_have_defined_scores(write_dataset: Callable[..., Pa
     plays = pl.read_parquet(source / "plays.parquet").filter(~pl.col("user_id").is_in(users[:5]))
     plays.write_parquet(source / "plays.parquet")
     assert songs.height < 200 and len(users) < 200, "the widest K"
-    chosen = ["baselines", "firstplay", *AUDIENCES]
+    tuned = ["content kNN, tuned", "ridge to users, tuned", "ridge to EASE, tuned"]
+    chosen = [*FIXED, *tuned, "firstplay", *AUDIENCES]
     options = [f"data={source}", "seeds=1", f"features=[{FEATURES}]"]
     rows = rows_after(tmp_path / "out.json", [*options, f"methods={listed(chosen)}", f"i2i={listed(TINY)}"])
     assert [row["method"] for row in rows] == methods(chosen)

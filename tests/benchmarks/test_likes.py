@@ -92,7 +92,10 @@ def test_figures_choose_on_validation_and_measure_on_test() -> None:
     assert balanced(np.array([True, False, True]), np.array([1, 1, 0])) == 0.25
 
 
-def test_the_command(world: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command(
+    world: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(likes, "FOLDS", 3)
     given = [f"{name}={path}" for name, path in world.items()]
     small = ["model.dim=8", "model.hidden=16", "model.field_dim=8", "optim.lr=5e-3", "batch_size=64"]
     options = [f"out={tmp_path}/likes.json", "seeds=1", "epochs=12", f"boundary={json.dumps(small)}"]

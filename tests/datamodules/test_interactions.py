@@ -226,7 +226,7 @@ def test_corrected_scores_mean_the_same_however_negatives_are_drawn(tmp_path, on
         data = InteractionDataModule(folder, sampling=sampling, negatives=20)
         dataset, score = data.train_dataloader().dataset, torch.zeros(8, requires_grad=True)
         optimiser = torch.optim.Adam([score], lr=0.1)
-        steps = 400 if size > 100 else 6000
+        steps = 400 if size > 100 else 3000
         for step in range(steps):
             batch = batch_of(dataset, np.random.default_rng(step).choice(8000, size), seed=(step,))
             margin = score[item_songs(batch)] - batch["log_q"]

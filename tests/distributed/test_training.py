@@ -55,8 +55,7 @@ def test_validation_and_correlation_do_not_hang_on_the_number_of_ranks(
     task: str, odd_catalogue: Path, tmp_path: Path
 ) -> None:
     figures, correlation = {}, {}
-    several = (2, 3) if task == "i2i" else (3,)
-    for ranks in (1, *several):
+    for ranks in (1, 3):
         out = tmp_path / str(ranks)
         options = i2i_options(odd_catalogue, out)
         if task == "boundary":
@@ -68,7 +67,6 @@ def test_validation_and_correlation_do_not_hang_on_the_number_of_ranks(
         figures[ranks] = validation(out)
         correlation[ranks] = last_of(out)["state_dict"].get("correlation", torch.zeros(1))
     assert len(figures[1]) >= 2 and max(figures[1].values()) > 0
-    for ranks in several:
-        assert figures[ranks] == pytest.approx(figures[1], rel=1e-4)
-        torch.testing.assert_close(correlation[ranks], correlation[1], rtol=1e-4, atol=1e-5)
+    assert figures[3] == pytest.approx(figures[1], rel=1e-4)
+    torch.testing.assert_close(correlation[3], correlation[1], rtol=1e-4, atol=1e-5)
     assert task == "boundary" or (correlation[1] - torch.eye(len(correlation[1]))).abs().max() > 0.01

@@ -139,7 +139,7 @@ def test_lists_are_filled_in_and_what_is_said_in_full_is_kept() -> None:
     assert resolve("IVF64,Flat", 10_000) == "IVF64,Flat" and resolve("OPQ8,IVF,PQ8", 100) == "OPQ8,IVF20,PQ8"
 
 
-@pytest.mark.parametrize("kind", ["Flat", "IVF16,Flat", "IVF16,SQ8", "IVF16,PQ8", "OPQ8,IVF16,PQ8"])
+@pytest.mark.parametrize("kind", ["Flat", "IVF16,Flat", "IVF16,SQ8", "IVF16,PQ16x4", "OPQ8,IVF16,PQ8x4"])
 def test_added_replaced_and_removed_by_number(kind: str) -> None:
     """Against an index of what should be left; with all lists looked into, so that both are complete."""
     items, number = vectors(900), 3 * np.arange(900) + 7
@@ -155,7 +155,7 @@ def test_added_replaced_and_removed_by_number(kind: str) -> None:
     found = search(index, rows, 3)[1]
     assert set(found.ravel()) <= set(left)
     if "PQ" in kind:
-        assert (found == left[:, None]).any(axis=1).mean() > 0.6  # codes are coarse
+        assert (found == left[:, None]).any(axis=1).mean() > 0.5  # codes are coarse
     else:
         _, expected = brute(rows, rows, 3)
         assert (found == left[expected]).mean() > (0.9 if "SQ" in kind else 0.999)
