@@ -5,9 +5,19 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, TypeAdapter, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    TypeAdapter,
+    model_validator,
+)
 
 MOST_NAMES = 32  # of one object
+PARTS = ("similar", "audience", "margins", "clusters", "picture", "audio")  # of a song, as /songs/ID/similar
 
 
 def few(given: Any) -> Any:
@@ -20,9 +30,16 @@ def few(given: Any) -> Any:
     return given
 
 
+def addressable(song_id: str) -> str:
+    """An id that is no other song's address; the catalogue's own, which may be, cannot be helped."""
+    if song_id.endswith(tuple(f"/{part}" for part in PARTS)):
+        raise ValueError(f"an id cannot end in {' or '.join(f'/{part}' for part in PARTS)}")
+    return song_id
+
+
 Id = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
 STEPLESS = r"^(\.{0,2}[^.\x00-\x1f\x7f]|\.{3})[^\x00-\x1f\x7f]*$"  # but "." and "..", which in an address are steps
-NewId = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=STEPLESS)]
+NewId = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=STEPLESS), AfterValidator(addressable)]
 Line = Annotated[str, StringConstraints(max_length=500)]
 Words = Annotated[str, StringConstraints(max_length=20_000)]
 Tags = Annotated[
