@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -16,7 +17,6 @@ from typing import TypeVar
 
 import numpy as np
 
-from configs.errors import UserError
 from datamodules.arrays import FloatArray
 from datamodules.folders import version
 from serving.batching import Batcher
@@ -53,7 +53,7 @@ class Engine:
     def __init__(self, folder: str | Path, store: Store, batch: int = 16) -> None:
         self.folder, self.store = Path(folder), store
         self.writing, self.switching = threading.Lock(), threading.Lock()
-        self.deleted: list[str] = []  # while a new state is built
+        self.deleted: set[str] = set()  # since the last new state was begun, and not accepted anew
         self.seen = version(self.folder)
         self.state = self._built()[0]
         self.reload_error: str | None = None
@@ -74,6 +74,7 @@ class Engine:
                 for (song, flac, _), one in zip(songs, encoded, strict=True)
             ]
             self.store.add_songs(stored, key, digest)
+            self.deleted.difference_update(song.song_id for song, _ in stored)
             items = [one.item for one in encoded]
             state.add_songs(
                 [song for song, _ in stored],
@@ -92,7 +93,7 @@ class Engine:
         with self.writing:
             if not self.store.delete_song(song_id):
                 return False
-            self.deleted.append(song_id)
+            self.deleted.add(song_id)
             self.state.remove_song(song_id)
             return True
 
@@ -106,8 +107,7 @@ class Engine:
                 with self.writing:  # what has come in while the rest was built
                     self._catch_up(state, song, play)
                     for song_id in self.deleted:
-                        if song_id in state.number_of:
-                            state.remove_song(song_id)
+                        state.remove_song(song_id)
                     self.state = state
             except Exception as error:
                 self.reload_error = str(error)
@@ -189,9 +189,9 @@ def open_engine(folder: str, store: str | Path, batch: int) -> Engine:
     Raises:
         UserError: the model folder or the store cannot be used.
     """
-    kept = Store(store)
-    try:
-        return Engine(folder, kept, batch)
-    except UserError:
-        kept.close()
-        raise
+    with ExitStack() as undo:
+        kept = Store(store)
+        undo.callback(kept.close)
+        engine = Engine(folder, kept, batch)
+        undo.pop_all()
+    return engine

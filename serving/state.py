@@ -106,6 +106,8 @@ class State:
     def add_songs(self, songs: Sequence[StoredSong], vectors: FloatArray, items: FloatArray | None) -> None:
         """Take songs in. A song that the model's catalogue has is that one from now on."""
         with self.lock:
+            for song in songs:  # one of that id was deleted after it was read into this state, before that was in use
+                self.remove_song(song.song_id)
             new = [at for at, song in enumerate(songs) if song.song_id not in self.model.song_of]
             songs, vectors, items = [songs[at] for at in new], vectors[new], None if items is None else items[new]
             numbers = list(range(self.next_number, self.next_number + len(songs)))
@@ -117,7 +119,7 @@ class State:
                 self._index(np.array(numbers), vectors)
 
     def remove_song(self, song_id: str) -> None:
-        """Forget an accepted song; what its listeners did stays in the store."""
+        """Forget an accepted song, if it is there; what its listeners did stays in the store."""
         with self.lock:
             number = self.number_of.pop(song_id, None)
             if number is None:

@@ -109,6 +109,27 @@ def test_what_comes_in_while_the_new_model_is_loaded_is_in_it(
     assert engine.store.counts() == {"songs": 2, "plays": 1}
 
 
+@pytest.mark.parametrize("first", [True, False], ids=["before it was read", "after it was read"])
+def test_a_song_deleted_and_accepted_anew_while_the_new_model_is_loaded_stays(
+    engine: Engine, folder: Path, other: Path, monkeypatch: pytest.MonkeyPatch, first: bool
+) -> None:
+    accept(engine, "again", "Leaving")
+    built = engine._built
+
+    def meanwhile() -> Any:
+        found = None if first else built()
+        engine.delete("again")
+        accept(engine, "again", "Back again")
+        return found or built()
+
+    monkeypatch.setattr(engine, "_built", meanwhile)
+    replace(folder, other)
+    assert engine.reload()
+    number, pool = engine.state.number("again"), engine.state.pool
+    assert number is not None and engine.state.title(number) == "Back again"
+    assert list(engine.state.accepted) == [number] and set(pool.row_of) - set(engine.state.model.new) == {number}
+
+
 def test_a_folder_that_is_replaced_while_it_is_read_is_read_again(
     folder: Path, other: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
