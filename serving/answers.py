@@ -208,14 +208,10 @@ def recommendations(state: State, user: int, k: int, least: float) -> tuple[IntA
         margin_N = pool.item[: pool.size] @ model.user_UD[user] - model.boundary_U[user]
         number_N, vector_ND = pool.number[: pool.size].copy(), pool.vector
         met = {song for song, _ in state.played.get(user, ())}
-        margin_N[[row for row, song in enumerate(number_N.tolist()) if song in met] if met else []] = -np.inf
-        best = top_users(np.where(margin_N > least, margin_N, -np.inf)[None], k) if len(margin_N) else None
-        rows = np.zeros(0, dtype=np.int64) if best is None else best.users_CB[0][best.users_CB[0] >= 0].astype(np.int64)
+        margin_N[[pool.row_of[song] for song in met if song in pool.row_of]] = -np.inf
+        best_K = top_users(np.where(margin_N > least, margin_N, -np.inf)[None], k).users_CB[0]
+        rows = best_K[best_K >= 0]
         vector_KD = vector_ND[rows].copy()
     asked: AnyArray = np.zeros((len(rows), 1), dtype=np.int64)
-    because = (
-        nearest_heard(asked, vector_KD, model.index.vectors, state.heard(np.array([user])))[:, 0]
-        if len(rows)
-        else np.zeros((0, 3), int)
-    )
+    because = nearest_heard(asked, vector_KD, model.index.vectors, state.heard(np.array([user])))[:, 0]
     return number_N[rows], margin_N[rows], because, len(margin_N)

@@ -1,4 +1,4 @@
-"""Songs, audiences and pictures as they are shown: from numbers and arrays to the words of `serving.schemas`."""
+"""Songs, audiences and pictures as they are shown: from numbers and arrays to the words of `serving.replies`."""
 
 from __future__ import annotations
 
