@@ -42,7 +42,7 @@ from retrieval.boundary import users_above
 from retrieval.index import build_index
 
 KIND = "evaluation"
-WITH_GENRE = "content, genre included"
+WITH_GENRE, CB2CF = "content, genre included", "CB2CF (λ=0)"
 
 
 @tracked("evaluate")
@@ -53,7 +53,8 @@ def main(config: EvaluateConfig, run: Any) -> None:
     if not config.budgets or config.budgets[0] < 1:
         raise UserError(f"budgets={config.budgets}: give one or more positive numbers of users")
     check_targeting(config.targeting)
-    index = open_index(config.index, catalogue)
+    trained = {CB2CF: open_index(config.cb2cf, catalogue)} if config.cb2cf else {}
+    trained["FirstPlay"] = open_index(config.index, catalogue)
     new = catalogue.rows(config.split)
     listeners = listeners_by_position(catalogue, new)
     if not len(listeners[0]):
@@ -68,9 +69,10 @@ def main(config: EvaluateConfig, run: Any) -> None:
     truth = read_truth(config.truth, catalogue) if config.truth else None
     with writing(config.out, KIND, {"options": recorded(config)}) as folder:
         listening = listening_matrix(catalogue.plays, catalogue.n_users, catalogue.n_songs)
-        similar = audiences.find_similar(index, new, listening, config.targeting)
-        found = find_all(config, catalogue, index, boundary, new, listening, similar)
-        spaces = songs_in_space(config, catalogue, index)
+        similar = audiences.find_similar(trained["FirstPlay"], new, listening, config.targeting)
+        spaces = songs_in_space(config, catalogue, trained)
+        content = content_index(spaces[WITH_GENRE], catalogue)
+        found = find_all(config, content, trained, boundary, new, listening, similar)
         metrics: dict[str, Any] = {
             "catalogue": catalogue.manifest["counts"],
             "split": config.split,
@@ -98,16 +100,20 @@ def main(config: EvaluateConfig, run: Any) -> None:
 
 def find_all(
     config: EvaluateConfig,
-    catalogue: Catalogue,
-    index: SongIndex,
+    content: SongIndex,
+    trained: dict[str, SongIndex],
     boundary: Boundary | None,
     new: IntArray,
     listening: sparse.csr_matrix,
     similar: Similar,
 ) -> dict[str, Audience]:
-    """The audience of every new song by every method, at the largest budget; `similar` as the full model has them."""
+    """The audience of every new song by every method, at the largest budget.
+
+    `content` is of untrained vectors; `trained` has the full model's index ("FirstPlay") and CB2CF's, where there is
+    one; `similar` is as the full model has it.
+    """
     scale = targeting.activity_scale(listening, config.targeting.activity_power)
-    budget = min(max(config.budgets), catalogue.n_users)
+    budget = min(max(config.budgets), listening.shape[0])
 
     def i2i2u(near: Similar, allowed: Any = None) -> Audience:
         return targeting.listeners_of_similar(near.weights_CS, listening, scale, budget, allowed)
@@ -115,17 +121,17 @@ def find_all(
     def by(one: SongIndex) -> Audience:
         return i2i2u(audiences.find_similar(one, new, listening, config.targeting))
 
-    content = content_index(config, catalogue)
     found = {
-        "random": baselines.random_users(len(new), catalogue.n_users, budget, config.seed),
+        "random": baselines.random_users(len(new), listening.shape[0], budget, config.seed),
         "most active users": baselines.most_active_users(listening, len(new), budget),
         "content kNN": baselines.content_knn(content, listening, new, budget),
         "content kNN, our targeting": by(content),
     }
-    if config.cb2cf:
-        found["CB2CF (λ=0)"] = by(open_index(config.cb2cf, catalogue))
+    if CB2CF in trained:
+        found[CB2CF] = by(trained[CB2CF])
+    vectors = trained["FirstPlay"].vectors
     found["FirstPlay I2I2U"] = i2i2u(similar)
-    found["FirstPlay CAT"] = audiences.cat(similar, listening, index.vectors, new, config.targeting, budget)
+    found["FirstPlay CAT"] = audiences.cat(similar, listening, vectors, new, config.targeting, budget)
     found["FirstPlay I2I2U ∪ CAT"] = targeting.union(found["FirstPlay I2I2U"], found["FirstPlay CAT"], budget)
     if boundary is not None:
         allowed = audiences.allowed_users(boundary, None, config.targeting.margin)
@@ -136,10 +142,9 @@ def find_all(
     return found
 
 
-def content_index(config: EvaluateConfig, catalogue: Catalogue) -> SongIndex:
+def content_index(vectors: AnyArray, catalogue: Catalogue) -> SongIndex:
     """An index of untrained content vectors, searched like the trained one."""
     warm = catalogue.rows("warm")
-    vectors = baselines.content_vectors(read_fields(catalogue, config.features, [], min_count=1), warm)
     return SongIndex({}, build_index(vectors[warm]), warm, vectors)
 
 
@@ -149,8 +154,8 @@ def listeners_by_position(catalogue: Catalogue, new: IntArray) -> tuple[IntArray
     return np.searchsorted(new, song), user
 
 
-def songs_in_space(config: EvaluateConfig, catalogue: Catalogue, index: SongIndex) -> dict[str, AnyArray]:
-    """Song vectors by name, for the genre figures: untrained ones without and with the genre field, then trained."""
+def songs_in_space(config: EvaluateConfig, catalogue: Catalogue, trained: dict[str, SongIndex]) -> dict[str, AnyArray]:
+    """Song vectors by name: untrained ones without (where there are other fields) and with the genre, then trained."""
     fields, warm = read_fields(catalogue, config.features, [], min_count=1), catalogue.rows("warm")
     others = [name for name in fields.codes if name != "genres"]
     spaces = {}
@@ -159,9 +164,7 @@ def songs_in_space(config: EvaluateConfig, catalogue: Catalogue, index: SongInde
         bare = SongFields(fields.dense, codes, {name: fields.vocabulary[name] for name in others})
         spaces["content, no genre"] = baselines.content_vectors(bare, warm)
     spaces[WITH_GENRE] = baselines.content_vectors(fields, warm)
-    if config.cb2cf:
-        spaces["CB2CF (λ=0)"] = open_index(config.cb2cf, catalogue).vectors
-    return spaces | {"FirstPlay": index.vectors}
+    return spaces | {name: index.vectors for name, index in trained.items()}
 
 
 def pictures(

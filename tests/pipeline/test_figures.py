@@ -162,7 +162,7 @@ def test_content_without_the_genre_does_not_know_it(catalogue: Catalogue, catalo
     warm, vectors = catalogue.rows("warm"), np.eye(catalogue.n_songs, 4, dtype=np.float32)
     index = SongIndex({}, build_index(vectors[warm]), warm, vectors)
     config = load(EvaluateConfig, [f"data={catalogue_folder}", "index=i", "out=o"])
-    spaces = evaluate.songs_in_space(config, catalogue, index)
+    spaces = evaluate.songs_in_space(config, catalogue, {"FirstPlay": index})
     assert list(spaces) == ["content, no genre", "content, genre included", "FirstPlay"]
     fields = read_fields(catalogue, None, [], min_count=1)
     assert set(fields.codes) == {"genres", "language", "tags"}
@@ -171,6 +171,6 @@ def test_content_without_the_genre_does_not_know_it(catalogue: Catalogue, catalo
     monotone = catalogue.songs.with_columns(genres=pl.lit(["same"]))
     other = Catalogue(catalogue.folder, catalogue.manifest)
     other.songs = monotone
-    again = evaluate.songs_in_space(config, other, index)
+    again = evaluate.songs_in_space(config, other, {"FirstPlay": index})
     assert (again["content, no genre"] == spaces["content, no genre"]).all()
     assert (again["content, genre included"] != spaces["content, genre included"]).any()
