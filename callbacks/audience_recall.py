@@ -16,7 +16,7 @@ class AudienceRecall(IndexRecall):
     and their mean, `val/audience`.
 
     A user is the mean direction of the known songs he listened to, as `audience mode=taste` has him. The DataModule
-    gives `listening()` (users, songs) and `val_listeners()` (cold validation song, user).
+    gives `listening` (users, songs) and `val_listeners()` (cold validation song, user).
 
     Args:
         k: neighbours, and new songs a user.
@@ -30,7 +30,7 @@ class AudienceRecall(IndexRecall):
     def measure(self, items: Array, item_ids: Array, queries: Array, query_ids: Array, data: Any) -> dict[str, Any]:
         """The figures, from vectors of known songs and of validation songs."""
         metrics = super().measure(items, item_ids, queries, query_ids, data)
-        taste_UD = user_vectors(data.listening()[:, item_ids], items, np.ones(len(items)))
+        taste_UD = user_vectors(data.listening[:, item_ids], items, np.ones(len(items)))
         users = np.flatnonzero(taste_UD.any(axis=1))
         song_of, user_of = data.val_listeners()
         listeners = retrieve(taste_UD[users], users, queries, self.users)

@@ -112,6 +112,12 @@ class EpochLoader(DataLoader[Any]):
         batches.go_on(state["epoch"], state["rows"])
 
 
+def batches_of(data: Any, n: int, batch_size: int, shuffle: bool) -> EpochBatches:
+    """The batches of n rows that a DataModule, by its `seed`, deals to its rank; without a trainer to a single one."""
+    rank, world_size = (data.trainer.global_rank, data.trainer.world_size) if data.trainer else (0, 1)
+    return EpochBatches(n, batch_size, data.seed, rank, world_size, shuffle)
+
+
 def loader(dataset: Dataset[Any], batches: EpochBatches, workers: int = 0) -> DataLoader[Any]:
     """A DataLoader whose dataset turns a whole `Batch` into tensors in one call."""
     return EpochLoader(

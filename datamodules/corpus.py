@@ -23,7 +23,7 @@ from transformers import PreTrainedTokenizerFast
 
 from configs.errors import UserError
 from datamodules.arrays import AnyArray, IntArray
-from datamodules.batches import Batch, EpochBatches, loader
+from datamodules.batches import Batch, batches_of, loader
 from datamodules.text import song_texts
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -88,9 +88,8 @@ class CorpusDataModule(L.LightningDataModule):
         return self._loader("val")
 
     def _loader(self, name: str) -> DataLoader[Item]:
-        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         rows = self.blocks[name]
-        batches = EpochBatches(len(rows), self.batch_size, self.seed, rank, world, shuffle=name == "train")
+        batches = batches_of(self, len(rows), self.batch_size, shuffle=name == "train")
         return loader(MaskedBlocks(rows, len(self.tokenizer)), batches, self.workers)
 
 

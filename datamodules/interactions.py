@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from configs.errors import UserError
 from datamodules.arrays import FloatArray, IntArray
-from datamodules.batches import Batch, EpochBatches, loader
+from datamodules.batches import Batch, batches_of, loader
 from datamodules.catalogue import Catalogue
 from datamodules.fields import SongFields, Vocabulary, read_fields
 from datamodules.histories import Histories
@@ -161,7 +161,7 @@ class InteractionDataModule(L.LightningDataModule):
         """One row a training play."""
         parts = (self.fields, self.profile, self.histories, self.label, self.warm)
         dataset = InteractionBatches(*parts, self.negatives, self.sampling, self.strengths)
-        return loader(dataset, self._batches(len(self.label), self.batch_size, shuffle=True), self.workers)
+        return loader(dataset, batches_of(self, len(self.label), self.batch_size, shuffle=True), self.workers)
 
     def val_dataloader(self) -> list[DataLoader[Any]]:
         """Loader 0: cold validation songs to index; loader 1: their listeners.
@@ -184,12 +184,12 @@ class InteractionDataModule(L.LightningDataModule):
     def songs_loader(self, songs: IntArray, batch_size: int = 1024) -> DataLoader[Any]:
         """`id` and `fields` of the given songs, in order."""
         nobody = np.zeros(self.catalogue.n_songs, dtype=np.int64)  # no song has a memory here
-        return loader(SongBatches(self.fields, songs, nobody), self._batches(len(songs), batch_size, shuffle=False))
+        return loader(SongBatches(self.fields, songs, nobody), batches_of(self, len(songs), batch_size, shuffle=False))
 
     def users_loader(self, users: IntArray, batch_size: int = 1024) -> DataLoader[Any]:
         """`id` and user batch of the given users, in order, with histories at the end of training time."""
         dataset = UserBatches(self.fields, self.profile, self.histories, users)
-        return loader(dataset, self._batches(len(users), batch_size, shuffle=False))
+        return loader(dataset, batches_of(self, len(users), batch_size, shuffle=False))
 
     def dense_statistics(self) -> dict[str, tuple[Tensor, float]]:
         """Centre and overall scale of each dense song field over warm songs."""
@@ -198,8 +198,3 @@ class InteractionDataModule(L.LightningDataModule):
     def number_statistics(self) -> tuple[Tensor, Tensor]:
         """Centre and spread of each profile number over users with training plays."""
         return self.profile.number_statistics(self.active)
-
-    def _batches(self, n: int, batch_size: int, shuffle: bool) -> EpochBatches:
-        trainer = self.trainer
-        rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
-        return EpochBatches(n, batch_size, self.seed, rank, world_size, shuffle)

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from configs.errors import UserError
 from datamodules.arrays import AnyArray, IntArray
-from datamodules.batches import Batch, EpochBatches, loader
+from datamodules.batches import Batch, batches_of, loader
 from datamodules.catalogue import NO_VALIDATION, Catalogue, held_out_listeners
 from datamodules.collaborative import listening_matrix
 from datamodules.fields import SongFields, Vocabulary, read_fields
@@ -131,12 +131,9 @@ class PairDataModule(L.LightningDataModule):
         """Memory codes: one a known song, and 0 for all others."""
         return len(self.known) + 1
 
-    def listening(self) -> sparse.csr_matrix:
-        """(users, songs): strongest training signal of each user on each known song; made once."""
-        return self._listening
-
     @cached_property
-    def _listening(self) -> sparse.csr_matrix:
+    def listening(self) -> sparse.csr_matrix:
+        """(users, songs): strongest training signal of each user on each known song."""
         return listening_matrix(self.catalogue.plays, self.catalogue.n_users, self.catalogue.n_songs)
 
     def train_dataloader(self) -> DataLoader[Any]:
@@ -151,10 +148,10 @@ class PairDataModule(L.LightningDataModule):
             self.bcl_batch_size,
             self.memory,
             self.in_batch,
-            Listening(self.listening(), *drawn) if self.users else None,
+            Listening(self.listening, *drawn) if self.users else None,
             self._popularity() if self.bcl_sampling == "popularity" else None,
         )
-        return loader(dataset, self._batches(len(pairs[0]), self.batch_size, shuffle=True), self.workers)
+        return loader(dataset, batches_of(self, len(pairs[0]), self.batch_size, shuffle=True), self.workers)
 
     def val_dataloader(self) -> list[DataLoader[Any]]:
         """Loader 0: warm songs to index; loader 1: cold validation songs that ask.
@@ -168,7 +165,7 @@ class PairDataModule(L.LightningDataModule):
 
     def songs_loader(self, songs: IntArray, batch_size: int = 1024) -> DataLoader[Any]:
         """Fields of the given songs, in order."""
-        batches = self._batches(len(songs), batch_size, shuffle=False)
+        batches = batches_of(self, len(songs), batch_size, shuffle=False)
         return loader(SongBatches(self.fields, songs, self.memory), batches)
 
     def val_positives(self) -> tuple[IntArray, IntArray]:
@@ -187,11 +184,6 @@ class PairDataModule(L.LightningDataModule):
         """Each warm song's share of the training plays."""
         plays = self.catalogue.songs["popularity"].to_numpy()[self.warm].astype(np.float64)
         return np.asarray(plays / plays.sum())
-
-    def _batches(self, n: int, batch_size: int, shuffle: bool) -> EpochBatches:
-        trainer = self.trainer
-        rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
-        return EpochBatches(n, batch_size, self.seed, rank, world_size, shuffle)
 
 
 def known_songs(catalogue: Catalogue) -> list[str]:

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from configs.errors import UserError
 from datamodules.arrays import AnyArray, BoolArray, FloatArray, IntArray
 from datamodules.audio_inputs import FrozenAudio, audio_dim, audio_inputs
-from datamodules.batches import Batch, EpochBatches, loader
+from datamodules.batches import Batch, batches_of, loader
 from datamodules.catalogue import Catalogue
 from datamodules.crops import CropReader
 from datamodules.text import text_dim, text_numbers, text_vectors, token_batch, token_rows
@@ -151,8 +151,7 @@ class SongDataModule(L.LightningDataModule):
         return self._loader(np.arange(self.catalogue.n_songs), "all")
 
     def _loader(self, rows: IntArray, view: str) -> DataLoader[Item]:
-        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        batches = EpochBatches(len(rows), self.batch_size, self.seed, rank, world, shuffle=view == "train")
+        batches = batches_of(self, len(rows), self.batch_size, shuffle=view == "train")
         return loader(SongItems(self, rows, view), batches, self.workers)
 
     def _read_text_vectors(self) -> list[FloatArray]:

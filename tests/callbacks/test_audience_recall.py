@@ -32,6 +32,7 @@ class Data:
         self.listeners[0], self.listeners[5] = (1, 4), (3, 11)  # two of these are of users without a play
         self.listeners = np.unique(self.listeners, axis=0)
 
+    @property
     def listening(self) -> sparse.csr_matrix:
         return sparse.csr_matrix(self.dense.astype(np.float32))
 
