@@ -42,7 +42,7 @@ def train_text(config: CorpusConfig) -> None:
     model = Path(config.out) / "model"
     if first_rank() and not model.exists():
         run, aside = open_run(config.out, "text"), model.with_suffix(".part")
-        restore(MaskedLMModule(**run.hparams), run).model.bert.save_pretrained(aside)
+        restore(MaskedLMModule, run).model.bert.save_pretrained(aside)
         characters = read_vocabulary(run.folder, "text")["characters"]
         character_tokenizer(characters, config.max_tokens).save_pretrained(aside)
         aside.rename(model)

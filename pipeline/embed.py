@@ -29,6 +29,7 @@ from datamodules.text import song_texts, text_vectors, unknown_share
 from lightning_modules.clip import ClipModule
 from pipeline.runs import Run, open_run
 from pipeline.tracking import made, tracked, used
+from pipeline.vectors import restore
 
 KIND = "features"
 NAMES = ("clip_audio", "clip_text")
@@ -55,7 +56,7 @@ def main(config: EmbedConfig, tracking: Any) -> None:
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
-    trainer.predict(clip_module(run), data, return_predictions=False)
+    trainer.predict(restore(ClipModule, run), data, return_predictions=False)
     trainer.strategy.barrier("every rank has written its part")
     if trainer.is_global_zero:
         written = [parts / f"{rank}.npz" for rank in range(trainer.world_size)]
@@ -115,20 +116,6 @@ def song_data(run: Run, config: EmbedConfig) -> SongDataModule:
             "prepare it again with audio.* options as in the run's catalogue"
         )
     return data
-
-
-def clip_module(run: Run) -> ClipModule:
-    """The run's best model.
-
-    Raises:
-        UserError: its text model cannot be loaded, or the weights do not fit.
-    """
-    try:
-        module = ClipModule(**run.hparams)
-        module.load_state_dict(run.weights)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise UserError(f"{run.folder}: the checkpoint cannot be used here: {str(error).splitlines()[0]}") from error
-    return module
 
 
 class PartWriter(L.Callback):

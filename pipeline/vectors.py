@@ -34,10 +34,18 @@ def check_fields(run: Run, fields: SongFields, folder: str) -> None:
         raise UserError(f"{folder} has other song fields than {run.folder} was trained on: {', '.join(wrong)}")
 
 
-def restore(module: Any, run: Run) -> Any:
-    """Put a run's weights into its LightningModule, ready to predict."""
-    module.load_state_dict(run.weights)
-    return module.eval()
+def restore(module: type[Any], run: Run) -> Any:
+    """A run's LightningModule with its best weights, ready to predict.
+
+    Raises:
+        UserError: a published encoder that it needs cannot be loaded, or the checkpoint does not fit.
+    """
+    try:
+        made = module(**run.hparams)
+        made.load_state_dict(run.weights)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"{run.folder}: the checkpoint cannot be used here: {str(error).splitlines()[0]}") from error
+    return made.eval()
 
 
 def predict(module: Any, loader: Any) -> dict[str, Any]:
@@ -70,7 +78,7 @@ def encode_songs(
     source = PairDataModule(**options, known=read_vocabulary(run.folder, "known")["song_id"])
     check_fields(run, source.fields, options["features"] or options["data"])
     source.fields = source.fields.without(hidden)
-    module = restore(I2IModule(**run.hparams), run)
+    module = restore(I2IModule, run)
     return run, predict(module, source.songs_loader(np.arange(source.catalogue.n_songs)))
 
 
@@ -105,7 +113,7 @@ def boundary_vectors(
         positives=run.config["objective"]["positives"],
     )
     check_fields(run, source.fields, options["features"] or options["data"])
-    module = restore(BoundaryModule(**run.hparams), run)
+    module = restore(BoundaryModule, run)
     items = predict(module, source.songs_loader(songs))["vector"]
     users = predict(module, source.users_loader(np.arange(source.catalogue.n_users)))
     if not all(np.isfinite(one).all() for one in (items, *users.values())):

@@ -28,9 +28,10 @@ from datamodules.catalogue import Catalogue, read_features
 from datamodules.folders import read_manifest, writing
 from datamodules.songs import BERT_BATCH
 from datamodules.text import text_vectors, token_batch, token_rows
+from lightning_modules.clip import ClipModule
 from pipeline.embed import KIND as FEATURES
-from pipeline.embed import clip_module
 from pipeline.runs import Run, open_run
+from pipeline.vectors import restore
 from retrieval.index import build_index, search, unit_rows
 
 KIND = "tags"
@@ -109,7 +110,7 @@ def own_labels(catalogue: Catalogue, column: str) -> list[list[str]]:
 def label_vectors(run: Run, labels: Sequence[str], prompts: Sequence[str], cache: Path) -> FloatArray:
     """A unit vector for each label, (L, D): the mean over its prompts (prompt ensembling, arXiv 2103.00020, §3.1.4)."""
     texts = [prompt.replace("{}", label) for label in labels for prompt in prompts]
-    model, prepared = clip_module(run).eval().model, run.hparams["prepared"]
+    model, prepared = restore(ClipModule, run).model, run.hparams["prepared"]
     name, max_tokens = prepared["text_model"], prepared["max_tokens"]
     with torch.inference_mode():
         if prepared["frozen_text"]:

@@ -67,7 +67,7 @@ def inputs_and_vectors(task: str, run_folder: Path, n_users: int) -> tuple[dict[
     """What the model is given, by argument, and what the LightningModule makes of it."""
     run = open_run(run_folder, task)
     if task == "clip":
-        module = restore(ClipModule(**run.hparams), run)
+        module = restore(ClipModule, run)
         rng = torch.Generator().manual_seed(0)
         logmel, frames = torch.randn(6, 50, 64, generator=rng), torch.tensor([50, 50, 50, 17, 3, 50])
         text = torch.randn(6, 384, generator=rng)
@@ -80,14 +80,14 @@ def inputs_and_vectors(task: str, run_folder: Path, n_users: int) -> tuple[dict[
     if task == "i2i":
         source = PairDataModule(**data_options(run, None, None))
         fields = source.fields.gather(np.arange(source.catalogue.n_songs))
-        module = restore(I2IModule(**run.hparams), run)
+        module = restore(I2IModule, run)
         # An export encodes new songs: content alone, as of a song that has no memory.
         batch = {"id": torch.arange(60), "fields": fields, "memory": torch.zeros(60, dtype=torch.long)}
         return fields, {"songs": module.predict_step(batch, 0)["vector"]}
     vocabularies = json.loads((run_folder / "vocabulary.json").read_text("utf-8"))
     data = InteractionDataModule(**data_options(run, None, None), profile_vocabulary=vocabularies["users"])
     fields = data.fields.gather(np.arange(data.catalogue.n_songs))
-    module = restore(BoundaryModule(**run.hparams), run)
+    module = restore(BoundaryModule, run)
     users = next(iter(data.users_loader(np.arange(n_users))))
     items = module.predict_step({"id": torch.arange(60), "fields": fields}, 0)["vector"]
     made = module.predict_step(users, 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ from configs.errors import UserError
 from configs.load import as_dict, dump
 from configs.schema import I2IConfig
 from datamodules.folders import write_manifest
+from lightning_modules.i2i import I2IModule
 from pipeline.index import main as build_index
 from pipeline.index import open_index
 from pipeline.runs import fingerprint, finish_run, is_finished, open_run, read_vocabulary, start_run
+from pipeline.vectors import restore
 
 
 @pytest.fixture
@@ -155,6 +158,16 @@ def test_damaged_config_of_an_unfinished_run_is_one_line(run: Path) -> None:
     (run / "config.yaml").write_text("a: [")
     with pytest.raises(UserError, match=r"config\.yaml"):
         is_finished(run, "i2i", options())
+
+
+@pytest.mark.parametrize("part", ["hparams", "weights"])
+def test_a_checkpoint_of_another_version_is_one_line(run: Path, part: str) -> None:
+    found = open_run(run, "i2i")
+    assert not restore(I2IModule, found).training
+    other = replace(found, **{part: getattr(found, part) | {"of_later": torch.zeros(1)}})
+    with pytest.raises(UserError, match="the checkpoint cannot be used here") as caught:
+        restore(I2IModule, other)
+    assert str(run) in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_fingerprint_is_of_the_weights_alone() -> None:
