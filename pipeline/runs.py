@@ -156,9 +156,7 @@ def set_log_aside(path: Path) -> None:
 
 
 def check_sizes(config: Any) -> None:
-    """Raise UserError unless the numbers of epochs, of rows and users in a batch and of results are at least 1,
-    and some part of the loss has a weight.
-    """
+    """Raise UserError for numbers, temperatures and weights with which no training can be."""
     sizes = {name: getattr(config, name, 1) for name in ("batch_size", "bcl_batch_size", "recall_k", "recall_users")}
     objective: Any = getattr(config, "objective", None)
     sizes |= {f"objective.{name}": getattr(objective, name, 1) for name in ("negatives", "users", "candidates")}
@@ -169,6 +167,11 @@ def check_sizes(config: Any) -> None:
     limits = {f"objective.{name}": getattr(objective, name, 0) for name in ("micro_batch", "unpaired")}
     if negative := [f"{name}={value}" for name, value in limits.items() if value < 0]:
         raise UserError(f"{', '.join(negative)}: must be at least 0")
+    heat = {f"objective.{name}": getattr(objective, name, 1.0) for name in ("temperature", "listening_temperature")}
+    if cold := [f"{name}={value:g}" for name, value in heat.items() if not 0 < value < math.inf]:
+        raise UserError(f"{', '.join(cold)}: must be above 0 and finite")
+    if not 0 <= config.optim.warmup < 1:
+        raise UserError(f"optim.warmup={config.optim.warmup:g}: must be a share of all steps, at least 0 and below 1")
     strengths = list(getattr(objective, "strengths", [1.0] * 3))
     if len(strengths) != 3 or not all(0 < one < math.inf for one in strengths):
         raise UserError(f"objective.strengths={strengths}: three weights above 0, of played, completed, favourited")

@@ -209,6 +209,9 @@ def test_more_than_the_catalogue_has_and_as_little_as_can_be(
         ("bcl_batch_size=0", "bcl_batch_size=0: must be at least 1"),
         ("objective.history=1", "objective.history=1"),
         ("objective.candidates=-1", "objective.candidates=-1: must be at least 1"),
+        ("objective.temperature=0", "objective.temperature=0: must be above 0 and finite"),
+        ("objective.listening_temperature=-1", "objective.listening_temperature=-1: must be above 0 and finite"),
+        ("optim.warmup=1", "optim.warmup=1: must be a share of all steps, at least 0 and below 1"),
         ("objective.pair_weight=0 objective.listening_weight=0 objective.bcl_weight=0", "nothing is learnt"),
     ],
 )
