@@ -1,1 +1,1 @@
-"""What happens around training: correlation matrix, FAISS recall, checkpoints."""
+"""What happens around training: correlation matrix, FAISS recall, checkpoints, pictures."""

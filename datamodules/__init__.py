@@ -1,1 +1,1 @@
-"""From Parquet tables to batches: the data contract, prepared folders, audio, text and the three DataModules."""
+"""From Parquet tables to batches: the data contract, prepared folders, audio, text and the DataModules."""

@@ -1,4 +1,4 @@
-"""The optimiser of all three tasks: AdamW, linear warm-up, cosine decay to zero, one step of the schedule a batch."""
+"""The optimiser of all tasks: AdamW, linear warm-up, cosine decay to zero, one step of the schedule a batch."""
 
 from __future__ import annotations
 

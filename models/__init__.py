@@ -1,1 +1,1 @@
-"""Plain nn.Modules: audio, text and song encoders, feature views, towers. No Lightning, no configs, no files."""
+"""Plain nn.Modules: audio, text and song encoders, views, towers. No Lightning, configs or files, but for weights."""

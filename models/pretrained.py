@@ -1,6 +1,6 @@
 """Published encoders: from a model's name to its weights, and which of these are trained.
 
-The one module of models/ that reads files.
+With musicnn.py the only module of models/ that reads files, and these are weights.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Run folders: what `train.py` writes and the later commands take.
 
-A run folder holds `manifest.json` (kind "clip run", "i2i run" or "boundary run"), `config.yaml` (resolved),
+A run folder holds `manifest.json` (kind "clip run", "i2i run", "boundary run" or "text run"), `config.yaml` (resolved),
 `vocabulary.json` (category codes), `checkpoints/best.ckpt` and `last.ckpt`, `logs/metrics.csv` and the W&B files.
 """
 
