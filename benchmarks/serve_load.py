@@ -13,6 +13,7 @@ statuses, cores used, memory before and after, how long start and restart take.
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import threading
 import time
@@ -62,21 +63,8 @@ class ServeLoadConfig:
 
 def main(config: ServeLoadConfig) -> None:
     """Run the command (see the module's docstring)."""
-    if (
-        min(
-            [
-                config.users,
-                config.songs,
-                config.new,
-                config.plays,
-                config.past,
-                config.seconds,
-                config.soak,
-                *config.clients,
-            ]
-        )
-        <= 0
-    ):
+    sizes = config.users, config.songs, config.new, config.plays, config.past, *config.clients
+    if min(*sizes, config.seconds, config.soak) <= 0:
         raise UserError("users, songs, new, plays, clients, seconds, soak and past must be above 0")
     torch.set_num_threads(config.threads)
     work = Path(config.work)
@@ -95,10 +83,10 @@ def main(config: ServeLoadConfig) -> None:
 
 def measure(config: ServeLoadConfig, folder: Path, work: Path) -> dict[str, Any]:
     """All phases on a service folder."""
-    material, phases = Material(folder, config.seed), []
+    material, phases, token = Material(folder, config.seed), [], secrets.token_hex(16)
     options = folder, work / "store", f"threads={config.threads}"
-    with serving(*options) as running, beside(config, folder, work) as service:
-        http = over_http(material, running.url, running.token)
+    with serving(*options, token=token) as running, beside(config, folder, work) as service:
+        http = over_http(material, running.url, token)
         sides = {"service": http, "in_process": in_process(material, service)}
         for kind in tqdm(KINDS, "first requests"):  # decoders start, files are mapped
             for side in sides.values():
@@ -109,7 +97,7 @@ def measure(config: ServeLoadConfig, folder: Path, work: Path) -> dict[str, Any]
         memory = soak(config, running, sides["service"])
         about = running.get("/model").json()
     reads = [one for one in phases if one["kind"] not in WRITES]
-    with serving(*options) as again:
+    with serving(*options, token=token) as again:
         restart, kept = again.start_seconds, again.get("/model").json()["accepted_songs"]
     return {
         **{name: about[name] for name in ("users", "known_songs", "new_songs", "accepted_songs")},

@@ -1,10 +1,9 @@
-"""The real service in a process of its own, and what the kernel says of it."""
+"""The real service in a process of its own, for benchmarks and tests, and what the kernel says of it."""
 
 from __future__ import annotations
 
 import os
 import re
-import secrets
 import subprocess
 import sys
 import time
@@ -12,12 +11,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 
 from benchmarks.audience_scale import memory
 from configs.errors import UserError
 
+ROOT = Path(__file__).parents[1]
 GRACE = 60  # seconds
 
 
@@ -26,13 +27,22 @@ class Running:
     """A running service; `start_seconds` until it listened."""
 
     url: str
-    token: str
+    token: str | None
     process: subprocess.Popen[str]
     start_seconds: float
 
+    @property
+    def headers(self) -> dict[str, str]:
+        """Those that bear the token."""
+        return {"authorization": f"Bearer {self.token}"} if self.token else {}
+
+    def client(self, **options: Any) -> httpx.Client:
+        """A client that bears the token."""
+        return httpx.Client(base_url=self.url, headers=self.headers, timeout=GRACE, **options)
+
     def get(self, path: str) -> httpx.Response:
         """One answer."""
-        return httpx.get(self.url + path, headers={"authorization": f"Bearer {self.token}"}, timeout=GRACE)
+        return httpx.get(self.url + path, headers=self.headers, timeout=GRACE)
 
     def account(self) -> dict[str, float]:
         """MB in memory, and of it what is the process's own (not mapped files); seconds of CPU, decoders' too."""
@@ -42,19 +52,19 @@ class Running:
 
 
 @contextmanager
-def serving(model: Path, store: Path, *options: str) -> Iterator[Running]:
-    """`python -m serving` on a free port with a token, ended by SIGTERM.
+def serving(model: Path, store: Path, *options: str, token: str | None = None) -> Iterator[Running]:
+    """`python -m serving` on a free port, ended by SIGTERM unless it has ended; what it says is in STORE.log.
 
     Raises:
         UserError: it does not start.
     """
-    token = secrets.token_hex(16)
-    arguments = [f"model={model}", f"store={store}", "port=0", *options]
+    arguments = [f"model={model.resolve()}", f"store={store.resolve()}", "port=0", "threads=1", *options]
+    environment = {**os.environ, "FIRSTPLAY_TOKEN": token or ""}
     began = time.perf_counter()
-    with (store.parent / "service.log").open("a") as log:
+    with store.with_name(f"{store.name}.log").open("a") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "serving", *arguments],
-            env={**os.environ, "FIRSTPLAY_TOKEN": token}, stdout=subprocess.PIPE, stderr=log, text=True,
+            cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=log, text=True,
         )  # fmt: skip
     assert process.stdout is not None
     try:

@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 import train
+from benchmarks.serve_process import Running, serving
 from configs import schema
 from configs.load import load
 from pipeline import embed, index, prepare, service, world
 
-ROOT = Path(__file__).parents[2]
 TOKEN = "a-token-of-the-tests-only"
 QUICK = ["trainer.accelerator=cpu", "trainer.progress=false", "logger.wandb=off", "trainer.epochs=1"]
 SMALL = ["model.hidden=32", "model.dim=16", "model.field_dim=8", "optim.lr=3e-3", *QUICK]
@@ -70,44 +64,6 @@ def service_folder(trained: Path) -> Path:
     return trained / "service"
 
 
-@dataclass
-class Serving:
-    """A running service."""
-
-    url: str
-    process: subprocess.Popen[str]
-    headers: dict[str, str] = field(default_factory=dict)
-
-    def client(self, **options: Any) -> httpx.Client:
-        """A client that bears the token."""
-        return httpx.Client(base_url=self.url, headers=self.headers, timeout=60, **options)
-
-
-@contextmanager
-def serving(model: Path, store: Path, *options: str, token: str | None = None) -> Iterator[Serving]:
-    """`python -m serving` on a free port, ended by SIGTERM unless it has ended."""
-    environment = {name: value for name, value in os.environ.items() if name != "FIRSTPLAY_TOKEN"}
-    if token is not None:
-        environment["FIRSTPLAY_TOKEN"] = token
-    command = [sys.executable, "-m", "serving", f"model={model}", f"store={store}", "port=0", "threads=1", *options]
-    with (store.parent / f"{store.name}.log").open("a") as errors:
-        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True)
-    assert process.stdout is not None
-    try:
-        for line in process.stdout:
-            found = re.search(r"serving (http://\S+)", line)
-            if found:
-                yield Serving(found[1], process, {"authorization": f"Bearer {token}"} if token else {})
-                break
-        else:
-            raise AssertionError(f"the service has not started: {Path(errors.name).read_text()}")
-    finally:
-        if process.poll() is None:
-            process.terminate()
-        process.wait(60)
-        process.stdout.close()
-
-
 @pytest.fixture(scope="session")
 def serve() -> Callable[..., Any]:
     """`with serve(model, store, "key=value", …, token=None) as service:` runs the real service."""
@@ -115,7 +71,7 @@ def serve() -> Callable[..., Any]:
 
 
 @pytest.fixture(scope="module")
-def live(service_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+def live(service_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A service with a token, for the tests of one file."""
     with serving(service_folder, tmp_path_factory.mktemp("live") / "store", token=TOKEN) as running:
         yield running

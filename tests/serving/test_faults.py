@@ -24,11 +24,12 @@ import numpy as np
 import pytest
 import soundfile
 
+from benchmarks.serve_process import ROOT, children, serving
 from configs.errors import UserError
 from serving.database import reading
 from serving.engine import open_engine
 from serving.store import Play, Store
-from tests.serving.conftest import ROOT, TOKEN, serving
+from tests.serving.conftest import TOKEN
 
 CLIENTS, KILLS = 4, 2
 
@@ -119,10 +120,6 @@ def check(client: httpx.Client, store: Path, told: Told) -> None:
     for song_id in list(ids.values())[:2]:
         assert client.get(f"/songs/{song_id}/audience", params={"mode": "boundary"}).status_code == 200
     assert client.get("/users/u00003/recommendations").status_code == 200
-
-
-def children(pid: int) -> list[int]:
-    return [int(one) for path in Path(f"/proc/{pid}/task").glob("*/children") for one in path.read_text().split()]
 
 
 def kill_at_work(model: Path, store: Path, times: int, seed: int) -> list[float]:
