@@ -148,11 +148,6 @@ class Store:
                 "INSERT OR REPLACE INTO features SELECT NULL, number, ?, ? FROM songs WHERE song_id = ?", rows
             )
 
-    def forget_features(self, made_by: str) -> None:
-        """Keep the features of this encoder only."""
-        with self.database.writing() as connection:
-            connection.execute("DELETE FROM features WHERE made_by <> ?", (made_by,))
-
     def add_plays(self, plays: Sequence[Play], key: str | None = None, digest: str = "") -> None:
         """Keep plays, all or none, and that `key` stood for a request of this `digest`.
 
