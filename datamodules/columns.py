@@ -5,9 +5,11 @@ from __future__ import annotations
 import polars as pl
 
 from configs.errors import UserError
+from datamodules.split import COLD_TEST, COLD_VAL, WARM
 
 TIME = pl.Datetime("ms")
 TEXTS = pl.List(pl.String)
+TEXT_TYPES = (pl.String, pl.Categorical, pl.Enum)  # what a column of text, or of ids, may come in
 
 # Column kinds of the contract: the type that later code sees, and what the user is told to provide.
 KINDS: dict[str, tuple[pl.DataType, str]] = {
@@ -50,7 +52,12 @@ OPTIONAL: dict[str, dict[str, str]] = {
         "play_count": "count",
     },
 }
-SPLITS = ("warm", "cold_val", "cold_test")
+# Words and tags of a song, as the service is told them and as it tells the next training.
+ABOUT: dict[str, pl.DataType] = {
+    **{"title": pl.String(), "lyrics": pl.String(), "language": pl.String(), "artist_id": pl.String()},
+    **{"genres": TEXTS, "tags": TEXTS},
+}
+SPLITS = (WARM, COLD_VAL, COLD_TEST)
 # Columns that `prepare` adds, to the catalogue or (`_…`) while it works; a user's column of that name would be
 # mistaken for them. `_metadata` is what Spark tells of a row's file.
 RESERVED = {
@@ -85,13 +92,13 @@ def typed(table: str, frame: pl.LazyFrame, notes: list[str]) -> pl.LazyFrame:
 def _convert(table: str, name: str, dtype: pl.DataType, kind: str) -> pl.Expr:
     wanted, meaning = KINDS[kind]
     inner = getattr(dtype, "inner", None)
-    is_text = dtype in (pl.String, pl.Categorical, pl.Enum)
+    is_text = dtype in TEXT_TYPES
     accepted = (
         dtype == pl.Null
         or {
             "id": is_text or dtype.is_integer(),
             "text": is_text,
-            "texts": inner is not None and inner in (pl.String, pl.Categorical, pl.Enum, pl.Null),
+            "texts": inner is not None and inner in (*TEXT_TYPES, pl.Null),
             "time": dtype in (pl.Date, pl.Datetime),
             "flag": dtype == pl.Boolean,
             "count": dtype.is_integer(),

@@ -24,6 +24,7 @@ from datamodules.folders import read_manifest
 CATEGORIES = ("language", "genres", "tags", "artist_id")
 MAX_VALUES = 8  # category values kept per song and field
 UNKNOWN = 1  # code of a value outside the vocabulary
+FEATURES = "features", "python -m pipeline.embed clip=RUN data=CATALOGUE out=FEATURES"  # a folder's kind, and its maker
 
 Vocabulary = dict[str, list[str]]
 
@@ -95,7 +96,7 @@ def read_fields(
     """
     dense = catalogue.features()
     if features is not None:
-        read_manifest(features, "features", "python -m pipeline.embed clip=RUN data=CATALOGUE out=FEATURES")
+        read_manifest(features, *FEATURES)
         check_same_songs(catalogue, Path(features))
         dense = dense | read_features(Path(features), catalogue.n_songs)
     present = [name for name in CATEGORIES if catalogue.songs[name].null_count() < catalogue.n_songs]

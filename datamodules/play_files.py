@@ -9,8 +9,7 @@ import polars as pl
 from polars.selectors import by_name  # takes a name as it is: "*" and "^…$" are patterns to pl.col
 
 from configs.errors import UserError
-
-TEXT = (pl.String, pl.Categorical, pl.Enum)
+from datamodules.columns import TEXT_TYPES
 
 
 def read_log(files: list[str]) -> list[pl.LazyFrame]:
@@ -67,7 +66,7 @@ def common_type(dtypes: list[Any]) -> Any:
     wider = {
         pl.Int64(): [dtype.is_integer() for dtype in dtypes],
         pl.Float64(): [dtype.is_numeric() for dtype in dtypes],
-        pl.String(): [dtype.is_integer() or dtype in TEXT for dtype in dtypes],
+        pl.String(): [dtype.is_integer() or dtype in TEXT_TYPES for dtype in dtypes],
         pl.Datetime("us"): [dtype in (pl.Date, pl.Datetime) for dtype in dtypes],
     }
     return next((dtype for dtype, holds in wider.items() if all(holds)), None)

@@ -152,10 +152,8 @@ def windows(plays: Table) -> tuple[pl.LazyFrame, pl.LazyFrame]:
     times = plays.lazy().select("played_at").collect().to_series()
     edge = int(len(times) * EARLIER)
     in_order = times.sort()  # those without a date first
-    first = in_order[
-        min(edge, len(times) - 1)
-    ]  # the time of the first later play, and which of those at that time it is
-    at_first = (times == first).arg_true()
+    first = in_order[min(edge, len(times) - 1)]  # the time of the first later play
+    at_first = (times == first).arg_true()  # of the plays at that time it is this one:
     row = at_first[min(edge - in_order.search_sorted(first, "left"), len(at_first) - 1)]
     numbered = plays.lazy().select("user", "song", "strength", "played_at").with_row_index("row")
     is_later = (pl.col("played_at") > first) | ((pl.col("played_at") == first) & (pl.col("row") >= row))

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from datamodules.arrays import FloatArray, IntArray
+from datamodules.columns import TEXT_TYPES
 from datamodules.fields import Vocabulary, encode, values_of
 
 MIN_USERS = 2  # a category value that fewer training users have counts as unknown
-CATEGORICAL = (pl.String, pl.Categorical, pl.Enum, pl.Boolean)
+CATEGORICAL = (*TEXT_TYPES, pl.Boolean)
 
 
 @dataclass

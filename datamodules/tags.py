@@ -6,9 +6,8 @@ import polars as pl
 
 from datamodules.contract import Dataset
 from datamodules.fields import MAX_VALUES
+from datamodules.play_rules import PAIR
 from datamodules.split import WARM, Split
-
-PAIR = ["user_id", "song_id"]
 
 
 def join_tags(dataset: Dataset, split: Split) -> tuple[pl.DataFrame, dict[str, int]]:

@@ -17,11 +17,11 @@ from tqdm import tqdm
 
 from configs.errors import UserError
 from datamodules.arrays import AnyArray, FloatArray, IntArray
+from datamodules.columns import TEXT_TYPES, TEXTS
 from models.pretrained import resolve_model
 from models.text_encoder import TextEncoder, load_tokenizer, text_width
 
 BUCKET = 16  # texts are padded to a multiple of this many tokens
-TEXTS = pl.List(pl.String)
 SAMPLE = 2000  # texts on which the share of unknown tokens is measured
 
 Texts = Sequence[str | None]
@@ -42,9 +42,8 @@ def song_texts(songs: pl.DataFrame, fields: Sequence[str]) -> list[str | None]:
     Raises:
         UserError: a field is no text column of the table.
     """
-    texts = (pl.String, pl.Categorical, pl.Enum)
-    lists = [name for name, dtype in songs.schema.items() if getattr(dtype, "inner", None) in texts]
-    usable = [name for name, dtype in songs.schema.items() if dtype in texts or name in lists]
+    lists = [name for name, dtype in songs.schema.items() if getattr(dtype, "inner", None) in TEXT_TYPES]
+    usable = [name for name, dtype in songs.schema.items() if dtype in TEXT_TYPES or name in lists]
     wrong = [name for name in fields if name not in usable]
     if wrong or not fields:
         raise UserError(

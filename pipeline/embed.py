@@ -23,6 +23,7 @@ from configs.load import as_dict, command
 from configs.schema import EmbedConfig, EmbedTextConfig
 from datamodules.arrays import AnyArray, FloatArray
 from datamodules.catalogue import Catalogue
+from datamodules.fields import FEATURES
 from datamodules.folders import check_replaceable, writing
 from datamodules.songs import BERT_BATCH, FRAME_OPTIONS, SongDataModule
 from datamodules.text import song_texts, text_vectors, unknown_share
@@ -31,7 +32,7 @@ from pipeline.runs import Run, open_run
 from pipeline.tracking import made, tracked, used
 from pipeline.vectors import restore
 
-KIND = "features"
+KIND, _ = FEATURES
 NAMES = ("clip_audio", "clip_text")
 
 

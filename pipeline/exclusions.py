@@ -10,9 +10,9 @@ import polars as pl
 from configs.errors import UserError
 from datamodules.arrays import BoolArray, IntArray
 from datamodules.catalogue import Catalogue
+from datamodules.columns import TEXT_TYPES
 from pipeline.given import numbers, read_given
 
-ID_TYPES = (pl.String, pl.Categorical, pl.Enum)
 NAMED = 3  # unknown ids that are named
 
 
@@ -57,7 +57,7 @@ def read_exclusions(path: str, catalogue: Catalogue, new: IntArray) -> Exclusion
     table = table.select("user_id", "song_id")
     for column in table.columns:
         kind = table[column].dtype
-        if not (kind.is_integer() or kind in ID_TYPES or kind == pl.Null):
+        if not (kind.is_integer() or kind in TEXT_TYPES or kind == pl.Null):
             raise UserError(f"exclude={path}: column '{column}' has type {kind}, wanted: text or integer")
     table = table.cast(pl.String)
     if table["user_id"].null_count():

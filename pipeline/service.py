@@ -27,11 +27,10 @@ from configs.load import as_dict, command
 from configs.schema import ServiceConfig, ZeroshotConfig
 from datamodules.arrays import FloatArray
 from datamodules.catalogue import Catalogue
-from datamodules.fields import read_fields
+from datamodules.fields import FEATURES, read_fields
 from datamodules.folders import read_manifest, write_manifest, writing
 from datamodules.text import read_as
 from pipeline.checks import check_targeting
-from pipeline.embed import KIND as FEATURES
 from pipeline.export import write_model
 from pipeline.gate import LIKED, exposures
 from pipeline.index import open_index
@@ -39,7 +38,6 @@ from pipeline.outcomes import logged
 from pipeline.runs import Run, open_run
 from pipeline.tracking import made, tracked, used
 from pipeline.vectors import Boundary, boundary_vectors
-from pipeline.zeroshot import label_vectors, run_of
 from retrieval.gate import fit_calibration
 
 KIND = "service"
@@ -50,6 +48,8 @@ OF_AUDIO = ("audio_shard", "audio_start", "audio_length")  # where the catalogue
 @tracked("service")
 def main(config: ServiceConfig, tracking: Any) -> None:
     """Run the command (see the module's docstring)."""
+    from pipeline.zeroshot import label_vectors  # brings Lightning: here, since the service takes KIND and MADE_BY
+
     check_targeting(config.targeting)
     index = open_index(config.index)
     data, features = index.manifest["data"], index.manifest["features"]
@@ -94,7 +94,9 @@ def main(config: ServiceConfig, tracking: Any) -> None:
 
 def clip_of(features: str | None) -> Run | None:
     """The CLIP run that made the features; None where there are none, or BERT alone made them."""
-    if features is None or "clip" not in read_manifest(features, FEATURES, "python -m pipeline.embed"):
+    from pipeline.zeroshot import run_of
+
+    if features is None or "clip" not in read_manifest(features, *FEATURES):
         return None
     return run_of(features)
 
@@ -104,7 +106,7 @@ def text_options(clip: Run | None, features: str | None) -> dict[str, Any] | Non
     if clip is not None:
         prepared = clip.hparams["prepared"]
         return read_as(prepared) if prepared["frozen_text"] else None
-    return None if features is None else read_manifest(features, FEATURES, "python -m pipeline.embed").get("text")
+    return None if features is None else read_manifest(features, *FEATURES).get("text")
 
 
 def genres(catalogue: Catalogue) -> list[str]:

@@ -25,11 +25,11 @@ from configs.load import command
 from configs.schema import ZeroshotConfig
 from datamodules.arrays import FloatArray, IntArray
 from datamodules.catalogue import Catalogue, read_features
+from datamodules.fields import FEATURES
 from datamodules.folders import read_manifest, writing
 from datamodules.songs import BERT_BATCH
 from datamodules.text import text_vectors, token_batch, token_rows
 from lightning_modules.clip import ClipModule
-from pipeline.embed import KIND as FEATURES
 from pipeline.runs import Run, open_run
 from pipeline.vectors import restore
 from retrieval.index import build_index, search, unit_rows
@@ -84,7 +84,7 @@ def run_of(features: str) -> Run:
     Raises:
         UserError: it was moved or trained again since.
     """
-    made = read_manifest(Path(features), FEATURES, "python -m pipeline.embed")
+    made = read_manifest(features, *FEATURES)
     run = open_run(made["clip"], "clip")
     if run.fingerprint != made["encoder"]:
         raise UserError(f"{features} was made by an earlier state of {run.folder}: embed again")

@@ -25,6 +25,7 @@ from torch import Tensor
 from datamodules.arrays import AnyArray, FloatArray, IntArray
 from datamodules.audio import as_int16, line_of, log_mel
 from datamodules.audio_inputs import audio_inputs
+from datamodules.columns import ABOUT
 from datamodules.crops import Crops, evenly_spaced, lines_a_second
 from datamodules.fields import CATEGORIES, MAX_VALUES, UNKNOWN, Vocabulary
 from datamodules.text import or_user_error, read_as, song_texts, token_batch, token_rows
@@ -32,8 +33,6 @@ from models.pretrained_audio import OWN, PretrainedAudio
 from models.text_encoder import TextEncoder, load_tokenizer
 from pipeline.export import load
 
-ABOUT = {"title": pl.String, "lyrics": pl.String, "language": pl.String, "artist_id": pl.String,
-         "genres": pl.List(pl.String), "tags": pl.List(pl.String)}  # fmt: skip
 GUESSES = 5  # tags guessed of a song
 
 Features = dict[str, FloatArray]  # by name, (W,) of one song or (N, W); NaN where the song lacks it

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from configs.load import command
 from configs.schema import FeedbackConfig
-from datamodules.columns import TEXTS, TIME
+from datamodules.columns import ABOUT, TIME
 from datamodules.folders import writing
 from serving.database import Row, pages, reading, utc
 
@@ -34,7 +34,6 @@ PLAYS = {"user_id": TEXT, "song_id": TEXT, "played_at": TIME,
          "completed": FLAG, "favourited": FLAG, "disliked": FLAG, "skipped": FLAG}  # fmt: skip
 FEEDBACK = {"source_song_id": TEXT, "recommended_song_id": TEXT, "plays": COUNT, "completes": COUNT,
             "favourites": COUNT}  # fmt: skip
-ABOUT = {"title": TEXT, "lyrics": TEXT, "language": TEXT, "artist_id": TEXT, "genres": TEXTS, "tags": TEXTS}
 ACCEPTED = {"song_id": TEXT, **ABOUT, "released_at": TIME, "audio_path": TEXT}
 
 LAST = "SELECT (SELECT coalesce(max(number), 0) FROM plays), (SELECT coalesce(max(number), 0) FROM songs)"

@@ -20,8 +20,9 @@ import numpy as np
 
 from datamodules.arrays import FloatArray
 from datamodules.audio import AudioError
+from datamodules.columns import ABOUT
 from serving.decoding import REASONS, Decoders, to_flac
-from serving.encoder import ABOUT, Content
+from serving.encoder import Content
 from serving.engine import Encoded, Engine
 from serving.refusals import LATE, Refused, refusing
 from serving.schemas import NewPlay, NewSong

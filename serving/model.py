@@ -22,17 +22,17 @@ from configs.schema import TargetingConfig
 from datamodules.arrays import BoolArray, FloatArray, IntArray, group_starts
 from datamodules.catalogue import Catalogue, read_features
 from datamodules.collaborative import listening_matrix
+from datamodules.columns import ABOUT
 from datamodules.folders import read_manifest, read_whole
 from datamodules.profile import read_profile
 from pipeline.index import read_index
+from pipeline.service import KIND, MADE_BY
 from retrieval.audience import activity_scale, popularity_scale
 from retrieval.clusters import user_vectors
 from retrieval.warm_up import ridged_moments
 from serving.database import utc
-from serving.encoder import ABOUT, Encoder
+from serving.encoder import Encoder
 
-# as pipeline.service has them, which would bring all that training needs
-KIND, MADE_BY = "service", "python -m pipeline.service index=INDEX out=SERVICE"
 EPOCH, MILLISECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(milliseconds=1)
 
 

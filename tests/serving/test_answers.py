@@ -14,11 +14,12 @@ from scipy import sparse
 from configs import schema
 from configs.load import load
 from datamodules.audio import decode
+from datamodules.columns import ABOUT
 from pipeline import audience
 from retrieval.clusters import user_vectors
 from retrieval.warm_up import warm_vectors
 from serving import answers, shown
-from serving.encoder import ABOUT, Content
+from serving.encoder import Content
 from serving.histories import tower_vectors
 from serving.model import Model
 from serving.state import State

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.serve_process import ROOT
 from configs import schema
 from configs.errors import UserError
 from datamodules.catalogue import Catalogue
@@ -216,3 +219,8 @@ def test_no_request_fails_while_models_are_exchanged(
         listed = {one["song_id"] for one in client.get("/songs", params={"limit": 1000}).json()["songs"]}
         assert set(made) <= listed and client.get("/model").json()["accepted_songs"] == len(made)
         assert client.get("/model").json()["plays_received"] == len(made)
+
+
+def test_it_starts_without_what_training_needs() -> None:
+    code = "import sys, serving.__main__; sys.exit('lightning' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
