@@ -41,9 +41,7 @@ def audience_table(
         nearest = reasons.nearest_heard(without, vectors[new], vectors, listening)
         because_CBT = np.where(without[:, :, None] >= 0, nearest, because_CBT)
     reason = because_CBT[row, rank]
-    margin: Any = None
-    if boundary is not None:
-        margin = boundary.margin(row, user)
+    margin: Any = [None] * len(row) if boundary is None else boundary.margin(row, user)
     ids = catalogue.songs["song_id"]
     named = [ids.gather(pl.Series(np.maximum(one, 0))).set(pl.Series(one < 0), None) for one in reason.T]
     because = pl.DataFrame([one.alias(str(place)) for place, one in enumerate(named)]).select(
@@ -55,7 +53,7 @@ def audience_table(
             "user_id": catalogue.users["user_id"].gather(user),
             "rank": rank + 1,
             "score": audience.scores_CB[row, rank],
-            "margin": pl.Series("margin", margin if margin is not None else [None] * len(row), dtype=pl.Float32),
+            "margin": pl.Series("margin", margin, dtype=pl.Float32),
             "because": because["because"],
         }
     )
@@ -116,7 +114,9 @@ def show(table: pl.DataFrame, similar: Similar, catalogue: Catalogue, new: IntAr
             pl.col("genres").list.join("/").fill_null("?"),
         )
     ).to_series()
-    of_id = dict(zip(catalogue.songs["song_id"], label, strict=True))
+    shown = table.filter(pl.col("song_id") == song_id).head(SHOWN)
+    heard = catalogue.songs.filter(pl.col("song_id").is_in(shown["because"].explode().implode()))
+    titles = dict(heard.select("song_id", pl.col("title").fill_null("(no title)")).iter_rows())
     lines = [f"\nnew song {song_id}: {label[int(new[at])]}", "  similar known songs:"]
     near = similar.positions_CK[at][:SHOWN]
     lines += [
@@ -125,8 +125,6 @@ def show(table: pl.DataFrame, similar: Similar, catalogue: Catalogue, new: IntAr
         if song >= 0
     ]
     lines.append("  first listeners (user, score, because of):")
-    for user, score, because in (
-        table.filter(pl.col("song_id") == song_id).select("user_id", "score", "because").head(SHOWN).iter_rows()
-    ):
-        lines.append(f"    {user:<12} {score:8.3f}  {'; '.join(of_id[one].split(' · ')[0] for one in because)}")
+    for user, score, because in shown.select("user_id", "score", "because").iter_rows():
+        lines.append(f"    {user:<12} {score:8.3f}  {'; '.join(titles[one] for one in because)}")
     return "\n".join(lines)
