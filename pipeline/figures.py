@@ -11,6 +11,7 @@ import polars as pl
 from datamodules.arrays import AnyArray, IntArray
 from datamodules.catalogue import Catalogue, first_genre, read_features
 from pipeline.vectors import Boundary
+from retrieval.boundary import margins
 from retrieval.index import unit_rows
 from retrieval.metrics import own_ranks
 from retrieval.plane import project
@@ -153,7 +154,8 @@ def nearest(unit_ND: AnyArray, k: int = MAP_NEIGHBOURS) -> list[list[int]]:
 
 def boundary_summary(boundary: Boundary, catalogue: Catalogue) -> dict[str, Any]:
     """How open users are to the new songs, all in all and by how popular the songs they listen to are."""
-    open_share_U = (boundary.item_CD @ boundary.user_UD.T > boundary.boundary_U).mean(axis=0)
+    margin_CU = margins(boundary.item_CD, boundary.user_UD, boundary.boundary_U)
+    open_share_U = (margin_CU > 0).mean(axis=0)
     taste = (
         catalogue.plays.join(
             catalogue.songs.select("popularity").with_row_index("song").cast({"song": pl.Int32}), on="song"
@@ -176,7 +178,7 @@ def boundary_summary(boundary: Boundary, catalogue: Catalogue) -> dict[str, Any]
 
 def boundary_histogram(boundary: Boundary, bins: int = 60) -> dict[str, Any]:
     """Histograms of the margin ⟨u,i⟩ − ⟨u,b⟩ over (new song, user) pairs, and of the users' share of songs above it."""
-    margin = boundary.item_CD @ boundary.user_UD.T - boundary.boundary_U
+    margin = margins(boundary.item_CD, boundary.user_UD, boundary.boundary_U)
     low, high = np.quantile(margin, [0.001, 0.999])
     count, edge = np.histogram(margin, bins=bins, range=(float(low), float(high)))
     share, share_edge = np.histogram((margin > 0).mean(axis=0), bins=20, range=(0, 1))
