@@ -34,7 +34,7 @@ def sounding(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_command(sounding: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command(sounding: Path, tmp_path: Path) -> None:
     given = [f"data={sounding}", f"out={tmp_path}/out", "rounds=1", "steps=3", "sizes=[20,60]"]
     clip_speed.main(load(SpeedConfig, [*given, f"clip={json.dumps(TINY)}", "embed=[]"]))
     report = json.loads((tmp_path / "out" / "results.json").read_text())

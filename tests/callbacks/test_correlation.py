@@ -134,7 +134,7 @@ def test_max_songs_takes_an_even_sample(data: PairDataModule, tmp_path: Path) ->
     assert 10 <= len(songs) <= 20 and set(songs) <= set(data.warm.tolist()) and max(songs) - min(songs) > 40
 
 
-def test_restored_from_the_checkpoint(i2i_run: Path, catalogue_folder: Path) -> None:
+def test_restored_from_the_checkpoint(i2i_run: Path) -> None:
     """After a real `train.py i2i`: the checkpoint holds the matrix its last epoch was trained with."""
     run = open_run(i2i_run, "i2i")
     stored = run.weights["correlation"]

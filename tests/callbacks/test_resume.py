@@ -222,9 +222,7 @@ train.train_i2i(load(I2IConfig, sys.argv[1:]))
 """
 
 
-def test_a_real_sigkill_in_another_process(
-    i2i_run: Path, train_i2i: Callable[..., Path], catalogue_folder: Path, tmp_path: Path
-) -> None:
+def test_a_real_sigkill_in_another_process(i2i_run: Path, train_i2i: Callable[..., Path], tmp_path: Path) -> None:
     out = tmp_path / "i2i"
     options = yaml.safe_load((i2i_run / "config.yaml").read_text()) | {"out": str(out)}
     (tmp_path / "same.yaml").write_text(yaml.safe_dump(options))

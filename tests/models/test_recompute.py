@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -91,7 +90,7 @@ def test_it_is_an_option_of_the_whole_model_and_frozen_parts_do_not_mind(bert: s
     assert model.audio_encoder.recompute and model.text_encoder is None
 
 
-def test_a_network_that_cannot_is_named(bert: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_that_cannot_is_named(bert: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hf.BertModel, "supports_gradient_checkpointing", False)
     with pytest.raises(ValueError, match=r"cannot compute its activations again: model\.recompute=false"):
         TextEncoder(bert, frozen=False, recompute=True)

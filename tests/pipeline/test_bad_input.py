@@ -264,7 +264,7 @@ def test_a_damaged_file_is_named(
 
 
 def test_an_index_of_another_encoder_is_refused(
-    at: Path, train_i2i: Callable[..., Path], tmp_path: Path, refused: Callable[..., str]
+    train_i2i: Callable[..., Path], tmp_path: Path, refused: Callable[..., str]
 ) -> None:
     """The run was trained again, into the same path, after the index was built."""
     run, folder = train_i2i(tmp_path / "run"), tmp_path / "index"
@@ -306,12 +306,12 @@ def test_the_shell_sees_the_same(at: Path, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_killed_training_goes_on(at: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_killed_training_goes_on(at: Path, tmp_path: Path) -> None:
     """From outside, at no chosen moment, once an epoch is saved."""
     out, last = tmp_path / "i2i", tmp_path / "i2i" / "checkpoints" / "last.ckpt"
     options = f"data={at}/catalogue model.dim=8 model.hidden=16 batch_size=32 {CPU} trainer.epochs=15 out={out}".split()
-    log = (tmp_path / "log").open("w")
-    process = subprocess.Popen([sys.executable, "train.py", "i2i", *options], cwd=ROOT, stdout=log, stderr=log)
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen([sys.executable, "train.py", "i2i", *options], cwd=ROOT, stdout=log, stderr=log)
     while not last.exists() and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -420,7 +419,7 @@ def test_without_a_held_out_listener_nothing_is_measured(
 
 
 def test_validation_songs_can_be_evaluated_too(
-    index_folder: Path, catalogue_folder: Path, catalogue: Catalogue, tmp_path: Path, prepare: Callable[..., Path]
+    index_folder: Path, catalogue_folder: Path, catalogue: Catalogue, tmp_path: Path
 ) -> None:
     told = measure(catalogue_folder, index_folder, tmp_path / "out", "split=cold_val", "budgets=[10]")
     assert told["split"] == "cold_val" and told["new_songs"] == len(catalogue.rows("cold_val"))

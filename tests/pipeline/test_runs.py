@@ -16,8 +16,6 @@ from configs.load import as_dict, dump
 from configs.schema import I2IConfig
 from datamodules.folders import write_manifest
 from lightning_modules.i2i import I2IModule
-from pipeline.index import main as build_index
-from pipeline.index import open_index
 from pipeline.runs import fingerprint, finish_run, is_finished, open_run, read_vocabulary, start_run
 from pipeline.vectors import restore
 
@@ -176,20 +174,6 @@ def test_fingerprint_is_of_the_weights_alone() -> None:
     assert fingerprint(weights) == fingerprint(same)
     same["a"][0, 0] += 1e-6
     assert fingerprint(weights) != fingerprint(same)
-
-
-def test_an_index_of_another_encoder_is_refused(
-    run: Path, tmp_path: Path, train_i2i: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from configs.schema import IndexConfig
-
-    build_index(IndexConfig(run=str(run), out=str(tmp_path / "index")))
-    assert len(open_index(tmp_path / "index").songs) == 48
-    (run / "checkpoints" / "best.ckpt").write_bytes(
-        (train_i2i(tmp_path / "other", "seed=1") / "checkpoints" / "best.ckpt").read_bytes()
-    )
-    with pytest.raises(UserError, match="another encoder"):
-        open_index(tmp_path / "index")
 
 
 def test_a_run_on_data_that_was_made_anew_is_not_taken_for_finished(tmp_path: Path) -> None:
