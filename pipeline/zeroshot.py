@@ -110,6 +110,7 @@ def own_labels(catalogue: Catalogue, column: str) -> list[list[str]]:
 def label_vectors(run: Run, labels: Sequence[str], prompts: Sequence[str], cache: Path) -> FloatArray:
     """A unit vector for each label, (L, D): the mean over its prompts (prompt ensembling, arXiv 2103.00020, §3.1.4)."""
     texts = [prompt.replace("{}", label) for label in labels for prompt in prompts]
+    texts, n = texts or [""], len(texts)  # where there is no label, D is still to be known
     model, prepared = restore(ClipModule, run).model, run.hparams["prepared"]
     name, max_tokens = prepared["text_model"], prepared["max_tokens"]
     with torch.inference_mode():
@@ -119,7 +120,7 @@ def label_vectors(run: Run, labels: Sequence[str], prompts: Sequence[str], cache
         else:
             text = token_batch(*token_rows(texts, name, max_tokens))
         vectors = model.embed_text(text).numpy()
-    return unit_rows(vectors.reshape(len(labels), len(prompts), -1).mean(axis=1))
+    return unit_rows(vectors[:n].reshape(len(labels), len(prompts), vectors.shape[1]).mean(axis=1))
 
 
 def tag_table(

@@ -417,6 +417,7 @@ def test_labels_in_words_of_a_run_whose_bert_is_trained(folder: Path, bert: str,
     one, both = (label_vectors(made, labels, ["{}"], tmp_path) for labels in (["rain"], ["rain", long]))
     np.testing.assert_allclose(one[0], both[0], atol=1e-5)
     assert not np.allclose(both[0], both[1], atol=1e-2)
+    assert label_vectors(made, [], ["{}", "{} music"], tmp_path).shape == (0, both.shape[1]), "nobody has a genre"
 
 
 @pytest.mark.parametrize("options", [{"lora_rank": 2}, {"last_layers": 1}])
