@@ -71,7 +71,7 @@ class Encoder:
             self.history: int = config["trained_with"]["model"]["history"]
             self.widths |= config["model"]["dense_dims"]
         self.clip: Any = None
-        self.bert: Any = TextEncoder(manifest["text"]["model"]).eval() if manifest["text"] else None
+        self.bert: Any = or_user_error(TextEncoder, manifest["text"]["model"]).eval() if manifest["text"] else None
         if manifest["clip"]:
             self.clip, config = load(folder / "clip", check=False)
             self.prepared = config["prepared"]
@@ -81,7 +81,7 @@ class Encoder:
             reader: Any = SimpleNamespace(is_logmel=self.audio["store"] == "logmel", audio=self.audio)
             self.inputs = audio_inputs(model, reader, seconds)
             frozen = model != OWN and self.prepared["frozen_audio"]
-            self.ears: Any = PretrainedAudio(model).eval() if frozen else None
+            self.ears: Any = or_user_error(PretrainedAudio, model, "audio.model").eval() if frozen else None
         self.read: Any = manifest["text"]
         if self.clip is not None and self.read is None:
             self.read = read_as(self.prepared)
