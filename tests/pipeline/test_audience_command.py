@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,12 +13,13 @@ from scipy import sparse
 
 from configs.errors import UserError
 from configs.schema import AudienceConfig, TargetingConfig
+from datamodules.catalogue import Catalogue
 from pipeline.audience import find_audience, songs_of_users, users_of_songs
-from pipeline.audience_tables import audience_table
+from pipeline.audience_tables import audience_table, show
 from pipeline.checks import check_targeting
 from pipeline.exclusions import Exclusions
 from pipeline.index import SongIndex
-from pipeline.similar import find_similar
+from pipeline.similar import Similar, find_similar
 from pipeline.vectors import Boundary
 from retrieval.audience import Audience, cap_users, listeners_of_similar, popularity_scale, union
 from retrieval.clusters import user_vectors, users_near_centroids
@@ -224,6 +226,32 @@ def test_cat_users_have_reasons_of_their_own() -> None:
         nearest = listened[np.argsort(-(vectors[listened] @ vectors[int(song[1:])]), kind="stable")][:3]
         assert because.to_list() == [f"s{i}" for i in nearest]
     assert 0 < own < table.height
+
+
+def test_the_page_of_a_song() -> None:
+    catalogue = Catalogue(Path("catalogue"), {})
+    catalogue.songs = pl.DataFrame(
+        {
+            "song_id": ["a", "b", "c"],
+            "title": ["Rain · live", None, "Sun"],
+            "artist_id": ["me", None, None],
+            "genres": [["folk", "pop"], None, []],
+        }
+    )
+    near = Similar(np.array([[1, 0, -1]]), np.array([[2.0, 1.0, -np.inf]]), np.ones(0), sparse.csr_matrix((0, 0)))
+    because: list[list[str]] = [["a", "b"], [], ["a"]]
+    rows = {"song_id": ["c", "c", "a"], "user_id": ["u1", "u2", "u3"], "score": [0.5, 0.25, 0.75], "because": because}
+    for table, users in ((pl.DataFrame(rows), 2), (pl.DataFrame(rows).clear(), 0)):
+        page = show(table, near, catalogue, np.array([2]), 0).splitlines()
+        assert page[1:6] == [
+            "new song c: Sun · ? · ",
+            "  similar known songs:",
+            "       2.000  (no title) · ? · ?",
+            "       1.000  Rain · live · me · folk/pop",
+            "  first listeners (user, score, because of):",
+        ]
+        told = ["    u1              0.500  Rain · live; (no title)", "    u2              0.250  "]
+        assert page[6:] == told[:users]
 
 
 @pytest.mark.parametrize(
