@@ -177,7 +177,8 @@ def cap_users(found: Audience, cap: int, budget: int) -> Audience:
         kept[song, rank] = True
     row, at = np.nonzero(kept)
     place = np.cumsum(kept, axis=1)[row, at] - 1
-    result = Audience(np.full((len(users_CB), budget), -1), np.full((len(users_CB), budget), -np.inf))
+    scores_CB = np.full((len(users_CB), budget), -np.inf, dtype=found.scores_CB.dtype)
+    result = Audience(np.full(scores_CB.shape, -1), scores_CB)
     result.users_CB[row, place], result.scores_CB[row, place] = users_CB[row, at], found.scores_CB[row, at]
     return result
 

@@ -250,6 +250,7 @@ def test_caps_against_a_loop(cap: int, budget: int, seed: int) -> None:
     found = ranked_lists(seed, 12)
     capped = cap_users(found, cap, budget)
     check(capped, naive_caps(found, cap, budget), budget)
+    assert capped.scores_CB.dtype == found.scores_CB.dtype == np.float32
     named = capped.users_CB[capped.users_CB >= 0]
     assert np.bincount(named, minlength=1).max(initial=0) <= cap
     if cap == 9 and budget >= 12:
