@@ -119,7 +119,11 @@ def read_fields(
 
 def check_same_songs(catalogue: Catalogue, features: Path) -> None:
     """Raise UserError unless the feature folder was made from the same songs in the same order."""
-    ids = pl.read_parquet(features / "song_ids.parquet", glob=False)["song_id"]
+    path = features / "song_ids.parquet"
+    try:
+        ids = pl.read_parquet(path, columns=["song_id"], glob=False)["song_id"]
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise UserError(f"{path} cannot be read ({type(error).__name__}): run python -m pipeline.embed again") from None
     if not ids.equals(catalogue.songs["song_id"]):
         raise UserError(
             f"{features} was made from other songs than {catalogue.folder}: run python -m pipeline.embed again"

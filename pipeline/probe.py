@@ -29,6 +29,7 @@ from configs.schema import ProbeConfig
 from datamodules.arrays import AnyArray, FloatArray, IntArray
 from datamodules.catalogue import Catalogue, read_features
 from datamodules.crops import CropReader
+from datamodules.fields import check_same_songs
 from datamodules.folders import write_text
 from datamodules.songs import FRAME_OPTIONS
 from datamodules.split import artists
@@ -79,13 +80,15 @@ def spaces_of(catalogue: Catalogue, config: ProbeConfig) -> dict[str, FloatArray
     """What is probed: the feature vectors asked for, and `mel statistics` where there are recordings.
 
     Raises:
-        UserError: no such vectors.
+        UserError: no such vectors, or those of other songs.
     """
     found = read_features(Path(config.features), catalogue.n_songs) if config.features else {}
     found |= catalogue.features()
     unknown = [name for name in config.use if name not in found]
     if unknown:
         raise UserError(f"use={unknown}: there are {', '.join(found) or 'no vectors; give features='}")
+    if config.features:
+        check_same_songs(catalogue, Path(config.features))
     spaces = {name: np.asarray(found[name]) for name in config.use}
     measured = mel_of_songs(catalogue)
     return spaces if measured is None else spaces | {"mel statistics": measured}

@@ -25,7 +25,7 @@ from configs.load import command
 from configs.schema import ZeroshotConfig
 from datamodules.arrays import FloatArray, IntArray
 from datamodules.catalogue import Catalogue, read_features
-from datamodules.fields import FEATURES
+from datamodules.fields import FEATURES, check_same_songs
 from datamodules.folders import read_manifest, writing
 from datamodules.songs import BERT_BATCH
 from datamodules.text import text_vectors, token_batch, token_rows
@@ -72,6 +72,7 @@ def audio_vectors(features: str, catalogue: Catalogue) -> FloatArray:
     found = read_features(Path(features), catalogue.n_songs)
     if "clip_audio" not in found:
         raise UserError(f"{features} has no audio vectors: make it with python -m pipeline.embed clip=RUN …")
+    check_same_songs(catalogue, Path(features))
     vectors: FloatArray = np.asarray(found["clip_audio"])
     if not np.isfinite(vectors[:, 0]).any():
         raise UserError(f"{features}: no song has audio")

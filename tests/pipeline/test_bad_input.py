@@ -76,10 +76,12 @@ def other(at: Path) -> Path:
     pairs, plays = (pl.read_parquet(at / "catalogue" / f"{name}.parquet") for name in ("pairs", "cold_plays"))
     pairs.clear().write_parquet(at / "other" / "nobody" / "val_pairs.parquet")
     plays.clear().write_parquet(at / "other" / "nobody" / "cold_plays.parquet")
-    for name in ("narrow", "without"):
+    for name in ("narrow", "without", "shuffled"):
         shutil.copytree(at / "features", at / "other" / name)
     np.save(at / "other" / "narrow" / "clip_audio.npy", np.load(at / "features" / "clip_audio.npy")[:, :8])
     (at / "other" / "without" / "clip_audio.npy").unlink()
+    ids = pl.read_parquet(at / "features" / "song_ids.parquet")
+    ids.reverse().write_parquet(at / "other" / "shuffled" / "song_ids.parquet")
     call(f"i2i data={at}/other/silent model.dim=8 model.hidden=16 {CPU} out={at}/other/i2i")
     call(f"index run={at}/other/i2i data={at}/catalogue features={at}/other/without out={at}/other/fewer")
     return at / "other"
@@ -168,6 +170,8 @@ WRONG = {  # command line → words of the complaint; out= is added
     "index run={at}/i2i features={other}/narrow": ["narrow", "clip_audio", "8", "16"],
     "index run={at}/i2i features={other}/without": ["without", "clip_audio"],
     "audience mode=boundary index={other}/fewer boundary={at}/boundary": ["without", "clip_audio"],
+    "zeroshot features={other}/shuffled data={at}/catalogue labels=[a]": ["shuffled", "other songs"],
+    "probe features={other}/shuffled data={at}/catalogue use=[clip_audio]": ["shuffled", "other songs"],
     "embed clip={at}/clip data={other}/mels": ["n_mels 32", "64", "prepare"],
     "evaluate data={other}/catalogue index={at}/index": ["index", "other songs"],
     "evaluate data={other}/split index={at}/index": ["index", "split"],
@@ -226,6 +230,7 @@ DAMAGE = {  # file → a command that needs it
     "catalogue/users.parquet": "audience index={at}/index",
     "catalogue/cold_plays.parquet": "evaluate data={at}/catalogue index={at}/index",
     "catalogue/manifest.json": "embed clip={at}/clip data={at}/catalogue",
+    "features/song_ids.parquet": f"i2i data={{at}}/catalogue features={{at}}/features {CPU}",
     "features/clip_audio.npy": f"i2i data={{at}}/catalogue features={{at}}/features {CPU}",
     "catalogue/val_pairs.parquet": f"i2i data={{at}}/catalogue {CPU}",
     "clip/checkpoints/best.ckpt": "embed clip={at}/clip data={at}/catalogue",
