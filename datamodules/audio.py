@@ -74,6 +74,14 @@ def line_of(options: dict[str, Any]) -> tuple[np.dtype[Any], int]:
     return (np.dtype(np.float16), int(options["n_mels"])) if logmel else (np.dtype(np.int16), 1)
 
 
+def lines_of(wave: FloatArray, options: dict[str, Any]) -> AnyArray:
+    """What is kept of a recording's samples: log-mel frames (T, M) or samples (L, 1), of the type of `line_of`."""
+    if options["store"] != "logmel":
+        return as_int16(wave)[:, None]
+    shape = [int(options[name]) for name in ("sample_rate", "n_mels", "win_length", "hop_length")]
+    return log_mel(wave, *shape).astype(line_of(options)[0])
+
+
 def announced(path: Path, options: dict[str, Any]) -> tuple[str | None, int]:
     """Key of `PROBLEMS` or None, and how many samples `decode` will give, by a file's header alone (store=files)."""
     try:
@@ -133,14 +141,13 @@ class _Recordings:
         options = self.options
         changes: list[str] = []
         dtype, width = line_of(options)
-        mel = [int(options[name]) for name in ("n_mels", "win_length", "hop_length")] if dtype == np.float16 else []
+        window = int(options["win_length"]) if options["store"] == "logmel" else 1
         try:
             wave, changes = _decode(self.paths[index], options["sample_rate"], options["max_seconds"])
-            check(wave, max(options["min_seconds"] * options["sample_rate"], *mel[1:2], 1))
+            check(wave, max(options["min_seconds"] * options["sample_rate"], window, 1))
         except AudioError as error:
             return error.reason, np.empty((0, width), dtype), changes
-        lines = log_mel(wave, options["sample_rate"], *mel).astype(dtype) if mel else as_int16(wave)[:, None]
-        return None, lines, changes
+        return None, lines_of(wave, options), changes
 
 
 def as_int16(wave: FloatArray) -> AnyArray:

@@ -10,6 +10,7 @@ import os
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,15 +40,15 @@ def audio_dim(model: str) -> int:
     return 0 if model == OWN else or_user_error(audio_width, model, "audio.model")
 
 
-def audio_inputs(model: str, reader: CropReader, crop_seconds: float) -> Inputs:
-    """From crops as they are read to what the audio tower takes, (N, …) or (N, C, …).
+def audio_inputs(model: str, audio: dict[str, Any], crop_seconds: float) -> Inputs:
+    """From crops, as a catalogue with these `audio` options has them, to what the tower takes, (N, …) or (N, C, …).
 
     Raises:
         UserError: a published encoder without samples, or with crops longer than it can hear, or that cannot be loaded.
     """
     if model == OWN:
         return as_they_are
-    if reader.is_logmel:
+    if audio["store"] == "logmel":
         raise UserError(
             f"audio.model={model} makes its own frames from samples: prepare the catalogue with audio.store=samples"
         )
@@ -55,7 +56,7 @@ def audio_inputs(model: str, reader: CropReader, crop_seconds: float) -> Inputs:
     if crop_seconds > extract.longest_seconds():
         told = f"model.crop_seconds={crop_seconds:g}: {model} hears at most {extract.longest_seconds():g} s at once"
         raise UserError(told)
-    return FromSamples(extract, int(reader.audio["sample_rate"]))
+    return FromSamples(extract, int(audio["sample_rate"]))
 
 
 def as_they_are(crops: Crops) -> Crops:

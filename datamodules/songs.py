@@ -79,7 +79,7 @@ class SongDataModule(L.LightningDataModule):
             raise UserError(f"model.crop_seconds={crop_seconds:g} is shorter than a window of audio.win_length samples")
         self.audio_model = audio_model
         self.pooled_audio = frozen_audio and audio_model != OWN
-        self.inputs = audio_inputs(audio_model, self.crops, crop_seconds)
+        self.inputs = audio_inputs(audio_model, self.crops.audio, crop_seconds)
         self.audio_vectors: FrozenAudio | None = None
         self.has_text: BoolArray = np.array([text is not None for text in self.texts[0]])
         self.text_vectors: list[FloatArray] = []  # of the whole texts, and of each variant

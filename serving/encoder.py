@@ -13,7 +13,6 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,8 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from datamodules.arrays import AnyArray, FloatArray, IntArray
-from datamodules.audio import as_int16, line_of, log_mel
+from datamodules.arrays import FloatArray, IntArray
+from datamodules.audio import lines_of
 from datamodules.audio_inputs import audio_inputs
 from datamodules.columns import ABOUT
 from datamodules.crops import Crops, evenly_spaced, lines_a_second
@@ -78,8 +77,7 @@ class Encoder:
             self.labels_LD: FloatArray = np.load(folder / "labels.npy")
             self.widths |= dict.fromkeys(("clip_audio", "clip_text"), self.labels_LD.shape[1])
             model, seconds = self.prepared["audio_model"], self.prepared["crop_seconds"]
-            reader: Any = SimpleNamespace(is_logmel=self.audio["store"] == "logmel", audio=self.audio)
-            self.inputs = audio_inputs(model, reader, seconds)
+            self.inputs = audio_inputs(model, self.audio, seconds)
             frozen = model != OWN and self.prepared["frozen_audio"]
             self.ears: Any = or_user_error(PretrainedAudio, model, "audio.model").eval() if frozen else None
         self.read: Any = manifest["text"]
@@ -148,8 +146,7 @@ class Encoder:
     def _crops(self, wave: FloatArray) -> Crops:
         """The evenly spaced crops of a recording, as `datamodules.crops.CropReader.fixed` cuts them, (1, C, …)."""
         logmel = self.audio["store"] == "logmel"
-        shape = [int(self.audio[name]) for name in ("sample_rate", "n_mels", "win_length", "hop_length")]
-        lines_TM: AnyArray = log_mel(wave, *shape).astype(line_of(self.audio)[0]) if logmel else as_int16(wave)[:, None]
+        lines_TM = lines_of(wave, self.audio)
         crop, count = max(1, round(self.prepared["crop_seconds"] * lines_a_second(self.audio))), self.prepared["crops"]
         offsets = evenly_spaced(np.array([len(lines_TM)]), crop, count)[0]
         crops = np.zeros((1, count, crop, lines_TM.shape[1]), dtype=lines_TM.dtype)

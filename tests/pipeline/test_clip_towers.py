@@ -158,7 +158,7 @@ def test_vectors_of_a_frozen_encoder_are_kept(
         reader.shard, reader.start, reader.length = (
             column[songs] for column in (reader.shard, reader.start, reader.length)
         )
-        inputs = audio_inputs.audio_inputs(published, reader, 1.0)
+        inputs = audio_inputs.audio_inputs(published, reader.audio, 1.0)
         return audio_inputs.FrozenAudio(reader, published, inputs, tmp_path)[np.arange(len(reader.length))]
 
     first = vectors()
