@@ -146,7 +146,7 @@ def margin_curve(state: State, number: int) -> dict[str, Any]:
     counts, edges = np.histogram(margin_U, BINS)
     points = np.linspace(edges[0], edges[-1], STEPS)
     reached = 1 - np.searchsorted(np.sort(margin_U), points, side="right") / len(margin_U)
-    fitted: list[float] | None = state.model.manifest["calibration"]
+    fitted = state.model.manifest["calibration"]
     liked: list[Any] = probability(points, tuple(fitted)).tolist() if fitted else [None] * STEPS
     rows = zip(points.tolist(), reached.tolist(), liked, strict=True)
     return {
