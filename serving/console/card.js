@@ -54,9 +54,9 @@ function guessed(song) {
   );
   const list = rows.length
     ? make("ol", { class: "bars" }, ...lines)
-    : make("p", { class: "faint" }, "The model has no words for sounds, or nothing to hear.");
+    : make("p", { class: "faint" }, "None: the model has no labels, or nothing of the song to compare them with.");
   const how = make("p", { class: "faint" }, `The labels nearest to ${from}, by cosine (zero-shot).`);
-  return make("div", { class: "guessed" }, make("h3", {}, "Tags guessed"), how, list);
+  return make("div", { class: "guessed" }, make("h3", {}, "Tags guessed"), rows.length ? how : null, list);
 }
 
 const lyrics = (text) =>

@@ -77,8 +77,10 @@ function setUpZone(form, model) {
   const zone = $(".zone", form);
   const input = form.audio;
   const empty = $("#zone-name").textContent;
-  const heard = `the middle ${Math.round(model.audio_seconds)} s are heard`;
-  const hint = `At most ${model.max_upload_mb} MB; ${heard}. A song of words alone does too.`;
+  const most = `At most ${model.max_upload_mb} MB;`;
+  const hint = model.clip
+    ? `${most} the middle ${Math.round(model.audio_seconds)} s are heard. A song of words alone does too.`
+    : `${most} kept, but this model does not hear: it knows songs by their words and tags.`;
   $("#zone-hint").textContent = hint;
   form.addEventListener("change", () => {
     const file = input.files[0];

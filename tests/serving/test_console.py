@@ -291,13 +291,14 @@ def test_one_thing_sounds_at_a_time(visit: Callable[..., Any]) -> None:
 def test_without_a_boundary_the_page_says_so(visit: Callable[..., Any], known: dict[str, Any]) -> None:
     page = visit()
     model = asked(page, "model")
-    bare = model | {"boundary": None, "modes": [mode for mode in model["modes"] if mode != "boundary"]}
+    bare = model | {"boundary": None, "clip": None, "modes": [mode for mode in model["modes"] if mode != "boundary"]}
     page.route("**/model*", lambda route: route.fulfill(json=bare))
     page.evaluate("id => location.hash = `song=${id}`", known["song_id"])
     page.reload()
     settled(page)
     expect(page.locator("#boundary")).to_contain_text("The service has no boundary model")
     expect(page.locator("#boundary input")).to_have_count(0)
+    expect(page.locator("#zone-hint")).to_contain_text("this model does not hear")
     expect(page.locator("#users")).to_contain_text("The service has no boundary model")
     expect(page.locator("#audience [name=gate]")).to_be_hidden()
     expect(page.locator("#audience tbody th").first).to_be_visible()
