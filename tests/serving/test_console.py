@@ -487,6 +487,14 @@ def tab_to(page: Any, selector: str) -> None:
     raise AssertionError(f"{selector} cannot be reached by Tab")
 
 
+def test_play_buttons_keep_their_sign_in_forced_colours(visit: Callable[..., Any], known: dict[str, Any]) -> None:
+    page = visit(known["song_id"], forced_colors="active")
+    settled(page)
+    colours = "button => ['::before', null].map(part => getComputedStyle(button, part).backgroundColor)"
+    sign, ground = page.locator("#similar button.play").first.evaluate(colours)
+    assert sign != ground
+
+
 def test_a_title_is_text_whatever_it_holds(visit: Callable[..., Any]) -> None:
     page = visit()
     send(page, title=HOSTILE, artist_id=HOSTILE, genres=HOSTILE, lyrics=HOSTILE, language="<b>")
