@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from pipeline import charts
 from pipeline.charts import Bar, figure, note, number, percent, section, table
 from pipeline.curves import Line, curves
@@ -62,7 +64,7 @@ def gate(gate: dict[str, Any]) -> str:
     passed = [row["passed"] for row in curve]
     names = (("favourite_rate", "favourite rate", "ours"), ("completion_rate", "completion rate", "plain"))
     lines = [Line(name, css, passed, [row[key] for row in curve]) for key, name, css in names]
-    at = max((row["passed"] for row in curve if row["margin"] > 0), default=None)
+    at = np.interp(0.0, [row["margin"] for row in curve], passed, right=np.nan)  # nan: no row lies above it
     label = "Favourite rate (darker) and completion rate of the exposures that pass, by how many pass"
     told = f"{label}. Left: a high gate, right: none. The dashed line is the boundary itself, targeting.margin=0."
     rows = [
@@ -74,7 +76,7 @@ def gate(gate: dict[str, Any]) -> str:
     return section(
         "Where the gate stands",
         note(f"{SOURCES[gate['source']]} {gate['exposures']:,} exposures; liked: completed or favourited."),
-        figure(told, curves(label, lines, "{:.0%}".format, at)),
+        figure(told, curves(label, lines, "{:.0%}".format, None if np.isnan(at) else float(at))),
         table("The gate at other margins", ["targeting.margin", "passed", *(name for _, name, _ in names)], rows),
         table("The boundary as a classifier of what is liked", ["figure", "value"], figures),
     )

@@ -31,7 +31,8 @@ def curves(label: str, lines: Sequence[Line], show: Callable[[float], str], mark
 
     drawn = [f'<path class="axis" d="M{LEFT} {FLOOR}H{right}"></path>']
     for value in ticks(low, high):
-        drawn.append(text(at(value, 0)[0], HEIGHT - 8, show(value), "faint", "middle"))
+        x = at(value, 0)[0]
+        drawn.append(text(x, HEIGHT - 8, show(value), "faint", "end" if x > WIDTH - 20 else "middle"))
     for value in ticks(0, most, 4):
         drawn.append(text(LEFT - 5, at(low, value)[1] + 4, show(value), "faint", "end"))
     if mark is not None and low <= mark <= high:

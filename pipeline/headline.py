@@ -20,6 +20,7 @@ LIMITS = {
     "loss": "The interval leaves zero out: other songs of this kind would hardly turn it round.",
     "plain": "The interval holds zero: on other songs of this kind it may be the other way round.",
 }
+SPLITS = "Warm songs are known; of the new ones, cold val chose the checkpoints, and cold test did not."
 Row = dict[str, Any]
 
 
@@ -36,7 +37,8 @@ def headline(metrics: dict[str, Any]) -> str:
     if split == "cold_val":
         shown += note("These are validation songs, on which checkpoints were chosen: the figures are flattered.")
     if metrics.get("catalogue"):
-        shown += note(", ".join(f"{key.replace('_', ' ')} {number(n)}" for key, n in metrics["catalogue"].items()))
+        counts = ", ".join(f"{key.replace('_', ' ')} {number(n)}" for key, n in metrics["catalogue"].items())
+        shown += note(f"The catalogue: {counts}. {SPLITS}")
     return shown
 
 
@@ -113,4 +115,4 @@ def _text_tile(rows: list[Row], split: str | None) -> str:
         f"{number(row['chance_recall@10'])}, ratio {row['recall@10'] / row['chance_recall@10']:.2f}×"
         for row in rows
     ]
-    return _tile(f"Text→audio R@10, {rows[0]['pool']}", number(rows[0]["recall@10"]), *lines) if rows else ""
+    return _tile(f"Text→audio recall@10, {rows[0]['pool']}", number(rows[0]["recall@10"]), *lines) if rows else ""

@@ -72,8 +72,9 @@ def _audio_text(rows: list[Row]) -> str:
         ]
         for row in rows
     ]
-    caption = """Retrieval of the exact song among the pool; ties rank last. In genre: among songs of the query's genre.
-    All new songs include the validation songs, on which the checkpoint was chosen; cold_test does not."""
+    caption = """Retrieval of the exact song among the pool; ties rank last. R@10: how often it is among the first
+    10. In genre: among songs of the query's genre. All new songs include the validation
+    songs, on which the checkpoint was chosen; cold_test does not."""
     return section("Audio and text", table(caption, head.split("|"), body)) if rows else ""
 
 

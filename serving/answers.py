@@ -154,6 +154,7 @@ def margin_curve(state: State, number: int) -> dict[str, Any]:
         "above": int((margin_U > 0).sum()),
         "edges": edges.tolist(),
         "counts": counts.tolist(),
+        "calibration": fitted,
         "curve": [{"margin": margin, "reached": share, "liked": chance} for margin, share, chance in rows],
     }
 

@@ -152,7 +152,8 @@ class Incoming:
         wave = self._decode(audio, ends) if audio is not None else None
         content = Content(about, wave, vectors)
         if encoder.says_nothing(content):
-            raise Refused(422, "nothing to encode: give audio, or words and tags that the models know")
+            give = "audio, or words" if encoder.hears else "words"
+            raise Refused(422, f"nothing to encode: give {give} and tags that the models know")
         if self.engine.state.number(song_id) is not None:
             raise Refused(409, f"there is a song {song_id!r} already")
         rate = int(encoder.audio["sample_rate"])

@@ -21,6 +21,7 @@ class Margins(BaseModel):
     above: int
     edges: list[float]
     counts: list[int]
+    calibration: tuple[float, float] | None  # σ(slope · margin + intercept) is `liked`, at any margin
     curve: list[CurvePoint]
 
 

@@ -12,12 +12,13 @@ const MODES = {
   boundary: "Furthest above their boundary (U2I)",
 };
 
+const SCORE = "The score is what the mode ranks by: it compares users of one song and mode, nothing else.";
 const BUDGET = 50; // to begin with
 const MOST = 10_000; // users that the service names at a time
 const LISTED = 200; // of them in the table: a longer one makes the page slow, and nobody reads on
 
 /** Functions `show(song)`, `query()` (what is set, or null) and `margin(value)`. `onAnswer` hears each audience,
- *  `pickUser` each click on a user. */
+ *  `pickUser` each click on a user, if it is not null. */
 export function setUpAudience(model, onAnswer, pickUser) {
   const form = $("#audience form");
   const fill = panel($("#audience"));
@@ -44,7 +45,7 @@ export function setUpAudience(model, onAnswer, pickUser) {
     say(`${many(audience.users.length, "user")} of at most ${audience.budget}`);
     const more = audience.users.length - LISTED;
     const cut = more > 0 ? [make("p", { class: "faint" }, `The first ${LISTED}; ${count(more)} more are named.`)] : [];
-    return [...size(audience), table(audience.users, pickUser), ...cut];
+    return [...size(audience), ...table(audience, pickUser), ...cut];
   }
 
   function load(fresh = false, given = null) {
@@ -89,20 +90,26 @@ function size({ users, budget, mode, gate, margin, users_total: total, above_bou
   ];
 }
 
-function table(users, pickUser) {
-  if (!users.length) return make("p", {}, "No user is named. A lower margin, another mode or no gate may name some.");
+function table({ users, above_boundary: above }, pickUser) {
+  if (!users.length) return [make("p", {}, "No user is named. A lower margin, another mode or no gate may name some.")];
   const most = Math.max(...users.map((user) => user.score));
-  const head = ["#", "User and reason", "Score", "Margin"].map((name) => make("th", { scope: "col" }, name));
+  const bounded = above !== null;
+  const names = ["#", "User and reason", "Score", bounded && "Margin"].filter(Boolean);
+  const head = names.map((name) => make("th", { scope: "col" }, name));
   const figure = (...content) => make("td", { class: "figure" }, ...content);
   const rows = users.slice(0, LISTED).map((user) => {
     const open = { type: "button", class: "link", onclick: () => pickUser(user.user_id) };
-    const name = make("th", { scope: "rowgroup" }, make("button", open, words(user.user_id)));
+    const called = words(user.user_id);
+    const name = make("th", { scope: "rowgroup" }, pickUser ? make("button", open, called) : called);
     const height = figure(bar(user.score, most), score(user.score));
-    const why = make("tr", { class: "why" }, make("td"), make("td", { colspan: 3 }, because(user.because)));
-    return make("tbody", {}, make("tr", {}, figure(count(user.rank)), name, height, figure(signed(user.margin))), why);
+    const margin = bounded && figure(signed(user.margin));
+    const reason = make("td", { colspan: names.length - 1 }, because(user.because));
+    const why = make("tr", { class: "why" }, make("td"), reason);
+    return make("tbody", {}, make("tr", {}, figure(count(user.rank)), name, height, margin), why);
   });
   const whole = make("table", {}, make("thead", {}, make("tr", {}, ...head)), ...rows);
-  return make("div", { class: "box", role: "region", tabindex: "0", "aria-label": "Users, best first" }, whole);
+  const box = make("div", { class: "box", role: "region", tabindex: "0", "aria-label": "Users, best first" }, whole);
+  return [make("p", { class: "faint" }, SCORE), box];
 }
 
 /** The songs that the user listened to and that explain the choice. */

@@ -20,13 +20,15 @@ function load(element, blob) {
   element.src = URL.createObjectURL(blob);
 }
 
-/** A button that plays a song of a list, or nothing where there is no recording. */
-export function playButton(song) {
+/** A button that plays a song of a list, or nothing where there is no recording. `onTrouble` hears that it cannot be
+ *  played, and "" when it is tried again. */
+export function playButton(song, onTrouble) {
   if (!song.has_audio) return make("span", { class: "play none", title: "No recording" });
   const name = { "aria-label": `Play ${title(song)}`, "aria-pressed": "false" };
   const button = make("button", { type: "button", class: "play", ...name });
   button.addEventListener("click", async () => {
     const stop = playing === button;
+    onTrouble("");
     quiet();
     if (stop) return;
     playing = button;
@@ -40,7 +42,7 @@ export function playButton(song) {
       if (playing !== button) return;
       quiet();
       say(`${title(song)} cannot be played: ${error.message}`);
-      button.title = "Cannot be played";
+      onTrouble("Cannot be played");
     }
   });
   return button;

@@ -6,6 +6,8 @@ import { panel } from "./panel.js";
 
 const [WIDTH, HEIGHT, FOOT] = [400, 180, 20];
 const STEPS = 200; // of the slider over the histogram
+const LIKE = "A like is a play completed or favourited. The chance is that of listeners in the log, who were not drawn "
+  + "at random: others may like it less.";
 
 /** Functions `show(song)` and `exact(audience)`: the service's own count replaces the estimate. */
 export function setUpBoundary(model, onMargin) {
@@ -46,7 +48,7 @@ export function setUpBoundary(model, onMargin) {
 
 /** The histogram, the slider and the readout, and the function that sets the readout. */
 function parts(answer, margin, onMargin) {
-  const { curve, edges, users } = answer;
+  const { calibration, curve, edges, users } = answer;
   const [low, high] = [Math.min(0, margin, edges[0]), Math.max(0, margin, edges.at(-1))];
   const step = (high - low) / STEPS || 1;
   const bars = histogram(answer, low, high);
@@ -58,9 +60,9 @@ function parts(answer, margin, onMargin) {
 
   function update(at, exact = at === 0 ? answer.above : null) {
     if (Math.abs(at - Number(slider.value)) > step / 2) return; // an answer to an earlier place
-    const share = exact === null ? between(curve, at, "reached") : exact / (users || 1);
+    const share = exact === null ? reached(curve, at) : exact / (users || 1);
     const above = exact === null ? `≈ ${count(Math.round(share * users))}` : count(exact);
-    figures.tell(above, percent(share), percent(between(curve, at, "liked")));
+    figures.tell(above, percent(share), percent(calibration && chance(calibration, at)));
     value.textContent = signed(at);
     slider.setAttribute("aria-valuetext", `${signed(at)}: ${above} users above, ${percent(share)} of all`);
     bars.mark(at);
@@ -76,7 +78,9 @@ function parts(answer, margin, onMargin) {
   slider.value = margin;
   update(Number(slider.value));
   const line = make("div", { class: "row" }, make("span", {}, "Margin ", value), back);
-  return [[bars.svg, slider, line, figures.list], update];
+  const nodes = [bars.svg, slider, line, figures.list];
+  if (calibration) nodes.push(make("p", { class: "faint" }, LIKE));
+  return [nodes, update];
 }
 
 /** Three figures, set by `tell`. */
@@ -129,11 +133,12 @@ function ticks(low, high, across) {
   );
 }
 
-/** The curve's value at a margin, on a straight line between its rows; at its ends beyond them. */
-function between(curve, margin, key) {
+const chance = ([slope, intercept], margin) => 1 / (1 + Math.exp(-(slope * margin + intercept)));
+
+/** The share of users above a margin, on a straight line between the curve's rows; at its ends beyond them. */
+function reached(curve, margin) {
   const after = curve.findIndex((row) => row.margin >= margin);
-  if (after <= 0) return curve.at(after)[key]; // −1, the last row, where none is after
+  if (after <= 0) return curve.at(after).reached; // −1, the last row, where none is after
   const [a, b] = [curve[after - 1], curve[after]];
-  if (a[key] === null || b[key] === null) return null;
-  return a[key] + ((margin - a.margin) / (b.margin - a.margin)) * (b[key] - a[key]);
+  return a.reached + ((margin - a.margin) / (b.margin - a.margin)) * (b.reached - a.reached);
 }

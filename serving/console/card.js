@@ -54,9 +54,9 @@ function guessed(song) {
   );
   const list = rows.length
     ? make("ol", { class: "bars" }, ...lines)
-    : make("p", { class: "faint" }, "The model has no words for sounds, or nothing to hear.");
-  const how = make("p", { class: "faint" }, `Zero-shot, from ${from}; cosine.`);
-  return make("div", { class: "guessed" }, make("h3", {}, "Tags guessed"), how, list);
+    : make("p", { class: "faint" }, "None: the model has no labels, or nothing of the song to compare them with.");
+  const how = make("p", { class: "faint" }, `The labels nearest to ${from}, by cosine (zero-shot).`);
+  return make("div", { class: "guessed" }, make("h3", {}, "Tags guessed"), rows.length ? how : null, list);
 }
 
 const lyrics = (text) =>
@@ -79,8 +79,10 @@ function similarList(rows) {
     const name = make("div", { class: "name" }, words(title(row)), words(row.artist_id ?? "", "faint"));
     const genres = make("div", { class: "chips" }, ...chips(row));
     const figure = make("span", { class: "figure" }, score(row.score));
+    const unplayed = make("span", { class: "bad" });
+    name.append(unplayed);
     const how = make("div", { class: "score" }, bar(row.score, most), figure);
-    return make("li", {}, playButton(row), name, genres, how);
+    return make("li", {}, playButton(row, (why) => (unplayed.textContent = why)), name, genres, how);
   });
   return make("ol", { class: "rows box", tabindex: "0", "aria-label": "Similar songs, nearest first" }, ...lines);
 }

@@ -27,8 +27,10 @@ export function setUpUpload(model, query, onSong) {
       onSong(song);
     } catch (error) {
       const hopeless = [413, 422].includes(error.status); // what is sent must change first
-      if (error.name === "AbortError") say("Cancelled");
-      else $("#upload-trouble").replaceChildren(trouble(error, hopeless ? null : () => form.requestSubmit()));
+      if (error.name === "AbortError") {
+        say("Cancelled");
+        $("button[type=submit]", form).focus(); // the other button goes
+      } else $("#upload-trouble").replaceChildren(trouble(error, hopeless ? null : () => form.requestSubmit()));
     }
     running = null;
     waiting(form, false);
@@ -40,7 +42,7 @@ function checked(form, model) {
   const content = new FormData();
   const file = form.audio.files[0];
   if (file && file.size > model.max_upload_mb * 2 ** 20)
-    throw new Problem(413, `${file.name} has ${size(file)}, at most ${model.max_upload_mb} MB go through`);
+    throw new Problem(413, `at most ${model.max_upload_mb} MB go through, and ${file.name} has ${size(file)}`);
   if (file) content.append("audio", file);
   for (const name of ["title", "lyrics", "language", "artist_id"])
     if (form[name].value.trim()) content.append(name, form[name].value.trim());
@@ -55,7 +57,7 @@ const size = ({ size: bytes }) =>
 
 function waiting(form, on) {
   $("#upload-progress").hidden = !on;
-  $("button[type=submit]", form).disabled = on;
+  $("button[type=submit]", form).setAttribute("aria-disabled", String(on)); // `disabled` would take its focus away
   if (!on) return;
   $("#upload-trouble").replaceChildren();
   progress(0);
@@ -75,8 +77,10 @@ function setUpZone(form, model) {
   const zone = $(".zone", form);
   const input = form.audio;
   const empty = $("#zone-name").textContent;
-  const heard = `the middle ${Math.round(model.audio_seconds)} s are heard`;
-  const hint = `At most ${model.max_upload_mb} MB; ${heard}. A song of words alone does too.`;
+  const most = `At most ${model.max_upload_mb} MB;`;
+  const hint = model.clip
+    ? `${most} the middle ${Math.round(model.audio_seconds)} s are heard. A song of words alone does too.`
+    : `${most} kept, but this model does not hear: it knows songs by their words and tags.`;
   $("#zone-hint").textContent = hint;
   form.addEventListener("change", () => {
     const file = input.files[0];

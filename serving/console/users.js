@@ -15,11 +15,12 @@ const FEEDBACK = {
 const PAGE = 8; // users of the list at a time
 const NONE = "The service has no boundary model, so nothing says which new songs are for a user.";
 
-/** Functions `pick(user)` and `margin(value)`. `pickSong` hears a click on a song, `onPlay` an accepted play. */
+/** Functions `pick(user)` (null where a user has nothing to show) and `margin(value)`. `pickSong` hears a click on a
+ *  song, `onPlay` an accepted play. */
 export function setUpUsers(model, pickSong, onPlay) {
   if (!model.boundary) {
-    $("#users .split").replaceChildren(make("p", {}, NONE));
-    return { pick: () => {}, margin: () => {} };
+    $("#users .split").replaceWith(make("p", {}, NONE));
+    return { pick: null, margin: () => {} };
   }
   const fill = panel($("#recommended"));
   let user = null;
@@ -92,7 +93,8 @@ function feedback(user, song, onPlay) {
     return make("button", { type: "button", class: "quiet", onclick: click }, name);
   });
   async function send(button, name, fields) {
-    button.disabled = true; // one click, one play
+    if (button.getAttribute("aria-disabled") === "true") return; // one click, one play
+    button.setAttribute("aria-disabled", "true"); // `disabled` would take its focus away
     // the song that led here goes along, so that the next training learns how such recommendations did
     const source = song.because?.[0]?.song_id ?? null;
     const play = { user_id: user, song_id: song.song_id, source_song_id: source, ...fields };
@@ -106,7 +108,7 @@ function feedback(user, song, onPlay) {
     } catch (error) {
       answer.replaceChildren(trouble(error));
     }
-    button.disabled = false;
+    button.removeAttribute("aria-disabled");
   }
   const name = { role: "group", "aria-label": `What became of ${title(song)}` };
   return make("div", { class: "feedback", ...name }, ...buttons, answer);

@@ -151,6 +151,9 @@ def test_margins_and_clusters(model: Model) -> None:
     for point in curve["curve"]:
         assert point["reached"] == pytest.approx((margin > point["margin"]).mean(), abs=1.5 / model.n_users)
         assert point["liked"] is None or 0 <= point["liked"] <= 1
+        if curve["calibration"]:
+            slope, intercept = curve["calibration"]
+            assert point["liked"] == pytest.approx(1 / (1 + np.exp(-slope * point["margin"] - intercept)), rel=1e-5)
     picture = answers.cluster_picture(state, song)
     sizes = np.bincount([point["cluster"] for point in picture["points"]], minlength=len(picture["centroids"]))
     assert [one["size"] for one in picture["centroids"]] == sizes.tolist() and len(picture["points"]) > 20

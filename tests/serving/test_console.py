@@ -218,8 +218,10 @@ def test_the_slider_moves_the_boundary(visit: Callable[..., Any], known: dict[st
     page = visit(known["song_id"])
     settled(page)
     margins = asked(page, f"songs/{known['song_id']}/margins")
-    above = page.locator("#boundary dd").first
+    above, liked = page.locator("#boundary dd").first, page.locator("#boundary dd").last
     expect(above).to_have_text(f"{margins['above']:,}")
+    slope, intercept = margins["calibration"]
+    expect(liked).to_have_text(f"{100 / (1 + np.exp(-intercept)):.1f}\u202f%")
     bars = page.locator(".histogram .above")
     before = bars.count()
     slider = page.locator("#boundary [type=range]")
@@ -238,6 +240,8 @@ def test_the_slider_moves_the_boundary(visit: Callable[..., Any], known: dict[st
     expect(page.locator("#song-h")).to_have_text(name)
     settled(page)
     assert float(slider.input_value()) == pytest.approx(audience["margin"]), "a setting, which outlives the song"
+    chance = 100 / (1 + np.exp(-(slope * audience["margin"] + intercept)))  # the same for every song
+    expect(liked).to_have_text(f"{chance:.1f}\u202f%")
     page.go_back()
     settled(page)
     expect(above).to_have_text(f"{audience['above_boundary']:,}")
@@ -279,20 +283,26 @@ def test_one_thing_sounds_at_a_time(visit: Callable[..., Any]) -> None:
     until(page, "document.querySelector('#song audio').paused")
     buttons.first.click()
     expect(buttons.first).to_have_attribute("aria-pressed", "false")
+    page.route("**/songs/*/audio*", lambda route: route.fulfill(body=b"no sound"))
+    buttons.first.click()
+    expect(page.locator("#similar .bad").first).to_have_text("Cannot be played")
 
 
 def test_without_a_boundary_the_page_says_so(visit: Callable[..., Any], known: dict[str, Any]) -> None:
     page = visit()
     model = asked(page, "model")
-    bare = model | {"boundary": None, "modes": [mode for mode in model["modes"] if mode != "boundary"]}
+    bare = model | {"boundary": None, "clip": None, "modes": [mode for mode in model["modes"] if mode != "boundary"]}
     page.route("**/model*", lambda route: route.fulfill(json=bare))
     page.evaluate("id => location.hash = `song=${id}`", known["song_id"])
     page.reload()
     settled(page)
     expect(page.locator("#boundary")).to_contain_text("The service has no boundary model")
     expect(page.locator("#boundary input")).to_have_count(0)
+    expect(page.locator("#zone-hint")).to_contain_text("this model does not hear")
     expect(page.locator("#users")).to_contain_text("The service has no boundary model")
     expect(page.locator("#audience [name=gate]")).to_be_hidden()
+    expect(page.locator("#audience tbody th").first).to_be_visible()
+    expect(page.locator("#audience tbody button, .map [role=button]")).to_have_count(0)  # they would lead nowhere
 
 
 # ------------------------------------------------------------------------------------------------------------- refusals
@@ -305,6 +315,7 @@ def test_a_text_file_is_no_song(visit: Callable[..., Any]) -> None:
     expect(alert).to_be_visible()
     expect(alert).to_contain_text("The recording cannot be used")
     expect(page.locator("#upload [type=submit]")).to_be_enabled()
+    expect(page.locator("#upload [type=submit]")).to_be_focused()  # the one who sent it by keys goes on from there
     expect(page.locator("#zone-name")).to_have_text("story.wav")
 
 
@@ -315,7 +326,8 @@ def test_what_cannot_go_is_not_sent(visit: Callable[..., Any]) -> None:
     page.evaluate("""Object.defineProperty(document.querySelector('#upload form').audio, 'files',
         {value: [{name: 'long.wav', size: 2 ** 40}]})""")
     page.click("#upload [type=submit]")
-    expect(page.locator("#upload").get_by_role("alert")).to_contain_text("larger than the service accepts")
+    alert = page.locator("#upload").get_by_role("alert")
+    expect(alert).to_contain_text(re.compile("larger than the service accepts. At most .* and long.wav has"))
 
 
 @pytest.mark.parametrize(
@@ -473,6 +485,14 @@ def tab_to(page: Any, selector: str) -> None:
         if there:
             return
     raise AssertionError(f"{selector} cannot be reached by Tab")
+
+
+def test_play_buttons_keep_their_sign_in_forced_colours(visit: Callable[..., Any], known: dict[str, Any]) -> None:
+    page = visit(known["song_id"], forced_colors="active")
+    settled(page)
+    colours = "button => ['::before', null].map(part => getComputedStyle(button, part).backgroundColor)"
+    sign, ground = page.locator("#similar button.play").first.evaluate(colours)
+    assert sign != ground
 
 
 def test_a_title_is_text_whatever_it_holds(visit: Callable[..., Any]) -> None:
