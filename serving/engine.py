@@ -53,7 +53,7 @@ class Engine:
     def __init__(self, folder: str | Path, store: Store, batch: int = 16) -> None:
         self.folder, self.store = Path(folder), store
         self.writing, self.switching = threading.Lock(), threading.Lock()
-        self.deleted: list[str] = []  # while a new state is built
+        self.deleted: set[str] = set()  # while a new state is built, and not come again
         self.seen = version(self.folder)
         self.state = self._built()[0]
         self.reload_error: str | None = None
@@ -74,6 +74,7 @@ class Engine:
                 for (song, flac, _), one in zip(songs, encoded, strict=True)
             ]
             self.store.add_songs(stored, key, digest)
+            self.deleted.difference_update(song.song_id for song, _ in stored)
             items = [one.item for one in encoded]
             state.add_songs(
                 [song for song, _ in stored],
@@ -92,7 +93,7 @@ class Engine:
         with self.writing:
             if not self.store.delete_song(song_id):
                 return False
-            self.deleted.append(song_id)
+            self.deleted.add(song_id)
             self.state.remove_song(song_id)
             return True
 
@@ -106,8 +107,7 @@ class Engine:
                 with self.writing:  # what has come in while the rest was built
                     self._catch_up(state, song, play)
                     for song_id in self.deleted:
-                        if song_id in state.number_of:
-                            state.remove_song(song_id)
+                        state.remove_song(song_id)
                     self.state = state
             except Exception as error:
                 self.reload_error = str(error)

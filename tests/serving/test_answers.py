@@ -240,6 +240,52 @@ def test_plays_come_to_the_same_in_whatever_parts(service_folder: Path) -> None:
     np.testing.assert_allclose(one.pool.item, other.pool.item, atol=1e-5)
 
 
+def same(one: State, other: State) -> None:
+    """Both states answer alike: users' vectors, new songs' vectors, and who has met what."""
+    for name in ("taste_UD", "cat_UD", "user_UD", "boundary_U"):
+        np.testing.assert_allclose(getattr(one.model, name), getattr(other.model, name), atol=1e-5, err_msg=name)
+    assert one.number_of.keys() == other.number_of.keys()
+    for song_id in one.number_of:
+        numbers = one.number_of[song_id], other.number_of[song_id]
+        for ours, theirs in zip(one.vectors(numbers[0]), other.vectors(numbers[1]), strict=True):
+            np.testing.assert_allclose(ours, theirs, atol=1e-5, err_msg=song_id)
+        assert one.met[numbers[0]] == other.met[numbers[1]], song_id
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_deleted_song_is_what_a_restart_makes_of_it(service_folder: Path, again: bool) -> None:
+    """Its listeners lose it from their histories at once; under the same id it finds them, as the store has them."""
+    live, replayed, rng = State(Model(service_folder)), State(Model(service_folder)), np.random.default_rng(1)
+    model = live.model
+    songs = {name: stored(model, name, int(model.new[at])) for at, name in enumerate("abc")}
+    known = [model.song_ids[int(song)] for song in model.catalogue.rows("warm")[:4]]
+    marks = [{}, {"completed": True}, {"favourited": True}, {"skipped": True}, {"disliked": True}]
+    plays = [
+        Play(model.user_ids[int(user)], str(rng.choice(["a", "b", *known])), **marks[int(rng.integers(0, 5))])
+        for user in rng.integers(0, 9, 60)
+    ]
+    for name in "ab":
+        live.add_songs([songs[name][0]], *songs[name][1:])
+    with_a = model.user_UD.copy()
+    live.add_plays(plays[:40])
+    live.remove_song("a")
+    live.add_songs([songs["c"][0]], *songs["c"][1:])
+    live.add_plays(plays[40:])
+    if again:
+        live.add_songs([songs["a"][0]], *songs["a"][1:])
+    for name in ["b", "c", *(["a"] if again else [])]:
+        replayed.add_songs([songs[name][0]], *songs[name][1:])
+    replayed.add_plays(plays)
+    same(live, replayed)
+    assert not np.allclose(with_a, model.user_UD)
+    if again:
+        number = live.number("a")
+        assert number is not None
+        met = {model.user_of[play.user_id] for play in plays if play.song_id == "a"}
+        assert live.first_plays(number) == len(met) > 3
+        assert not met & set(answers.audience(live, number, "taste", model.n_users, False, 0.0).users_B.tolist())
+
+
 def test_a_users_history_is_that_of_the_tower(state: State) -> None:
     """Plays that are part of the model already, told again, would be the latest: the towers see just that order."""
     from datamodules.interactions import InteractionDataModule

@@ -109,6 +109,46 @@ def test_what_comes_in_while_the_new_model_is_loaded_is_in_it(
     assert engine.store.counts() == {"songs": 2, "plays": 1}
 
 
+@pytest.mark.parametrize("when", ["after it was read", "before it is read", "while it is read"])
+def test_a_song_that_is_deleted_and_comes_again_meanwhile(
+    engine: Engine, folder: Path, other: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """The new model has the second one, once, whenever the new state read the store."""
+    accept(engine, "x", "First")
+    accept(engine, "y", "Another")
+    engine.accept_plays([Play(engine.state.model.user_ids[1], "x", favourited=True)], None, "")
+    built, read = engine._built, engine.store.songs
+
+    def exchange() -> None:
+        engine.delete("x")
+        accept(engine, "x", "Second")
+
+    def meanwhile() -> Any:
+        if when == "before it is read":
+            exchange()
+        found = built()
+        if when == "after it was read":
+            exchange()
+        return found
+
+    def reading(made_by: str = "", after: int = 0) -> Iterator[tuple[int, StoredSong]]:
+        for found in read(made_by, after):
+            yield found
+            if found[1].about["title"] == "First" and when == "while it is read":
+                exchange()
+                yield from read(made_by, found[0])
+                return
+
+    monkeypatch.setattr(engine, "_built", meanwhile)
+    monkeypatch.setattr(engine.store, "songs", reading)
+    replace(folder, other)
+    assert engine.reload()
+    state = engine.state
+    assert sorted(state.number_of) == ["x", "y"] and sorted(state.accepted) == sorted(state.number_of.values())
+    assert state.pool.size == state.new_index.ntotal == len(state.model.new) + 2
+    assert state.title(state.number_of["x"]) == "Second" and state.first_plays(state.number_of["x"]) == 1
+
+
 def test_a_folder_that_is_replaced_while_it_is_read_is_read_again(
     folder: Path, other: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
