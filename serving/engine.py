@@ -82,10 +82,12 @@ class Engine:
                 None if items[0] is None else np.stack(items),  # type: ignore[arg-type]
             )
 
-    def accept_plays(self, plays: Sequence[Play], key: str | None, digest: str) -> None:
+    def accept_plays(
+        self, plays: Sequence[Play], key: str | None, digest: str, rejected: Sequence[tuple[int, str]] = ()
+    ) -> None:
         """Store plays and take them in; raises as `Store.add_plays`."""
         with self.writing:
-            self.store.add_plays(plays, key, digest)
+            self.store.add_plays(plays, key, digest, rejected)
             self.state.add_plays(plays)
 
     def delete(self, song_id: str) -> bool:

@@ -94,6 +94,40 @@ def test_the_same_key_is_the_same_song(client: httpx.Client) -> None:
     assert client.get("/model").json()["accepted_songs"] == before + 2
 
 
+@pytest.mark.parametrize("what", ["song", "batch", "plays"])
+def test_what_is_sent_again_before_it_is_answered_is_answered_alike(client: httpx.Client, what: str) -> None:
+    songs = [{"title": f"Sent six times {row}", "song_id": f"six-{row}"} for row in range(3)]
+    bodies: dict[str, Any] = {
+        "song": ("/songs", {"data": {"title": "Impatience", "song_id": "impatient"}}),
+        "batch": ("/songs/batch", {"json": {"songs": songs}}),
+        "plays": ("/plays", {"json": {"plays": [{"user_id": "u00001", "song_id": "s00001"}]}}),
+    }
+    path, body = bodies[what]
+    before = client.get("/model").json()
+    with ThreadPoolExecutor(6) as pool:
+        sent = [pool.submit(client.post, path, headers={"Idempotency-Key": f"again, {what}"}, **body) for _ in range(6)]
+        answers = [one.result() for one in sent]
+    assert {one.status_code for one in answers} <= {200, 201}, [one.text for one in answers]
+    told = [[one["status"] for one in answer.json()["results"]] if what == "batch" else answer.json().get("song_id")
+            for answer in answers]  # fmt: skip
+    assert all(one == told[0] for one in told) and told[0] == {"song": "impatient", "batch": [201] * 3}.get(what)
+    after = client.get("/model").json()
+    counts = [after[name] - before[name] for name in ("accepted_songs", "plays_received")]
+    assert counts == {"song": [1, 0], "batch": [3, 0], "plays": [0, 1]}[what]
+
+
+def test_plays_sent_again_are_told_what_was_kept(client: httpx.Client) -> None:
+    """A play that was rejected stays so under its key, also if its song has come since; and the other way round."""
+    assert client.post("/songs", data={"title": "Here", "song_id": "first here"}).status_code == 201
+    plays = [{"user_id": "u00001", "song_id": one} for one in ("first here", "later here")]
+    first = client.post("/plays", json={"plays": plays}, headers={"Idempotency-Key": "half"})
+    assert first.json()["accepted"] == 1 and [one["row"] for one in first.json()["rejected"]] == [1]
+    assert client.post("/songs", data={"title": "Here too", "song_id": "later here"}).status_code == 201
+    assert client.delete("/songs/first here").status_code == 204
+    again = client.post("/plays", json={"plays": plays}, headers={"Idempotency-Key": "half"})
+    assert again.content == first.content and client.get("/songs/later here").json()["plays"] == 0
+
+
 def test_a_batch_is_judged_song_by_song(client: httpx.Client, trained: Path, catalogue: Catalogue) -> None:
     song = next(int(n) for n in catalogue.rows("cold") if catalogue.songs["audio_path"][int(n)])
     audio = base64.b64encode(recording(trained, catalogue, song)).decode()
