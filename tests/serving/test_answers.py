@@ -127,6 +127,16 @@ def test_an_audience_is_that_of_the_command(model: Model, trained: Path, tmp_pat
         assert [state.song_id(int(one)) for one in answers.similar_songs(state, song, len(near)).songs_K] == near
 
 
+@pytest.mark.parametrize("mode", ["i2i2u", "taste", "cat", "union", "boundary"])
+def test_who_has_met_a_song_in_the_training_is_not_named_for_it_again(model: Model, mode: str) -> None:
+    """So it is with a song that came in and that the next model was trained on."""
+    state, plays = State(model), model.catalogue.plays
+    for song in model.catalogue.rows("warm")[:6].tolist():
+        met = set(plays.filter(pl.col("song") == song)["user"].to_list())
+        found = answers.audience(state, song, mode, model.n_users, False, -10.0).users_B.tolist()
+        assert len(met) > 0 < len(found) and not met & set(found)
+
+
 def test_recommendations_are_brute_force(model: Model) -> None:
     state = State(model)
     for user in range(0, model.n_users, 7):
