@@ -169,12 +169,12 @@ class Incoming:
         about = {name: getattr(given, name) or None for name in ABOUT}
         vectors = {name: self._vector(name, values) for name, values in given.features.items()}
         wave = self._decode(audio, ends) if audio is not None else None
-        content = Content(about, wave, vectors)
+        rate = self.decoders.sample_rate  # of the model at the start: a later one may hear at another
+        content = Content(about, wave, vectors, rate)
         if encoder.says_nothing(content):
             raise Refused(422, "nothing to encode: give audio, or words and tags that the models know")
         if self.engine.state.number(song_id) is not None:
             raise Refused(409, f"there is a song {song_id!r} already")
-        rate = int(encoder.audio["sample_rate"])
         flac, seconds = (None, None) if wave is None else (to_flac(wave, rate), len(wave) / rate)
         try:
             return Heard(song_id, flac, seconds, self.engine.encoding.submit(content))

@@ -70,6 +70,7 @@ def add_song(
     recording = audio.file.read() if audio is not None else None
     made = here.incoming.song(given, recording or None, key)
     state, number = number_of(here, made)
+    check_mode(state, mode, gate)  # another model may have come into use
     response.headers["location"] = f"/songs/{quote(made, safe='')}"
     song = shown.song(state, number, here.audio)
     song.similar = shown.similar(state, number, 20, here.audio)
