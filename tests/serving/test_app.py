@@ -6,6 +6,7 @@ import base64
 import io
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 import soundfile
 
 from datamodules.catalogue import Catalogue
+from serving.store import Store, StoredSong
 
 JSON = {"content-type": "application/json"}
 
@@ -268,6 +270,20 @@ def test_what_was_accepted_is_there_after_a_restart(service_folder: Path, tmp_pa
         assert client.get(f"/songs/{gone}").status_code == 404
     for one, other in zip(before, after, strict=True):
         assert pytest.approx(numbers(one), rel=1e-4) == numbers(other)
+
+
+def test_a_song_of_the_new_catalogue_is_heard_as_it_came_in(service_folder: Path, tmp_path: Path, serve: Any) -> None:
+    """Its file may be on the machine of the training alone."""
+    file = io.BytesIO()
+    soundfile.write(file, np.sin(np.arange(32_000) * 0.3) * 0.3, 16_000, format="FLAC")
+    (tmp_path / "nothing").mkdir()
+    with closing(Store(tmp_path / "store")) as store:
+        store.add_songs([(StoredSong("s00002", {}, 2.0, "2026-11-26T00:00:00+00:00", {}, ""), file.getvalue())])
+    with serve(service_folder, tmp_path / "store", f"audio={tmp_path}/nothing") as running, running.client() as client:
+        assert not client.get("/songs/s00002").json()["accepted"]
+        assert client.get("/songs/s00002/audio").content == file.getvalue()
+        assert client.get("/songs/s00002/picture").json()["seconds"] == 2.0
+        assert client.get("/songs/s00003/audio").status_code == client.get("/songs/s00003/picture").status_code == 404
 
 
 def numbers(found: Any) -> dict[str, float]:
