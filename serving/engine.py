@@ -18,6 +18,7 @@ import numpy as np
 
 from configs.errors import UserError
 from datamodules.arrays import FloatArray
+from datamodules.audio import AudioError
 from datamodules.folders import version
 from serving.batching import Batcher
 from serving.decoding import from_flac
@@ -155,7 +156,11 @@ class Engine:
         contents = []
         for song in others:
             flac = self.store.audio(song.song_id) if encoder.hears else None
-            wave = None if flac is None else from_flac(flac, int(encoder.audio["sample_rate"]))
+            try:
+                wave = None if flac is None else from_flac(flac, int(encoder.audio["sample_rate"]))
+            except AudioError as error:  # one byte on a disk must not keep a model from all others
+                log.error("song %r goes without its recording, which is damaged: %s", song.song_id, error)
+                wave = None
             contents.append(Content(song.about, wave))
         made = encoder.features(contents)
         rows = {song.song_id: {name: made[name][at] for name in made} for at, song in enumerate(others)}

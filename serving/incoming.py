@@ -91,7 +91,8 @@ class Incoming:
             if done is None:
                 return self._batch(given, ids, key, digest)
         was = [one in done and one not in ids[:row] for row, one in enumerate(ids)]
-        return [(one, 201, None) if ok else (None, 422, "was not accepted") for one, ok in zip(ids, was, strict=True)]
+        not_then: Result = None, 409, "was not accepted under this key: send it under another"
+        return [(one, 201, None) if ok else not_then for one, ok in zip(ids, was, strict=True)]
 
     def _batch(self, given: Sequence[NewSong], ids: list[str], key: str | None, digest: str) -> list[Result]:
         ends = time.monotonic() + self.timeout

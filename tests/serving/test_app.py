@@ -146,6 +146,7 @@ def test_a_batch_is_judged_song_by_song(client: httpx.Client, trained: Path, cat
     assert all((one["song_id"] is None) == (one["status"] != 201) for one in results)
     again = client.post("/songs/batch", json={"songs": songs}, headers=key).json()["results"]
     assert [one["song_id"] for one in again] == [one["song_id"] for one in results]
+    assert [one["status"] for one in again] == [201, 201, *[409] * 5] and "another" in again[2]["detail"]
     assert client.get(f"/songs/{results[1]['song_id']}").json()["has_audio"]
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import shutil
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +215,21 @@ def test_a_recording_is_heard_at_the_new_models_rate(engine: Engine, folder: Pat
     assert soundfile.info(io.BytesIO(flac)).duration == 2.0
     again = state.model.encoder.features([Content({}, from_flac(flac, 8000))])  # as the next start would
     np.testing.assert_allclose(stored.features["clip_audio"], again["clip_audio"][0], atol=1e-3)
+
+
+def test_a_damaged_recording_keeps_no_model_from_the_others(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """SQLite keeps no checksums: the byte is seen when another encoder hears the recording."""
+    about = {"title": "Rain on the roof"}
+    song = StoredSong("dented", about, 2.0, "2026-11-26T00:00:00+00:00", {}, "another encoder")
+    with closing(Store(tmp_path / "store")) as store:
+        store.add_songs([(song, b"fLaC, once"), (dataclasses.replace(song, song_id="whole"), None)])
+    opened = open_engine(str(folder), tmp_path / "store", 4)
+    vectors = [opened.state.vectors(opened.state.number_of[one])[0] for one in ("dented", "whole")]
+    opened.close()
+    np.testing.assert_array_equal(*vectors)
+    assert "'dented'" in caplog.text and "whole" not in caplog.text
 
 
 def test_a_folder_that_is_replaced_while_it_is_read_is_read_again(
