@@ -77,7 +77,8 @@ def verify_by_feedback(pairs: Pairs, feedback: pl.DataFrame, prior: float) -> tu
     """Lift and observations of each pair in `i2i_feedback` (columns source, target, plays, completes, favourites).
 
     A good outcome is a favourite, or half a good outcome a complete play: the two rates that the article's Q1 names
-    are summed so that neither alone decides.
+    are summed so that neither alone decides. Feedback without a single good outcome, as of a player that tells of none,
+    is no evidence: lift 1, seen by 0.
     """
     counts = (
         feedback.group_by("source", "target")
@@ -86,7 +87,7 @@ def verify_by_feedback(pairs: Pairs, feedback: pl.DataFrame, prior: float) -> tu
     )
     joined = pairs.frame().join(counts, on=["source", "target"], how="left", maintain_order="left").fill_null(0)
     global_rate = float(counts["good"].sum() / max(counts["plays"].sum(), 1))
-    shown = joined["plays"].to_numpy()
+    shown = joined["plays"].to_numpy() * (global_rate > 0)
     return smoothed_lift(joined["good"].to_numpy(), shown, global_rate, prior), shown
 
 

@@ -63,6 +63,8 @@ def audience(state: State, number: int, mode: str, budget: int, gate: bool, leas
     margin_U = margins_of(state, number)
     may_U = np.ones(model.n_users, dtype=bool) if margin_U is None or not gate else margin_U > least
     may_U[list(state.met.get(number, ()))] = False
+    if number not in state.pool.row_of:
+        may_U[model.met(number)] = False  # in the training, as a song has that came in before this model was made
     budget = min(budget, model.n_users)
     near = similar_songs(state, number, model.targeting.neighbours)
     weights = weights_of(state, near)

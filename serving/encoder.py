@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from datamodules.arrays import FloatArray, IntArray
-from datamodules.audio import lines_of
+from datamodules.audio import lines_of, resample
 from datamodules.audio_inputs import audio_inputs
 from datamodules.columns import ABOUT
 from datamodules.crops import Crops, evenly_spaced, lines_a_second
@@ -38,6 +38,10 @@ Features = dict[str, FloatArray]  # by name, (W,) of one song or (N, W); NaN whe
 Codes = dict[str, dict[str, int]]  # of the values of each category field
 
 
+class Unfit(Exception):  # noqa: N818
+    """A dense field that was given is none of this model's: another came into use since it was looked at."""
+
+
 @dataclass
 class Content:
     """A song as it comes in: words and tags (`ABOUT`), mono samples, and dense fields that the caller made himself."""
@@ -45,6 +49,7 @@ class Content:
     about: dict[str, Any]
     wave: FloatArray | None = None
     given: Features = field(default_factory=dict)
+    rate: int | None = None  # Hz of the samples; None: as the model hears
 
 
 class Encoder:
@@ -95,14 +100,20 @@ class Encoder:
 
     @torch.inference_mode()
     def features(self, songs: Sequence[Content]) -> Features:
-        """Dense fields of N songs, each (N, W); NaN where a song lacks one."""
+        """Dense fields of N songs, each (N, W); NaN where a song lacks one.
+
+        Raises:
+            Unfit: a given one.
+        """
         found = {name: np.full((len(songs), width), np.nan, dtype=np.float32) for name, width in self.widths.items()}
         heard = [at for at, song in enumerate(songs) if song.wave is not None]
         if self.hears and heard:
-            found["clip_audio"][heard] = self._hear([songs[at].wave for at in heard])
+            found["clip_audio"][heard] = self._hear([self._wave(songs[at]) for at in heard])
         self._read(songs, found)
         for at, song in enumerate(songs):
             for name, vector in song.given.items():
+                if self.widths.get(name) != len(vector):
+                    raise Unfit(name)
                 found[name][at] = vector
         return found
 
@@ -142,6 +153,11 @@ class Encoder:
             rows = {"pooled": self.ears(rows)}
         vector_ND = self.clip.embed_audio(rows).view(n, c, -1).mean(dim=1)
         return np.asarray(F.normalize(vector_ND, dim=-1).numpy())
+
+    def _wave(self, song: Content) -> Any:
+        """The samples of a song at the rate that the model hears."""
+        own = int(self.audio["sample_rate"])
+        return song.wave if song.wave is None else resample(song.wave, song.rate or own, own)
 
     def _crops(self, wave: FloatArray) -> Crops:
         """The evenly spaced crops of a recording, as `datamodules.crops.CropReader.fixed` cuts them, (1, C, …)."""

@@ -18,6 +18,7 @@ from typing import TypeVar
 import numpy as np
 
 from datamodules.arrays import FloatArray
+from datamodules.audio import AudioError
 from datamodules.folders import version
 from serving.batching import Batcher
 from serving.decoding import from_flac
@@ -53,7 +54,7 @@ class Engine:
     def __init__(self, folder: str | Path, store: Store, batch: int = 16) -> None:
         self.folder, self.store = Path(folder), store
         self.writing, self.switching = threading.Lock(), threading.Lock()
-        self.deleted: set[str] = set()  # since the last new state was begun, and not accepted anew
+        self.deleted: set[str] = set()  # while a new state is built, and not come again
         self.seen = version(self.folder)
         self.state = self._built()[0]
         self.reload_error: str | None = None
@@ -82,10 +83,12 @@ class Engine:
                 None if items[0] is None else np.stack(items),  # type: ignore[arg-type]
             )
 
-    def accept_plays(self, plays: Sequence[Play], key: str | None, digest: str) -> None:
+    def accept_plays(
+        self, plays: Sequence[Play], key: str | None, digest: str, rejected: Sequence[tuple[int, str]] = ()
+    ) -> None:
         """Store plays and take them in; raises as `Store.add_plays`."""
         with self.writing:
-            self.store.add_plays(plays, key, digest)
+            self.store.add_plays(plays, key, digest, rejected)
             self.state.add_plays(plays)
 
     def delete(self, song_id: str) -> bool:
@@ -153,7 +156,11 @@ class Engine:
         contents = []
         for song in others:
             flac = self.store.audio(song.song_id) if encoder.hears else None
-            wave = None if flac is None else from_flac(flac, int(encoder.audio["sample_rate"]))
+            try:
+                wave = None if flac is None else from_flac(flac, int(encoder.audio["sample_rate"]))
+            except AudioError as error:  # one byte on a disk must not keep a model from all others
+                log.error("song %r goes without its recording, which is damaged: %s", song.song_id, error)
+                wave = None
             contents.append(Content(song.about, wave))
         made = encoder.features(contents)
         rows = {song.song_id: {name: made[name][at] for name in made} for at, song in enumerate(others)}

@@ -1,20 +1,41 @@
-"""What a user has played, plays that came in before those that the model knows; and what the towers make of it.
+"""What a user has played, plays that came in before those that the model knows; and his vectors, which follow from it.
 
 Shapes: N users, T places of a history, D vector size.
 """
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from datamodules.arrays import FloatArray, IntArray
+from retrieval.index import unit_rows
 from serving.encoder import Features, fields
 
 if TYPE_CHECKING:
     from serving.state import State
+
+
+def follow(state: State, users: IntArray) -> None:
+    """Compute the vectors of users anew from all that they have played."""
+    model = state.model
+    model.taste_UD[users], model.cat_UD[users] = taste_vectors(state, users)
+    model.no_taste_U[users], model.no_cat_U[users] = (~of[users].any(axis=1) for of in (model.taste_UD, model.cat_UD))
+    if model.has_boundary:
+        model.user_UD[users], model.boundary_U[users] = tower_vectors(state, users)
+
+
+def taste_vectors(state: State, users: IntArray) -> tuple[FloatArray, FloatArray]:
+    """As `retrieval.clusters.user_vectors`, of known songs alone, with what has come in, without and with weights."""
+    model = state.model
+    rows = state.heard(users)
+    heard = np.unique(rows.indices)
+    vectors = model.index.vectors[heard]
+    weighted = vectors * model.popularity_S[heard, None]
+    return unit_rows(np.asarray(rows[:, heard] @ vectors)), unit_rows(np.asarray(rows[:, heard] @ weighted))
 
 
 @torch.inference_mode()
@@ -25,7 +46,7 @@ def tower_vectors(state: State, users: IntArray) -> tuple[FloatArray, FloatArray
     song_NT, value_NT = np.zeros((len(users), most), dtype=np.int64), np.zeros((len(users), most), dtype=np.float32)
     length_N = np.zeros(len(users), dtype=np.int64)
     for row, user in enumerate(users.tolist()):
-        fresh = state.played[user][::-1][:most]
+        fresh = list(islice((one for one in reversed(state.played[user]) if state.there(one[0])), most))
         rest = min(int(count_N[row]), most - len(fresh))
         song_NT[row, : len(fresh) + rest] = [*(song for song, _ in fresh), *known_NT[row, :rest]]
         value_NT[row, : len(fresh) + rest] = [*(value for _, value in fresh), *strength_NT[row, :rest]]

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import json
 import logging
+import threading
 import time
 import uuid
 from collections.abc import Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as TooLate
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -56,6 +58,8 @@ class Incoming:
 
     def __init__(self, engine: Engine, decoders: Decoders, timeout: float) -> None:
         self.engine, self.decoders, self.timeout = engine, decoders, timeout
+        self.turns: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()  # by key
+        self.turning = threading.Lock()
 
     def song(self, given: NewSong, audio: bytes | None, key: str | None) -> str:
         """Accept one song; its id.
@@ -64,14 +68,15 @@ class Incoming:
             Refused: 409 the id or the key is taken, 422 the recording or its words cannot be used, 503 no room or time.
         """
         digest = digest_of(given.model_dump(), audio)
-        done = self.answered(key, digest)
-        if done is not None:
-            return done[0]
-        ends = time.monotonic() + self.timeout
-        heard = self._begin(given, audio, id_of(given, key, 0), ends)
-        with refusing():
-            self.engine.accept([self._stored(heard, ends)], key, digest)
-        return heard.song_id
+        with self._turn(key):
+            done = self.answered(key, digest)
+            if done is not None:
+                return str(done[0])
+            ends = time.monotonic() + self.timeout
+            heard = self._begin(given, audio, id_of(given, key, 0), ends)
+            with refusing():
+                self.engine.accept([self._stored(heard, ends)], key, digest)
+            return heard.song_id
 
     def songs(self, given: Sequence[NewSong], key: str | None) -> list[Result]:
         """Accept the songs of a batch that can be, together: (id, status, sentence) of each.
@@ -81,13 +86,15 @@ class Incoming:
         """
         digest = digest_of([one.model_dump() for one in given])
         ids = [id_of(one, key, row) for row, one in enumerate(given)]
-        done = self.answered(key, digest)
-        if done is not None:
-            again = set(done)
-            was = [one in again and one not in ids[:row] for row, one in enumerate(ids)]
-            return [
-                (one, 201, None) if ok else (None, 422, "was not accepted") for one, ok in zip(ids, was, strict=True)
-            ]
+        with self._turn(key):
+            done = self.answered(key, digest)
+            if done is None:
+                return self._batch(given, ids, key, digest)
+        was = [one in done and one not in ids[:row] for row, one in enumerate(ids)]
+        not_then: Result = None, 409, "was not accepted under this key: send it under another"
+        return [(one, 201, None) if ok else not_then for one, ok in zip(ids, was, strict=True)]
+
+    def _batch(self, given: Sequence[NewSong], ids: list[str], key: str | None, digest: str) -> list[Result]:
         ends = time.monotonic() + self.timeout
         begun: list[Heard | Refused] = []
         for row, (one, song_id) in enumerate(zip(given, ids, strict=True)):
@@ -120,8 +127,21 @@ class Incoming:
             Refused: 409 the key is taken, 503 the store has no room.
         """
         digest = digest_of([one.model_dump(mode="json") for one in given])
+        with self._turn(key):
+            done = self.answered(key, digest)
+            rejected = self._unfit(given) if done is None else done
+            left = {row for row, _ in rejected}
+            plays = [Play(**one.model_dump()) for row, one in enumerate(given) if row not in left]
+            if plays and done is None:
+                with refusing():
+                    self.engine.accept_plays(plays, key, digest, rejected)
+        known = self.engine.state.model.user_of
+        return len(plays), sum(play.user_id not in known for play in plays), rejected
+
+    def _unfit(self, given: Sequence[NewPlay]) -> list[tuple[int, str]]:
+        """Plays that cannot be taken: (row, sentence)."""
         state, now = self.engine.state, datetime.now(UTC)
-        plays, rejected = [], []
+        rejected = []
         for row, one in enumerate(given):
             unknown = next((i for i in (one.song_id, one.source_song_id) if i and state.number(i) is None), None)
             if unknown is not None:
@@ -130,15 +150,15 @@ class Incoming:
                 rejected.append((row, "both favourited and disliked"))
             elif one.played_at and not timedelta() <= aware(one.played_at) - FIRST <= now - FIRST + AHEAD:
                 rejected.append((row, "played_at is before 1970 or in the future"))
-            else:
-                plays.append(Play(**one.model_dump()))
-        if plays and self.answered(key, digest) is None:
-            with refusing():
-                self.engine.accept_plays(plays, key, digest)
-        return len(plays), sum(play.user_id not in state.model.user_of for play in plays), rejected
+        return rejected
 
-    def answered(self, key: str | None, digest: str) -> list[str] | None:
-        """What a request with this key made before; None if it is new."""
+    def _turn(self, key: str | None) -> AbstractContextManager[Any]:
+        """Held while a request with this key is worked on: the same, sent again meanwhile, waits for its outcome."""
+        with self.turning:
+            return nullcontext() if key is None else self.turns.setdefault(key, threading.Lock())
+
+    def answered(self, key: str | None, digest: str) -> list[Any] | None:
+        """What a request with this key came to before, as `Store.answered`; None if it is new."""
         if key is None:
             return None
         with refusing():
@@ -150,13 +170,13 @@ class Incoming:
         about = {name: getattr(given, name) or None for name in ABOUT}
         vectors = {name: self._vector(name, values) for name, values in given.features.items()}
         wave = self._decode(audio, ends) if audio is not None else None
-        content = Content(about, wave, vectors)
+        rate = self.decoders.sample_rate  # of the model at the start: a later one may hear at another
+        content = Content(about, wave, vectors, rate)
         if encoder.says_nothing(content):
             give = "audio, or words" if encoder.hears else "words"
             raise Refused(422, f"nothing to encode: give {give} and tags that the models know")
         if self.engine.state.number(song_id) is not None:
             raise Refused(409, f"there is a song {song_id!r} already")
-        rate = int(encoder.audio["sample_rate"])
         flac, seconds = (None, None) if wave is None else (to_flac(wave, rate), len(wave) / rate)
         try:
             return Heard(song_id, flac, seconds, self.engine.encoding.submit(content))
@@ -219,7 +239,7 @@ def decoded(audio: str | None) -> bytes | None:
     """
     try:
         return None if audio is None else base64.b64decode(audio, validate=True)
-    except (binascii.Error, ValueError):
+    except ValueError:
         raise Refused(422, "audio is not base64") from None
 
 

@@ -136,6 +136,19 @@ class Model:
         at = (utc(played_at) - EPOCH) // MILLISECOND
         return bool(((self.play_song[rows] == song) & (self.play_time[rows] == at)).any())
 
+    def strength(self, user: int, song: int) -> float:
+        """How strongly a user likes a song by the training plays; 0 for a song that is not of the catalogue."""
+        listening = self.listening_US
+        row = slice(listening.indptr[user], listening.indptr[user + 1])
+        at = np.flatnonzero(listening.indices[row] == song)
+        return float(listening.data[row][at[0]]) if len(at) else 0.0
+
+    def met(self, song: int) -> IntArray:
+        """Users who have a training play of a song, whatever came of it."""
+        at = np.flatnonzero(self.play_song == song)
+        found: IntArray = np.searchsorted(self.play_start, at, side="right") - 1
+        return found
+
     def latest(self, users_N: IntArray, most: int) -> tuple[IntArray, FloatArray, IntArray]:
         """The last training plays of users: songs (N, T) and strengths (N, T), the latest first, and how many (N,)."""
         end_N = self.play_start[users_N + 1]

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import TimeoutError as TooLate
 from contextlib import contextmanager
 
+from serving.encoder import Unfit
 from serving.store import Exists, KeyReused, StoreError
 
 LATE = "it took too long: try again"
@@ -34,5 +35,9 @@ def refusing() -> Iterator[None]:
     except StoreError as error:  # which names the folder
         log.error("%s", error)
         raise Refused(503, "nothing was kept: the store is full, or cannot be written or read just now") from None
+    except Unfit as error:
+        raise Refused(
+            503, f"another model came into use, which has no such feature {str(error)!r}: try again"
+        ) from None
     except TooLate:
         raise Refused(503, LATE) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
@@ -21,6 +22,7 @@ from serving.common import (
     Key,
     Margin,
     Offset,
+    Service,
     Text,
     check_mode,
     number_of,
@@ -28,6 +30,7 @@ from serving.common import (
 from serving.decoding import from_flac
 from serving.refusals import Refused
 from serving.schemas import Id, Mode
+from serving.state import State
 
 routes = APIRouter(responses=FAILURES, **TOKEN)
 SOUND: dict[int | str, dict[str, Any]] = {
@@ -70,6 +73,7 @@ def add_song(
     recording = audio.file.read() if audio is not None else None
     made = here.incoming.song(given, recording or None, key)
     state, number = number_of(here, made)
+    check_mode(state, mode, gate)  # another model may have come into use
     response.headers["location"] = f"/songs/{quote(made, safe='')}"
     song = shown.song(state, number, here.audio)
     song.similar = shown.similar(state, number, 20, here.audio)
@@ -142,36 +146,21 @@ def get_clusters(here: Here, song_id: Id) -> pictures.Clusters:
 @routes.get("/songs/{song_id:path}/picture")
 def get_picture(here: Here, song_id: Id) -> pictures.Picture:
     """Waveform and spectrogram of a song's recording."""
-    state, number = number_of(here, song_id)
+    state, found = recording(here, song_id)
     audio = state.model.manifest["audio"]
     rate = int(audio["sample_rate"])
     try:
-        if number >= state.model.n_songs:
-            flac = here.engine.store.audio(song_id)
-            wave = None if flac is None else from_flac(flac, rate)
-        else:
-            path = shown.audio_path(state, number, here.audio)
-            wave = None if path is None or not path.is_file() else decode(path, rate, float(audio["max_seconds"]))
+        wave = from_flac(found, rate) if isinstance(found, bytes) else decode(found, rate, float(audio["max_seconds"]))
     except AudioError:
-        wave = None
-    if wave is None or not len(wave):
-        raise Refused(404, f"song {song_id!r} has no recording")
+        raise Refused(404, f"the recording of song {song_id!r} cannot be read") from None
     return shown.picture(wave, audio)
 
 
 @routes.get("/songs/{song_id:path}/audio", response_class=Response, responses=SOUND)
 def get_audio(here: Here, song_id: Id) -> Response:
     """A song's recording; of an accepted song the part that is heard, as FLAC."""
-    state, number = number_of(here, song_id)
-    if number >= state.model.n_songs:
-        flac = here.engine.store.audio(song_id)
-        if flac is not None:
-            return Response(flac, media_type="audio/flac")
-    else:
-        path = shown.audio_path(state, number, here.audio)
-        if path is not None and path.is_file():
-            return FileResponse(path)
-    raise Refused(404, f"song {song_id!r} has no recording")
+    _, found = recording(here, song_id)
+    return Response(found, media_type="audio/flac") if isinstance(found, bytes) else FileResponse(found)
 
 
 # An id may have slashes: this comes after the routes above, whose ends it would take for a part of one.
@@ -179,6 +168,17 @@ def get_audio(here: Here, song_id: Id) -> Response:
 def get_song(here: Here, song_id: Id) -> replies.Song:
     """A song, and the tags guessed of it."""
     return shown.song(*number_of(here, song_id), here.audio)
+
+
+def recording(here: Service, song_id: str) -> tuple[State, Path | bytes]:
+    """A state, and the file of a song of the catalogue, or the FLAC of one that came in: also of one that is of the
+    catalogue by now, if its file is not here."""
+    state, number = number_of(here, song_id)
+    path = shown.audio_path(state, number, here.audio) if number < state.model.n_songs else None
+    found = path if path is not None and path.is_file() else here.engine.store.audio(song_id)
+    if found is None:
+        raise Refused(404, f"song {song_id!r} has no recording")
+    return state, found
 
 
 def sentence(errors: Any) -> str:

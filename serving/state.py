@@ -3,7 +3,9 @@
 A play changes at once whom it concerns: its user's taste, history, vector and boundary, and, where the song is new, the
 song's vectors (`retrieval.warm_up`). Nothing is learned here: that is the next training's part (`serving.feedback`).
 
-A song's number is its row in the catalogue, and for an accepted song `model.n_songs` and more. A search that runs while
+A song's number is its row in the catalogue, and for an accepted song `model.n_songs` and more. An id keeps its number
+when its song is deleted, and what was played of it: a song that comes again under the id finds its listeners there,
+and a state is the same whether all of this happened one by one or is replayed at a start. A search that runs while
 a user's row is written may see half of it: that user's score is then between the old one and the new one, once.
 
 Shapes: N new songs, U users, D vector size.
@@ -12,22 +14,23 @@ Shapes: N new songs, U users, D vector size.
 from __future__ import annotations
 
 import threading
+import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from scipy import sparse
 
 from datamodules.arrays import FloatArray, IntArray
-from retrieval.index import add, build_index, remove, search, unit_rows
+from retrieval.index import add, build_index, remove, search
 from retrieval.warm_up import warm_vectors
-from serving.histories import tower_vectors
+from serving.histories import follow
 from serving.model import Model
 from serving.pool import Pool
 from serving.store import Play, StoredSong
 
-CHUNK = 1024  # users or songs whose vectors are computed at a time
+CHUNK = 256  # users or songs whose vectors are computed at a time
 Likings = dict[int, dict[int, float]]
 
 
@@ -42,6 +45,7 @@ class State:
         self.model, self.lock = model, threading.RLock()
         self.accepted: dict[int, StoredSong] = {}
         self.number_of: dict[str, int] = {}  # of accepted songs
+        self.absent: dict[str, int] = {}  # of songs that were deleted, or are only known by plays
         self.next_number = model.n_songs
         items = np.array(model.item_SD[model.new]) if model.has_boundary else None
         self.pool = Pool(model.new.copy(), np.array(model.index.vectors[model.new]), items, len(model.new))
@@ -104,58 +108,66 @@ class State:
         return scores_1K[0], numbers_1K[0]
 
     def add_songs(self, songs: Sequence[StoredSong], vectors: FloatArray, items: FloatArray | None) -> None:
-        """Take songs in. A song that the model's catalogue has is that one from now on."""
+        """Take songs in. A song that the model's catalogue has is that one from now on; one whose id is there already
+        comes in the place of that, which was deleted meanwhile."""
         with self.lock:
-            for song in songs:  # one of that id was deleted after it was read into this state, before that was in use
-                self.remove_song(song.song_id)
-            new = [at for at, song in enumerate(songs) if song.song_id not in self.model.song_of]
+            last = {song.song_id: at for at, song in enumerate(songs)}
+            new = [at for song_id, at in last.items() if song_id not in self.model.song_of]
             songs, vectors, items = [songs[at] for at in new], vectors[new], None if items is None else items[new]
-            numbers = list(range(self.next_number, self.next_number + len(songs)))
-            self.next_number += len(songs)
+            for song in songs:
+                self.remove_song(song.song_id)
+            numbers = [self._number_for(song.song_id) for song in songs]
             for at, (number, song) in enumerate(zip(numbers, songs, strict=True)):
                 self.accepted[number], self.number_of[song.song_id] = song, number
+                del self.absent[song.song_id]
                 self.pool.append(number, vectors[at], None if items is None else items[at])
+                for user in self.liked_by.get(number, ()):
+                    self.warms[user].add(number)
             if songs:
                 self._index(np.array(numbers), vectors)
+        self._settle(set().union(*(self.met.get(number, ()) for number in numbers)))
 
     def remove_song(self, song_id: str) -> None:
-        """Forget an accepted song, if it is there; what its listeners did stays in the store."""
+        """Forget an accepted song; what its listeners did stays, here and in the store, for when it comes again."""
         with self.lock:
             number = self.number_of.pop(song_id, None)
             if number is None:
                 return
             del self.accepted[number]
+            self.absent[song_id] = number
             self.pool.remove(number)
             self.content.pop(number, None)
             remove(self.new_index, np.array([number]))
-            for user in self.liked_by.pop(number, {}):
+            for user in self.liked_by.get(number, ()):
                 self.warms[user].discard(number)
-            for user in self.met.pop(number, set()):
-                self.played[user] = [one for one in self.played[user] if one[0] != number]
+        self._settle(self.met.get(number, ()))
 
     def add_plays(self, plays: Iterable[Play]) -> None:
-        """Take plays in, in order; those of unknown users or songs say nothing to this model."""
+        """Take plays in, in order; those of unknown users say nothing to this model."""
         users: set[int] = set()
         with self.lock:
             for play in plays:
-                user, song = self.model.user_of.get(play.user_id), self.number(play.song_id)
-                if user is None or song is None or self.model.knows(user, song, play.played_at):
+                user = self.model.user_of.get(play.user_id)
+                if user is None:
+                    continue
+                song = self._number_for(play.song_id)
+                if self.model.knows(user, song, play.played_at):
                     continue
                 users.add(user)
                 self.met[song].add(user)
                 self.played[user].append((song, strength(play)))
-                liking = 0.0 if play.skipped else max(0.0, strength(play) - self._known(user, song))
+                liking = 0.0 if play.skipped else max(0.0, strength(play) - self.model.strength(user, song))
                 if liking > self.liked_by[song].get(user, 0.0):
                     self.liked_by[song][user] = liking
                     if song in self.pool.row_of:
                         self.warms[user].add(song)
-                    else:
+                    elif song < self.model.n_songs:
                         self.likes_of[user][song] = liking
-            self._follow(np.array(sorted(users), dtype=np.int64))
-            # a song follows its listeners' taste: so it is where it is in whatever parts the plays came
-            songs = sorted(set().union(*(self.warms[user] for user in users if user in self.warms)))
-            for at in range(0, len(songs), CHUNK):
-                self._warm(songs[at : at + CHUNK])
+        self._settle(users)
+
+    def there(self, number: int) -> bool:
+        """Whether there is a song of this number now."""
+        return number < self.model.n_songs or number in self.accepted
 
     def first_plays(self, number: int) -> int:
         """How many known users have met a new song."""
@@ -173,36 +185,27 @@ class State:
         """What users listened to, with what has come in, (N, S)."""
         return sparse.csr_matrix(self.model.listening_US[users_N] + self.likings(users_N.tolist(), transposed=True))
 
-    def _known(self, user: int, song: int) -> float:
-        """How strongly the model knows a user to like a song of the catalogue."""
-        if song >= self.model.n_songs:
-            return 0.0
-        listening = self.model.listening_US
-        row = slice(listening.indptr[user], listening.indptr[user + 1])
-        at = np.flatnonzero(listening.indices[row] == song)
-        return float(listening.data[row][at[0]]) if len(at) else 0.0
+    def _number_for(self, song_id: str) -> int:
+        """The number of a song, also of one that is not there."""
+        number = self.number(song_id)
+        if number is not None:
+            return number
+        if song_id not in self.absent:
+            self.absent[song_id], self.next_number = self.next_number, self.next_number + 1
+        return self.absent[song_id]
 
-    def _follow(self, users_N: IntArray) -> None:
-        """Compute the vectors of users anew from all that they have played."""
-        for at in range(0, len(users_N), CHUNK):
-            users = users_N[at : at + CHUNK]
-            self._taste(users)
-            if self.model.has_boundary:
-                user_ND, boundary_N = tower_vectors(self, users)
-                self.model.user_UD[users], self.model.boundary_U[users] = user_ND, boundary_N
+    def _settle(self, users: Collection[int]) -> None:
+        """Compute anew what hangs on users' plays: their vectors, and those of the new songs that they like.
 
-    def _taste(self, users: IntArray) -> None:
-        """As `retrieval.clusters.user_vectors`, of known songs alone, with what has come in."""
-        model = self.model
-        rows = self.heard(users)
-        heard = np.unique(rows.indices)
-        vectors = model.index.vectors[heard]
-        sums = (
-            np.asarray(rows[:, heard] @ vectors),
-            np.asarray(rows[:, heard] @ (vectors * model.popularity_S[heard, None])),
-        )
-        model.taste_UD[users], model.cat_UD[users] = unit_rows(sums[0]), unit_rows(sums[1])
-        model.no_taste_U[users], model.no_cat_U[users] = (np.logical_not(one.any(axis=1)) for one in sums)
+        In parts, so that answers need not wait for a song with a hundred thousand listeners.
+        """
+        for part in parts(sorted(users)):
+            with self.lock:
+                follow(self, np.array(part))
+        # a song follows its listeners' taste: so it is where it is in whatever parts the plays came
+        for part in parts(sorted(set().union(*(self.warms[user] for user in users if user in self.warms)))):
+            with self.lock:
+                self._warm(part)
 
     def _warm(self, songs: Sequence[int]) -> None:
         """Move new songs' vectors from their content towards their listeners."""
@@ -230,6 +233,14 @@ class State:
             self.new_index = build_index(vectors, "Flat", numbers, devices=())
         else:
             add(self.new_index, vectors, numbers)
+
+
+def parts(numbers: list[int]) -> Iterator[list[int]]:
+    """CHUNK of them at a time; between two, whoever waits for a lock gets it."""
+    for at in range(0, len(numbers), CHUNK):
+        if at:
+            time.sleep(0.001)
+        yield numbers[at : at + CHUNK]
 
 
 def strength(play: Play) -> float:

@@ -148,8 +148,10 @@ class Store:
                 "INSERT OR REPLACE INTO features SELECT NULL, number, ?, ? FROM songs WHERE song_id = ?", rows
             )
 
-    def add_plays(self, plays: Sequence[Play], key: str | None = None, digest: str = "") -> None:
-        """Keep plays, all or none, and that `key` stood for a request of this `digest`.
+    def add_plays(
+        self, plays: Sequence[Play], key: str | None = None, digest: str = "", rejected: Sequence[tuple[int, str]] = ()
+    ) -> None:
+        """Keep plays, all or none, and that `key` stood for a request of this `digest`, others of which were rejected.
 
         Raises:
             KeyReused: the key is there: `answered` tells with what.
@@ -161,7 +163,7 @@ class Store:
             for play in plays
         ]  # fmt: skip
         with self.database.writing() as connection:
-            remember(connection, key, digest, [])
+            remember(connection, key, digest, rejected)
             connection.executemany("INSERT INTO plays VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
     def plays(self, after: int = 0) -> Iterator[tuple[int, Play]]:
@@ -180,8 +182,9 @@ class Store:
         """How many `songs` and `plays` there are."""
         return dict(zip(("songs", "plays"), self.database.read(COUNTS)[0], strict=True))
 
-    def answered(self, key: str, digest: str) -> list[str] | None:
-        """Ids of the songs that a request with this key made (none for plays); None if the key is new.
+    def answered(self, key: str, digest: str) -> list[Any] | None:
+        """Ids of the songs that a request with this key made, or (row, sentence) of each play that it was refused; None
+        if the key is new.
 
         Raises:
             KeyReused: that request had another digest.
@@ -207,13 +210,13 @@ class Store:
             raise StoreError(f"{self.database.path}: song {song_id!r} is damaged ({error}): delete it") from error
 
 
-def remember(connection: sqlite3.Connection, key: str | None, digest: str, song_ids: list[str]) -> None:
+def remember(connection: sqlite3.Connection, key: str | None, digest: str, came_to: Sequence[Any]) -> None:
     """Keep what an idempotency key stands for, and drop those that are old; raise KeyReused if it is there."""
     if key is None:
         return
     now = time.time()
     connection.execute("DELETE FROM keys WHERE at < ?", (now - KEY_SECONDS,))
-    row = (key, digest, as_json(song_ids), now)
+    row = (key, digest, as_json(came_to), now)
     if not connection.execute("INSERT INTO keys VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING", row).rowcount:
         raise KeyReused("another request with this Idempotency-Key was faster: ask again")
 

@@ -38,6 +38,7 @@ CREATE TABLE plays (
     skipped INTEGER NOT NULL,
     source_song_id TEXT
 );
+-- song_ids: JSON, of the songs that were made; of plays, those that were rejected: [row, sentence]
 CREATE TABLE keys (key TEXT PRIMARY KEY, digest TEXT NOT NULL, song_ids TEXT NOT NULL, at REAL NOT NULL);
 CREATE INDEX keys_by_age ON keys (at);
 PRAGMA application_id = {APPLICATION};

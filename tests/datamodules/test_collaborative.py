@@ -326,6 +326,15 @@ def test_verify_by_feedback_against_a_loop() -> None:
         assert seen[i] == n and lift[i] == pytest.approx((g + 20 * rate) / (n + 20) / rate)
 
 
+@pytest.mark.parametrize("prior", [0.0, 20.0])
+def test_feedback_without_a_good_outcome_says_nothing(prior: float) -> None:
+    """Plays came in without marks: no pair did worse than another, and the pairs that users chose are not dropped."""
+    feedback = pl.DataFrame({"source": [0, 1], "target": [1, 2], "plays": [9, 1], "completes": [0, 0],
+                             "favourites": [0, 0]})  # fmt: skip
+    lift, seen = verify_by_feedback(every_pair(3), feedback, prior)
+    assert lift.tolist() == [1.0] * 6 and seen.tolist() == [0] * 6
+
+
 @pytest.mark.parametrize("prior", [0.0, 5.0, 20.0])
 def test_pooled_checks_are_one_check_of_all_observations(prior: float) -> None:
     rng = np.random.default_rng(2)

@@ -285,7 +285,7 @@ def test_the_report_s_tiles_are_the_metrics(road: Path, metrics: dict[str, Any])
     shown = tiles["Favourite rate of reached users, FirstPlay I2I2U, gated"]
     assert shown.startswith(f"{100 * gated['favourite_rate']:.1f}") and shown.endswith("%")
     text = next(r for r in metrics["retrieval"] if (r["pool"], r["direction"]) == ("cold_test", "text→audio"))
-    assert tiles["Text→audio R@10, cold_test"] == f"{text['recall@10']:.3f}"
+    assert tiles["Text→audio recall@10, cold_test"] == f"{text['recall@10']:.3f}"
 
 
 def test_the_report_s_tables_are_the_metrics(road: Path, metrics: dict[str, Any]) -> None:

@@ -128,6 +128,16 @@ def test_an_audience_is_that_of_the_command(model: Model, trained: Path, tmp_pat
         assert [state.song_id(int(one)) for one in answers.similar_songs(state, song, len(near)).songs_K] == near
 
 
+@pytest.mark.parametrize("mode", ["i2i2u", "taste", "cat", "union", "boundary"])
+def test_who_has_met_a_song_in_the_training_is_not_named_for_it_again(model: Model, mode: str) -> None:
+    """So it is with a song that came in and that the next model was trained on."""
+    state, plays = State(model), model.catalogue.plays
+    for song in model.catalogue.rows("warm")[:6].tolist():
+        met = set(plays.filter(pl.col("song") == song)["user"].to_list())
+        found = answers.audience(state, song, mode, model.n_users, False, -10.0).users_B.tolist()
+        assert len(met) > 0 < len(found) and not met & set(found)
+
+
 def test_recommendations_are_brute_force(model: Model) -> None:
     state = State(model)
     for user in range(0, model.n_users, 7):
@@ -242,6 +252,52 @@ def test_plays_come_to_the_same_in_whatever_parts(service_folder: Path) -> None:
     assert not np.allclose(one.pool.vector, Model(service_folder).index.vectors[model.new])
     np.testing.assert_allclose(one.pool.vector[: one.pool.size], other.pool.vector[: other.pool.size], atol=1e-5)
     np.testing.assert_allclose(one.pool.item, other.pool.item, atol=1e-5)
+
+
+def same(one: State, other: State) -> None:
+    """Both states answer alike: users' vectors, new songs' vectors, and who has met what."""
+    for name in ("taste_UD", "cat_UD", "user_UD", "boundary_U"):
+        np.testing.assert_allclose(getattr(one.model, name), getattr(other.model, name), atol=1e-5, err_msg=name)
+    assert one.number_of.keys() == other.number_of.keys()
+    for song_id in one.number_of:
+        numbers = one.number_of[song_id], other.number_of[song_id]
+        for ours, theirs in zip(one.vectors(numbers[0]), other.vectors(numbers[1]), strict=True):
+            np.testing.assert_allclose(ours, theirs, atol=1e-5, err_msg=song_id)
+        assert one.met[numbers[0]] == other.met[numbers[1]], song_id
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_deleted_song_is_what_a_restart_makes_of_it(service_folder: Path, again: bool) -> None:
+    """Its listeners lose it from their histories at once; under the same id it finds them, as the store has them."""
+    live, replayed, rng = State(Model(service_folder)), State(Model(service_folder)), np.random.default_rng(1)
+    model = live.model
+    songs = {name: stored(model, name, int(model.new[at])) for at, name in enumerate("abc")}
+    known = [model.song_ids[int(song)] for song in model.catalogue.rows("warm")[:4]]
+    marks = [{}, {"completed": True}, {"favourited": True}, {"skipped": True}, {"disliked": True}]
+    plays = [
+        Play(model.user_ids[int(user)], str(rng.choice(["a", "b", *known])), **marks[int(rng.integers(0, 5))])
+        for user in rng.integers(0, 9, 60)
+    ]
+    for name in "ab":
+        live.add_songs([songs[name][0]], *songs[name][1:])
+    with_a = model.user_UD.copy()
+    live.add_plays(plays[:40])
+    live.remove_song("a")
+    live.add_songs([songs["c"][0]], *songs["c"][1:])
+    live.add_plays(plays[40:])
+    if again:
+        live.add_songs([songs["a"][0]], *songs["a"][1:])
+    for name in ["b", "c", *(["a"] if again else [])]:
+        replayed.add_songs([songs[name][0]], *songs[name][1:])
+    replayed.add_plays(plays)
+    same(live, replayed)
+    assert not np.allclose(with_a, model.user_UD)
+    if again:
+        number = live.number("a")
+        assert number is not None
+        met = {model.user_of[play.user_id] for play in plays if play.song_id == "a"}
+        assert live.first_plays(number) == len(met) > 3
+        assert not met & set(answers.audience(live, number, "taste", model.n_users, False, 0.0).users_B.tolist())
 
 
 def test_a_users_history_is_that_of_the_tower(state: State) -> None:

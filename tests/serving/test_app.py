@@ -6,6 +6,7 @@ import base64
 import io
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 import soundfile
 
 from datamodules.catalogue import Catalogue
+from serving.store import Store, StoredSong
 
 JSON = {"content-type": "application/json"}
 
@@ -94,6 +96,40 @@ def test_the_same_key_is_the_same_song(client: httpx.Client) -> None:
     assert client.get("/model").json()["accepted_songs"] == before + 2
 
 
+@pytest.mark.parametrize("what", ["song", "batch", "plays"])
+def test_what_is_sent_again_before_it_is_answered_is_answered_alike(client: httpx.Client, what: str) -> None:
+    songs = [{"title": f"Sent six times {row}", "song_id": f"six-{row}"} for row in range(3)]
+    bodies: dict[str, Any] = {
+        "song": ("/songs", {"data": {"title": "Impatience", "song_id": "impatient"}}),
+        "batch": ("/songs/batch", {"json": {"songs": songs}}),
+        "plays": ("/plays", {"json": {"plays": [{"user_id": "u00001", "song_id": "s00001"}]}}),
+    }
+    path, body = bodies[what]
+    before = client.get("/model").json()
+    with ThreadPoolExecutor(6) as pool:
+        sent = [pool.submit(client.post, path, headers={"Idempotency-Key": f"again, {what}"}, **body) for _ in range(6)]
+        answers = [one.result() for one in sent]
+    assert {one.status_code for one in answers} <= {200, 201}, [one.text for one in answers]
+    told = [[one["status"] for one in answer.json()["results"]] if what == "batch" else answer.json().get("song_id")
+            for answer in answers]  # fmt: skip
+    assert all(one == told[0] for one in told) and told[0] == {"song": "impatient", "batch": [201] * 3}.get(what)
+    after = client.get("/model").json()
+    counts = [after[name] - before[name] for name in ("accepted_songs", "plays_received")]
+    assert counts == {"song": [1, 0], "batch": [3, 0], "plays": [0, 1]}[what]
+
+
+def test_plays_sent_again_are_told_what_was_kept(client: httpx.Client) -> None:
+    """A play that was rejected stays so under its key, also if its song has come since; and the other way round."""
+    assert client.post("/songs", data={"title": "Here", "song_id": "first here"}).status_code == 201
+    plays = [{"user_id": "u00001", "song_id": one} for one in ("first here", "later here")]
+    first = client.post("/plays", json={"plays": plays}, headers={"Idempotency-Key": "half"})
+    assert first.json()["accepted"] == 1 and [one["row"] for one in first.json()["rejected"]] == [1]
+    assert client.post("/songs", data={"title": "Here too", "song_id": "later here"}).status_code == 201
+    assert client.delete("/songs/first here").status_code == 204
+    again = client.post("/plays", json={"plays": plays}, headers={"Idempotency-Key": "half"})
+    assert again.content == first.content and client.get("/songs/later here").json()["plays"] == 0
+
+
 def test_a_batch_is_judged_song_by_song(client: httpx.Client, trained: Path, catalogue: Catalogue) -> None:
     song = next(int(n) for n in catalogue.rows("cold") if catalogue.songs["audio_path"][int(n)])
     audio = base64.b64encode(recording(trained, catalogue, song)).decode()
@@ -110,6 +146,7 @@ def test_a_batch_is_judged_song_by_song(client: httpx.Client, trained: Path, cat
     assert all((one["song_id"] is None) == (one["status"] != 201) for one in results)
     again = client.post("/songs/batch", json={"songs": songs}, headers=key).json()["results"]
     assert [one["song_id"] for one in again] == [one["song_id"] for one in results]
+    assert [one["status"] for one in again] == [201, 201, *[409] * 5] and "another" in again[2]["detail"]
     assert client.get(f"/songs/{results[1]['song_id']}").json()["has_audio"]
 
 
@@ -234,6 +271,20 @@ def test_what_was_accepted_is_there_after_a_restart(service_folder: Path, tmp_pa
         assert client.get(f"/songs/{gone}").status_code == 404
     for one, other in zip(before, after, strict=True):
         assert pytest.approx(numbers(one), rel=1e-4) == numbers(other)
+
+
+def test_a_song_of_the_new_catalogue_is_heard_as_it_came_in(service_folder: Path, tmp_path: Path, serve: Any) -> None:
+    """Its file may be on the machine of the training alone."""
+    file = io.BytesIO()
+    soundfile.write(file, np.sin(np.arange(32_000) * 0.3) * 0.3, 16_000, format="FLAC")
+    (tmp_path / "nothing").mkdir()
+    with closing(Store(tmp_path / "store")) as store:
+        store.add_songs([(StoredSong("s00002", {}, 2.0, "2026-11-26T00:00:00+00:00", {}, ""), file.getvalue())])
+    with serve(service_folder, tmp_path / "store", f"audio={tmp_path}/nothing") as running, running.client() as client:
+        assert not client.get("/songs/s00002").json()["accepted"]
+        assert client.get("/songs/s00002/audio").content == file.getvalue()
+        assert client.get("/songs/s00002/picture").json()["seconds"] == 2.0
+        assert client.get("/songs/s00003/audio").status_code == client.get("/songs/s00003/picture").status_code == 404
 
 
 def numbers(found: Any) -> dict[str, float]:

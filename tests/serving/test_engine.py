@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
+import io
 import json
 import shutil
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 
 from benchmarks.serve_process import ROOT
 from configs import schema
@@ -20,9 +24,13 @@ from configs.errors import UserError
 from datamodules.catalogue import Catalogue
 from pipeline import index, service
 from serving import answers
+from serving.decoding import Decoders, from_flac
 from serving.encoder import Content
 from serving.engine import Engine, open_engine
+from serving.incoming import Incoming
 from serving.model import open_model
+from serving.refusals import Refused, refusing
+from serving.schemas import NewSong
 from serving.store import Play, Store, StoredSong
 from tests.serving.conftest import SMALL, run
 
@@ -54,9 +62,21 @@ def other(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return at / "service"
 
 
-def accept(engine: Engine, song_id: str, title: str) -> None:
-    encoded = engine.encoding.submit(Content({"title": title})).result(30)
-    song = StoredSong(song_id, {"title": title}, None, "2026-11-26T00:00:00+00:00", {}, "")
+@pytest.fixture(scope="module")
+def tags_alone(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A service folder of the same catalogue that knows songs by their tags: no sound, no words, no vectors."""
+    import train
+
+    at = tmp_path_factory.mktemp("tags_alone")
+    run(train.train_i2i, schema.I2IConfig, f"data={trained}/catalogue", f"out={at}/i2i", "bcl_batch_size=64", *SMALL)
+    run(index.main, schema.IndexConfig, f"run={at}/i2i", f"out={at}/index")
+    run(service.main, schema.ServiceConfig, f"index={at}/index", f"out={at}/service")
+    return at / "service"
+
+
+def accept(engine: Engine, song_id: str, title: str, **about: Any) -> None:
+    encoded = engine.encoding.submit(Content({"title": title, **about})).result(30)
+    song = StoredSong(song_id, {"title": title, **about}, None, "2026-11-26T00:00:00+00:00", {}, "")
     engine.accept([(song, None, encoded)], None, "")
 
 
@@ -112,25 +132,107 @@ def test_what_comes_in_while_the_new_model_is_loaded_is_in_it(
     assert engine.store.counts() == {"songs": 2, "plays": 1}
 
 
-@pytest.mark.parametrize("first", [True, False], ids=["before it was read", "after it was read"])
-def test_a_song_deleted_and_accepted_anew_while_the_new_model_is_loaded_stays(
-    engine: Engine, folder: Path, other: Path, monkeypatch: pytest.MonkeyPatch, first: bool
+@pytest.mark.parametrize("when", ["after it was read", "before it is read", "while it is read"])
+def test_a_song_that_is_deleted_and_comes_again_meanwhile(
+    engine: Engine, folder: Path, other: Path, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
-    accept(engine, "again", "Leaving")
-    built = engine._built
+    """The new model has the second one, once, whenever the new state read the store."""
+    accept(engine, "x", "First")
+    accept(engine, "y", "Another")
+    engine.accept_plays([Play(engine.state.model.user_ids[1], "x", favourited=True)], None, "")
+    built, read = engine._built, engine.store.songs
+
+    def exchange() -> None:
+        engine.delete("x")
+        accept(engine, "x", "Second")
 
     def meanwhile() -> Any:
-        found = None if first else built()
-        engine.delete("again")
-        accept(engine, "again", "Back again")
-        return found or built()
+        if when == "before it is read":
+            exchange()
+        found = built()
+        if when == "after it was read":
+            exchange()
+        return found
+
+    def reading(made_by: str = "", after: int = 0) -> Iterator[tuple[int, StoredSong]]:
+        for found in read(made_by, after):
+            yield found
+            if found[1].about["title"] == "First" and when == "while it is read":
+                exchange()
+                yield from read(made_by, found[0])
+                return
 
     monkeypatch.setattr(engine, "_built", meanwhile)
+    monkeypatch.setattr(engine.store, "songs", reading)
     replace(folder, other)
     assert engine.reload()
-    number, pool = engine.state.number("again"), engine.state.pool
-    assert number is not None and engine.state.title(number) == "Back again"
-    assert list(engine.state.accepted) == [number] and set(pool.row_of) - set(engine.state.model.new) == {number}
+    state = engine.state
+    assert sorted(state.number_of) == ["x", "y"] and sorted(state.accepted) == sorted(state.number_of.values())
+    assert state.pool.size == state.new_index.ntotal == len(state.model.new) + 2
+    assert state.title(state.number_of["x"]) == "Second" and state.first_plays(state.number_of["x"]) == 1
+
+
+def test_what_the_new_model_cannot_take_is_to_be_sent_again(
+    engine: Engine, folder: Path, tags_alone: Path, service_folder: Path
+) -> None:
+    """A vector that was looked at by the old model and is encoded, or stored, by the new one."""
+    width = engine.state.model.encoder.widths["clip_audio"]
+    content = Content({"genres": ["folk"]}, given={"clip_audio": np.ones(width, dtype=np.float32)})
+    encoded = engine.encoding.submit(content).result(30)
+    replace(folder, tags_alone)
+    assert engine.reload() and not engine.state.model.encoder.widths
+    song = StoredSong("late", content.about, None, "2026-11-26T00:00:00+00:00", {}, "")
+    for attempt in (
+        lambda: engine.accept([(song, None, encoded)], None, ""),
+        lambda: engine.encoding.submit(content).result(30),
+    ):
+        with pytest.raises(Refused) as refused, refusing():
+            attempt()
+        assert refused.value.status == 503 and "clip_audio" in refused.value.detail
+    assert engine.store.counts()["songs"] == 0
+    accept(engine, "another", "Words", genres=["folk"])  # it goes on
+    replace(folder, service_folder)
+    assert engine.reload() and list(engine.state.number_of) == ["another"]
+
+
+def test_a_recording_is_heard_at_the_new_models_rate(engine: Engine, folder: Path, service_folder: Path) -> None:
+    """Decoders go on at the rate of the model at the start."""
+    slow = folder.parent / "slow"
+    shutil.copytree(service_folder, slow)
+    about = json.loads((slow / "manifest.json").read_text())
+    about["audio"] |= {"sample_rate": 8000}
+    (slow / "manifest.json").write_text(json.dumps(about))
+    file, wave = io.BytesIO(), np.sin(np.arange(32_000) * 0.3).astype(np.float32) * 0.3
+    soundfile.write(file, wave, 16_000, format="FLAC")
+    decoders = Decoders(1, 16_000, float(about["audio"]["max_seconds"]), 60.0, 30.0)
+    try:
+        incoming = Incoming(engine, decoders, 30.0)
+        replace(folder, slow)
+        assert engine.reload()
+        incoming.song(NewSong(song_id="sound"), file.getvalue(), None)
+    finally:
+        decoders.close()
+    state, flac = engine.state, engine.store.audio("sound")
+    stored = state.stored(state.number_of["sound"])
+    assert flac is not None and stored is not None and stored.seconds == 2.0
+    assert soundfile.info(io.BytesIO(flac)).duration == 2.0
+    again = state.model.encoder.features([Content({}, from_flac(flac, 8000))])  # as the next start would
+    np.testing.assert_allclose(stored.features["clip_audio"], again["clip_audio"][0], atol=1e-3)
+
+
+def test_a_damaged_recording_keeps_no_model_from_the_others(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """SQLite keeps no checksums: the byte is seen when another encoder hears the recording."""
+    about = {"title": "Rain on the roof"}
+    song = StoredSong("dented", about, 2.0, "2026-11-26T00:00:00+00:00", {}, "another encoder")
+    with closing(Store(tmp_path / "store")) as store:
+        store.add_songs([(song, b"fLaC, once"), (dataclasses.replace(song, song_id="whole"), None)])
+    opened = open_engine(str(folder), tmp_path / "store", 4)
+    vectors = [opened.state.vectors(opened.state.number_of[one])[0] for one in ("dented", "whole")]
+    opened.close()
+    np.testing.assert_array_equal(*vectors)
+    assert "'dented'" in caplog.text and "whole" not in caplog.text
 
 
 def test_a_folder_that_is_replaced_while_it_is_read_is_read_again(
