@@ -45,7 +45,7 @@ export function setUpAudience(model, onAnswer, pickUser) {
     say(`${many(audience.users.length, "user")} of at most ${audience.budget}`);
     const more = audience.users.length - LISTED;
     const cut = more > 0 ? [make("p", { class: "faint" }, `The first ${LISTED}; ${count(more)} more are named.`)] : [];
-    return [...size(audience), ...table(audience, pickUser), ...cut];
+    return [...size(audience), ...table(audience, pickUser), ...cut, saver(audience)];
   }
 
   function load(fresh = false, given = null) {
@@ -110,6 +110,24 @@ function table({ users, above_boundary: above }, pickUser) {
   const whole = make("table", {}, make("thead", {}, make("tr", {}, ...head)), ...rows);
   const box = make("div", { class: "box", role: "region", tabindex: "0", "aria-label": "Users, best first" }, whole);
   return [make("p", { class: "faint" }, SCORE), box];
+}
+
+/** All that are named, as a file: who sends the song to them works with a list. */
+function saver({ song_id: song, mode, users }) {
+  const why = (user) => because(user.because)?.textContent;
+  const save = () => {
+    const rows = users.map((user) => [user.rank, user.user_id, user.score, user.margin, why(user)]);
+    const url = URL.createObjectURL(new Blob([csv([["rank", "user_id", "score", "margin", "reason"], ...rows])]));
+    make("a", { href: url, download: `audience of ${song} (${mode}).csv` }).click();
+    setTimeout(() => URL.revokeObjectURL(url), 60_000); // until the browser has taken it
+  };
+  return make("button", { type: "button", class: "save", onclick: save, disabled: !users.length }, "Save as CSV");
+}
+
+/** Comma-separated values (RFC 4180). */
+function csv(rows) {
+  const quoted = (value) => `"${String(value ?? "").replaceAll('"', '""')}"`;
+  return rows.map((row) => row.map(quoted).join(",")).join("\r\n");
 }
 
 /** The songs that the user listened to and that explain the choice. */

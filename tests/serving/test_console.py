@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import re
 import shutil
@@ -212,6 +213,25 @@ def test_the_audience_follows_way_budget_and_gate(visit: Callable[..., Any], kno
     page.locator("#known li button").nth(1).click()
     expect(page.locator("#budget-note")).to_be_hidden()
     expect(page.locator("#audience .size")).to_contain_text("of at most 50 users")
+
+
+@pytest.mark.parametrize("mode", ["i2i2u", "boundary"])
+def test_the_audience_is_saved_as_a_table(visit: Callable[..., Any], known: dict[str, Any], mode: str) -> None:
+    page = visit(known["song_id"])
+    settled(page)
+    page.select_option("#audience [name=mode]", mode)
+    page.fill("#audience [name=budget]", "12")
+    named = asked(page, f"songs/{known['song_id']}/audience?mode={mode}&budget=12")["users"]
+    expect(page.locator("#audience tbody button")).to_have_text([row["user_id"] for row in named])
+    with page.expect_download() as told:
+        page.click("#audience >> text=Save as CSV")
+    assert told.value.suggested_filename == f"audience of {known['song_id']} ({mode}).csv"
+    with Path(told.value.path()).open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(int(row["rank"]), row["user_id"]) for row in rows] == [(row["rank"], row["user_id"]) for row in named]
+    for row, one in zip(rows, named, strict=True):
+        assert float(row["score"]) == one["score"] and float(row["margin"]) == one["margin"]
+        assert all(song["title"] in row["reason"] for song in one["because"])
 
 
 def test_the_slider_moves_the_boundary(visit: Callable[..., Any], known: dict[str, Any]) -> None:
