@@ -84,7 +84,7 @@ def main(config: EvaluateConfig, run: Any) -> None:
             "genres": figures.genre_grouping(spaces, catalogue, config.split, config.seed),
         }
         if boundary is not None and of_held is not None:
-            metrics["boundary"] = figures.boundary_summary(boundary, catalogue)
+            metrics["boundary"] = figures.boundary_summary(boundary, catalogue, config.targeting.memory_mb)
             metrics["gate"] = gate_figures(boundary, new, of_held, held, truth, catalogue)
             metrics["reach"] = reach_figures(boundary, new, similar, truth, listening, config.targeting)
         text = json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False)
@@ -174,7 +174,7 @@ def pictures(
     shown = {name: vectors for name, vectors in spaces.items() if name != WITH_GENRE}
     drawn: dict[str, Any] = {"song_map": figures.song_map(shown, catalogue, config.seed)}
     if boundary is not None:
-        drawn["boundary"] = figures.boundary_histogram(boundary)
+        drawn["boundary"] = figures.boundary_histogram(boundary, config.targeting.memory_mb, seed=config.seed)
     return drawn
 
 

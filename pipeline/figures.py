@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import polars as pl
 from datamodules.arrays import AnyArray, IntArray
 from datamodules.catalogue import Catalogue, first_genre, read_features
 from pipeline.vectors import Boundary
+from retrieval.audience import slices, songs_at_once
 from retrieval.boundary import margins
 from retrieval.index import unit_rows
 from retrieval.metrics import own_ranks
@@ -20,6 +22,7 @@ MAP_SONGS = 1000  # songs drawn in each map
 MAP_NEIGHBOURS = 5  # nearest songs that a map tells of each
 NEIGHBOURS = 10  # of the genre vote
 CLUSTERED_SONGS = 20_000  # at most, a sample of the others
+ENDS_SEEN = 1 << 16  # pairs
 
 
 def audio_text(features: str | None, catalogue: Catalogue, split: str) -> list[dict[str, Any]]:
@@ -152,10 +155,9 @@ def nearest(unit_ND: AnyArray, k: int = MAP_NEIGHBOURS) -> list[list[int]]:
     return [near[alike].tolist() for near, alike in zip(near_NK, alike_NK, strict=True)]
 
 
-def boundary_summary(boundary: Boundary, catalogue: Catalogue) -> dict[str, Any]:
+def boundary_summary(boundary: Boundary, catalogue: Catalogue, memory_mb: float = 1024.0) -> dict[str, Any]:
     """How open users are to the new songs, all in all and by how popular the songs they listen to are."""
-    margin_CU = margins(boundary.item_CD, boundary.user_UD, boundary.boundary_U)
-    open_share_U = (margin_CU > 0).mean(axis=0)
+    open_share_U = open_shares(boundary, memory_mb)
     taste = (
         catalogue.plays.join(
             catalogue.songs.select("popularity").with_row_index("song").cast({"song": pl.Int32}), on="song"
@@ -176,15 +178,35 @@ def boundary_summary(boundary: Boundary, catalogue: Catalogue) -> dict[str, Any]
     }
 
 
-def boundary_histogram(boundary: Boundary, bins: int = 60) -> dict[str, Any]:
-    """Histograms of the margin ⟨u,i⟩ − ⟨u,b⟩ over (new song, user) pairs, and of the users' share of songs above it."""
-    margin = margins(boundary.item_CD, boundary.user_UD, boundary.boundary_U)
-    low, high = np.quantile(margin, [0.001, 0.999])
-    count, edge = np.histogram(margin, bins=bins, range=(float(low), float(high)))
-    share, share_edge = np.histogram((margin > 0).mean(axis=0), bins=20, range=(0, 1))
+def boundary_histogram(boundary: Boundary, memory_mb: float = 1024.0, bins: int = 60, seed: int = 0) -> dict[str, Any]:
+    """Histograms of the margin ⟨u,i⟩ − ⟨u,b⟩ over (new song, user) pairs, and of the users' share of songs above it.
+
+    The first reaches from quantile .001 of the margins to .999; of more than ENDS_SEEN pairs these are a sample's.
+    """
+    n_users = len(boundary.user_UD)
+    n = len(boundary.item_CD) * n_users
+    pair_P = np.arange(n) if n <= ENDS_SEEN else np.random.default_rng(seed).integers(n, size=ENDS_SEEN)
+    song_P, user_P = np.divmod(pair_P, n_users)
+    score_P = (boundary.item_CD[song_P] * boundary.user_UD[user_P]).sum(axis=1)
+    low, high = np.quantile(score_P - boundary.boundary_U[user_P], [0.001, 0.999])
+    ends = float(low), float(high)
+    count = np.asarray(sum(np.histogram(margin, bins, ends)[0] for margin in margin_parts(boundary, memory_mb)))
+    share, share_edge = np.histogram(open_shares(boundary, memory_mb), bins=20, range=(0, 1))
     return {
         "margin_count": count.tolist(),
-        "margin_edge": edge.tolist(),
+        "margin_edge": np.linspace(*ends, bins + 1).tolist(),
         "open_count": share.tolist(),
         "open_edge": share_edge.tolist(),
     }
+
+
+def open_shares(boundary: Boundary, memory_mb: float) -> AnyArray:
+    """Of how many of the new songs each user's boundary is cleared, as a share: (U,)."""
+    above_U = sum((margin > 0).sum(axis=0) for margin in margin_parts(boundary, memory_mb))
+    return np.asarray(above_U / len(boundary.item_CD))
+
+
+def margin_parts(boundary: Boundary, memory_mb: float) -> Iterator[AnyArray]:
+    """The margins of all pairs, (c, U) of some songs at a time."""
+    for part in slices(len(boundary.item_CD), songs_at_once(memory_mb, len(boundary.user_UD))):
+        yield margins(boundary.item_CD[part], boundary.user_UD, boundary.boundary_U)

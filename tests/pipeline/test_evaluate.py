@@ -214,6 +214,25 @@ def test_boundary_summary_and_histogram_count_pairs() -> None:
         assert share == pytest.approx(open_CU[:, ordered[3 * place : 3 * place + 3]].mean())
     drawn = figures.boundary_histogram(boundary)
     assert sum(drawn["open_count"]) == 9 and 55 <= sum(drawn["margin_count"]) <= 63
+    margin = [[item[c] @ user[u] - edge[u] for u in range(9)] for c in range(7)]
+    ends = {"bins": 60, "range": tuple(np.quantile(margin, [0.001, 0.999]))}
+    np.testing.assert_allclose(drawn["margin_edge"], np.histogram(margin, **ends)[1])
+    assert drawn["margin_count"] == np.histogram(margin, bins=drawn["margin_edge"])[0].tolist()
+    little = 1e-6  # one song at a time
+    assert figures.boundary_summary(boundary, catalogue, little) == told
+    assert figures.boundary_histogram(boundary, little) == drawn
+
+
+def test_the_ends_of_a_large_histogram_are_a_sample_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    boundary: Any = Boundary(None, rng.normal(size=(80, 3)), rng.normal(size=(900, 3)), rng.normal(size=900))  # type: ignore[arg-type]
+    sampled = figures.boundary_histogram(boundary)
+    assert figures.ENDS_SEEN < 80 * 900
+    monkeypatch.setattr(figures, "ENDS_SEEN", 80 * 900)
+    whole = figures.boundary_histogram(boundary)
+    np.testing.assert_allclose(sampled["margin_edge"], whole["margin_edge"], atol=0.5)
+    assert sampled["margin_edge"] != whole["margin_edge"] and sampled["open_count"] == whole["open_count"]
+    assert abs(sum(sampled["margin_count"]) - sum(whole["margin_count"])) < 0.002 * 80 * 900
 
 
 def gate_world(n: int = 400) -> tuple[Boundary, np.ndarray, pl.DataFrame]:
