@@ -90,6 +90,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return at
 
 
+@pytest.mark.slow
 def test_artists_are_split_as_the_protocol_says(both: Path) -> None:
     for seed in range(2):
         songs = Catalogue.read(both / "runs" / f"seed{seed}" / "logmel" / "catalogue").songs
@@ -100,6 +101,7 @@ def test_artists_are_split_as_the_protocol_says(both: Path) -> None:
             assert set(songs.filter(pl.col("split") == part)["artist_id"]) == set(names)
 
 
+@pytest.mark.slow
 def test_rows_of_both(both: Path) -> None:
     runs: list[list[dict[str, Any]]] = json.loads((both / "runs" / "results.json").read_text())
     assert len(runs) == 2
@@ -125,6 +127,7 @@ def test_rows_of_both(both: Path) -> None:
         assert 0 <= found["zero-shot"] <= 1
 
 
+@pytest.mark.slow
 def test_a_second_call_trains_nothing(both: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = (both / "runs" / "results.json").read_text()
     options = [f"data={both}/world", f"out={both}/runs", "seeds=2", f"clip={listed(TINY)}", "texts=[genres and moods]"]
@@ -136,6 +139,7 @@ def test_a_second_call_trains_nothing(both: Path, capsys: pytest.CaptureFixture[
     assert [run[2]["seconds"] for run in now] == [run[2]["seconds"] for run in json.loads(before)]
 
 
+@pytest.mark.slow
 def test_descriptions_side_by_side(both: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tiny = ["trainer.epochs=1", "model.field_dim=4", "model.hidden=8", "model.dim=8", "trainer.accelerator=cpu"]
     given = [f"clip={both}/runs", f"out={both}/features.json", "seeds=2", f"i2i={listed(tiny)}"]

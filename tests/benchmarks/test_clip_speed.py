@@ -34,6 +34,7 @@ def sounding(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_command(sounding: Path, tmp_path: Path) -> None:
     given = [f"data={sounding}", f"out={tmp_path}/out", "rounds=1", "steps=3", "sizes=[20,60]"]
     clip_speed.main(load(SpeedConfig, [*given, f"clip={json.dumps(TINY)}", "embed=[]"]))

@@ -92,6 +92,7 @@ def test_figures_choose_on_validation_and_measure_on_test() -> None:
     assert balanced(np.array([True, False, True]), np.array([1, 1, 0])) == 0.25
 
 
+@pytest.mark.slow
 def test_the_command(
     world: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -178,6 +178,7 @@ def test_fused_scores_are_margins_plus_weighted_scores_of_the_best_weight() -> N
         assert uib.fused(towers, factors, judge) < 1e-9  # type: ignore[arg-type, operator]
 
 
+@pytest.mark.slow
 def test_the_command(
     hetrec: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

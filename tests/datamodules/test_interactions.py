@@ -210,7 +210,9 @@ def test_mixed_negatives_are_half_from_the_batch_and_half_shared(tmp_path):
     np.testing.assert_allclose(one["log_q"], expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize(("completed", "size"), [(1.0, 1000), (0.5, 1000), (1.0, 8)])
+@pytest.mark.parametrize(
+    ("completed", "size"), [(1.0, 1000), (0.5, 1000), pytest.param(1.0, 8, marks=pytest.mark.slow)]
+)
 def test_corrected_scores_mean_the_same_however_negatives_are_drawn(tmp_path, one_thread, completed, size):
     """One free score a song settles at log(p / (α · (d + p' · negatives / songs))), whatever the sampling: with p of
     positive and d of skipped plays, p' of positive plays by others; also where a batch is smaller than the draws."""
@@ -226,7 +228,7 @@ def test_corrected_scores_mean_the_same_however_negatives_are_drawn(tmp_path, on
         data = InteractionDataModule(folder, sampling=sampling, negatives=20)
         dataset, score = data.train_dataloader().dataset, torch.zeros(8, requires_grad=True)
         optimiser = torch.optim.Adam([score], lr=0.1)
-        steps = 400 if size > 100 else 3000
+        steps = 400 if size > 100 else 6000
         for step in range(steps):
             batch = batch_of(dataset, np.random.default_rng(step).choice(8000, size), seed=(step,))
             margin = score[item_songs(batch)] - batch["log_q"]

@@ -89,7 +89,7 @@ def test_two_machines_meet_and_train_as_one(undisturbed: Path, catalogue_folder:
     assert_same_weights(tmp_path / "run", undisturbed)
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_killed_rank_takes_the_others_back_to_the_last_checkpoint(
     rank: int, undisturbed: Path, catalogue_folder: Path, tmp_path: Path
 ) -> None:
