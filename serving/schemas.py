@@ -11,6 +11,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    StrictBool,
     StringConstraints,
     TypeAdapter,
     model_validator,
@@ -45,7 +46,7 @@ Words = Annotated[str, StringConstraints(max_length=20_000)]
 Tags = Annotated[
     list[Annotated[str, StringConstraints(min_length=1, max_length=100)]], Field(max_length=50, fail_fast=True)
 ]
-Numbers = Annotated[list[float], Field(max_length=8192, fail_fast=True)]
+Numbers = Annotated[list[Annotated[float, Field(strict=True)]], Field(max_length=8192, fail_fast=True)]
 Vectors = Annotated[
     dict[Annotated[str, StringConstraints(max_length=200)], Numbers], BeforeValidator(few), Field(max_length=MOST_NAMES)
 ]
@@ -90,10 +91,10 @@ class NewPlay(Given):
     user_id: Id
     song_id: Id
     played_at: datetime | None = None
-    completed: bool = False
-    favourited: bool = False
-    disliked: bool = False
-    skipped: bool = False
+    completed: StrictBool = False
+    favourited: StrictBool = False
+    disliked: StrictBool = False
+    skipped: StrictBool = False
     source_song_id: Id | None = Field(None, description="the song beside which it was recommended")
 
 
