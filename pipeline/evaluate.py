@@ -83,13 +83,16 @@ def main(config: EvaluateConfig, run: Any) -> None:
             "retrieval": figures.audio_text(config.features, catalogue, config.split),
             "genres": figures.genre_grouping(spaces, catalogue, config.split, config.seed),
         }
+        drawn = pictures(catalogue, spaces, config)
         if boundary is not None and of_held is not None:
-            metrics["boundary"] = figures.boundary_summary(boundary, catalogue, config.targeting.memory_mb)
+            memory_mb = config.targeting.memory_mb
+            open_share_U = figures.open_shares(boundary, memory_mb)
+            metrics["boundary"] = figures.boundary_summary(open_share_U, catalogue)
+            drawn["boundary"] = figures.boundary_histogram(boundary, open_share_U, memory_mb, seed=config.seed)
             metrics["gate"] = gate_figures(boundary, new, of_held, held, truth, catalogue)
             metrics["reach"] = reach_figures(boundary, new, similar, truth, listening, config.targeting)
         text = json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False)
         (folder / "metrics.json").write_text(text + "\n")
-        drawn = pictures(catalogue, spaces, boundary, config)
         write_report(folder / "report.html", metrics, drawn)
         (folder / "genre_maps.svg").write_text(genre_maps_svg(drawn["song_map"], metrics["genres"]), encoding="utf-8")
     if run is not None:
@@ -167,15 +170,10 @@ def songs_in_space(config: EvaluateConfig, catalogue: Catalogue, trained: dict[s
     return spaces | {name: index.vectors for name, index in trained.items()}
 
 
-def pictures(
-    catalogue: Catalogue, spaces: dict[str, AnyArray], boundary: Boundary | None, config: EvaluateConfig
-) -> dict[str, Any]:
+def pictures(catalogue: Catalogue, spaces: dict[str, AnyArray], config: EvaluateConfig) -> dict[str, Any]:
     """Data of the report's pictures; vectors with the genre among them would draw what they were given."""
     shown = {name: vectors for name, vectors in spaces.items() if name != WITH_GENRE}
-    drawn: dict[str, Any] = {"song_map": figures.song_map(shown, catalogue, config.seed)}
-    if boundary is not None:
-        drawn["boundary"] = figures.boundary_histogram(boundary, config.targeting.memory_mb, seed=config.seed)
-    return drawn
+    return {"song_map": figures.song_map(shown, catalogue, config.seed)}
 
 
 def track(run: Any, config: EvaluateConfig, metrics: dict[str, Any]) -> None:

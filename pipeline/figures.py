@@ -155,9 +155,8 @@ def nearest(unit_ND: AnyArray, k: int = MAP_NEIGHBOURS) -> list[list[int]]:
     return [near[alike].tolist() for near, alike in zip(near_NK, alike_NK, strict=True)]
 
 
-def boundary_summary(boundary: Boundary, catalogue: Catalogue, memory_mb: float = 1024.0) -> dict[str, Any]:
-    """How open users are to the new songs, all in all and by how popular the songs they listen to are."""
-    open_share_U = open_shares(boundary, memory_mb)
+def boundary_summary(open_share_U: AnyArray, catalogue: Catalogue) -> dict[str, Any]:
+    """How open users are to the new songs (`open_shares`), in all and by how popular what they listen to is."""
     taste = (
         catalogue.plays.join(
             catalogue.songs.select("popularity").with_row_index("song").cast({"song": pl.Int32}), on="song"
@@ -178,8 +177,10 @@ def boundary_summary(boundary: Boundary, catalogue: Catalogue, memory_mb: float 
     }
 
 
-def boundary_histogram(boundary: Boundary, memory_mb: float = 1024.0, bins: int = 60, seed: int = 0) -> dict[str, Any]:
-    """Histograms of the margin ⟨u,i⟩ − ⟨u,b⟩ over (new song, user) pairs, and of the users' share of songs above it.
+def boundary_histogram(
+    boundary: Boundary, open_share_U: AnyArray, memory_mb: float = 1024.0, bins: int = 60, seed: int = 0
+) -> dict[str, Any]:
+    """Histograms of the margin ⟨u,i⟩ − ⟨u,b⟩ over (new song, user) pairs, and of the users' `open_shares`.
 
     The first reaches from quantile .001 of the margins to .999; of more than ENDS_SEEN pairs these are a sample's.
     """
@@ -191,7 +192,7 @@ def boundary_histogram(boundary: Boundary, memory_mb: float = 1024.0, bins: int 
     low, high = np.quantile(score_P - boundary.boundary_U[user_P], [0.001, 0.999])
     ends = float(low), float(high)
     count = np.asarray(sum(np.histogram(margin, bins, ends)[0] for margin in margin_parts(boundary, memory_mb)))
-    share, share_edge = np.histogram(open_shares(boundary, memory_mb), bins=20, range=(0, 1))
+    share, share_edge = np.histogram(open_share_U, bins=20, range=(0, 1))
     return {
         "margin_count": count.tolist(),
         "margin_edge": np.linspace(*ends, bins + 1).tolist(),
@@ -200,7 +201,7 @@ def boundary_histogram(boundary: Boundary, memory_mb: float = 1024.0, bins: int 
     }
 
 
-def open_shares(boundary: Boundary, memory_mb: float) -> AnyArray:
+def open_shares(boundary: Boundary, memory_mb: float = 1024.0) -> AnyArray:
     """Of how many of the new songs each user's boundary is cleared, as a share: (U,)."""
     above_U = sum((margin > 0).sum(axis=0) for margin in margin_parts(boundary, memory_mb))
     return np.asarray(above_U / len(boundary.item_CD))

@@ -192,6 +192,14 @@ def pages(fetch: Callable[[int], list[Row]], after: int = 0) -> Iterator[list[Ro
         after = rows[-1][0]
 
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def aware(at: datetime) -> datetime:
+    """A time with its time zone, which is UTC unless it says so: at the ends of time there may be no other."""
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
+
+
 def utc(at: datetime) -> datetime:
     """The time in UTC, which it is taken for where it has no time zone."""
-    return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
+    return aware(at).astimezone(UTC)

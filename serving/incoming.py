@@ -23,6 +23,7 @@ import numpy as np
 from datamodules.arrays import FloatArray
 from datamodules.audio import AudioError
 from datamodules.columns import ABOUT
+from serving.database import EPOCH, aware
 from serving.decoding import REASONS, Decoders, to_flac
 from serving.encoder import Content
 from serving.engine import Encoded, Engine
@@ -31,7 +32,7 @@ from serving.schemas import NewPlay, NewSong
 from serving.store import Play, StoredSong
 
 log = logging.getLogger("firstplay.serving")
-FIRST, AHEAD = datetime(1970, 1, 1, tzinfo=UTC), timedelta(days=1)  # when a play may have been; clocks differ
+AHEAD = timedelta(days=1)  # by which a play may be in the future: clocks differ
 LARGEST = 1e15  # of a given feature: squares of such, and their sums, are finite
 KEYS = uuid.UUID("1f2e0b5c-6a0e-4c5c-9a7b-6f3f0d0c51aa")  # the name space of ids made from idempotency keys
 Result = tuple[str | None, int, str | None]  # id, status, sentence
@@ -148,7 +149,7 @@ class Incoming:
                 rejected.append((row, f"no song {unknown!r}"))
             elif one.favourited and one.disliked:
                 rejected.append((row, "both favourited and disliked"))
-            elif one.played_at and not timedelta() <= aware(one.played_at) - FIRST <= now - FIRST + AHEAD:
+            elif one.played_at and not timedelta() <= aware(one.played_at) - EPOCH <= now - EPOCH + AHEAD:
                 rejected.append((row, "played_at is before 1970 or in the future"))
         return rejected
 
@@ -217,11 +218,6 @@ class Incoming:
             raise Refused(422, "the models make no finite vector of it")
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         return StoredSong(heard.song_id, encoded.content.about, heard.seconds, now, {}, ""), heard.flac, encoded
-
-
-def aware(at: datetime) -> datetime:
-    """A time with its time zone, which is UTC unless it says so: at the ends of time there may be no other."""
-    return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
 def id_of(given: NewSong, key: str | None, row: int) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -30,10 +30,10 @@ from pipeline.service import KIND, MADE_BY
 from retrieval.audience import activity_scale, popularity_scale
 from retrieval.clusters import user_vectors
 from retrieval.warm_up import ridged_moments
-from serving.database import utc
+from serving.database import EPOCH, utc
 from serving.encoder import Encoder
 
-EPOCH, MILLISECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(milliseconds=1)
+MILLISECOND = timedelta(milliseconds=1)
 
 
 class Model:

@@ -20,13 +20,13 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from datamodules.arrays import FloatArray
-from serving.database import Database, Row, StoreError, pages, utc
+from serving.database import EPOCH, Database, Row, StoreError, pages, utc
 
 __all__ = ["Exists", "KeyReused", "Play", "Store", "StoreError", "StoredSong"]
 
 SONGS, PLAYS = 200, 5000  # rows read at a time
 KEY_SECONDS = 24 * 3600.0  # that a key is remembered at least
-EPOCH, MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
+MICROSECOND = timedelta(microseconds=1)
 # Features of the encoder that is asked for, else the last that were made.
 READ_SONGS = """
 SELECT songs.number, song_id, about, seconds, added_at, made_by, vectors FROM songs

@@ -203,7 +203,8 @@ def test_boundary_summary_and_histogram_count_pairs() -> None:
     catalogue = toy({"popularity": [1, 5, 9, 2, 7, 3]}, plays=pl.DataFrame(plays))
     boundary: Any = Boundary(None, item, user, edge)  # type: ignore[arg-type]
     open_CU = np.array([[item[c] @ user[u] > edge[u] for u in range(9)] for c in range(7)])
-    told = figures.boundary_summary(boundary, catalogue)
+    shares = figures.open_shares(boundary)
+    told = figures.boundary_summary(shares, catalogue)
     assert told["share_of_pairs_above_the_boundary"] == pytest.approx(open_CU.mean())
     assert told["share_of_users_with_no_new_song"] == pytest.approx((~open_CU.any(axis=0)).mean())
     taste = [
@@ -212,24 +213,25 @@ def test_boundary_summary_and_histogram_count_pairs() -> None:
     ordered = sorted(range(9), key=lambda u: (taste[u], u))
     for place, share in enumerate(told["share_of_new_songs_by_taste"].values()):
         assert share == pytest.approx(open_CU[:, ordered[3 * place : 3 * place + 3]].mean())
-    drawn = figures.boundary_histogram(boundary)
+    drawn = figures.boundary_histogram(boundary, shares)
     assert sum(drawn["open_count"]) == 9 and 55 <= sum(drawn["margin_count"]) <= 63
     margin = [[item[c] @ user[u] - edge[u] for u in range(9)] for c in range(7)]
     ends = {"bins": 60, "range": tuple(np.quantile(margin, [0.001, 0.999]))}
     np.testing.assert_allclose(drawn["margin_edge"], np.histogram(margin, **ends)[1])
     assert drawn["margin_count"] == np.histogram(margin, bins=drawn["margin_edge"])[0].tolist()
     little = 1e-6  # one song at a time
-    assert figures.boundary_summary(boundary, catalogue, little) == told
-    assert figures.boundary_histogram(boundary, little) == drawn
+    assert figures.boundary_summary(figures.open_shares(boundary, little), catalogue) == told
+    assert figures.boundary_histogram(boundary, shares, little) == drawn
 
 
 def test_the_ends_of_a_large_histogram_are_a_sample_s(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     boundary: Any = Boundary(None, rng.normal(size=(80, 3)), rng.normal(size=(900, 3)), rng.normal(size=900))  # type: ignore[arg-type]
-    sampled = figures.boundary_histogram(boundary)
+    shares = figures.open_shares(boundary)
+    sampled = figures.boundary_histogram(boundary, shares)
     assert figures.ENDS_SEEN < 80 * 900
     monkeypatch.setattr(figures, "ENDS_SEEN", 80 * 900)
-    whole = figures.boundary_histogram(boundary)
+    whole = figures.boundary_histogram(boundary, shares)
     np.testing.assert_allclose(sampled["margin_edge"], whole["margin_edge"], atol=0.5)
     assert sampled["margin_edge"] != whole["margin_edge"] and sampled["open_count"] == whole["open_count"]
     assert abs(sum(sampled["margin_count"]) - sum(whole["margin_count"])) < 0.002 * 80 * 900

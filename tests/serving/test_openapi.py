@@ -20,6 +20,8 @@ from hypothesis.stateful import run_state_machine_as_test
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
+from serving.schemas import PARTS
+
 # A song is refused for what it says (nothing to encode, no audio), which no schema tells; and in a form all is text.
 JUDGED = {"POST /songs": [positive_data_acceptance, negative_data_rejection]}
 SEED, STEPS = 7, 8
@@ -74,6 +76,13 @@ def sent(operation: Any, mode: Any, examples: int, ids: dict[str, str], live: An
 
     send()
     return seen
+
+
+def test_what_an_id_cannot_end_in_is_every_part_of_a_song(live: Any) -> None:
+    with live.client() as client:
+        paths = client.get("/openapi.json").json()["paths"]
+    parts = {path.removeprefix("/songs/{song_id}/") for path in paths if path.startswith("/songs/{song_id}/")}
+    assert parts == set(PARTS) and len(PARTS) == 6
 
 
 @pytest.mark.parametrize("examples", [25, pytest.param(200, marks=pytest.mark.slow)], ids=["few", "many"])
