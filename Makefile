@@ -34,8 +34,8 @@ bench bench-full: setup  # trainings are measured on the catalogue of `make demo
 gpu-check: setup
 	$(BIN)/python -m pytest -m gpu -rs -n 0
 	@if $(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; \
-	then $(BIN)/python -m benchmarks.gpu_speed out=runs/gpu_speed.json; \
-	else echo 'no GPU here: benchmarks.gpu_speed has not run'; fi
+	then $(BIN)/python -m benchmarks.speed.gpu_speed out=runs/gpu_speed.json; \
+	else echo 'no GPU here: benchmarks.speed.gpu_speed has not run'; fi
 
 check: setup
 	$(BIN)/ruff check .

@@ -25,11 +25,11 @@ else
 fi
 # shellcheck disable=SC2086  # options are words
 {
-    python -m benchmarks.audience_scale $audience out="$out/audience_scale.json"
-    python -m benchmarks.boundary_scale $boundary out="$out/boundary_scale.json"
-    python -m benchmarks.index_scale    $index    out="$out/index_scale.json"
-    python -m benchmarks.prepare_scale  $prepare  out="$out/prepare_scale.json"
-    python -m benchmarks.train_overhead $overhead data="$demo/catalogue" features="$demo/features" out="$out/train_overhead.json"
-    python -m benchmarks.serve_load     $serve    work="$out/serve_load" out="$out/serve_load.json"
+    python -m benchmarks.speed.audience_scale $audience out="$out/audience_scale.json"
+    python -m benchmarks.speed.boundary_scale $boundary out="$out/boundary_scale.json"
+    python -m benchmarks.speed.index_scale    $index    out="$out/index_scale.json"
+    python -m benchmarks.speed.prepare_scale  $prepare  out="$out/prepare_scale.json"
+    python -m benchmarks.speed.train_overhead $overhead data="$demo/catalogue" features="$demo/features" out="$out/train_overhead.json"
+    python -m benchmarks.speed.serve_load     $serve    work="$out/serve_load" out="$out/serve_load.json"
 } > "$out/reports.txt"
-python -m benchmarks.speeds "$out"
+python -m benchmarks.speed.speeds "$out"

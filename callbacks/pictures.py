@@ -11,7 +11,7 @@ from lightning.pytorch.loggers import WandbLogger
 from numpy.typing import NDArray
 
 from callbacks.index_recall import IndexRecall
-from datamodules.catalogue import first_genre
+from data.catalogue import first_genre
 from retrieval.index import unit_rows
 from retrieval.plane import project
 

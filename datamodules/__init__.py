@@ -1,1 +1,1 @@
-"""From Parquet tables to batches: the data contract, prepared folders, audio, text and the DataModules."""
+"""LightningDataModules, one a task: clip, i2i, boundary, masked_lm; how epochs are cut into batches."""

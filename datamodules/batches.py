@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from datamodules.arrays import IntArray
+from data.arrays import IntArray
 
 
 class Batch(NamedTuple):

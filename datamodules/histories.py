@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 import torch
 
-from datamodules.arrays import BoolArray, IntArray, group_starts, is_member
+from data.arrays import BoolArray, IntArray, group_starts, is_member
 
 NOBODY = -1  # target of a history that is not cut for any song
 

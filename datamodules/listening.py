@@ -12,7 +12,7 @@ from scipy.special import gammaln
 from torch import Tensor
 
 from configs.errors import UserError
-from datamodules.arrays import AnyArray, IntArray
+from data.arrays import AnyArray, IntArray
 
 
 class Listening:

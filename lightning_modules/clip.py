@@ -24,7 +24,7 @@ USES_WEIGHTS = ("embed_audio", "embed_text", "logit_scale", "logit_bias")
 
 
 class ClipModule(L.LightningModule):
-    """Audio and text towers under a contrastive loss over the global batch (`datamodules.songs.SongDataModule`).
+    """Audio and text towers under a contrastive loss over the global batch (`datamodules.clip.SongDataModule`).
 
     Args:
         model: arguments of `models.clip.ClipModel`; one that is `sigmoid` has the pairwise loss.

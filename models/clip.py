@@ -27,7 +27,7 @@ class ClipModel(nn.Module):
     """Radford et al. (arXiv 2103.00020) with audio for images; the article's multimodal pretraining (Q1).
 
     A frozen published encoder is no part of this module nor of its checkpoint: the model then takes its pooled vectors,
-    computed once (`datamodules.text`, `datamodules.audio_inputs`).
+    computed once (`data.text`, `data.audio.inputs`).
 
     Args:
         front: sample_rate, n_mels, win_length, hop_length and augmentation (`AudioFront`), for our own Transformer.

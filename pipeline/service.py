@@ -15,133 +15,15 @@ other, and is replaced as a whole: a running service then goes over to the new o
 
 from __future__ import annotations
 
-import shutil
-from dataclasses import replace
-from pathlib import Path
-from typing import Any
-
-import numpy as np
-import polars as pl
-
-from configs.load import as_dict, command
-from configs.schema import ServiceConfig, ZeroshotConfig
-from datamodules.arrays import FloatArray
-from datamodules.catalogue import Catalogue
-from datamodules.fields import FEATURES, read_fields
-from datamodules.folders import read_manifest, write_manifest, writing
-from datamodules.text import read_as
-from pipeline.checks import check_targeting
-from pipeline.export import write_model
-from pipeline.gate import LIKED, exposures
-from pipeline.index import open_index
-from pipeline.outcomes import logged
-from pipeline.runs import Run, open_run
-from pipeline.tracking import made, tracked, used
-from pipeline.vectors import Boundary, boundary_vectors
-from retrieval.gate import fit_calibration
-
-KIND = "service"
-MADE_BY = "python -m pipeline.service index=INDEX out=SERVICE"
-OF_AUDIO = ("audio_shard", "audio_start", "audio_length")  # where the catalogue keeps what it decoded
+from configs.load import command
+from configs.schema import ServiceConfig
 
 
-@tracked("service")
-def main(config: ServiceConfig, tracking: Any) -> None:
+def main(config: ServiceConfig) -> None:
     """Run the command (see the module's docstring)."""
-    from pipeline.zeroshot import label_vectors  # brings Lightning: here, since the service takes KIND and MADE_BY
+    from export.service import export_service  # here: --help and wrong options answer at once
 
-    check_targeting(config.targeting)
-    index = open_index(config.index)
-    data, features = index.manifest["data"], index.manifest["features"]
-    catalogue, encoder = Catalogue.read(data), open_run(index.manifest["run"], "i2i")
-    clip = clip_of(features)
-    boundary = (
-        boundary_vectors(config.boundary, np.arange(catalogue.n_songs), data, features) if config.boundary else None
-    )
-    runs = [run for run in (clip, encoder, boundary.run if boundary else None) if run is not None]
-    labels = list(config.labels) or genres(catalogue)
-    manifest = {
-        "clip": clip.fingerprint if clip else None,
-        "encoder": encoder.fingerprint,
-        "boundary": boundary.run.fingerprint if boundary else None,
-        "calibration": boundary and calibration(boundary, catalogue),
-        "labels": labels if clip else [],
-        "text": text_options(clip, features),
-        "audio": catalogue.manifest["audio"],
-        "audio_root": str(Path(catalogue.manifest["source"]).resolve()),
-        "targeting": as_dict(config.targeting),
-    }
-    with writing(config.out, KIND, manifest) as folder:
-        for run in runs:
-            (folder / run.task).mkdir()
-            write_model(run, catalogue, folder / run.task)
-        if clip is not None:
-            vectors = label_vectors(clip, labels, list(ZeroshotConfig().prompts), Path(data) / "text_cache")
-            np.save(folder / "labels.npy", vectors)
-        shutil.copytree(config.index, folder / "index")
-        write_tables(catalogue, folder / "catalogue")
-        write_fields(catalogue, features, runs, folder / "features")
-        if boundary is not None:
-            np.save(folder / "items.npy", boundary.item_CD)
-            np.save(folder / "users.npy", boundary.user_UD)
-            np.save(folder / "boundaries.npy", boundary.boundary_U)
-    used(tracking, config.index, data, features, *(run.folder for run in runs))
-    made(tracking, config.out, config.logger.upload)
-    hears = "audio and words" if clip else "words and tags alone"
-    print(f"{config.out}: {catalogue.n_songs:,} songs, {catalogue.n_users:,} users; new songs are known by {hears}")
-    print(f"  serve it: python -m serving model={config.out} store=STORE")
-
-
-def clip_of(features: str | None) -> Run | None:
-    """The CLIP run that made the features; None where there are none, or BERT alone made them."""
-    from pipeline.zeroshot import run_of
-
-    if features is None or "clip" not in read_manifest(features, *FEATURES):
-        return None
-    return run_of(features)
-
-
-def text_options(clip: Run | None, features: str | None) -> dict[str, Any] | None:
-    """How the field `text`, BERT's own vector, was made; None where there is none."""
-    if clip is not None:
-        prepared = clip.hparams["prepared"]
-        return read_as(prepared) if prepared["frozen_text"] else None
-    return None if features is None else read_manifest(features, *FEATURES).get("text")
-
-
-def genres(catalogue: Catalogue) -> list[str]:
-    """All genres of known songs, the most frequent first: the tags that are guessed if none are named."""
-    known = catalogue.songs.filter(pl.col("split") == "warm").select(pl.col("genres").explode().drop_nulls())
-    counted = known.group_by("genres").len().sort("len", "genres", descending=[True, False])
-    return counted["genres"].head(100).to_list()
-
-
-def calibration(boundary: Boundary, catalogue: Catalogue) -> list[float] | None:
-    """(slope, intercept) from a margin to a probability, by what validation songs' listeners did; None for too few."""
-    held = catalogue.rows("cold_val")
-    known = logged(catalogue)
-    seen = exposures(known, replace(boundary, item_CD=boundary.item_CD[held]), held)
-    fitted = fit_calibration(seen[0], seen[1][LIKED]) if seen is not None else None
-    return list(fitted) if fitted is not None else None
-
-
-def write_tables(catalogue: Catalogue, folder: Path) -> None:
-    """Songs, users and training plays, as a catalogue without audio."""
-    folder.mkdir()
-    songs = catalogue.songs
-    songs.drop([name for name in OF_AUDIO if name in songs.columns]).write_parquet(folder / "songs.parquet")
-    catalogue.users.write_parquet(folder / "users.parquet")
-    catalogue.plays.select("user", "song", "strength", "played_at").write_parquet(folder / "plays.parquet")
-    write_manifest(folder, "catalogue", {"of": str(catalogue.folder)})
-
-
-def write_fields(catalogue: Catalogue, features: str | None, runs: list[Run], folder: Path) -> None:
-    """Every dense field that a model reads, (songs, width)."""
-    folder.mkdir()
-    wanted = {name for run in runs for name in run.hparams.get("dense_dims", ())}
-    dense: dict[str, FloatArray] = read_fields(catalogue, features, [], 1, {}).dense
-    for name in sorted(wanted):
-        np.save(folder / f"{name}.npy", dense[name])
+    export_service(config)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     python -m pipeline.world out=DATASET
 
 Two thousand songs take under a minute on two cores. The same seed gives the same folder. The docstring of
-datamodules/world says what depends on what; truth.parquet is for `pipeline.evaluate` alone.
+data/world says what depends on what; truth.parquet is for `pipeline.evaluate` alone.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ from typing import Any
 
 from configs.load import as_dict, command
 from configs.schema import WorldConfig
-from datamodules.folders import writing
-from datamodules.world import generate
 
 
 def main(config: WorldConfig) -> None:
     """Run the command (see the module's docstring)."""
+    from artifacts.folders import writing
+    from data.world import generate
+
     options = as_dict(config)
     out = options.pop("out")
     manifest: dict[str, Any] = {"source": "built-in demo world", "options": options}

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from datamodules.arrays import AnyArray, BoolArray, FloatArray, IntArray
+from data.arrays import AnyArray, BoolArray, FloatArray, IntArray
 from retrieval import audience as targeting
 from retrieval.audience import Audience, listener_scores, similarity_weights, top_entries, top_users
 from retrieval.boundary import margins
@@ -109,7 +109,7 @@ def cat(state: State, number: int, weights_CS: sparse.csr_matrix, budget: int, m
 
 
 def weights_of(state: State, near: Similar) -> sparse.csr_matrix:
-    """How much each similar song weighs, (1, S), as `pipeline.similar` has it."""
+    """How much each similar song weighs, (1, S), as `inference.similar` has it."""
     model, options = state.model, state.model.targeting
     power = options.similarity_power
     weights = similarity_weights(near.scores_K[None], near.songs_K[None], model.n_songs, power)

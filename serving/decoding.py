@@ -25,9 +25,9 @@ from threading import Event, Timer, local
 import numpy as np
 import soundfile
 
-from datamodules import audio
-from datamodules.arrays import FloatArray
-from datamodules.audio import AudioError
+from data.arrays import FloatArray
+from data.audio import recordings as audio
+from data.audio.recordings import AudioError
 
 # reason → meaning, as the service words it
 REASONS = audio.PROBLEMS | {
@@ -71,7 +71,7 @@ class Decoders:
         self._pool = ThreadPoolExecutor(processes, "decoder", self._take_worker)  # a thread: a worker
 
     def decode(self, data: bytes, patience: float | None = None) -> FloatArray:
-        """What `datamodules.audio.decode` gives for a file with these bytes: mono float32 samples, its middle.
+        """What `data.audio.recordings.decode` gives for a file with these bytes: mono float32 samples, its middle.
 
         Raises:
             AudioError: a key of REASONS. TimeoutError: no worker was free within `patience` seconds.

@@ -21,16 +21,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from datamodules.arrays import FloatArray, IntArray
-from datamodules.audio import lines_of, resample
-from datamodules.audio_inputs import audio_inputs
-from datamodules.columns import ABOUT
-from datamodules.crops import Crops, evenly_spaced, lines_a_second
-from datamodules.fields import CATEGORIES, MAX_VALUES, UNKNOWN, Vocabulary
-from datamodules.text import or_user_error, read_as, song_texts, token_batch, token_rows
+from data.arrays import FloatArray, IntArray
+from data.audio.crops import Crops, evenly_spaced, lines_a_second
+from data.audio.inputs import audio_inputs
+from data.audio.recordings import lines_of, resample
+from data.contract.columns import ABOUT
+from data.fields import CATEGORIES, MAX_VALUES, UNKNOWN, Vocabulary
+from data.text import or_user_error, read_as, song_texts, token_batch, token_rows
+from export.model import load
 from models.pretrained_audio import OWN, PretrainedAudio
 from models.text_encoder import TextEncoder, load_tokenizer
-from pipeline.export import load
 
 GUESSES = 5  # tags guessed of a song
 
@@ -160,7 +160,7 @@ class Encoder:
         return song.wave if song.wave is None else resample(song.wave, song.rate or own, own)
 
     def _crops(self, wave: FloatArray) -> Crops:
-        """The evenly spaced crops of a recording, as `datamodules.crops.CropReader.fixed` cuts them, (1, C, …)."""
+        """The evenly spaced crops of a recording, as `data.audio.crops.CropReader.fixed` cuts them, (1, C, …)."""
         logmel = self.audio["store"] == "logmel"
         lines_TM = lines_of(wave, self.audio)
         crop, count = max(1, round(self.prepared["crop_seconds"] * lines_a_second(self.audio))), self.prepared["crops"]
@@ -209,13 +209,13 @@ def fields(
 
 
 def codes_of(vocabulary: Vocabulary) -> Codes:
-    """The code of each value, as `datamodules.fields.encode` has it."""
+    """The code of each value, as `data.fields.encode` has it."""
     return {name: dict(zip(v, range(UNKNOWN + 1, UNKNOWN + 1 + len(v)), strict=True))
             for name, v in vocabulary.items() if name in CATEGORIES}  # fmt: skip
 
 
 def encode(about: Sequence[dict[str, Any]], name: str, codes: dict[str, int]) -> IntArray:
-    """`datamodules.fields.encode` for a few songs, of which it makes no table: (N, MAX_VALUES)."""
+    """`data.fields.encode` for a few songs, of which it makes no table: (N, MAX_VALUES)."""
     found: IntArray = np.zeros((len(about), MAX_VALUES), dtype=np.int64)
     for row, one in zip(found, about, strict=True):
         values = one.get(name)

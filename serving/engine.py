@@ -17,9 +17,9 @@ from typing import TypeVar
 
 import numpy as np
 
-from datamodules.arrays import FloatArray
-from datamodules.audio import AudioError
-from datamodules.folders import version
+from artifacts.folders import version
+from data.arrays import FloatArray
+from data.audio.recordings import AudioError
 from serving.batching import Batcher
 from serving.decoding import from_flac
 from serving.encoder import Content, Encoder, Features

@@ -21,10 +21,10 @@ import polars as pl
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
+from artifacts.folders import writing
 from configs.load import command
 from configs.schema import FeedbackConfig
-from datamodules.columns import ABOUT, TIME
-from datamodules.folders import writing
+from data.contract.columns import ABOUT, TIME
 from serving.database import Row, pages, reading, utc
 
 KIND = "feedback"

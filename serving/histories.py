@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from datamodules.arrays import FloatArray, IntArray
+from data.arrays import FloatArray, IntArray
 from retrieval.index import unit_rows
 from serving.encoder import Features, fields
 

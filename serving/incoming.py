@@ -20,9 +20,9 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
-from datamodules.arrays import FloatArray
-from datamodules.audio import AudioError
-from datamodules.columns import ABOUT
+from data.arrays import FloatArray
+from data.audio.recordings import AudioError
+from data.contract.columns import ABOUT
 from serving.database import EPOCH, aware
 from serving.decoding import REASONS, Decoders, to_flac
 from serving.encoder import Content

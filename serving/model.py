@@ -17,16 +17,16 @@ import numpy as np
 import polars as pl
 from scipy import sparse
 
+from artifacts.folders import read_manifest, read_whole
 from configs.errors import UserError
 from configs.schema import TargetingConfig
-from datamodules.arrays import BoolArray, FloatArray, IntArray, group_starts
-from datamodules.catalogue import Catalogue, read_features
-from datamodules.collaborative import listening_matrix
-from datamodules.columns import ABOUT
-from datamodules.folders import read_manifest, read_whole
-from datamodules.profile import read_profile
-from pipeline.index import read_index
-from pipeline.service import KIND, MADE_BY
+from data.arrays import BoolArray, FloatArray, IntArray, group_starts
+from data.catalogue import Catalogue, read_features
+from data.contract.columns import ABOUT
+from data.item_pairs.verification import listening_matrix
+from data.profiles import read_profile
+from export.service import KIND, MADE_BY
+from inference.song_index import read_index
 from retrieval.audience import activity_scale, popularity_scale
 from retrieval.clusters import user_vectors
 from retrieval.warm_up import ridged_moments

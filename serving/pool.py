@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from datamodules.arrays import AnyArray, FloatArray, IntArray
+from data.arrays import AnyArray, FloatArray, IntArray
 
 
 @dataclass

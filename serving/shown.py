@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from datamodules.arrays import FloatArray
-from datamodules.audio import log_mel
+from data.arrays import FloatArray
+from data.audio.recordings import log_mel
 from serving import answers
 from serving.pictures import Picture, Spectrogram
 from serving.replies import (

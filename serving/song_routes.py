@@ -10,7 +10,7 @@ from fastapi import APIRouter, File, Form, Response, UploadFile
 from fastapi.responses import FileResponse
 from pydantic import ValidationError
 
-from datamodules.audio import AudioError, decode
+from data.audio.recordings import AudioError, decode
 from serving import answers, pictures, replies, schemas, shown
 from serving.common import (
     FAILURES,

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from datamodules.arrays import FloatArray, IntArray
+from data.arrays import FloatArray, IntArray
 from retrieval.index import add, build_index, remove, search
 from retrieval.warm_up import warm_vectors
 from serving.histories import follow

@@ -19,7 +19,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from datamodules.arrays import FloatArray
+from data.arrays import FloatArray
 from serving.database import EPOCH, Database, Row, StoreError, pages, utc
 
 __all__ = ["Exists", "KeyReused", "Play", "Store", "StoreError", "StoredSong"]

@@ -166,7 +166,7 @@ def catalogue_folder(dataset: Path, prepare: Callable[..., Path]) -> Path:
 @pytest.fixture(scope="session")
 def catalogue(catalogue_folder: Path) -> Any:
     """The same, opened."""
-    from datamodules.catalogue import Catalogue
+    from data.catalogue import Catalogue
 
     return Catalogue.read(catalogue_folder)
 
@@ -176,7 +176,7 @@ def train_i2i(catalogue_folder: Path) -> Callable[..., Path]:
     """`train_i2i(out, "key=value", …)` runs `train.py i2i` on the tiny catalogue, in this process: three epochs."""
     from configs.load import load
     from configs.schema import I2IConfig
-    from train import train_i2i
+    from training.tasks import train_i2i
 
     def run(out: Path, *overrides: str) -> Path:
         train_i2i(load(I2IConfig, [*i2i_options(catalogue_folder, out), *overrides]))
@@ -205,7 +205,7 @@ def boundary_run(catalogue_folder: Path, tmp_path_factory: pytest.TempPathFactor
     """A finished run of the three towers on the tiny catalogue, one epoch (read-only by agreement)."""
     from configs.load import load
     from configs.schema import BoundaryConfig
-    from train import train_boundary
+    from training.tasks import train_boundary
 
     out = tmp_path_factory.mktemp("runs") / "boundary"
     small = ["model.field_dim=8", "model.hidden=16", "model.dim=8", "fields.block=4", "batch_size=128"]

@@ -1,4 +1,4 @@
-"""What only a GPU can show; skipped without one. `make gpu-check` runs these and benchmarks.gpu_speed."""
+"""What only a GPU can show; skipped without one. `make gpu-check` runs these and benchmarks.speed.gpu_speed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from configs.load import load
 from configs.schema import BoundaryConfig, ClipConfig, PrepareConfig, WorldConfig
 from pipeline import prepare, world
 from retrieval.index import add, build_index, gpu_resources, remove, search, to_cpu, tune
-from train import train_boundary, train_clip
+from training.tasks import train_boundary, train_clip
 
 pytestmark = [
     pytest.mark.gpu,

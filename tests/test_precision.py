@@ -13,8 +13,8 @@ import torch
 from configs.load import load
 from configs.schema import BoundaryConfig, TrainerConfig
 from objectives.boundary import boundary_loss
-from pipeline.fit import precision_of
-from train import train_boundary
+from training.fit import precision_of
+from training.tasks import train_boundary
 
 
 def losses(run: Path) -> list[float]:

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from configs.errors import UserError
-from datamodules.catalogue import Catalogue
+from data.catalogue import Catalogue
 
 COLD = 48  # the tiny dataset's last twelve songs come out cold, by their date
 ALL_PARTS = ("trainer.epochs=2", "objective.in_batch=true", "objective.bcl_sampling=popularity")
@@ -148,7 +148,7 @@ ODD: dict[str, Callable[[Path], None]] = {
 
 def check(run: Path, data: Path) -> None:
     """A finished run of finite weights, whose vectors of all songs are finite, and a figure between 0 and 1."""
-    from pipeline.vectors import encode_songs
+    from inference.vectors import encode_songs
 
     assert all(torch.isfinite(value).all() for value in state(run).values() if torch.is_tensor(value))
     _, found = encode_songs(run, str(data))

@@ -130,7 +130,7 @@ def hard_run(train_i2i: Callable[..., Path], tmp_path_factory: pytest.TempPathFa
 
 def test_a_real_run_logs_the_true_figures(hard_run: Path, catalogue: Any) -> None:
     """The best checkpoint, encoded and ranked by hand, has the figures that the run wrote down."""
-    from pipeline.vectors import song_vectors
+    from inference.vectors import song_vectors
 
     _, found = song_vectors(hard_run)
     dense = np.zeros((catalogue.n_users, catalogue.n_songs))

@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from artifacts.runs import open_run
 from callbacks.correlation import FeatureCorrelation, correlate
-from datamodules.pairs import PairDataModule
+from datamodules.i2i import PairDataModule
 from lightning_modules.i2i import I2IModule
 from lightning_modules.i2i_losses import contrastive
 from models.song_encoder import FieldEmbedding
-from pipeline.runs import open_run
 
 
 @pytest.fixture

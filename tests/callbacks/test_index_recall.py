@@ -151,7 +151,7 @@ def test_best_checkpoint_is_of_the_epoch_with_the_highest_recall(tmp_path: Path)
 
 def test_a_real_run_logs_the_true_recall(i2i_run: Path, catalogue: Any) -> None:
     """The best checkpoint, encoded and ranked by hand, has the neighbours' recall that the log gives for its epoch."""
-    from pipeline.vectors import song_vectors
+    from inference.vectors import song_vectors
 
     _, vectors = song_vectors(i2i_run)
     warm, cold = catalogue.rows("warm"), catalogue.rows("cold_val")

@@ -79,7 +79,7 @@ MOMENTS: dict[str, tuple[Any, str, Callable[..., bool]]] = {
         "replace",
         lambda source, target: str(target).endswith(LAST) and torch.load(source, weights_only=True)["epoch"] == 1,
     ),
-    "before the manifest says finished": ("pipeline.runs", "finish_run", lambda *_: True),
+    "before the manifest says finished": ("artifacts.runs", "finish_run", lambda *_: True),
 }
 
 
@@ -151,7 +151,7 @@ import os, signal, sys
 from configs.load import load
 from configs.schema import I2IConfig
 from lightning_modules.i2i import I2IModule
-import train
+from training import tasks as train
 real = I2IModule.training_step
 def step(module, batch, index):
     if (module.current_epoch, index) == (1, 2):
@@ -211,7 +211,7 @@ import os, signal, sys
 from callbacks.checkpoint import StepSeed
 from configs.load import load
 from configs.schema import I2IConfig
-import train
+from training import tasks as train
 real = StepSeed.on_train_epoch_start
 def deadly(self, trainer, module):
     if trainer.current_epoch == 1:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.item_cold.__main__ import ItemColdConfig
+from benchmarks.quality.item_cold.__main__ import ItemColdConfig
 from configs.load import load
 from configs.schema import BoundaryConfig, ClipConfig, EvaluateConfig, I2IConfig
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from torch.utils.data import Dataset
 
-from datamodules.arrays import group_starts, is_member
+from data.arrays import group_starts, is_member
 from datamodules.batches import Batch, EpochBatches, loader
 
 SHAPES = list(itertools.product([1, 2, 5, 12, 37], [1, 4, 10, 100], [1, 2, 3, 5]))  # n, batch size, world size

@@ -9,8 +9,8 @@ import pytest
 from scipy import sparse
 
 from configs.errors import UserError
+from datamodules.i2i import PairDataModule
 from datamodules.listening import Listening
-from datamodules.pairs import PairDataModule
 
 USERS, SONGS, WARM = 12, 20, np.arange(15)  # songs 15 … 19 are cold: no play, no draw
 COUNTS = [0, 1, 2, 3, 3, 4, 5, 7, 10, 15, 1, 2]  # songs of each user

@@ -43,7 +43,7 @@ def validation(run: Path) -> dict[str, float]:
 def odd_catalogue(dataset: Path, prepare: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A number of songs that neither two nor three ranks share out evenly."""
     out = prepare(dataset, tmp_path_factory.mktemp("odd") / "catalogue", "split.by=random", "split.cold_share=0.217")
-    from datamodules.catalogue import Catalogue
+    from data.catalogue import Catalogue
 
     warm, cold = (len(Catalogue.read(out).rows(name)) for name in ("warm", "cold_val"))
     assert warm % 2 and warm % 3 and cold % 2 and cold % 3

@@ -16,7 +16,7 @@ from lightning_modules.blocks import blocks_of, compile_blocks
 from lightning_modules.clip import ClipModule
 from models.audio_encoder import AudioEncoder
 from tests.conftest import i2i_options
-from train import train_i2i
+from training.tasks import train_i2i
 
 
 def encoder() -> AudioEncoder:

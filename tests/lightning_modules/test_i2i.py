@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from datamodules.pairs import PairDataModule
+from datamodules.i2i import PairDataModule
 from lightning_modules.i2i import I2IModule
 from lightning_modules.i2i_losses import listening, pairs
 from objectives.contrastive import info_nce

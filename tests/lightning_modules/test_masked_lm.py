@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import torch
 
+from artifacts.runs import open_run
 from configs.errors import UserError
 from configs.load import load
 from configs.schema import CorpusConfig
-from datamodules.corpus import IGNORED, CorpusDataModule
-from datamodules.text import text_vectors, unknown_share
+from data.text import text_vectors, unknown_share
+from datamodules.masked_lm import IGNORED, CorpusDataModule
 from lightning_modules.masked_lm import MaskedLMModule
 from models.text_encoder import TextEncoder, load_tokenizer
-from pipeline.runs import open_run
-from train import train_text
+from training.tasks import train_text
 
 ALPHABET = "天地玄黄宇宙洪荒日月盈昃"
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules.audio import as_int16, log_mel
+from data.audio.recordings import as_int16, log_mel
 from models.audio_front import AudioFront, change_wave
 from models.log_mel import LogMel
 

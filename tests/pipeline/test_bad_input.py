@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,9 @@ import polars as pl
 import pytest
 
 import train
+from artifacts.folders import write_manifest
 from configs import schema
 from configs.load import command
-from datamodules.folders import write_manifest
 from pipeline import audience, embed, evaluate, export, index, prepare, probe, world, zeroshot
 
 ROOT = Path(__file__).parents[2]
@@ -36,7 +37,7 @@ COMMANDS: dict[str, tuple[Any, type]] = {
     "audience": (audience.main, schema.AudienceConfig),
     "evaluate": (evaluate.main, schema.EvaluateConfig),
     "export": (export.main, schema.ExportConfig),
-    **train.TASKS,
+    **{task: (partial(train.train, task), schema_) for task, schema_ in train.TASKS.items()},
     "zeroshot": (zeroshot.main, schema.ZeroshotConfig),
     "probe": (probe.main, schema.ProbeConfig),
 }
@@ -342,7 +343,7 @@ def test_a_killed_training_goes_on(at: Path, tmp_path: Path) -> None:
 DEADLY = """
 import os, signal, sys
 import numpy as np
-import pipeline.{name} as module
+from pipeline.{name} import main
 from configs.load import load
 from configs.schema import {schema}
 real, left = np.save, [{after}]
@@ -352,7 +353,7 @@ def save(*arguments, **options):
         os.kill(os.getpid(), signal.SIGKILL)
     real(*arguments, **options)
 np.save = save
-module.main(load({schema}, sys.argv[1:]))
+main(load({schema}, sys.argv[1:]))
 """
 
 

@@ -16,16 +16,17 @@ import numpy as np
 import polars as pl
 import pytest
 
-import train
 from benchmarks import table
 from configs import schema
 from configs.errors import UserError
 from configs.load import load
-from datamodules.catalogue import Catalogue
+from data.catalogue import Catalogue
+from evaluation.comparison import PARTS
+from inference.vectors import boundary_vectors
+from inference.zeroshot import label_vectors, run_of
 from pipeline import audience, embed, evaluate, export, index, prepare, probe, world, zeroshot
-from pipeline.comparison import PARTS
-from pipeline.vectors import boundary_vectors
-from tests.pipeline.report_tables import assert_tables_are, read_tables
+from tests.evaluation.report.report_tables import assert_tables_are, read_tables
+from training import tasks as train
 
 SEED, BUDGETS = 0, (10, 20, 40)
 CPU = ["trainer.accelerator=cpu", "trainer.progress=false"]
@@ -162,9 +163,9 @@ def test_audio_alone_tells_genres(road: Path, tmp_path: Path, capsys: pytest.Cap
 
 def test_tags_of_given_labels_and_prompts(road: Path, tmp_path: Path) -> None:
     """A label's vector is the mean over its prompts; one prompt twice is that prompt; scores are cosines."""
-    made = zeroshot.run_of(str(road / "features"))
+    made = run_of(str(road / "features"))
     one, two, both = (
-        zeroshot.label_vectors(made, ["rain", "night"], prompts, tmp_path)
+        label_vectors(made, ["rain", "night"], prompts, tmp_path)
         for prompts in (["{}"], ["{} song"], ["{}", "{} song"])
     )
     mean = one + two

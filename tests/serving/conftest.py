@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-import train
-from benchmarks.serve_process import Running, serving
+from benchmarks.speed.serve_process import Running, serving
 from configs import schema
 from configs.load import load
 from pipeline import embed, index, prepare, service, world
+from training import tasks as train
 
 TOKEN = "a-token-of-the-tests-only"
 QUICK = ["trainer.accelerator=cpu", "trainer.progress=false", "logger.wandb=off", "trainer.epochs=1"]

@@ -13,8 +13,8 @@ from scipy import sparse
 
 from configs import schema
 from configs.load import load
-from datamodules.audio import decode
-from datamodules.columns import ABOUT
+from data.audio.recordings import decode
+from data.contract.columns import ABOUT
 from pipeline import audience
 from retrieval.clusters import user_vectors
 from retrieval.warm_up import warm_vectors
@@ -302,9 +302,9 @@ def test_a_deleted_song_is_what_a_restart_makes_of_it(service_folder: Path, agai
 
 def test_a_users_history_is_that_of_the_tower(state: State) -> None:
     """Plays that are part of the model already, told again, would be the latest: the towers see just that order."""
-    from datamodules.interactions import InteractionDataModule
-    from pipeline.runs import open_run
-    from pipeline.vectors import data_options
+    from artifacts.runs import open_run
+    from datamodules.boundary import InteractionDataModule
+    from inference.vectors import data_options
 
     model, user = state.model, 5
     songs, strengths, count = model.latest(np.array([user]), model.encoder.history)

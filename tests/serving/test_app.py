@@ -16,7 +16,7 @@ import polars as pl
 import pytest
 import soundfile
 
-from datamodules.catalogue import Catalogue
+from data.catalogue import Catalogue
 from serving.store import Store, StoredSong
 
 JSON = {"content-type": "application/json"}

@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from datamodules import audio
-from datamodules.audio import AudioError
+from data.audio import recordings as audio
+from data.audio.recordings import AudioError
 from serving import decoding
 from serving.decoding import REASONS, Decoders, from_flac, to_flac
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from datamodules import fields
+from data import fields
 from serving.encoder import about_table, codes_of, encode
 
 

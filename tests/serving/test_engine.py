@@ -18,10 +18,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from benchmarks.serve_process import ROOT
+from benchmarks.speed.serve_process import ROOT
 from configs import schema
 from configs.errors import UserError
-from datamodules.catalogue import Catalogue
+from data.catalogue import Catalogue
 from pipeline import index, service
 from serving import answers
 from serving.decoding import Decoders, from_flac
@@ -52,7 +52,7 @@ def engine(folder: Path, tmp_path: Path) -> Iterator[Engine]:
 @pytest.fixture(scope="module")
 def other(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A service folder of the same catalogue, trained from another seed, without a boundary."""
-    import train
+    from training import tasks as train
 
     at = tmp_path_factory.mktemp("other")
     both = [f"data={trained}/catalogue", f"features={trained}/features"]
@@ -65,7 +65,7 @@ def other(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def tags_alone(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A service folder of the same catalogue that knows songs by their tags: no sound, no words, no vectors."""
-    import train
+    from training import tasks as train
 
     at = tmp_path_factory.mktemp("tags_alone")
     run(train.train_i2i, schema.I2IConfig, f"data={trained}/catalogue", f"out={at}/i2i", "bcl_batch_size=64", *SMALL)
@@ -81,7 +81,7 @@ def accept(engine: Engine, song_id: str, title: str, **about: Any) -> None:
 
 
 def replace(folder: Path, by: Path) -> None:
-    """As `datamodules.folders.writing` does it."""
+    """As `artifacts.folders.writing` does it."""
     shutil.copytree(by, folder.with_name(".service.part"))
     folder.rename(folder.with_name(".service.old"))
     folder.with_name(".service.part").rename(folder)

@@ -24,7 +24,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from benchmarks.serve_process import ROOT, children, serving
+from benchmarks.speed.serve_process import ROOT, children, serving
 from configs.errors import UserError
 from serving.database import reading
 from serving.engine import open_engine

@@ -1,0 +1,1 @@
+"""What commands write: folders that appear whole, run folders, and lineage in Weights & Biases."""

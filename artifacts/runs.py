@@ -1,0 +1,222 @@
+"""Run folders: what `train.py` writes and the later commands take.
+
+A run folder holds `manifest.json` (kind "clip run", "i2i run", "boundary run" or "text run"), `config.yaml` (resolved),
+`vocabulary.json` (category codes), `checkpoints/best.ckpt` and `last.ckpt`, `logs/metrics.csv` and the W&B files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from artifacts.folders import MANIFEST, check_replaceable, read_manifest, write_manifest, write_text
+from configs.errors import UserError
+
+VOCABULARY = "vocabulary.json"
+MAY_CHANGE = ("out", "logger", "trainer.devices", "trainer.nodes", "trainer.accelerator", "trainer.strategy",
+              "trainer.workers", "trainer.progress", "trainer.log_every", "trainer.checkpoint_steps",
+              "model.compile")  # fmt: skip
+
+
+@dataclass
+class Run:
+    """A trained run: its options, its weights and a fingerprint that ties later folders to it."""
+
+    folder: Path
+    task: str
+    config: dict[str, Any]
+    hparams: dict[str, Any]
+    weights: dict[str, Tensor]
+    fingerprint: str
+
+
+def open_run(folder: str | Path, task: str) -> Run:
+    """Read the best checkpoint of a run (tensors and primitives only: nothing is unpickled).
+
+    Raises:
+        UserError: not a run folder, a run of another task, not trained yet, or a damaged checkpoint.
+    """
+    folder = Path(folder)
+    read_manifest(folder, f"{task} run", f"python train.py {task} data=CATALOGUE out=RUN")
+    path = folder / "checkpoints" / "best.ckpt"
+    if not path.exists():
+        raise UserError(
+            f"{folder} has no {path.name} yet: its training has not finished an epoch; run train.py {task} again"
+        )
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        weights, hparams = checkpoint["state_dict"], dict(checkpoint["hyper_parameters"])
+    except Exception as error:  # a damaged zip raises many types
+        raise UserError(f"{path}: not a readable checkpoint ({type(error).__name__}); train the run again") from None
+    return Run(folder, task, read_config(folder), hparams, weights, fingerprint(weights))
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The resolved options of a run.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    path = folder / "config.yaml"
+    try:
+        config: Any = OmegaConf.to_container(OmegaConf.load(path))
+        if not isinstance(config, dict):
+            raise ValueError("no options in it")
+    except Exception as error:  # PyYAML raises several unrelated types
+        raise UserError(f"{path}: cannot be read ({type(error).__name__}); remove the run and train it again") from None
+    return config
+
+
+def fingerprint(weights: dict[str, Tensor]) -> str:
+    """A short hash of all weights: equal for the same model, whatever folder it lies in."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        digest.update(name.encode())
+        digest.update(weights[name].detach().contiguous().cpu().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def is_finished(folder: Path, task: str, config: dict[str, Any]) -> bool:
+    """Whether the run is already done; writes nothing.
+
+    Raises:
+        UserError: the folder is something else, or a run with other options or on other data.
+    """
+    check_replaceable(folder, f"{task} run")
+    if not (folder / "config.yaml").exists():
+        return False
+    changed = _differences(read_config(folder), config)
+    if changed:
+        raise UserError(
+            f"{folder} holds a run with other options ({'; '.join(changed)}): choose another out= or remove it"
+        )
+    manifest = read_manifest(folder, f"{task} run", f"python train.py {task}")
+    if manifest.get("made_from", {}) != sources(config):
+        source = config.get("data") or config.get("corpus")
+        raise UserError(
+            f"{folder} was trained on an earlier state of {source} or of its features: choose another out= or remove it"
+        )
+    return bool(manifest.get("finished"))
+
+
+def sources(config: dict[str, Any]) -> dict[str, str]:
+    """A hash of the manifest of each folder that a run reads, and the state of a corpus file.
+
+    Made anew with other content it is another source.
+    """
+    manifests = {key: Path(config[key]) / MANIFEST for key in ("data", "features") if config.get(key)}
+    found = {
+        key: hashlib.sha256(path.read_bytes()).hexdigest()[:16] for key, path in manifests.items() if path.exists()
+    }
+    if config.get("corpus") and Path(config["corpus"]).exists():
+        state = Path(config["corpus"]).stat()
+        found["corpus"] = f"{state.st_size}-{state.st_mtime_ns}"
+    return found
+
+
+def start_run(folder: Path, task: str, config_yaml: str, vocabulary: dict[str, Any]) -> None:
+    """Make the run folder, or go on in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config: Any = OmegaConf.to_container(OmegaConf.create(config_yaml))
+    write_manifest(folder, f"{task} run", {"finished": False, "made_from": sources(config)})
+    write_text(folder / VOCABULARY, json.dumps(vocabulary, ensure_ascii=False))
+    write_text(folder / "config.yaml", config_yaml)
+
+
+@contextmanager
+def run_folder(folder: Path, task: str, config_yaml: str, vocabulary: dict[str, Any]) -> Iterator[None]:
+    """`start_run`; and if the data then proves unusable, a folder that was not there before is removed again."""
+    new = not folder.exists()
+    start_run(folder, task, config_yaml, vocabulary)
+    set_log_aside(folder / "logs" / "metrics.csv")
+    try:
+        yield
+    except UserError:
+        if new:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def set_log_aside(path: Path) -> None:
+    """Keep the log of a killed run as metrics.1.csv, metrics.2.csv …: Lightning deletes it when the run goes on."""
+    earlier = len(list(path.parent.glob(f"{path.stem}.*{path.suffix}")))
+    with suppress(FileNotFoundError):
+        path.rename(path.with_name(f"{path.stem}.{earlier + 1}{path.suffix}"))
+
+
+def check_sizes(config: Any) -> None:
+    """Raise UserError for numbers, temperatures and weights with which no training can be."""
+    sizes = {name: getattr(config, name, 1) for name in ("batch_size", "bcl_batch_size", "recall_k", "recall_users")}
+    objective: Any = getattr(config, "objective", None)
+    sizes |= {f"objective.{name}": getattr(objective, name, 1) for name in ("negatives", "users", "candidates")}
+    sizes["trainer.epochs"] = config.trainer.epochs
+    wrong = [f"{name}={value}" for name, value in sizes.items() if value < 1]
+    if wrong:
+        raise UserError(f"{', '.join(wrong)}: must be at least 1")
+    limits = {f"objective.{name}": getattr(objective, name, 0) for name in ("micro_batch", "unpaired")}
+    if negative := [f"{name}={value}" for name, value in limits.items() if value < 0]:
+        raise UserError(f"{', '.join(negative)}: must be at least 0")
+    heat = {f"objective.{name}": getattr(objective, name, 1.0) for name in ("temperature", "listening_temperature")}
+    if cold := [f"{name}={value:g}" for name, value in heat.items() if not 0 < value < math.inf]:
+        raise UserError(f"{', '.join(cold)}: must be above 0 and finite")
+    if not 0 <= config.optim.warmup < 1:
+        raise UserError(f"optim.warmup={config.optim.warmup:g}: must be a share of all steps, at least 0 and below 1")
+    strengths = list(getattr(objective, "strengths", [1.0] * 3))
+    if len(strengths) != 3 or not all(0 < one < math.inf for one in strengths):
+        raise UserError(f"objective.strengths={strengths}: three weights above 0, of played, completed, favourited")
+    weights = [f"{part}_weight" for part in ("pair", "listening", "bcl")]
+    if max(getattr(objective, name, 1) for name in weights) <= 0:
+        raise UserError(f"objective.{', '.join(weights)}: nothing is learnt unless one is above 0")
+
+
+def read_vocabulary(folder: Path, part: str = "songs") -> dict[str, list[str]]:
+    """The category codes that a run was trained with, of its songs or its users.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    try:
+        return read_vocabularies(folder)[part]
+    except KeyError as error:
+        raise UserError(f"{folder / VOCABULARY}: cannot be read (no {error}); train the run again") from None
+
+
+def read_vocabularies(folder: Path) -> dict[str, dict[str, list[str]]]:
+    """All category codes of a run, by part.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    try:
+        found: Any = json.loads((folder / VOCABULARY).read_text("utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError("no JSON object")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder / VOCABULARY}: cannot be read ({error}); train the run again") from None
+    return found
+
+
+def finish_run(folder: Path, task: str, metrics: dict[str, float]) -> None:
+    """Mark the run as finished, with the validation figures of its best epoch."""
+    made_from = read_manifest(folder, f"{task} run", f"python train.py {task}").get("made_from", {})
+    write_manifest(folder, f"{task} run", {"finished": True, "made_from": made_from, "best": metrics})
+
+
+def _differences(earlier: Any, now: Any, prefix: str = "") -> list[str]:
+    if prefix.rstrip(".") in MAY_CHANGE:
+        return []
+    if isinstance(earlier, dict) and isinstance(now, dict):
+        keys = sorted(set(earlier) | set(now))
+        return [one for key in keys for one in _differences(earlier.get(key), now.get(key), f"{prefix}{key}.")]
+    return [] if earlier == now else [f"{prefix.rstrip('.')}: {earlier} → {now}"]

@@ -1,0 +1,160 @@
+"""As plays arrive: who will listen next to a song that 0, 1, 2, 5, 10 or 20 users have played?
+
+    python -m benchmarks.quality.warm_up --config configs/item_cold/lfm2k.yaml \
+        data=$FIRSTPLAY_DATA/lfm2k out=runs/warm_up.json
+
+Options, splits and `firstplay` are those of benchmarks.quality.item_cold (with its work= nothing is trained anew). New
+songs with 25 held-out listeners or more; the first 20, in a seeded order, are revealed step by step, the others are to
+be found among all users but the first 20: recall@50, so that a column differs from the next by what is known alone. Rows:
+content alone; behaviour alone (`retrieval.warm_up`); content up to so many plays and behaviour from there on; item kNN
+of co-listening alone; and both fused. The count and the prior are chosen on the validation songs.
+
+Shapes: U users, C new songs, D vector size.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+from tqdm import tqdm
+
+from artifacts.folders import write_text
+from benchmarks.quality.item_cold import encoders
+from benchmarks.quality.item_cold.__main__ import ItemColdConfig, fold_of, trained
+from benchmarks.quality.item_cold.folds import Fold, Held, feature_sets
+from benchmarks.table import markdown, writable
+from configs.errors import UserError
+from configs.load import command
+from configs.schema import TargetingConfig
+from data.arrays import FloatArray, IntArray
+from retrieval.audience import top_users
+from retrieval.clusters import user_vectors
+from retrieval.index import unit_rows
+from retrieval.metrics import recall_at_k
+from retrieval.warm_up import warm_vectors
+
+SHOWN, LEAST, K = (0, 1, 2, 5, 10, 20), 5, 50
+PRIORS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0)
+DEFAULT = TargetingConfig().warm_up
+COUNTS = (1, 2, 5, 10, 20)
+NEVER, AT_ONCE = 1e12, 1e-12  # priors
+
+Scorer = Callable[[sparse.csr_matrix], FloatArray]  # first plays (C, U) → scores (C, U)
+
+
+@dataclass
+class Songs:
+    """The songs of a part that enough users heard: their vectors, and in which order they were heard."""
+
+    content_CD: FloatArray
+    song: IntArray
+    user: IntArray
+    place: IntArray  # 0 for a song's first listener
+
+
+def main(config: ItemColdConfig) -> None:
+    """Run the command (see the module's docstring)."""
+    if not config.data or not Path(config.data).exists():
+        raise UserError(f"data={config.data}: no such folder or zip (docs/data.md says where the published ones are)")
+    work = Path(config.work or config.out.removesuffix(".json"))
+    writable(config.out, work)
+    found: dict[str, list[list[dict[str, Any]]]] = {}
+    for seed in tqdm(range(config.seeds), "seeds"):
+        fold = fold_of(config, work / f"seed{seed}", seed)
+        for name, fields in feature_sets(Path(config.data), fold, config.features).items():
+            run, of_run = trained(config, fold, work, name, fields, "firstplay", seed)
+            found.setdefault(name, []).append(measure(of_run, encoders.outputs(of_run, run).vectors, seed))
+    write_text(Path(config.out), json.dumps(found, indent=1) + "\n")
+    for name, runs in found.items():
+        songs = [run[0]["songs"] for run in runs]
+        print(f"\n{Path(config.data).stem}, {name}, {len(runs)} seeds, {min(songs)} to {max(songs)} songs\n")
+        print(markdown("recall@50 of the next listeners", runs, [f"{n} plays" for n in SHOWN]))
+
+
+def measure(fold: Fold, vectors: FloatArray, seed: int) -> list[dict[str, Any]]:
+    """All rows of one seed."""
+    user_UD = user_vectors(fold.strength_UW, vectors[fold.known], np.ones(len(fold.known)))
+    parts = {part: songs_of(held, vectors, seed) for part, held in fold.parts.items()}
+
+    def by_prior(part: str, prior: float) -> list[float]:
+        songs = parts[part]
+        return recalls(songs, len(user_UD), lambda first: warm_scores(songs, first, user_UD, prior))
+
+    val = {prior: by_prior("cold_val", prior) for prior in {NEVER, AT_ONCE, *PRIORS, DEFAULT}}
+    test = {prior: by_prior("cold_test", prior) for prior in {NEVER, AT_ONCE, *PRIORS, DEFAULT}}
+    prior = max(PRIORS, key=lambda one: sum(val[one]))
+    count = max(COUNTS, key=lambda one: sum(switched(val, one)))
+    knn = recalls(parts["cold_test"], len(user_UD), lambda first: co_listening(first, fold.plays_UW))
+    rows: dict[str, Sequence[float | None]] = {
+        "content alone": test[NEVER],
+        "behaviour alone": [None, *test[AT_ONCE][1:]],
+        "item kNN of co-listening": knn,
+        "content, then behaviour": switched(test, count),
+        "fused": test[prior],
+        f"fused, default prior ({DEFAULT:g})": test[DEFAULT],
+    }
+    chosen = {"fused": prior, "content, then behaviour": count}
+    songs = len(np.unique(parts["cold_test"].song))
+    return [
+        {"method": name, "recall@50 of the next listeners": name, "songs": songs, "chosen": chosen.get(name)}
+        | {f"{n} plays": value for n, value in zip(SHOWN, values, strict=True)}
+        for name, values in rows.items()
+    ]
+
+
+def songs_of(held: Held, vectors: FloatArray, seed: int) -> Songs:
+    """Songs with enough listeners, these in a seeded order."""
+    order = np.random.default_rng(seed).permutation(len(held.user_of))
+    order = order[np.argsort(held.position_of[order], kind="stable")]
+    song, user = held.position_of[order], held.user_of[order]
+    place = np.arange(len(song)) - np.searchsorted(song, song)
+    enough = np.flatnonzero(np.bincount(song, minlength=len(held.songs)) >= SHOWN[-1] + LEAST)
+    if not len(enough):
+        raise UserError(f"no new song has {SHOWN[-1] + LEAST} listeners, so nothing can be revealed")
+    kept = np.isin(song, enough)
+    return Songs(vectors[held.songs[enough]], np.searchsorted(enough, song[kept]), user[kept], place[kept])
+
+
+def recalls(songs: Songs, n_users: int, score_of: Scorer) -> list[float]:
+    """Recall@50 of the listeners after the first 20, when so many of these are known."""
+    shape = (len(songs.content_CD), n_users)
+    revealed, later = songs.place < SHOWN[-1], songs.place >= SHOWN[-1]
+    found = []
+    for n in SHOWN:
+        known = songs.place < n
+        pairs = (np.ones(known.sum(), dtype=np.float32), (songs.song[known], songs.user[known]))
+        score_CU = score_of(sparse.csr_matrix(pairs, shape=shape))
+        score_CU[songs.song[revealed], songs.user[revealed]] = -np.inf
+        top = top_users(score_CU, K).users_CB
+        found.append(float(recall_at_k(top, np.arange(shape[0]), songs.song[later], songs.user[later]).mean()))
+    return found
+
+
+def warm_scores(songs: Songs, first_CU: sparse.csr_matrix, user_UD: FloatArray, prior: float) -> FloatArray:
+    """As mode=taste ranks: ⟨u, i⟩ with the fused direction."""
+    return np.asarray(unit_rows(warm_vectors(songs.content_CD, first_CU, user_UD, prior)) @ user_UD.T)
+
+
+def co_listening(first_CU: sparse.csr_matrix, plays_UW: sparse.csr_matrix) -> FloatArray:
+    """Item kNN over all known songs: Σ of the cosines, by who listened, of the songs that a user played."""
+    length_C, length_W = (
+        np.sqrt(np.diff(first_CU.indptr)),
+        np.sqrt(np.bincount(plays_UW.indices, minlength=plays_UW.shape[1])),
+    )
+    cosine_CW = (first_CU @ plays_UW).toarray() / np.maximum(length_C[:, None] * length_W, 1e-12)
+    return np.asarray((plays_UW @ cosine_CW.T).T, dtype=np.float32)
+
+
+def switched(of_prior: dict[float, list[float]], count: int) -> list[float]:
+    """Content below so many plays, behaviour from there on."""
+    return [of_prior[NEVER if n < count else AT_ONCE][at] for at, n in enumerate(SHOWN)]
+
+
+if __name__ == "__main__":
+    command(main, ItemColdConfig, __doc__)

@@ -1,0 +1,1 @@
+"""Speed and memory, beside a peer or the plain form in the same run."""

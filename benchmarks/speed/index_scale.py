@@ -1,0 +1,150 @@
+"""The index at size: what `index=auto` chooses, what it finds, how fast beside FAISS alone, and changing it in place.
+
+    OMP_NUM_THREADS=1 python -m benchmarks.speed.index_scale sizes=[100000,1000000] out=runs/index_scale.json
+
+Generated song vectors: artists of unlike sizes around genres, in fewer dimensions than a vector has numbers, of length
+one. For each size: the kind that is chosen and why, recall@10 of queries that the index was not tuned on, queries a
+second beside a FAISS index of the same factory string, effort and training sample, asked in turns, memory, and the time
+to replace one song in a hundred and to put as many away, beside the time to build.
+
+Shapes: N songs, Q queries, D vector size.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from benchmarks.speed.audience_scale import memory, tell, timed
+from configs.errors import UserError
+from configs.load import as_dict, command
+from configs.schema import opt
+from data.arrays import FloatArray
+from retrieval.index import (
+    add,
+    build_index,
+    choose,
+    exact_neighbours,
+    remove,
+    resolve,
+    search,
+    set_effort,
+    share_found,
+    tune,
+    unit_rows,
+)
+
+GENRES, INNER, SONGS_OF_ARTIST = 50, 24, 20
+K, TUNED_ON = 10, 200
+
+
+@dataclass
+class IndexScaleConfig:
+    """Options of this benchmark."""
+
+    sizes: list[int] = opt([100_000, 1_000_000], "numbers of vectors")
+    dim: int = opt(128, "numbers of a vector")
+    queries: int = opt(1000, "queries asked at a time")
+    repeats: int = opt(5, "times that ours and FAISS alone are asked, in turns")
+    index: str = opt("auto", "FAISS factory string, or auto")
+    recall: float = opt(0.95, "share of the exact ten that the index is tuned to find")
+    seed: int = opt(0, "seed of the vectors")
+    out: str | None = opt(None, "JSON file to write")
+
+
+def main(config: IndexScaleConfig) -> None:
+    """Run the command (see the module's docstring)."""
+    if min([*config.sizes, config.dim, config.queries, config.repeats]) < 1 or not config.sizes:
+        raise UserError("sizes, dim, queries and repeats must be at least 1")
+    report: dict[str, Any] = {"options": as_dict(config), "threads": os.environ.get("OMP_NUM_THREADS", "all")}
+    report["sizes"] = [measure(config, n) for n in tqdm(config.sizes, desc="sizes")]
+    tell(report, config.out)
+
+
+def measure(config: IndexScaleConfig, n: int) -> dict[str, Any]:
+    """Everything about one size."""
+    vectors = song_like(n + config.queries + TUNED_ON, config.dim, config.seed)
+    songs, tuning, queries = np.split(vectors, [n, n + TUNED_ON])
+    seconds: dict[str, float] = {}
+    kind = resolve(config.index, n)
+    before = memory("VmRSS") or 0
+    with timed(seconds, "build"):
+        index = build_index(songs, kind, np.arange(n), seed=config.seed)
+    taken = (memory("VmRSS") or 0) - before
+    with timed(seconds, "tune"):
+        effort, _ = tune(index, kind, tuning, exact_neighbours(tuning, songs, K), config.recall)
+    truth = exact_neighbours(queries, songs, K)
+    found = {"recall@10": share_found(search(index, queries, K)[1], truth)}
+    found |= rates(config, index, songs, kind, effort, queries)
+    few = np.random.default_rng(config.seed).choice(n, max(1, n // 100), replace=False)
+    with timed(seconds, "replace 1 %"):
+        remove(index, few)
+        songs[few] = unit_rows(songs[few] + songs[few[::-1]])
+        add(index, songs[few], few)
+    found["recall@10 after replacing"] = share_found(search(index, queries, K)[1], exact_neighbours(queries, songs, K))
+    with timed(seconds, "remove 1 %"):
+        remove(index, few)
+    left = np.setdiff1d(np.arange(n), few)
+    found["recall@10 after removing"] = share_found(
+        search(index, queries, K)[1], left[exact_neighbours(queries, songs[left], K)]
+    )
+    return {
+        "songs": n,
+        "kind": kind,
+        "reason": choose(n)[1] if config.index == "auto" else "as asked for",
+        "effort": effort,
+        **{name: round(value, 3) for name, value in found.items()},
+        "index_mb": taken,
+        "seconds": {name: round(value, 3) for name, value in seconds.items()},
+    }
+
+
+def rates(
+    config: IndexScaleConfig, index: Any, songs: FloatArray, kind: str, effort: int, queries: FloatArray
+) -> dict[str, float]:
+    """Queries a second of ours and of FAISS alone, asked in turns, and the median of the ratios."""
+    import faiss
+
+    bare = faiss.index_factory(config.dim, kind, faiss.METRIC_INNER_PRODUCT)
+    bare.train(songs[: max(10_000, 40 * getattr(bare, "nlist", 0))])
+    bare.add(songs)
+    set_effort(bare, kind, effort)
+    ours, alone = [], []
+    for _ in range(config.repeats):
+        seconds: dict[str, float] = {}
+        with timed(seconds, "ours"):
+            search(index, queries, K)
+        with timed(seconds, "alone"):
+            bare.search(queries, K)
+        ours.append(len(queries) / seconds["ours"])
+        alone.append(len(queries) / seconds["alone"])
+    return {
+        "queries_per_second": float(np.median(ours)),
+        "faiss_queries_per_second": float(np.median(alone)),
+        "ours_over_faiss": float(np.median(np.divide(ours, alone))),
+    }
+
+
+def song_like(n: int, dim: int, seed: int) -> FloatArray:
+    """Vectors (N, D) in random order; the last ones may serve as queries."""
+    rng = np.random.default_rng(seed)
+    genre = rng.standard_normal((GENRES, INNER), dtype=np.float32)
+    artists = max(1, n // SONGS_OF_ARTIST)
+    artist = genre[rng.integers(0, GENRES, artists)] + rng.standard_normal((artists, INNER), dtype=np.float32)
+    whose = (artists * rng.random(n) ** 2).astype(np.int64)  # some have many songs, many have few
+    out = np.empty((n, dim), dtype=np.float32)
+    lift = rng.standard_normal((INNER, dim), dtype=np.float32) / np.float32(INNER**0.5)
+    for at in range(0, n, 100_000):
+        part = artist[whose[at : at + 100_000]]
+        part += rng.standard_normal(part.shape, dtype=np.float32)
+        noise = rng.standard_normal((len(part), dim), dtype=np.float32)
+        out[at : at + 100_000] = unit_rows(part @ lift + np.float32(0.1) * noise)
+    return out
+
+
+if __name__ == "__main__":
+    command(main, IndexScaleConfig, __doc__)

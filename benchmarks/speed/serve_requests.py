@@ -1,0 +1,141 @@
+"""What benchmarks.speed.serve_load asks of a service, over HTTP and, the same, of its parts in this process."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import soundfile
+
+from data.catalogue import Catalogue, read_features
+from serving import shown
+from serving.common import Service, number_of
+from serving.schemas import NewPlay, NewSong
+
+WORDS, SOUND = "song by words and features", "song by 10 s of audio"
+MODES = ("i2i2u", "taste", "cat", "union", "boundary")
+SONGS = (f"{WORDS}, i2i2u", f"{WORDS}, boundary", f"{SOUND}, i2i2u")
+PLAY = "play of a new song"
+WRITES = (*SONGS, PLAY)
+KINDS = (*WRITES, "recommendations", *(f"audience, {mode}" for mode in MODES))
+BUDGET, SIMILAR = 50, 20
+SECONDS, RATE, RECORDINGS = 10, 44_100, 8
+FIELDS = ("title", "lyrics", "language", "artist_id", "genres", "tags")
+OF_WORDS = ("clip_text", "text")  # features that the service makes of words itself
+
+Ask = Callable[[str, np.random.Generator], int]  # a kind of request, what chooses its content → status
+Side = Callable[[], AbstractContextManager[Ask]]  # a client
+
+
+class Material:
+    """What requests are made of: the new songs of a service folder sent again, its users, and recordings."""
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        catalogue = Catalogue.read(folder / "catalogue")
+        self.rows = catalogue.rows("cold")
+        self.new = catalogue.songs[self.rows].to_dicts()
+        self.users = catalogue.users["user_id"]
+        self.features = {
+            name: values for name, values in read_features(folder / "features", catalogue.n_songs).items()
+            if name not in OF_WORDS
+        }  # fmt: skip
+        rng = np.random.default_rng(seed)
+        self.recordings = [recording(rng) for _ in range(RECORDINGS)]
+
+    def song(self, kind: str, rng: np.random.Generator) -> tuple[dict[str, Any], bytes | None]:
+        """Words, tags and features of a new song as they are posted, or a recording."""
+        if kind.startswith(SOUND):
+            return {}, self.recordings[rng.integers(RECORDINGS)]
+        at = int(rng.integers(len(self.new)))
+        about = {name: self.new[at].get(name) for name in FIELDS}
+        vectors = {
+            name: (values[self.rows[at]] + rng.normal(0, 0.01, values.shape[1])).astype(np.float32)
+            for name, values in self.features.items()
+        }
+        features = {name: vector.tolist() for name, vector in vectors.items() if np.isfinite(vector).all()}
+        return {name: value for name, value in about.items() if value} | {"features": features}, None
+
+    def known(self, rng: np.random.Generator) -> str:
+        """The id of a new song of the catalogue."""
+        return str(self.new[rng.integers(len(self.new))]["song_id"])
+
+    def play(self, rng: np.random.Generator) -> dict[str, Any]:
+        """A user has completed a new song."""
+        return {"user_id": self.user(rng), "song_id": self.known(rng), "completed": True}
+
+    def user(self, rng: np.random.Generator) -> str:
+        """The id of a user."""
+        return str(self.users[int(rng.integers(len(self.users)))])
+
+
+def over_http(material: Material, url: str, token: str) -> Side:
+    """Clients that ask a running service; a status of 0 is no answer."""
+
+    @contextmanager
+    def one() -> Iterator[Ask]:
+        headers = {"authorization": f"Bearer {token}"}
+        with httpx.Client(base_url=url, headers=headers, timeout=60, verify=False) as client:
+            yield lambda kind, rng: send(material, client, kind, rng)
+
+    return one
+
+
+def send(material: Material, client: httpx.Client, kind: str, rng: np.random.Generator) -> int:
+    """One request; its status."""
+    asked: dict[str, Any] = {"mode": kind.rpartition(", ")[2], "budget": BUDGET}
+    try:
+        if kind in SONGS:
+            given, audio = material.song(kind, rng)
+            words = {name: json.dumps(value) if name == "features" else value for name, value in given.items()}
+            files = {"audio": ("song.mp3", audio)} if audio else None
+            return client.post("/songs", data=words, files=files, params=asked).status_code
+        if kind == PLAY:
+            return client.post("/plays", json={"plays": [material.play(rng)]}).status_code
+        if kind == "recommendations":
+            return client.get(f"/users/{material.user(rng)}/recommendations").status_code
+        return client.get(f"/songs/{material.known(rng)}/audience", params=asked).status_code
+    except httpx.HTTPError:
+        return 0
+
+
+def in_process(material: Material, service: Service) -> Side:
+    """Callers of what the routes call."""
+    return lambda: nullcontext(lambda kind, rng: call(material, service, kind, rng))
+
+
+def call(material: Material, service: Service, kind: str, rng: np.random.Generator) -> int:
+    """What `send` asks for; the status that the service would answer with."""
+    mode: Any = kind.rpartition(", ")[2]
+    state = service.state
+    if kind in SONGS:
+        given, audio = material.song(kind, rng)
+        state, number = number_of(service, service.incoming.song(NewSong(**given), audio, None))
+        shown.song(state, number, service.audio)
+        shown.similar(state, number, SIMILAR, service.audio)
+        shown.audience(state, number, mode, BUDGET, False, 0.0)
+        return 201
+    if kind == PLAY:
+        service.incoming.plays([NewPlay(**material.play(rng))], None)
+    elif kind == "recommendations":
+        shown.recommended(state, state.model.user_of[material.user(rng)], SIMILAR, 0.0)
+    else:
+        shown.audience(*number_of(service, material.known(rng)), mode, BUDGET, False, 0.0)
+    return 200
+
+
+def recording(rng: np.random.Generator) -> bytes:
+    """Ten seconds of stereo as people upload it: notes that fade, over noise, as MP3."""
+    at = np.arange(SECONDS * RATE) / RATE
+    pitch = 220 * 2 ** (rng.integers(0, 24, 40) / 12)
+    step = (at * 4).astype(int)
+    notes = np.sin(2 * np.pi * pitch[step] * at) * np.exp(-6 * (at % 0.25))
+    wave = 0.4 * notes[:, None] + 0.02 * rng.standard_normal((len(at), 2))
+    file = io.BytesIO()
+    soundfile.write(file, wave, RATE, format="MP3")
+    return file.getvalue()

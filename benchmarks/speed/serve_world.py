@@ -1,0 +1,197 @@
+"""A service folder of any size, of generated songs and listeners: the files that pipeline.service writes, but for
+training. Weights are random, of the demo's sizes; songs' and items' vectors are what these weights make of features
+around genre centres, so that genres stay apart; users are the mean of what they heard.
+
+Shapes: S songs, the new ones last, U users, D vector size, W width of a feature.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+import polars as pl
+import torch
+from scipy import sparse
+from tqdm import tqdm
+
+from artifacts.folders import write_manifest, writing
+from benchmarks.speed.audience_scale import GENRES, listening_of
+from configs.schema import AudioConfig, BoundaryConfig, ClipConfig, IndexConfig, TargetingConfig
+from data.arrays import FloatArray
+from data.catalogue import Catalogue
+from data.fields import encode, values_of
+from export.model import CLASSES, model_class, write_weights
+from export.service import KIND
+from inference.song_index import KIND as INDEX
+from inference.song_index import built, tuned, write_songs
+from models.pretrained_audio import OWN
+from retrieval.audience import slices
+from retrieval.clusters import user_vectors
+from retrieval.index import to_cpu, unit_rows
+
+CHUNK, SAMPLE = 20_000, 200  # songs or users at a time; new songs by which boundaries are set
+OPEN = 0.05  # share of the new songs that is above a user's boundary
+YEAR_MS = 365 * 24 * 3600 * 1000
+DENSE = {"clip_audio": 128, "clip_text": 128}
+TEXTS = 1000  # different titles and lyrics
+WORDS = np.array(["rain", "night", "love", "road", "home", "fire", "river", "dance", "blue", "heart", "star", "dust"])
+COUNTRIES = [f"country {number}" for number in range(10)]
+SONG_VOCABULARY = {
+    "language": ["en", "zh"],
+    "genres": [f"genre {number}" for number in range(GENRES)],
+    "artist_id": [f"artist {number}" for number in range(1000)],
+}
+
+
+def write_world(out: Path, users: int, songs: int, new: int, plays: int, seed: int) -> None:
+    """Write the folder; fewer plays than asked for where a user played a song twice."""
+    rng, models = np.random.default_rng(seed), random_models(seed)
+    name = f"{seed} {users} {songs} {new} {plays}"
+    manifest = {
+        **{of: hashlib.sha256(f"{of} {name}".encode()).hexdigest()[:16] for of in ("clip", "encoder", "boundary")},
+        "calibration": [0.5, 0.0],
+        "labels": SONG_VOCABULARY["genres"],
+        "text": {"model": "minilm", "fields": ["title", "lyrics"], "max_tokens": 128, "windows": 1},
+        "audio": asdict(AudioConfig()),
+        "audio_root": "",
+        "targeting": asdict(TargetingConfig()),
+    }
+    with writing(out, KIND, manifest) as folder:
+        for task, (model, config) in models.items():
+            (folder / task).mkdir()
+            write_weights(model.state_dict(), config, folder / task)
+        table, listening = song_table(songs, new, rng), listening_of(users, songs, new, plays, rng)
+        write_catalogue(folder / "catalogue", table, listening, rng)
+        (folder / "features").mkdir()
+        for field, width in DENSE.items():
+            np.save(folder / "features" / f"{field}.npy", around_genres(songs + new, width, rng))
+        np.save(folder / "labels.npy", around_genres(GENRES, DENSE["clip_audio"], rng))
+        vectors, items = encoded(folder, table, models)
+        write_users(folder, listening, items, new)
+        write_index(folder / "index", vectors, str(manifest["encoder"]), seed)
+
+
+def random_models(seed: int) -> dict[str, tuple[Any, dict[str, Any]]]:
+    """Models by task, in evaluation mode, and what their config.json says."""
+    clip, boundary, audio = ClipConfig(), BoundaryConfig(), AudioConfig()
+    sizes = {name: len(values) + 2 for name, values in SONG_VOCABULARY.items()}
+    front = {name: getattr(audio, name) for name in ("sample_rate", "n_mels", "win_length", "hop_length")}
+    hears = {name: getattr(clip.model, name) for name in ("width", "layers", "heads")}
+    of_songs = {"dense_dims": DENSE, "vocab_sizes": sizes}
+    given: dict[str, dict[str, Any]] = {
+        "clip": {"front": front, "audio": {"model": OWN, "frozen": True, "dim": 0, **hears},
+                 "text": {"model": "minilm", "frozen": True, "dim": 384}, "dim": DENSE["clip_audio"]},
+        "i2i": of_songs,
+        "boundary": of_songs | {"profile_sizes": {"country": len(COUNTRIES) + 2}},
+    }  # fmt: skip
+    told = {
+        "vocabulary": {"songs": SONG_VOCABULARY, "users": {"country": COUNTRIES}},
+        "prepared": {"text_model": "minilm", "text_fields": ["title", "lyrics"], "max_tokens": 128, "windows": 1,
+                     "frozen_text": True, "audio_model": OWN, "frozen_audio": True,
+                     "crop_seconds": clip.model.crop_seconds, "crops": clip.model.crops},
+        "trained_with": {"model": {"history": boundary.model.history}},
+    }  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        models: dict[str, Any] = {task: model_class(task)(**given[task]).eval() for task in given}
+    return {
+        task: (model, {"task": task, "class": CLASSES[task], "model": given[task], **told})
+        for task, model in models.items()
+    }
+
+
+def song_table(songs: int, new: int, rng: np.random.Generator) -> pl.DataFrame:
+    """songs.parquet of a catalogue, the new songs last."""
+    n = songs + new
+    number = np.arange(n)
+    words = {"title": 3, "lyrics": 40}
+    texts = {
+        name: pl.Series([" ".join(line) for line in WORDS[rng.integers(0, len(WORDS), (TEXTS, size))]])
+        for name, size in words.items()
+    }
+    one_of = {name: pl.Series(values) for name, values in SONG_VOCABULARY.items()}
+    return pl.DataFrame({
+        "song_id": ids("s", n),
+        **{name: texts[name].gather(rng.integers(0, TEXTS, n)) for name in words},
+        "language": one_of["language"].gather(rng.integers(0, len(one_of["language"]), n)),
+        "genres": one_of["genres"].gather(number % GENRES).reshape((n, 1)).cast(pl.List(pl.String)),
+        "tags": pl.Series([None], dtype=pl.List(pl.String)).gather(np.zeros(n, dtype=np.int64)),
+        "artist_id": one_of["artist_id"].gather(rng.integers(0, len(one_of["artist_id"]), n)),
+        "split": pl.Series(["cold_test", "warm"]).gather((number < songs).astype(np.int64)),
+    })  # fmt: skip
+
+
+def ids(prefix: str, n: int) -> pl.Series:
+    """Ids such as s17."""
+    return pl.select(pl.format(f"{prefix}{{}}", pl.int_range(n))).to_series()
+
+
+def write_catalogue(folder: Path, songs: pl.DataFrame, listening: sparse.csr_matrix, rng: np.random.Generator) -> None:
+    """songs, users and plays; a user's plays are in random order, spread over a year."""
+    folder.mkdir()
+    songs.write_parquet(folder / "songs.parquet")
+    n_users = listening.shape[0]
+    country = pl.Series(COUNTRIES).gather(rng.integers(0, len(COUNTRIES), n_users))
+    pl.DataFrame({"user_id": ids("u", n_users), "country": country}).write_parquet(folder / "users.parquet")
+    user = np.repeat(np.arange(n_users, dtype=np.int32), np.diff(listening.indptr))
+    when = rng.integers(0, YEAR_MS, listening.nnz)
+    order = np.lexsort((when, user))
+    pl.DataFrame({
+        "user": user[order],
+        "song": listening.indices[order].astype(np.int32),
+        "strength": listening.data[order],
+        "played_at": pl.Series(1_750_000_000_000 + when[order]).cast(pl.Datetime("ms")),
+    }).write_parquet(folder / "plays.parquet")  # fmt: skip
+    write_manifest(folder, "catalogue", {"of": "generated"})
+
+
+def around_genres(n: int, width: int, rng: np.random.Generator) -> FloatArray:
+    """Unit vectors (n, W) around the centre of each one's genre."""
+    vectors = rng.standard_normal((n, width), dtype=np.float32)
+    centre = rng.standard_normal((GENRES, width), dtype=np.float32)
+    for rows in slices(n, CHUNK):
+        vectors[rows] = unit_rows(vectors[rows] + centre[np.arange(rows.start, rows.stop) % GENRES])
+    return vectors
+
+
+@torch.inference_mode()
+def encoded(folder: Path, songs: pl.DataFrame, models: dict[str, tuple[Any, Any]]) -> tuple[FloatArray, FloatArray]:
+    """Song vectors and item vectors of all songs, each (S, D), as `serving.encoder` makes them."""
+    dense = {name: np.load(folder / "features" / f"{name}.npy", mmap_mode="r") for name in DENSE}
+    vectors, items = [], []
+    for rows in tqdm(list(slices(songs.height, CHUNK)), "vectors of songs"):
+        given = {name: torch.from_numpy(np.array(dense[name][rows])) for name in DENSE}
+        for name, values in SONG_VOCABULARY.items():
+            given[name] = torch.from_numpy(encode(values_of(songs[rows], name), values))
+        vectors.append(models["i2i"][0](given).numpy())
+        items.append(models["boundary"][0].item(given).numpy())
+    return np.concatenate(vectors), np.concatenate(items)
+
+
+def write_users(folder: Path, listening: sparse.csr_matrix, items: FloatArray, new: int) -> None:
+    """Items' vectors, users' (the mean of what they heard) and boundaries, above which a user has OPEN of new songs."""
+    users = user_vectors(listening, items, np.ones(len(items)))
+    sample = items[-new:][:SAMPLE]
+    boundary = np.empty(len(users), dtype=np.float32)
+    for rows in tqdm(list(slices(len(users), CHUNK)), "boundaries of users"):
+        boundary[rows] = np.quantile(users[rows] @ sample.T, 1 - OPEN, axis=1)
+    np.save(folder / "items.npy", items)
+    np.save(folder / "users.npy", users)
+    np.save(folder / "boundaries.npy", boundary)
+
+
+def write_index(folder: Path, vectors: FloatArray, encoder: str, seed: int) -> None:
+    """The index of the known songs, as `pipeline.index` builds and tunes it."""
+    folder.mkdir()
+    config, catalogue = IndexConfig(seed=seed), Catalogue.read(folder.parent / "catalogue")
+    index, entries, manifest = built(config, catalogue, vectors)
+    manifest |= {"encoder": encoder, "songs": len(catalogue.rows("warm")), "dim": vectors.shape[1]}
+    manifest["effort"], manifest["recall"] = tuned(index, entries, vectors, manifest["index"], config)
+    faiss.write_index(to_cpu(index), str(folder / "index.faiss"))
+    write_songs(folder, catalogue, vectors, entries)
+    write_manifest(folder, INDEX, manifest)

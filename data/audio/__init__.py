@@ -1,0 +1,1 @@
+"""Recordings: decoding, shards of decoded audio, crops, and what an audio tower takes of them."""

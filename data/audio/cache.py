@@ -1,0 +1,238 @@
+"""Decoded audio on disk, in shards: a recording is decoded once, for all epochs and for all catalogues made of it.
+
+A cache folder holds pairs of files. `<name>-<crc32>.raw` holds many recordings one after another, log-mel frames
+(float16) or samples (int16), memory-mapped when read; the `.parquet` beside it says which recording is where. The table
+is written last, so that a shard without one was never finished: a killed command loses at most one shard's work. What
+has changed on disk (path, size or time of change) is decoded again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import uuid
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from tqdm import tqdm
+
+from artifacts.folders import MANIFEST, PART, check_replaceable, read_manifest, remove_left, write_manifest
+from configs.errors import UserError
+from data.arrays import AnyArray, IntArray
+from data.audio.recordings import announced, decoded, line_of
+from data.audio.shards import SUFFIX
+
+KIND = "audio cache"
+SHARD_BYTES = 256 * 2**20  # 1,300 recordings of 30 s as log-mel, 280 as samples: few files, little lost by a kill
+NO_SHARD = -1
+TRIED_AGAIN = ("unreadable", "truncated")
+OF_FRAMES = ("n_mels", "win_length", "hop_length")  # samples do not depend on these
+KEY = ["path", "size", "changed_ns"]  # what a recording is recognised by
+SCHEMA = {
+    **{"path": pl.String, "size": pl.Int64, "changed_ns": pl.Int64},
+    **{"start": pl.Int64, "length": pl.Int64, "problem": pl.String, "resampled": pl.Boolean, "downmixed": pl.Boolean},
+}
+
+
+@dataclass
+class Cached:
+    """Where N recordings are: number of the shard (−1: none), first line, lines; and what was found.
+
+    A line is a log-mel frame or a sample.
+    """
+
+    shard: IntArray
+    start: IntArray
+    length: IntArray
+    shards: list[str]
+    problems: dict[str, list[int]]
+    info: dict[str, int]
+
+
+def cached(paths: Sequence[Path | None], folder: Path, options: dict[str, Any], workers: int, verify: bool) -> Cached:
+    """Every recording, decoded in parallel where it is not in the cache yet.
+
+    Args:
+        paths: one a song; None where it has no recording.
+        folder: of the cache; made where there is none.
+        options: what is kept (`data.audio.recordings.decoded`).
+        workers: decoding processes of one thread each (0: in this process).
+        verify: compare checksums of all shards; else only that they have their size.
+
+    Raises:
+        UserError: the folder is something else, or was decoded with other options.
+    """
+    open_cache(folder, options)
+    for files in damaged(folder, options, verify):
+        decode_into(folder, files, options, workers)  # one by one: the same files make the same shard again
+    wanted = wanted_files(paths)
+    known = read_tables(folder)
+    new = wanted.join(known, on=KEY, how="anti").unique(KEY, maintain_order=True)
+    if new.height:
+        failed = decode_into(folder, new, options, workers)
+        known = pl.concat([read_tables(folder), failed])
+    found = wanted.join(known.unique(KEY, keep="first"), on=KEY, how="left", maintain_order="left")
+    used = sorted(found.filter(pl.col("length") > 0)["shard"].unique().to_list())
+    number = {name: at for at, name in enumerate(used)}
+    shard, start, length = np.full(len(paths), NO_SHARD), np.zeros(len(paths), int), np.zeros(len(paths), int)
+    rows, heard = found["row"].to_numpy(), found["length"].fill_null(0).to_numpy()
+    numbers = found["shard"].replace_strict(number, default=NO_SHARD, return_dtype=pl.Int64).to_numpy()
+    shard[rows] = np.where(heard > 0, numbers, NO_SHARD)
+    start[rows], length[rows] = found["start"].fill_null(0).to_numpy(), heard
+    problems = {str(name): group["row"].to_list() for (name,), group in found.group_by("problem") if name is not None}
+    missing = [row for row, path in enumerate(paths) if path is not None and not path.is_file()]
+    used_rows = found.filter(pl.col("length") > 0)
+    info = {name: int(used_rows[name].sum()) for name in ("resampled", "downmixed")}
+    return Cached(shard, start, length, used, problems | ({"missing": missing} if missing else {}), info)
+
+
+def uncached(paths: Sequence[Path | None], options: dict[str, Any]) -> Cached:
+    """No shards: what the headers of the files say, with `length` in samples (audio.store=files)."""
+    none = np.full(len(paths), NO_SHARD)
+    length, problems = np.zeros(len(paths), int), dict[str, list[int]]()
+    for row, path in enumerate(tqdm(paths, "audio", unit="file", disable=not any(paths))):
+        if path is not None:
+            problem, length[row] = announced(path, options)
+            if problem is not None:
+                problems.setdefault(problem, []).append(row)
+    return Cached(none, np.zeros_like(none), length, [], problems, {})
+
+
+def open_cache(folder: Path, options: dict[str, Any]) -> None:
+    """Make the folder, or see that it was decoded with the same options; remove what a kill left a day ago or more."""
+    if options["store"] == "samples":
+        options = {name: value for name, value in options.items() if name not in OF_FRAMES}
+    remove_left(folder)
+    if (folder / MANIFEST).exists():
+        made = read_manifest(folder, KIND, "python -m pipeline.prepare").get("options")
+        if made != options:
+            raise UserError(
+                f"{folder} was decoded with other audio.* options: choose another audio.cache= or remove it"
+            )
+        return
+    check_replaceable(folder, KIND)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_manifest(folder, KIND, {"options": options})
+
+
+def wanted_files(paths: Sequence[Path | None]) -> pl.DataFrame:
+    """row, path, size and time of change of every recording that is there."""
+    rows = []
+    for row, path in enumerate(paths):
+        if path is not None and path.is_file():
+            state = path.stat()
+            rows.append((row, str(path.resolve()), state.st_size, state.st_mtime_ns))
+    return pl.DataFrame(rows, schema={"row": pl.Int64, **{name: SCHEMA[name] for name in KEY}}, orient="row")
+
+
+def read_tables(folder: Path) -> pl.DataFrame:
+    """What all finished shards hold, with the name of the shard."""
+    tables = [
+        pl.read_parquet(path, glob=False).with_columns(shard=pl.lit(path.stem))
+        for path in sorted(folder.glob("*.parquet"))
+    ]
+    return pl.concat(tables) if tables else pl.DataFrame(schema=SCHEMA | {"shard": pl.String})
+
+
+def decode_into(folder: Path, files: pl.DataFrame, options: dict[str, Any], workers: int) -> pl.DataFrame:
+    """Decode files and write them in shards, each one whole as soon as it is full.
+
+    Returns the files that could not be read, as `read_tables` would have them. They are in no shard, and are tried
+    again the next time: a disk may have been away, or a library too old.
+    """
+    shard, failed = Shard(folder), []
+    keys = files.select(KEY).iter_rows()
+    try:
+        found = decoded([Path(one) for one in files["path"]], options, workers)
+        for key, (problem, lines, changes) in zip(keys, found, strict=True):
+            if problem in TRIED_AGAIN:
+                failed.append((*key, 0, 0, problem, False, False, None))
+                continue
+            shard.add(key, problem, lines, changes)
+            if shard.bytes >= SHARD_BYTES:
+                shard.finish()
+                shard = Shard(folder)
+        shard.finish()
+    finally:
+        shard.discard()
+    return pl.DataFrame(failed, schema=SCHEMA | {"shard": pl.String}, orient="row")
+
+
+class Shard:
+    """One shard that is being written."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.aside = folder / f"{uuid.uuid4().hex[:12]}{SUFFIX}{PART}"  # two commands may fill one cache
+        self.file = self.aside.open("wb")
+        self.rows: list[tuple[Any, ...]] = []
+        self.bytes = self.lines = self.crc = 0
+
+    def add(self, key: tuple[Any, ...], problem: str | None, lines: AnyArray, changes: Sequence[str]) -> None:
+        """One recording's frames or samples, or why it has none."""
+        data = lines.tobytes()
+        self.file.write(data)
+        length = len(lines) if problem is None else 0
+        changed = ("resampled" in changes, "downmixed" in changes)
+        self.rows.append((*key, self.lines, length, problem, *changed))
+        self.bytes, self.lines, self.crc = self.bytes + len(data), self.lines + length, zlib.crc32(data, self.crc)
+
+    def finish(self) -> None:
+        """Data first, then the table: only with it the shard counts."""
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        self.file.close()
+        if not self.rows:
+            return
+        # The same files in the same order make the same name, so that a catalogue made again is the same.
+        name = f"{hashlib.sha256(repr(self.rows).encode()).hexdigest()[:12]}-{self.crc:08x}"
+        self.aside.rename(self.folder / f"{name}{SUFFIX}")
+        table = pl.DataFrame(self.rows, schema=SCHEMA, orient="row")
+        table.write_parquet(self.aside)  # its name is this command's own, and free again
+        self.aside.rename(self.folder / f"{name}.parquet")
+
+    def discard(self) -> None:
+        """Remove what is not finished."""
+        self.file.close()
+        self.aside.unlink(missing_ok=True)
+
+
+def damaged(folder: Path, options: dict[str, Any], verify: bool) -> list[pl.DataFrame]:
+    """The files of each shard that is gone, cut short or, if asked, changed; the shard is removed.
+
+    All of its files that are still as they were, whoever needs them: decoded again in their order they make a shard of
+    the same name, so that other catalogues find it again.
+    """
+    dtype, width = line_of(options)
+    files = []
+    for table in sorted(folder.glob("*.parquet")):
+        data = table.with_suffix(SUFFIX)
+        try:
+            rows = pl.read_parquet(table, glob=False)
+            expected = dtype.itemsize * width * int(rows["length"].sum())
+            whole = data.exists() and data.stat().st_size == expected
+        except (OSError, pl.exceptions.PolarsError):
+            rows, whole = pl.DataFrame(schema=SCHEMA), False
+        if not whole or (verify and f"{checksum(data):08x}" != table.stem.rpartition("-")[2]):
+            print(f"{data} is damaged: its recordings are decoded again")
+            table.unlink(missing_ok=True)
+            data.unlink(missing_ok=True)
+            still = wanted_files([Path(one) for one in rows["path"]]).join(
+                rows, on=KEY, how="semi", maintain_order="left"
+            )
+            files += [still] if still.height else []
+    return files
+
+
+def checksum(path: Path) -> int:
+    """CRC-32 of a file."""
+    crc = 0
+    with path.open("rb") as file:
+        while block := file.read(2**24):
+            crc = zlib.crc32(block, crc)
+    return crc

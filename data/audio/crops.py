@@ -1,0 +1,121 @@
+"""Crops of a catalogue's recordings: from shards of log-mel frames or samples, or straight from the files.
+
+Shapes: N songs, C crops a song, T frames or L samples a crop, M mel bands; a line is a frame or a sample.
+"""
+
+from __future__ import annotations
+
+from copy import copy
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data.arrays import AnyArray, FloatArray, IntArray
+from data.audio.recordings import SILENCE, AudioError, as_int16, line_of, stretch
+from data.audio.shards import windows
+from data.catalogue import Catalogue
+
+Crops = dict[str, Tensor]
+
+
+def lines_a_second(audio: dict[str, Any]) -> float:
+    """Frames or samples of what a catalogue with these `audio` options keeps of a second."""
+    return int(audio["sample_rate"]) / (int(audio["hop_length"]) if audio["store"] == "logmel" else 1)
+
+
+def evenly_spaced(length_N: IntArray, crop: int, crops: int) -> IntArray:
+    """First lines of the C evenly spaced crops of recordings, (N, C); one crop is in the middle."""
+    share_C = np.linspace(0, 1, crops) if crops > 1 else np.array([0.5])
+    return np.rint(np.maximum(length_N - crop, 0)[:, None] * share_C).astype(np.int64)
+
+
+class CropReader:
+    """Crops of one length: {"logmel" (…, T, M) float16, "frames" (…)} or {"samples" (…, L) int16, "length" (…)}.
+
+    `seconds` None: all are as long as the longest recording. What a song has too little of is zero, and the second
+    entry says how much is real: 0 for a song without audio. The random crops are one a song, (N, …), the fixed ones C,
+    (N, C, …).
+    """
+
+    def __init__(self, catalogue: Catalogue, seconds: float | None, crops: int) -> None:
+        self.audio = catalogue.manifest["audio"]
+        self.is_logmel = self.audio["store"] == "logmel"
+        self.shards, self.paths = catalogue.audio_shards(), catalogue.audio_files()
+        columns = (catalogue.songs[name].to_numpy() for name in ("audio_shard", "audio_start", "audio_length"))
+        self.shard, self.start, self.length = (column.astype(np.int64) for column in columns)
+        if self.shards is None and self.paths is None:
+            self.length = np.zeros_like(self.length)
+        longest = int(self.length.max(initial=1))
+        self.crop = longest if seconds is None else max(1, round(seconds * lines_a_second(self.audio)))
+        self.crops = crops
+        self.failed: set[int] = set()
+
+    def random(self, rows: IntArray, rng: np.random.Generator) -> Crops:
+        """One crop a song, uniformly placed."""
+        room = np.maximum(self.length[rows] - self.crop, 0)
+        return self._read(rows, rng.integers(0, room + 1))
+
+    def fixed(self, rows: IntArray) -> Crops:
+        """The C evenly spaced crops of each song; no randomness."""
+        return self._read(rows[:, None], evenly_spaced(self.length[rows], self.crop, self.crops))
+
+    def of_shard(self, number: int) -> CropReader:
+        """The same crops of every recording in a shard, whether the catalogue has it or not, in their order there."""
+        assert self.shards is not None
+        table = self.shards.recordings(number)
+        reader = copy(self)
+        reader.start, reader.length = table["start"].to_numpy(), table["length"].to_numpy()
+        reader.shard = np.full(table.height, number)
+        return reader
+
+    def _read(self, rows: IntArray, offset: IntArray) -> Crops:
+        real = np.minimum(self.length[rows] - offset, self.crop)
+        rows = np.broadcast_to(rows, offset.shape)
+        if self.paths is not None:
+            crop, real = self._from_files(rows, offset, real)
+        else:
+            crop = self._from_shards(rows, offset, real)
+        names = ("logmel", "frames") if self.is_logmel else ("samples", "length")
+        found = crop if self.is_logmel else crop[..., 0]
+        return dict(zip(names, (torch.from_numpy(found), torch.from_numpy(real)), strict=True))
+
+    def _from_shards(self, rows: IntArray, offset: IntArray, real: IntArray) -> AnyArray:
+        dtype, width = line_of(self.audio)
+        crop = np.zeros((*offset.shape, self.crop, width), dtype=dtype)
+        if self.shards is None:
+            return crop
+        first = self.start[rows] + offset
+        for lines, at in self.shards.by_shard(self.shard[rows]):
+            crop[at] = windows(lines, first[at], self.crop)
+        short = np.nonzero(real < self.crop)  # beyond a song's end is another song
+        crop[short] *= (np.arange(self.crop) < real[short][:, None])[:, :, None]
+        return crop
+
+    def _from_files(self, rows: IntArray, offset: IntArray, real: IntArray) -> tuple[AnyArray, IntArray]:
+        shape = offset.shape
+        crop_NCL: AnyArray = np.zeros((len(rows), offset.size // len(rows), self.crop), dtype=np.int16)
+        real_NC, offset_NC = real.reshape(crop_NCL.shape[:2]).copy(), offset.reshape(crop_NCL.shape[:2])
+        for song, row in enumerate(rows.reshape(len(rows), -1)[:, 0].tolist()):
+            waves = self._stretches(row, offset_NC[song].tolist(), real_NC[song].tolist())
+            real_NC[song] = [len(wave) for wave in waves]
+            for place, wave in enumerate(waves):
+                crop_NCL[song, place, : len(wave)] = as_int16(wave)
+        return crop_NCL.reshape(*shape, self.crop, 1), real_NC.reshape(shape)
+
+    def _stretches(self, row: int, offsets: list[int], lengths: list[int]) -> list[FloatArray]:
+        """A song's crops from its file; none at all, and a line on the screen, if it cannot be read or is silent."""
+        assert self.paths is not None
+        options: dict[str, Any] = {name: self.audio[name] for name in ("sample_rate", "max_seconds")}
+        places, path = list(zip(offsets, lengths, strict=True)), self.paths[row]
+        try:
+            waves = [stretch(path, **options, start=at, length=n)[:n] for at, n in places if n > 0]
+            if waves and max(np.abs(wave).max(initial=0) for wave in waves) < SILENCE:
+                raise AudioError("silent")
+        except AudioError as error:
+            if row not in self.failed:
+                print(f"{path}: {error.reason}; the song goes on without audio")
+            self.failed.add(row)
+            waves = []
+        return waves or [np.zeros(0, dtype=np.float32)] * len(places)

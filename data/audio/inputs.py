@@ -1,0 +1,163 @@
+"""What an audio tower takes of a crop, and the cached vectors of one that is frozen.
+
+Shapes: N songs, C crops a song, L samples, W width of the tower.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.lib.format import open_memmap
+from tqdm import tqdm
+
+from artifacts.folders import remove_left
+from configs.errors import UserError
+from data.arrays import FloatArray, IntArray
+from data.audio.crops import CropReader, Crops
+from data.text import folder_state, or_user_error
+from models.chunked import embed_in_fixed_batches
+from models.pretrained_audio import OWN, Extractor, PretrainedAudio, audio_width
+
+SONGS = 16  # a batch of `compute`
+HEARD = ("sample_rate", "max_seconds")  # what of audio.* decides how samples are read
+
+Inputs = Callable[[Crops], Crops]
+
+
+def audio_dim(model: str) -> int:
+    """Width of the vectors of a published audio encoder; 0 for our own Transformer, whose width is an option.
+
+    Raises:
+        UserError: it cannot be loaded.
+    """
+    return 0 if model == OWN else or_user_error(audio_width, model, "audio.model")
+
+
+def audio_inputs(model: str, audio: dict[str, Any], crop_seconds: float) -> Inputs:
+    """From crops, as a catalogue with these `audio` options has them, to what the tower takes, (N, …) or (N, C, …).
+
+    Raises:
+        UserError: a published encoder without samples, or with crops longer than it can hear, or that cannot be loaded.
+    """
+    if model == OWN:
+        return as_they_are
+    if audio["store"] == "logmel":
+        raise UserError(
+            f"audio.model={model} makes its own frames from samples: prepare the catalogue with audio.store=samples"
+        )
+    extract = or_user_error(Extractor, model, "audio.model")
+    if crop_seconds > extract.longest_seconds():
+        told = f"model.crop_seconds={crop_seconds:g}: {model} hears at most {extract.longest_seconds():g} s at once"
+        raise UserError(told)
+    return FromSamples(extract, int(audio["sample_rate"]))
+
+
+def as_they_are(crops: Crops) -> Crops:
+    """Crops for our own Transformer."""
+    return crops
+
+
+class FromSamples:
+    """Crops of samples → a published encoder's inputs."""
+
+    def __init__(self, extract: Extractor, sample_rate: int) -> None:
+        self.extract, self.sample_rate = extract, sample_rate
+
+    def __call__(self, crops: Crops) -> Crops:
+        """Inputs of all crops, in the shape (N,) or (N, C) that `length` has."""
+        shape = crops["length"].shape
+        made = self.extract(crops["samples"].flatten(0, -2), crops["length"].flatten(), self.sample_rate)
+        return {name: values.view(*shape, *values.shape[1:]) for name, values in made.items()}
+
+
+class FrozenAudio:
+    """Vectors of the fixed crops under a frozen published encoder, computed once for each recording.
+
+    They lie beside the shards of decoded audio, one file a shard, so that a catalogue of other songs, tomorrow's or
+    another split's, computes what is new alone; without shards (audio.store=files) in the catalogue, one file for all.
+    A song's vectors do not depend on the others, to the last bit on a CPU.
+
+    Raises:
+        UserError: the encoder cannot be loaded, or the files cannot be written.
+    """
+
+    def __init__(self, reader: CropReader, model: str, inputs: Inputs, catalogue: Path) -> None:
+        self.unit_N, self.row_N = np.where(reader.length > 0, reader.shard, -1), np.arange(len(reader.length))
+        self.shape = reader.crops, audio_dim(model)
+        self.paths = []
+        what = (model, folder_state(model), reader.crop, reader.crops, *(reader.audio[name] for name in HEARD))
+        units: list[tuple[Path, str, CropReader]] = []
+        if not reader.length.any():
+            return
+        if reader.shards is None:
+            self.unit_N = np.where(reader.length > 0, 0, -1)
+            units = [(catalogue / "audio_vectors", state_of_files(reader), reader)]
+        else:
+            for number, name in enumerate(reader.shards.names):
+                recordings = reader.of_shard(number)
+                here = np.flatnonzero(self.unit_N == number)
+                self.row_N[here] = np.searchsorted(recordings.start, reader.start[here])
+                units.append((reader.shards.folder / "vectors", name, recordings))
+        for folder, name, recordings in units:
+            self.paths.append(folder / f"{hashlib.sha256(repr((*what, name)).encode()).hexdigest()[:32]}.npy")
+            if not is_whole(self.paths[-1], (len(recordings.length), *self.shape)):
+                remove_left(folder)
+                compute(recordings, model, inputs, self.paths[-1])
+
+    def __getitem__(self, rows: IntArray) -> FloatArray:
+        """Vectors of songs, (N, C, W); NaN for a song without audio."""
+        found = np.full((len(rows), *self.shape), np.nan, dtype=np.float32)
+        for unit in np.unique(self.unit_N[rows][self.unit_N[rows] >= 0]):
+            at = np.flatnonzero(self.unit_N[rows] == unit)
+            found[at] = np.load(self.paths[unit], mmap_mode="r")[self.row_N[rows[at]]]
+        return found
+
+
+def is_whole(path: Path, shape: tuple[int, ...]) -> bool:
+    """Whether a file of vectors is there, in full."""
+    try:
+        return bool(np.load(path, mmap_mode="r").shape == shape)
+    except (OSError, ValueError, EOFError):  # not there, cut short, or something else
+        return False
+
+
+def compute(reader: CropReader, model: str, inputs: Inputs, path: Path) -> None:
+    """Write the vectors of all of a reader's recordings, (recordings, C, W)."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    encoder = PretrainedAudio(model).to(device)
+    heard, aside = np.flatnonzero(reader.length), path.with_suffix(f".{uuid.uuid4().hex[:8]}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shape = len(reader.length), reader.crops, audio_dim(model)
+        vectors_NCW = open_memmap(aside, "w+", np.float32, shape)
+        vectors_NCW[:] = np.nan
+        with torch.inference_mode():
+            for at in tqdm(range(0, len(heard), SONGS), "audio vectors", unit="batch", disable=not len(heard)):
+                rows = heard[at : at + SONGS]
+                crops = reader.fixed(rows)
+                given = {name: values.flatten(0, 1).to(device) for name, values in inputs(crops).items()}
+                vectors_RW = embed_in_fixed_batches(encoder, given).float().cpu().numpy()
+                read = (crops["length"].amax(dim=1) > 0).numpy()
+                vectors_NCW[rows[read]] = vectors_RW.reshape(len(rows), reader.crops, -1)[read]
+        vectors_NCW.flush()
+        del vectors_NCW
+        with aside.open("rb") as file:
+            os.fsync(file.fileno())
+        aside.rename(path)
+    except OSError as error:
+        raise UserError(f"{path.parent}: the audio vectors cannot be kept here ({error.strerror})") from None
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def state_of_files(reader: CropReader) -> str:
+    """Names, sizes and times of all recordings that are read from files."""
+    paths = [path for path, length in zip(reader.paths or [], reader.length, strict=False) if length]
+    return repr([(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths if path.is_file()])

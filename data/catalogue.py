@@ -1,0 +1,169 @@
+"""The prepared catalogue that all three tasks share (written by `python -m pipeline.prepare`).
+
+A song is its row number in `songs.parquet`, a user its row number in `users.parquet`; ids are strings.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from artifacts.folders import read_manifest
+from configs.errors import UserError
+from data.arrays import AnyArray, FloatArray, IntArray
+from data.audio.recordings import line_of
+from data.audio.shards import Shards
+
+KIND = "catalogue"
+MADE_BY = "python -m pipeline.prepare source=DATASET out=CATALOGUE"
+HELD_OUT = ("val_pairs", "source")  # the one column of the tables of pairs where held-out songs belong
+NO_VALIDATION = (
+    "no cold validation song has a listener who also listened to a known song: new songs can be scored, but no "
+    "checkpoint of the song encoder could be chosen (to train: a larger split.cold_share or an earlier split.cutoff)"
+)
+
+
+class Catalogue:
+    """A catalogue folder; tables are read when first asked for."""
+
+    def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
+        self.folder, self.manifest = folder, manifest
+
+    @classmethod
+    def read(cls, folder: str | Path) -> Catalogue:
+        """Open a folder.
+
+        Raises:
+            UserError: the folder is missing or is not a catalogue.
+        """
+        return cls(Path(folder), read_manifest(folder, KIND, MADE_BY))
+
+    @cached_property
+    def songs(self) -> pl.DataFrame:
+        """One row a song, with `split`, `popularity`, `audio_shard`, `audio_start`, `audio_length`."""
+        return self._table("songs")
+
+    @cached_property
+    def users(self) -> pl.DataFrame:
+        """One row a user: `user_id` and profile columns."""
+        return self._table("users")
+
+    @cached_property
+    def plays(self) -> pl.DataFrame:
+        """Training plays, sorted by user and time: `user`, `song`, `strength` and the source's own columns.
+
+        Raises:
+            UserError: the table is damaged, or a play of a held-out song is in it.
+        """
+        table = self._table("plays")
+        self._refuse_cold("plays", table["song"])
+        return table
+
+    @cached_property
+    def cold_plays(self) -> pl.DataFrame:
+        """Held-out plays of cold songs (both cold splits), for validation and evaluation only."""
+        return self._table("cold_plays")
+
+    @property
+    def n_songs(self) -> int:
+        """Songs of all splits."""
+        return self.songs.height
+
+    @property
+    def n_users(self) -> int:
+        """All known users."""
+        return self.users.height
+
+    def rows(self, split: str) -> IntArray:
+        """Song indices of a split: "warm", "cold_val", "cold_test", or "cold" for both of these."""
+        if split == "cold":
+            return np.flatnonzero((self.songs["split"] != "warm").to_numpy()).astype(np.int64)
+        return np.flatnonzero((self.songs["split"] == split).to_numpy()).astype(np.int64)
+
+    def pairs(self, name: str = "pairs") -> tuple[IntArray, IntArray]:
+        """(source, target) song indices of `pairs` (training positives) or `val_pairs`.
+
+        Raises:
+            UserError: the table is damaged, or a held-out song is in `pairs` or is a target of `val_pairs`.
+        """
+        table = self._table(name)
+        self._refuse_cold(name, *(table[side] for side in ("source", "target") if (name, side) != HELD_OUT))
+        return table["source"].to_numpy().astype(np.int64), table["target"].to_numpy().astype(np.int64)
+
+    def features(self) -> dict[str, FloatArray]:
+        """The user's own `feature_<name>` vectors, memory-mapped, (songs, dim); a missing row is NaN."""
+        return read_features(self.folder / "features", self.n_songs)
+
+    def audio_shards(self) -> Shards | None:
+        """Decoded audio, memory-mapped (`audio_shard`, `audio_start`, `audio_length`); None where there is none.
+
+        Raises:
+            UserError: the folder is of an earlier version, which kept it otherwise.
+        """
+        if "audio_shard" not in self.songs.columns:
+            raise UserError(f"{self.folder} was made by an earlier version: make it again with: {MADE_BY}")
+        shards = self.manifest.get("audio_shards")
+        if not shards:
+            return None
+        folders = [self.folder / folder for folder in shards["folders"]]
+        there = next((folder for folder in folders if folder.is_dir()), folders[0])
+        return Shards(there, shards["names"], *line_of(self.manifest["audio"]))
+
+    def audio_files(self) -> list[Path] | None:
+        """The recordings themselves, one a song, where `prepare` was told not to keep decoded audio (store=files)."""
+        if self.manifest["audio"].get("store") != "files":
+            return None
+        source = Path(self.manifest["source"])
+        return [source / (path or "") for path in self.songs["audio_path"]]
+
+    def _refuse_cold(self, name: str, *columns: pl.Series) -> None:
+        """Raise UserError where a table of known songs names a held-out one: the last guard before it is learnt."""
+        is_cold = self.songs["split"] != "warm"
+        for song in columns:
+            cold = song.filter(is_cold.gather(song))
+            if len(cold):
+                raise UserError(
+                    f"{self.folder / f'{name}.parquet'}: {len(cold)} rows name a held-out song, the first is "
+                    f"{self.songs['song_id'][int(cold[0])]!r}; make the folder again with: {MADE_BY}"
+                )
+
+    def _table(self, name: str) -> pl.DataFrame:
+        path = self.folder / f"{name}.parquet"
+        try:
+            return pl.read_parquet(path, glob=False)
+        except (OSError, pl.exceptions.PolarsError) as error:
+            raise UserError(f"{path}: cannot be read ({error}); make the folder again with: {MADE_BY}") from None
+
+
+def first_genre(catalogue: Catalogue) -> AnyArray:
+    """The first genre of each song, "" where none."""
+    return catalogue.songs["genres"].list.first().fill_null("").to_numpy()
+
+
+def held_out_listeners(catalogue: Catalogue, songs: IntArray) -> tuple[IntArray, IntArray]:
+    """(song, user) of every held-out listening to the given songs, once each, dislikes left out."""
+    plays = catalogue.cold_plays.filter((pl.col("strength") > 0) & pl.col("song").is_in(pl.Series(songs)))
+    plays = plays.select(pl.col("song", "user").cast(pl.Int64)).unique(maintain_order=True)
+    return plays["song"].to_numpy(), plays["user"].to_numpy()
+
+
+def read_features(folder: Path, n_songs: int) -> dict[str, FloatArray]:
+    """Memory-map every `<name>.npy` of a folder.
+
+    Raises:
+        UserError: an array is damaged or does not have one row a song.
+    """
+    arrays: dict[str, FloatArray] = {}
+    for path in sorted(folder.glob("*.npy")):
+        try:
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path}: not a readable array ({error})") from None
+        if array.ndim != 2 or len(array) != n_songs:
+            raise UserError(f"{path}: shape {array.shape}, expected ({n_songs}, dim): made from another catalogue?")
+        arrays[path.stem] = array
+    return arrays

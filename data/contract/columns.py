@@ -1,0 +1,143 @@
+"""The columns of the data contract (docs/data.md): their names, their types, and what makes a table unusable."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from configs.errors import UserError
+from data.split import COLD_TEST, COLD_VAL, WARM
+
+TIME = pl.Datetime("ms")
+TEXTS = pl.List(pl.String)
+TEXT_TYPES = (pl.String, pl.Categorical, pl.Enum)  # what a column of text, or of ids, may come in
+
+# Column kinds of the contract: the type that later code sees, and what the user is told to provide.
+KINDS: dict[str, tuple[pl.DataType, str]] = {
+    "id": (pl.String(), "text or integer"),
+    "text": (pl.String(), "text"),
+    "texts": (TEXTS, "list of text"),
+    "time": (TIME, "Datetime or Date (polars: .str.to_datetime())"),
+    "flag": (pl.Boolean(), "Boolean"),
+    "count": (pl.Int64(), "integer"),
+}
+REQUIRED: dict[str, dict[str, str]] = {
+    "songs": {"song_id": "id"},
+    "plays": {"user_id": "id", "song_id": "id"},
+    "users": {"user_id": "id"},
+    "i2i_feedback": {
+        "source_song_id": "id",
+        "recommended_song_id": "id",
+        "plays": "count",
+        "completes": "count",
+        "favourites": "count",
+    },
+    "tags": {"user_id": "id", "song_id": "id", "tag": "text"},
+}
+OPTIONAL: dict[str, dict[str, str]] = {
+    "songs": {
+        "title": "text",
+        "lyrics": "text",
+        "language": "text",
+        "genres": "texts",
+        "tags": "texts",
+        "artist_id": "id",
+        "released_at": "time",
+        "audio_path": "text",
+    },
+    "plays": {
+        "played_at": "time",
+        "completed": "flag",
+        "favourited": "flag",
+        "disliked": "flag",
+        "play_count": "count",
+    },
+}
+# Words and tags of a song, as the service is told them and as it tells the next training.
+ABOUT: dict[str, pl.DataType] = {
+    **{"title": pl.String(), "lyrics": pl.String(), "language": pl.String(), "artist_id": pl.String()},
+    **{"genres": TEXTS, "tags": TEXTS},
+}
+SPLITS = (WARM, COLD_VAL, COLD_TEST)
+# Columns that `prepare` adds, to the catalogue or (`_…`) while it works; a user's column of that name would be
+# mistaken for them. `_metadata` is what Spark tells of a row's file.
+RESERVED = {
+    "songs": ("popularity", "audio_shard", "audio_start", "audio_length"),
+    "plays": (
+        *("user", "song", "strength"),
+        *("_row", "_part", "_song", "_user", "_released_at"),
+        *("_file", "_key", "_back", "_warm", "_metadata"),
+    ),
+}
+
+
+def typed(table: str, frame: pl.LazyFrame, notes: list[str]) -> pl.LazyFrame:
+    """Contract columns converted to their one type; absent optional ones added as nulls; the rest kept."""
+    schema = frame.collect_schema()
+    missing = [column for column in REQUIRED[table] if column not in schema]
+    if missing:
+        raise UserError(f"{table}.parquet has no column '{missing[0]}' (found: {', '.join(schema)}): add or rename it")
+    taken = [column for column in RESERVED.get(table, ()) if column in schema]
+    if taken:
+        notes.append(f"{table}.parquet: column {', '.join(taken)} left out, since prepare has its own of that name")
+        frame = frame.drop(taken)
+    kinds = {**REQUIRED[table], **OPTIONAL.get(table, {})}
+    return frame.with_columns(
+        _convert(table, column, schema[column], kind)
+        if column in schema
+        else pl.lit(None, KINDS[kind][0]).alias(column)
+        for column, kind in kinds.items()
+    )
+
+
+def _convert(table: str, name: str, dtype: pl.DataType, kind: str) -> pl.Expr:
+    wanted, meaning = KINDS[kind]
+    inner = getattr(dtype, "inner", None)
+    is_text = dtype in TEXT_TYPES
+    accepted = (
+        dtype == pl.Null
+        or {
+            "id": is_text or dtype.is_integer(),
+            "text": is_text,
+            "texts": inner is not None and inner in (*TEXT_TYPES, pl.Null),
+            "time": dtype in (pl.Date, pl.Datetime),
+            "flag": dtype == pl.Boolean,
+            "count": dtype.is_integer(),
+        }[kind]
+    )
+    if not accepted:
+        raise UserError(f"{table}.parquet: column '{name}' has type {dtype}, wanted: {meaning}")
+    column = pl.col(name)
+    if isinstance(dtype, pl.Datetime) and dtype.time_zone is not None:
+        column = column.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
+    return column.cast(wanted)
+
+
+def check_rows(frame: pl.LazyFrame, table: str) -> None:
+    """Raise UserError where a table is empty."""
+    if not frame.select(pl.len()).collect().item():
+        raise UserError(f"{table}.parquet has no rows: at least one is needed")
+
+
+def check_ids(frame: pl.DataFrame, table: str, column: str) -> None:
+    """Raise UserError unless the ids of a table are all there, each once."""
+    ids = frame[column]
+    if ids.null_count():
+        raise UserError(f"{table}.parquet: column '{column}' is null in {ids.null_count()} rows: every row needs an id")
+    repeated = ids.filter(ids.is_duplicated()).unique(maintain_order=True)
+    if len(repeated):
+        some = ", ".join(repeated.head(5).to_list())
+        raise UserError(
+            f"{table}.parquet: {len(repeated)} values of '{column}' occur more than once ({some}): ids are unique"
+        )
+
+
+def check_split(songs: pl.DataFrame) -> None:
+    """Raise UserError where a column `split` holds another word than its three."""
+    if "split" not in songs.columns:
+        return
+    wrong = songs.filter(~pl.col("split").cast(pl.String).is_in(SPLITS).fill_null(False))
+    if wrong.height:
+        raise UserError(
+            f"songs.parquet: column 'split' is '{wrong['split'][0]}' for song {wrong['song_id'][0]} and unusable in "
+            f"{wrong.height} rows: write {', '.join(SPLITS)}, or leave the column out"
+        )

@@ -1,0 +1,179 @@
+"""Reads and checks a dataset folder: the data contract that docs/data.md describes.
+
+Two kinds of fault are kept apart. What makes a table unusable (missing column, wrong type, duplicate ids, nothing in
+it) stops the command with one clear line. Rows that are merely unusable are skipped, counted and named in
+`Dataset.rejected`, so that nothing disappears silently.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from glob import glob
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from configs.errors import UserError
+from data.contract.columns import OPTIONAL, REQUIRED, check_ids, check_rows, check_split, typed
+from data.contract.play_files import read_log
+from data.contract.play_rules import Plays, note_times, usable_plays
+from data.contract.row_rules import (
+    Rejected,
+    feature_matrices,
+    note_songs,
+    rejection_table,
+    usable_feedback,
+    usable_tags,
+)
+
+__all__ = ["Dataset", "read_dataset", "rejection_table", "validate"]
+
+Check = Callable[[list[pl.LazyFrame], pl.DataFrame, "pl.DataFrame | None", Rejected], Plays]
+
+
+@dataclass
+class Dataset:
+    """A checked dataset. Ids are strings, every optional column exists (null where unknown).
+
+    `rejected` maps a reason to its `count`, up to five `examples`, and `what` it means; `features` maps a name to
+    float32 (songs, dim), a missing vector being a row of NaN.
+    """
+
+    source: Path
+    songs: pl.DataFrame
+    parts: list[pl.LazyFrame]  # the plays, a part for each range of users
+    users: pl.DataFrame
+    feedback: pl.DataFrame | None = None
+    tag_assignments: pl.DataFrame | None = None  # user_id, song_id, tag; joined to the songs after the split
+    features: dict[str, np.ndarray] = field(default_factory=dict)
+    rejected: Rejected = field(default_factory=dict)
+    ignored_columns: dict[str, list[str]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def plays(self) -> pl.DataFrame:
+        """All plays in memory."""
+        return pl.concat(self.parts).collect()
+
+
+def read_dataset(source: str | Path, plays: str | None = None, check: Check = usable_plays) -> Dataset:
+    """Read and check a dataset folder (songs, plays, users?, i2i_feedback?, tags? as Parquet).
+
+    Args:
+        source: the folder.
+        plays: Parquet file, folder or glob of the plays, which are read as `check` needs them; None: the folder's own.
+        check: from typed plays, songs, users and what was rejected to the usable plays.
+
+    Raises:
+        UserError: folder or table missing, not Parquet, missing column, wrong type, empty table, duplicate ids.
+    """
+    source = Path(source)
+    if not source.is_dir():
+        raise UserError(f"dataset folder not found: {source}")
+    tables = {table: _read_table(source, table) for table in REQUIRED if table != "plays"}
+    if tables["songs"] is None:
+        raise _no_table(source, "songs")
+    files = plays_files(source, plays)
+    where = files[0] if len(files) == 1 else str(Path(files[0]).parent)
+    with _as_parquet(where):
+        log = read_log(files)
+
+    def told(*tables: Any) -> Plays:
+        with _as_parquet(where):
+            return check(*tables)
+
+    return validate(source, tables | {"plays": log}, told)
+
+
+def plays_files(source: Path, plays: str | None) -> list[str]:
+    """The files of a dataset's plays: as given, or plays.parquet, or all Parquet files of the folder plays/.
+
+    Raises:
+        UserError: there is none.
+    """
+    for path in [Path(plays)] if plays else [source / "plays.parquet", source / "plays"]:
+        if path.is_dir():
+            found = sorted(map(str, path.rglob("*.parquet")))
+            if not found:
+                raise UserError(f"{path} holds no Parquet file (*.parquet)")
+            return found
+        found = [str(path)] if path.exists() else sorted(glob(str(path), recursive=True))
+        if found:
+            return found
+    raise UserError(f"plays={plays}: nothing is there") if plays else _no_table(source, "plays")
+
+
+def validate(source: Path, tables: dict[str, Any], check: Check = usable_plays) -> Dataset:
+    """Check tables in memory, plays also lazily (keys songs, plays; users, i2i_feedback, tags may be None or absent).
+
+    `plays` may be a list, a log in pieces with the same columns.
+
+    Raises:
+        UserError: as `read_dataset`.
+    """
+    notes: list[str] = []
+    rejected: Rejected = {}
+    log = tables["plays"] if isinstance(tables["plays"], list) else [tables["plays"].lazy()]
+    tables = tables | {"plays": pl.concat(log)}
+    lazy = {name: typed(name, frame.lazy(), notes) for name, frame in tables.items() if frame is not None}
+    for name in ("songs", "plays"):
+        check_rows(lazy[name], name)
+    known = {name: frame.collect() for name, frame in lazy.items() if name != "plays"}
+    songs = known["songs"]
+    check_ids(songs, "songs", "song_id")
+    check_split(songs)
+    songs, features = feature_matrices(songs, rejected, notes)
+    users = known.get("users")
+    if users is not None:
+        check_ids(users, "users", "user_id")
+    plays = check([typed("plays", piece, []) for piece in log], songs, users, rejected)
+    if not plays.odd["kept"]:
+        reasons = "; ".join(f"{entry['count']} {entry['what']}" for entry in rejected.values())
+        raise UserError(f"{source}: none of the {plays.found} plays can be used ({reasons}): correct the tables")
+    ids = pl.concat(plays.parts).select("user_id", "song_id")
+    if users is None:
+        users = ids.select(pl.col("user_id").unique().sort()).collect(engine="streaming")
+        notes.append(f"no users.parquet: {users.height} users taken from the plays")
+    feedback, tags = known.get("i2i_feedback"), known.get("tags")
+    feedback = None if feedback is None else usable_feedback(feedback, songs, rejected)
+    tags = None if tags is None else usable_tags(tags, songs, rejected)
+    note_songs(
+        songs, ids.select(pl.col("song_id").n_unique()).collect(engine="streaming").item(), features, tags, notes
+    )
+    known_columns = {table: {**REQUIRED[table], **OPTIONAL.get(table, {}), "split": ""} for table in REQUIRED}
+    ignored = {
+        table: [column for column in frame.collect_schema().names() if column not in known_columns[table]]
+        for table, frame in (lazy | {"songs": songs.lazy()}).items()
+        if table != "users"  # any column of theirs is a profile
+    }
+    ignored = {table: columns for table, columns in ignored.items() if columns}
+    note_times(plays.odd, notes)
+    return Dataset(source, songs, plays.parts, users, feedback, tags, features, rejected, ignored, notes)
+
+
+def _read_table(source: Path, table: str) -> pl.DataFrame | None:
+    path = source / f"{table}.parquet"
+    if not path.exists():
+        return None
+    with _as_parquet(str(path)):
+        return pl.read_parquet(path, glob=False)
+
+
+@contextmanager
+def _as_parquet(path: str) -> Iterator[None]:
+    """What goes wrong within is told as a fault of the file."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (Exception, pl.exceptions.PanicException) as error:  # polars raises many unrelated types here
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"{path} cannot be read as Parquet ({reason}): write the file again") from None
+
+
+def _no_table(source: Path, table: str) -> UserError:
+    return UserError(f"{source} is not a dataset folder: it has no {table}.parquet (see docs/data.md)")

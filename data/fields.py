@@ -1,0 +1,167 @@
+"""A song's feature fields as tensors: dense vectors and category codes, missing values included.
+
+A field is a float tensor (songs, dim), a missing row being NaN, or an int64 tensor (songs, values) of category codes,
+0 meaning "no (more) value". Vocabularies come from warm songs alone, so that a new song brings no new code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+from artifacts.folders import read_manifest
+from configs.errors import UserError
+from data.arrays import FloatArray, IntArray
+from data.catalogue import Catalogue, read_features
+
+CATEGORIES = ("language", "genres", "tags", "artist_id")
+MAX_VALUES = 8  # category values kept per song and field
+UNKNOWN = 1  # code of a value outside the vocabulary
+FEATURES = "features", "python -m pipeline.embed clip=RUN data=CATALOGUE out=FEATURES"  # a folder's kind, and its maker
+
+Vocabulary = dict[str, list[str]]
+
+
+@dataclass
+class SongFields:
+    """All fields of all songs of a catalogue, gathered by row number."""
+
+    dense: dict[str, FloatArray]
+    codes: dict[str, IntArray]
+    vocabulary: Vocabulary
+
+    def gather(self, rows: IntArray) -> dict[str, Tensor]:
+        """The fields of some songs, each tensor (rows.shape…, width)."""
+        dense = {
+            name: torch.from_numpy(np.asarray(array[rows], dtype=np.float32)) for name, array in self.dense.items()
+        }
+        return dense | {name: torch.from_numpy(array[rows]) for name, array in self.codes.items()}
+
+    def only(self, name: str) -> SongFields:
+        """The same songs with one field."""
+        dense = {key: array for key, array in self.dense.items() if key == name}
+        codes = {key: array for key, array in self.codes.items() if key == name}
+        return SongFields(dense, codes, {key: self.vocabulary[key] for key in codes})
+
+    def without(self, names: Sequence[str]) -> SongFields:
+        """The same songs, none of which has the named fields; f still knows that there are such fields."""
+        dense = {key: np.full_like(array, np.nan) if key in names else array for key, array in self.dense.items()}
+        codes = {key: np.zeros_like(array) if key in names else array for key, array in self.codes.items()}
+        return SongFields(dense, codes, self.vocabulary)
+
+    @property
+    def dense_dims(self) -> dict[str, int]:
+        """Width of each dense field."""
+        return {name: array.shape[1] for name, array in self.dense.items()}
+
+    @property
+    def vocab_sizes(self) -> dict[str, int]:
+        """Number of codes of each category field, "none" and "unknown" included."""
+        return {name: len(values) + 2 for name, values in self.vocabulary.items()}
+
+    def dense_statistics(self, rows: IntArray) -> dict[str, tuple[Tensor, float]]:
+        """Centre (width,) and overall scale of each dense field, over at most 100,000 of the given songs."""
+        sample = rows[:: max(1, -(-len(rows) // 100_000))]
+        found = {}
+        for name, array in self.dense.items():
+            values = np.asarray(array[sample], dtype=np.float64)
+            values = values[np.isfinite(values).all(axis=1)]
+            if len(values):
+                scale = float(values.std(axis=0).mean()) or 1.0
+                found[name] = (torch.from_numpy(values.mean(axis=0)).float(), scale)
+        return found
+
+
+def read_fields(
+    catalogue: Catalogue, features: str | None, use: list[str], min_count: int, vocabulary: Vocabulary | None = None
+) -> SongFields:
+    """Collect the fields of a catalogue and, if given, of a feature folder.
+
+    Args:
+        catalogue: the songs.
+        features: folder of `pipeline.embed`, or None.
+        use: names of the fields to keep; empty for all that are there.
+        min_count: category values on fewer warm songs become "unknown".
+        vocabulary: codes of an earlier run; None builds them from the warm songs.
+
+    Raises:
+        UserError: a field that was asked for does not exist, or none is left.
+    """
+    dense = catalogue.features()
+    if features is not None:
+        read_manifest(features, *FEATURES)
+        check_same_songs(catalogue, Path(features))
+        dense = dense | read_features(Path(features), catalogue.n_songs)
+    present = [name for name in CATEGORIES if catalogue.songs[name].null_count() < catalogue.n_songs]
+    known = [*dense, *present]
+    unknown = [name for name in use if name not in known]
+    if unknown:
+        raise UserError(
+            f"fields.use names {unknown}; this catalogue has {known}" + ("" if features else " (no features= folder)")
+        )
+    chosen = use or known
+    if not chosen:
+        raise UserError(
+            "no field to learn from: give features= (python -m pipeline.embed) or feature_<name> columns or tags"
+        )
+    if vocabulary is None:
+        vocabulary = build_vocabulary(catalogue, [name for name in chosen if name in CATEGORIES], min_count)
+    codes = {name: encode(values_of(catalogue.songs, name), values) for name, values in vocabulary.items()}
+    return SongFields({name: dense[name] for name in chosen if name in dense}, codes, vocabulary)
+
+
+def check_same_songs(catalogue: Catalogue, features: Path) -> None:
+    """Raise UserError unless the feature folder was made from the same songs in the same order."""
+    path = features / "song_ids.parquet"
+    try:
+        ids = pl.read_parquet(path, columns=["song_id"], glob=False)["song_id"]
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise UserError(f"{path} cannot be read ({type(error).__name__}): run python -m pipeline.embed again") from None
+    if not ids.equals(catalogue.songs["song_id"]):
+        raise UserError(
+            f"{features} was made from other songs than {catalogue.folder}: run python -m pipeline.embed again"
+        )
+
+
+def values_of(songs: pl.DataFrame, name: str) -> pl.Series:
+    """A category column as lists of strings (null: no value)."""
+    column = songs[name]
+    if isinstance(column.dtype, pl.List):
+        return column.cast(pl.List(pl.String))
+    one = pl.when(pl.col(name).is_null()).then(None).otherwise(pl.concat_list(pl.col(name).cast(pl.String)))
+    return songs.select(one.alias(name))[name]
+
+
+def build_vocabulary(catalogue: Catalogue, names: list[str], min_count: int) -> Vocabulary:
+    """Values of each category field that occur on at least `min_count` warm songs, most frequent first."""
+    warm = catalogue.songs.filter(pl.col("split") == "warm")
+    vocabulary: Vocabulary = {}
+    for name in names:
+        values = values_of(warm, name).list.unique().explode().drop_nulls().to_frame("value")
+        counted = (
+            values.group_by("value")
+            .len()
+            .filter(pl.col("len") >= min_count)
+            .sort(["len", "value"], descending=[True, False])
+        )
+        vocabulary[name] = counted["value"].to_list()
+    return vocabulary
+
+
+def encode(values: pl.Series, vocabulary: list[str]) -> IntArray:
+    """Lists of strings → codes (songs, MAX_VALUES): 0 none, 1 unknown, 2… vocabulary; unknown values fold into one."""
+    table = pl.DataFrame({"value": pl.Series(vocabulary, dtype=pl.String), "code": np.arange(2, len(vocabulary) + 2)})
+    long = values.to_frame("value").with_row_index("row").explode("value").drop_nulls()
+    long = long.join(table, on="value", how="left").with_columns(pl.col("code").fill_null(UNKNOWN))
+    long = long.select("row", "code").unique().sort("row", pl.col("code") == UNKNOWN, "code")
+    long = long.with_columns(pl.int_range(pl.len()).over("row").alias("slot")).filter(pl.col("slot") < MAX_VALUES)
+    codes: Any = np.zeros((len(values), MAX_VALUES), dtype=np.int64)
+    codes[long["row"].to_numpy(), long["slot"].to_numpy()] = long["code"].to_numpy()
+    return codes

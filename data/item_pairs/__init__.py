@@ -1,0 +1,1 @@
+"""Song pairs by collaborative filtering, and the posterior check that keeps what users confirmed."""

@@ -1,0 +1,71 @@
+"""From usable plays to the tables `plays` and `cold_plays` of a catalogue, a range of users at a time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from data.arrays import IntArray
+from data.contract.play_rules import spill
+from data.split import WARM, Split
+
+# The strongest signal that a play is, by the columns of the contract; in SQL, since two engines read it.
+STRENGTH = (
+    "CASE WHEN COALESCE(disliked, FALSE) THEN -1.0 WHEN COALESCE(favourited, FALSE) THEN 3.0 "
+    "WHEN COALESCE(completed, FALSE) THEN 2.0 ELSE 1.0 END"
+)
+
+
+def write_plays(
+    parts: list[pl.LazyFrame],
+    songs: pl.DataFrame,
+    users: pl.DataFrame,
+    split: Split,
+    folder: Path,
+    aside: Path | None = None,
+) -> tuple[IntArray, int]:
+    """Write `plays.parquet` and `cold_plays.parquet`.
+
+    Returns:
+        Training plays of every song (S,), and how many plays of known songs fall after the cut-off.
+    """
+    popularity_S, late = np.zeros(songs.height, dtype=np.int64), 0
+    written: dict[str, list[pl.LazyFrame]] = {"plays": [], "cold_plays": []}
+    for number, part in enumerate(parts):
+        warm, cold, dropped = separate(index_plays(part.collect(), songs, users), split)
+        popularity_S += np.bincount(warm["song"].to_numpy(), minlength=songs.height)
+        late += dropped
+        for name, table in (("plays", warm), ("cold_plays", cold)):
+            written[name].append(spill(table, aside if len(parts) > 1 else None, f"{name}-{number}"))
+    for name, tables in written.items():
+        pl.concat(tables).sink_parquet(folder / f"{name}.parquet")
+    return popularity_S, late
+
+
+def index_plays(plays: pl.DataFrame, songs: pl.DataFrame, users: pl.DataFrame) -> pl.DataFrame:
+    """Replace ids by row numbers and give each play its strength: favourite 3, complete 2, play 1, dislike −1."""
+    song_of = songs.select("song_id").with_row_index("song")
+    user_of = users.select("user_id").with_row_index("user")
+    return (
+        plays.join(song_of, on="song_id", how="inner", maintain_order="left")
+        .join(user_of, on="user_id", how="inner", maintain_order="left")
+        .drop("song_id", "user_id")
+        .with_columns(pl.col("user", "song").cast(pl.Int32), pl.sql_expr(STRENGTH).cast(pl.Float32).alias("strength"))
+        .sort("user", "played_at", "song", maintain_order=True)
+    )
+
+
+def separate(plays: pl.DataFrame, split: Split) -> tuple[pl.DataFrame, pl.DataFrame, int]:
+    """Training plays, held-out plays of cold songs, and how many plays of known songs fall after the cut-off.
+
+    Plays of known songs after the cut-off are left out: when the first new song appears they have not happened yet.
+    """
+    warm_song = pl.Series(split.of_song == WARM)
+    warm = warm_song.gather(plays["song"])
+    cold_plays, warm_plays = plays.filter(~warm), plays.filter(warm)
+    if split.cutoff is None:
+        return warm_plays, cold_plays, 0
+    early = warm_plays.filter((pl.col("played_at") < split.cutoff).fill_null(True))
+    return early, cold_plays, warm_plays.height - early.height

@@ -1,0 +1,219 @@
+"""Validate a dataset, split it into known and new songs, mine verified song pairs, decode audio."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from artifacts.folders import scratch, writing
+from artifacts.tracking import made, tracked, used
+from configs.checks import check_preparation
+from configs.errors import UserError
+from configs.load import as_dict, recorded
+from configs.schema import PrepareConfig
+from data import adapters, play_tables, text
+from data.arrays import IntArray
+from data.audio import cache as audio_cache
+from data.catalogue import KIND, NO_VALIDATION
+from data.contract import dataset as contract
+from data.contract import play_rules
+from data.item_pairs import mining as positives
+from data.spark import pairs as spark_pairs
+from data.spark import plays as spark_plays
+from data.split import COLD_VAL, WARM, Split, released_before, split_songs
+from data.tags import join_tags
+
+PUBLISHED = {"lfm2k": adapters.read_lfm2k, "hetrec": adapters.read_hetrec}
+
+
+@tracked("prepare")
+def prepare(config: PrepareConfig, run: Any) -> None:
+    """Run `pipeline.prepare` (its docstring says what it reads and writes)."""
+    check_preparation(config)
+    manifest: dict[str, Any] = {"source": str(Path(config.source).resolve()), "options": recorded(config)}
+    with scratch(config.out) as aside, writing(config.out, KIND, manifest) as folder:
+        dataset, later = until(read(config, aside), config.split.until)
+        split = split_songs(
+            dataset.songs, config.split.by, config.split.cutoff, config.split.cold_share, config.split.seed
+        )
+        plays_S, dropped = write_plays(dataset, split, folder, aside, config)
+        warm_plays, cold_plays = (
+            pl.scan_parquet(folder / f"{name}.parquet", glob=False) for name in ("plays", "cold_plays")
+        )
+        songs, tag_counts = join_tags(dataset, split)
+        songs = songs.with_columns(pl.Series("split", split.of_song, dtype=pl.String), pl.Series("popularity", plays_S))
+        songs, problems, converted, shards = cache_audio(songs, config)
+        pairs, evidence = training_pairs(folder, dataset, split, config)
+        val_pairs = validation_pairs(folder, dataset.users.height, split, config)
+        tables = {"songs": songs, "users": dataset.users, "pairs": pairs.frame(), "val_pairs": val_pairs}
+        write_tables(folder, tables, dataset.features)
+
+        rejected = dataset.rejected | problems
+        manifest |= {
+            "counts": counts(songs, warm_plays, cold_plays, dataset.users)
+            | {"songs_left_out_by_until": later, "warm_plays_after_cutoff_left_out": dropped}
+            | tag_counts,
+            "split": {"by": split.by, "cutoff": split.cutoff and split.cutoff.isoformat()},
+            "audio": as_dict(config.audio) | converted,
+            "audio_shards": shards,
+            "pairs": evidence | {"val_pairs": val_pairs.height},
+            "rejected": rejected,
+            "ignored_columns": dataset.ignored_columns,
+            "notes": dataset.notes + [NO_VALIDATION] * (not val_pairs.height) + text_notes(songs, config.text_model),
+        }
+    used(run, config.source)
+    made(run, config.out, config.logger.upload)
+    print(summary(manifest, config.out))
+
+
+def read(config: PrepareConfig, aside: Path) -> contract.Dataset:
+    """The source, checked; plays beyond `memory_gb`, or those that Spark has read, in the folder aside."""
+    source = Path(config.source)
+    if config.format != "contract":
+        return PUBLISHED[config.format](source)
+    if config.engine == "spark":
+        files = contract.plays_files(source, config.plays)
+        check = partial(spark_plays.check_plays, spark_plays.connect(config.spark.master), files, aside)
+    else:
+        check = partial(play_rules.usable_plays, memory_gb=config.memory_gb, aside=aside)
+    return contract.read_dataset(source, config.plays, check)
+
+
+def write_plays(
+    dataset: contract.Dataset, split: Split, folder: Path, aside: Path, config: PrepareConfig
+) -> tuple[IntArray, int]:
+    """Write the tables of plays; training plays of every song, and how many fall after the cut-off."""
+    if config.engine == "spark":
+        spark = spark_plays.connect(config.spark.master)
+        return spark_plays.write_plays(spark, dataset.parts[0], dataset.songs, dataset.users, split, folder, aside)
+    return play_tables.write_plays(dataset.parts, dataset.songs, dataset.users, split, folder, aside)
+
+
+def until(dataset: contract.Dataset, date: str | None) -> tuple[contract.Dataset, int]:
+    """The dataset without songs released on or after a date, and how many these were; plays of them go with them."""
+    there = released_before(dataset.songs, date)
+    features = {name: vectors[there] for name, vectors in dataset.features.items()}
+    return replace(dataset, songs=dataset.songs.filter(there), features=features), int((~there).sum())
+
+
+def cache_audio(
+    songs: pl.DataFrame, config: PrepareConfig
+) -> tuple[pl.DataFrame, dict[str, Any], dict[str, int], dict[str, Any]]:
+    """Decode what the cache has not; a song whose file is unusable stays without audio and is named."""
+    source, out = Path(config.source), Path(config.out)
+    paths = [source / path if path is not None else None for path in songs["audio_path"]]
+    options = as_dict(config.audio)
+    cache, verify = Path(options.pop("cache") or f"{out}_audio"), options.pop("verify")
+    if out.resolve() in (cache.resolve(), *cache.resolve().parents):
+        raise UserError(
+            f"audio.cache={cache} lies in out={out}, which is replaced as a whole: choose a folder beside it"
+        )
+    if all(path is None for path in paths) or options["store"] == "files":
+        found = audio_cache.uncached(paths, options)
+    else:
+        found = audio_cache.cached(paths, cache, options, config.workers, verify)
+    named = {
+        f"audio: {reason}": {
+            "count": len(rows),
+            "examples": [songs["song_id"][row] for row in rows[:5]],
+            "what": "songs kept, without audio",
+        }
+        for reason, rows in found.problems.items()
+    }
+    columns = {"audio_shard": found.shard, "audio_start": found.start, "audio_length": found.length}
+    # Relative, so that the folder of both can be moved; absolute, so that the catalogue alone can be.
+    folders = [os.path.relpath(cache.resolve(), out.resolve()), str(cache.resolve())]
+    shards = {"folders": folders, "names": found.shards} if found.shards else {}
+    return songs.with_columns(pl.Series(name, values) for name, values in columns.items()), named, found.info, shards
+
+
+def training_pairs(
+    folder: Path, dataset: contract.Dataset, split: Split, config: PrepareConfig
+) -> tuple[positives.Pairs, dict[str, Any]]:
+    """Verified positives of the song encoder.
+
+    Raises:
+        UserError: the evidence that was asked for is missing, or no pair is left at all.
+    """
+    options = as_dict(config.pairs)
+    feedback = None if dataset.feedback is None else index_feedback(dataset.feedback, dataset.songs, split)
+    shape = (dataset.users.height, dataset.songs.height)
+    options |= {"seed": config.split.seed}
+    if config.engine == "spark":
+        spark = spark_plays.connect(config.spark.master)
+        pairs, evidence = spark_pairs.mine(spark, folder, feedback, shape, **options)
+    else:
+        pairs, evidence = positives.mine(
+            pl.scan_parquet(folder / "plays.parquet", glob=False), feedback, shape, **options
+        )
+    if not len(pairs):
+        raise UserError(
+            f"no song pair is left to learn from ({evidence}): lower pairs.min_common or pairs.min_lift, "
+            "or check that plays.parquet has users with several songs"
+        )
+    return pairs, evidence
+
+
+def index_feedback(feedback: pl.DataFrame, songs: pl.DataFrame, split: Split) -> pl.DataFrame:
+    """`i2i_feedback` between known songs, with song row numbers instead of ids."""
+    song_of = songs.select("song_id").with_row_index("song").filter(pl.Series(split.of_song == WARM))
+    return feedback.join(song_of.rename({"song_id": "source_song_id", "song": "source"}), on="source_song_id").join(
+        song_of.rename({"song_id": "recommended_song_id", "song": "target"}), on="recommended_song_id"
+    )
+
+
+def validation_pairs(folder: Path, n_users: int, split: Split, config: PrepareConfig) -> pl.DataFrame:
+    """Warm songs with the same listeners as each validation song, from held-out plays; never trained on."""
+    shape, top_k = (n_users, len(split.of_song)), config.pairs.top_k
+    validation = np.flatnonzero(split.of_song == COLD_VAL)
+    if config.engine == "spark":
+        spark = spark_plays.connect(config.spark.master)
+        return spark_pairs.validation_pairs(spark, folder, validation, shape, top_k).frame()
+    return positives.validation_pairs(folder, validation, shape, top_k).frame()
+
+
+def write_tables(folder: Path, tables: dict[str, pl.DataFrame], features: dict[str, np.ndarray]) -> None:
+    """`<name>.parquet` each, and `features/<name>.npy`."""
+    for name, table in tables.items():
+        table.write_parquet(folder / f"{name}.parquet")
+    (folder / "features").mkdir()
+    for name, vectors in features.items():
+        np.save(folder / "features" / f"{name}.npy", vectors)
+
+
+def counts(songs: pl.DataFrame, warm: pl.LazyFrame, cold: pl.LazyFrame, users: pl.DataFrame) -> dict[str, int]:
+    """The figures of the manifest's head."""
+    by_split = {f"songs_{name}": n for name, n in songs["split"].value_counts().iter_rows()}
+    return {
+        "songs": songs.height,
+        **dict(sorted(by_split.items())),
+        "songs_with_audio": int((songs["audio_length"] > 0).sum()),
+        "songs_with_a_training_play": int((songs["popularity"] > 0).sum()),
+        "users": users.height,
+        "training_plays": warm.select(pl.len()).collect().item(),
+        "held_out_plays_of_cold_songs": cold.select(pl.len()).collect().item(),
+    }
+
+
+def text_notes(songs: pl.DataFrame, model: str) -> list[str]:
+    """A warning where the text encoder does not know the language of the text."""
+    texts = text.song_texts(songs, ["title", "lyrics"])
+    share = text.unknown_share([one for one in texts if one], model) if any(texts) else 0.0
+    if share <= 0.2:
+        return []
+    return [f"{share:.0%} of the text's tokens are unknown to text_model={model}: choose an encoder for this language"]
+
+
+def summary(manifest: dict[str, Any], out: str) -> str:
+    """What the screen shows at the end."""
+    lines = [f"  {key.replace('_', ' '):<36} {value:>10,}" for key, value in manifest["counts"].items()]
+    pairs = ", ".join(f"{key} {value}" for key, value in manifest["pairs"].items())
+    lines += [f"  pairs: {pairs}", contract.rejection_table(manifest["rejected"])]
+    lines += [f"  note: {note}" for note in manifest["notes"]]
+    return "\n".join([f"{out}: split by {manifest['split']['by']}", *[line for line in lines if line]])

@@ -1,0 +1,99 @@
+"""What is known of a user beside his plays: the profile columns of users.parquet as codes and numbers.
+
+Text and Boolean columns are categories, numeric columns are numbers; other types (lists, dates) are not used.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+from data.arrays import FloatArray, IntArray
+from data.contract.columns import TEXT_TYPES
+from data.fields import Vocabulary, encode, values_of
+
+MIN_USERS = 2  # a category value that fewer training users have counts as unknown
+CATEGORICAL = (*TEXT_TYPES, pl.Boolean)
+
+
+@dataclass
+class Profile:
+    """Profiles of all users of a catalogue, gathered by row number.
+
+    `codes` (users, categories) as in `data.fields`: 0 none, 1 unknown, 2… vocabulary. `numbers` (users,
+    numbers): raw values, NaN where missing; the model standardises them, so that its file holds all it needs.
+    `vocabulary` names all columns in use, a number column with an empty list.
+    """
+
+    codes: IntArray
+    numbers: FloatArray
+    vocabulary: Vocabulary
+
+    @property
+    def vocab_sizes(self) -> dict[str, int]:
+        """Number of codes of each category column, "none" and "unknown" included, in the order of `codes`."""
+        return {name: len(values) + 2 for name, values in self.vocabulary.items() if values}
+
+    @property
+    def n_numbers(self) -> int:
+        """Number columns."""
+        return self.numbers.shape[1]
+
+    def gather(self, rows: IntArray) -> dict[str, Tensor]:
+        """Profiles of some users: `codes` (rows, categories) and `numbers` (rows, numbers)."""
+        return {"codes": torch.from_numpy(self.codes[rows]), "numbers": torch.from_numpy(self.numbers[rows])}
+
+    def number_statistics(self, rows: IntArray) -> tuple[Tensor, Tensor]:
+        """Centre and spread of each number over the given users who have it; 0 and 1 where that says nothing."""
+        values = np.ma.masked_invalid(self.numbers[rows].astype(np.float64))
+        mean = np.ma.filled(values.mean(axis=0), 0.0)
+        scale = np.ma.filled(values.std(axis=0), 0.0)
+        return torch.from_numpy(mean).float(), torch.from_numpy(np.where(scale > 0, scale, 1.0)).float()
+
+
+def read_profile(users: pl.DataFrame, rows: IntArray, vocabulary: Vocabulary | None = None) -> Profile:
+    """Turn the users table into codes and numbers.
+
+    Args:
+        users: the catalogue's users.
+        rows: the users with training plays; no other user's profile shapes the vocabulary.
+        vocabulary: columns and codes of an earlier run; None builds them.
+    """
+    if vocabulary is None:
+        vocabulary = build_vocabulary(users[rows])
+    missing = [pl.lit(None, pl.String).alias(name) for name in vocabulary if name not in users.columns]
+    users = users.with_columns(missing)
+    codes = [encode(values_of(users, name), values)[:, 0] for name, values in vocabulary.items() if values]
+    numbers = [_numbers(users[name]) for name, values in vocabulary.items() if not values]
+    empty = np.zeros((users.height, 0))
+    return Profile(
+        np.stack(codes, axis=1) if codes else empty.astype(np.int64),
+        np.stack(numbers, axis=1) if numbers else empty.astype(np.float32),
+        vocabulary,
+    )
+
+
+def build_vocabulary(users: pl.DataFrame) -> Vocabulary:
+    """Columns that can be used: a category's values, most frequent first; an empty list for a number.
+
+    Columns without information are left out: no value at all, or categories that no two users share.
+    """
+    vocabulary: Vocabulary = {}
+    for name, dtype in users.drop("user_id").schema.items():
+        if dtype in CATEGORICAL:
+            counted = users[name].cast(pl.String).drop_nulls().to_frame("value").group_by("value").len()
+            shared = counted.filter(pl.col("len") >= MIN_USERS).sort(["len", "value"], descending=[True, False])
+            if shared.height:
+                vocabulary[name] = shared["value"].to_list()
+        elif dtype.is_numeric() and np.isfinite(_numbers(users[name])).any():
+            vocabulary[name] = []
+    return vocabulary
+
+
+def _numbers(column: pl.Series) -> FloatArray:
+    values = column.cast(pl.Float32, strict=False).fill_null(float("nan")).to_numpy()
+    return np.where(np.isfinite(values), values, np.nan).astype(np.float32)

@@ -1,0 +1,1 @@
+"""Plays and song pairs by Apache Spark, for logs beyond one machine."""

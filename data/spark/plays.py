@@ -1,0 +1,224 @@
+"""Plays checked, indexed and split by Spark: the rules of `play_rules.py` and `play_tables.py`, read from the same SQL.
+
+Spark reads the log and writes Parquet into a folder beside the catalogue that all its workers must see; the tables of a
+catalogue are put together from there, a row group at a time.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from polars.selectors import by_name
+
+from configs.errors import UserError
+from data.arrays import IntArray
+from data.contract.play_files import types_in
+from data.contract.play_rules import PAIR, REPEATED, ROW_RULES, Plays
+from data.contract.row_rules import Rejected
+from data.play_tables import STRENGTH
+from data.split import WARM, Split
+
+ORDER = ("_file", "_row")  # where a row was in the log
+TIMES = (pl.Datetime("ms"), pl.Datetime("us"))
+KINDS = {pl.String: "string", pl.Boolean: "boolean", pl.Int64: "bigint", pl.Float64: "double"}
+KINDS |= dict.fromkeys(TIMES, "timestamp")
+SETTINGS = {
+    "spark.ui.showConsoleProgress": "false",
+    "spark.log.level": "ERROR",
+    "spark.sql.caseSensitive": "true",
+    "spark.sql.session.timeZone": "UTC",
+    "spark.sql.legacy.parquet.nanosAsLong": "true",
+    "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
+}
+
+
+def connect(master: str | None) -> Any:
+    """A Spark session: the one there is, or a new one on `master` (None: what spark-submit or its settings say).
+
+    Raises:
+        UserError: pyspark or Java is missing, or Spark does not start.
+    """
+    try:
+        from pyspark.errors import PySparkException
+        from pyspark.sql import SparkSession
+    except ImportError:
+        raise UserError("engine=spark needs pyspark: pip install 'firstplay[spark]'; and Java 17 or newer") from None
+    builder = SparkSession.builder.appName("firstplay")
+    for key, value in SETTINGS.items():
+        builder = builder.config(key, value)
+    try:
+        return (builder.master(master) if master else builder).getOrCreate()
+    except (PySparkException, OSError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"Spark does not start ({reason}): Java 17 or newer must be on PATH or at JAVA_HOME, and spark.master right"
+        ) from None
+
+
+def check_plays(
+    spark: Any,
+    files: list[str],
+    aside: Path,
+    plays: list[pl.LazyFrame],
+    songs: pl.DataFrame,
+    users: pl.DataFrame | None,
+    rejected: Rejected,
+) -> Plays:
+    """Like `play_rules.usable_plays`: the plays of `files`, of which `plays` has the columns; written into `aside`."""
+    from pyspark.sql import Window
+    from pyspark.sql import functions as F
+
+    schema = plays[0].collect_schema()
+    log = read_log(spark, files, schema)
+    marked = known(spark, log, songs, users)
+    rule = F.expr("CASE " + " ".join(f"WHEN {sql} THEN '{key}'" for key, sql, *_ in ROW_RULES) + " END")
+    marked = marked.withColumn("_key", rule).drop("_song", "_user", "_released_at")
+    again = F.row_number().over(Window.partitionBy(*comparable(log, schema)).orderBy(*ORDER)) > 1
+    usable = marked.filter("_key IS NULL").withColumn("_key", F.when(again, REPEATED[0]))
+    what = {key: (text, show) for key, _, text, show in ROW_RULES} | {REPEATED[0]: (REPEATED[1], PAIR)}
+    for bad in (marked, usable):
+        name_rejected(bad.filter("_key IS NOT NULL"), what, rejected)
+    before = F.lag("played_at").over(Window.partitionBy("user_id").orderBy(*ORDER))
+    kept = usable.filter("_key IS NULL").drop("_key").withColumn("_back", F.expr("played_at") < before)
+    kept.withColumn("played_at", F.unix_millis("played_at")).write.parquet(uri(aside / "checked"))
+    checked = spark.read.parquet(pattern(aside / "checked"))
+    odd = checked.selectExpr(
+        "count(*) AS kept", "count_if(played_at IS NULL) AS undated", "count_if(_back) AS back",
+        "count(*) - count(DISTINCT user_id, song_id) AS repeats",
+    ).first().asDict()  # fmt: skip
+    return Plays(log.count(), [gathered(aside / "checked", schema)] if odd["kept"] else [], Counter(odd))
+
+
+def read_log(spark: Any, files: list[str], schema: pl.Schema) -> Any:
+    """The log with the contract's types (times in UTC), and the place of each row in it."""
+    alike: dict[Any, list[str]] = {}
+    for file in files:
+        alike.setdefault(tuple(types_in(file).items()), []).append(file)
+    logs = [read_alike(spark, some, pl.Schema(there), schema) for there, some in alike.items()]
+    return reduce(lambda log, more: log.unionByName(more), logs)
+
+
+def read_alike(spark: Any, files: list[str], there: pl.Schema, schema: pl.Schema) -> Any:
+    """`read_log` of files that have the same types (`there`)."""
+    from pyspark.sql import functions as F
+
+    log = spark.read.option("mergeSchema", "true").parquet(*(pattern(Path(file)) for file in files))
+    kinds = dict(log.dtypes)
+    columns = []
+    for name, dtype in schema.items():
+        told = name in there and (there[name] != pl.Null or dtype == pl.Null)
+        column = F.col(quoted(name)) if told else F.lit(None)
+        if dtype in TIMES and kinds.get(name) == "bigint":  # nanoseconds, floored as polars does
+            column = F.timestamp_micros(F.expr("({0} - pmod({0}, 1000)) div 1000".format(quoted(name))))
+        if dtype in KINDS:
+            column = column.cast(KINDS[dtype])
+        if dtype == pl.Datetime("ms"):
+            column = F.timestamp_millis(F.unix_millis(column))
+        columns.append(column.alias(name))
+    place = log.metadataColumn("_metadata")  # not F.col: a file may have a column of that name
+    return log.select(*columns, place.getField("file_path").alias("_file"), place.getField("row_index").alias("_row"))
+
+
+def quoted(name: str) -> str:
+    """A column's name as Spark takes it, whatever is in it."""
+    return "`" + name.replace("`", "``") + "`"
+
+
+def comparable(log: Any, names: Iterable[str]) -> list[Any]:
+    """The columns in a form that Spark can partition by: maps, at whatever depth, as JSON."""
+    from pyspark.sql import functions as F
+
+    kinds = dict(log.dtypes)
+    told = {name: F.col(quoted(name)) for name in names}
+    whole = {"ignoreNullFields": "false"}
+    return [F.to_json(F.struct(one), whole) if "map<" in kinds[name] else one for name, one in told.items()]
+
+
+def known(spark: Any, log: Any, songs: pl.DataFrame, users: pl.DataFrame | None) -> Any:
+    """The log beside what the rules look at: `_song`, `_released_at` and `_user`."""
+    from pyspark.sql import functions as F
+
+    of_song = frame(spark, songs.select("song_id", _released_at="released_at", _song=pl.lit(True)))
+    log = log.join(F.broadcast(of_song), "song_id", "left")
+    if users is None:
+        return log.withColumn("_user", F.lit(True))
+    return log.join(frame(spark, users.select("user_id", _user=pl.lit(True))), "user_id", "left")
+
+
+def name_rejected(bad: Any, what: dict[str, tuple[str, list[str]]], rejected: Rejected) -> None:
+    """Count the rows by their `_key`, and name the first five of each."""
+    from pyspark.sql import Window
+    from pyspark.sql import functions as F
+
+    shown = F.lit(None)
+    for key, (_, show) in what.items():
+        name = F.concat_ws(" / ", *(F.coalesce(column, F.lit("null")) for column in show))
+        shown = F.when(F.col("_key") == key, name).otherwise(shown)
+    names = bad.groupBy("_key", shown.alias("name")).agg(F.count("*").alias("n"), F.min(F.struct(*ORDER)).alias("at"))
+    of_key = Window.partitionBy("_key")
+    names = names.withColumn("count", F.sum("n").over(of_key))
+    names = names.withColumn("rank", F.row_number().over(of_key.orderBy("at"))).filter("rank <= 5")
+    found = {(row["_key"], row["rank"]): row for row in names.collect()}
+    for key, (text, _) in what.items():
+        rows = [found[key, rank] for rank in range(1, 6) if (key, rank) in found]
+        if rows:
+            rejected[key] = {"count": rows[0]["count"], "examples": [row["name"] for row in rows], "what": text}
+
+
+def write_plays(
+    spark: Any, part: pl.LazyFrame, songs: pl.DataFrame, users: pl.DataFrame, split: Split, folder: Path, aside: Path
+) -> tuple[IntArray, int]:
+    """Like `play_tables.write_plays`, of what `check_plays` has left in `aside` (of which `part` is our view)."""
+    from pyspark.sql import functions as F
+
+    of_song = songs.select(
+        "song_id", song=pl.int_range(pl.len(), dtype=pl.Int32), _warm=pl.Series(split.of_song == WARM)
+    )
+    of_user = users.select("user_id", user=pl.int_range(pl.len(), dtype=pl.Int32))
+    plays = spark.read.parquet(pattern(aside / "checked")).join(F.broadcast(frame(spark, of_song)), "song_id")
+    plays = plays.join(frame(spark, of_user), "user_id").withColumn("strength", F.expr(f"CAST({STRENGTH} AS FLOAT)"))
+    cutoff = int(np.datetime64(split.cutoff, "ms").astype(np.int64)) if split.cutoff else 2**62
+    late = F.coalesce(F.col("played_at") >= cutoff, F.lit(False))
+    types = {name: dtype for name, dtype in part.collect_schema().items() if name not in PAIR}
+    types |= {"song": pl.Int32(), "user": pl.Int32(), "strength": pl.Float32()}
+    tables = {"plays": plays.filter(F.col("_warm") & ~late), "cold_plays": plays.filter(~F.col("_warm"))}
+    for name, table in tables.items():
+        table.orderBy("user", "played_at", "song", *ORDER).select(*map(quoted, types)).write.parquet(uri(aside / name))
+        gathered(aside / name, types).sink_parquet(folder / f"{name}.parquet")
+    heard = spark.read.parquet(pattern(aside / "plays")).groupBy("song").count().toArrow()
+    popularity_S = np.zeros(songs.height, dtype=np.int64)
+    popularity_S[heard["song"].to_numpy()] = heard["count"].to_numpy()
+    return popularity_S, plays.filter(F.col("_warm") & late).count()
+
+
+def gathered(folder: Path, types: dict[str, Any]) -> pl.LazyFrame:
+    """What Spark has written, with our types, in the order of its files."""
+    empty = pl.LazyFrame(schema=types)
+    files = sorted(folder.glob("part-*.parquet"))
+    return (
+        pl.scan_parquet(files, glob=False).select(by_name(name).cast(dtype) for name, dtype in types.items())
+        if files
+        else empty
+    )
+
+
+def frame(spark: Any, table: pl.DataFrame) -> Any:
+    """A table of ours in Spark."""
+    return spark.createDataFrame(table.to_arrow(compat_level=pl.CompatLevel.oldest()))
+
+
+def uri(path: Path) -> str:
+    """A path as Spark must be told it, whatever its default file system is: Hadoop takes it as it is, unescaped."""
+    return f"file://{path.resolve()}"
+
+
+def pattern(path: Path) -> str:
+    """The same where it is read, and its own wildcards would be taken for such."""
+    return re.sub(r"([\[\]{}*?\\])", r"\\\1", uri(path))

@@ -1,0 +1,50 @@
+"""Tags that listeners gave: which of them a song may show once it is known which plays are held out."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from data.contract.dataset import Dataset
+from data.contract.play_rules import PAIR
+from data.fields import MAX_VALUES
+from data.split import WARM, Split
+
+
+def join_tags(dataset: Dataset, split: Split) -> tuple[pl.DataFrame, dict[str, int]]:
+    """The songs with the tags that their assignments give them, and how many assignments were read, dropped and kept.
+
+    An assignment whose (user, song) pair is a held-out play gives that play away and is dropped: every play of a cold
+    song is held out. Assignments of users who are not known to have played the song are kept: no play of theirs is
+    held out, so they can give none away, and they say what the song is as other words do.
+
+    A song gets its MAX_VALUES most assigned tags (what a category field holds), most assigned first, ties by tag name;
+    they follow the song's own `tags`, where songs.parquet has any, each tag once.
+    """
+    songs, assignments = dataset.songs, dataset.tag_assignments
+    if assignments is None:
+        return songs, {}
+    cold = songs["song_id"].filter(pl.Series(split.of_song != WARM))
+    held_out = pl.concat(dataset.parts).select(PAIR).filter(pl.col("song_id").is_in(cold.implode())).collect()
+    kept = assignments.join(held_out, on=PAIR, how="anti")
+    given = most_assigned(kept)
+    both = pl.concat_list(pl.col("tags").fill_null([]), pl.col("_given").fill_null([])).list.unique(maintain_order=True)
+    joined = songs.join(given, on="song_id", how="left", maintain_order="left")
+    tags = pl.when(pl.col("_given").is_null()).then(pl.col("tags")).otherwise(both)
+    counts = {
+        "tag_assignments": assignments.height,
+        "tag_assignments_of_held_out_plays_dropped": assignments.height - kept.height,
+        "tag_assignments_kept": kept.height,
+        "songs_with_an_assigned_tag": given.height,
+    }
+    return joined.with_columns(tags).drop("_given"), counts
+
+
+def most_assigned(assignments: pl.DataFrame) -> pl.DataFrame:
+    """`song_id` and `_given`, each song's MAX_VALUES most assigned tags: most users first, ties by tag name."""
+    return (
+        assignments.group_by("song_id", "tag")
+        .agg(pl.col("user_id").n_unique().alias("users"))
+        .sort(["song_id", "users", "tag"], descending=[False, True, False])
+        .group_by("song_id", maintain_order=True)
+        .agg(pl.col("tag").head(MAX_VALUES).alias("_given"))
+    )

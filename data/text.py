@@ -1,0 +1,247 @@
+"""A song's text, its tokens, and its vector under a frozen BERT (computed once, then read from a cache).
+
+Shapes: N texts, W windows of a text, L tokens of a window, B BERT's width.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import polars as pl
+import torch
+from tqdm import tqdm
+
+from configs.errors import UserError
+from data.arrays import AnyArray, FloatArray, IntArray
+from data.contract.columns import TEXT_TYPES, TEXTS
+from models.pretrained import resolve_model
+from models.text_encoder import TextEncoder, load_tokenizer, text_width
+
+BUCKET = 16  # texts are padded to a multiple of this many tokens
+SAMPLE = 2000  # texts on which the share of unknown tokens is measured
+
+Texts = Sequence[str | None]
+Loaded = TypeVar("Loaded")
+
+
+def read_as(prepared: dict[str, Any]) -> dict[str, Any]:
+    """How a CLIP run reads texts (`model`, `fields`, `max_tokens`, `windows`), from what it was prepared with."""
+    names = {"model": "text_model", "fields": "text_fields", "max_tokens": "max_tokens", "windows": "windows"}
+    return {name: prepared[of] for name, of in names.items()}
+
+
+def song_texts(songs: pl.DataFrame, fields: Sequence[str]) -> list[str | None]:
+    """One text a song: the given columns, one below the other; list columns are joined by commas. None: no text.
+
+    Any column of text or lists of text will do, also one that the contract does not know.
+
+    Raises:
+        UserError: a field is no text column of the table.
+    """
+    lists = [name for name, dtype in songs.schema.items() if getattr(dtype, "inner", None) in TEXT_TYPES]
+    usable = [name for name, dtype in songs.schema.items() if dtype in TEXT_TYPES or name in lists]
+    wrong = [name for name in fields if name not in usable]
+    if wrong or not fields:
+        raise UserError(
+            f"text.fields: {', '.join(wrong) or 'empty'}; choose among the text columns {', '.join(usable)}"
+        )
+    columns = [
+        pl.col(name).cast(TEXTS).list.join(", ", ignore_nulls=True) if name in lists else pl.col(name).cast(pl.String)
+        for name in fields
+    ]
+    parts = [column.str.strip_chars().replace("", None) for column in columns]
+    joined = pl.concat_str(parts, separator="\n", ignore_nulls=True).replace("", None)
+    return songs.select(joined.alias("text"))["text"].to_list()
+
+
+def text_variants(songs: pl.DataFrame, fields: Sequence[str], variants: int, keep: float) -> list[list[str | None]]:
+    """The texts of `song_texts`, and after them `variants` lists of texts with part of each song's tags.
+
+    In a variant every element of a list column (genres, tags) stays with probability `keep`, and what stays is in a
+    random order; other columns are whole. A song of which nothing would be left keeps its whole text. Seeded: the same
+    table gives the same variants.
+
+    Raises:
+        UserError: a field is no text column, or `keep` is no share.
+    """
+    if variants < 0 or not 0 < keep <= 1:
+        raise UserError(f"text.variants={variants}, text.keep={keep}: at least 0, and above 0 up to 1")
+    whole = song_texts(songs, fields)
+    found = [whole]
+    for variant in range(variants):
+        rng = np.random.default_rng((variant, songs.height))
+        columns = list(dict.fromkeys(fields))
+        lists = [name for name in columns if songs[name].dtype.is_nested()]
+        part = songs.select(columns).with_columns(_part_of_lists(songs[name], keep, rng) for name in lists)
+        texts = song_texts(part, fields)
+        found.append([text or all_of_it for text, all_of_it in zip(texts, whole, strict=True)])
+    return found
+
+
+def _part_of_lists(column: pl.Series, keep: float, rng: np.random.Generator) -> pl.Series:
+    elements = pl.DataFrame({"row": np.arange(len(column)), "value": column}).explode("value")
+    drawn = elements.with_columns(pl.Series("draw", rng.random(elements.height))).filter(pl.col("draw") < keep)
+    kept = drawn.sort("draw").group_by("row").agg(pl.col("value").drop_nulls())
+    rows = pl.DataFrame({"row": np.arange(len(column))})
+    return rows.join(kept, on="row", how="left", maintain_order="left")["value"].alias(column.name)
+
+
+def text_numbers(texts: Sequence[Texts]) -> list[IntArray]:
+    """A number for each text of each list, the same for the same text; a song without text counts as the empty one."""
+    every = pl.Series([text or "" for one in texts for text in one], dtype=pl.String)
+    return np.split(every.rank("dense").to_numpy().astype(np.int64), len(texts))
+
+
+def token_rows(
+    texts: Texts, model: str, max_tokens: int, windows: int = 1, tokenizer: Any = None
+) -> tuple[AnyArray, IntArray]:
+    """Token ids (N, W ≤ windows, L ≤ max_tokens) int32, zero-padded, and lengths (N, W); 0 where there is no text.
+
+    A text longer than one window goes on in the next, each with its own [CLS] and [SEP]; what is beyond the last one
+    is cut off. `tokenizer` is the model's where it is loaded already; one thread may use it at a time.
+
+    Raises:
+        UserError: the text model cannot be loaded, or cannot cut texts into windows.
+    """
+    has = [row for row, text in enumerate(texts) if text]
+    if not has:
+        return np.zeros((len(texts), 1, 1), dtype=np.int32), np.zeros((len(texts), 1), dtype=np.int64)
+    tokenizer = tokenizer or or_user_error(load_tokenizer, model)
+    more = {"return_overflowing_tokens": True} if windows > 1 else {}
+    if more and not tokenizer.is_fast:
+        raise UserError(f"text.windows={windows}: the tokenizer of {model} cannot cut texts into windows; use 1")
+    encoded = tokenizer([texts[row] for row in has], truncation=True, max_length=max_tokens, **more)
+    row = np.asarray(has)[encoded.get("overflow_to_sample_mapping", np.arange(len(has)))]
+    window = np.arange(len(row)) - np.searchsorted(row, row)  # rows come in order
+    kept = np.flatnonzero(window < windows)
+    row, window, ids = row[kept], window[kept], [encoded["input_ids"][at] for at in kept]
+    lengths = np.zeros((len(texts), int(window.max()) + 1), dtype=np.int64)
+    lengths[row, window] = [len(one) for one in ids]
+    rows: AnyArray = np.zeros((*lengths.shape, int(lengths.max())), dtype=np.int32)
+    rows[np.arange(rows.shape[2]) < lengths[:, :, None]] = np.concatenate([np.asarray(one) for one in ids])
+    return rows, lengths
+
+
+def token_batch(ids_NWL: AnyArray, lengths_NW: IntArray) -> dict[str, torch.Tensor]:
+    """What `TextEncoder` reads, {"input_ids", "attention_mask"} (N, W, L): no more than the real tokens are seen."""
+    mask_NWL = np.arange(ids_NWL.shape[2]) < lengths_NW[:, :, None]
+    return {"input_ids": torch.from_numpy(ids_NWL).long(), "attention_mask": torch.from_numpy(mask_NWL).long()}
+
+
+def text_vectors(
+    texts: Texts, model: str, max_tokens: int, batch_size: int, cache: Path, windows: int = 1
+) -> FloatArray:
+    """Pooled vectors (N, B) under the frozen model, memory-mapped from `cache`; NaN for a song without text.
+
+    A text of several windows has the mean over the tokens of all of them.
+
+    Texts go through BERT in batches of one shape for each bucket of lengths. That wastes little on padding, and makes
+    a text's vector independent of the texts beside it, to the last bit on a CPU.
+
+    Raises:
+        UserError: the text model cannot be loaded, or the cache folder cannot be written.
+    """
+    path = cache / f"{_key(texts, model, max_tokens, windows)}.npy"
+    if not path.exists():
+        vectors = _compute(texts, model, max_tokens, batch_size, windows)
+        try:
+            cache.mkdir(parents=True, exist_ok=True)
+            aside = path.with_suffix(".part")
+            with aside.open("wb") as file:
+                np.save(file, vectors)
+            aside.rename(path)
+        except OSError as error:
+            raise UserError(f"{cache}: the text vectors cannot be kept here ({error.strerror})") from None
+    stored: FloatArray = np.load(path, mmap_mode="r")
+    return stored
+
+
+def text_dim(model: str) -> int:
+    """Width B of a model's pooled vectors.
+
+    Raises:
+        UserError: the text model cannot be loaded.
+    """
+    return or_user_error(text_width, model)
+
+
+def unknown_share(texts: Sequence[str], model: str) -> float:
+    """Share of tokens that are [UNK] for this model's vocabulary, 0 … 1, measured on evenly spaced texts.
+
+    Raises:
+        UserError: the text model cannot be loaded.
+    """
+    if not texts:
+        return 0.0
+    tokenizer = or_user_error(load_tokenizer, model)
+    sample = [texts[row] for row in np.unique(np.linspace(0, len(texts) - 1, SAMPLE).astype(int))]
+    encoded = tokenizer(sample, add_special_tokens=False, truncation=True, max_length=512)["input_ids"]
+    ids = np.concatenate([np.asarray(row, dtype=np.int64) for row in encoded])
+    return float(np.mean(ids == tokenizer.unk_token_id)) if len(ids) and tokenizer.unk_token_id is not None else 0.0
+
+
+def _compute(texts: Texts, model: str, max_tokens: int, batch_size: int, windows: int) -> FloatArray:
+    ids_NWL, lengths_NW = token_rows(texts, model, max_tokens, windows)
+    vectors_RB = _pooled(ids_NWL.reshape(-1, ids_NWL.shape[2]), lengths_NW.ravel(), model, batch_size)
+    if lengths_NW.shape[1] == 1:
+        return vectors_RB
+    weight_NW1 = lengths_NW[:, :, None] / lengths_NW.sum(axis=1).clip(min=1)[:, None, None]
+    mean_NB = (np.nan_to_num(vectors_RB.reshape(*lengths_NW.shape, -1)) * weight_NW1).sum(axis=1)
+    mean_NB[lengths_NW.sum(axis=1) == 0] = np.nan
+    return mean_NB.astype(np.float32)
+
+
+def _pooled(ids_NL: IntArray, lengths_N: IntArray, model: str, batch_size: int) -> FloatArray:
+    vectors_NB = np.full((len(ids_NL), text_dim(model)), np.nan, dtype=np.float32)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    encoder = or_user_error(TextEncoder, model).to(device)
+    batches = list(_buckets(lengths_N, batch_size))
+    with torch.inference_mode():
+        for rows, length in tqdm(batches, desc="text vectors", disable=not batches):
+            batch_RL = np.zeros((batch_size, length), dtype=np.int64)
+            width = min(length, ids_NL.shape[1])
+            batch_RL[: len(rows), :width] = ids_NL[rows, :width]
+            mask_RL = np.arange(length) < np.resize(lengths_N[rows], batch_size)[:, None]
+            pooled_RB = encoder(torch.from_numpy(batch_RL).to(device), torch.from_numpy(mask_RL).long().to(device))
+            vectors_NB[rows] = pooled_RB[: len(rows)].float().cpu().numpy()
+    return vectors_NB
+
+
+def _buckets(lengths_N: IntArray, batch_size: int) -> Iterator[tuple[IntArray, int]]:
+    """(rows, padded length): at most `batch_size` songs of one bucket, shortest first; songs without text in none."""
+    padded_N = -(-lengths_N // BUCKET) * BUCKET
+    for length in np.unique(padded_N[padded_N > 0]):
+        rows = np.flatnonzero(padded_N == length)
+        for at in range(0, len(rows), batch_size):
+            yield rows[at : at + batch_size], int(length)
+
+
+def _key(texts: Texts, model: str, max_tokens: int, windows: int) -> str:
+    more = (windows,) if windows > 1 else ()
+    digest = hashlib.sha256(repr((model, max_tokens, BUCKET, *more)).encode())
+    or_user_error(resolve_model, model)
+    digest.update(folder_state(model).encode())
+    for text in texts:
+        digest.update(b"\0" if text is None else b"\1" + text.encode() + b"\0")
+    return digest.hexdigest()[:32]
+
+
+def folder_state(model: str) -> str:
+    """Sizes and times of the files of a model that is a folder, else "": weights may change under the same name."""
+    folder = Path(model)
+    if not folder.is_dir():
+        return ""
+    files = sorted(file for file in folder.iterdir() if file.is_file())
+    return repr([(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files])
+
+
+def or_user_error(load: Callable[[str], Loaded], model: str, option: str = "text.model or text_model") -> Loaded:
+    """What `load` makes of a model's name; its ValueError becomes a UserError that names the option."""
+    try:
+        return load(model)
+    except ValueError as error:
+        raise UserError(f"{error} (option {option})") from error

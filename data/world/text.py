@@ -1,0 +1,242 @@
+"""Titles, lyrics and tags of the demo world: small grammars whose words come from theme, mood, genre and energy.
+
+Genre, mood and energy are also heard in the audio; the theme is in the words alone. A fifth of the words belong to
+another theme, mood or genre than the song's own, and only instruments and places hint at a genre: text tells much,
+not all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from data.world.latent import GENRES, MOODS, Songs
+
+Words = dict[str, list[list[str]]]  # slot → class (theme, mood, genre or pace number) → words
+
+LEAK = 0.2
+THEME_WORDS = {
+    "love": (
+        "kiss, heart, promise, hand, rose, ring",
+        "hold, want, follow, keep, adore",
+        "in your arms, by your side, under one roof",
+    ),
+    "heartbreak": (
+        "tear, goodbye, letter, scar, lie, door",
+        "lose, leave, miss, forget, mourn",
+        "in an empty bed, at the end of us, without you",
+    ),
+    "city": (
+        "street, neon, train, crowd, window, tower",
+        "wander, cross, chase, watch, hustle",
+        "under the streetlights, on the late train, downtown",
+    ),
+    "sea": (
+        "wave, harbour, tide, sail, shore, salt",
+        "drift, dive, sail, float, swim",
+        "by the water, beyond the bay, on the open sea",
+    ),
+    "road": (
+        "highway, engine, mile, map, bridge, dust",
+        "drive, ride, roam, travel, pass",
+        "along the highway, past the border, at the wheel",
+    ),
+    "home": (
+        "kitchen, garden, mother, table, lamp, porch",
+        "return, gather, rest, cook, stay",
+        "at the old house, around the table, in the garden",
+    ),
+    "revolt": (
+        "wall, crown, banner, chain, flame, law",
+        "break, fight, march, shout, burn",
+        "at the barricade, against the crown, in the square",
+    ),
+    "party": (
+        "bottle, floor, glitter, dress, dancer, weekend",
+        "dance, jump, spin, celebrate, shine",
+        "on the dance floor, at the bar, all weekend",
+    ),
+    "memory": (
+        "photograph, summer, school, name, diary, echo",
+        "remember, recall, keep, trace, dream",
+        "in an old photograph, years ago, back in school",
+    ),
+    "winter": (
+        "snow, frost, coat, pine, breath, ice",
+        "freeze, shiver, wait, fade, cover",
+        "in the snow, through the frost, below the pines",
+    ),
+}  # fmt: skip
+MOOD_WORDS = {
+    "joyful": ("happy, bright, golden, laughing, sunny", "joy, laughter, delight, sunshine"),
+    "tender": ("gentle, soft, warm, careful, sweet", "tenderness, comfort, a whisper, care"),
+    "melancholy": ("sad, lonely, grey, weary, blue", "sorrow, longing, loneliness, regret"),
+    "angry": ("furious, bitter, violent, raging, cruel", "rage, fury, hatred, thunder"),
+    "calm": ("quiet, still, peaceful, slow, silent", "peace, silence, stillness, rest"),
+    "dreamy": ("hazy, drifting, floating, distant, pale", "a dream, haze, moonlight, mist"),
+    "restless": ("nervous, sleepless, hurried, anxious, wired", "hunger, fever, worry, an itch"),
+    "triumphant": ("proud, mighty, glorious, fearless, tall", "victory, glory, courage, pride"),
+}
+GENRE_WORDS = {
+    "pop": "radio, chorus, microphone, melody, spotlight",
+    "rock": "guitar, amplifier, garage, drummer, stage",
+    "metal": "distortion, double kick, iron, scream, riff",
+    "electronic": "synth, bassline, laser, drop, machine",
+    "hip-hop": "rhyme, beat, sample, corner, flow",
+    "jazz": "saxophone, trumpet, brushes, club, swing",
+    "classical": "violin, orchestra, cello, concert hall, waltz",
+    "folk": "fiddle, banjo, village, harvest, acoustic strings",
+    "ambient": "drone, space, horizon, hum, stars",
+    "reggae": "offbeat, island, one drop, sun, dub",
+    "latin": "conga, salsa, plaza, trumpet, fiesta",
+    "blues": "harmonica, slide guitar, crossroads, whiskey, shuffle",
+}
+PACE_WORDS = (
+    "slowly, softly, barely, faintly",
+    "steadily, again, together, tonight",
+    "faster, louder, racing, pounding",
+)
+TITLES = (
+    "{adjective} {noun}", "The {noun} and the {noun}", "{feeling} {place}", "{verb} the {noun}", "{noun} of {feeling}",
+    "{adjective} {instrument}", "{noun} {place}",
+)  # fmt: skip
+LINES = (
+    "I {verb} the {adjective} {noun} {place}", "{pace} we {verb} {place} with {feeling}",
+    "there is {feeling} in the {noun} and the {instrument} plays {pace}", "oh my {adjective} {noun}, {verb} me {pace}",
+    "every {noun} {place} knows my {feeling}", "so {adjective}, so {adjective}, the {instrument} and the {noun}",
+    "you {verb} and I {verb}, {pace}, {place}", "give me the {instrument}, give me {feeling}",
+    "{adjective} is the {noun} that we {verb}", "hear the {instrument} {pace} {place}",
+)  # fmt: skip
+
+ZH_THEMES = {
+    "love": ("心,玫瑰,誓言", "拥抱,追随"),
+    "heartbreak": ("眼泪,告别,伤口", "离开,忘记"),
+    "city": ("街道,霓虹,地铁", "穿过,游荡"),
+    "sea": ("海浪,港口,潮水", "漂流,航行"),
+    "road": ("公路,远方,桥", "奔走,经过"),
+    "home": ("故乡,厨房,灯火", "回到,守着"),
+    "revolt": ("火焰,锁链,旗帜", "打破,呐喊"),
+    "party": ("舞池,酒杯,周末", "跳舞,闪耀"),
+    "memory": ("照片,夏天,名字", "想起,收藏"),
+    "winter": ("雪,寒风,松树", "等待,覆盖"),
+}
+ZH_MOODS = {
+    "joyful": ("快乐的,明亮的", "欢笑"),
+    "tender": ("温柔的,轻轻的", "温暖"),
+    "melancholy": ("忧伤的,孤独的", "思念"),
+    "angry": ("愤怒的,苦涩的", "怒火"),
+    "calm": ("安静的,平和的", "宁静"),
+    "dreamy": ("朦胧的,遥远的", "梦"),
+    "restless": ("不安的,失眠的", "焦虑"),
+    "triumphant": ("骄傲的,无畏的", "荣耀"),
+}
+ZH_GENRES = {
+    "pop": "电台,旋律",
+    "rock": "电吉他,鼓手",
+    "metal": "失真,嘶吼",
+    "electronic": "合成器,电音",
+    "hip-hop": "节拍,韵脚",
+    "jazz": "萨克斯,小号",
+    "classical": "小提琴,乐团",
+    "folk": "木吉他,村庄",
+    "ambient": "星空,回响",
+    "reggae": "海岛,阳光",
+    "latin": "康加鼓,广场",
+    "blues": "口琴,威士忌",
+}
+ZH_PACE = ("慢慢地,悄悄地", "一起,今夜", "飞快地,大声地")
+ZH_TITLES = ("{adjective}{noun}", "{noun}与{noun}", "{verb}{noun}", "{feeling}的{noun}")
+ZH_LINES = (
+    "我{pace}{verb}那{adjective}{noun}", "{adjective}{noun}里有{feeling}", "听{instrument}{pace}响起",
+    "你{verb}，我{verb}，{feeling}不停", "给我{instrument}，给我{feeling}", "{noun}啊{noun}，{pace}{verb}",
+)  # fmt: skip
+
+SCENES = {
+    "workout": (0.2, 0.9), "party": (0.8, 0.8), "driving": (0.2, 0.4), "commute": (-0.2, 0.2), "dinner": (0.5, -0.3),
+    "study": (0.1, -0.6), "sleep": (0.1, -1.0), "rainy day": (-0.6, -0.5), "gaming": (-0.4, 0.8),
+}  # fmt: skip
+
+
+def _columns(lexicon: Mapping[str, Sequence[str]], slots: Sequence[str], separator: str) -> Words:
+    return {slot: [row[i].split(separator) for row in lexicon.values()] for i, slot in enumerate(slots)}
+
+
+def _words(
+    themes: Mapping[str, Sequence[str]],
+    moods: Mapping[str, Sequence[str]],
+    genres: Mapping[str, str],
+    paces: Sequence[str],
+    separator: str,
+) -> dict[str, Words]:
+    """The lexicon by what decides the class of a slot: theme, mood, genre, pace."""
+    return {
+        "theme": _columns(themes, ("noun", "verb", "place")[: len(themes["love"])], separator),
+        "mood": _columns(moods, ("adjective", "feeling"), separator),
+        "genre": {"instrument": [words.split(separator) for words in genres.values()]},
+        "pace": {"pace": [words.split(separator) for words in paces]},
+    }
+
+
+ENGLISH = _words(THEME_WORDS, MOOD_WORDS, GENRE_WORDS, PACE_WORDS, ", ")
+CHINESE = _words(ZH_THEMES, ZH_MOODS, ZH_GENRES, ZH_PACE, ",")
+
+
+def write_texts(songs: Songs, rng: np.random.Generator) -> tuple[list[str], list[str]]:
+    """One title and one lyric (English: 40 to 90 words or so) a song; Chinese for the songs of Chinese artists."""
+    excitement_S = np.array(list(MOODS.values()))[songs.mood_S, 1] + 0.6 * songs.traits_ST[:, 0]
+    pace_S = np.digitize(excitement_S + 0.3 * rng.normal(size=len(songs)), (-0.4, 0.5))
+    second_S = np.where(songs.second_S >= 0, songs.second_S, songs.genre_S)
+    titles, lyrics = [], []
+    for song in range(len(songs)):
+        chinese = bool(songs.chinese_S[song])
+        own = {
+            "theme": [int(songs.theme_S[song])],
+            "mood": [int(songs.mood_S[song])],
+            "genre": [int(songs.genre_S[song]), int(songs.genre_S[song]), int(second_S[song])],
+            "pace": [int(pace_S[song])],
+        }
+        words, title, lines = (CHINESE, ZH_TITLES, ZH_LINES) if chinese else (ENGLISH, TITLES, LINES)
+        first = _fill(_one(title, rng), words, own, rng)
+        titles.append(first if chinese else first[0].upper() + first[1:])
+        lyrics.append(_lyric(lines, words, own, rng))
+    return titles, lyrics
+
+
+def write_tags(songs: Songs, rng: np.random.Generator) -> list[list[str]]:
+    """Mood and one or two scenes a song; one mood tag in eight is wrong, as taggers are."""
+    moods, scenes = list(MOODS), list(SCENES)
+    heard_S = np.where(rng.random(len(songs)) < 0.125, rng.integers(len(moods), size=len(songs)), songs.mood_S)
+    mood_S2 = np.array(list(MOODS.values()))[heard_S]
+    genre_S2 = np.array(list(GENRES.values()))[songs.genre_S]
+    spot_S2 = (mood_S2 + genre_S2) / 2 + 0.15 * songs.traits_ST[:, :1] * np.array([0, 1])
+    near_SC = -((spot_S2[:, None] - np.array(list(SCENES.values()))) ** 2).sum(-1)
+    best_S2 = np.argsort(-(4 * near_SC + rng.gumbel(size=near_SC.shape)), axis=1)[:, :2]
+    both_S = rng.random(len(songs)) < 0.5
+    return [
+        [moods[mood], scenes[best[0]], *([scenes[best[1]]] if both else [])]
+        for mood, best, both in zip(heard_S, best_S2, both_S, strict=True)
+    ]
+
+
+def _lyric(lines: Sequence[str], words: dict[str, Words], own: dict[str, list[int]], rng: np.random.Generator) -> str:
+    """Two verses around a chorus that comes twice."""
+    verse = [_fill(_one(lines, rng), words, own, rng) for _ in range(int(rng.integers(4, 8)))]
+    chorus = _fill(_one(lines, rng), words, own, rng)
+    half = len(verse) // 2
+    return "\n".join([*verse[:half], chorus, *verse[half:], chorus])
+
+
+def _fill(template: str, words: dict[str, Words], own: dict[str, list[int]], rng: np.random.Generator) -> str:
+    """Each `{slot}` of the template becomes a word of the song's own class or, at rate LEAK, of any."""
+    text = template
+    for kind, slots in words.items():
+        for slot, classes in slots.items():
+            while f"{{{slot}}}" in text:
+                of = int(rng.integers(len(classes))) if rng.random() < LEAK else own[kind][rng.integers(len(own[kind]))]
+                text = text.replace(f"{{{slot}}}", _one(classes[of], rng), 1)
+    return text
+
+
+def _one(choices: Sequence[str], rng: np.random.Generator) -> str:
+    return choices[int(rng.integers(len(choices)))]

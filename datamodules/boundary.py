@@ -1,0 +1,200 @@
+"""U2I DataModule: labelled plays with drawn negatives, each with its user's profile and history at that moment.
+
+Shapes: B training plays, T history places, M songs scored for a play (its own song and the negatives).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import lightning as L
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from configs.errors import UserError
+from data.arrays import FloatArray, IntArray
+from data.catalogue import Catalogue
+from data.fields import SongFields, Vocabulary, read_fields
+from data.profiles import Profile, read_profile
+from datamodules.batches import Batch, batches_of, loader
+from datamodules.histories import Histories
+from datamodules.i2i import SongBatches
+
+
+def labels(plays: pl.DataFrame, positives: str) -> FloatArray:
+    """y of each play, (plays,): 1 positive, 0 negative.
+
+    A disliked play is negative. With `positives="liked"` so is one explicitly not completed, unless it was favourited.
+    An unknown flag speaks against no play: without flags every play is positive, as with `positives="played"`.
+    """
+    disliked = pl.col("disliked").fill_null(False)
+    skipped = (~pl.col("completed")).fill_null(False) & ~pl.col("favourited").fill_null(False)
+    negative = disliked | skipped if positives == "liked" else disliked
+    return plays.select((~negative).cast(pl.Float32).alias("label"))["label"].to_numpy()
+
+
+class UserBatches(Dataset[Any]):
+    """Users in order: row numbers, profiles, and histories at the end of training time."""
+
+    def __init__(self, fields: SongFields, profile: Profile, histories: Histories, users: IntArray) -> None:
+        self.fields, self.profile, self.histories, self.users = fields, profile, histories, users
+
+    def __getitem__(self, batch: Batch) -> dict[str, Any]:
+        users = self.users[batch.rows]
+        history = self.histories.latest(users)
+        history["songs"] = self.fields.gather(history["songs"])
+        return {"id": torch.from_numpy(users), **self.profile.gather(users), **history}
+
+
+class InteractionBatches(Dataset[Any]):
+    """A user batch (`models.towers`) for B plays, with `items`, `item`, `label`, `weight` and `log_q`, each (B, M).
+
+    `items` are the fields of distinct songs, `item` says which of them are a play's own song and its negatives, in this
+    order. Negatives are drawn uniformly over the warm catalogue, by popularity, or from the batch's other plays; or
+    mixed, half from the batch and half uniformly, these being the same for all plays (Yang et al., WWW 2020). A drawn
+    song that the user has played has weight 0, and so have all drawn songs of a negative play; a positive play weighs
+    what its strength does. `log_q` is the log of Q, how much more often than uniformly a song is drawn. A negative play
+    weighs Q: so it keeps its say against the drawn ones, and a score taken less log Q settles where it would with
+    uniform draws. Where a batch has fewer songs than are to be drawn from it, each counts for more.
+    """
+
+    def __init__(
+        self,
+        fields: SongFields,
+        profile: Profile,
+        histories: Histories,
+        label: FloatArray,
+        songs: IntArray,
+        negatives: int,
+        sampling: str = "uniform",
+        strengths: Sequence[float] = (1.0, 1.0, 1.0),
+    ) -> None:
+        self.fields, self.profile, self.histories = fields, profile, histories
+        self.label, self.songs, self.negatives, self.sampling = label, songs, negatives, sampling
+        self.worth = np.array(strengths, dtype=np.float32)[np.clip(histories.strength.astype(int) - 1, 0, 2)]
+        # a song without plays is drawn uniformly or not at all, and is nobody's own
+        plays = np.maximum(np.bincount(histories.song, minlength=histories.n_songs), 1)
+        self.by_plays = plays * len(songs) / len(histories.song)  # Q of songs drawn by their plays
+
+    def __getitem__(self, batch: Batch) -> dict[str, Any]:
+        rng = np.random.default_rng(batch.seed)
+        rows, histories = batch.rows, self.histories
+        user, label_B1 = histories.user[rows], self.label[rows][:, None]
+        drawn, share = self._draw(rows, rng)
+        weight = label_B1 * ~histories.played(user, drawn) * self.negatives / max(1, drawn.shape[1])
+        history = histories.before(rows)
+        history["songs"] = self.fields.gather(history["songs"])
+        song_BM = np.concatenate([histories.song[rows][:, None], drawn], axis=1)
+        items, item = np.unique(song_BM, return_inverse=True)
+        q_BM = share * self.by_plays[song_BM] + 1 - share
+        own_B1 = np.where(label_B1 > 0, self.worth[rows][:, None], q_BM[:, :1])
+        return {
+            **self.profile.gather(user),
+            **history,
+            "items": self.fields.gather(items),
+            "item": torch.from_numpy(item.reshape(song_BM.shape)),
+            "label": torch.from_numpy(np.concatenate([label_B1, np.zeros_like(weight)], axis=1)),
+            "weight": torch.from_numpy(np.concatenate([own_B1, weight], axis=1).astype(np.float32)),
+            "log_q": torch.from_numpy(np.log(q_BM).astype(np.float32)),
+        }
+
+    def _draw(self, rows: IntArray, rng: np.random.Generator) -> tuple[IntArray, float]:
+        """Songs to set against each play's own, (B, negatives or fewer), and which share is drawn by plays."""
+        shape = (len(rows), self.negatives)
+        if self.sampling == "uniform":
+            return rng.choice(self.songs, shape), 0.0
+        if self.sampling == "popularity":
+            return rng.choice(self.histories.song, shape), 1.0
+        shared = self.negatives // 2 if self.sampling == "mixed" else 0
+        shifts = 1 + rng.permutation(len(rows) - 1)[: self.negatives - shared]  # fewer where the batch is smaller
+        others = self.histories.song[rows[(np.arange(len(rows))[:, None] + shifts) % len(rows)]]
+        drawn = np.hstack([others, np.broadcast_to(rng.choice(self.songs, shared), (len(rows), shared))])
+        return drawn, others.shape[1] / max(1, drawn.shape[1])
+
+
+class InteractionDataModule(L.LightningDataModule):
+    """Batches of the boundary task from a catalogue folder and, if given, a feature folder.
+
+    Raises:
+        UserError: there is no training play, or no play counts as positive.
+    """
+
+    def __init__(
+        self,
+        data: str,
+        features: str | None = None,
+        use: list[str] | None = None,
+        min_count: int = 2,
+        batch_size: int = 512,
+        negatives: int = 4,
+        history: int = 50,
+        positives: str = "liked",
+        sampling: str = "uniform",
+        strengths: Sequence[float] = (1.0, 1.0, 1.0),
+        workers: int = 0,
+        seed: int = 0,
+        vocabulary: Vocabulary | None = None,
+        profile_vocabulary: Vocabulary | None = None,
+    ) -> None:
+        super().__init__()
+        self.batch_size, self.workers, self.seed = batch_size, workers, seed
+        self.negatives, self.sampling, self.strengths = negatives, sampling, strengths
+        self.catalogue = Catalogue.read(data)
+        self.fields = read_fields(self.catalogue, features, use or [], min_count, vocabulary)
+        self.warm = self.catalogue.rows("warm")
+        if self.catalogue.plays.is_empty():
+            raise UserError(f"{data}: no play of a known song, so there is no user to learn from")
+        self.histories = Histories(
+            self.catalogue.plays, self.catalogue.n_users, self.catalogue.n_songs, history, self.seed
+        )
+        self.label = labels(self.histories.table, positives)
+        if not self.label.any():
+            raise UserError(f"{data}: none of {len(self.label)} plays is positive; try objective.positives=played")
+        self.active = np.flatnonzero(np.diff(self.histories.start))  # users with training plays
+        self.profile = read_profile(self.catalogue.users, self.active, profile_vocabulary)
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """One row a training play."""
+        parts = (self.fields, self.profile, self.histories, self.label, self.warm)
+        dataset = InteractionBatches(*parts, self.negatives, self.sampling, self.strengths)
+        return loader(dataset, batches_of(self, len(self.label), self.batch_size, shuffle=True), self.workers)
+
+    def val_dataloader(self) -> list[DataLoader[Any]]:
+        """Loader 0: cold validation songs to index; loader 1: their listeners.
+
+        Raises:
+            UserError: nobody has played a cold validation song.
+        """
+        listeners = np.unique(self.val_positives()[0])
+        if not len(listeners):
+            raise UserError(f"{self.catalogue.folder}: no held-out play of a cold validation song to choose a model by")
+        return [self.songs_loader(self.catalogue.rows("cold_val")), self.users_loader(listeners)]
+
+    def val_positives(self) -> tuple[IntArray, IntArray]:
+        """(user, cold validation song that he played and did not dislike)."""
+        in_val = (self.catalogue.songs["split"] == "cold_val").gather(self.catalogue.cold_plays["song"])
+        found = self.catalogue.cold_plays.filter(in_val & (pl.col("strength") > 0)).select("user", "song").unique()
+        found = found.sort("user", "song")
+        return found["user"].to_numpy().astype(np.int64), found["song"].to_numpy().astype(np.int64)
+
+    def songs_loader(self, songs: IntArray, batch_size: int = 1024) -> DataLoader[Any]:
+        """`id` and `fields` of the given songs, in order."""
+        nobody = np.zeros(self.catalogue.n_songs, dtype=np.int64)  # no song has a memory here
+        return loader(SongBatches(self.fields, songs, nobody), batches_of(self, len(songs), batch_size, shuffle=False))
+
+    def users_loader(self, users: IntArray, batch_size: int = 1024) -> DataLoader[Any]:
+        """`id` and user batch of the given users, in order, with histories at the end of training time."""
+        dataset = UserBatches(self.fields, self.profile, self.histories, users)
+        return loader(dataset, batches_of(self, len(users), batch_size, shuffle=False))
+
+    def dense_statistics(self) -> dict[str, tuple[Tensor, float]]:
+        """Centre and overall scale of each dense song field over warm songs."""
+        return self.fields.dense_statistics(self.warm)
+
+    def number_statistics(self) -> tuple[Tensor, Tensor]:
+        """Centre and spread of each profile number over users with training plays."""
+        return self.profile.number_statistics(self.active)

@@ -1,0 +1,1 @@
+"""Who is found, beside baselines: comparisons, outcomes, calibration, and the report."""

@@ -1,0 +1,117 @@
+"""What reached users did with a new song: favourite and completion rates, from truth.parquet or from logged plays.
+
+Favourite rate = favourites / plays, completion rate = completes / plays (the article's Q1). Logged plays are selected
+(a user was shown the song for a reason), so where `truth.parquet` gives the outcome for a fixed sample of users,
+exposed or not, the rates come from it.
+
+Shapes: C new songs, D draws of the bootstrap.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from configs.errors import UserError
+from data.arrays import AnyArray, IntArray
+from data.catalogue import Catalogue
+from evaluation.comparison import PARTS
+from retrieval.audience import Audience
+from retrieval.bootstrap import interval, resampled_sums
+
+RATES = {"favourite_rate": "favourited", "completion_rate": "completed"}
+
+
+def read_truth(path: str, catalogue: Catalogue) -> pl.DataFrame:
+    """Outcomes with song and user numbers: `song`, `user`, `completed`, `favourited`.
+
+    Raises:
+        UserError: missing or damaged file, missing column.
+    """
+    if not Path(path).is_file():
+        raise UserError(f"truth file not found: {path} (only the demo world has one)")
+    try:
+        table = pl.read_parquet(path, glob=False)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise UserError(f"{path}: cannot be read as Parquet ({type(error).__name__})") from None
+    missing = {"song_id", "user_id", "completed", "favourited"} - set(table.columns)
+    if missing:
+        raise UserError(f"{path}: columns missing: {sorted(missing)}")
+    songs = catalogue.songs.select("song_id").with_row_index("song")
+    users = catalogue.users.select("user_id").with_row_index("user")
+    return table.join(songs, on="song_id").join(users, on="user_id").select("song", "user", "completed", "favourited")
+
+
+def outcome_rates(
+    found: dict[str, Audience], truth: pl.DataFrame | None, catalogue: Catalogue, new: IntArray, seed: int = 0
+) -> dict[str, Any]:
+    """Rates among the reached users of each method and among everybody, and what each part of FirstPlay adds to them.
+
+    Empty if no outcome is known. Intervals come from drawing the new songs anew (`seed`), the same for all methods.
+    """
+    source = "truth" if truth is not None else "logged plays"
+    known = truth if truth is not None else logged(catalogue)
+    known = known.filter(pl.col("song").is_in(pl.Series(new)))
+    if known.is_empty():
+        return {}
+    met = {"everybody": known} | {name: outcomes_of(audience, known, new) for name, audience in found.items()}
+    sums = {name: sums_by_song(outcomes, new) for name, outcomes in met.items()}
+    drawn = {name: ratios(resampled_sums(sums_C4, seed)) for name, sums_C4 in sums.items()}
+    rate = {name: ratios(sums_C4.sum(axis=0)) for name, sums_C4 in sums.items()}
+    return {
+        "source": source,
+        "rows": [
+            {"method": name, "outcomes": outcomes.height, **with_intervals(rate[name], drawn[name])}
+            for name, outcomes in met.items()
+        ],
+        "parts": [
+            {"part": part, "method": more, "less": less}
+            | with_intervals(rate[more] - rate[less], drawn[more] - drawn[less])
+            for part, more, less in PARTS
+            if {more, less} <= set(met)
+        ],
+    }
+
+
+def outcomes_of(audience: Audience, known: pl.DataFrame, new: IntArray) -> pl.DataFrame:
+    """Those of the known outcomes whose user the audience names for the song."""
+    row, rank = np.nonzero(audience.users_CB >= 0)
+    if not len(row):
+        return known.clear()
+    reached = pl.DataFrame({"song": new[row], "user": audience.users_CB[row, rank]})
+    return known.join(reached.cast(known.schema["song"]), on=["song", "user"], how="inner")
+
+
+def logged(catalogue: Catalogue) -> pl.DataFrame:
+    """Held-out plays whose outcome is known."""
+    plays = catalogue.cold_plays.select("song", "user", "completed", "favourited")
+    return plays.filter(pl.col("completed").is_not_null() | pl.col("favourited").is_not_null())
+
+
+def sums_by_song(outcomes: pl.DataFrame, new: IntArray) -> AnyArray:
+    """Of each new song: favourites, outcomes where that is known, completes, outcomes where that is known, (C, 4)."""
+    place = np.searchsorted(new, outcomes["song"].to_numpy())
+    columns = []
+    for column in RATES.values():
+        for of in (outcomes[column].fill_null(False), outcomes[column].is_not_null()):
+            columns.append(np.bincount(place[of.to_numpy()], minlength=len(new)))
+    return np.stack(columns, axis=1)
+
+
+def ratios(sums_4: AnyArray) -> AnyArray:
+    """Favourite and completion rate of (…, 4) sums, (…, 2); NaN where no outcome is known."""
+    with np.errstate(invalid="ignore"):
+        return np.asarray(sums_4[..., 0::2] / sums_4[..., 1::2])
+
+
+def with_intervals(rate_2: AnyArray, drawn_D2: AnyArray) -> dict[str, Any]:
+    """Both rates, or differences of them, by name, with 95 % intervals; None where no outcome is known."""
+    row: dict[str, Any] = {}
+    for name, rate, drawn_D in zip(RATES, rate_2, drawn_D2.T, strict=True):
+        known = bool(np.isfinite(rate))
+        row[name] = float(rate) if known else None
+        row[f"{name}_ci95"] = interval(drawn_D) if known else None
+    return row

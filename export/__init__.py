@@ -1,0 +1,1 @@
+"""Trained runs as folders for production: safetensors, ONNX, model cards, the service folder."""

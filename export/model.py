@@ -1,0 +1,200 @@
+"""Write a trained run as a folder for production, and load it without Lightning."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from artifacts.folders import read_manifest, writing
+from artifacts.runs import Run, open_run, read_vocabularies
+from artifacts.tracking import made, tracked, used
+from configs.errors import UserError
+from configs.schema import ExportConfig
+from export.model_card import model_card
+
+if TYPE_CHECKING:
+    from data.catalogue import Catalogue  # at run time in main() alone: `load` works without Polars
+
+KIND = "export"
+MADE_BY = "python -m pipeline.export run=RUN out=EXPORT"
+CLASSES = {
+    "clip": "models.clip.ClipModel",
+    "i2i": "models.song_encoder.SongEncoder",
+    "boundary": "models.towers.BoundaryModel",
+}
+TOWERS = ("item", "user", "boundary")  # of the boundary task: a file each, since each may be served apart
+
+
+@tracked("export")
+def export_model(config: ExportConfig, tracking: Any) -> None:
+    """Run `pipeline.export` (its docstring says what it reads and writes)."""
+    from data.catalogue import Catalogue
+    from export.programs import check_installed, write_programs
+
+    check_installed(config.formats)
+    run = open_run(config.run, task_of(config.run))
+    catalogue = Catalogue.read(run.config["data"])
+    with writing(config.out, KIND, {"task": run.task, "fingerprint": run.fingerprint}) as folder:
+        model, description = write_model(run, catalogue, folder)
+        catalogue.songs.select("song_id", "split").write_parquet(folder / "song_ids.parquet")
+        catalogue.users.select("user_id").write_parquet(folder / "user_ids.parquet")
+        if config.formats:
+            description |= write_programs(model, description, config.formats, folder)
+            write_config(folder, description)
+        (folder / "README.md").write_text(model_card(run, count(run), catalogue, description))
+    used(tracking, run.folder)
+    made(tracking, config.out, config.logger.upload)
+    print(f"{config.out}: {run.task} model {run.fingerprint}, {count(run):,} numbers")
+
+
+def write_model(run: Run, catalogue: Catalogue, folder: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """Weights and config.json of a run into a folder, read back: an export that does not load is no export.
+
+    Returns:
+        The model in evaluation mode, and its config.json.
+    """
+    return write_weights(model_weights(run.weights), describe(run, catalogue), folder)
+
+
+def write_weights(
+    weights: dict[str, Tensor], description: dict[str, Any], folder: Path
+) -> tuple[nn.Module, dict[str, Any]]:
+    """As `write_model`, of a plain model's weights and what its config.json is to say."""
+    from safetensors.torch import save
+
+    for name, part in files_of(description["task"], weights).items():
+        # save_file makes files for their owner alone: a service under another account could not read its model
+        (folder / f"{name}.safetensors").write_bytes(save(part, {"format": "pt"}))
+    write_config(folder, description)
+    return load(folder, check=False)
+
+
+def load(folder: str | Path, check: bool = True) -> tuple[nn.Module, dict[str, Any]]:
+    """The model of an export folder, in evaluation mode, and its config.json. No Lightning, FAISS or Polars needed.
+
+    Raises:
+        UserError: not an export folder, or one whose weights do not fit its config.
+    """
+    folder = Path(folder)
+    if check:
+        read_manifest(folder, KIND, MADE_BY)
+    with told_as_user_error(folder):
+        config = json.loads((folder / "config.json").read_text())
+        model: nn.Module = model_class(config["task"])(**config["model"])
+        if config["task"] == "boundary":
+            for name in TOWERS:
+                read_weights(getattr(model, name), folder, name)
+        else:
+            read_weights(model, folder, "model")
+    return model.eval(), config
+
+
+def load_tower(folder: str | Path, name: str) -> nn.Module:
+    """One tower of a boundary export, in evaluation mode; only its own weights are read.
+
+    "item" takes the fields of songs and gives i (songs, D); "user" and "boundary" take a user batch (`models.towers`)
+    and give u and b (users, D). A song is for a user if ⟨u, i⟩ > ⟨u, b⟩.
+
+    Raises:
+        UserError: no such tower, not a boundary export, or weights that do not fit its config.
+    """
+    folder = Path(folder)
+    if name not in TOWERS:
+        raise UserError(f"tower {name!r}: choose from {', '.join(TOWERS)}")
+    task = read_manifest(folder, KIND, MADE_BY).get("task")
+    if task != "boundary":
+        raise UserError(f"{folder} holds a model of the task {task}, which has no towers: export a boundary run")
+    with told_as_user_error(folder):
+        config = json.loads((folder / "config.json").read_text())
+        tower: nn.Module = getattr(model_class(config["task"])(**config["model"]), name)
+        read_weights(tower, folder, name)
+    return tower.eval()
+
+
+def files_of(task: str, weights: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """Weights by the file they go into: all in "model", or a tower each."""
+    if task != "boundary":
+        return {"model": weights}
+    return {
+        tower: {
+            name.removeprefix(f"{tower}."): value for name, value in weights.items() if name.startswith(f"{tower}.")
+        }
+        for tower in TOWERS
+    }
+
+
+def read_weights(module: nn.Module, folder: Path, name: str) -> None:
+    """Put the weights of one file into a module."""
+    from safetensors.torch import load_file
+
+    module.load_state_dict(load_file(folder / f"{name}.safetensors"))
+
+
+@contextmanager
+def told_as_user_error(folder: Path) -> Iterator[None]:
+    """Tampered files raise many types."""
+    try:
+        yield
+    except Exception as error:
+        reason = " ".join([type(error).__name__, *str(error).splitlines()[:1]])
+        raise UserError(f"{folder} cannot be loaded ({reason}); make it again with: {MADE_BY}") from None
+
+
+def model_class(task: str) -> Any:
+    """The plain module of a task; imported here, so that a model for songs does not need the text libraries."""
+    module, _, name = CLASSES[task].rpartition(".")
+    return getattr(import_module(module), name)
+
+
+def task_of(folder: str | Path) -> str:
+    """Which task a run folder belongs to.
+
+    Raises:
+        UserError: it is no run folder.
+    """
+    try:
+        kind = json.loads((Path(folder) / "manifest.json").read_text())["kind"]
+    except (OSError, ValueError, KeyError, TypeError):
+        kind = None
+    for task in CLASSES:
+        if kind == f"{task} run":
+            return task
+    raise UserError(f"{folder} is not a run folder (made by: python train.py clip|i2i|boundary data=CATALOGUE out=RUN)")
+
+
+def model_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of the plain model: the LightningModule's own buffers are left out, the prefix is dropped."""
+    prefix = "model."
+    return {name.removeprefix(prefix): value.contiguous() for name, value in weights.items() if name.startswith(prefix)}
+
+
+def describe(run: Run, catalogue: Catalogue) -> dict[str, Any]:
+    """Everything that is needed beside the weights: constructor arguments, category codes, audio front end."""
+    accepted = inspect.signature(model_class(run.task)).parameters
+    given = run.hparams | run.hparams["model"] if run.task == "clip" else run.hparams
+    return {
+        "task": run.task,
+        "class": CLASSES[run.task],
+        "model": {name: value for name, value in given.items() if name in accepted},
+        "vocabulary": read_vocabularies(run.folder),
+        "audio": catalogue.manifest["audio"],
+        **({"prepared": run.hparams.get("prepared", {})} if run.task == "clip" else {}),
+        "trained_with": run.config,
+    }
+
+
+def write_config(folder: Path, description: dict[str, Any]) -> None:
+    """The folder's config.json."""
+    (folder / "config.json").write_text(json.dumps(description, indent=2, ensure_ascii=False) + "\n")
+
+
+def count(run: Run) -> int:
+    """Numbers in the exported model."""
+    return sum(value.numel() for value in model_weights(run.weights).values())

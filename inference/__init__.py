@@ -1,0 +1,1 @@
+"""From trained runs to vectors, indexes and audiences."""

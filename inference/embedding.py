@@ -1,0 +1,164 @@
+"""Compute song features of a catalogue: a CLIP model's vectors of audio and text, or BERT's vectors alone."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+
+from artifacts.folders import check_replaceable, writing
+from artifacts.runs import Run, open_run
+from artifacts.tracking import made, tracked, used
+from configs.errors import UserError
+from configs.load import as_dict
+from configs.schema import EmbedConfig, EmbedTextConfig
+from data.arrays import AnyArray, FloatArray
+from data.catalogue import Catalogue
+from data.fields import FEATURES
+from data.text import song_texts, text_vectors, unknown_share
+from datamodules.clip import BERT_BATCH, FRAME_OPTIONS, SongDataModule
+from inference.vectors import restore
+from lightning_modules.clip import ClipModule
+
+KIND, _ = FEATURES
+NAMES = ("clip_audio", "clip_text")
+
+
+@tracked("embed")
+def embed(config: EmbedConfig, tracking: Any) -> None:
+    """Run `pipeline.embed` (its docstring says what it reads and writes)."""
+    out = Path(config.out)
+    check_replaceable(out, KIND)
+    if config.clip is None:
+        return embed_text(config, tracking)
+    if config.text != EmbedTextConfig():
+        raise UserError(f"text.* are those of the run {config.clip}: leave them out, or leave clip= out")
+    run = open_run(config.clip, "clip")
+    data = song_data(run, config)
+    parts = out.with_name(f".{out.name}.ranks")
+    trainer = L.Trainer(
+        accelerator=config.accelerator,
+        devices=config.devices,
+        callbacks=[PartWriter(parts)],
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+    trainer.predict(restore(ClipModule, run), data, return_predictions=False)
+    trainer.strategy.barrier("every rank has written its part")
+    if trainer.is_global_zero:
+        written = [parts / f"{rank}.npz" for rank in range(trainer.world_size)]
+        arrays = merge([path for path in written if path.exists()], data.catalogue.n_songs)
+        if data.text_vectors:
+            arrays["text"] = np.asarray(data.text_vectors[0])
+        made_by = {"clip": str(run.folder.resolve()), "encoder": run.fingerprint}
+        write_features(out, arrays, data.catalogue, made_by)
+        shutil.rmtree(parts)
+        used(tracking, run.folder, config.data)
+        made(tracking, out, config.logger.upload)
+
+
+def embed_text(config: EmbedConfig, tracking: Any) -> None:
+    """text.npy alone, through the cache that `SongDataModule` uses.
+
+    Raises:
+        UserError: no song has any text, a field is no text column, or the text model cannot be loaded.
+    """
+    options = config.text
+    if options.max_tokens < 3 or options.windows < 1:
+        raise UserError(f"text.max_tokens={options.max_tokens}, text.windows={options.windows}: at least 3 and 1")
+    catalogue = Catalogue.read(config.data)
+    texts = song_texts(catalogue.songs, options.fields)
+    present = [text for text in texts if text]
+    if not present:
+        raise UserError(f"{config.data}: no song has any text in {', '.join(options.fields)}: choose other text.fields")
+    unknown = unknown_share(present, options.model)
+    cache = catalogue.folder / "text_cache"
+    vectors = text_vectors(texts, options.model, options.max_tokens, BERT_BATCH, cache, options.windows)
+    made_by = {"text": as_dict(options), "unknown_tokens": round(unknown, 4)}
+    write_features(Path(config.out), {"text": vectors}, catalogue, made_by)
+    used(tracking, config.data)
+    made(tracking, config.out, config.logger.upload)
+    print(f"  {len(texts) - len(present):,} songs without text; {unknown:.1%} of the tokens unknown to {options.model}")
+
+
+def song_data(run: Run, config: EmbedConfig) -> SongDataModule:
+    """The catalogue's songs, cut and tokenised as in the run's training.
+
+    Raises:
+        UserError: the catalogue's log-mel frames are not those of the run.
+    """
+    if "prepared" not in run.hparams:
+        raise UserError(f"{run.folder} was trained by an earlier version: train it again")
+    prepared = run.hparams["prepared"]
+    options = {name: value for name, value in prepared.items() if name not in FRAME_OPTIONS}
+    data = SongDataModule(config.data, config.batch_size, workers=config.workers, **options)
+    # Of samples the model makes the frames itself.
+    same = FRAME_OPTIONS if data.crops.is_logmel else ("sample_rate",)
+    other = [
+        f"{name} {data.audio[name]} (run: {prepared[name]})" for name in same if data.audio[name] != prepared[name]
+    ]
+    if other:
+        raise UserError(
+            f"{config.data} has other log-mel frames than {config.clip} was trained on: {', '.join(other)}; "
+            "prepare it again with audio.* options as in the run's catalogue"
+        )
+    return data
+
+
+class PartWriter(L.Callback):
+    """Each rank writes its songs' vectors into `<folder>/<rank>.npz`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.columns: dict[str, list[AnyArray]] = {name: [] for name in ("id", *NAMES)}
+
+    def on_predict_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, *_: Any, **__: Any
+    ) -> None:
+        """Keep the vectors of one batch, on the CPU."""
+        for name, column in self.columns.items():
+            column.append(outputs[name].cpu().numpy())
+
+    def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write them; a rank without any song writes nothing."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / f"{trainer.global_rank}.npz"
+        path.unlink(missing_ok=True)  # left by a killed run
+        if self.columns["id"]:
+            arrays: dict[str, Any] = {name: np.concatenate(column) for name, column in self.columns.items()}
+            np.savez(path, **arrays)
+
+
+def merge(parts: Sequence[Path], n_songs: int) -> dict[str, FloatArray]:
+    """Arrays (songs, dim) in catalogue order from the parts of all ranks; a song found twice is taken once."""
+    arrays: dict[str, FloatArray] = {}
+    for path in parts:
+        with np.load(path) as part:
+            for name in NAMES:
+                if name not in arrays:
+                    arrays[name] = np.full((n_songs, part[name].shape[1]), np.nan, dtype=np.float32)
+                arrays[name][part["id"]] = part[name]
+    return arrays
+
+
+def write_features(out: Path, arrays: dict[str, FloatArray], catalogue: Catalogue, made_by: dict[str, Any]) -> None:
+    """The feature folder, and on the screen how many songs have which vector."""
+    have = {name: int(np.isfinite(array).all(axis=1).sum()) for name, array in arrays.items()}
+    manifest = {
+        **made_by,
+        "data": str(catalogue.folder.resolve()),
+        "songs": catalogue.n_songs,
+        "songs_with": have,
+    }
+    with writing(out, KIND, manifest) as folder:
+        for name, array in arrays.items():
+            np.save(folder / f"{name}.npy", array)
+        catalogue.songs.select("song_id").write_parquet(folder / "song_ids.parquet")
+    shown = ", ".join(f"{name} {count:,}" for name, count in have.items())
+    print(f"{out}: {catalogue.n_songs:,} songs; with {shown}")

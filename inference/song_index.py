@@ -1,0 +1,230 @@
+"""Build, update and read index folders: the FAISS index of the known songs, and the vectors of all songs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from artifacts.folders import read_manifest, read_whole, writing
+from artifacts.runs import open_run
+from artifacts.tracking import made, tracked, used
+from configs.errors import UserError
+from configs.schema import IndexConfig
+from data.arrays import FloatArray, IntArray
+from data.catalogue import Catalogue
+from inference.vectors import song_vectors
+from retrieval.index import add, build_index, choose, exact_neighbours, remove, resolve, search, to_cpu, to_gpu, tune
+
+KIND = "index"
+MADE_BY = "python -m pipeline.index run=RUN out=INDEX"
+QUERIES, K = 200, 100  # new songs (known ones, where there are none), and neighbours that an index must find of each
+SAME = 1e-5  # numbers of a vector that differ by less come of other batches, not of other content
+
+
+@dataclass
+class SongIndex:
+    """An index folder in memory. `songs` gives the song number of an entry of the index, −1 where it was removed."""
+
+    manifest: dict[str, Any]
+    index: Any
+    songs: IntArray
+    vectors: FloatArray
+
+    def similar(self, vectors: FloatArray, k: int) -> tuple[FloatArray, IntArray]:
+        """Scores and song numbers of the k most similar known songs, each (Q, k); −1 where there are fewer."""
+        scores, at = search(self.index, vectors, k)
+        return scores, np.where(at >= 0, self.songs[at], -1)
+
+
+@tracked("index")
+def make_index(config: IndexConfig, tracking: Any) -> None:
+    """Run `pipeline.index` (its docstring says what it reads and writes)."""
+    import faiss
+
+    if not 0 < config.recall <= 1:
+        raise UserError(f"recall={config.recall:g} must be above 0 and at most 1")
+    run, vectors = song_vectors(config.run, config.data, config.features)
+    data = config.data or run.config["data"]
+    catalogue = Catalogue.read(data)
+    if config.update:
+        index, entries, manifest = updated(config, run.fingerprint, catalogue, vectors)
+    else:
+        index, entries, manifest = built(config, catalogue, vectors)
+    manifest |= {
+        "encoder": run.fingerprint,
+        "run": str(run.folder),
+        "data": str(data),
+        "features": config.features or run.config["features"],
+        "songs": int((entries >= 0).sum()),
+        "dim": vectors.shape[1],
+    }
+    with writing(config.out, KIND, manifest) as folder:
+        try:
+            manifest["effort"], manifest["recall"] = tuned(index, entries, vectors, manifest["index"], config)
+            faiss.write_index(to_cpu(index), str(folder / "index.faiss"))
+            read_faiss(folder, mapped=True)  # some kinds can be written only
+        except (RuntimeError, ValueError) as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise UserError(f"index={config.index} cannot be used here ({reason}): choose another kind") from None
+        write_songs(folder, catalogue, vectors, entries)
+    used(tracking, run.folder, data, manifest["features"])
+    made(tracking, config.out, config.logger.upload)
+    print(summary(config.out, manifest, catalogue.n_songs, config.recall))
+
+
+def write_songs(folder: Path, catalogue: Catalogue, vectors: FloatArray, entries: IntArray) -> None:
+    """What an index folder holds beside the index: vectors of all songs, their ids, and which entry each is."""
+    np.save(folder / "vectors.npy", vectors)
+    entry = pl.Series("entry", entries).replace(-1, None)
+    catalogue.songs.select("song_id", "split").with_columns(entry).write_parquet(folder / "songs.parquet")
+
+
+def built(config: IndexConfig, catalogue: Catalogue, vectors: FloatArray) -> tuple[Any, IntArray, dict[str, Any]]:
+    """A new index, the entry of every song in it (−1: none), and what the manifest says of it."""
+    songs = catalogue.rows("warm")
+    entries = np.full(catalogue.n_songs, -1)
+    entries[songs] = np.arange(len(songs))
+    try:
+        index = build_index(vectors[songs], config.index, entries[songs], all_gpus(), config.seed)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    kind = resolve(config.index, len(songs))
+    reason = choose(len(songs))[1] if config.index == "auto" else "as asked for"
+    print(f"index {kind}: {reason}")
+    return index, entries, {"index": kind, "version": 1, "learned_from": len(songs), "entries": len(songs)}
+
+
+def updated(
+    config: IndexConfig, encoder: str, catalogue: Catalogue, vectors: FloatArray
+) -> tuple[Any, IntArray, dict[str, Any]]:
+    """The index that is there, made the catalogue's: as `built`.
+
+    Raises:
+        UserError: it is of another encoder, or of a kind that cannot be changed, or is to be of another kind.
+    """
+    old, before = read_index(Path(config.out), mapped=False)
+    if config.index not in ("auto", old.manifest["index"]):
+        raise UserError(f"{config.out} is {old.manifest['index']}: to make it {config.index} build it anew")
+    if old.manifest["encoder"] != encoder:
+        raise UserError(
+            f"{config.out} holds the vectors of another encoder than {config.run}: build it anew, without update=true"
+        )
+    before = before.with_row_index("old").select("song_id", "old", "entry")
+    found = catalogue.songs.select("song_id", "split").join(before, on="song_id", how="left", maintain_order="left")
+    entries, rows = (found[name].fill_null(-1).to_numpy().astype(np.int64).copy() for name in ("entry", "old"))
+    warm = (found["split"] == "warm").to_numpy()
+    stays, new = warm & (entries >= 0), warm & (entries < 0)
+    other = stays.copy()
+    other[stays] = ~np.isclose(vectors[stays], old.vectors[rows[stays]], rtol=0, atol=SAME).all(axis=1)
+    same = stays & ~other
+    vectors[same] = old.vectors[rows[same]]  # what the index holds, or small changes would add up
+    gone = np.setdiff1d(before["entry"].drop_nulls().to_numpy(), entries[stays])
+    n = old.manifest["entries"]
+    entries[new], entries[~warm] = np.arange(n, n + new.sum()), -1
+    try:
+        remove(old.index, np.concatenate([gone, entries[other]]))
+    except ValueError as error:
+        raise UserError(f"{config.out}: {error}") from None
+    add(old.index, vectors[new | other], entries[new | other])
+    manifest = {key: old.manifest[key] for key in ("index", "learned_from")}
+    manifest |= {"version": old.manifest["version"] + 1, "entries": n + int(new.sum())}
+    return old.index, entries, manifest | {"added": int(new.sum()), "replaced": int(other.sum()), "removed": len(gone)}
+
+
+def tuned(index: Any, entries: IntArray, vectors: FloatArray, kind: str, config: IndexConfig) -> tuple[int, float]:
+    """Effort and recall of `retrieval.index.tune` on a sample of the new songs: they are what will be looked up."""
+    known, new = np.flatnonzero(entries >= 0), np.flatnonzero(entries < 0)
+    asked = np.random.default_rng(config.seed).permutation(new if len(new) else known)[:QUERIES]
+    if kind == "Flat":
+        return 0, 1.0
+    exact = exact_neighbours(vectors[asked], vectors[known], min(K, len(known)))
+    return tune(index, kind, vectors[asked], entries[known][exact], config.recall)
+
+
+def summary(out: str, manifest: dict[str, Any], n_songs: int, wanted: float) -> str:
+    """What the screen shows at the end."""
+    changes = ", ".join(f"{key} {manifest[key]}" for key in ("added", "replaced", "removed") if key in manifest)
+    lines = [f"{out}: {manifest['songs']} known songs of {n_songs}, {manifest['dim']} dimensions, {manifest['index']}"]
+    if manifest["index"] != "Flat":
+        k = min(K, manifest["songs"])
+        lines.append(f"  finds {manifest['recall']:.0%} of the exact {k} (effort {manifest['effort']})")
+    if manifest["recall"] < wanted:
+        lines.append(f"  note: {wanted:.0%} was wanted: the codes are too coarse, or the sample too small")
+    if changes:
+        lines.append(f"  version {manifest['version']}: {changes}; learned from {manifest['learned_from']} songs")
+    return "\n".join(lines)
+
+
+def open_index(folder: str | Path, catalogue: Catalogue | None = None) -> SongIndex:
+    """Read an index folder and check that its encoder is still the one that made it.
+
+    Vectors and index are mapped into memory: what is not looked at is not read, and processes share it.
+
+    Args:
+        folder: the index folder.
+        catalogue: the songs that are asked for; None for those of the folder that the index was made from.
+
+    Raises:
+        UserError: not an index folder, damaged, its run was trained again since, or other songs or another split.
+    """
+    folder = Path(folder)
+    found, songs = read_index(folder)
+    check_same_songs(folder, songs, catalogue or Catalogue.read(found.manifest["data"]))
+    run = open_run(found.manifest["run"], "i2i")
+    if run.fingerprint != found.manifest["encoder"]:
+        raise UserError(f"{folder} was built from another encoder than {run.folder} holds now: run {MADE_BY} again")
+    found.index = to_gpu(found.index, all_gpus())
+    return found
+
+
+def read_index(folder: Path, mapped: bool = True) -> tuple[SongIndex, pl.DataFrame]:
+    """An index folder as it is, and `song_id`, `split` and `entry` of its songs.
+
+    Raises:
+        UserError: not an index folder, or damaged.
+    """
+    return read_whole(folder, lambda: read_files(folder, mapped))
+
+
+def read_files(folder: Path, mapped: bool) -> tuple[SongIndex, pl.DataFrame]:
+    """As `read_index`; of two versions where the folder is being replaced."""
+    manifest = read_manifest(folder, KIND, MADE_BY)
+    try:
+        table = pl.read_parquet(folder / "songs.parquet", columns=["song_id", "split", "entry"], glob=False)
+        entry = table["entry"]
+        index = read_faiss(folder, mapped)
+        vectors = np.load(folder / "vectors.npy", mmap_mode="r" if mapped else None)
+        songs = np.full(manifest["entries"], -1)
+        songs[entry.drop_nulls().to_numpy()] = np.flatnonzero(entry.is_not_null())
+        if (index.ntotal, len(vectors)) != (entry.count(), len(entry)):
+            raise ValueError("its files do not belong together")
+    except (OSError, RuntimeError, ValueError, TypeError, KeyError, IndexError, pl.exceptions.PolarsError) as error:
+        raise UserError(f"{folder} is damaged ({type(error).__name__}): run {MADE_BY} again") from None
+    return SongIndex(manifest, index, songs, vectors), table
+
+
+def read_faiss(folder: Path, mapped: bool) -> Any:
+    """The FAISS index of an index folder, in memory or mapped into it; RuntimeError where FAISS cannot read it."""
+    import faiss
+
+    return faiss.read_index(str(folder / "index.faiss"), faiss.IO_FLAG_MMAP_IFC if mapped else 0)
+
+
+def check_same_songs(folder: Path, songs: pl.DataFrame, catalogue: Catalogue) -> None:
+    """Raise UserError unless the index was built from these songs in this order, and with the same ones known."""
+    if not songs.drop("entry").equals(catalogue.songs.select("song_id", "split")):
+        raise UserError(
+            f"{folder} was built from other songs, or another split of them, than {catalogue.folder}: "
+            f"run {MADE_BY} again"
+        )
+
+
+def all_gpus() -> range:
+    """Numbers of the GPUs that an index is divided among."""
+    import faiss
+
+    return range(faiss.get_num_gpus() if hasattr(faiss, "get_num_gpus") else 0)

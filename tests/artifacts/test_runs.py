@@ -1,0 +1,189 @@
+"""Run folders: a wrong task, changed options or a damaged file is one clear line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from artifacts.folders import write_manifest
+from artifacts.runs import fingerprint, finish_run, is_finished, open_run, read_vocabulary, start_run
+from configs.errors import UserError
+from configs.load import as_dict, dump
+from configs.schema import I2IConfig
+from inference.vectors import restore
+from lightning_modules.i2i import I2IModule
+
+
+@pytest.fixture
+def run(i2i_run: Path, tmp_path: Path) -> Path:
+    """A copy that may be damaged."""
+    return Path(shutil.copytree(i2i_run, tmp_path / "run"))
+
+
+def complaint(folder: Path, task: str = "i2i") -> str:
+    with pytest.raises(UserError) as caught:
+        open_run(folder, task)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_whole_run(run: Path) -> None:
+    found = open_run(run, "i2i")
+    assert found.task == "i2i" and found.config["trainer"]["epochs"] == 3
+    assert found.hparams["dense_dims"] == {"content": 12, "mood": 6}
+    assert set(read_vocabulary(run)) == {"language", "genres", "tags"}
+    assert len(found.fingerprint) == 16 and found.fingerprint == open_run(run, "i2i").fingerprint
+
+
+def test_wrong_task(run: Path) -> None:
+    message = complaint(run, "clip")
+    assert "i2i run" in message and "clip run" in message and "train.py clip" in message
+
+
+def test_no_run_at_all(tmp_path: Path, catalogue_folder: Path) -> None:
+    assert "folder not found" in complaint(tmp_path / "absent")
+    assert "no manifest.json" in complaint(tmp_path)
+    assert "catalogue folder, not a i2i run folder" in complaint(catalogue_folder)
+
+
+def test_not_trained_yet(run: Path) -> None:
+    (run / "checkpoints" / "best.ckpt").unlink()
+    assert "train.py i2i" in complaint(run)
+
+
+def damage(path: Path, how: str) -> None:
+    whole = path.read_bytes()
+    if how == "half":
+        path.write_bytes(whole[: len(whole) // 2])
+    elif how == "empty":
+        path.write_bytes(b"")
+    elif how == "text":
+        path.write_text("not a checkpoint")
+    elif how == "flipped":
+        path.write_bytes(whole[:200] + b"\x00" * 400 + whole[600:])
+    elif how == "something else":
+        torch.save({"step": 3}, path)
+    else:
+        torch.save([1, 2, 3], path)
+
+
+@pytest.mark.parametrize("how", ["half", "empty", "text", "flipped", "something else", "list"])
+def test_damaged_checkpoint(run: Path, how: str) -> None:
+    damage(run / "checkpoints" / "best.ckpt", how)
+    message = complaint(run)
+    assert "best.ckpt" in message and "train the run again" in message
+
+
+class Payload:
+    """Would run code when unpickled."""
+
+    def __reduce__(self) -> Any:
+        return (open, ("owned.txt", "w"))
+
+
+def test_a_checkpoint_that_carries_code_is_refused(run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"state_dict": {}, "hyper_parameters": Payload()}, run / "checkpoints" / "best.ckpt")
+    assert "not a readable checkpoint" in complaint(run)
+    assert not (tmp_path / "owned.txt").exists()
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", "a: [", None])
+def test_damaged_manifest_or_config(run: Path, text: str | None) -> None:
+    for name in ("manifest.json", "config.yaml"):
+        whole = (run / name).read_text()
+        (run / name).unlink()
+        if text is not None:
+            (run / name).write_text(text)
+        assert name in complaint(run)
+        (run / name).write_text(whole)
+    assert open_run(run, "i2i")
+
+
+@pytest.mark.parametrize("text", ["{", "{}", "[1]", None])
+def test_damaged_vocabulary(run: Path, text: str | None) -> None:
+    (run / "vocabulary.json").unlink()
+    if text is not None:
+        (run / "vocabulary.json").write_text(text)
+    with pytest.raises(UserError, match=r"vocabulary\.json: cannot be read"):
+        read_vocabulary(run)
+
+
+def options(**changes: Any) -> dict[str, Any]:
+    return as_dict(I2IConfig(data="d", out="o", **changes))
+
+
+def test_finished_unfinished_and_changed(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert not is_finished(run, "i2i", options()) and not run.exists()
+    start_run(run, "i2i", dump(I2IConfig(data="d", out="o")), {"songs": {"tags": ["歌"]}})
+    assert not is_finished(run, "i2i", options()) and read_vocabulary(run) == {"tags": ["歌"]}
+    finish_run(run, "i2i", {"val/recall@20": 0.5})
+    assert is_finished(run, "i2i", options())
+    assert json.loads((run / "manifest.json").read_text())["best"] == {"val/recall@20": 0.5}
+    for key, value in (("out", "elsewhere"), ("logger", {"wandb": "off", "project": "x"})):
+        assert is_finished(run, "i2i", options() | {key: value}), f"{key} may change"
+    may = options()
+    may["trainer"] |= {"devices": "8", "nodes": 2, "workers": 9, "progress": False}
+    assert is_finished(run, "i2i", may)
+    for change, words in (
+        ({"seed": 1}, "seed: 0 → 1"),
+        ({"data": "other"}, "data: d → other"),
+        ({"trainer": may["trainer"] | {"epochs": 5}}, r"trainer\.epochs: 20 → 5"),
+    ):
+        with pytest.raises(UserError, match=words):
+            is_finished(run, "i2i", options() | change)
+
+
+def test_a_folder_of_something_else_is_not_used(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("precious")
+    with pytest.raises(UserError, match="not an earlier i2i run folder"):
+        is_finished(tmp_path, "i2i", options())
+    run = tmp_path / "clip"
+    run.mkdir()
+    write_manifest(run, "clip run", {})
+    with pytest.raises(UserError, match="not an earlier i2i run folder"):
+        is_finished(run, "i2i", options())
+
+
+def test_damaged_config_of_an_unfinished_run_is_one_line(run: Path) -> None:
+    (run / "config.yaml").write_text("a: [")
+    with pytest.raises(UserError, match=r"config\.yaml"):
+        is_finished(run, "i2i", options())
+
+
+@pytest.mark.parametrize("part", ["hparams", "weights"])
+def test_a_checkpoint_of_another_version_is_one_line(run: Path, part: str) -> None:
+    found = open_run(run, "i2i")
+    assert not restore(I2IModule, found).training
+    other = replace(found, **{part: getattr(found, part) | {"of_later": torch.zeros(1)}})
+    with pytest.raises(UserError, match="the checkpoint cannot be used here") as caught:
+        restore(I2IModule, other)
+    assert str(run) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_fingerprint_is_of_the_weights_alone() -> None:
+    weights = {"a": torch.randn(3, 4), "b": torch.tensor(2), "c": torch.randn(4, 4).T, "d": torch.randn(2).bfloat16()}
+    same = {name: weights[name].clone() for name in reversed(weights)}
+    assert fingerprint(weights) == fingerprint(same)
+    same["a"][0, 0] += 1e-6
+    assert fingerprint(weights) != fingerprint(same)
+
+
+def test_a_run_on_data_that_was_made_anew_is_not_taken_for_finished(tmp_path: Path) -> None:
+    run, data = tmp_path / "run", tmp_path / "data"
+    data.mkdir()
+    (data / "manifest.json").write_text('{"kind": "catalogue", "songs": 1}')
+    config = I2IConfig(data=str(data), out="o")
+    start_run(run, "i2i", dump(config), {})
+    finish_run(run, "i2i", {})
+    assert is_finished(run, "i2i", as_dict(config))
+    (data / "manifest.json").write_text('{"kind": "catalogue", "songs": 2}')
+    with pytest.raises(UserError, match="trained on an earlier state"):
+        is_finished(run, "i2i", as_dict(config))

@@ -1,0 +1,278 @@
+"""The cold-start methods without training, against loops written from the definitions."""
+
+from __future__ import annotations
+
+import os
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from scipy import sparse
+
+from benchmarks.quality.item_cold import closed_form
+from benchmarks.quality.item_cold.closed_form import (
+    GRIDS,
+    content_knn,
+    ease_inverse,
+    inverse_by_songs,
+    inverse_by_users,
+    most_active,
+    random_scores,
+    ridge_map,
+    ridge_to_ease,
+    ridge_to_users,
+    times_ease,
+)
+from configs.errors import UserError
+
+METHODS = sorted(GRIDS)
+LFM2K = Path(os.environ.get("FIRSTPLAY_DATA", "not set")) / "lfm2k"
+Toy = tuple[sparse.csr_matrix, np.ndarray, np.ndarray]
+
+
+def toy(users: int = 30, warm: int = 12, cold: int = 5, features: int = 6, seed: int = 0) -> Toy:
+    """Random plays; warm song 3 has no listener, warm song 4 no content; content in one block of length 1."""
+    rng = np.random.default_rng(seed)
+    heard = rng.random((users, warm)) < 0.3
+    heard[:, 3] = False
+    x = rng.standard_normal((warm + cold, features))
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    x[4] = 0
+    x = x.astype(np.float32)
+    return sparse.csr_matrix(heard.astype(np.float32)), x[:warm], x[warm:]
+
+
+def naive_knn(plays: np.ndarray, x_w: np.ndarray, x_c: np.ndarray, k: int) -> np.ndarray:
+    score = np.zeros((len(plays), len(x_c)))
+    for song, x in enumerate(x_c):
+        similarity = [float(np.dot(x, other)) for other in x_w]
+        nearest = sorted(range(len(x_w)), key=lambda other: (-similarity[other], other))[:k]
+        for user in range(len(plays)):
+            score[user, song] = sum(max(similarity[n], 0) for n in nearest if plays[user, n])
+    return score
+
+
+def naive_ease(plays: np.ndarray, penalty: float) -> np.ndarray:
+    """Each column of B is a ridge regression of one song on all the others: the problem that EASE solves."""
+    songs = plays.shape[1]
+    b = np.zeros((songs, songs))
+    for j in range(songs):
+        others = [i for i in range(songs) if i != j]
+        a = plays[:, others]
+        b[others, j] = np.linalg.solve(a.T @ a + penalty * np.eye(songs - 1), a.T @ plays[:, j])
+    return b
+
+
+def naive_ridge(x_w: np.ndarray, targets: np.ndarray, x_c: np.ndarray, penalty: float) -> np.ndarray:
+    """Least squares with the penalty written as further observations of 0."""
+    features = x_w.shape[1]
+    stacked = np.vstack([x_w, np.sqrt(penalty) * np.eye(features)])
+    padded = np.vstack([targets, np.zeros((features, targets.shape[1]))])
+    return x_c @ np.linalg.lstsq(stacked, padded, rcond=None)[0]
+
+
+@pytest.mark.parametrize("k", [1, 3, 12, 50])
+def test_knn_is_the_loop(k: int) -> None:
+    plays, x_w, x_c = toy()
+    expected = naive_knn(plays.toarray(), x_w, x_c, k)
+    np.testing.assert_allclose(content_knn(plays, x_w, x_c, k=k), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(content_knn(plays, x_w, x_c, k=k, chunk=2), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_knn_gives_negative_similarities_no_weight() -> None:
+    plays, x_w, x_c = toy()
+    assert ((x_c @ x_w.T) < 0).any()
+    assert content_knn(plays, x_w, x_c, k=12).min() >= 0
+    against = content_knn(plays, -np.ones((12, 6), np.float32), np.ones((2, 6), np.float32), k=5)
+    np.testing.assert_array_equal(against, np.zeros((30, 2)))
+
+
+@pytest.mark.parametrize("ks", [(12, 5, 1), (1, 12, 5)])
+def test_a_grid_of_k_finds_what_each_k_finds_alone(ks: tuple[int, ...]) -> None:
+    plays, x_w, x_c = toy()
+    x_w[7] = x_w[8]  # equally near: the lower number first, whichever K was searched
+    kept: dict[str, Any] = {}
+    for k in ks:
+        score = content_knn(plays, x_w, x_c, k=k, chunk=2, kept=kept)
+        np.testing.assert_array_equal(score, content_knn(plays, x_w, x_c, k=k))
+    assert kept["k"] == 12
+
+
+def test_knn_takes_the_first_of_equal_songs() -> None:
+    """Whole numbers, so that equal songs are exactly equally near: songs 1, 3, 5 are one song, K cuts through them."""
+    plays = sparse.csr_matrix(np.eye(6, dtype=np.float32))
+    x_w = np.array([[0, 1], [1, 0], [-1, 0], [1, 0], [2, 0], [1, 0]], dtype=np.float32)
+    score = content_knn(plays, x_w, np.array([[1, 0]], dtype=np.float32), k=3)
+    np.testing.assert_array_equal(score[:, 0], [0, 1, 0, 1, 2, 0])
+
+
+@pytest.mark.parametrize("features", [6, 40])
+@pytest.mark.parametrize("ridge", [0.3, 10.0])
+def test_ridge_to_users_is_the_regression_for_few_and_for_many_features(features: int, ridge: float) -> None:
+    plays, x_w, x_c = toy(features=features)
+    expected = naive_ridge(x_w, plays.toarray().T, x_c, ridge).T
+    np.testing.assert_allclose(ridge_to_users(plays, x_w, x_c, ridge=ridge), expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("songs", "features"), [(30, 7), (7, 30), (9, 9)])
+def test_both_forms_of_the_ridge_are_one(songs: int, features: int) -> None:
+    x = np.random.default_rng(1).standard_normal((songs, features))
+    primal = np.linalg.inv(x.T @ x + 0.7 * np.eye(features)) @ x.T
+    dual = x.T @ np.linalg.inv(x @ x.T + 0.7 * np.eye(songs))
+    np.testing.assert_allclose(primal, dual, atol=1e-10)
+    np.testing.assert_allclose(ridge_map(x, 0.7), primal, atol=1e-10)
+
+
+@pytest.mark.parametrize("shape", [(6000, 8), (8, 6000)])
+def test_the_ridge_needs_no_square_of_the_larger_side(shape: tuple[int, int]) -> None:
+    tracemalloc.start()
+    ridge_map(np.ones(shape, np.float32), 1.0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 * 6000**2 / 20
+
+
+@pytest.mark.parametrize("of", ["rows", "columns"])
+@pytest.mark.parametrize("users", [30, 8], ids=["users > songs", "songs > users"])
+def test_ridge_to_ease_is_the_loop(users: int, of: str) -> None:
+    plays, x_w, x_c = toy(users=users)
+    dense = plays.toarray().astype(np.float64)
+    b = naive_ease(dense, 5.0)
+    weights = naive_ridge(x_w, b if of == "rows" else b.T, x_c, 0.5)
+    expected = np.zeros((users, len(x_c)))
+    for user in range(users):
+        for song in range(len(x_c)):
+            expected[user, song] = sum(weights[song, played] for played in np.flatnonzero(dense[user]))
+    score = ridge_to_ease(plays, x_w, x_c, ridge=0.5, ease=5.0, of=of)
+    np.testing.assert_allclose(score, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_rows_and_columns_differ() -> None:
+    plays, x_w, x_c = toy()
+    assert np.abs(ridge_to_ease(plays, x_w, x_c, of="rows") - ridge_to_ease(plays, x_w, x_c, of="columns")).max() > 1e-4
+
+
+@pytest.mark.parametrize(("users", "songs"), [(40, 15), (15, 40)])
+def test_woodbury_is_the_direct_inverse(users: int, songs: int) -> None:
+    plays = toy(users, songs)[0]
+    left = np.random.default_rng(2).standard_normal((4, songs))
+    p = np.linalg.inv(plays.toarray().T @ plays.toarray() + 3.0 * np.eye(songs))
+    for inverse in (inverse_by_songs, inverse_by_users):
+        times_p, diagonal = inverse(plays, 3.0)
+        np.testing.assert_allclose(times_p(left), left @ p, atol=1e-5)
+        np.testing.assert_allclose(diagonal, np.diag(p), atol=1e-6)
+    by_songs, by_users = inverse_by_songs(plays, 3.0), inverse_by_users(plays, 3.0, chunk=7)
+    np.testing.assert_allclose(by_users[0](left), by_songs[0](left), atol=1e-12)
+    np.testing.assert_allclose(by_users[1], by_songs[1], atol=1e-12)
+
+
+@pytest.mark.parametrize("users", [40, 9])
+def test_ease_never_weighs_a_song_by_itself(users: int) -> None:
+    b = times_ease(np.eye(15), ease_inverse(toy(users, 15)[0], 3.0), "rows")
+    np.testing.assert_allclose(np.diag(b), 0, atol=1e-12)
+    np.testing.assert_allclose(b, naive_ease(toy(users, 15)[0].toarray().astype(np.float64), 3.0), atol=1e-10)
+    np.testing.assert_allclose(times_ease(np.eye(15), ease_inverse(toy(users, 15)[0], 3.0), "columns"), b.T, atol=1e-12)
+
+
+def test_many_songs_and_few_users_need_no_square_of_the_songs() -> None:
+    plays, x_w, x_c = toy(users=20, warm=6000, features=8)
+    square = 8 * 6000**2  # bytes
+    tracemalloc.start()
+    for of in ("rows", "columns"):
+        ridge_to_ease(plays, x_w, x_c, of=of)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < square / 20
+
+
+def test_random_scores_follow_the_seed() -> None:
+    plays, x_w, x_c = toy(cold=40)
+    first, again, other = (random_scores(plays, x_w, x_c, seed=seed) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first, again)
+    assert abs(np.corrcoef(first.ravel(), other.ravel())[0, 1]) < 0.1
+    assert len(np.unique(first)) > 0.99 * first.size
+    assert 0 <= first.min() < 0.05 < 0.95 < first.max() < 1
+
+
+def test_most_active_counts_plays() -> None:
+    plays, x_w, x_c = toy()
+    expected = [[sum(1 for song in row if song)] * 5 for row in plays.toarray()]
+    np.testing.assert_array_equal(most_active(plays, x_w, x_c), expected)
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("users", [30, 8])
+def test_every_setting_of_the_grid_gives_finite_scores(name: str, users: int) -> None:
+    method: Callable[..., np.ndarray] = getattr(closed_form, name)
+    plays, x_w, x_c = toy(users=users)
+    x_c[1] = 0
+    for options in GRIDS[name]:
+        score = method(plays, x_w, x_c, **options)
+        assert score.shape == (users, 5) and score.dtype == np.float32 and np.isfinite(score).all()
+        if name not in ("random_scores", "most_active"):
+            np.testing.assert_array_equal(score[:, 1], 0)
+            assert (score[:, 0] != 0).any()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_cold_song_hangs_on_its_own_content_alone_and_none_is_allowed(name: str) -> None:
+    method: Callable[..., np.ndarray] = getattr(closed_form, name)
+    plays, x_w, x_c = toy()
+    other = x_c.copy()
+    other[2] = -other[2]
+    before, after = method(plays, x_w, x_c), method(plays, x_w, other)
+    rest = [0, 1, 3, 4]
+    np.testing.assert_array_equal(before[:, rest], after[:, rest])
+    assert (before[:, 2] != after[:, 2]).any() == (name not in ("random_scores", "most_active"))
+    assert method(plays, x_w, x_c[:0]).shape == (30, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "says"),
+    [
+        ("content_knn", {"k": 0}, "k must be at least 1"),
+        ("ridge_to_users", {"ridge": 0.0}, "ridge must be above 0"),
+        ("ridge_to_ease", {"ridge": -1.0}, "ridge must be above 0"),
+        ("ridge_to_ease", {"ease": 0.0}, "ease must be above 0"),
+        ("ridge_to_ease", {"ease": float("nan")}, "ease must be above 0"),
+        ("ridge_to_ease", {"of": "cols"}, '"rows" or "columns"'),
+    ],
+)
+def test_impossible_options_are_refused(name: str, options: dict[str, Any], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        getattr(closed_form, name)(*toy(), **options)
+
+
+@pytest.mark.skipif(not LFM2K.exists(), reason="needs lfm2k in $FIRSTPLAY_DATA")
+def test_the_reference_figure_on_lfm2k() -> None:
+    """Text, ridge 1 → rows of EASE(100): recall@20 0.755 over five random splits, by a program written before this."""
+    table = pl.read_csv(LFM2K / "lfm2k.inter", separator="\t")
+    users, songs = (table[column].to_numpy() for column in table.columns[:2])
+    users = np.unique(users, return_inverse=True)[1]
+    text = np.load(LFM2K / "all-MiniLM-L6-v2.npy").astype(np.float32)
+    text -= text.mean(axis=0)
+    text /= np.linalg.norm(text, axis=1, keepdims=True)
+    heard = np.zeros((users.max() + 1, len(text)), dtype=np.float32)
+    heard[users, songs] = 1
+    recall = []
+    for seed in range(5):
+        order = np.random.default_rng(seed).permutation(len(text))
+        cold, warm = order[:142], order[285:]
+        score = ridge_to_ease(sparse.csr_matrix(heard[:, warm]), text[warm], text[cold], ridge=1.0, ease=100.0)
+        truth = heard[:, cold][heard[:, cold].any(axis=1)]
+        best = np.argsort(-score[heard[:, cold].any(axis=1)], axis=1, kind="stable")[:, :20]
+        recall.append((np.take_along_axis(truth, best, axis=1).sum(axis=1) / truth.sum(axis=1)).mean())
+    assert np.mean(recall) == pytest.approx(0.755, abs=5e-4)
+
+
+def test_a_grid_that_keeps_its_solutions_gives_the_same_scores() -> None:
+    plays, x_w, x_c = toy(9, 15)
+    kept: dict[tuple[str, float], Any] = {}
+    for ridge, ease, of in ((1.0, 3.0, "rows"), (1.0, 30.0, "rows"), (5.0, 3.0, "columns"), (1.0, 3.0, "columns")):
+        alone = ridge_to_ease(plays, x_w, x_c, ridge, ease, of)
+        np.testing.assert_array_equal(ridge_to_ease(plays, x_w, x_c, ridge, ease, of, kept), alone)
+    assert set(kept) == {("map", 1.0), ("map", 5.0), ("ease", 3.0), ("ease", 30.0)}, "each solved once"

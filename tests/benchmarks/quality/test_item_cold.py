@@ -1,0 +1,419 @@
+"""The whole command on the tiny dataset: what it writes, what it keeps, what it refuses; and its tables."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from omegaconf import OmegaConf
+from scipy import stats
+
+from benchmarks.quality.item_cold.__main__ import ItemColdConfig, main
+from benchmarks.quality.item_cold.boundary import BOUNDARY, UNION, fused, picked, union
+from benchmarks.quality.item_cold.closed_form import content_knn
+from benchmarks.quality.item_cold.encoders import AUDIENCES, VARIANTS
+from benchmarks.quality.item_cold.folds import content, make_fold
+from benchmarks.quality.item_cold.measure import Scores, to_songs, to_users
+from benchmarks.quality.item_cold.methods import FIXED, GROUPS, methods
+from benchmarks.quality.item_cold.table import main as print_tables
+from benchmarks.quality.item_cold.table import table
+from configs.errors import UserError
+from configs.load import command, load
+
+METHODS = [
+    "random", "content kNN (20)", "ridge to users, tuned", "firstplay", "CB2CF", "no posterior check", *AUDIENCES,
+    BOUNDARY, UNION,
+]  # fmt: skip
+TOWERS = [
+    "batch_size=64", "fields.block=4", "model.field_dim=8", "model.hidden=16", "model.dim=8", "trainer.epochs=4",
+    "trainer.accelerator=cpu", "optim.lr=1e-2",
+]  # fmt: skip
+TRAINED = ["firstplay", "CB2CF", "no posterior check"]
+TINY = [
+    "batch_size=64", "bcl_batch_size=32", "objective.negatives=32", "objective.users=32", "fields.block=4",
+    "model.field_dim=8", "model.hidden=16", "model.dim=8", "trainer.epochs=2", "trainer.accelerator=cpu",
+    "trainer.log_every=1", "optim.lr=1e-2",
+]  # fmt: skip
+FIGURES = ["recall@20", "ndcg@20", "songs_to_users_recall@50", "target_users_found@50"]
+FEATURES = "content+mood"
+RIDGE = "methods=[ridge(10) to users]"
+
+
+@dataclass
+class Ran:
+    """The command after one run and after the next."""
+
+    options: list[str]
+    out: Path
+    work: Path
+    rows: list[list[dict[str, Any]]]
+    changed: list[dict[str, int]]
+
+
+def listed(names: list[str]) -> str:
+    return json.dumps(names, ensure_ascii=False)
+
+
+def written_at(work: Path) -> dict[str, int]:
+    """When every catalogue and every checkpoint was written."""
+    files = [*work.rglob("last.ckpt"), *work.rglob("catalogue/manifest.json")]
+    return {str(path.relative_to(work)): path.stat().st_mtime_ns for path in files}
+
+
+@pytest.fixture(scope="module")
+def ran(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    folder = tmp_path_factory.mktemp("item_cold")
+    file = folder / "config.yaml"
+    of = {"i2i_of": {FEATURES: ["model.dropout=0"], "mood": ["model.dim=4"]}, "boundary_of": {"mood": ["model.dim=4"]}}
+    OmegaConf.save({"i2i": TINY, "boundary": TOWERS} | of, file)
+    out = folder / "results" / "tiny.json"
+    options = [f"data={dataset}", f"out={out}", "seeds=2", f"features=[{FEATURES}]", f"methods={listed(METHODS)}"]
+    rows, changed = [], []
+    for _ in range(2):
+        main(load(ItemColdConfig, options, file))
+        rows.append(json.loads(out.read_text("utf-8")))
+        changed.append(written_at(out.with_suffix("")))
+    return Ran(options, out, out.with_suffix(""), rows, changed)
+
+
+def of(ran: Ran, method: str) -> dict[str, Any]:
+    (row,) = [row for row in ran.rows[0] if row["method"] == method]
+    return row
+
+
+def test_a_row_for_every_method_with_its_figures(ran: Ran) -> None:
+    assert [row["method"] for row in ran.rows[0]] == METHODS
+    for row in ran.rows[0]:
+        assert (row["data"], row["features"], row["seeds"]) == ("dataset", FEATURES, 2)
+        assert len(row["per_seed"]) == len(row["chosen"]) == 2 and row["seconds"] > 0
+        for key in FIGURES:
+            values = [one[key] for one in row["per_seed"]]
+            assert row[key] == pytest.approx(np.mean(values))
+            assert row[f"{key}_std"] == pytest.approx(np.std(values, ddof=1))
+        assert all(0 < row[key] <= 1 for key in FIGURES[:3])
+
+
+def test_what_is_less_than_firstplay(ran: Ran) -> None:
+    ours = of(ran, "firstplay")
+    assert not [key for key in ours if "less" in key]
+    for row in ran.rows[0]:
+        if row["method"] != "firstplay":
+            one, other = ([run["ndcg@20"] for run in which["per_seed"]] for which in (ours, row))
+            low, high = stats.ttest_rel(one, other).confidence_interval(0.95)
+            middle, half = row["ndcg@20_less"], row["ndcg@20_less_ci95"]
+            assert (middle - half, middle + half) == pytest.approx((low, high))
+
+
+def test_figures_are_those_of_the_method_on_the_split(ran: Ran, dataset: Path) -> None:
+    """kNN over again, step by step; and content is worth something, chance is not."""
+    row = of(ran, "content kNN (20)")
+    for seed in range(2):
+        fold = make_fold(dataset, ran.work / f"seed{seed}", seed, [], [])
+        held = fold.parts["cold_test"]
+        x = content(fold, ["content", "mood"], [1.0, 1.0])
+        score = content_knn(fold.plays_UW, x[fold.known], x[held.songs], k=20)
+        expected = to_songs(score, held) | to_users(score, held, fold.plays_UW, 0.0)
+        rooted = to_users(score, held, fold.plays_UW, 0.5)["songs_to_users_recall@50"]
+        figures = row["per_seed"][seed]
+        assert {key: figures[key] for key in expected} == pytest.approx(expected)
+        assert figures["songs_to_users_recall@50_root"] == pytest.approx(rooted)
+    chance = of(ran, "random")["ndcg@20"]
+    assert all(of(ran, method)["ndcg@20"] > chance + 0.05 for method in METHODS[1:])
+
+
+def test_chosen_settings_are_told(ran: Ran) -> None:
+    for chosen in of(ran, "ridge to users, tuned")["chosen"]:
+        assert set(chosen) == {"songs", "users"} and "'ridge': " in chosen["songs"] and "power=" in chosen["users"]
+        assert "weights=[" in chosen["songs"]
+    for chosen in of(ran, "firstplay")["chosen"]:
+        for way, others in (("songs", "taste, appeal="), ("users", ("taste", "listeners of", *AUDIENCES))):
+            assert chosen[way].startswith(others) or chosen[way].split(" power=")[0].removesuffix(" nearest").isdigit()
+    assert of(ran, "random")["chosen"] == [{}, {}]
+
+
+def test_a_union_takes_the_ways_chosen_for_each_direction() -> None:
+    """Reciprocal ranks against a loop: along a user's songs, along a song's users; −inf is not in a list."""
+    rng = np.random.default_rng(0)
+    one, other = ({"cold_test": Scores(*rng.standard_normal((2, 5, 7)).astype(np.float32))} for _ in range(2))
+    one["cold_test"].users[2] = -np.inf
+    found = union(one, other)["cold_test"]
+    for u in range(5):
+        for c in range(7):
+            expected = sum(
+                1 / (60 + 1 + (of.songs[u] > of.songs[u, c]).sum()) for of in (one["cold_test"], other["cold_test"])
+            )
+            assert found.songs[u, c] == pytest.approx(expected)
+            lists = [of.users for of in (one["cold_test"], other["cold_test"])]
+            expected = sum(1 / (61 + (of[:, c] > of[u, c]).sum()) for of in lists if np.isfinite(of[u, c]))
+            assert found.users[u, c] == pytest.approx(expected)
+    nobody = np.full((5, 7), -np.inf, dtype=np.float32)
+    assert np.isneginf(fused(nobody, nobody, axis=0)).all()
+    ways = {"a": one, "b": other}
+    assert picked(ways, {"songs": "a", "users": "b power=0.0"})["cold_test"].users is other["cold_test"].users
+    assert picked(ways, {"songs": "a", "users": "b power=0.0"})["cold_test"].songs is one["cold_test"].songs
+
+
+def test_a_second_call_trains_nothing_and_finds_the_same(ran: Ran) -> None:
+    first, second = ran.changed
+    assert first == second and len(first) == 2 * (len(TRAINED) + 1) + 4  # catalogues: two seeds, two teachers
+    for one, other in zip(*ran.rows, strict=True):
+        assert one["method"] == other["method"] and one["chosen"] == other["chosen"]
+        assert {key: one[key] for key in FIGURES} == {key: other[key] for key in FIGURES}
+
+
+def test_options_of_all_and_of_one_feature_set_reach_training(ran: Ran) -> None:
+    for seed in range(2):
+        for method in TRAINED:
+            config = OmegaConf.load(ran.work / f"seed{seed}/runs/{FEATURES}/{method.replace(' ', '_')}/config.yaml")
+            assert config.seed == seed and config.fields.use == ["content", "mood"]
+            assert (config.model.dim, config.model.dropout) == (8, 0)  # i2i, and i2i_of these features alone
+            assert config.objective.bcl_weight == (0 if method == "CB2CF" else 0.1)
+
+
+def test_another_teacher_is_another_catalogue_with_the_same_split(ran: Ran) -> None:
+    for seed in range(2):
+        own = ran.work / "teacher-pairs.posterior=none" / f"seed{seed}" / "catalogue"
+        common = ran.work / f"seed{seed}" / "catalogue"
+        run = OmegaConf.load(ran.work / f"seed{seed}/runs/{FEATURES}/no_posterior_check/config.yaml")
+        assert run.data == str(own)
+        assert OmegaConf.load(ran.work / f"seed{seed}/runs/{FEATURES}/CB2CF/config.yaml").data == str(common)
+        for name in ("songs", "plays", "cold_plays"):
+            assert pl.read_parquet(own / f"{name}.parquet").equals(pl.read_parquet(common / f"{name}.parquet"))
+        pairs = [pl.read_parquet(folder / "pairs.parquet") for folder in (own, common)]
+        assert pairs[0].height > pairs[1].height  # nothing was sorted out
+
+
+def test_other_options_over_the_same_work_are_refused(ran: Ran) -> None:
+    """Or finished training would pass for that of other options."""
+    with pytest.raises(UserError, match="holds a run with other options"):
+        main(load(ItemColdConfig, [*ran.options, f"i2i={listed([*TINY, 'model.dim=16'])}"]))
+    with pytest.raises(UserError, match="made of other data or options"):
+        main(load(ItemColdConfig, [*ran.options, "prepare=[split.by=time]"]))
+
+
+def rows_after(out: Path, options: list[str]) -> list[dict[str, Any]]:
+    """The rows that the command writes to `out`."""
+    main(load(ItemColdConfig, [*options, f"out={out}"]))
+    return list(json.loads(out.read_text("utf-8")))
+
+
+def test_figures_of_other_data_are_measured_again(write_dataset: Callable[..., Path], tmp_path: Path) -> None:
+    """A user who does what the error says (remove the catalogue) gets the new split's figures, and of changed data."""
+    source = write_dataset(tmp_path / "data")
+    options = [f"data={source}", "seeds=1", "features=[mood]", RIDGE]
+
+    def figure(*more: str) -> float:
+        return float(rows_after(tmp_path / "out.json", [*options, *more])[0]["ndcg@20"])
+
+    catalogue, elsewhere = tmp_path / "out" / "seed0" / "catalogue", f"work={tmp_path}/elsewhere"
+    random, by_time = figure(), figure("prepare=[split.by=time]", elsewhere)
+    assert random != by_time
+    with pytest.raises(UserError, match="was made of other data or options: remove it"):
+        figure("prepare=[split.by=time]")
+    shutil.rmtree(catalogue)
+    assert figure("prepare=[split.by=time]") == by_time
+    plays = pl.read_parquet(source / "plays.parquet")
+    plays.gather_every(2).write_parquet(source / "plays.parquet")
+    with pytest.raises(UserError, match="was made of other data or options: remove it"):
+        figure("prepare=[split.by=time]")
+    shutil.rmtree(catalogue)
+    changed = figure("prepare=[split.by=time]")
+    assert changed == figure("prepare=[split.by=time]", f"work={tmp_path}/third") != by_time
+
+
+def test_other_text_is_another_figure(write_dataset: Callable[..., Path], tmp_path: Path) -> None:
+    source = write_dataset(tmp_path / "data")
+    songs = pl.read_parquet(source / "songs.parquet").with_columns(
+        pl.col("feature_mood").alias("feature_text"), (pl.col("song_id") + " of the moon").alias("title")
+    )
+    songs.write_parquet(source / "songs.parquet")
+    options = [f"data={source}", "seeds=1", "features=[text]", RIDGE]
+    own, embedded = (rows_after(tmp_path / "out.json", [*options, *more])[0] for more in ([], ["text=[title]"]))
+    assert own["ndcg@20"] != embedded["ndcg@20"]
+
+
+def test_a_catalogue_from_before_an_option_is_read(write_dataset: Callable[..., Path], tmp_path: Path) -> None:
+    source = write_dataset(tmp_path / "data")
+    options = [f"data={source}", f"out={tmp_path}/out.json", "seeds=1", "features=[mood]", "methods=[random]"]
+    main(load(ItemColdConfig, options))
+    manifest = tmp_path / "out" / "seed0" / "catalogue" / "manifest.json"
+    made = json.loads(manifest.read_text("utf-8"))
+    del made["options"]["pairs"]["shrinkage"]
+    manifest.write_text(json.dumps(made))
+    main(load(ItemColdConfig, options))
+    with pytest.raises(UserError, match="remove it"):
+        main(load(ItemColdConfig, [*options, "prepare=[pairs.shrinkage=5]"]))
+
+
+def test_the_tables(ran: Ran) -> None:
+    text = table(ran.rows[0])
+    lines = text.splitlines()
+    assert lines[0] == "dataset, content+mood, 2 seeds"
+    row = of(ran, "CB2CF")
+    cells = [one.split(" | ") for one in lines if one.startswith("| CB2CF |")]
+    assert cells[0][1] == f"{row['recall@20']:.3f} ± {row['recall@20_std']:.3f}"
+    assert cells[0][4] == f"{row['target_users_found@50']:.0f} ± {row['target_users_found@50_std']:.0f}"
+    assert cells[1][1].startswith(f"{row['songs_to_users_recall@50_rare']:.3f} ±") and len(cells) == 2
+    ours = next(one for one in lines if one.startswith("| firstplay |")).split(" | ")
+    assert ours[5:8] == ["–"] * 3
+    assert all(line.count("|") == lines[at - 1].count("|") for at, line in enumerate(lines) if line[:2] == "|-")
+
+
+def test_the_tables_against_another_method(ran: Ran, capsys: pytest.CaptureFixture[str]) -> None:
+    print_tables([str(ran.out), "against=CB2CF"])
+    lines = capsys.readouterr().out.splitlines()
+    runs = [[one["songs_to_users_recall@50_rare"] for one in of(ran, name)["per_seed"]] for name in ("CB2CF", "random")]
+    less = np.subtract(*runs)
+    half = stats.t.ppf(0.975, 1) * less.std(ddof=1) / 2**0.5
+    figures, rare = (one.split(" | ") for one in lines if one.startswith("| random |"))
+    assert rare[4].strip("*") == f"{less.mean():+.3f} ± {half:.3f}"
+    seconds = of(ran, "random")["seconds"]
+    assert figures[0] == "| random" and figures[-1] == f"{seconds:.0f} |", "the rest is as it was"
+    assert next(one for one in lines if one.startswith("| CB2CF |")).split(" | ")[5:8] == ["–"] * 3
+    assert next(one for one in lines if one.startswith("| firstplay |")).split(" | ")[5] != "–"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["{out}", "against=moon"], "error: against=moon: choose from random; content kNN"),
+        (["nowhere.json"], "nowhere.json"),
+        (["{out}", "{out}"], "measured twice, so that no row is the one: dataset content+mood random;"),
+        (["{other}"], "other.json: not written by benchmarks.quality.item_cold"),
+    ],
+)
+def test_wrong_tables_are_one_line(
+    ran: Ran, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], says: str
+) -> None:
+    (tmp_path / "other.json").write_text('{"audience": []}')
+    with pytest.raises(SystemExit) as stopped:
+        print_tables([one.format(out=ran.out, other=tmp_path / "other.json") for one in arguments])
+    told = capsys.readouterr().err
+    assert stopped.value.code == 2 and says in told and told.count("\n") == 1
+
+
+def test_only_the_same_seeds_are_paired(ran: Ran) -> None:
+    rows = [dict(row) for row in ran.rows[0]]
+    short = next(row for row in rows if row["method"] == "random")
+    short["per_seed"] = short["per_seed"][:1]
+    lines = table(rows, "CB2CF").splitlines()
+    assert next(line for line in lines if line.startswith("| random |")).split(" | ")[5] == "–"
+    assert next(line for line in lines if line.startswith("| firstplay |")).split(" | ")[5] != "–"
+
+
+def test_bold_is_a_difference_beyond_its_interval() -> None:
+    row = {"data": "d", "features": "f", "method": "m", "seeds": 3, "seconds": 1.0, "recall@20": 0.5}
+    row |= {"recall@20_std": 0.1, "recall@20_less": 0.02, "ndcg@20_less": -0.02, "songs_to_users_recall@50_less": 0.01}
+    row |= {"recall@20_less_ci95": 0.03, "ndcg@20_less_ci95": 0.01}
+    line = next(line for line in table([row]).splitlines() if line.startswith("| m |"))
+    assert line == "| m | 0.500 ± 0.100 | – | – | – | +0.020 ± 0.030 | **-0.020 ± 0.010** | +0.010 | 1 |"
+
+
+def test_groups_are_opened_once() -> None:
+    assert methods(["ours", "CAT", "firstplay"]) == [*GROUPS["ours"], "CAT"]
+    assert methods(["CAT", "random", "CAT"]) == ["CAT", "random"]
+    assert set(FIXED) < set(methods(["baselines"])) and len(methods(["baselines"])) == 17
+    assert methods(["ablation"]) == [*VARIANTS, *AUDIENCES]
+    assert not set(GROUPS) & {method for group in GROUPS.values() for method in group}  # a name means one thing
+    with pytest.raises(UserError, match=r"methods=\['lightgcn', 'knn'\]: choose from baselines, ours, u2i, ablation, "):
+        methods(["random", "lightgcn", "knn"])
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["data=nowhere"], "data=nowhere: no such folder or zip"),
+        (["methods=[lightgcn]"], "choose from baselines"),
+        (["methods=[]"], "methods=[]: choose from"),
+        (["features=[lyrics]"], "features=['lyrics']: this data has"),
+        (["seeds=0"], "seeds=0 must be at least 1"),
+        (["seeds=-1"], "seeds=-1 must be at least 1"),
+        (["out={tmp}/result"], "must be a file, say {tmp}/result.json"),
+        (["out={tmp}/x.json", "work={tmp}/x.json"], "must be a file"),
+        (["prepare=[split.by=moon]"], "split.by"),
+        (["prepare=[pairs.moon=1]"], "moon"),
+        (["text=[lyrics_of_the_moon]"], "lyrics_of_the_moon"),
+        (["methods=[firstplay]", "i2i=[model.moon=1]"], "moon"),
+        (["moon=1"], "moon"),
+    ],
+)
+def test_bad_input_is_one_line(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], says: str
+) -> None:
+    argv = [f"data={dataset}", f"out={tmp_path}/out.json", "seeds=1", "methods=[random]", "features=[mood]"]
+    with pytest.raises(SystemExit) as stopped:
+        command(main, ItemColdConfig, "", [*argv, *(one.format(tmp=tmp_path) for one in options)])
+    assert stopped.value.code == 2
+    shown = capsys.readouterr().err.replace("\r", "\n").splitlines()
+    errors = [line for line in shown if line.startswith("error: ")]
+    assert len(errors) == 1 and errors[0] == shown[-1]  # before it there may be a progress bar
+    assert says.format(tmp=tmp_path) in errors[0]
+    assert not (tmp_path / "out.json").exists()
+
+
+def test_no_data_at_all() -> None:
+    with pytest.raises(UserError, match="no such folder or zip"):
+        main(load(ItemColdConfig, []))
+
+
+def test_a_dataset_without_a_held_out_listener(
+    write_dataset: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write_dataset(tmp_path / "data")
+    gone = [f"s{song:02d}" for song in np.random.default_rng(0).permutation(60)[:6]]
+    plays = pl.read_parquet(source / "plays.parquet").filter(~pl.col("song_id").is_in(gone))
+    plays.write_parquet(source / "plays.parquet")
+    with pytest.raises(SystemExit):
+        command(main, ItemColdConfig, "", [f"data={source}", f"out={tmp_path}/out.json", "methods=[random]"])
+    assert "no cold_test song has a listener" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_of_a_split_by_time_closed_forms_are_measured_once(dataset: Path, tmp_path: Path) -> None:
+    chosen = ["random", "content kNN (20)", "ridge to users, tuned"]
+    options = [f"data={dataset}", "seeds=2", "prepare=[split.by=time]", "features=[mood]", f"methods={listed(chosen)}"]
+    found = rows_after(tmp_path / "out.json", options)
+    kept = {path.relative_to(tmp_path).parts[1:] for path in tmp_path.rglob("figures/*/*.json")}
+    assert {(parts[0], parts[-1]) for parts in kept} == {
+        ("seed0", "random.json"), ("seed1", "random.json"),
+        ("seed0", "content_kNN_(20).json"), ("seed0", "ridge_to_users_tuned.json"),
+    }  # fmt: skip
+    rows = {row["method"]: row["per_seed"] for row in found}
+    assert rows["random"][0] != rows["random"][1] and rows[chosen[1]][0] == rows[chosen[1]][1]
+
+
+def test_odd_songs_and_users_have_defined_scores(write_dataset: Callable[..., Path], tmp_path: Path) -> None:
+    """Songs without any field, with one NaN, all alike; users without a play; fewer songs and users than any K.
+
+    Every figure is finite, and who has nothing to be judged by never hinders the others: that a song without fields
+    scores by no content is tested with each method.
+    """
+    source = write_dataset(tmp_path / "data")
+    songs = pl.read_parquet(source / "songs.parquet")
+    content = songs["feature_content"].to_list()
+    for row in (0, 1, 2):
+        content[row] = None
+    content[3] = [float("nan"), *content[3][1:]]
+    for row in range(4, 12):
+        content[row] = content[4]
+    songs = songs.with_columns(pl.Series("feature_content", content, dtype=pl.List(pl.Float32)))
+    none_at_all = pl.int_range(pl.len()) < 3
+    songs = songs.with_columns(pl.when(none_at_all).then(None).otherwise("feature_mood").alias("feature_mood"))
+    songs.write_parquet(source / "songs.parquet")
+    users = pl.read_parquet(source / "users.parquet")["user_id"].to_list()
+    plays = pl.read_parquet(source / "plays.parquet").filter(~pl.col("user_id").is_in(users[:5]))
+    plays.write_parquet(source / "plays.parquet")
+    assert songs.height < 200 and len(users) < 200, "the widest K"
+    tuned = ["content kNN, tuned", "ridge to users, tuned", "ridge to EASE, tuned"]
+    chosen = [*FIXED, *tuned, "firstplay", *AUDIENCES]
+    options = [f"data={source}", "seeds=1", f"features=[{FEATURES}]"]
+    rows = rows_after(tmp_path / "out.json", [*options, f"methods={listed(chosen)}", f"i2i={listed(TINY)}"])
+    assert [row["method"] for row in rows] == methods(chosen)
+    assert all(np.isfinite(row[key]) and row[key] >= 0 for row in rows for key in FIGURES)
+    assert all(row[key] <= 1 for row in rows for key in FIGURES[:3])

@@ -1,0 +1,200 @@
+"""Figures, choices on validation and differences over seeds, against loops written from the definitions."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import sparse, stats
+
+from benchmarks.quality.item_cold.folds import Held
+from benchmarks.quality.item_cold.measure import POWERS, Scores, both, row, spread, to_songs, to_users, tuned
+
+Toy = tuple[np.ndarray, Held, sparse.csr_matrix]
+
+
+def toy(users: int = 90, songs: int = 30, seed: int = 0, share: float = 0.15) -> Toy:
+    """Scores, held-out plays (users 0 and 1 and song 2 have none) and warm plays, from none to many a user."""
+    rng = np.random.default_rng(seed)
+    heard = rng.random((users, songs)) < np.linspace(0.02, 2 * share, songs)
+    heard[:2] = heard[:, 2] = False
+    score = (rng.standard_normal((users, songs)) + heard).astype(np.float32)
+    user, song = np.nonzero(heard)
+    order = rng.permutation(len(user))
+    warm = rng.random((users, 40)) < rng.random((users, 1)) ** 2
+    warm[5] = False
+    held = Held(np.arange(songs) + 100, user[order], song[order])
+    return score, held, sparse.csr_matrix(warm.astype(np.float32))
+
+
+def ranked(score: np.ndarray, k: int) -> list[int]:
+    return sorted((i for i in range(len(score)) if score[i] > -math.inf), key=lambda i: (-score[i], i))[:k]
+
+
+def naive_to_songs(score: np.ndarray, held: Held, k: int = 20) -> tuple[float, float]:
+    recalls, gains = [], []
+    for user in range(len(score)):
+        truth = {song for u, song in zip(held.user_of, held.position_of, strict=True) if u == user}
+        if truth:
+            hits = [song in truth for song in ranked(score[user], k)]
+            ideal = sum(1 / math.log2(place + 2) for place in range(min(len(truth), k)))
+            recalls.append(sum(hits) / len(truth))
+            gains.append(sum(hit / math.log2(place + 2) for place, hit in enumerate(hits)) / ideal)
+    return float(np.mean(recalls)), float(np.mean(gains))
+
+
+def naive_recalls(score: np.ndarray, held: Held, plays: sparse.csr_matrix, power: float) -> dict[int, tuple[int, int]]:
+    """Hits and listeners of every song that has one."""
+    counts = np.asarray(plays.sum(axis=1)).ravel()
+    found = {}
+    for song in range(score.shape[1]):
+        truth = {user for user, s in zip(held.user_of, held.position_of, strict=True) if s == song}
+        if truth:
+            scaled = np.array([score[user, song] / (counts[user] + 1) ** power for user in range(len(score))])
+            found[song] = (len(truth & set(ranked(scaled, 50))), len(truth))
+    return found
+
+
+@pytest.mark.parametrize("songs", [30, 12])  # 12: fewer than the 20 that are asked for
+def test_users_to_songs_is_the_loop(songs: int) -> None:
+    score, held, _ = toy(songs=songs)
+    recall, ndcg = naive_to_songs(score, held)
+    assert to_songs(score, held) == pytest.approx({"recall@20": recall, "ndcg@20": ndcg})
+    assert ndcg < 1 and (recall < 1 if songs == 30 else recall == 1)
+
+
+def test_plays_beyond_the_20_still_count() -> None:
+    """A user with 25 held-out songs, all ranked first: 20 of 25 are found, and the ideal list has 20."""
+    heard = np.zeros((3, 30), dtype=bool)
+    heard[1, :25] = True
+    held = Held(np.arange(30), *np.nonzero(heard))
+    assert to_songs(heard.astype(np.float32), held) == pytest.approx({"recall@20": 20 / 25, "ndcg@20": 1.0})
+
+
+@pytest.mark.parametrize("power", POWERS)
+@pytest.mark.parametrize("users", [90, 40])  # 40: fewer than the 50 that are asked for
+def test_songs_to_users_is_the_loop(power: float, users: int) -> None:
+    score, held, plays = toy(users=users)
+    found = naive_recalls(score, held, plays, power)
+    got = to_users(score, held, plays, power)
+    assert got["songs_to_users_recall@50"] == pytest.approx(np.mean([hits / all_ for hits, all_ in found.values()]))
+    assert got["target_users_found@50"] == sum(hits for hits, _ in found.values())
+
+
+def test_the_power_of_activity_matters() -> None:
+    score, held, plays = toy()
+    assert len({to_users(np.exp(score), held, plays, power)["songs_to_users_recall@50"] for power in POWERS}) > 1
+
+
+@pytest.mark.parametrize("songs", [30, 31, 32])
+def test_buckets_are_thirds_by_listeners(songs: int) -> None:
+    score, held, plays = toy(songs=songs)
+    found = naive_recalls(score, held, plays, 0.5)
+    order = sorted(found, key=lambda song: (found[song][1], song))
+    got = to_users(score, held, plays, 0.5)
+    sizes, at, total = [], 0, 0.0
+    for number, name in enumerate(("rare", "middle", "popular")):
+        size = len(order) // 3 + (number < len(order) % 3)
+        part = order[at : at + size]
+        mean = got[f"songs_to_users_recall@50_{name}"]
+        assert mean == pytest.approx(np.mean([found[song][0] / found[song][1] for song in part]))
+        sizes.append(size)
+        at, total = at + size, total + size * mean
+    assert sum(sizes) == len(found) == songs - 1  # song 2 has no listener
+    assert total / len(found) == pytest.approx(got["songs_to_users_recall@50"])
+
+
+def test_who_is_not_in_an_audience_is_never_found() -> None:
+    score, held, plays = toy(users=40)
+    score[::2] = -np.inf
+    recall, ndcg = naive_to_songs(score, held)
+    found = naive_recalls(score, held, plays, 0.0)
+    got = both(Scores(score, score), held, plays)
+    assert (got["recall@20"], got["ndcg@20"]) == pytest.approx((recall, ndcg))
+    assert got["target_users_found@50"] == sum(hits for hits, _ in found.values())
+    assert got["target_users_found@50"] == np.sum(held.user_of % 2)  # all 20 others fit into the 50
+
+
+def test_each_direction_has_its_own_scores() -> None:
+    score, held, plays = toy()
+    other = score[::-1].copy()
+    expected = to_songs(score, held) | to_users(other, held, plays, 0.25)
+    assert both(Scores(score, other), held, plays, 0.25) == expected
+    assert to_songs(score, held) != to_songs(other, held)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_settings_are_chosen_on_validation_alone(seed: int) -> None:
+    """Eight settings, as good on validation as chance has it, and best on test where they are worst on validation."""
+    (_, val, plays), (_, test, _) = toy(seed=seed), toy(seed=seed + 50)
+    rng = np.random.default_rng(seed)
+    truth = {part: np.zeros((90, 30), dtype=np.float32) for part in ("cold_val", "cold_test")}
+    for part, held in (("cold_val", val), ("cold_test", test)):
+        truth[part][held.user_of, held.position_of] = 1
+    made = {}
+    for number in range(8):
+        signal = {"songs": rng.random(), "users": rng.random()}
+        made[number] = {
+            part: Scores(
+                *(
+                    (truth[part] * (signal[way] if part == "cold_val" else 1 - signal[way]) + rng.random((90, 30)))
+                    .astype(np.float32)
+                    for way in ("songs", "users")
+                )
+            )
+            for part in truth
+        }  # fmt: skip
+    figures, chosen = tuned([(f"n{n}", n) for n in made], POWERS, made.get, {"cold_val": val, "cold_test": test}, plays)
+
+    def songs(n: int, part: str, held: Held) -> float:
+        return sum(naive_to_songs(made[n][part].songs, held))
+
+    def users(choice: tuple[int, float], part: str, held: Held) -> float:
+        found = naive_recalls(made[choice[0]][part].users, held, plays, choice[1])
+        return float(np.mean([hits / all_ for hits, all_ in found.values()]))
+
+    best_songs = max(made, key=lambda n: songs(n, "cold_val", val))
+    choices = [(n, power) for n in made for power in POWERS]
+    best_users = max(choices, key=lambda choice: users(choice, "cold_val", val))
+    assert chosen == {"songs": f"n{best_songs}", "users": f"n{best_users[0]} power={best_users[1]}"}
+    scores = (made[best_songs]["cold_test"].songs, made[best_users[0]]["cold_test"].users)
+    assert figures == to_songs(scores[0], test) | to_users(scores[1], test, plays, best_users[1])
+    assert best_songs != max(made, key=lambda n: songs(n, "cold_test", test))  # or the test would show nothing
+    assert best_users != max(choices, key=lambda choice: users(choice, "cold_test", test))
+
+
+def test_the_first_of_equal_settings_is_kept() -> None:
+    score, held, plays = toy()
+    parts = {"cold_val": held, "cold_test": held}
+    same = {part: Scores(score, score) for part in parts}
+    _, chosen = tuned([("a", 0), ("b", 1)], (0.0, 0.0), lambda _: same, parts, plays)
+    assert chosen == {"songs": "a", "users": "a power=0.0"}
+
+
+def test_mean_and_deviation_by_hand() -> None:
+    got = row([{"x": 0.1, "y": 2.0}, {"x": 0.2, "y": 2.0}, {"x": 0.6, "y": 2.0}], None)
+    assert got["x"] == pytest.approx(0.3)
+    assert got["x_std"] == pytest.approx(math.sqrt((0.2**2 + 0.1**2 + 0.3**2) / 2))
+    assert (got["y"], got["y_std"]) == (2.0, 0.0)
+    assert got["per_seed"] == [{"x": 0.1, "y": 2.0}, {"x": 0.2, "y": 2.0}, {"x": 0.6, "y": 2.0}]
+    assert not [key for key in got if "less" in key]
+
+
+@pytest.mark.parametrize("seeds", [2, 5])
+def test_paired_difference_is_scipys(seeds: int) -> None:
+    rng = np.random.default_rng(seeds)
+    this, reference = rng.random(seeds), rng.random(seeds)
+    got = row([{"x": x, "only_here": 1.0} for x in this], [{"x": x, "only_there": 1.0} for x in reference])
+    interval = stats.ttest_rel(reference, this).confidence_interval(0.95)
+    assert got["x_less"] == pytest.approx(reference.mean() - this.mean())
+    assert got["x_less"] - got["x_less_ci95"] == pytest.approx(interval.low)
+    assert got["x_less"] + got["x_less_ci95"] == pytest.approx(interval.high)
+    assert "only_here_less" not in got and "only_there" not in got
+
+
+def test_a_single_seed_has_no_interval() -> None:
+    got = row([{"x": 0.25}], [{"x": 1.0}])
+    assert (got["x"], got["x_std"], got["x_less"]) == (0.25, 0.0, 0.75)
+    assert "x_less_ci95" not in got
+    assert spread(np.array([3.0])) == 0.0

@@ -1,0 +1,110 @@
+"""clip_speed and shard_formats: that both sides of a comparison do the same work, and the commands in small."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.speed import clip_speed, shard_formats, train_overhead
+from benchmarks.speed.clip_speed import SpeedConfig
+from configs.errors import UserError
+from configs.load import load
+from configs.schema import PrepareConfig, TrainerConfig, WorldConfig
+from data.catalogue import Catalogue
+from datamodules.clip import SongDataModule
+from pipeline import prepare, world
+
+TINY = ["model.dim=16", "model.width=16", "model.layers=1", "model.crop_seconds=1", "model.crops=1", "batch_size=32"]
+TINY += ["text.max_tokens=16", "trainer.accelerator=cpu", "model.dropout=0", "objective.freq_mask=0"]
+TINY += ["objective.time_mask=0", "objective.unpaired=0"]
+
+
+@pytest.fixture(scope="module")
+def sounding(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A world of 120 songs with sound."""
+    folder = tmp_path_factory.mktemp("speed") / "world"
+    size = ["songs=120", "users=60", "seconds=1.5", "truth_users=10", "workers=1"]
+    world.main(load(WorldConfig, [f"out={folder}", *size]))
+    return folder
+
+
+@pytest.mark.slow
+def test_the_command(sounding: Path, tmp_path: Path) -> None:
+    given = [f"data={sounding}", f"out={tmp_path}/out", "rounds=1", "steps=3", "sizes=[20,60]"]
+    clip_speed.main(load(SpeedConfig, [*given, f"clip={json.dumps(TINY)}", "embed=[]"]))
+    report = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert report["step"]["ours_over_bare"] > 0.1 and 0 < report["step"]["share_of_waiting_for_data"] < 1
+    assert min(report["reading"].values()) > 0
+    assert [row["songs"] for row in report["embedding"]] == [20, 60] and report["embedding"][1]["peak_mb"] > 100
+    with pytest.raises(UserError, match="at least 1"):
+        clip_speed.main(load(SpeedConfig, [*given, "rounds=0"]))
+
+
+def test_both_loops_train_the_same_model(sounding: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After as many steps from the same start the weights of the bare loop are those of train.py."""
+    prepare.main(load(PrepareConfig, [f"source={sounding}", f"out={tmp_path}/data", "split.by=random"]))
+    config = load(SpeedConfig, [f"data={sounding}", f"clip={json.dumps([*TINY, 'optim.warmup=0'])}"])
+    trained = []
+    real = clip_speed.clip_parts
+
+    def kept(chosen: object) -> object:
+        torch.manual_seed(0)
+        module, data = real(chosen)  # type: ignore[arg-type]
+        trained.append(module)
+        return module, data
+
+    monkeypatch.setattr(clip_speed, "clip_parts", kept)
+    chosen = clip_speed.options(config, tmp_path / "data", tmp_path / "run", "trainer.epochs=1")
+    steps = 3  # 120 songs, four fifths known: an epoch
+
+    def both(parts: Any, options: TrainerConfig, *_: Any) -> dict[str, float]:
+        train_overhead.by_trainer(parts, options, tmp_path / "run", steps + 5)
+        train_overhead.by_loop(parts, options.clip_norm, steps)
+        return {"steps_a_second": 1.0, "steps_a_second_bare": 1.0}
+
+    monkeypatch.setattr(clip_speed, "side_by_side", both)
+    monkeypatch.setattr(clip_speed, "options", lambda *_: chosen)
+    assert clip_speed.step(config, tmp_path)["songs_a_second"] == 32
+    ours, bare = (dict(module.named_parameters()) for module in trained)
+    for name, weight in ours.items():
+        torch.testing.assert_close(bare[name], weight, rtol=1e-3, atol=1e-5)
+
+
+def test_generated_catalogues_can_be_embedded(tmp_path: Path) -> None:
+    folder = clip_speed.generated(tmp_path, 7)
+    assert Catalogue.read(folder).n_songs == 7
+    data = SongDataModule(folder, text_fields=["genres"], crop_seconds=5, crops=1)
+    found = data.crops.fixed(np.arange(7))
+    assert found["frames"].tolist() == [[250]] * 7 and found["logmel"].float().std() == pytest.approx(1, abs=0.02)
+
+
+def test_a_command_that_fails_is_told() -> None:
+    seconds, peak = clip_speed.measured([sys.executable, "-c", "x = b'x' * 10**8; import time; time.sleep(0.3)"])
+    assert seconds > 0.3 and 90 < peak < 1000
+    with pytest.raises(UserError, match="no such luck"):
+        clip_speed.measured([sys.executable, "-c", "raise SystemExit('no such luck')"])
+
+
+@pytest.mark.parametrize("name", ["raw", "parquet", "litdata"])
+def test_every_format_gives_back_what_was_written(tmp_path: Path, name: str) -> None:
+    ((write, opened),) = [(one[1], one[2]) for one in shard_formats.FORMATS if one[0] == name]
+    if name == "litdata":
+        pytest.importorskip("litdata")
+    write(tmp_path, 20)
+    songs, first = np.array([19, 0, 7]), np.array([0, 1300, 11])
+    crops = opened(tmp_path)(songs, first)
+    for crop, song, start in zip(crops, songs, first, strict=True):
+        np.testing.assert_array_equal(crop, shard_formats.recording(int(song))[start : start + 200])
+
+
+def test_formats_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shard_formats.main(load(shard_formats.FormatsConfig, [f"out={tmp_path}", "songs=40", "epochs=1", "batch=16"]))
+    rows = {row["method"]: row for row in json.loads((tmp_path / "results.json").read_text())}
+    assert rows["raw"]["raw over it"] == 1 and rows["parquet"]["megabytes"] > 40 * 1500 * 64 * 2 / 1e6
+    assert "| raw |" in capsys.readouterr().out

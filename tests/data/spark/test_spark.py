@@ -1,0 +1,210 @@
+"""engine=spark against engine=local: the same catalogue from the same log. Skipped where pyspark or Java is missing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+from configs.errors import UserError
+from data.item_pairs import mining as positives
+from data.spark import pairs as spark_pairs
+from data.spark import plays as spark_plays
+
+pytest.importorskip("pyspark", reason="pyspark is not installed")
+if not (os.environ.get("JAVA_HOME") or shutil.which("java")):
+    pytest.skip("there is no Java here", allow_module_level=True)
+
+MINE: dict[str, Any] = {
+    "similarity": "phi", "shrinkage": 0.0, "top_k": 8, "min_common": 1, "max_history": 0, "posterior": "later_plays",
+    "prior_plays": 5.0, "min_lift": 1.0, "keep_unobserved": True, "seed": 0,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def spark() -> Iterator[Any]:
+    """One small session for all tests, which `connect` finds."""
+    from pyspark.sql import SparkSession
+
+    settings = {
+        "ui.enabled": "false",
+        "log.level": "ERROR",
+        "driver.host": "localhost",
+        "driver.extraJavaOptions": "-XX:TieredStopAtLevel=1",
+        "sql.shuffle.partitions": "2",
+        "sql.adaptive.enabled": "false",
+        "sql.codegen.wholeStage": "false",
+        "sql.codegen.factoryMode": "NO_CODEGEN",
+    }
+    builder = SparkSession.builder.master("local[2]")
+    for key, value in settings.items():
+        builder = builder.config(f"spark.{key}", value)
+    session = builder.getOrCreate()
+    yield session
+    session.stop()
+
+
+@pytest.mark.parametrize("times", [True, False])
+def test_the_same_catalogue(
+    times: bool,
+    prepare: Callable[..., Path],
+    dirty: Callable[..., Path],
+    same_catalogue: Callable[..., dict[str, Any]],
+    tmp_path: Path,
+) -> None:
+    """Rejected rows and their names, notes, histories, popularity, strengths, pairs: all of a dirty log.
+
+    Once split by time, with a table of users, times of another unit and zone, a folder of files; once without these.
+    """
+    source = dirty(tmp_path / ("a b=c é [1]" if times else "source"), users_table=times, times=times)
+    if times:
+        plays = pl.read_parquet(source / "plays.parquet", glob=False).with_columns(
+            pl.col("played_at").cast(pl.Datetime("ns")).dt.replace_time_zone("Asia/Shanghai"),
+            pl.col("play_count").cast(pl.Int16),
+        )
+        (source / "plays.parquet").unlink()
+        (source / "plays").mkdir()
+        for number in range(3):
+            (source / "plays" / f"part={number}").mkdir()
+            part = plays[number * 4000 : (number + 1) * 4000]
+            part.write_parquet(source / "plays" / f"part={number}" / "a b.parquet")
+    options = ["pairs.min_common=1", "pairs.top_k=20", "pairs.max_history=15"]
+    options += [] if times else ["split.by=random"]
+    local = prepare(source, tmp_path / "local", *options)
+    manifest = same_catalogue(local, prepare(source, tmp_path / "by=spark 2", *options, "engine=spark"))
+    assert manifest["pairs"]["users_capped"] > 0 and len(manifest["rejected"]) >= 6
+    assert (manifest["counts"]["warm_plays_after_cutoff_left_out"] > 0) == times
+    assert manifest["pairs"]["posterior"] == ("later_plays" if times else "none")
+
+
+def test_the_same_catalogue_of_odd_files(
+    prepare: Callable[..., Path],
+    dirty: Callable[..., Path],
+    mixed: Callable[[Path, Path, Path], None],
+    same_catalogue: Callable[..., dict[str, Any]],
+    tmp_path: Path,
+) -> None:
+    """Types that differ among files, rows that differ in nested columns alone, names that are none in SQL."""
+    mixed(dirty(tmp_path / "log"), tmp_path / "plain", tmp_path / "mixed")
+    options = ["pairs.min_common=1", "pairs.top_k=20"]
+    local = prepare(tmp_path / "plain", tmp_path / "local", *options)
+    found = prepare(tmp_path / "mixed", tmp_path / "spark", *options, "engine=spark")
+    manifest = same_catalogue(local, found)
+    assert any("_metadata left out" in note for note in manifest["notes"])
+    assert {"nested", "Device `x`, [1]", "DEVICE", "*", "^.*$", "n.u", "context", "a.map"} < set(
+        manifest["ignored_columns"]["plays"]
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Plays of 120 users, 50 songs, in the form of a catalogue, a third of the times alike."""
+    rng = np.random.default_rng(1)
+    n, start = 4000, datetime(2026, 1, 1)
+    days = rng.integers(0, 60, n)
+    plays = pl.DataFrame(
+        {
+            "user": pl.Series((rng.random(n) ** 2 * 120).astype(np.int32)),
+            "song": pl.Series((rng.random(n) ** 2 * 50).astype(np.int32)),
+            "strength": pl.Series(rng.choice([-1.0, 1.0, 2.0, 3.0], n), dtype=pl.Float32),
+            "played_at": pl.Series(
+                [start + timedelta(days=int(d)) if d else None for d in days], dtype=pl.Datetime("ms")
+            ),
+        }
+    ).sort("user", "played_at", "song")
+    at = tmp_path_factory.mktemp("catalogue")
+    plays.write_parquet(at / "plays.parquet", row_group_size=500)
+    return at
+
+
+FEEDBACK = pl.DataFrame(
+    {
+        "source": [0, 1, 2, 3],
+        "target": [1, 0, 3, 4],
+        "plays": [90, 90, 50, 9],
+        "completes": [9, 80, 0, 4],
+        "favourites": [0, 50, 0, 4],
+    }
+)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"similarity": "phi", "max_history": 15},
+        {"similarity": "iuf", "min_common": 3, "posterior": "none"},
+        {"similarity": "cosine", "shrinkage": 5.0, "posterior": "feedback"},
+        {"similarity": "cosine", "min_common": 2, "posterior": "feedback_and_later_plays"},
+        {"similarity": "bm25", "max_history": 10, "posterior": "none"},
+    ],
+    ids=lambda one: f"{one['similarity']}-{one.get('posterior', 'later_plays')}",
+)
+def test_the_same_pairs(options: dict[str, Any], spark: Any, folder: Path) -> None:
+    asked = MINE | options
+    local, told = positives.mine(pl.scan_parquet(folder / "plays.parquet"), FEEDBACK, (120, 50), **asked)
+    found, evidence = spark_pairs.mine(spark, folder, FEEDBACK, (120, 50), **asked)
+    assert evidence == told and len(found) > 100
+    if asked["posterior"] == "later_plays":
+        assert evidence["dropped"] > 0 and evidence["users_capped"] > 0
+    if options["similarity"] in ("phi", "cosine"):  # of whole numbers: not even a rounding differs
+        assert_frame_equal(found.frame(), local.frame())
+        return
+    both = local.frame().join(found.frame(), on=["source", "target"], how="inner")
+    assert both.height > 0.98 * len(local), "up to ties in the last place"
+    np.testing.assert_allclose(both["similarity"], both["similarity_right"], rtol=1e-6)
+
+
+def test_the_same_windows_and_capped_histories(spark: Any, folder: Path) -> None:
+    plays = spark_pairs.read_plays(spark, folder / "plays.parquet")
+    table = pl.read_parquet(folder / "plays.parquet")
+    columns = ["user", "song", "strength"]
+    for one, other in zip(positives.windows(table), spark_pairs.windows(plays), strict=True):
+        assert_frame_equal(one.select(columns).collect(), pl.DataFrame(other.orderBy("row").select(columns).toArrow()))
+    for most, seed in ((5, 0), (5, 1), (0, 0)):
+        short, users = positives.cap_histories(table, most, seed)
+        kept, capped = spark_pairs.cap_histories(plays, most, seed)
+        mine = (
+            short.lazy().filter(pl.col("strength") > 0).select("user", "song").unique().sort("user", "song").collect()
+        )
+        assert_frame_equal(mine, pl.DataFrame(kept.orderBy("user", "song").toArrow()))
+        assert capped == users and (users > 50) == (most > 0)
+
+
+def test_what_is_not_to_be_had(spark: Any, folder: Path, prepare: Callable[..., Path], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="split_users is for engine=local"):
+        spark_pairs.mine(spark, folder, None, (120, 50), **MINE | {"posterior": "split_users"})
+    with pytest.raises(UserError, match="no i2i_feedback"):
+        spark_pairs.mine(spark, folder, None, (120, 50), **MINE | {"posterior": "feedback"})
+    with pytest.raises(UserError, match="memory_gb= is for engine=local"):
+        prepare(tmp_path, tmp_path / "out", "engine=spark", "memory_gb=1")
+
+
+@pytest.mark.parametrize("missing", ["pyspark", "java"])
+def test_missing_pyspark_or_java_is_one_line(missing: str, tmp_path: Path, dataset: Path) -> None:
+    """In a process of its own: without the package, and with a JAVA_HOME where no Java is."""
+    hide = "import sys; sys.modules['pyspark'] = None; sys.modules['pyspark.errors'] = None; " * (missing == "pyspark")
+    code = f"{hide}from data.spark.plays import connect; from configs.load import command"
+    code += "; from configs.schema import PrepareConfig; command(lambda c: connect(c.spark.master), PrepareConfig, '', "
+    code += f"['source={dataset}', 'out={tmp_path}/out', 'engine=spark', 'spark.master=local[1]'])"
+    away = os.environ | {"JAVA_HOME": str(tmp_path)} if missing == "java" else os.environ
+    done = subprocess.run([sys.executable, "-c", code], env=away, capture_output=True, text=True)
+    error = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert done.returncode == 2 and len(error) == 1, done.stderr
+    assert {"pyspark": "pip install 'firstplay[spark]'", "java": "Java 17 or newer must be on PATH"}[missing] in error[
+        0
+    ]
+    assert "Traceback" not in done.stderr
+
+
+def test_connect_takes_the_session_there_is(spark: Any) -> None:
+    assert spark_plays.connect("local[1]") is spark

@@ -1,0 +1,202 @@
+"""Feature fields: codes and vectors of every song, with vocabularies from warm songs alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from artifacts.folders import write_manifest
+from configs.errors import UserError
+from data.catalogue import Catalogue, read_features
+from data.fields import MAX_VALUES, UNKNOWN, build_vocabulary, encode, read_fields, values_of
+
+
+def small(folder: Path, **columns: Any) -> Catalogue:
+    """A catalogue of six songs, the last two cold."""
+    base: dict[str, Any] = {
+        "song_id": list("abcdef"),
+        "split": ["warm"] * 4 + ["cold_val", "cold_test"],
+        "language": pl.Series([None] * 6, dtype=pl.String),
+        "genres": pl.Series([None] * 6, dtype=pl.List(pl.String)),
+        "tags": pl.Series([None] * 6, dtype=pl.List(pl.String)),
+        "artist_id": pl.Series([None] * 6, dtype=pl.String),
+    }
+    (folder / "features").mkdir(parents=True)
+    pl.DataFrame(base | columns).write_parquet(folder / "songs.parquet")
+    write_manifest(folder, "catalogue", {})
+    return Catalogue.read(folder)
+
+
+GENRES = [["rock", "pop"], ["rock"], ["pop", "rock", "jazz"], None, ["new", "rock"], ["new"]]
+
+
+def test_vocabulary_counts_warm_songs_only(tmp_path: Path) -> None:
+    catalogue = small(tmp_path, genres=GENRES)
+    assert build_vocabulary(catalogue, ["genres"], 1) == {"genres": ["rock", "pop", "jazz"]}, "most frequent first"
+    assert build_vocabulary(catalogue, ["genres"], 2) == {"genres": ["rock", "pop"]}
+
+
+def test_a_value_twice_in_one_song_is_one_song(tmp_path: Path) -> None:
+    catalogue = small(tmp_path, genres=[["rock", "rock", "rock"], ["pop"], ["pop"], None, None, None])
+    assert build_vocabulary(catalogue, ["genres"], 2) == {"genres": ["pop"]}
+
+
+def test_codes_of_known_unknown_and_missing_values() -> None:
+    codes = encode(pl.Series(GENRES), ["rock", "pop"])
+    assert codes.shape == (6, MAX_VALUES) and codes.dtype == np.int64
+    assert [sorted(row[row > 0].tolist()) for row in codes] == [[2, 3], [2], [1, 2, 3], [], [1, 2], [1]]
+    assert ((codes[:, :-1] > 0) >= (codes[:, 1:] > 0)).all(), "no gap before a value"
+
+
+def test_several_unknown_values_fold_into_one_and_repeats_count_once() -> None:
+    codes = encode(pl.Series([["x", "y", "z"], ["rock", "rock"], [], [None]], dtype=pl.List(pl.String)), ["rock"])
+    assert [row[row > 0].tolist() for row in codes] == [[UNKNOWN], [2], [], []]
+
+
+def test_more_values_than_places_keeps_the_most_frequent_known_ones() -> None:
+    vocabulary = [f"v{i:02d}" for i in range(20)]
+    (codes,) = encode(pl.Series([["?", *reversed(vocabulary)]]), vocabulary)
+    assert codes.tolist() == list(range(2, 2 + MAX_VALUES))
+
+
+def test_encode_against_a_loop() -> None:
+    rng = np.random.default_rng(0)
+    vocabulary = [f"v{i}" for i in range(9)]
+    songs = [[f"v{j}" for j in rng.integers(0, 14, rng.integers(0, 7))] for _ in range(80)]
+    songs = [song if rng.random() < 0.8 else None for song in songs]
+    codes = encode(pl.Series(songs, dtype=pl.List(pl.String)), vocabulary)
+    for song, row in zip(songs, codes, strict=True):
+        assert set(row[row > 0].tolist()) == {vocabulary.index(v) + 2 if v in vocabulary else 1 for v in song or []}
+
+
+@pytest.mark.parametrize(
+    ("column", "expected"),
+    [
+        (pl.Series(["en", None, "zh"]), [["en"], None, ["zh"]]),
+        (pl.Series([1, None, 2]), [["1"], None, ["2"]]),
+        (pl.Series([["a", "b"], None, []], dtype=pl.List(pl.String)), [["a", "b"], None, []]),
+        (pl.Series(["a", "b", None], dtype=pl.Categorical), [["a"], ["b"], None]),
+    ],
+)
+def test_text_and_list_columns_become_lists(column: pl.Series, expected: list[Any]) -> None:
+    assert values_of(pl.DataFrame({"x": column}), "x").to_list() == expected
+
+
+def test_a_text_column_of_a_whole_catalogue(tmp_path: Path) -> None:
+    catalogue = small(tmp_path, language=["en", "zh", "en", None, "fr", "en"])
+    fields = read_fields(catalogue, None, [], 1)
+    assert fields.vocabulary == {"language": ["en", "zh"]} and fields.vocab_sizes == {"language": 4}
+    assert fields.codes["language"][:, 0].tolist() == [2, 3, 2, 0, UNKNOWN, 2]
+
+
+def test_an_earlier_vocabulary_is_kept(tmp_path: Path) -> None:
+    catalogue = small(tmp_path, genres=GENRES)
+    fields = read_fields(catalogue, None, [], 1, {"genres": ["jazz", "gone"]})
+    assert fields.vocab_sizes == {"genres": 4}
+    assert fields.codes["genres"][2].tolist()[:3] == [2, UNKNOWN, 0]
+
+
+def test_the_tiny_catalogue(catalogue: Any) -> None:
+    fields = read_fields(catalogue, None, [], 2)
+    assert fields.dense_dims == {"content": 12, "mood": 6}
+    assert set(fields.vocabulary) == {"language", "genres", "tags"}, "artist_id is null in every row"
+    rows = np.array([[8, 5], [0, 7]])
+    got = fields.gather(rows)
+    assert got["content"].shape == (2, 2, 12) and got["genres"].shape == (2, 2, MAX_VALUES)
+    assert got["content"].dtype == torch.float32 and got["tags"].dtype == torch.int64
+    assert torch.isnan(got["content"][0]).all() and torch.isfinite(got["content"][1]).all()
+    assert torch.isnan(got["mood"][0, 0]).all() and torch.isfinite(got["mood"][0, 1]).all()
+    assert not got["tags"][0, 0].any() and got["tags"][1, 1].count_nonzero() == 2
+    source = pl.read_parquet(catalogue.manifest["source"] + "/songs.parquet")["feature_content"]
+    assert np.allclose(got["content"][1, 1], source[7], atol=1e-6)
+
+
+def test_only_the_asked_fields(catalogue: Any) -> None:
+    fields = read_fields(catalogue, None, ["mood", "tags"], 2)
+    assert (list(fields.dense), list(fields.codes)) == (["mood"], ["tags"])
+    assert set(fields.gather(np.arange(3))) == {"mood", "tags"}
+
+
+@pytest.mark.parametrize("name", ["mood", "tags"])
+def test_one_field_of_all(catalogue: Any, name: str) -> None:
+    """Its values and codes are those of the whole; the whole is left as it was."""
+    fields = read_fields(catalogue, None, [], 2)
+    one, rows = fields.only(name), np.arange(60)
+    assert [*one.dense, *one.codes] == [name] and one.dense_dims | one.vocab_sizes == {
+        name: (fields.dense_dims | fields.vocab_sizes)[name]
+    }
+    assert list(one.gather(rows)) == [name]
+    np.testing.assert_array_equal(one.gather(rows)[name], fields.gather(rows)[name])
+    assert len(fields.gather(rows)) == 5
+
+
+def features_folder(folder: Path, catalogue: Catalogue, **arrays: np.ndarray) -> Path:
+    folder.mkdir()
+    catalogue.songs.select("song_id").write_parquet(folder / "song_ids.parquet")
+    for name, array in arrays.items():
+        np.save(folder / f"{name}.npy", array)
+    write_manifest(folder, "features", {})
+    return folder
+
+
+def test_feature_folder_adds_fields(tmp_path: Path) -> None:
+    catalogue = small(tmp_path / "c", genres=GENRES)
+    vectors = np.arange(18, dtype=np.float32).reshape(6, 3)
+    folder = features_folder(tmp_path / "f", catalogue, clip_audio=vectors)
+    fields = read_fields(catalogue, str(folder), [], 1)
+    assert fields.dense_dims == {"clip_audio": 3}
+    assert fields.gather(np.array([4, 1]))["clip_audio"].tolist() == vectors[[4, 1]].tolist()
+
+
+def test_unknown_field_names_what_there_is(catalogue: Any) -> None:
+    with pytest.raises(UserError, match=r"clip_audio.*content.*mood.*no features= folder"):
+        read_fields(catalogue, None, ["clip_audio"], 2)
+
+
+def test_no_field_at_all(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no field to learn from"):
+        read_fields(small(tmp_path), None, [], 2)
+
+
+@pytest.mark.parametrize(
+    ("array", "words"),
+    [(np.zeros((5, 3), np.float32), r"expected \(6, dim\)"), (np.zeros(6, np.float32), r"expected \(6, dim\)")],
+)
+def test_features_of_another_catalogue(tmp_path: Path, array: np.ndarray, words: str) -> None:
+    catalogue = small(tmp_path / "c", genres=GENRES)
+    folder = features_folder(tmp_path / "f", catalogue, clip_audio=array)
+    with pytest.raises(UserError, match=words):
+        read_fields(catalogue, str(folder), [], 1)
+
+
+def test_damaged_or_foreign_feature_folders(tmp_path: Path, catalogue_folder: Path) -> None:
+    catalogue = small(tmp_path / "c", genres=GENRES)
+    folder = features_folder(tmp_path / "f", catalogue)
+    (folder / "clip_audio.npy").write_bytes(b"\x93NUMPY not really")
+    with pytest.raises(UserError, match=r"clip_audio\.npy: not a readable array"):
+        read_fields(catalogue, str(folder), [], 1)
+    with pytest.raises(UserError, match="catalogue folder, not a features folder"):
+        read_fields(catalogue, str(catalogue_folder), [], 1)
+    other = features_folder(tmp_path / "g", Catalogue.read(catalogue_folder))
+    with pytest.raises(UserError, match="other songs"):
+        read_fields(catalogue, str(other), [], 1)
+    (tmp_path / "h").mkdir()
+    np.save(tmp_path / "h" / "x.npy", np.array([{}], dtype=object), allow_pickle=True)
+    with pytest.raises(UserError, match="not a readable array"):
+        read_features(tmp_path / "h", 1)
+
+
+def test_catalogue_folder_errors(tmp_path: Path, catalogue_folder: Path) -> None:
+    with pytest.raises(UserError, match=r"folder not found.*pipeline\.prepare"):
+        Catalogue.read(tmp_path / "absent")
+    (tmp_path / "songs.parquet").write_bytes(b"PAR1 nonsense")
+    write_manifest(tmp_path, "catalogue", {})
+    with pytest.raises(UserError, match=r"songs\.parquet: cannot be read.*pipeline\.prepare") as caught:
+        _ = Catalogue.read(tmp_path).songs
+    assert "\n" not in str(caught.value)
+    assert Catalogue.read(catalogue_folder).audio_shards() is None

@@ -1,0 +1,177 @@
+"""Grouping by genre: k-means and its NMI against loops and closed forms, and the maps' data."""
+
+from __future__ import annotations
+
+from collections import Counter
+from math import log
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from configs.load import load
+from configs.schema import EvaluateConfig
+from data.catalogue import Catalogue
+from data.fields import read_fields
+from evaluation import baselines, figures
+from evaluation import evaluation as evaluate
+from inference.song_index import SongIndex
+from retrieval.index import build_index, unit_rows
+
+
+def blobs(n: int, k: int, noise: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Points around k directions at right angles, and the direction of each; lengths are random."""
+    rng = np.random.default_rng(seed)
+    label = np.arange(n) % k
+    points = np.eye(k, 2 * k)[label] + noise * rng.standard_normal((n, 2 * k))
+    return unit_rows(points * rng.uniform(0.1, 9, (n, 1))), label
+
+
+def naive_nmi(one: list[Any], other: list[Any]) -> float:
+    n, a, b, both = len(one), Counter(one), Counter(other), Counter(zip(one, other, strict=True))
+    shared = sum(c / n * log(c * n / (a[x] * b[y])) for (x, y), c in both.items())
+    entropy = sum(-c / n * log(c / n) for count in (a, b) for c in count.values()) / 2
+    return shared / entropy
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_agreement_is_the_nmi_of_clusters_and_labels(seed: int) -> None:
+    points, label = blobs(200, 5, 0.6, seed)
+    told = figures.cluster_agreement(points, label, seed)
+    cluster = figures.kmeans(points, 5, seed).tolist()
+    assert told["genre_nmi"] == pytest.approx(naive_nmi(label.tolist(), cluster)) and 0.1 < told["genre_nmi"] < 0.9
+    assert told == figures.cluster_agreement(points, label, seed), "seeded"
+    rng = np.random.default_rng(99)
+    chance = np.mean([naive_nmi(rng.permutation(label).tolist(), cluster) for _ in range(200)])
+    assert told["chance_genre_nmi"] == pytest.approx(chance, rel=0.25)
+
+
+def test_agreement_knows_no_names_and_no_order() -> None:
+    points, label = blobs(150, 4, 0.6)
+    told = figures.cluster_agreement(points, label, 0)["genre_nmi"]
+    renamed = np.array([7, 1, 30, 2])[label]
+    assert figures.cluster_agreement(points, renamed, 0)["genre_nmi"] == pytest.approx(told)
+    order = np.random.default_rng(1).permutation(150)
+    assert figures.cluster_agreement(points[order], label[order], 0)["genre_nmi"] == pytest.approx(told, abs=0.1)
+    turn, _ = np.linalg.qr(np.random.default_rng(2).standard_normal((8, 8)))
+    assert figures.cluster_agreement(points @ turn, label, 0)["genre_nmi"] == pytest.approx(told, abs=0.1)
+
+
+def test_agreement_is_one_for_the_same_partition_and_chance_for_another() -> None:
+    points, label = blobs(400, 4, 0.02)
+    assert figures.cluster_agreement(points, label, 0)["genre_nmi"] == pytest.approx(1)
+    crossed = figures.cluster_agreement(points, np.arange(400) // 4 % 4, 0)
+    assert crossed["genre_nmi"] == pytest.approx(0, abs=1e-6) and 0 < crossed["chance_genre_nmi"] < 0.03
+    few = figures.cluster_agreement(*blobs(24, 8, 0.02), 0)
+    assert few["chance_genre_nmi"] > 0.4, "of many small clusters chance is high, and told"
+    assert figures.cluster_agreement(points, np.zeros(400), 0) == {}, "one genre: nothing to group"
+
+
+def test_agreement_of_a_large_catalogue_is_that_of_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figures, "CLUSTERED_SONGS", 60)
+    points, label = blobs(300, 3, 0.7)
+    chosen = np.sort(np.random.default_rng(5).permutation(300)[:60])
+    cluster = figures.kmeans(points[chosen], 3, 5).tolist()
+    told = figures.cluster_agreement(points, label, 5)["genre_nmi"]
+    assert told == pytest.approx(naive_nmi(label[chosen].tolist(), cluster))
+
+
+def test_kmeans_is_a_fixed_point_and_as_good_as_starting_from_the_truth() -> None:
+    points, label = blobs(300, 6, 0.25)
+    cluster = figures.kmeans(points, 6, 0)
+    centre = np.stack([points[cluster == c].mean(axis=0) for c in range(6)])
+    squared = ((points[:, None] - centre) ** 2).sum(axis=2)
+    assert (squared.argmin(axis=1) == cluster).mean() > 0.99
+    truth = np.stack([points[label == c].mean(axis=0) for c in range(6)])
+    assert squared.min(axis=1).sum() <= 1.01 * ((points[:, None] - truth) ** 2).sum(axis=2).min(axis=1).sum()
+
+
+def test_kmeans_keeps_the_best_of_its_starts() -> None:
+    points, _ = blobs(240, 12, 0.02)
+
+    def squares(seed: int, starts: int) -> float:
+        cluster = figures.kmeans(points, 12, seed, starts)
+        return sum(float(points[cluster == c].var(axis=0).sum()) * int((cluster == c).sum()) for c in set(cluster))
+
+    one, best = (np.array([squares(seed, starts) for seed in range(6)]) for starts in (1, 5))
+    assert (best <= one + 1e-3).all() and best.sum() < 0.9 * one.sum()
+    default = figures.kmeans(points, 12, 0)
+    assert (default == figures.kmeans(points, 12, 0, 5)).all()
+
+
+def test_kmeans_of_as_many_clusters_as_points_and_of_equal_points() -> None:
+    assert sorted(figures.kmeans(np.eye(5), 5, 0)) == [0, 1, 2, 3, 4]
+    assert figures.kmeans(np.zeros((6, 3)), 2, 0).shape == (6,)
+
+
+def test_grouping_leaves_songs_without_a_genre_out() -> None:
+    points, label = blobs(90, 3, 0.5)
+    genre: list[list[str] | None] = [[f"g{one}", "x"] for one in label]
+    genre[4] = genre[80] = None
+    split = np.where(np.arange(90) < 70, "warm", "cold_test")
+    frame = pl.DataFrame({"genres": genre})
+    catalogue: Any = SimpleNamespace(songs=frame, rows=lambda name: np.flatnonzero(split == name))
+    stretched = points * np.random.default_rng(3).uniform(0.1, 9, (90, 1))  # length must not matter
+    plain, ours = figures.genre_grouping({"ours": stretched}, catalogue, "cold_test", 7)
+    kept = np.setdiff1d(np.arange(90), [4, 80])
+    told = figures.cluster_agreement(points[kept], label[kept], 7)
+    assert {key: ours[key] for key in told} == pytest.approx(told) and len(told) == 2
+    assert set(plain) == {"space", "knn_genre_accuracy"}
+
+
+def test_map_shows_the_same_songs_in_every_space(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figures, "MAP_SONGS", 60)
+    points, label = blobs(90, 3, 0.05)
+    noise = np.random.default_rng(0).standard_normal((90, 4))
+    columns = {"genres": [[f"g{one}"] for one in label], "title": [f"t{i}" for i in range(90)]}
+    frame = pl.DataFrame(columns | {"split": ["warm", "warm", "cold_val"] * 30})
+    catalogue: Any = SimpleNamespace(songs=frame, n_songs=90)
+    drawn = figures.song_map({"ours": points, "noise": noise}, catalogue, 0)
+    shown = [int(title[1:]) for title in drawn["title"]]
+    assert len(set(shown)) == 60 and drawn["genre"] == [f"g{label[i]}" for i in shown]
+    assert drawn["new"] == [i % 3 == 2 for i in shown] and list(drawn["maps"]) == ["ours", "noise"]
+    same = {name: nearest_has_same_genre(xy, drawn["genre"]) for name, xy in drawn["maps"].items()}
+    assert abs(np.corrcoef(drawn["maps"]["noise"]["x"], drawn["maps"]["noise"]["y"])[0, 1]) < 0.9, "two dimensions"
+    assert same["ours"] > 0.95 and same["noise"] < 0.7, "near in the map is near in the space"
+    for name, vectors in (("ours", points), ("noise", noise)):
+        unit = unit_rows(vectors[shown])
+        for song, told in enumerate(drawn["maps"][name]["near"]):
+            cosine = {other: float(unit[song] @ unit[other]) for other in range(60) if other != song}
+            assert told == sorted((o for o in cosine if cosine[o] > 0), key=lambda o: -cosine[o])[:5]
+
+
+def test_a_song_without_any_field_is_near_to_nothing() -> None:
+    assert figures.nearest(np.array([[1.0, 0], [0, 0], [0.6, 0.8]])) == [[2], [], [0]]
+    assert figures.nearest(np.ones((1, 2))) == [[]]
+
+
+def nearest_has_same_genre(xy: dict[str, list[float]], genre: list[str]) -> float:
+    at = np.stack([xy["x"], xy["y"]], axis=1)
+    away = np.linalg.norm(at[:, None] - at, axis=2) + np.where(np.eye(len(at)), np.inf, 0)
+    return float(np.mean([genre[i] == genre[j] for i, j in enumerate(away.argmin(axis=1))]))
+
+
+@pytest.mark.parametrize("n", [1, 7, 11])
+def test_few_songs_have_a_place_too(n: int) -> None:
+    xy = figures.project(np.random.default_rng(0).standard_normal((n, 1 if n < 11 else 5)), 0)
+    assert xy.shape == (n, 2) and np.isfinite(xy).all()
+
+
+def test_content_without_the_genre_does_not_know_it(catalogue: Catalogue, catalogue_folder: Any) -> None:
+    warm, vectors = catalogue.rows("warm"), np.eye(catalogue.n_songs, 4, dtype=np.float32)
+    index = SongIndex({}, build_index(vectors[warm]), warm, vectors)
+    config = load(EvaluateConfig, [f"data={catalogue_folder}", "index=i", "out=o"])
+    spaces = evaluate.songs_in_space(config, catalogue, {"FirstPlay": index})
+    assert list(spaces) == ["content, no genre", "content, genre included", "FirstPlay"]
+    fields = read_fields(catalogue, None, [], min_count=1)
+    assert set(fields.codes) == {"genres", "language", "tags"}
+    widths = [spaces[name].shape[1] for name in spaces]
+    assert widths[1] - widths[0] == baselines.SKETCH, "one field fewer"
+    monotone = catalogue.songs.with_columns(genres=pl.lit(["same"]))
+    other = Catalogue(catalogue.folder, catalogue.manifest)
+    other.songs = monotone
+    again = evaluate.songs_in_space(config, other, {"FirstPlay": index})
+    assert (again["content, no genre"] == spaces["content, no genre"]).all()
+    assert (again["content, genre included"] != spaces["content, genre included"]).any()

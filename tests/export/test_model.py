@@ -1,0 +1,330 @@
+"""Exports: the same vectors as the LightningModule gives, in a process without any training library; no tampering."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from huggingface_hub import ModelCard
+from safetensors import safe_open
+from torch import Tensor
+
+from artifacts.runs import finish_run, open_run, start_run
+from configs.errors import UserError
+from configs.load import load as options
+from configs.schema import ExportConfig
+from data.catalogue import Catalogue
+from datamodules.boundary import InteractionDataModule
+from datamodules.i2i import PairDataModule
+from export import model as export
+from inference.vectors import data_options, restore
+from lightning_modules.boundary import BoundaryModule
+from lightning_modules.clip import ClipModule
+from lightning_modules.i2i import I2IModule
+
+ROOT = Path(__file__).parents[2]
+TASKS = ("i2i", "boundary", "clip")
+BLOCKED = ("lightning", "pytorch_lightning", "faiss", "polars", "pyarrow", "wandb")
+
+
+@pytest.fixture(scope="module")
+def runs(
+    i2i_run: Path, boundary_run: Path, catalogue_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
+    """A trained i2i and boundary run; a clip run with random weights, as the tiny songs have no recording."""
+    at = tmp_path_factory.mktemp("export")
+    torch.manual_seed(0)
+    audio = {"sample_rate": 16000, "win_length": 800, "hop_length": 320, "n_mels": 64}
+    towers = {"audio": {"model": "transformer", "dim": 0, "width": 16, "layers": 1, "heads": 2}}
+    towers |= {"text": {"model": "minilm", "dim": 384}, "front": audio}
+    module = ClipModule(towers | {"dim": 8}, audio | {"text_model": "minilm"})
+    start_run(at / "clip", "clip", f"data: {catalogue_folder}\nout: {at}/clip\n", {})
+    (at / "clip" / "checkpoints").mkdir()
+    saved = {"state_dict": module.state_dict(), "hyper_parameters": dict(module.hparams)}
+    torch.save(saved, at / "clip" / "checkpoints" / "best.ckpt")
+    finish_run(at / "clip", "clip", {"val/recall@10": 0.125})
+    return {"i2i": i2i_run, "boundary": boundary_run, "clip": at / "clip"}
+
+
+@pytest.fixture(scope="module")
+def exports(runs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    at = tmp_path_factory.mktemp("exports")
+    for task, run in runs.items():
+        export.export_model(options(ExportConfig, [f"run={run}", f"out={at}/{task}"]))
+    return {task: at / task for task in runs}
+
+
+def inputs_and_vectors(task: str, run_folder: Path, n_users: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """What the model is given, by argument, and what the LightningModule makes of it."""
+    run = open_run(run_folder, task)
+    if task == "clip":
+        module = restore(ClipModule, run)
+        rng = torch.Generator().manual_seed(0)
+        logmel, frames = torch.randn(6, 50, 64, generator=rng), torch.tensor([50, 50, 50, 17, 3, 50])
+        text = torch.randn(6, 384, generator=rng)
+        audio = {"logmel": logmel[:, None], "frames": frames[:, None]}
+        batch: dict[str, Any] = {"id": torch.arange(6), "audio": audio, "text": {"pooled": text}}
+        batch |= {name: torch.ones(6, dtype=torch.bool) for name in ("has_audio", "has_text")}
+        made = module.predict_step(batch, 0)
+        wanted = {"audio": made["clip_audio"], "text": made["clip_text"]}
+        return {"logmel": logmel, "frames": frames, "pooled": text}, wanted
+    if task == "i2i":
+        source = PairDataModule(**data_options(run, None, None))
+        fields = source.fields.gather(np.arange(source.catalogue.n_songs))
+        module = restore(I2IModule, run)
+        # An export encodes new songs: content alone, as of a song that has no memory.
+        batch = {"id": torch.arange(60), "fields": fields, "memory": torch.zeros(60, dtype=torch.long)}
+        return fields, {"songs": module.predict_step(batch, 0)["vector"]}
+    vocabularies = json.loads((run_folder / "vocabulary.json").read_text("utf-8"))
+    data = InteractionDataModule(**data_options(run, None, None), profile_vocabulary=vocabularies["users"])
+    fields = data.fields.gather(np.arange(data.catalogue.n_songs))
+    module = restore(BoundaryModule, run)
+    users = next(iter(data.users_loader(np.arange(n_users))))
+    items = module.predict_step({"id": torch.arange(60), "fields": fields}, 0)["vector"]
+    made = module.predict_step(users, 0)
+    given = {f"field:{name}": value for name, value in fields.items()}
+    given |= {f"song:{name}": value for name, value in users.pop("songs").items()}
+    given |= {f"user:{name}": value for name, value in users.items()}
+    return given, {"items": items, "users": made["vector"], "boundary": made["boundary"]}
+
+
+ELSEWHERE = """
+import sys
+for name in {blocked!r}:
+    sys.modules[name] = None  # importing it fails
+import numpy as np, torch
+given = {{name: torch.from_numpy(array) for name, array in np.load(sys.argv[2]).items()}}
+part = lambda kind: {{name.split(":")[1]: value for name, value in given.items() if name.startswith(kind + ":")}}
+
+from export.model import load
+model, config = load(sys.argv[1])
+{use}
+
+assert not model.training
+np.savez(sys.argv[3], **{{name: vectors.detach().numpy() for name, vectors in made.items()}})
+"""
+USE = {
+    "i2i": 'made = {"songs": model(given)}',
+    "boundary": 'users, boundary = model.user_vectors(part("user") | {"songs": part("song")})\n'
+    'made = {"items": model.item_vectors(part("field")), "users": users, "boundary": boundary}',
+    "clip": 'made = {"audio": model.embed_audio({k: given[k] for k in ("logmel", "frames")}), '
+    '"text": model.embed_text({"pooled": given["pooled"]})}',
+}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_elsewhere_the_same_vectors(
+    task: str, runs: dict[str, Path], exports: dict[str, Path], catalogue: Catalogue, tmp_path: Path
+) -> None:
+    """In another process, without the training libraries, from a folder that was moved, without anybody's ids."""
+    with torch.no_grad():
+        given, wanted = inputs_and_vectors(task, runs[task], catalogue.n_users)
+    np.savez(tmp_path / "given.npz", **{name: value.numpy() for name, value in given.items()})
+    moved = shutil.copytree(exports[task], tmp_path / "moved", ignore=shutil.ignore_patterns("*_ids.parquet"))
+    # the text encoder's file imports transformers: only the clip model needs it
+    blocked = BLOCKED if task == "clip" else (*BLOCKED, "transformers")
+    code = ELSEWHERE.format(blocked=blocked, use=USE[task])
+    argv = [sys.executable, "-c", code, str(moved), str(tmp_path / "given.npz"), str(tmp_path / "made.npz")]
+    ended = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    made = np.load(tmp_path / "made.npz")
+    assert set(made) == set(wanted)
+    for name, vectors in wanted.items():
+        np.testing.assert_allclose(made[name], vectors.numpy(), rtol=1e-5, atol=1e-6)
+        assert np.ptp(made[name], axis=0).max() > 1e-3, "not all songs or users are one"
+
+
+TOWER = """
+import sys
+for name in {blocked!r}:
+    sys.modules[name] = None  # importing it fails
+import numpy as np, torch
+given = {{name: torch.from_numpy(array) for name, array in np.load(sys.argv[2]).items()}}
+part = lambda kind: {{name.split(":")[1]: value for name, value in given.items() if name.startswith(kind + ":")}}
+
+from export.model import load_tower
+tower = load_tower(sys.argv[1], {tower!r})
+made = tower(part("field") if {tower!r} == "item" else part("user") | {{"songs": part("song")}})
+assert not tower.training
+np.savez(sys.argv[3], made=made.detach().numpy())
+"""
+
+
+def test_each_tower_alone_scores_the_same(
+    runs: dict[str, Path], exports: dict[str, Path], catalogue: Catalogue, tmp_path: Path
+) -> None:
+    """Three processes, each with one tower's file and no other; put together, the scores of the whole model."""
+    with torch.no_grad():
+        given, wanted = inputs_and_vectors("boundary", runs["boundary"], catalogue.n_users)
+    np.savez(tmp_path / "given.npz", **{name: value.numpy() for name, value in given.items()})
+    made = {}
+    for tower in export.TOWERS:
+        folder = shutil.copytree(exports["boundary"], tmp_path / tower)
+        for other in set(export.TOWERS) - {tower}:
+            (folder / f"{other}.safetensors").unlink()
+        code = TOWER.format(blocked=(*BLOCKED, "transformers"), tower=tower)
+        argv = [sys.executable, "-c", code, str(folder), str(tmp_path / "given.npz"), str(tmp_path / f"{tower}.npz")]
+        ended = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True)
+        assert ended.returncode == 0, ended.stderr[-2000:]
+        made[tower] = np.load(tmp_path / f"{tower}.npz")["made"]
+        with pytest.raises(UserError, match="cannot be loaded"):
+            export.load(folder)
+    np.testing.assert_allclose(made["item"], wanted["items"].numpy(), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(made["user"], wanted["users"].numpy(), rtol=1e-5, atol=1e-6)
+    boundary = (made["user"] * made["boundary"]).sum(axis=1)
+    np.testing.assert_allclose(boundary, wanted["boundary"].numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_tower_that_is_not_there(exports: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="tower 'head': choose from item, user, boundary"):
+        export.load_tower(exports["boundary"], "head")
+    with pytest.raises(UserError, match="holds a model of the task i2i, which has no towers"):
+        export.load_tower(exports["i2i"], "item")
+    folder = shutil.copytree(exports["boundary"], tmp_path / "cut")
+    cut(folder / "item.safetensors")
+    with pytest.raises(UserError, match="cannot be loaded"):
+        export.load_tower(folder, "item")
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_weights_are_safetensors_and_all_of_the_model(
+    task: str, runs: dict[str, Path], exports: dict[str, Path]
+) -> None:
+    trained = {
+        name.removeprefix("model."): value
+        for name, value in open_run(runs[task], task).weights.items()
+        if name.startswith("model.")
+    }
+    parts = {"item": "item.", "user": "user.", "boundary": "boundary."} if task == "boundary" else {"model": ""}
+    found = {}
+    for part, prefix in parts.items():
+        with safe_open(exports[task] / f"{part}.safetensors", framework="pt") as file:
+            found |= {prefix + name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            assert file.metadata() == {"format": "pt"}, "transformers and the hub ask for it"
+    assert set(found) == set(trained) and all(torch.equal(found[name], value) for name, value in trained.items())
+    assert {path.name for path in exports[task].iterdir()} == {
+        *(f"{part}.safetensors" for part in parts),
+        "config.json", "song_ids.parquet", "user_ids.parquet", "README.md", "manifest.json",
+    }  # fmt: skip
+    left = [path for path in exports[task].iterdir() if path.suffix in (".ckpt", ".pt", ".pkl", ".bin")]
+    assert not left, "nothing that would have to be unpickled"
+    modes = {path.stat().st_mode for path in exports[task].iterdir()}
+    assert len(modes) == 1, "a service under another account reads the weights as it reads the rest"
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_card_names_the_task_and_its_figures(
+    task: str, runs: dict[str, Path], exports: dict[str, Path], catalogue: Catalogue
+) -> None:
+    card = (exports[task] / "README.md").read_text("utf-8")
+    best = json.loads((runs[task] / "manifest.json").read_text())["best"]
+    assert f"---\n\n# FirstPlay {task} model {open_run(runs[task], task).fingerprint}\n" in card
+    for name, value in best.items():
+        assert f"chosen by: {name} {value:.4f}" in card
+    assert f"{catalogue.n_songs} songs (48 known), {catalogue.n_users} users, {catalogue.plays.height} plays" in card
+    model, _ = export.load(exports[task])
+    assert f"numbers in the model: {sum(one.numel() for one in model.state_dict().values()):,}" in card
+    assert "from export.model import load" in card and "{" not in card
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_hub_can_read_the_card(task: str, runs: dict[str, Path], exports: dict[str, Path]) -> None:
+    """As huggingface_hub reads it: library, tags and the figures that the model was chosen by, all of them."""
+    read = ModelCard.load(exports[task] / "README.md").data
+    best = json.loads((runs[task] / "manifest.json").read_text())["best"]
+    assert read.library_name == "firstplay" and read.license == "unknown" and "cold-start" in read.tags
+    assert read.pipeline_tag == {"boundary": None}.get(task, "feature-extraction") and "onnx" not in read.tags
+    assert read.model_name == f"firstplay-{task}-{open_run(runs[task], task).fingerprint}"
+    assert {one.metric_type: one.metric_value for one in read.eval_results} == best and best
+    assert "60 songs" in read.eval_results[0].dataset_name
+
+
+def test_ids_and_codes_go_with_the_model(exports: dict[str, Path], runs: dict[str, Path], catalogue: Catalogue) -> None:
+    for task, folder in exports.items():
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+        assert config["task"] == task and config["audio"] == catalogue.manifest["audio"]
+        assert config["vocabulary"] == json.loads((runs[task] / "vocabulary.json").read_text("utf-8"))
+        songs = pl.read_parquet(folder / "song_ids.parquet")
+        assert songs.equals(catalogue.songs.select("song_id", "split"))
+        assert pl.read_parquet(folder / "user_ids.parquet")["user_id"].equals(catalogue.users["user_id"])
+
+
+def rewrite(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    (folder / "config.json").write_text(json.dumps(change(config)))
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+TAMPERED: dict[str, Callable[[Path], Any]] = {
+    "no weights": lambda folder: (folder / "model.safetensors").unlink(),
+    "no config": lambda folder: (folder / "config.json").unlink(),
+    "no manifest": lambda folder: (folder / "manifest.json").unlink(),
+    "half the weights": lambda folder: cut(folder / "model.safetensors"),
+    "half the config": lambda folder: cut(folder / "config.json"),
+    "empty weights": lambda folder: (folder / "model.safetensors").write_bytes(b""),
+    "no object": lambda folder: rewrite(folder, lambda config: [config]),
+    "no task": lambda folder: rewrite(folder, lambda config: {**config, "task": None}),
+    "another task": lambda folder: rewrite(folder, lambda config: {**config, "task": "boundary"}),
+    "unknown task": lambda folder: rewrite(folder, lambda config: {**config, "task": "os.system"}),
+    "other size": lambda folder: rewrite(folder, lambda config: config["model"].update(dim=9) or config),
+    "odd size": lambda folder: rewrite(folder, lambda config: config["model"].update(dim=-1) or config),
+    "unknown argument": lambda folder: rewrite(folder, lambda config: config["model"].update(depth=9) or config),
+    "no argument": lambda folder: rewrite(folder, lambda config: {**config, "model": {}}),
+    "model is no object": lambda folder: rewrite(folder, lambda config: {**config, "model": 3}),
+}
+
+
+@pytest.mark.parametrize("how", TAMPERED)
+def test_a_tampered_export_is_refused(how: str, exports: dict[str, Path], tmp_path: Path) -> None:
+    folder = shutil.copytree(exports["i2i"], tmp_path / "export")
+    TAMPERED[how](folder)
+    with pytest.raises(UserError) as caught:
+        export.load(folder)
+    assert str(folder) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_what_is_no_export_is_refused(runs: dict[str, Path], tmp_path: Path) -> None:
+    for folder, words in (
+        (tmp_path / "absent", "not found"),
+        (runs["i2i"], "not a export"),
+        (tmp_path, "manifest.json"),
+    ):
+        with pytest.raises(UserError, match=words):
+            export.load(folder)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "{}", '{"kind": 3}', '{"kind": "catalogue"}', "\x00"])
+def test_a_run_with_another_manifest_is_no_run(text: str, tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(UserError, match="is not a run folder"):
+        export.task_of(tmp_path)
+
+
+def test_a_card_of_an_unfinished_run_says_so(runs: dict[str, Path], tmp_path: Path) -> None:
+    run = Path(shutil.copytree(runs["i2i"], tmp_path / "run"))
+    (run / "manifest.json").write_text('{"kind": "i2i run", "finished": false}')
+    export.export_model(options(ExportConfig, [f"run={run}", f"out={tmp_path}/out"]))
+    card = tmp_path / "out" / "README.md"
+    assert "training not finished" in card.read_text("utf-8")
+    assert ModelCard.load(card).data.eval_results is None
+
+
+def test_an_export_that_would_not_load_is_not_written(
+    runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "model_weights", lambda weights: {"stray": torch.zeros(2)})
+    with pytest.raises(UserError, match="cannot be loaded"):
+        export.export_model(options(ExportConfig, [f"run={runs['i2i']}", f"out={tmp_path}/out"]))
+    assert not list(tmp_path.iterdir())
