@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from configs.schema import EvaluateConfig
+from configs.targeting import EvaluateConfig
 from data.arrays import AnyArray, IntArray
 from retrieval.audience import Audience
 from retrieval.bootstrap import mean_interval

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from configs.schema import EvaluateConfig
+from configs.targeting import EvaluateConfig
 from data.arrays import AnyArray, IntArray
 from evaluation.buckets import buckets, by_bucket
 from retrieval.audience import Audience

@@ -13,7 +13,7 @@ from artifacts.tracking import log_table, made, tracked, used
 from configs.checks import check_options
 from configs.errors import UserError
 from configs.load import recorded
-from configs.schema import AudienceConfig, TargetingConfig
+from configs.targeting import AudienceConfig, TargetingConfig
 from data.arrays import BoolArray, FloatArray, IntArray
 from data.catalogue import Catalogue
 from data.item_pairs.verification import listening_matrix

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from configs.errors import UserError
-from configs.schema import AudienceConfig
+from configs.targeting import AudienceConfig
 from data.arrays import IntArray
 from data.catalogue import Catalogue
 from inference.exclusions import Exclusions

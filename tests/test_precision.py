@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from configs.load import load
-from configs.schema import BoundaryConfig, TrainerConfig
+from configs.training import BoundaryConfig, TrainerConfig
 from objectives.boundary import boundary_loss
 from training.fit import precision_of
 from training.tasks import train_boundary

@@ -6,7 +6,7 @@ from typing import Any
 
 from configs.errors import UserError
 from configs.load import as_dict
-from configs.schema import BoundaryConfig, ClipConfig, I2IConfig
+from configs.training import BoundaryConfig, ClipConfig, I2IConfig
 
 PARTS = ("text", "audio", "model", "objective")  # of ClipConfig, beside data and training
 

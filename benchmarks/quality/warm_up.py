@@ -31,7 +31,7 @@ from benchmarks.quality.item_cold.folds import Fold, Held, feature_sets
 from benchmarks.table import markdown, writable
 from configs.errors import UserError
 from configs.load import command
-from configs.schema import TargetingConfig
+from configs.targeting import TargetingConfig
 from data.arrays import FloatArray, IntArray
 from retrieval.audience import top_users
 from retrieval.clusters import user_vectors

@@ -27,7 +27,7 @@ from artifacts.folders import write_text
 from benchmarks.table import markdown
 from configs.errors import UserError
 from configs.load import command
-from configs.schema import opt
+from configs.options import opt
 from data.arrays import AnyArray, IntArray
 from data.audio.shards import SUFFIX, Shards
 

@@ -8,13 +8,21 @@ from typing import Any
 
 import pytest
 
-from configs import schema
+from configs import data, serving, targeting, training
+from configs.data import PrepareConfig
 from configs.errors import UserError
 from configs.load import as_dict, command, dump, help_text, load
-from configs.schema import AudienceConfig, I2IConfig, PrepareConfig
+from configs.targeting import AudienceConfig
+from configs.training import I2IConfig
 
 GIVEN = ["data=a", "out=b"]
-SCHEMAS = [kind for name, kind in vars(schema).items() if dataclasses.is_dataclass(kind) and name.endswith("Config")]
+AREAS = (data, training, targeting, serving)
+SCHEMAS = [
+    kind
+    for area in AREAS
+    for name, kind in vars(area).items()
+    if name.endswith("Config") and kind.__module__ == area.__name__
+]
 
 
 def complaint(*overrides: str, config: Path | None = None) -> str:

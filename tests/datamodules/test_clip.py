@@ -15,7 +15,7 @@ import torch
 from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from configs.errors import UserError
-from configs.schema import EmbedConfig
+from configs.training import EmbedConfig
 from data.text import song_texts, text_vectors, token_rows, unknown_share
 from datamodules.batches import Batch
 from datamodules.clip import SongDataModule

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from configs.schema import EvaluateConfig
+from configs.targeting import EvaluateConfig
 from evaluation import buckets, comparison
 from evaluation.buckets import by_bucket
 from retrieval.audience import Audience

@@ -13,7 +13,7 @@ from scipy import sparse
 
 from configs.errors import UserError
 from configs.load import load
-from configs.schema import AudienceConfig, IndexConfig, TargetingConfig
+from configs.targeting import AudienceConfig, IndexConfig, TargetingConfig
 from data.catalogue import Catalogue
 from inference.exclusions import Exclusions
 from inference.first_plays import read_first_plays

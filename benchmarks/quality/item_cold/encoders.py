@@ -16,7 +16,7 @@ from benchmarks.quality.item_cold.closed_form import content_knn
 from benchmarks.quality.item_cold.folds import Fold
 from benchmarks.quality.item_cold.measure import BUCKETS, Scores
 from configs.load import load
-from configs.schema import I2IConfig
+from configs.training import I2IConfig
 from data.arrays import FloatArray, IntArray
 from inference.vectors import encode_songs
 from retrieval import audience as targeting

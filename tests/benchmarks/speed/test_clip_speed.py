@@ -13,9 +13,10 @@ import torch
 
 from benchmarks.speed import clip_speed, shard_formats, train_overhead
 from benchmarks.speed.clip_speed import SpeedConfig
+from configs.data import PrepareConfig, WorldConfig
 from configs.errors import UserError
 from configs.load import load
-from configs.schema import PrepareConfig, TrainerConfig, WorldConfig
+from configs.training import TrainerConfig
 from data.catalogue import Catalogue
 from datamodules.clip import SongDataModule
 from pipeline import prepare, world
