@@ -175,7 +175,7 @@ class I2IModelConfig:
 
 @dataclass
 class I2IObjectiveConfig:
-    pair_loss: Literal["bpr", "softmax", "sparsemax"] = opt("bpr", "loss on verified pairs; bpr: the article's")
+    pair_loss: Literal["bpr", "softmax"] = opt("bpr", "loss on verified pairs; bpr: the article's")
     pair_weight: float = opt(1.0, "weight of the loss on verified pairs (0: off)")
     in_batch: bool = opt(False, "the other pairs' targets are negatives too (softmax: with logQ correction)")
     listening_weight: float = opt(1.0, "weight of predicting half of a user's songs from the other half (0: off)")

@@ -15,7 +15,7 @@ from models.song_encoder import Fields
 from models.views import draw_group, hide_fields, make_view
 from objectives.contrastive import info_nce
 from objectives.gather import gather_rows, gather_with_grad
-from objectives.ranking import bpr_loss, listening_loss, sampled_softmax_loss, sampled_sparsemax_loss
+from objectives.ranking import bpr_loss, listening_loss, sampled_softmax_loss
 
 
 def pairs(module: Any, batch: dict[str, Any]) -> Tensor:
@@ -29,8 +29,6 @@ def pairs(module: Any, batch: dict[str, Any]) -> Tensor:
     keep_NM = (negatives != batch["source"][:, None]) & (negatives != batch["target"][:, None])
     if module.hparams["pair_loss"] == "bpr":
         return bpr_loss(query_ND, positive_ND, negative_MD, keep_NM)
-    if module.hparams["pair_loss"] == "sparsemax":
-        return sampled_sparsemax_loss(query_ND, positive_ND, negative_MD, keep_NM)
     log_q_N, log_q_M = batch["log_q"][:n], batch["log_q"][-len(negatives) :]
     return sampled_softmax_loss(query_ND, positive_ND, negative_MD, keep_NM, log_q_N, log_q_M)
 

@@ -50,7 +50,6 @@ def batch_of(data: PairDataModule, step: int = 0) -> dict[str, Any]:
 OPTIONS: dict[str, dict[str, Any]] = {
     "defaults": {},
     "softmax": {"pair_loss": "softmax"},
-    "sparsemax": {"pair_loss": "sparsemax"},
     "in_batch": {"in_batch": True},
     "softmax in_batch": {"pair_loss": "softmax", "in_batch": True},
     "no pairs": {"pair_weight": 0.0},
@@ -99,7 +98,7 @@ def test_every_option_gives_a_loss_and_a_gradient_to_all_that_learns(data: PairD
     assert idle == expected, "what learns nothing is frozen, and nothing else"
 
 
-@pytest.mark.parametrize("pair_loss", ["bpr", "softmax", "sparsemax"])
+@pytest.mark.parametrize("pair_loss", ["bpr", "softmax"])
 def test_one_of_everything_is_enough(catalogue_folder: Path, pair_loss: str) -> None:
     """One pair, one negative, one user, one view; also where the only negative is the pair's own song."""
     sizes: dict[str, Any] = {"batch_size": 1, "bcl_batch_size": 1, "negatives": 1, "users": 1, "candidates": 1}

@@ -47,7 +47,6 @@ VARIANTS = {  # method → what differs from `firstplay`
     "τ=0.5": "objective.temperature=0.5",
     "no pairs": "objective.pair_weight=0",
     "softmax on pairs": "objective.pair_loss=softmax",
-    "sparsemax on pairs": "objective.pair_loss=sparsemax",
     "in-batch negatives": "objective.pair_loss=softmax objective.in_batch=true",
     "no memory": "model.memory=false",
     "field dropout": "model.field_dropout=0.3",
