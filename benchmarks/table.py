@@ -3,7 +3,7 @@
     python -m benchmarks.table runs/demo/metrics.json
     python -m benchmarks.table runs/moodclips/*/evaluation/metrics.json
 
-The tables of README.md and docs/results.md are printed by this command; nothing in them is typed by hand.
+The same tables stand in docs/results/, where `benchmarks.tables` writes them.
 """
 
 from __future__ import annotations
@@ -36,18 +36,21 @@ def writable(out: str, work: Path) -> None:
 
 def tables(runs: Sequence[dict[str, Any]]) -> str:
     """All tables of the given evaluations (of the same catalogue or of several seeds)."""
+    return "\n\n".join(sections(runs).values())
+
+
+def sections(runs: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """The tables by name: methods, outcomes, search, genres; those without a row are left out."""
     first = runs[0]
     found = [key for key in first["audience"][0] if key.startswith("target_users_found@")]
     recall = [key for key in first["audience"][0] if key.startswith("recall@") and not key.endswith("ci95")]
     new, heard = (np.mean([run[key] for run in runs]) for key in ("new_songs", "new_songs_with_a_listener"))
-    parts = [
-        f"{len(runs)} run(s); {new:.0f} new songs, {heard:.0f} of them with a held-out listener.",
-        markdown("method", [run["audience"] for run in runs], [*found, *recall]),
-    ]
+    head = f"{len(runs)} run(s); {new:.0f} new songs, {heard:.0f} of them with a held-out listener."
+    parts = {"methods": f"{head}\n\n{markdown('method', [run['audience'] for run in runs], [*found, *recall])}"}
     if first["outcomes"]:
-        parts.append(f"What the reached users did ({first['outcomes']['source']}):")
         columns = ["outcomes", "favourite_rate", "completion_rate"]
-        parts.append(markdown("method", [run["outcomes"]["rows"] for run in runs], columns))
+        rows = markdown("method", [run["outcomes"]["rows"] for run in runs], columns)
+        parts["outcomes"] = f"What the reached users did ({first['outcomes']['source']}):\n\n{rows}"
     if first["retrieval"]:
         columns = [
             "pool_size",
@@ -58,12 +61,12 @@ def tables(runs: Sequence[dict[str, Any]]) -> str:
             "median_rank",
             "recall@1_within_genre",
         ]
-        rows = [[{**row, "search": f"{row['direction']}, {row['pool']}"} for row in run["retrieval"]] for run in runs]
-        parts.append(markdown("search", rows, [*columns, "chance_recall@1_within_genre"]))
+        searches = [[{**row, "search": f"{row['direction']}, {row['pool']}"} for row in run["retrieval"]] for run in runs]
+        parts["search"] = markdown("search", searches, [*columns, "chance_recall@1_within_genre"])
     if first["genres"]:
         columns = ["knn_genre_accuracy", "genre_nmi", "chance_genre_nmi"]
-        parts.append(markdown("space", [run["genres"] for run in runs], columns))
-    return "\n\n".join(parts)
+        parts["genres"] = markdown("space", [run["genres"] for run in runs], columns)
+    return parts
 
 
 def markdown(key: str, runs: Sequence[Rows], columns: Sequence[str]) -> str:

@@ -1,0 +1,83 @@
+"""Rewrite the tables in README.md and docs/results/ from the measurements in docs/results/data/.
+
+    python -m benchmarks.tables
+
+A table stands between two marks, and FILE.json is in docs/results/data/:
+
+    <!-- table: FILE.json NAME -->
+    <!-- /table -->
+
+| FILE.json is written by          | NAME                                                    |
+|----------------------------------|---------------------------------------------------------|
+| pipeline.evaluate (metrics.json) | methods, outcomes, search or genres                     |
+| benchmarks.quality.item_cold     | comparison or buckets, then a feature set: `text+audio` |
+| bench.sh                         | speed, then the report's name: `speed index_scale`      |
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks import table
+from benchmarks.quality.item_cold import table as item_cold
+from benchmarks.speed import speeds
+from configs.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+BLOCK = re.compile(r"(<!-- table: (\S+) (.+?) -->\n)(.*?)(<!-- /table -->)", re.S)
+
+
+def main(root: Path = ROOT) -> None:
+    """Rewrite every page whose tables differ from the measurements."""
+    for page in pages(root):
+        text = page.read_text("utf-8")
+        written = filled(text, root / "docs" / "results" / "data")
+        if written != text:
+            page.write_text(written, "utf-8")
+            print(f"{page.relative_to(root)}: rewritten")
+
+
+def pages(root: Path) -> list[Path]:
+    """The pages that may hold tables."""
+    return [root / "README.md", *sorted((root / "docs" / "results").glob("*.md"))]
+
+
+def filled(page: str, data: Path) -> str:
+    """The page with the table of each block made anew."""
+    return BLOCK.sub(lambda block: f"{block[1]}{rendered(data / block[2], block[3])}\n{block[5]}", page)
+
+
+def rendered(file: Path, name: str) -> str:
+    """One table as Markdown.
+
+    Raises:
+        UserError: no such file, or it holds no such table.
+    """
+    if not file.is_file():
+        raise UserError(f"table: {file.name} {name}: docs/results/data has no {file.name}")
+    found: Any = json.loads(file.read_text("utf-8"))
+    kind, _, part = name.partition(" ")
+    if kind == "speed" and part in speeds.READERS:
+        return "\n".join([speeds.HEAD, *(f"| {' | '.join(row)} |" for row in speeds.READERS[part](found))])
+    if kind in ("comparison", "buckets") and isinstance(found, list):
+        rows = [row for row in found if row["features"] == part]
+        if rows:
+            return item_cold.comparison(rows) if kind == "comparison" else item_cold.buckets(rows)
+    elif isinstance(found, dict) and "audience" in found and name in (named := table.sections([found])):
+        return named[name]
+    raise UserError(f"table: {file.name} {name}: {file.name} holds no such table")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        print(__doc__)
+        raise SystemExit(0 if sys.argv[1] in ("-h", "--help") else 2)
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
