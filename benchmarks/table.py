@@ -61,7 +61,9 @@ def sections(runs: Sequence[dict[str, Any]]) -> dict[str, str]:
             "median_rank",
             "recall@1_within_genre",
         ]
-        searches = [[{**row, "search": f"{row['direction']}, {row['pool']}"} for row in run["retrieval"]] for run in runs]
+        searches = [
+            [{**row, "search": f"{row['direction']}, {row['pool']}"} for row in run["retrieval"]] for run in runs
+        ]
         parts["search"] = markdown("search", searches, [*columns, "chance_recall@1_within_genre"])
     if first["genres"]:
         columns = ["knn_genre_accuracy", "genre_nmi", "chance_genre_nmi"]

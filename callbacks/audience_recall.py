@@ -15,7 +15,7 @@ class AudienceRecall(IndexRecall):
     """Adds to the neighbours' recall `val/listeners_recall@N` (songs → users), `val/songs_recall@K` (users → songs)
     and their mean, `val/audience`.
 
-    A user is the mean direction of the known songs he listened to, as `audience mode=taste` has him. The DataModule
+    A user is the mean direction of the known songs they listened to, as in `audience mode=taste`. The DataModule
     gives `listening` (users, songs) and `val_listeners()` (cold validation song, user).
 
     Args:

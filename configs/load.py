@@ -25,6 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 from configs.errors import UserError
 
 Schema = TypeVar("Schema")
+RENAMED = {"model.memory": "model.residual", "objective.appeal": "objective.item_bias"}  # options of earlier versions
 
 
 def load(schema: type[Schema], overrides: Sequence[str], config: str | Path | None = None) -> Schema:
@@ -170,5 +171,7 @@ def _one_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     useful = [line for line in lines if not line.startswith(("full_key:", "object_type=", "reference_type="))]
     key = next((line.removeprefix("full_key:").strip() for line in lines if line.startswith("full_key:")), "")
+    if key in RENAMED and "not in" in useful[0]:
+        return f"option '{key}' is now called '{RENAMED[key]}'"
     text = " ".join(useful)
     return f"option '{key}': {text}" if key and f"'{key}'" not in text else text

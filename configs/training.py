@@ -170,7 +170,7 @@ class I2IModelConfig:
     input_dropout: float = opt(0.0, "dropout of single numbers of dense fields (a ridge, where songs are few)")
     field_dropout: float = opt(0.0, "chance that training hides a whole field of a song (for songs that lack some)")
     normalise: bool = opt(True, "song vectors of one length, so that popularity is no part of similarity")
-    memory: bool = opt(True, "known songs carry a learned vector beside their content: what their listeners taught")
+    residual: bool = opt(True, "known songs add a learned residual embedding to content: what their listeners taught")
 
 
 @dataclass
@@ -184,7 +184,7 @@ class I2IObjectiveConfig:
     users: int = opt(512, "users a step for that part, drawn uniformly")
     history: int = opt(100, "songs of a user used at a time")
     candidates: int = opt(2048, "songs drawn uniformly as candidates beside the users' own (all, if there are no more)")
-    appeal: bool = opt(True, "in that part a bias predicted from content takes popularity out of the vectors")
+    item_bias: bool = opt(True, "in that part a bias predicted from content takes popularity out of the vectors")
     bcl_weight: float = opt(0.1, "λ, weight of the contrastive part (0: CB2CF)")
     temperature: float = opt(0.1, "τ of the contrastive part")
     negatives: int = opt(512, "songs drawn uniformly per step; every pair is ranked against all of them")

@@ -1,1 +1,1 @@
-"""LightningDataModules, one a task: clip, i2i, boundary, masked_lm; how epochs are cut into batches."""
+"""LightningDataModules: an open catalogue, and one a task (clip, i2i, boundary, masked_lm); epochs cut into batches."""

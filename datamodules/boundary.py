@@ -6,9 +6,9 @@ Shapes: B training plays, T history places, M songs scored for a play (its own s
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-import lightning as L
 import numpy as np
 import polars as pl
 import torch
@@ -17,12 +17,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from configs.errors import UserError
 from data.arrays import FloatArray, IntArray
-from data.catalogue import Catalogue
-from data.fields import SongFields, Vocabulary, read_fields
+from data.fields import SongFields, Vocabulary
 from data.profiles import Profile, read_profile
 from datamodules.batches import Batch, batches_of, loader
+from datamodules.catalogue import CatalogueDataModule
 from datamodules.histories import Histories
-from datamodules.i2i import SongBatches
 
 
 def labels(plays: pl.DataFrame, positives: str) -> FloatArray:
@@ -116,8 +115,8 @@ class InteractionBatches(Dataset[Any]):
         return drawn, others.shape[1] / max(1, drawn.shape[1])
 
 
-class InteractionDataModule(L.LightningDataModule):
-    """Batches of the boundary task from a catalogue folder and, if given, a feature folder.
+class BoundaryDataModule(CatalogueDataModule):
+    """Batches of the boundary task.
 
     Raises:
         UserError: there is no training play, or no play counts as positive.
@@ -125,35 +124,26 @@ class InteractionDataModule(L.LightningDataModule):
 
     def __init__(
         self,
-        data: str,
-        features: str | None = None,
-        use: list[str] | None = None,
-        min_count: int = 2,
+        data: str | Path | CatalogueDataModule,
         batch_size: int = 512,
         negatives: int = 4,
         history: int = 50,
         positives: str = "liked",
         sampling: str = "uniform",
         strengths: Sequence[float] = (1.0, 1.0, 1.0),
+        profile_vocabulary: Vocabulary | None = None,
         workers: int = 0,
         seed: int = 0,
-        vocabulary: Vocabulary | None = None,
-        profile_vocabulary: Vocabulary | None = None,
     ) -> None:
-        super().__init__()
-        self.batch_size, self.workers, self.seed = batch_size, workers, seed
+        super().__init__(data, batch_size=batch_size, workers=workers, seed=seed)
         self.negatives, self.sampling, self.strengths = negatives, sampling, strengths
-        self.catalogue = Catalogue.read(data)
-        self.fields = read_fields(self.catalogue, features, use or [], min_count, vocabulary)
-        self.warm = self.catalogue.rows("warm")
-        if self.catalogue.plays.is_empty():
-            raise UserError(f"{data}: no play of a known song, so there is no user to learn from")
-        self.histories = Histories(
-            self.catalogue.plays, self.catalogue.n_users, self.catalogue.n_songs, history, self.seed
-        )
+        folder, plays = self.catalogue.folder, self.catalogue.plays
+        if plays.is_empty():
+            raise UserError(f"{folder}: no play of a known song, so there is no user to learn from")
+        self.histories = Histories(plays, self.catalogue.n_users, self.catalogue.n_songs, history, seed)
         self.label = labels(self.histories.table, positives)
         if not self.label.any():
-            raise UserError(f"{data}: none of {len(self.label)} plays is positive; try objective.positives=played")
+            raise UserError(f"{folder}: none of {len(self.label)} plays is positive; try objective.positives=played")
         self.active = np.flatnonzero(np.diff(self.histories.start))  # users with training plays
         self.profile = read_profile(self.catalogue.users, self.active, profile_vocabulary)
 
@@ -175,25 +165,16 @@ class InteractionDataModule(L.LightningDataModule):
         return [self.songs_loader(self.catalogue.rows("cold_val")), self.users_loader(listeners)]
 
     def val_positives(self) -> tuple[IntArray, IntArray]:
-        """(user, cold validation song that he played and did not dislike)."""
+        """(user, cold validation song that they played and did not dislike)."""
         in_val = (self.catalogue.songs["split"] == "cold_val").gather(self.catalogue.cold_plays["song"])
         found = self.catalogue.cold_plays.filter(in_val & (pl.col("strength") > 0)).select("user", "song").unique()
         found = found.sort("user", "song")
         return found["user"].to_numpy().astype(np.int64), found["song"].to_numpy().astype(np.int64)
 
-    def songs_loader(self, songs: IntArray, batch_size: int = 1024) -> DataLoader[Any]:
-        """`id` and `fields` of the given songs, in order."""
-        nobody = np.zeros(self.catalogue.n_songs, dtype=np.int64)  # no song has a memory here
-        return loader(SongBatches(self.fields, songs, nobody), batches_of(self, len(songs), batch_size, shuffle=False))
-
     def users_loader(self, users: IntArray, batch_size: int = 1024) -> DataLoader[Any]:
         """`id` and user batch of the given users, in order, with histories at the end of training time."""
         dataset = UserBatches(self.fields, self.profile, self.histories, users)
         return loader(dataset, batches_of(self, len(users), batch_size, shuffle=False))
-
-    def dense_statistics(self) -> dict[str, tuple[Tensor, float]]:
-        """Centre and overall scale of each dense song field over warm songs."""
-        return self.fields.dense_statistics(self.warm)
 
     def number_statistics(self) -> tuple[Tensor, Tensor]:
         """Centre and spread of each profile number over users with training plays."""

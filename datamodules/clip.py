@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import numpy as np
 import torch
 from torch import Tensor
@@ -19,10 +18,10 @@ from configs.errors import UserError
 from data.arrays import AnyArray, BoolArray, FloatArray, IntArray
 from data.audio.crops import CropReader
 from data.audio.inputs import FrozenAudio, audio_dim, audio_inputs
-from data.catalogue import Catalogue
 from data.text import text_dim, text_numbers, text_vectors, token_batch, token_rows
 from data.text import text_variants as text_variants_of
 from datamodules.batches import Batch, batches_of, loader
+from datamodules.catalogue import CatalogueDataModule
 from models.pretrained_audio import OWN
 
 FRAME_OPTIONS = ("sample_rate", "win_length", "hop_length", "n_mels")  # what a log-mel frame is
@@ -31,8 +30,10 @@ BERT_BATCH = 32
 Item = dict[str, Any]
 
 
-class SongDataModule(L.LightningDataModule):
-    """Training: warm songs with audio and text. Validation: `cold_val` songs with both. Prediction: every song.
+class ClipDataModule(CatalogueDataModule):
+    """Batches of songs' audio crops and text.
+
+    Training: warm songs with audio and text. Validation: `cold_val` songs with both. Prediction: every song.
 
     Batches are dictionaries: `id` (N,) row in the catalogue; `audio`, one crop a song (N, …) in training and C of them
     (N, C, …) otherwise: {"logmel", "frames"} or {"samples", "length"} as `data.audio.crops` gives them, what a
@@ -45,7 +46,7 @@ class SongDataModule(L.LightningDataModule):
 
     def __init__(
         self,
-        folder: str | Path,
+        data: str | Path | CatalogueDataModule,
         batch_size: int = 128,
         text_model: str = "minilm",
         text_fields: Sequence[str] = ("title", "lyrics"),
@@ -62,15 +63,13 @@ class SongDataModule(L.LightningDataModule):
         workers: int = 0,
         seed: int = 0,
     ) -> None:
-        super().__init__()
+        super().__init__(data, batch_size=batch_size, workers=workers, seed=seed)
         if crops < 1 or crop_seconds <= 0 or batch_size < 1 or windows < 1 or max_tokens < 3:
-            told = "crops, crop_seconds, batch_size and text.windows must be positive and text.max_tokens at least 3"
-            raise UserError(told)
-        self.catalogue = Catalogue.read(folder)
-        self.batch_size, self.workers, self.seed = batch_size, workers, seed
+            message = "crops, crop_seconds, batch_size and text.windows must be positive and text.max_tokens at least 3"
+            raise UserError(message)
         self.text_model, self.frozen_text = text_model, frozen_text
         self.max_tokens, self.windows = max_tokens, windows
-        self.fields = list(text_fields)
+        self.text_fields = list(text_fields)
         self.texts = text_variants_of(self.catalogue.songs, text_fields, text_variants, keep)
         self.unpaired = unpaired
         self.audio = {name: int(self.catalogue.manifest["audio"][name]) for name in FRAME_OPTIONS}
@@ -117,8 +116,9 @@ class SongDataModule(L.LightningDataModule):
             )
             if used < 2 or not len(self.rows("cold_val")):
                 held = len(self.rows("cold_val"))
+                fields = " + ".join(self.text_fields)
                 raise UserError(
-                    f"{self.catalogue.folder}: CLIP needs songs with both audio and text ({' + '.join(self.fields)}); "
+                    f"{self.catalogue.folder}: CLIP needs songs with both audio and text ({fields}); "
                     f"there are {used} to train on (warm) and {held} to validate with (cold_val)"
                 )
 
@@ -165,9 +165,9 @@ class SongDataModule(L.LightningDataModule):
 
 
 class SongItems(Dataset[Item]):
-    """Turns a whole `Batch` into tensors in one vectorised call (views: see `SongDataModule._loader`)."""
+    """Turns a whole `Batch` into tensors in one vectorised call (views: see `ClipDataModule._loader`)."""
 
-    def __init__(self, data: SongDataModule, rows: IntArray, view: str) -> None:
+    def __init__(self, data: ClipDataModule, rows: IntArray, view: str) -> None:
         self.rows, self.view, self.crops = rows, view, data.crops
         self.inputs, self.audio_vectors = data.inputs, data.audio_vectors
         self.vectors, self.tokens = data.text_vectors, data.tokens

@@ -1,7 +1,7 @@
 """What a user had listened to before a moment, and at the end of training time.
 
 Shapes: B histories, T history places, S distinct songs of them, M songs asked about.
-Nobody sees his own future: a history ends strictly before the play's time. No target is in its own history.
+Nobody sees their own future: a history ends strictly before the play's time. No target is in its own history.
 """
 
 from __future__ import annotations

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
-import lightning as L
 import numpy as np
 import polars as pl
 import torch
 from scipy import sparse
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from configs.errors import UserError
 from data.arrays import AnyArray, IntArray
 from data.catalogue import NO_VALIDATION, Catalogue, held_out_listeners
-from data.fields import SongFields, Vocabulary, read_fields
+from data.fields import SongFields
 from data.item_pairs.verification import listening_matrix
 from datamodules.batches import Batch, batches_of, loader
+from datamodules.catalogue import CatalogueDataModule
 from datamodules.listening import Listening
 
 
 class PairBatches(Dataset[Any]):
-    """A batch: N pairs, M uniform negatives shared by them, S songs drawn uniformly over the warm catalogue, and the
+    """Batches of N pairs, M uniform negatives shared by them, S songs drawn uniformly over the warm catalogue, and the
     listening of some users (`datamodules.listening`) if there is one.
 
     `pairs` holds the fields of each distinct song of the pairs and negatives once; `at` says which of them are the
@@ -39,15 +39,16 @@ class PairBatches(Dataset[Any]):
         songs: IntArray,
         negatives: int,
         drawn: int,
-        memory: IntArray,
+        residual_codes: IntArray,
         in_batch: bool = False,
         listening: Listening | None = None,
         chance: AnyArray | None = None,
     ) -> None:
-        self.fields, self.songs, self.memory, self.listening, self.chance = fields, songs, memory, listening, chance
+        self.fields, self.songs, self.residual_codes = fields, songs, residual_codes
+        self.listening, self.chance = listening, chance
         self.source, self.target = pairs
         self.negatives, self.drawn = negatives, drawn
-        share = np.bincount(self.target, minlength=len(memory)) / max(1, len(self.target))
+        share = np.bincount(self.target, minlength=len(residual_codes)) / max(1, len(self.target))
         self.share = share if in_batch else np.zeros_like(share)
 
     def __getitem__(self, batch: Batch) -> dict[str, Any]:
@@ -60,7 +61,7 @@ class PairBatches(Dataset[Any]):
         item = {
             "pairs": self.fields.gather(songs),
             "at": torch.from_numpy(at),
-            "memory": torch.from_numpy(np.concatenate([np.zeros_like(source), self.memory[known]])),
+            "residual": torch.from_numpy(np.concatenate([np.zeros_like(source), self.residual_codes[known]])),
             "source": torch.from_numpy(source),
             "target": torch.from_numpy(target),
             "negatives": torch.from_numpy(negatives),
@@ -72,63 +73,45 @@ class PairBatches(Dataset[Any]):
             songs, listening = self.listening.draw(rng)
             item["listening"] = {
                 "fields": self.fields.gather(songs),
-                "memory": torch.from_numpy(self.memory[songs]),
+                "residual": torch.from_numpy(self.residual_codes[songs]),
                 **listening,
             }
         return item
 
 
-class SongBatches(Dataset[Any]):
-    """Songs in order: their row numbers, fields and memory codes."""
+class I2IDataModule(CatalogueDataModule):
+    """Batches of the I2I task.
 
-    def __init__(self, fields: SongFields, songs: IntArray, memory: IntArray) -> None:
-        self.fields, self.songs, self.memory = fields, songs, memory
+    Args:
+        known: ids of the songs that have residual embeddings; None for all songs with a training play.
+    """
 
-    def __getitem__(self, batch: Batch) -> dict[str, Any]:
-        rows = self.songs[batch.rows]
-        return {
-            "id": torch.from_numpy(rows),
-            "fields": self.fields.gather(rows),
-            "memory": torch.from_numpy(self.memory[rows]),
-        }
-
-
-class PairDataModule(L.LightningDataModule):
-    """Batches of the I2I task from a catalogue folder and, if given, a feature folder."""
+    residual_codes: IntArray
 
     def __init__(
         self,
-        data: str,
-        features: str | None = None,
-        use: list[str] | None = None,
-        min_count: int = 2,
+        data: str | Path | CatalogueDataModule,
         batch_size: int = 256,
         bcl_batch_size: int = 256,
         negatives: int = 512,
-        workers: int = 0,
-        seed: int = 0,
-        vocabulary: Vocabulary | None = None,
         known: list[str] | None = None,
         in_batch: bool = False,
         bcl_sampling: str = "uniform",
         users: int = 0,
         history: int = 100,
         candidates: int = 2048,
+        workers: int = 0,
+        seed: int = 0,
     ) -> None:
-        super().__init__()
+        super().__init__(data, batch_size=batch_size, workers=workers, seed=seed)
         self.in_batch, self.users, self.history, self.candidates = in_batch, users, history, candidates
-        self.bcl_sampling = bcl_sampling
-        self.batch_size, self.bcl_batch_size, self.negatives = batch_size, bcl_batch_size, negatives
-        self.workers, self.seed = workers, seed
-        self.catalogue = Catalogue.read(data)
-        self.fields = read_fields(self.catalogue, features, use or [], min_count, vocabulary)
-        self.warm = self.catalogue.rows("warm")
+        self.bcl_batch_size, self.bcl_sampling, self.negatives = bcl_batch_size, bcl_sampling, negatives
         self.known = known_songs(self.catalogue) if known is None else known
-        self.memory = memory_codes(self.catalogue, self.known)
+        self.residual_codes = residual_codes(self.catalogue, self.known)
 
     @property
-    def memory_size(self) -> int:
-        """Memory codes: one a known song, and 0 for all others."""
+    def residual_size(self) -> int:
+        """Number of residual codes: one a known song, and 0 for all others."""
         return len(self.known) + 1
 
     @cached_property
@@ -146,7 +129,7 @@ class PairDataModule(L.LightningDataModule):
             self.warm,
             self.negatives,
             self.bcl_batch_size,
-            self.memory,
+            self.residual_codes,
             self.in_batch,
             Listening(self.listening, *drawn) if self.users else None,
             self._popularity() if self.bcl_sampling == "popularity" else None,
@@ -163,11 +146,6 @@ class PairDataModule(L.LightningDataModule):
             raise UserError(f"{self.catalogue.folder}: {NO_VALIDATION}")
         return [self.songs_loader(self.warm), self.songs_loader(self.catalogue.rows("cold_val"))]
 
-    def songs_loader(self, songs: IntArray, batch_size: int = 1024) -> DataLoader[Any]:
-        """Fields of the given songs, in order."""
-        batches = batches_of(self, len(songs), batch_size, shuffle=False)
-        return loader(SongBatches(self.fields, songs, self.memory), batches)
-
     def val_positives(self) -> tuple[IntArray, IntArray]:
         """(cold validation song, warm song with the same listeners)."""
         return self.catalogue.pairs("val_pairs")
@@ -175,10 +153,6 @@ class PairDataModule(L.LightningDataModule):
     def val_listeners(self) -> tuple[IntArray, IntArray]:
         """(cold validation song, user who listened to it)."""
         return held_out_listeners(self.catalogue, self.catalogue.rows("cold_val"))
-
-    def dense_statistics(self) -> dict[str, tuple[Tensor, float]]:
-        """Centre and overall scale of each dense field over warm songs."""
-        return self.fields.dense_statistics(self.warm)
 
     def _popularity(self) -> AnyArray:
         """Each warm song's share of the training plays."""
@@ -191,8 +165,8 @@ def known_songs(catalogue: Catalogue) -> list[str]:
     return catalogue.songs.filter((pl.col("split") == "warm") & (pl.col("popularity") > 0))["song_id"].to_list()
 
 
-def memory_codes(catalogue: Catalogue, known: list[str]) -> IntArray:
-    """For each song of a catalogue its place in `known`, counted from 1; 0 for a song that is not there."""
+def residual_codes(catalogue: Catalogue, known: list[str]) -> IntArray:
+    """Row of each song's residual embedding: its place in `known`, counted from 1; 0 for a song that is not there."""
     ids = pl.DataFrame({"song_id": pl.Series(known, dtype=pl.String)}).with_row_index("code", offset=1)
     codes = catalogue.songs.select("song_id").join(ids, on="song_id", how="left", maintain_order="left")["code"]
     return codes.fill_null(0).to_numpy().astype(np.int64)

@@ -37,7 +37,7 @@ SINGLE = pre_tokenizers.Sequence([pre_tokenizers.BertPreTokenizer(), pre_tokeniz
 Item = dict[str, torch.Tensor]
 
 
-class CorpusDataModule(L.LightningDataModule):
+class MaskedLMDataModule(L.LightningDataModule):
     """Documents cut into blocks of at most `max_tokens` tokens; batches are {"input_ids", "attention_mask", "labels"},
     each (N, L).
 
@@ -74,7 +74,7 @@ class CorpusDataModule(L.LightningDataModule):
         self.documents = len(documents)
 
     def setup(self, stage: str | None = None) -> None:
-        """Say what there is."""
+        """Print the sizes of corpus and vocabulary when training starts."""
         if stage == "fit" and (self.trainer is None or self.trainer.is_global_zero):
             sizes = ", ".join(f"{len(one):,} blocks to {name}" for name, one in self.blocks.items())
             print(f"{self.documents:,} documents, {len(self.tokenizer):,} tokens in the vocabulary; {sizes}")

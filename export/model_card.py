@@ -40,7 +40,7 @@ The figures above come from this training catalogue alone. A category value that
 PURPOSE = {
     "clip": "Puts a song's recording (log-mel frames) and its words (BERT vectors) into one space.",
     "i2i": "Turns a song's content into a vector whose inner product follows shared listeners, unheard songs too.\n"
-    "Known songs have a memory beside it: their vectors are those of the index folder, not of this model.",
+    "Known songs have a residual embedding beside it: their vectors are those of the index folder, not of this model.",
     "boundary": "Scores songs for users; a new song goes only to users whose score clears their own interest boundary.",
 }
 CALL = {

@@ -20,7 +20,7 @@ from data.arrays import AnyArray, FloatArray
 from data.catalogue import Catalogue
 from data.fields import FEATURES
 from data.text import song_texts, text_vectors, unknown_share
-from datamodules.clip import BERT_BATCH, FRAME_OPTIONS, SongDataModule
+from datamodules.clip import BERT_BATCH, FRAME_OPTIONS, ClipDataModule
 from inference.vectors import restore
 from lightning_modules.clip import ClipModule
 
@@ -64,7 +64,7 @@ def embed(config: EmbedConfig, tracking: Any) -> None:
 
 
 def embed_text(config: EmbedConfig, tracking: Any) -> None:
-    """text.npy alone, through the cache that `SongDataModule` uses.
+    """text.npy alone, through the cache that `ClipDataModule` uses.
 
     Raises:
         UserError: no song has any text, a field is no text column, or the text model cannot be loaded.
@@ -87,7 +87,7 @@ def embed_text(config: EmbedConfig, tracking: Any) -> None:
     print(f"  {len(texts) - len(present):,} songs without text; {unknown:.1%} of the tokens unknown to {options.model}")
 
 
-def song_data(run: Run, config: EmbedConfig) -> SongDataModule:
+def song_data(run: Run, config: EmbedConfig) -> ClipDataModule:
     """The catalogue's songs, cut and tokenised as in the run's training.
 
     Raises:
@@ -97,7 +97,7 @@ def song_data(run: Run, config: EmbedConfig) -> SongDataModule:
         raise UserError(f"{run.folder} was trained by an earlier version: train it again")
     prepared = run.hparams["prepared"]
     options = {name: value for name, value in prepared.items() if name not in FRAME_OPTIONS}
-    data = SongDataModule(config.data, config.batch_size, workers=config.workers, **options)
+    data = ClipDataModule(config.data, config.batch_size, workers=config.workers, **options)
     # Of samples the model makes the frames itself.
     same = FRAME_OPTIONS if data.crops.is_logmel else ("sample_rate",)
     other = [

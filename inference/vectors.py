@@ -16,7 +16,7 @@ from data.fields import SongFields
 
 
 def data_options(run: Run, data: str | None, features: str | None) -> dict[str, Any]:
-    """Arguments of the run's DataModule, on its own data or on the given folders."""
+    """Arguments of a CatalogueDataModule with the run's fields, on its own data or on the given folders."""
     return {
         "data": data or run.config["data"],
         "features": features or run.config["features"],
@@ -69,13 +69,14 @@ def song_vectors(folder: str | Path, data: str | None = None, features: str | No
 def encode_songs(
     folder: str | Path, data: str | None = None, features: str | None = None, hidden: Sequence[str] = ()
 ) -> tuple[Run, dict[str, FloatArray]]:
-    """`vector` (songs, D) and `appeal` (songs,) of all songs of a catalogue, without the `hidden` fields."""
-    from datamodules.i2i import PairDataModule
+    """`vector` (songs, D) and `item_bias` (songs,) of all songs of a catalogue, without the `hidden` fields."""
+    from datamodules.catalogue import CatalogueDataModule
+    from datamodules.i2i import I2IDataModule
     from lightning_modules.i2i import I2IModule
 
     run = open_run(folder, "i2i")
     options = data_options(run, data, features)
-    source = PairDataModule(**options, known=read_vocabulary(run.folder, "known")["song_id"])
+    source = I2IDataModule(CatalogueDataModule(**options), known=read_vocabulary(run.folder, "known")["song_id"])
     check_fields(run, source.fields, options["features"] or options["data"])
     source.fields = source.fields.without(hidden)
     module = restore(I2IModule, run)
@@ -101,13 +102,14 @@ def boundary_vectors(
     folder: str | Path, songs: IntArray, data: str | None = None, features: str | None = None
 ) -> Boundary:
     """Score parts of the boundary model for some songs and for all users."""
-    from datamodules.boundary import InteractionDataModule
+    from datamodules.boundary import BoundaryDataModule
+    from datamodules.catalogue import CatalogueDataModule
     from lightning_modules.boundary import BoundaryModule
 
     run = open_run(folder, "boundary")
     options = data_options(run, data, features)
-    source = InteractionDataModule(
-        **options,
+    source = BoundaryDataModule(
+        CatalogueDataModule(**options),
         profile_vocabulary=read_vocabulary(run.folder, "users"),
         history=run.config["model"]["history"],
         positives=run.config["objective"]["positives"],

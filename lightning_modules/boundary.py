@@ -1,4 +1,4 @@
-"""U2I: item, user and boundary towers; the boundary parts a user's positives from his negatives."""
+"""U2I: item, user and boundary towers; the boundary parts a user's positives from their negatives."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class BoundaryModule(L.LightningModule):
     def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         """Item vectors (loader 0) and user vectors (loader 1) for the recall callback.
 
-        The boundary is one number a user: it decides whether, and never in which order, he gets songs.
+        The boundary is one number a user: it decides whether, and never in which order, they get songs.
         """
         if dataloader_idx == 0:
             return {"id": batch["id"], "vector": self.model.item_vectors(batch["fields"])}

@@ -10,9 +10,9 @@ from typing import Any
 import lightning as L
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
-from lightning_modules.blocks import compile_blocks, shard
 from lightning_modules.optim import adamw
 from models.chunked import embed_in_chunks, embed_in_fixed_batches
 from models.clip import ClipModel
@@ -24,7 +24,7 @@ USES_WEIGHTS = ("embed_audio", "embed_text", "logit_scale", "logit_bias")
 
 
 class ClipModule(L.LightningModule):
-    """Audio and text towers under a contrastive loss over the global batch (`datamodules.clip.SongDataModule`).
+    """Audio and text towers under a contrastive loss over the global batch (`datamodules.clip.ClipDataModule`).
 
     Args:
         model: arguments of `models.clip.ClipModel`; one that is `sigmoid` has the pairwise loss.
@@ -72,8 +72,8 @@ class ClipModule(L.LightningModule):
         scale, bias = self.model.logit_scale(), self.model.logit_bias()
         pairs = (audio_GD, text_GD, scale)
         loss = clip_loss(*pairs, same_GG, *present) if bias is None else siglip_loss(*pairs, bias, same_GG, *present)
-        told = {"train/loss": loss, "train/temperature": 1 / scale.detach()}
-        self.log_dict(told, prog_bar=True, batch_size=len(audio_GD))
+        figures = {"train/loss": loss, "train/temperature": 1 / scale.detach()}
+        self.log_dict(figures, prog_bar=True, batch_size=len(audio_GD))
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Batch:
@@ -104,3 +104,31 @@ class ClipModule(L.LightningModule):
 
     def _embed_text(self, batch: Batch) -> Tensor:
         return embed_in_fixed_batches(self.model.embed_text, batch["text"])
+
+
+def blocks_of(model: nn.Module) -> list[nn.Module]:
+    """The layers of each stack (`nn.ModuleList`) in a model, ours and those of published encoders."""
+    return [block for stack in model.modules() if isinstance(stack, nn.ModuleList) for block in stack]
+
+
+def shard(model: nn.Module, mesh: Any, methods: tuple[str, ...]) -> None:
+    """Divide weights, gradients and optimiser state of each block, and of what is left, among the ranks of a mesh.
+
+    A block is gathered when it is about to run and let go after it (Zhao et al., arXiv 2304.11277; torch's FSDP2).
+
+    Args:
+        model: the whole model; changed in place.
+        mesh: one axis of ranks that see different data.
+        methods: of the model that are called from outside and use its weights.
+    """
+    for block in blocks_of(model):
+        fully_shard(block, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    for name in methods:
+        register_fsdp_forward_method(model, name)
+
+
+def compile_blocks(model: nn.Module) -> None:
+    """Let torch.compile fuse each block when it first runs; blocks of one kind share code, names stay as they are."""
+    for block in blocks_of(model):
+        block.compile()

@@ -1,4 +1,7 @@
-"""I2I: behavioural similarity from pairs and histories, regularised by contrastive learning on views of a song."""
+"""I2I: behavioural similarity from pairs and histories, regularised by contrastive learning on views of a song.
+
+Shapes: N pairs or songs, M negatives, S distinct songs, B users, F features, E field embedding, D song vector.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +9,22 @@ from typing import Any
 
 import lightning as L
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_modules.i2i_losses import contrastive, listening, pairs
 from lightning_modules.optim import adamw
 from models.song_encoder import Fields, SongEncoder
+from models.views import draw_group, hide_fields, make_view
+from objectives.contrastive import info_nce
+from objectives.gather import gather_rows, gather_with_grad
+from objectives.ranking import bpr_loss, listening_loss, sampled_softmax_loss
 
 
 class I2IModule(L.LightningModule):
     """loss = `pair_weight` · pairs + `listening_weight` · histories + `bcl_weight` · InfoNCE; CB2CF has no InfoNCE.
 
-    A song asks as what its content says, f(x). A known song is found as f(x) + memory, where `memory` is what its
-    listeners taught beyond content; songs without a training play have none (`memory_size=0`: no song has).
+    A song asks as what its content says, f(x). A known song is found as f(x) + r, where its residual embedding r is
+    what its listeners taught beyond content; songs without a training play have none (`residual_size=0`: no song has).
     `correlation` (F, F) is rebuilt each epoch by `callbacks.correlation.FeatureCorrelation`; the checkpoint keeps it.
     """
 
@@ -35,14 +42,14 @@ class I2IModule(L.LightningModule):
         input_dropout: float = 0.0,
         normalise: bool = True,
         field_dropout: float = 0.0,
-        memory_size: int = 0,
+        residual_size: int = 0,
         pair_loss: str = "bpr",
         in_batch: bool = False,
         pair_weight: float = 1.0,
         listening_weight: float = 1.0,
         listening_temperature: float = 0.1,
         users_weight: float = 1.0,
-        appeal: bool = True,
+        item_bias: bool = True,
         bcl_weight: float = 0.1,
         temperature: float = 0.1,
         grouping: str = "correlation",
@@ -53,42 +60,42 @@ class I2IModule(L.LightningModule):
         lr: float = 1e-3,
         weight_decay: float = 0.01,
         warmup: float = 0.05,
-        memory_lr_scale: float = 5.0,
+        residual_lr_scale: float = 5.0,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
         options = (field_dim, hidden, dim, dropout, block, normalise, input_dropout)
         self.model = SongEncoder(dense_dims, vocab_sizes, *options)
-        self.memory = nn.Embedding(memory_size, dim, padding_idx=0) if memory_size else None
-        if self.memory is not None:
-            nn.init.zeros_(self.memory.weight).requires_grad_(pair_weight > 0 or listening_weight > 0)
+        self.residual = nn.Embedding(residual_size, dim, padding_idx=0) if residual_size else None
+        if self.residual is not None:
+            nn.init.zeros_(self.residual.weight).requires_grad_(pair_weight > 0 or listening_weight > 0)
         self.logit_scale = nn.Parameter(torch.tensor(1 / listening_temperature).log())
         # DDP refuses a parameter that takes no part in the loss
         self.model.head.requires_grad_(bcl_weight > 0 and contrastive_head)
-        self.model.appeal_of.requires_grad_(listening_weight > 0 and appeal)
+        self.model.item_bias.requires_grad_(listening_weight > 0 and item_bias)
         self.logit_scale.requires_grad_(listening_weight > 0)
         self.register_buffer("field_of", torch.tensor(self.model.embedding.field_of), persistent=False)
         self.register_buffer("correlation", torch.eye(len(self.model.embedding.names)))
 
-    def forward(self, fields: Fields, memory_N: Tensor) -> Tensor:
-        """Song vectors (N, D); memory code 0 is a song that nobody has played."""
+    def forward(self, fields: Fields, residual_N: Tensor) -> Tensor:
+        """Song vectors (N, D); residual code 0 is a song that nobody has played."""
         vector_ND, _ = self.model.content(*self.model.embedding(fields))
-        return self.model.finish(self.remember(vector_ND, memory_N))
+        return self.with_residual(vector_ND, residual_N)
 
-    def remember(self, vector_ND: Tensor, memory_N: Tensor) -> Tensor:
-        """Content vectors plus what listeners taught."""
-        return vector_ND if self.memory is None else vector_ND + self.memory(memory_N)
+    def with_residual(self, vector_ND: Tensor, residual_N: Tensor) -> Tensor:
+        """Add residual embeddings to content vectors of free length, and give the sum its final length."""
+        return self.model.finish(vector_ND if self.residual is None else vector_ND + self.residual(residual_N))
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """The parts of the loss that have a weight."""
         p, parts = self.hparams, {}
         if p["pair_weight"] > 0:
-            parts[p["pair_loss"]] = (p["pair_weight"], pairs(self, batch))
+            parts[p["pair_loss"]] = (p["pair_weight"], self.pair_loss(batch))
         if p["listening_weight"] > 0:
-            parts["listening"] = (p["listening_weight"], listening(self, batch["listening"]))
+            parts["listening"] = (p["listening_weight"], self.listening_loss(batch["listening"]))
         if p["bcl_weight"] > 0:
-            info_nce, left_out = contrastive(self, batch["drawn"], batch["drawn_ids"])
-            parts["info_nce"] = (p["bcl_weight"], info_nce)
+            contrastive, left_out = self.contrastive_loss(batch["drawn"], batch["drawn_ids"])
+            parts["info_nce"] = (p["bcl_weight"], contrastive)
             self.log("train/songs_left_out", left_out)
         loss = torch.stack([weight * part for weight, part in parts.values()]).sum()
         self.log_dict(
@@ -96,21 +103,63 @@ class I2IModule(L.LightningModule):
         )
         return loss
 
+    def pair_loss(self, batch: dict[str, Any]) -> Tensor:
+        """Rank every pair against the negatives of the batch: the song asks by content, the others are known songs."""
+        n, negatives = len(batch["source"]), batch["negatives"]
+        vectors_SD, _ = self.training_content(batch["pairs"])
+        found = self.with_residual(vectors_SD[batch["at"]], batch["residual"])
+        query_ND, positive_ND, negative_MD = found.split([n, n, len(negatives)])
+        if self.hparams["in_batch"]:
+            negatives, negative_MD = torch.cat([batch["target"], negatives]), torch.cat([positive_ND, negative_MD])
+        keep_NM = (negatives != batch["source"][:, None]) & (negatives != batch["target"][:, None])
+        if self.hparams["pair_loss"] == "bpr":
+            return bpr_loss(query_ND, positive_ND, negative_MD, keep_NM)
+        log_q_N, log_q_M = batch["log_q"][:n], batch["log_q"][-len(negatives) :]
+        return sampled_softmax_loss(query_ND, positive_ND, negative_MD, keep_NM, log_q_N, log_q_M)
+
+    def listening_loss(self, batch: dict[str, Any]) -> Tensor:
+        """Half of each user's songs must find the other half by its content, and these songs the user."""
+        vector_SD, bias_S = self.training_content(batch["fields"])
+        user_BD = F.normalize(batch["heard"] @ self.with_residual(vector_SD, batch["residual"]), dim=1)
+        logits_BS = self.logit_scale.clamp(max=4.6).exp() * user_BD @ F.normalize(vector_SD, dim=1).T - batch["log_q"]
+        if self.hparams["item_bias"]:
+            logits_BS = logits_BS + bias_S
+        return listening_loss(logits_BS, batch["wanted"], batch["heard"] > 0, self.hparams["users_weight"])
+
+    def training_content(self, fields: Fields) -> tuple[Tensor, Tensor]:
+        """Vectors of free length and item biases of songs, some fields of which `field_dropout` hides."""
+        e_NFE, shown_NF = self.model.embedding(fields)
+        if self.hparams["field_dropout"] > 0:
+            shown_NF = hide_fields(shown_NF, self.get_buffer("field_of"), self.hparams["field_dropout"])
+        return self.model.content(e_NFE, shown_NF)
+
+    def contrastive_loss(self, fields: Fields, ids_N: Tensor) -> tuple[Tensor, Tensor]:
+        """InfoNCE between two views of each song, over all ranks, and the share of songs left out (a view is empty)."""
+        p, views, shown = self.hparams, [], []
+        e_NFE, present_NF = self.model.embedding(fields)
+        for group_F in draw_group(self.correlation, p["grouping"]):
+            view_NFE, shown_NF = make_view(e_NFE, present_NF, group_F, p["augment"], p["mask_rate"], p["noise_std"])
+            vector_ND = self.model.encode(view_NFE, shown_NF)
+            views.append(gather_with_grad(self.model.head(vector_ND) if p["contrastive_head"] else vector_ND))
+            shown.append(shown_NF.any(dim=1))
+        valid_N = gather_rows(shown[0] & shown[1])
+        loss = info_nce(views[0], views[1], p["temperature"], gather_rows(ids_N), valid_N)
+        return loss, 1 - valid_N.float().mean()
+
     def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         """Song vectors for the recall callbacks (loader 0: index, loader 1: queries)."""
-        return {"id": batch["id"], "vector": self(batch["fields"], batch["memory"])}
+        return {"id": batch["id"], "vector": self(batch["fields"], batch["residual"])}
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
-        """Song vectors, and appeal."""
-        vector_ND, appeal_N = self.model.content(*self.model.embedding(batch["fields"]))
-        vector_ND = self.model.finish(self.remember(vector_ND, batch["memory"]))
-        return {"id": batch["id"], "vector": vector_ND, "appeal": appeal_N}
+        """Song vectors, and item biases."""
+        vector_ND, bias_N = self.model.content(*self.model.embedding(batch["fields"]))
+        return {"id": batch["id"], "vector": self.with_residual(vector_ND, batch["residual"]), "item_bias": bias_N}
 
     def configure_optimizers(self) -> Any:
-        """AdamW with warm-up and cosine decay; a song's memory sees few of the steps and takes larger ones."""
+        """AdamW with warm-up and cosine decay; a residual embedding sees few of the steps and takes larger ones."""
         p, steps = self.hparams, int(self.trainer.estimated_stepping_batches)
-        scales = {"memory.": p["memory_lr_scale"]}
-        return adamw(self, p["lr"], p["weight_decay"], p["warmup"], steps, scales, undecayed=("memory.",))
+        scales = {"residual.": p["residual_lr_scale"]}
+        return adamw(self, p["lr"], p["weight_decay"], p["warmup"], steps, scales, undecayed=("residual.",))
 
     def on_fit_start(self) -> None:
         """Fix the centre and scale of the dense inputs, measured on warm songs (a resumed run already has them)."""

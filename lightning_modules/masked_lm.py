@@ -16,7 +16,7 @@ from lightning_modules.optim import adamw
 
 
 class MaskedLMModule(L.LightningModule):
-    """BERT (Devlin et al., arXiv 1810.04805) that names hidden tokens; batches are those of `CorpusDataModule`."""
+    """BERT (Devlin et al., arXiv 1810.04805) that names hidden tokens; batches are those of `MaskedLMDataModule`."""
 
     def __init__(
         self,

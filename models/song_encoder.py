@@ -124,19 +124,19 @@ class SongEncoder(nn.Module):
         self.absent_FE = nn.Parameter(torch.zeros(n_features, field_dim))
         self.skip = nn.Linear(n_features * field_dim, dim)
         self.trunk = trunk(n_features * field_dim, hidden, dim, dropout) if hidden else None
-        self.appeal_of = nn.Linear(n_features * field_dim, 1)
-        nn.init.zeros_(self.appeal_of.weight), nn.init.zeros_(self.appeal_of.bias)
+        self.item_bias = nn.Linear(n_features * field_dim, 1)
+        nn.init.zeros_(self.item_bias.weight), nn.init.zeros_(self.item_bias.bias)
         self.head = nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, dim))
 
     def content(self, e_NFE: Tensor, shown_NF: Tensor) -> tuple[Tensor, Tensor]:
-        """Vectors of free length (N, D) and appeal (N,) from field embeddings of which only `shown` features are seen.
+        """Vectors of free length (N, D) and item biases (N,) from field embeddings, of which `shown` features are seen.
 
-        A hidden feature is replaced by `absent`. Appeal is the log of how often anybody listens, as far as content
-        tells: it takes popularity out of the vectors where whole histories train them (`objectives.ranking`).
+        A hidden feature is replaced by `absent`. An item bias is the log of how often anybody listens, as far as
+        content tells: it takes popularity out of the vectors where whole histories train them (`objectives.ranking`).
         """
         x_N = torch.where(shown_NF.unsqueeze(-1), e_NFE, self.absent_FE).flatten(1)
         vector_ND = self.skip(x_N) if self.trunk is None else self.skip(x_N) + self.trunk(x_N)
-        return vector_ND, self.appeal_of(x_N).squeeze(1)
+        return vector_ND, self.item_bias(x_N).squeeze(1)
 
     def finish(self, vector_ND: Tensor) -> Tensor:
         """The last step of `encode`: all vectors get the learned length, if they are to have one."""

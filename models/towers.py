@@ -113,7 +113,7 @@ class BoundaryModel(nn.Module):
         super().__init__()
         self.item = SongEncoder(dense_dims, vocab_sizes, field_dim, hidden, dim, dropout, block, normalise=False)
         self.item.head = nn.Identity()  # type: ignore[assignment]  # the contrastive head has no part in this loss
-        self.item.appeal_of.requires_grad_(False)  # nor has appeal: a song's length says it here
+        self.item.item_bias.requires_grad_(False)  # nor has a bias: a song's length says it here
         shape = (dense_dims, vocab_sizes, profile_sizes, n_numbers, block, field_dim, hidden, dim, dropout)
         self.user = UserTower(*shape)
         self.boundary = UserTower(*shape)

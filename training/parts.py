@@ -2,28 +2,58 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from configs.errors import UserError
 from configs.load import as_dict
 from configs.training import BoundaryConfig, ClipConfig, I2IConfig
 
-PARTS = ("text", "audio", "model", "objective")  # of ClipConfig, beside data and training
+if TYPE_CHECKING:
+    from datamodules.catalogue import CatalogueDataModule
+
+PREPARED = ("crop_seconds", "crops")  # of ClipModelConfig: how songs are cut for the model
+OWN_AUDIO = ("width", "layers", "heads")  # of ClipModelConfig: our own audio encoder
+AUGMENT = ("gain_db", "noise_db", "freq_mask", "time_mask")
+TUNED = ("model", "frozen", "last_layers", "lora_rank")
 
 
 def clip_parts(config: ClipConfig) -> tuple[Any, Any]:
-    """The LightningModule and the DataModule of `train_clip`.
+    """Build the LightningModule and the DataModule of `train_clip`.
 
     Raises:
         UserError: the data cannot be used, or the options do not go together.
         ValueError: sizes that a model cannot have.
     """
-    from datamodules.clip import SongDataModule
+    from datamodules.clip import ClipDataModule
     from lightning_modules.clip import ClipModule
-    from models.pretrained_audio import OWN
 
-    text, audio, model, objective = (as_dict(getattr(config, part)) for part in PARTS)
-    prepared = {
+    prepared = prepared_options(config)
+    data = ClipDataModule(
+        config.data,
+        batch_size=config.batch_size,
+        text_variants=config.text.variants,
+        keep=config.text.keep,
+        unpaired=config.objective.unpaired,
+        workers=config.trainer.workers,
+        seed=config.seed,
+        **prepared,
+    )
+    check_augmentation(config, data.crops.is_logmel)
+    module = ClipModule(
+        model=clip_model_options(config, data.audio, data.widths()),
+        prepared=prepared | data.audio,
+        micro_batch=config.objective.micro_batch,
+        text_lr_scale=config.text.lr_scale,
+        audio_lr_scale=config.audio.lr_scale,
+        compiled=config.model.compile,
+        **as_dict(config.optim),
+    )
+    return module, data
+
+
+def prepared_options(config: ClipConfig) -> dict[str, Any]:
+    """How audio and text have to be prepared for the model; its checkpoint says so, too."""
+    return {
         "text_model": config.text.model,
         "text_fields": list(config.text.fields),
         "max_tokens": config.text.max_tokens,
@@ -31,68 +61,65 @@ def clip_parts(config: ClipConfig) -> tuple[Any, Any]:
         "frozen_text": config.text.frozen,
         "audio_model": config.audio.model,
         "frozen_audio": config.audio.frozen,
-        "crop_seconds": model.pop("crop_seconds"),
-        "crops": model.pop("crops"),
+        "crop_seconds": config.model.crop_seconds,
+        "crops": config.model.crops,
     }
-    data = SongDataModule(
-        config.data,
-        batch_size=config.batch_size,
-        text_variants=config.text.variants,
-        keep=config.text.keep,
-        unpaired=objective.pop("unpaired"),
-        workers=config.trainer.workers,
-        seed=config.seed,
-        **prepared,
-    )
-    augment = {name: objective.pop(name) for name in ("gain_db", "noise_db", "freq_mask", "time_mask")}
-    if audio["model"] == OWN and (not audio["frozen"] or audio["last_layers"] or audio["lora_rank"]):
+
+
+def check_augmentation(config: ClipConfig, is_logmel: bool) -> None:
+    """Raise UserError for options that the audio encoder, or what the catalogue keeps of the audio, rules out."""
+    from models.pretrained_audio import OWN
+
+    audio, own = config.audio, config.audio.model == OWN
+    louder = config.objective.gain_db or config.objective.noise_db
+    if own and (not audio.frozen or audio.last_layers or audio.lora_rank):
         raise UserError(f"audio.frozen, last_layers, lora_rank are of published encoders: audio.model={OWN} is trained")
-    if audio["model"] != OWN and (augment["gain_db"] or augment["noise_db"]):
+    if not own and louder:
         raise UserError(f"objective.gain_db and noise_db are of audio.model={OWN}: others make their own input")
-    if data.crops.is_logmel and (augment["gain_db"] or augment["noise_db"]):
+    if is_logmel and louder:
         raise UserError("objective.gain_db and noise_db change samples: prepare the catalogue with audio.store=samples")
-    widths, tuned = data.widths(), ("model", "frozen", "last_layers", "lora_rank")
-    own = {name: model.pop(name) for name in ("width", "layers", "heads")}
-    recompute, compiled = {"recompute": model.pop("recompute")}, model.pop("compile")
-    towers = {
-        "front": data.audio | augment,
-        "audio": {name: audio[name] for name in tuned} | {"dim": widths["audio"]} | own | recompute,
-        "text": {name: text[name] for name in tuned} | {"dim": widths["text"]} | recompute,
+
+
+def clip_model_options(config: ClipConfig, front: dict[str, int], widths: dict[str, int]) -> dict[str, Any]:
+    """Arguments of `models.clip.ClipModel`."""
+    text, audio, model, objective = map(as_dict, (config.text, config.audio, config.model, config.objective))
+    recompute = {"recompute": config.model.recompute}
+    own = {name: model[name] for name in OWN_AUDIO}
+    return {
+        "front": front | {name: objective[name] for name in AUGMENT},
+        "audio": {name: audio[name] for name in TUNED} | {"dim": widths["audio"]} | own | recompute,
+        "text": {name: text[name] for name in TUNED} | {"dim": widths["text"]} | recompute,
+        "dim": config.model.dim,
+        "dropout": config.model.dropout,
+        "temperature": config.objective.temperature,
+        "sigmoid": config.objective.loss == "siglip",
     }
-    module = ClipModule(
-        model=towers
-        | model
-        | {"temperature": objective.pop("temperature"), "sigmoid": objective.pop("loss") == "siglip"},
-        prepared=prepared | data.audio,
-        text_lr_scale=text["lr_scale"],
-        audio_lr_scale=audio["lr_scale"],
-        compiled=compiled,
-        **objective,
-        **as_dict(config.optim),
-    )
-    return module, data
+
+
+def catalogue_of(config: I2IConfig | BoundaryConfig) -> CatalogueDataModule:
+    """Open the catalogue of a training, with the fields that it uses."""
+    from datamodules.catalogue import CatalogueDataModule
+
+    return CatalogueDataModule(config.data, config.features, list(config.fields.use), config.fields.min_count)
 
 
 def i2i_parts(config: I2IConfig) -> tuple[Any, Any, dict[str, Any]]:
-    """The LightningModule, the DataModule and the vocabulary of `train_i2i`.
+    """Build the LightningModule, the DataModule and the vocabulary of `train_i2i`.
 
     Raises:
         UserError: the data cannot be used.
     """
-    from datamodules.i2i import PairDataModule
+    from datamodules.i2i import I2IDataModule
     from lightning_modules.i2i import I2IModule
 
     objective = as_dict(config.objective)
-    data = PairDataModule(
-        config.data,
-        config.features,
-        use=list(config.fields.use),
-        min_count=config.fields.min_count,
+    data = I2IDataModule(
+        catalogue_of(config),
         batch_size=config.batch_size,
         bcl_batch_size=config.bcl_batch_size,
         workers=config.trainer.workers,
         seed=config.seed,
-        known=None if config.model.memory else [],
+        known=None if config.model.residual else [],
         **{key: objective.pop(key) for key in ("negatives", "bcl_sampling", "history", "candidates")},
         users=objective.pop("users") if config.objective.listening_weight > 0 else 0,
         in_batch=config.objective.in_batch,
@@ -102,7 +129,7 @@ def i2i_parts(config: I2IConfig) -> tuple[Any, Any, dict[str, Any]]:
         data.fields.dense_dims,
         data.fields.vocab_sizes,
         block=config.fields.block,
-        memory_size=data.memory_size if model.pop("memory") else 0,
+        residual_size=data.residual_size if model.pop("residual") else 0,
         **model,
         **{key: value for key, value in objective.items() if key != "users"},
         **as_dict(config.optim),
@@ -111,19 +138,16 @@ def i2i_parts(config: I2IConfig) -> tuple[Any, Any, dict[str, Any]]:
 
 
 def boundary_parts(config: BoundaryConfig) -> tuple[Any, Any, dict[str, Any]]:
-    """The LightningModule, the DataModule and the vocabulary of `train_boundary`.
+    """Build the LightningModule, the DataModule and the vocabulary of `train_boundary`.
 
     Raises:
         UserError: the data cannot be used.
     """
-    from datamodules.boundary import InteractionDataModule
+    from datamodules.boundary import BoundaryDataModule
     from lightning_modules.boundary import BoundaryModule
 
-    data = InteractionDataModule(
-        config.data,
-        config.features,
-        use=list(config.fields.use),
-        min_count=config.fields.min_count,
+    data = BoundaryDataModule(
+        catalogue_of(config),
         batch_size=config.batch_size,
         negatives=config.objective.negatives,
         history=config.model.history,

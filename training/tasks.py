@@ -15,13 +15,13 @@ def train_text(config: CorpusConfig) -> None:
     """A BERT for a script that the packaged one cannot read; best checkpoint by hidden tokens of held-out documents."""
     from artifacts.runs import open_run, read_vocabulary
     from artifacts.tracking import first_rank
-    from datamodules.masked_lm import CorpusDataModule, character_tokenizer
+    from datamodules.masked_lm import MaskedLMDataModule, character_tokenizer
     from inference.vectors import restore
     from lightning_modules.masked_lm import MaskedLMModule
 
     def build() -> Built:
         same = {name: getattr(config, name) for name in ("max_tokens", "min_count", "batch_size", "seed")}
-        data = CorpusDataModule(config.corpus, list(config.fields), workers=config.trainer.workers, **same)
+        data = MaskedLMDataModule(config.corpus, list(config.fields), workers=config.trainer.workers, **same)
         options = as_dict(config.model) | as_dict(config.optim)
         module = MaskedLMModule(len(data.tokenizer), config.max_tokens, **options)
         return module, data, [], {"text": {"characters": data.characters}}

@@ -13,18 +13,17 @@ from torch import Tensor
 
 from artifacts.runs import open_run
 from callbacks.correlation import FeatureCorrelation, correlate
-from datamodules.i2i import PairDataModule
+from datamodules.i2i import I2IDataModule
 from lightning_modules.i2i import I2IModule
-from lightning_modules.i2i_losses import contrastive
 from models.song_encoder import FieldEmbedding
 
 
 @pytest.fixture
-def data(catalogue_folder: Path) -> PairDataModule:
-    return PairDataModule(str(catalogue_folder), batch_size=64, bcl_batch_size=16, negatives=16)
+def data(catalogue_folder: Path) -> I2IDataModule:
+    return I2IDataModule(str(catalogue_folder), batch_size=64, bcl_batch_size=16, negatives=16)
 
 
-def trained_embedding(data: PairDataModule) -> FieldEmbedding:
+def trained_embedding(data: I2IDataModule) -> FieldEmbedding:
     torch.manual_seed(1)
     embedding = FieldEmbedding(data.fields.dense_dims, data.fields.vocab_sizes, dim=5, block=4, dropout=0.5)
     for name, (mean, scale) in data.dense_statistics().items():
@@ -32,7 +31,7 @@ def trained_embedding(data: PairDataModule) -> FieldEmbedding:
     return embedding
 
 
-def batches(data: PairDataModule, size: int) -> list[dict[str, Tensor]]:
+def batches(data: I2IDataModule, size: int) -> list[dict[str, Tensor]]:
     return [batch["fields"] for batch in data.songs_loader(data.warm, size)]
 
 
@@ -59,7 +58,7 @@ def brute_correlation(embedding: FieldEmbedding, fields: dict[str, Tensor]) -> n
     )
 
 
-def test_against_brute_force_over_all_warm_songs(data: PairDataModule) -> None:
+def test_against_brute_force_over_all_warm_songs(data: I2IDataModule) -> None:
     embedding = trained_embedding(data).eval()
     expected = brute_correlation(embedding, data.fields.gather(data.warm))
     got = correlate(embedding, batches(data, 1024))
@@ -72,14 +71,14 @@ def test_against_brute_force_over_all_warm_songs(data: PairDataModule) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 7, 48])
-def test_batch_size_does_not_matter(data: PairDataModule, size: int) -> None:
+def test_batch_size_does_not_matter(data: I2IDataModule, size: int) -> None:
     embedding = trained_embedding(data)
     torch.testing.assert_close(
         correlate(embedding, batches(data, size)), correlate(embedding, batches(data, 1024)), rtol=1e-6, atol=1e-7
     )
 
 
-def test_training_mode_and_gradients_are_left_as_they_were(data: PairDataModule) -> None:
+def test_training_mode_and_gradients_are_left_as_they_were(data: I2IDataModule) -> None:
     embedding = trained_embedding(data).train()
     correlation = correlate(embedding, batches(data, 16))
     assert embedding.training and not correlation.requires_grad and correlation.dtype == torch.float32
@@ -100,7 +99,7 @@ class Watch(L.Callback):
         self.matrices.append(pl_module.correlation.clone())
 
 
-def fit(data: PairDataModule, module: I2IModule, epochs: int, folder: Path, *callbacks: L.Callback) -> L.Trainer:
+def fit(data: I2IDataModule, module: I2IModule, epochs: int, folder: Path, *callbacks: L.Callback) -> L.Trainer:
     trainer = L.Trainer(
         max_epochs=epochs, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, use_distributed_sampler=False, callbacks=list(callbacks), limit_val_batches=0,
@@ -110,13 +109,13 @@ def fit(data: PairDataModule, module: I2IModule, epochs: int, folder: Path, *cal
     return trainer
 
 
-def module_for(data: PairDataModule) -> I2IModule:
+def module_for(data: I2IDataModule) -> I2IModule:
     """The article's two parts."""
     sizes: Any = {"block": 4, "field_dim": 5, "hidden": 8, "dim": 6}
     return I2IModule(data.fields.dense_dims, data.fields.vocab_sizes, **sizes, listening_weight=0.0, lr=0.05)
 
 
-def test_rebuilt_each_epoch_from_the_current_embeddings(data: PairDataModule, tmp_path: Path) -> None:
+def test_rebuilt_each_epoch_from_the_current_embeddings(data: I2IDataModule, tmp_path: Path) -> None:
     watch = Watch()
     fit(data, module_for(data), 2, tmp_path, FeatureCorrelation(), watch)
     for matrix, expected in zip(watch.matrices, watch.expected, strict=True):
@@ -124,7 +123,7 @@ def test_rebuilt_each_epoch_from_the_current_embeddings(data: PairDataModule, tm
     assert not torch.allclose(*watch.matrices, atol=1e-3), "the embeddings moved, the matrix did not"
 
 
-def test_max_songs_takes_an_even_sample(data: PairDataModule, tmp_path: Path) -> None:
+def test_max_songs_takes_an_even_sample(data: I2IDataModule, tmp_path: Path) -> None:
     """At most so many, from the first to the last; a sampled matrix is near the whole one."""
     seen: list[list[int]] = []
     real = data.songs_loader
@@ -143,20 +142,20 @@ def test_restored_from_the_checkpoint(i2i_run: Path) -> None:
     assert torch.equal(module.correlation, stored)
 
 
-def test_a_song_with_an_empty_view_is_left_out_and_counted(data: PairDataModule) -> None:
+def test_a_song_with_an_empty_view_is_left_out_and_counted(data: I2IDataModule) -> None:
     """Song 8 has no field at all; song 5 has no content: whether it is left out depends on the groups."""
     module = module_for(data)
     module.correlation[:3, :3] = 1.0  # content blocks together
     songs = np.array([0, 8, 1, 8])
     torch.manual_seed(0)
-    loss, left_out = contrastive(module, data.fields.gather(songs), torch.from_numpy(songs))
+    loss, left_out = module.contrastive_loss(data.fields.gather(songs), torch.from_numpy(songs))
     assert float(left_out) == pytest.approx(0.5) and torch.isfinite(loss)
     torch.manual_seed(0)
-    _, none = contrastive(module, data.fields.gather(songs[[0, 2]]), torch.from_numpy(songs[[0, 2]]))
+    _, none = module.contrastive_loss(data.fields.gather(songs[[0, 2]]), torch.from_numpy(songs[[0, 2]]))
     assert float(none) == 0.0
 
 
-def test_bpr_ignores_a_negative_that_is_the_pair_itself(data: PairDataModule, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bpr_ignores_a_negative_that_is_the_pair_itself(data: I2IDataModule, monkeypatch: pytest.MonkeyPatch) -> None:
     """The mask reaches the loss: False exactly where the drawn song is the anchor or its positive."""
     seen: list[Tensor] = []
 
@@ -164,7 +163,7 @@ def test_bpr_ignores_a_negative_that_is_the_pair_itself(data: PairDataModule, mo
         seen.append(keep)
         return query.sum() * 0
 
-    monkeypatch.setattr("lightning_modules.i2i_losses.bpr_loss", spy)
+    monkeypatch.setattr("lightning_modules.i2i.bpr_loss", spy)
     module = module_for(data)
     module.log = module.log_dict = lambda *a, **k: None  # type: ignore[method-assign,assignment]
     batch = next(iter(data.train_dataloader()))
@@ -174,9 +173,9 @@ def test_bpr_ignores_a_negative_that_is_the_pair_itself(data: PairDataModule, mo
     assert not seen[0].all()
 
 
-def test_weight_zero_is_cb2cf(data: PairDataModule, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weight_zero_is_cb2cf(data: I2IDataModule, monkeypatch: pytest.MonkeyPatch) -> None:
     """λ = 0 computes no view at all."""
-    monkeypatch.setattr("lightning_modules.i2i.contrastive", None)
+    monkeypatch.setattr("lightning_modules.i2i.I2IModule.contrastive_loss", None)
     module = module_for(data)
     module.hparams["bcl_weight"] = 0.0
     module.log_dict = lambda *a, **k: None  # type: ignore[method-assign,assignment]

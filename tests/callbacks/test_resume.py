@@ -189,12 +189,12 @@ def test_worker_processes_resume_in_the_right_epoch(
     assert_same_run(tmp_path / "i2i", i2i_run)
 
 
-def test_what_is_resumed_has_memory_and_histories(i2i_run: Path) -> None:
+def test_what_is_resumed_has_residuals_and_histories(i2i_run: Path) -> None:
     """Or else the tests above would say nothing of them."""
     options, state = yaml.safe_load((i2i_run / "config.yaml").read_text()), states(i2i_run)["state_dict"]
-    assert options["objective"]["listening_weight"] > 0 and options["model"]["memory"] is True
-    assert (state["memory.weight"][1:] != 0).any() and (state["memory.weight"][0] == 0).all()
-    assert (state["model.appeal_of.weight"] != 0).any() and float(state["logit_scale"].exp()) != pytest.approx(10)
+    assert options["objective"]["listening_weight"] > 0 and options["model"]["residual"] is True
+    assert (state["residual.weight"][1:] != 0).any() and (state["residual.weight"][0] == 0).all()
+    assert (state["model.item_bias.weight"] != 0).any() and float(state["logit_scale"].exp()) != pytest.approx(10)
 
 
 def test_two_runs_are_the_same_and_another_seed_is_not(

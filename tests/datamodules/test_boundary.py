@@ -12,7 +12,7 @@ from configs.errors import UserError
 from data.catalogue import KIND
 from data.profiles import read_profile
 from datamodules.batches import Batch
-from datamodules.boundary import InteractionDataModule, UserBatches, labels
+from datamodules.boundary import BoundaryDataModule, UserBatches, labels
 from datamodules.histories import Histories
 from lightning_modules.boundary import BoundaryModule
 from objectives.boundary import boundary_loss
@@ -98,7 +98,7 @@ def one_thread():
 
 @pytest.mark.parametrize("length", [3, 50])
 def test_timed_history_is_the_past_without_the_target(tmp_path, length):
-    data = InteractionDataModule(random_catalogue(tmp_path / "c", timed=True), history=length, positives="played")
+    data = BoundaryDataModule(random_catalogue(tmp_path / "c", timed=True), history=length, positives="played")
     plays = data.catalogue.plays.rows(named=True)
     batch = batch_of(data.train_dataloader().dataset, np.arange(len(plays)))
     seen_some = seen_cut = 0
@@ -118,7 +118,7 @@ def test_timed_history_is_the_past_without_the_target(tmp_path, length):
 
 @pytest.mark.parametrize("length", [3, 50])
 def test_untimed_history_is_the_users_other_plays(tmp_path, length):
-    data = InteractionDataModule(random_catalogue(tmp_path / "c", timed=False), history=length, positives="played")
+    data = BoundaryDataModule(random_catalogue(tmp_path / "c", timed=False), history=length, positives="played")
     plays = data.histories.table.rows(named=True)
     assert sorted(data.catalogue.plays["song"].to_list()) == sorted(p["song"] for p in plays)
     batch = batch_of(data.train_dataloader().dataset, np.arange(len(plays)))
@@ -128,13 +128,13 @@ def test_untimed_history_is_the_users_other_plays(tmp_path, length):
         at = mine.index(n)
         following = (mine[at + 1 :] + mine[:at])[:length]
         assert history_songs(batch, n) == [plays[i]["song"] for i in following if plays[i]["song"] != row["song"]]
-    again = InteractionDataModule(str(tmp_path / "c"), history=length).histories.song
+    again = BoundaryDataModule(str(tmp_path / "c"), history=length).histories.song
     assert np.array_equal(again, data.histories.song)  # the order is seeded
 
 
 @pytest.mark.parametrize("timed", [True, False])
 def test_latest_history_and_users_without_plays(tmp_path, timed):
-    data = InteractionDataModule(random_catalogue(tmp_path / "c", timed), history=4, positives="played")
+    data = BoundaryDataModule(random_catalogue(tmp_path / "c", timed), history=4, positives="played")
     (batch,) = list(data.users_loader(np.arange(30), batch_size=64))
     plays = data.histories.table.rows(named=True)
     for user in range(30):
@@ -148,7 +148,7 @@ def test_latest_history_and_users_without_plays(tmp_path, timed):
 
 @pytest.mark.parametrize("timed", [True, False])
 def test_cold_songs_take_no_part_and_negatives_are_unplayed(tmp_path, timed):
-    data = InteractionDataModule(random_catalogue(tmp_path / "c", timed), negatives=6)
+    data = BoundaryDataModule(random_catalogue(tmp_path / "c", timed), negatives=6)
     dataset = data.train_dataloader().dataset
     plays = data.histories.table.rows(named=True)
     batch = batch_of(dataset, np.arange(len(plays)))
@@ -174,7 +174,7 @@ def test_cold_songs_take_no_part_and_negatives_are_unplayed(tmp_path, timed):
 
 @pytest.mark.parametrize("sampling", ["popularity", "batch"])
 def test_negatives_by_popularity_and_from_the_batch(tmp_path, sampling):
-    data = InteractionDataModule(random_catalogue(tmp_path / "c", timed=True), sampling=sampling, negatives=40)
+    data = BoundaryDataModule(random_catalogue(tmp_path / "c", timed=True), sampling=sampling, negatives=40)
     dataset, histories = data.train_dataloader().dataset, data.histories
     counts = np.bincount(histories.song, minlength=40)
     rows = np.arange(0, len(histories.song), 9)
@@ -195,7 +195,7 @@ def test_negatives_by_popularity_and_from_the_batch(tmp_path, sampling):
 
 
 def test_mixed_negatives_are_half_from_the_batch_and_half_shared(tmp_path):
-    data = InteractionDataModule(random_catalogue(tmp_path / "c", timed=True), sampling="mixed", negatives=20)
+    data = BoundaryDataModule(random_catalogue(tmp_path / "c", timed=True), sampling="mixed", negatives=20)
     dataset, histories = data.train_dataloader().dataset, data.histories
     rows = np.arange(0, len(histories.song), 7)
     drawn = np.stack([item_songs(batch_of(dataset, rows, seed=(s,)))[:, 1:].numpy() for s in range(60)])
@@ -225,7 +225,7 @@ def test_corrected_scores_mean_the_same_however_negatives_are_drawn(tmp_path, on
     )
     settled = {}
     for sampling in ("uniform", "popularity", "batch", "mixed"):
-        data = InteractionDataModule(folder, sampling=sampling, negatives=20)
+        data = BoundaryDataModule(folder, sampling=sampling, negatives=20)
         dataset, score = data.train_dataloader().dataset, torch.zeros(8, requires_grad=True)
         optimiser = torch.optim.Adam([score], lr=0.1)
         steps = 400 if size > 100 else 6000
@@ -248,13 +248,13 @@ def test_corrected_scores_mean_the_same_however_negatives_are_drawn(tmp_path, on
 
 def test_a_positive_weighs_what_its_strength_does(tmp_path):
     folder = random_catalogue(tmp_path / "c", timed=True)
-    data = InteractionDataModule(folder, strengths=(1.0, 2.0, 5.0), positives="played")
+    data = BoundaryDataModule(folder, strengths=(1.0, 2.0, 5.0), positives="played")
     batch = batch_of(data.train_dataloader().dataset, np.arange(len(data.label)))
     strength = data.histories.strength
     assert set(np.unique(strength)) == {-1, 1, 2, 3}
     expected = np.where(strength == 3, 5.0, np.where(strength == 2, 2.0, 1.0))
     assert batch["weight"][:, 0].tolist() == expected.tolist()
-    liked = InteractionDataModule(folder, strengths=(1.0, 2.0, 5.0))
+    liked = BoundaryDataModule(folder, strengths=(1.0, 2.0, 5.0))
     first = batch_of(liked.train_dataloader().dataset, np.arange(len(liked.label)))
     assert first["weight"][:, 0].tolist() == np.where(liked.label > 0, expected, 1).tolist()  # a negative weighs 1
 
@@ -293,7 +293,7 @@ def test_validation_asks_for_cold_songs_that_were_not_disliked(tmp_path):
         pl.Series("strength", [1.0, -1, 3, 1, 3], dtype=pl.Float32)
     )
     users = pl.DataFrame({"user_id": ["a", "b", "c"]})
-    data = InteractionDataModule(write(tmp_path / "c", split, users, table([0, 0], [0, 1], [1, 2]), cold))
+    data = BoundaryDataModule(write(tmp_path / "c", split, users, table([0, 0], [0, 1], [1, 2]), cold))
     user, song = data.val_positives()
     assert user.tolist() == [0, 1] and song.tolist() == [2, 3]
     items, queries = (torch.cat([b["id"] for b in one]).tolist() for one in data.val_dataloader())
@@ -304,13 +304,13 @@ def test_unusable_catalogues_are_named(tmp_path):
     users, warm = pl.DataFrame({"user_id": ["a", "b"]}), ["warm", "warm", "cold_val"]
     nothing = table([], [])
     with pytest.raises(UserError, match="no play of a known song"):
-        InteractionDataModule(write(tmp_path / "a", warm, users, nothing, nothing))
+        BoundaryDataModule(write(tmp_path / "a", warm, users, nothing, nothing))
     skipped = table([0, 1], [0, 1], None, [False, False])
     with pytest.raises(UserError, match="none of 2 plays is positive"):
-        InteractionDataModule(write(tmp_path / "b", warm, users, skipped, nothing))
-    assert InteractionDataModule(str(tmp_path / "b"), positives="played").label.tolist() == [1, 1]
+        BoundaryDataModule(write(tmp_path / "b", warm, users, skipped, nothing))
+    assert BoundaryDataModule(str(tmp_path / "b"), positives="played").label.tolist() == [1, 1]
     with pytest.raises(UserError, match="no held-out play"):
-        InteractionDataModule(str(tmp_path / "b"), positives="played").val_dataloader()
+        BoundaryDataModule(str(tmp_path / "b"), positives="played").val_dataloader()
 
 
 def test_profile_columns():
@@ -369,7 +369,7 @@ def tastes(folder, seed=0):
 def test_training_finds_planted_tastes_of_new_songs(tmp_path, one_thread):
     L.seed_everything(0, verbose=False)
     folder, user_taste, song_taste = tastes(tmp_path / "c")
-    data = InteractionDataModule(folder, batch_size=64, history=20)
+    data = BoundaryDataModule(folder, batch_size=64, history=20)
     module = BoundaryModule(
         data.fields.dense_dims, data.fields.vocab_sizes, data.profile.vocab_sizes, n_numbers=data.profile.n_numbers,
         field_dim=16, hidden=32, dim=16, lr=3e-3, alpha=0.25,

@@ -1,4 +1,4 @@
-"""SongDataModule, text vectors, one short CLIP training and the embed command, on a small catalogue made here."""
+"""ClipDataModule, text vectors, one short CLIP training and the embed command, on a small catalogue made here."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from configs.errors import UserError
 from configs.training import EmbedConfig
 from data.text import song_texts, text_vectors, token_rows, unknown_share
 from datamodules.batches import Batch
-from datamodules.clip import SongDataModule
+from datamodules.clip import ClipDataModule
 from inference import embedding as embed
 from lightning_modules.clip import ClipModule
 from models.text_encoder import TextEncoder, load_tokenizer
@@ -83,15 +83,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def songs(folder: Path, bert: str, **options: Any) -> SongDataModule:
+def songs(folder: Path, bert: str, **options: Any) -> ClipDataModule:
     settings: dict[str, Any] = {"text_model": bert, "crop_seconds": 0.8, "crops": 3, "batch_size": 8, "max_tokens": 16}
-    return SongDataModule(folder, **(settings | options))
+    return ClipDataModule(folder, **(settings | options))
 
 
-def module(data: SongDataModule, bert: str, text_lr_scale: float = 0.1, **text: Any) -> ClipModule:
+def module(data: ClipDataModule, bert: str, text_lr_scale: float = 0.1, **text: Any) -> ClipModule:
     """`text`: options of a BERT that is trained."""
     torch.manual_seed(0)
-    prepared = {"text_model": bert, "text_fields": data.fields, "max_tokens": 16, "windows": data.windows}
+    prepared = {"text_model": bert, "text_fields": data.text_fields, "max_tokens": 16, "windows": data.windows}
     prepared |= {"frozen_text": data.frozen_text, "audio_model": data.audio_model, "frozen_audio": True}
     widths = data.widths()
     model = {

@@ -14,21 +14,22 @@ import torch
 from configs.errors import UserError
 from data.catalogue import Catalogue
 from datamodules.batches import Batch, EpochBatches
-from datamodules.i2i import PairBatches, PairDataModule, SongBatches, known_songs, memory_codes
+from datamodules.catalogue import SongBatches
+from datamodules.i2i import I2IDataModule, PairBatches, known_songs, residual_codes
 
 
 @pytest.fixture
-def data(catalogue_folder: Path) -> PairDataModule:
-    return PairDataModule(str(catalogue_folder), batch_size=32, bcl_batch_size=24, negatives=40, seed=3)
+def data(catalogue_folder: Path) -> I2IDataModule:
+    return I2IDataModule(str(catalogue_folder), batch_size=32, bcl_batch_size=24, negatives=40, seed=3)
 
 
-def epoch(data: PairDataModule, number: int = 0) -> list[dict[str, Any]]:
+def epoch(data: I2IDataModule, number: int = 0) -> list[dict[str, Any]]:
     train = data.train_dataloader()
     train.sampler.set_epoch(number)  # type: ignore[attr-defined]
     return list(train)
 
 
-def test_batch_shapes_and_order_of_the_fields(data: PairDataModule) -> None:
+def test_batch_shapes_and_order_of_the_fields(data: I2IDataModule) -> None:
     batch = epoch(data)[0]
     everything = np.concatenate([batch[key].numpy() for key in ("source", "target", "negatives")])
     assert len(everything) == 32 + 32 + 40 and len(batch["drawn_ids"]) == 24
@@ -41,12 +42,12 @@ def test_batch_shapes_and_order_of_the_fields(data: PairDataModule) -> None:
     assert len(batch["pairs"]["content"]) == len(set(everything.tolist())) < len(everything), "each song once"
 
 
-def test_an_epoch_has_every_verified_pair_and_no_other(data: PairDataModule) -> None:
+def test_an_epoch_has_every_verified_pair_and_no_other(data: I2IDataModule) -> None:
     found = {pair for b in epoch(data) for pair in zip(b["source"].tolist(), b["target"].tolist(), strict=True)}
     assert found == set(zip(*(side.tolist() for side in data.catalogue.pairs()), strict=True))
 
 
-def test_negatives_and_drawn_songs_are_uniform_over_the_warm_songs(data: PairDataModule) -> None:
+def test_negatives_and_drawn_songs_are_uniform_over_the_warm_songs(data: I2IDataModule) -> None:
     """Songs without a play or without any field take part; cold ones never; popular ones not more often."""
     warm = set(data.catalogue.rows("warm").tolist())
     for key in ("negatives", "drawn_ids"):
@@ -70,35 +71,35 @@ def same(first: list[dict[str, Any]], second: list[dict[str, Any]]) -> bool:
     return all(torch.equal(torch.nan_to_num(a), torch.nan_to_num(b)) for a, b in pairs)
 
 
-def test_batches_depend_on_seed_and_epoch_alone(data: PairDataModule, catalogue_folder: Path) -> None:
+def test_batches_depend_on_seed_and_epoch_alone(data: I2IDataModule, catalogue_folder: Path) -> None:
     options: dict[str, Any] = {"batch_size": 32, "bcl_batch_size": 24, "negatives": 40}
     options |= {"users": 10, "history": 6, "candidates": 8, "in_batch": True, "bcl_sampling": "popularity"}
-    data = PairDataModule(str(catalogue_folder), seed=3, **options)
+    data = I2IDataModule(str(catalogue_folder), seed=3, **options)
     first = epoch(data, 2)
     np.random.seed(5)
     torch.manual_seed(5)
-    assert len(flat(first[0])) > 20 and same(first, epoch(PairDataModule(str(catalogue_folder), seed=3, **options), 2))
-    assert same(first, epoch(PairDataModule(str(catalogue_folder), seed=3, workers=1, **options), 2))
+    assert len(flat(first[0])) > 20 and same(first, epoch(I2IDataModule(str(catalogue_folder), seed=3, **options), 2))
+    assert same(first, epoch(I2IDataModule(str(catalogue_folder), seed=3, workers=1, **options), 2))
     assert not same(first, epoch(data, 1))
-    assert not same(first, epoch(PairDataModule(str(catalogue_folder), seed=4, **options), 2))
+    assert not same(first, epoch(I2IDataModule(str(catalogue_folder), seed=4, **options), 2))
 
 
-def test_ranks_draw_different_songs(data: PairDataModule) -> None:
+def test_ranks_draw_different_songs(data: I2IDataModule) -> None:
     pairs = data.catalogue.pairs()
-    dataset = PairBatches(data.fields, pairs, data.warm, 40, 24, data.memory)
+    dataset = PairBatches(data.fields, pairs, data.warm, 40, 24, data.residual_codes)
     one, two = (next(iter(EpochBatches(len(pairs[0]), 8, 3, rank, 2))) for rank in (0, 1))
     assert not torch.equal(dataset[one]["negatives"], dataset[two]["negatives"])
     assert not torch.equal(dataset[one]["drawn_ids"], dataset[two]["drawn_ids"])
 
 
-def test_validation_indexes_warm_songs_and_asks_with_cold_ones(data: PairDataModule) -> None:
+def test_validation_indexes_warm_songs_and_asks_with_cold_ones(data: I2IDataModule) -> None:
     items, queries = ([int(i) for batch in one for i in batch["id"]] for one in data.val_dataloader())
     assert items == data.catalogue.rows("warm").tolist() and queries == data.catalogue.rows("cold_val").tolist()
     query_of, item_of = data.val_positives()
     assert set(query_of.tolist()) <= set(queries) and set(item_of.tolist()) <= set(items)
 
 
-def test_dense_statistics_are_of_warm_songs_that_have_the_vector(data: PairDataModule) -> None:
+def test_dense_statistics_are_of_warm_songs_that_have_the_vector(data: I2IDataModule) -> None:
     content = np.asarray(data.fields.dense["content"], dtype=np.float64)
     has = [song for song in data.warm.tolist() if song not in (5, 8)]
     mean, scale = data.dense_statistics()["content"]
@@ -106,63 +107,63 @@ def test_dense_statistics_are_of_warm_songs_that_have_the_vector(data: PairDataM
     assert scale == pytest.approx(content[has].std(axis=0).mean())
 
 
-def test_a_source_asks_by_content_and_known_songs_are_found_by_memory(data: PairDataModule) -> None:
-    """Codes of source, target and negatives, in this order; song 3 has no play, so no memory."""
+def test_a_source_asks_by_content_and_known_songs_are_found_by_residual(data: I2IDataModule) -> None:
+    """Codes of source, target and negatives, in this order; song 3 has no play, so no residual."""
     known = [i for i, (split, plays) in enumerate(data.catalogue.songs.select("split", "popularity").iter_rows())
              if split == "warm" and plays > 0]  # fmt: skip
     assert data.known == [f"s{i:02d}" for i in known] and 3 not in known
-    assert data.memory_size == len(known) + 1
+    assert data.residual_size == len(known) + 1
     code = {song: 1 + at for at, song in enumerate(known)}
-    assert data.memory.tolist() == [code.get(song, 0) for song in range(60)]
-    assert (data.memory[data.catalogue.rows("cold")] == 0).all()
+    assert data.residual_codes.tolist() == [code.get(song, 0) for song in range(60)]
+    assert (data.residual_codes[data.catalogue.rows("cold")] == 0).all()
     seen = []
     for batch in epoch(data):
         expected = [0] * 32 + [code.get(s, 0) for key in ("target", "negatives") for s in batch[key].tolist()]
-        assert batch["memory"].tolist() == expected
+        assert batch["residual"].tolist() == expected
         seen += expected[32:]
     assert 0 in seen and max(seen) > 1, "a never-played song was drawn, else this could not fail"
 
 
-def test_songs_in_order_have_their_codes(data: PairDataModule) -> None:
+def test_songs_in_order_have_their_codes(data: I2IDataModule) -> None:
     songs = np.array([50, 3, 7, 7, 0])
-    batch = SongBatches(data.fields, songs, data.memory)[Batch(np.array([4, 0, 2, 1]), (0,))]
+    batch = SongBatches(data.fields, songs, data.residual_codes)[Batch(np.array([4, 0, 2, 1]), (0,))]
     assert batch["id"].tolist() == [0, 50, 7, 3]
-    assert batch["memory"].tolist() == [int(data.memory[0]), 0, int(data.memory[7]), 0] != [0] * 4
+    assert batch["residual"].tolist() == [int(data.residual_codes[0]), 0, int(data.residual_codes[7]), 0] != [0] * 4
     torch.testing.assert_close(batch["fields"], data.fields.gather(batch["id"].numpy()), equal_nan=True)
     (whole,) = data.songs_loader(np.arange(60))
-    assert whole["memory"].tolist() == data.memory.tolist()
+    assert whole["residual"].tolist() == data.residual_codes.tolist()
 
 
-def test_codes_follow_the_song_into_another_catalogue(data: PairDataModule, catalogue_folder: Path) -> None:
+def test_codes_follow_the_song_into_another_catalogue(data: I2IDataModule, catalogue_folder: Path) -> None:
     """Other rows, songs that are new there and songs that are gone: a code belongs to an id."""
     other = Catalogue.read(catalogue_folder)
     order = np.random.default_rng(0).permutation(60)
     moved = other.songs[order].head(40)
     new = moved.head(2).with_columns(pl.Series("song_id", ["new1", "new2"]))
     other.songs = pl.concat([new, moved])  # type: ignore[misc]  # in the place of the cached table
-    codes = memory_codes(other, data.known)
-    assert codes.tolist() == [0, 0, *(int(data.memory[song]) for song in order[:40])]
+    codes = residual_codes(other, data.known)
+    assert codes.tolist() == [0, 0, *(int(data.residual_codes[song]) for song in order[:40])]
     assert (codes > 0).sum() > 20
-    assert memory_codes(other, []).tolist() == [0] * 42
+    assert residual_codes(other, []).tolist() == [0] * 42
 
 
-def test_without_memory_no_song_has_a_code(catalogue_folder: Path) -> None:
-    data = PairDataModule(str(catalogue_folder), batch_size=32, known=[])
-    assert data.memory_size == 1 and not data.memory.any() and not epoch(data)[0]["memory"].any()
+def test_without_residuals_no_song_has_a_code(catalogue_folder: Path) -> None:
+    data = I2IDataModule(str(catalogue_folder), batch_size=32, known=[])
+    assert data.residual_size == 1 and not data.residual_codes.any() and not epoch(data)[0]["residual"].any()
 
 
-def test_known_songs_are_those_with_a_training_play(data: PairDataModule) -> None:
+def test_known_songs_are_those_with_a_training_play(data: I2IDataModule) -> None:
     played = set(data.catalogue.plays["song"].to_list())
     assert known_songs(data.catalogue) == [f"s{i:02d}" for i in sorted(played)]
 
 
 @pytest.mark.parametrize("in_batch", [False, True])
 def test_log_q_is_the_expected_count_among_the_candidates(
-    data: PairDataModule, catalogue_folder: Path, in_batch: bool
+    data: I2IDataModule, catalogue_folder: Path, in_batch: bool
 ) -> None:
     """By the formula, and by counting: drawn negatives, and in-batch the targets of the other pairs too."""
     options: dict[str, Any] = {"batch_size": 32, "negatives": 40, "seed": 3, "in_batch": in_batch}
-    data = PairDataModule(str(catalogue_folder), **options)
+    data = I2IDataModule(str(catalogue_folder), **options)
     targets = data.catalogue.pairs()[1].tolist()
     expected = {
         song: 40 / len(data.warm) + (32 * targets.count(song) / len(targets) if in_batch else 0)
@@ -185,7 +186,7 @@ def test_log_q_is_the_expected_count_among_the_candidates(
 
 
 def test_popularity_sampling_draws_by_training_plays(catalogue_folder: Path) -> None:
-    data = PairDataModule(str(catalogue_folder), batch_size=32, bcl_batch_size=200, bcl_sampling="popularity")
+    data = I2IDataModule(str(catalogue_folder), batch_size=32, bcl_batch_size=200, bcl_sampling="popularity")
     batches = [batch for number in range(8) for batch in epoch(data, number)]
     drawn = np.concatenate([batch["drawn_ids"].numpy() for batch in batches])
     plays = np.bincount(data.catalogue.plays["song"].to_numpy(), minlength=60)
@@ -200,9 +201,9 @@ def test_popularity_sampling_draws_by_training_plays(catalogue_folder: Path) -> 
     assert (negatives == 3).any(), "negatives of the pairs stay uniform"
 
 
-def test_listening_is_there_if_users_are_asked_for(data: PairDataModule, catalogue_folder: Path) -> None:
+def test_listening_is_there_if_users_are_asked_for(data: I2IDataModule, catalogue_folder: Path) -> None:
     assert "listening" not in epoch(data)[0]
-    other = PairDataModule(str(catalogue_folder), batch_size=32, bcl_batch_size=24, negatives=40, seed=3, users=5)
+    other = I2IDataModule(str(catalogue_folder), batch_size=32, bcl_batch_size=24, negatives=40, seed=3, users=5)
     with_users = epoch(other)
     assert all(batch["listening"]["heard"].shape[0] == 5 for batch in with_users)
     for batch in with_users:
@@ -210,7 +211,7 @@ def test_listening_is_there_if_users_are_asked_for(data: PairDataModule, catalog
     assert same(epoch(data), with_users), "the draw comes last: it changes nothing else"
 
 
-def test_validation_listeners_by_brute_force(data: PairDataModule) -> None:
+def test_validation_listeners_by_brute_force(data: I2IDataModule) -> None:
     songs = data.catalogue.songs["split"].to_list()
     plays = data.catalogue.cold_plays.select("song", "user", "strength").rows()
     expected = {(s, u) for s, u, strength in plays if strength > 0 and songs[s] == "cold_val"}
@@ -220,7 +221,7 @@ def test_validation_listeners_by_brute_force(data: PairDataModule) -> None:
     assert len(expected) < len(plays), "cold test songs are left out"
 
 
-def test_a_dislike_and_a_second_play_are_no_further_listener(data: PairDataModule) -> None:
+def test_a_dislike_and_a_second_play_are_no_further_listener(data: I2IDataModule) -> None:
     (song, other), user = data.catalogue.rows("cold_val")[:2].tolist(), 7
     rows = [(user, song, 1.0), (user, song, 3.0), (user, other, -1.0), (user + 1, other, -1.0), (user + 1, other, 2.0)]
     table = pl.DataFrame(rows, schema={"user": pl.Int32, "song": pl.Int32, "strength": pl.Float32}, orient="row")
@@ -246,18 +247,18 @@ def test_a_held_out_song_in_a_training_table_is_refused(planted: Path, name: str
     last = pl.int_range(pl.len()) == pl.len() - 1
     table.with_columns(pl.when(last).then(pl.lit(song)).otherwise(column).cast(table[column].dtype).alias(column)
                        ).write_parquet(path)  # fmt: skip
-    data = PairDataModule(str(planted), batch_size=32, users=5)
+    data = I2IDataModule(str(planted), batch_size=32, users=5)
     with pytest.raises(UserError, match=f"{name}.parquet: 1 rows name a held-out song.*'s{song}'.*pipeline.prepare"):
         data.train_dataloader()
 
 
 def test_a_held_out_play_is_refused_by_the_boundary_model_too(planted: Path) -> None:
-    from datamodules.boundary import InteractionDataModule
+    from datamodules.boundary import BoundaryDataModule
 
     plays, cold = (pl.read_parquet(planted / f"{name}.parquet") for name in ("plays", "cold_plays"))
     pl.concat([plays, cold.head(3)]).write_parquet(planted / "plays.parquet")
     with pytest.raises(UserError, match=r"plays\.parquet: 3 rows name a held-out song"):
-        InteractionDataModule(str(planted)).train_dataloader()
+        BoundaryDataModule(str(planted)).train_dataloader()
 
 
 def test_a_held_out_song_is_refused_as_a_neighbour_in_validation(planted: Path) -> None:
@@ -265,9 +266,9 @@ def test_a_held_out_song_is_refused_as_a_neighbour_in_validation(planted: Path) 
     pairs = pl.read_parquet(planted / "val_pairs.parquet")
     pairs.with_columns(target="source").write_parquet(planted / "val_pairs.parquet")
     with pytest.raises(UserError, match=r"val_pairs\.parquet.*held-out song"):
-        PairDataModule(str(planted)).val_dataloader()
+        I2IDataModule(str(planted)).val_dataloader()
 
 
 def test_a_wrong_folder_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="folder not found"):
-        PairDataModule(str(tmp_path / "absent"))
+        I2IDataModule(str(tmp_path / "absent"))

@@ -9,7 +9,7 @@ import pytest
 from scipy import sparse
 
 from configs.errors import UserError
-from datamodules.i2i import PairDataModule
+from datamodules.i2i import I2IDataModule
 from datamodules.listening import Listening
 
 USERS, SONGS, WARM = 12, 20, np.arange(15)  # songs 15 … 19 are cold: no play, no draw
@@ -146,7 +146,7 @@ def test_nobody_with_two_songs_is_refused() -> None:
 
 def test_in_a_real_batch_only_training_plays_of_known_songs(catalogue_folder: Any) -> None:
     """Nothing that a user did with a cold song, and no dislike, is heard or wanted."""
-    data = PairDataModule(str(catalogue_folder), batch_size=32, users=40, history=100, candidates=10, seed=3)
+    data = I2IDataModule(str(catalogue_folder), batch_size=32, users=40, history=100, candidates=10, seed=3)
     plays = data.catalogue.plays.filter(data.catalogue.plays["strength"] > 0)
     of_user: dict[int, dict[int, float]] = {}
     for user, song, strength in plays.select("user", "song", "strength").iter_rows():
@@ -157,12 +157,12 @@ def test_in_a_real_batch_only_training_plays_of_known_songs(catalogue_folder: An
     for batch in data.train_dataloader():
         listening, batches = batch["listening"], batches + 1
         n_users, n_songs = listening["heard"].shape
-        assert n_users == 40 and n_songs == len(listening["memory"]) == len(listening["fields"]["content"])
-        # fields and memory codes tell which songs these are
+        assert n_users == 40 and n_songs == len(listening["residual"]) == len(listening["fields"]["content"])
+        # fields and residual codes tell which songs these are
         content = np.asarray(data.fields.dense["content"])
         songs = [
-            next(s for s in warm if np.array_equal(content[s], row, equal_nan=True) and data.memory[s] == code)
-            for row, code in zip(listening["fields"]["content"].numpy(), listening["memory"].tolist(), strict=True)
+            next(s for s in warm if np.array_equal(content[s], row, equal_nan=True) and data.residual_codes[s] == code)
+            for row, code in zip(listening["fields"]["content"].numpy(), listening["residual"].tolist(), strict=True)
         ]
         for heard, wanted in zip(listening["heard"].numpy(), listening["wanted"].numpy(), strict=True):
             strengths = {songs[at]: float(heard[at]) for at in np.flatnonzero(heard)}

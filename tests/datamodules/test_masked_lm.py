@@ -21,7 +21,7 @@ from datamodules.masked_lm import (
     SEP,
     SPECIAL,
     UNK,
-    CorpusDataModule,
+    MaskedLMDataModule,
     blocks,
     character_tokenizer,
     frequent_characters,
@@ -89,7 +89,7 @@ def test_a_mark_in_front_of_the_file_is_no_fault(tmp_path: Path) -> None:
 
 def test_a_corpus_of_rare_characters_alone_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no character is seen 5 times; lower min_count or bring more text"):
-        CorpusDataModule(written(tmp_path, "c.jsonl"))
+        MaskedLMDataModule(written(tmp_path, "c.jsonl"))
 
 
 def test_blocks_hold_every_token_once_and_documents_apart() -> None:
@@ -120,14 +120,14 @@ def test_masks_follow_the_rule() -> None:
 
 
 @pytest.fixture
-def data(tmp_path: Path) -> CorpusDataModule:
+def data(tmp_path: Path) -> MaskedLMDataModule:
     rng = np.random.default_rng(0)
     rows = [{"title": "".join(rng.choice(list("abcdefgh"), 40)), "lyrics": None} for _ in range(60)]
     (tmp_path / "c.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    return CorpusDataModule(tmp_path / "c.jsonl", max_tokens=16, min_count=1, batch_size=8)
+    return MaskedLMDataModule(tmp_path / "c.jsonl", max_tokens=16, min_count=1, batch_size=8)
 
 
-def test_held_out_documents_are_apart_and_batches_are_functions_of_their_seed(data: CorpusDataModule) -> None:
+def test_held_out_documents_are_apart_and_batches_are_functions_of_their_seed(data: MaskedLMDataModule) -> None:
     train, val = ({tuple(row) for row in data.blocks[name].tolist()} for name in ("train", "val"))
     assert len(val) == 3 * 3 and not train & val
     dataset: Any = data.train_dataloader().dataset
@@ -142,4 +142,4 @@ def test_held_out_documents_are_apart_and_batches_are_functions_of_their_seed(da
 @pytest.mark.parametrize("options", [{"max_tokens": 4}, {"batch_size": 0}])
 def test_impossible_sizes_are_refused(tmp_path: Path, options: dict[str, int]) -> None:
     with pytest.raises(UserError, match="at least 8 and 1"):
-        CorpusDataModule(written(tmp_path, "c.jsonl"), **options)  # type: ignore[arg-type]
+        MaskedLMDataModule(written(tmp_path, "c.jsonl"), **options)  # type: ignore[arg-type]

@@ -23,8 +23,9 @@ from configs.errors import UserError
 from configs.load import load as options
 from configs.serving import ExportConfig
 from data.catalogue import Catalogue
-from datamodules.boundary import InteractionDataModule
-from datamodules.i2i import PairDataModule
+from datamodules.boundary import BoundaryDataModule
+from datamodules.catalogue import CatalogueDataModule
+from datamodules.i2i import I2IDataModule
 from export import model as export
 from inference.vectors import data_options, restore
 from lightning_modules.boundary import BoundaryModule
@@ -78,14 +79,15 @@ def inputs_and_vectors(task: str, run_folder: Path, n_users: int) -> tuple[dict[
         wanted = {"audio": made["clip_audio"], "text": made["clip_text"]}
         return {"logmel": logmel, "frames": frames, "pooled": text}, wanted
     if task == "i2i":
-        source = PairDataModule(**data_options(run, None, None))
+        source = I2IDataModule(CatalogueDataModule(**data_options(run, None, None)))
         fields = source.fields.gather(np.arange(source.catalogue.n_songs))
         module = restore(I2IModule, run)
-        # An export encodes new songs: content alone, as of a song that has no memory.
-        batch = {"id": torch.arange(60), "fields": fields, "memory": torch.zeros(60, dtype=torch.long)}
+        # An export encodes new songs: content alone, as of a song that has no residual.
+        batch = {"id": torch.arange(60), "fields": fields, "residual": torch.zeros(60, dtype=torch.long)}
         return fields, {"songs": module.predict_step(batch, 0)["vector"]}
     vocabularies = json.loads((run_folder / "vocabulary.json").read_text("utf-8"))
-    data = InteractionDataModule(**data_options(run, None, None), profile_vocabulary=vocabularies["users"])
+    catalogue = CatalogueDataModule(**data_options(run, None, None))
+    data = BoundaryDataModule(catalogue, profile_vocabulary=vocabularies["users"])
     fields = data.fields.gather(np.arange(data.catalogue.n_songs))
     module = restore(BoundaryModule, run)
     users = next(iter(data.users_loader(np.arange(n_users))))

@@ -23,8 +23,9 @@ from configs.errors import UserError
 from configs.load import load as options
 from configs.serving import ExportConfig
 from data.text import token_batch, token_rows
-from datamodules.boundary import InteractionDataModule
-from datamodules.i2i import PairDataModule
+from datamodules.boundary import BoundaryDataModule
+from datamodules.catalogue import CatalogueDataModule
+from datamodules.i2i import I2IDataModule
 from export import model as export
 from export import parts, program_card, programs
 from inference.vectors import data_options
@@ -98,7 +99,7 @@ def songs(fields: dict[str, Tensor]) -> dict[str, Tensor]:
 @pytest.mark.parametrize("rows", [[8], [5, 8, 0], list(range(60))], ids=len)
 def test_songs_have_the_vectors_of_the_model(rows: list[int], exports: dict[str, Path], i2i_run: Path) -> None:
     """Song 8 has nothing at all, song 5 no content vector; the plain model is `test_export`'s business."""
-    source = PairDataModule(**data_options(open_run(i2i_run, "i2i"), None, None))
+    source = I2IDataModule(CatalogueDataModule(**data_options(open_run(i2i_run, "i2i"), None, None)))
     fields = source.fields.gather(np.array(rows))
     model, _ = export.load(exports["i2i"])
     with torch.no_grad():
@@ -115,7 +116,8 @@ def test_songs_have_the_vectors_of_the_model(rows: list[int], exports: dict[str,
 def test_three_towers_decide_as_the_model_does(n: int, exports: dict[str, Path], boundary_run: Path) -> None:
     run = open_run(boundary_run, "boundary")
     vocabularies = json.loads((boundary_run / "vocabulary.json").read_text("utf-8"))
-    data = InteractionDataModule(**data_options(run, None, None), profile_vocabulary=vocabularies["users"])
+    catalogue = CatalogueDataModule(**data_options(run, None, None))
+    data = BoundaryDataModule(catalogue, profile_vocabulary=vocabularies["users"])
     users = next(iter(data.users_loader(np.arange(n))))
     users["mask"][0] = False  # a user without any history, the only one of the smallest batch
     users["numbers"][0] = torch.nan

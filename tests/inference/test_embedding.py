@@ -17,7 +17,7 @@ from configs.load import load
 from configs.training import EmbedConfig, EmbedTextConfig, TextConfig
 from data.catalogue import Catalogue
 from data.fields import read_fields
-from datamodules.clip import SongDataModule
+from datamodules.clip import ClipDataModule
 from models.text_encoder import TextEncoder, load_tokenizer
 from pipeline.embed import main
 
@@ -59,7 +59,7 @@ def test_text_vectors_without_a_clip_run(data: Path, tmp_path: Path, capsys: pyt
 def test_the_vectors_are_those_that_the_song_data_caches(data: Path, tmp_path: Path) -> None:
     vectors = np.load(embed(data, tmp_path / "features", "text.fields=[tags,language]") / "text.npy")
     cached = sorted((data / "text_cache").iterdir())
-    songs = SongDataModule(data, text_fields=["tags", "language"])
+    songs = ClipDataModule(data, text_fields=["tags", "language"])
     songs.setup("predict")
     assert np.array_equal(songs.text_vectors[0], vectors, equal_nan=True)
     assert sorted((data / "text_cache").iterdir()) == cached, "nothing was computed again"

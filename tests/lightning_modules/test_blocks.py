@@ -12,8 +12,7 @@ from torch import nn
 from configs.errors import UserError
 from configs.load import load
 from configs.training import I2IConfig
-from lightning_modules.blocks import blocks_of, compile_blocks
-from lightning_modules.clip import ClipModule
+from lightning_modules.clip import ClipModule, blocks_of, compile_blocks
 from models.audio_encoder import AudioEncoder
 from tests.conftest import i2i_options
 from training.tasks import train_i2i

@@ -12,9 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from datamodules.i2i import PairDataModule
+from datamodules.i2i import I2IDataModule
 from lightning_modules.i2i import I2IModule
-from lightning_modules.i2i_losses import listening, pairs
 from objectives.contrastive import info_nce
 from objectives.ranking import bpr_loss, listening_loss, sampled_softmax_loss
 
@@ -22,28 +21,28 @@ SMALL: dict[str, Any] = {"block": 4, "field_dim": 5, "hidden": 8, "dim": 6, "dro
 
 
 @pytest.fixture(scope="module")
-def data(catalogue_folder: Path) -> PairDataModule:
+def data(catalogue_folder: Path) -> I2IDataModule:
     sizes: dict[str, Any] = {"batch_size": 32, "bcl_batch_size": 16, "negatives": 24, "users": 12, "candidates": 20}
-    return PairDataModule(str(catalogue_folder), in_batch=True, history=6, **sizes)
+    return I2IDataModule(str(catalogue_folder), in_batch=True, history=6, **sizes)
 
 
-def make(data: PairDataModule, seed: int = 0, **options: Any) -> I2IModule:
-    """A module as after some training: memory, appeal and `absent` are not zero any more."""
+def make(data: I2IDataModule, seed: int = 0, **options: Any) -> I2IModule:
+    """A module as after some training: residual embeddings, item bias and `absent` are not zero any more."""
     torch.manual_seed(seed)
-    options = {"memory_size": data.memory_size} | SMALL | options
+    options = {"residual_size": data.residual_size} | SMALL | options
     module = I2IModule(data.fields.dense_dims, data.fields.vocab_sizes, **options)
     module.log = module.log_dict = lambda *a, **k: None  # type: ignore[method-assign,assignment]
     for name, (mean, scale) in data.dense_statistics().items():
         module.model.embedding.standardise(name, mean, scale)
     with torch.no_grad():
-        for parameter in (module.model.absent_FE, module.model.appeal_of.weight):
+        for parameter in (module.model.absent_FE, module.model.item_bias.weight):
             torch.nn.init.normal_(parameter)
-        if module.memory is not None:
-            module.memory.weight[1:].normal_()
+        if module.residual is not None:
+            module.residual.weight[1:].normal_()
     return module
 
 
-def batch_of(data: PairDataModule, step: int = 0) -> dict[str, Any]:
+def batch_of(data: I2IDataModule, step: int = 0) -> dict[str, Any]:
     return next(itertools.islice(iter(data.train_dataloader()), step, None))
 
 
@@ -59,11 +58,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "pairs alone": {"listening_weight": 0.0, "bcl_weight": 0.0},
     "histories alone": {"pair_weight": 0.0, "bcl_weight": 0.0},
     "views alone": {"pair_weight": 0.0, "listening_weight": 0.0},
-    "no memory": {"memory_size": 0},
+    "no residual": {"residual_size": 0},
     "free length": {"normalise": False},
     "free length, histories alone": {"normalise": False, "pair_weight": 0.0, "bcl_weight": 0.0},
     "no head": {"contrastive_head": False},
-    "no appeal": {"appeal": False},
+    "no item bias": {"item_bias": False},
     "linear": {"hidden": 0},
     "input dropout": {"input_dropout": 0.5},
     "no groups": {"grouping": "none"},
@@ -75,7 +74,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_every_option_gives_a_loss_and_a_gradient_to_all_that_learns(data: PairDataModule, name: str) -> None:
+def test_every_option_gives_a_loss_and_a_gradient_to_all_that_learns(data: I2IDataModule, name: str) -> None:
     """Distributed training refuses a parameter without a gradient."""
     module = make(data, **OPTIONS[name])
     loss = module.training_step(batch_of(data), 0)
@@ -90,11 +89,11 @@ def test_every_option_gives_a_loss_and_a_gradient_to_all_that_learns(data: PairD
     expected = set()
     if on["bcl_weight"] == 0 or not on.get("contrastive_head", True):
         expected |= {key for key, _ in module.named_parameters() if key.startswith("model.head")}
-    if on["listening_weight"] == 0 or not on.get("appeal", True):
-        expected |= {"model.appeal_of.weight", "model.appeal_of.bias"}
+    if on["listening_weight"] == 0 or not on.get("item_bias", True):
+        expected |= {"model.item_bias.weight", "model.item_bias.bias"}
     if on["listening_weight"] == 0:
         expected |= {"logit_scale"}
-        expected |= {"memory.weight"} if on["pair_weight"] == 0 else set()
+        expected |= {"residual.weight"} if on["pair_weight"] == 0 else set()
     assert idle == expected, "what learns nothing is frozen, and nothing else"
 
 
@@ -102,7 +101,7 @@ def test_every_option_gives_a_loss_and_a_gradient_to_all_that_learns(data: PairD
 def test_one_of_everything_is_enough(catalogue_folder: Path, pair_loss: str) -> None:
     """One pair, one negative, one user, one view; also where the only negative is the pair's own song."""
     sizes: dict[str, Any] = {"batch_size": 1, "bcl_batch_size": 1, "negatives": 1, "users": 1, "candidates": 1}
-    data = PairDataModule(str(catalogue_folder), **sizes)
+    data = I2IDataModule(str(catalogue_folder), **sizes)
     module, hit = make(data, pair_loss=pair_loss), False
     for batch in itertools.islice(iter(data.train_dataloader()), 60):
         module.zero_grad()
@@ -112,14 +111,14 @@ def test_one_of_everything_is_enough(catalogue_folder: Path, pair_loss: str) -> 
         assert all(torch.isfinite(p.grad).all() for p in module.parameters() if p.requires_grad)  # type: ignore[arg-type]
         if int(batch["negatives"]) in (int(batch["source"]), int(batch["target"])):
             hit = True
-            assert float(pairs(module, batch).detach()) == 0.0
+            assert float(module.pair_loss(batch).detach()) == 0.0
     assert hit
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.3])
-def test_without_histories_and_memory_it_is_the_articles_loss(data: PairDataModule, weight: float) -> None:
+def test_without_histories_and_residuals_it_is_the_articles_loss(data: I2IDataModule, weight: float) -> None:
     """BPR of f(source), f(target), f(negatives) + λ · InfoNCE of g(f(view)), by hand from the pieces."""
-    options: dict[str, Any] = {"memory_size": 0, "listening_weight": 0.0, "bcl_weight": weight}
+    options: dict[str, Any] = {"residual_size": 0, "listening_weight": 0.0, "bcl_weight": weight}
     module = make(data, **options, grouping="none", augment="noise", noise_std=0.0, temperature=0.2)
     batch = batch_of(data)
     f = lambda songs: module.model(data.fields.gather(np.asarray(songs)))  # noqa: E731
@@ -134,34 +133,34 @@ def test_without_histories_and_memory_it_is_the_articles_loss(data: PairDataModu
     assert not keep.all(), "a drawn song is one of the pair, else this could not fail"
 
 
-def songs_of(data: PairDataModule, batch: dict[str, Any]) -> list[int]:
-    """Which songs a batch of histories is about: those with its memory codes, or its fields if they have none."""
-    content = np.asarray(data.fields.dense["content"])
+def songs_of(data: I2IDataModule, batch: dict[str, Any]) -> list[int]:
+    """Which songs a batch of histories is about: those with its residual codes, or its fields if they have none."""
+    content, codes = np.asarray(data.fields.dense["content"]), data.residual_codes
     return [
-        next(s for s in data.warm.tolist() if data.memory[s] == code and np.array_equal(content[s], x, equal_nan=True))
-        for x, code in zip(batch["fields"]["content"].numpy(), batch["memory"].tolist(), strict=True)
+        next(s for s in data.warm.tolist() if codes[s] == code and np.array_equal(content[s], x, equal_nan=True))
+        for x, code in zip(batch["fields"]["content"].numpy(), batch["residual"].tolist(), strict=True)
     ]
 
 
-def with_memory(module: I2IModule, data: PairDataModule, songs: Any, finish: bool = True) -> tuple[Tensor, Tensor]:
-    """f(x) + memory as found, and f(x) as it asks, of free length."""
+def with_residual(module: I2IModule, data: I2IDataModule, songs: Any, finish: bool = True) -> tuple[Tensor, Tensor]:
+    """f(x) + residual as found, and f(x) as it asks, of free length."""
     content, _ = module.model.content(*module.model.embedding(data.fields.gather(np.asarray(songs))))
-    assert module.memory is not None
-    found = content + module.memory.weight[torch.from_numpy(data.memory[np.asarray(songs)])]
+    assert module.residual is not None
+    found = content + module.residual.weight[torch.from_numpy(data.residual_codes[np.asarray(songs)])]
     return module.model.finish(found) if finish else found, module.model.finish(content)
 
 
 @pytest.mark.parametrize("in_batch", [False, True])
 @pytest.mark.parametrize("pair_loss", ["bpr", "softmax"])
-def test_pairs_ask_by_content_and_find_by_memory(data: PairDataModule, pair_loss: str, in_batch: bool) -> None:
+def test_pairs_ask_by_content_and_find_by_residual(data: I2IDataModule, pair_loss: str, in_batch: bool) -> None:
     options: dict[str, Any] = {"listening_weight": 0.0, "bcl_weight": 0.0, "pair_weight": 0.5}
     module, batch = make(data, **options, pair_loss=pair_loss, in_batch=in_batch), batch_of(data)
     source, target, drawn = (batch[key].tolist() for key in ("source", "target", "negatives"))
     others = target + drawn if in_batch else drawn
     keep = torch.tensor([[n not in (s, t) for n in others] for s, t in zip(source, target, strict=True)])
     query, positive, negative = (
-        with_memory(module, data, source)[1], with_memory(module, data, target)[0], with_memory(module, data, others)[0]
-    )  # fmt: skip
+        with_residual(module, data, songs)[at] for songs, at in ((source, 1), (target, 0), (others, 0))
+    )
     if pair_loss == "bpr":
         expected = bpr_loss(query, positive, negative, keep)
     else:
@@ -171,26 +170,26 @@ def test_pairs_ask_by_content_and_find_by_memory(data: PairDataModule, pair_loss
     torch.testing.assert_close(module.training_step(batch, 0), 0.5 * expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("appeal", [False, True])
-def test_histories_by_hand(data: PairDataModule, appeal: bool) -> None:
+@pytest.mark.parametrize("item_bias", [False, True])
+def test_histories_by_hand(data: I2IDataModule, item_bias: bool) -> None:
     """User by user: the heard songs' vectors, weighed by strength, against every song's content."""
     options: dict[str, Any] = {"pair_weight": 0.0, "bcl_weight": 0.0, "listening_weight": 0.7}
-    module, batch = make(data, **options, appeal=appeal, listening_temperature=0.25), batch_of(data)["listening"]
+    module, batch = make(data, **options, item_bias=item_bias, listening_temperature=0.25), batch_of(data)["listening"]
     songs = songs_of(data, batch)
-    found, asks = with_memory(module, data, songs)
+    found, asks = with_residual(module, data, songs)
     bias = module.model.content(*module.model.embedding(data.fields.gather(np.asarray(songs))))[1]
     logits = torch.empty(12, len(songs))
     for b in range(12):
         user = sum((w * v for w, v in zip(batch["heard"][b], found, strict=True)), torch.zeros(6))
         for s in range(len(songs)):
             cosine = user @ asks[s] / (user.norm() * asks[s].norm())
-            logits[b, s] = cosine / 0.25 - batch["log_q"][s] + (bias[s] if appeal else 0.0)
+            logits[b, s] = cosine / 0.25 - batch["log_q"][s] + (bias[s] if item_bias else 0.0)
     expected = 0.7 * listening_loss(logits, batch["wanted"], batch["heard"] > 0)
     torch.testing.assert_close(module.training_step({"listening": batch}, 0), expected, rtol=1e-4, atol=1e-5)
     assert float(bias.detach().std()) > 0.1 and float(batch["log_q"].std()) > 0.05
 
 
-def test_the_parts_add_up(data: PairDataModule) -> None:
+def test_the_parts_add_up(data: I2IDataModule) -> None:
     """With their weights, and no part changes another."""
     batch, weights = batch_of(data), {"pair_weight": 0.5, "listening_weight": 0.7, "bcl_weight": 0.3}
     views: dict[str, Any] = {"grouping": "none", "augment": "noise", "noise_std": 0.0}
@@ -201,42 +200,42 @@ def test_the_parts_add_up(data: PairDataModule) -> None:
     torch.testing.assert_close(make(data, **weights, **views).training_step(batch, 0), torch.stack(parts).sum())
 
 
-def test_memory_is_nothing_at_first_and_nothing_for_a_song_without_a_play(data: PairDataModule) -> None:
+def test_residuals_are_nothing_at_first_and_nothing_for_a_song_without_a_play(data: I2IDataModule) -> None:
     torch.manual_seed(0)
-    fresh = I2IModule(data.fields.dense_dims, data.fields.vocab_sizes, memory_size=data.memory_size, **SMALL)
-    fields, codes = data.fields.gather(np.arange(60)), torch.from_numpy(data.memory)
+    fresh = I2IModule(data.fields.dense_dims, data.fields.vocab_sizes, residual_size=data.residual_size, **SMALL)
+    fields, codes = data.fields.gather(np.arange(60)), torch.from_numpy(data.residual_codes)
     assert torch.equal(fresh(fields, codes), fresh.model(fields))
     module = make(data)
     differs = (module(fields, codes) - module.model(fields)).abs().amax(dim=1) > 1e-4
     assert differs.tolist() == (codes > 0).tolist()
-    assert module.memory is not None
+    assert module.residual is not None
     module.training_step(batch_of(data), 0).backward()
-    assert module.memory.weight.grad is not None and (module.memory.weight.grad[0] == 0).all()
+    assert module.residual.weight.grad is not None and (module.residual.weight.grad[0] == 0).all()
 
 
-def test_predict_and_validation_give_the_same_vectors(data: PairDataModule) -> None:
+def test_predict_and_validation_give_the_same_vectors(data: I2IDataModule) -> None:
     module = make(data).eval()
     (batch,) = data.songs_loader(np.arange(60))
     predicted, validated = module.predict_step(batch, 0), module.validation_step(batch, 0)
     assert torch.equal(predicted["vector"], validated["vector"]) and predicted["vector"].shape == (60, 6)
-    found = with_memory(module, data, np.arange(60))[0]
+    found = with_residual(module, data, np.arange(60))[0]
     torch.testing.assert_close(predicted["vector"], found)
-    appeal = module.model.content(*module.model.embedding(batch["fields"]))[1]
-    assert torch.equal(predicted["appeal"], appeal) and predicted["appeal"].shape == (60,)
+    bias = module.model.content(*module.model.embedding(batch["fields"]))[1]
+    assert torch.equal(predicted["item_bias"], bias) and predicted["item_bias"].shape == (60,)
 
 
-def test_the_temperature_learns_and_is_bounded(data: PairDataModule) -> None:
+def test_the_temperature_learns_and_is_bounded(data: I2IDataModule) -> None:
     """exp(logit_scale) starts at 1 / temperature and is held below e^4.6 ≈ 99.5."""
     module, batch = make(data, listening_temperature=0.25), batch_of(data)
     assert float(module.logit_scale.detach().exp()) == pytest.approx(4.0)
     with torch.no_grad():
         module.logit_scale.fill_(4.6)
-        at_bound = listening(module, batch["listening"])
+        at_bound = module.listening_loss(batch["listening"])
         module.logit_scale.fill_(9.0)
-        assert torch.equal(listening(module, batch["listening"]), at_bound)
+        assert torch.equal(module.listening_loss(batch["listening"]), at_bound)
 
 
-def test_a_song_is_encoded_once_a_batch(data: PairDataModule, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_song_is_encoded_once_a_batch(data: I2IDataModule, monkeypatch: pytest.MonkeyPatch) -> None:
     module, batch = make(data, listening_weight=0.0, bcl_weight=0.0), batch_of(data)
     real, seen = module.model.embedding.forward, []
     monkeypatch.setattr(module.model.embedding, "forward", lambda f: (seen.append(len(f["content"])), real(f))[1])
@@ -245,20 +244,20 @@ def test_a_song_is_encoded_once_a_batch(data: PairDataModule, monkeypatch: pytes
     assert seen == [len(distinct)] and len(distinct) < 32 + 32 + 24
 
 
-def test_a_songs_memory_takes_larger_steps(data: PairDataModule) -> None:
-    module = make(data, lr=0.01, memory_lr_scale=5.0)
+def test_a_songs_residual_takes_larger_steps(data: I2IDataModule) -> None:
+    module = make(data, lr=0.01, residual_lr_scale=5.0)
     module._trainer = type("Trainer", (), {"estimated_stepping_batches": 10})()  # type: ignore[assignment]
     groups = module.configure_optimizers()["optimizer"].param_groups
     peak = {id(p): group["initial_lr"] for group in groups for p in group["params"]}
-    assert module.memory is not None
-    assert peak[id(module.memory.weight)] == pytest.approx(0.05)
-    assert {rate for key, rate in peak.items() if key != id(module.memory.weight)} == {0.01}
+    assert module.residual is not None
+    assert peak[id(module.residual.weight)] == pytest.approx(0.05)
+    assert {rate for key, rate in peak.items() if key != id(module.residual.weight)} == {0.01}
     decay = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
-    assert decay[id(module.memory.weight)] == 0, "a step sees few songs; the others must not shrink meanwhile"
+    assert decay[id(module.residual.weight)] == 0, "a step sees few songs; the others must not shrink meanwhile"
     assert decay[id(module.model.skip.weight)] == 0.01
 
 
-def test_hidden_fields_are_hidden_in_training_alone(data: PairDataModule) -> None:
+def test_hidden_fields_are_hidden_in_training_alone(data: I2IDataModule) -> None:
     """A loss with hidden fields differs from one without, draws anew each time, and never touches predictions."""
     options: dict[str, Any] = {"bcl_weight": 0.0}
     plain, hiding, batch = make(data, **options), make(data, **options, field_dropout=0.5), batch_of(data)

@@ -15,7 +15,7 @@ from configs.errors import UserError
 from configs.load import load
 from configs.training import CorpusConfig
 from data.text import text_vectors, unknown_share
-from datamodules.masked_lm import IGNORED, CorpusDataModule
+from datamodules.masked_lm import IGNORED, MaskedLMDataModule
 from lightning_modules.masked_lm import MaskedLMModule
 from models.text_encoder import TextEncoder, load_tokenizer
 from training.tasks import train_text
@@ -55,7 +55,7 @@ def run(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_loss_is_that_of_the_model_itself(corpus: Path) -> None:
-    data = CorpusDataModule(corpus, ["lyrics"], max_tokens=40, batch_size=16)
+    data = MaskedLMDataModule(corpus, ["lyrics"], max_tokens=40, batch_size=16)
     batch = next(iter(data.train_dataloader()))
     torch.manual_seed(0)
     module: Any = MaskedLMModule(len(data.tokenizer), 40, width=32, layers=1, heads=2, dropout=0.0)

@@ -240,8 +240,8 @@ def test_vectors_have_one_learned_length_unless_it_is_switched_off(model: SongEn
 
 def test_encode_is_content_and_finish(model: SongEncoder) -> None:
     e_NFE, present_NF = model.embedding(fields())
-    vector_ND, appeal_N = model.content(e_NFE, present_NF)
-    assert vector_ND.shape == (7, 5) and appeal_N.shape == (7,)
+    vector_ND, bias_N = model.content(e_NFE, present_NF)
+    assert vector_ND.shape == (7, 5) and bias_N.shape == (7,)
     assert float(vector_ND.detach().norm(dim=1).std()) > 0.01, "content has a free length"
     assert torch.equal(model.encode(e_NFE, present_NF), model.finish(vector_ND))
     assert torch.equal(model(fields()), model.finish(vector_ND))
@@ -277,19 +277,19 @@ def test_without_hidden_layers_f_is_linear_up_to_its_length() -> None:
     assert SongEncoder(DENSE, VOCAB, hidden=0).trunk is None
 
 
-def test_appeal_is_zero_at_first_and_learns_from_content(model: SongEncoder) -> None:
+def test_item_bias_is_zero_at_first_and_learns_from_content(model: SongEncoder) -> None:
     e_NFE, present_NF = model.embedding(fields())
-    appeal_N = model.content(e_NFE, present_NF)[1]
-    assert (appeal_N == 0).all()
-    appeal_N.sum().backward()
-    assert model.appeal_of.weight.grad is not None and (model.appeal_of.weight.grad != 0).any()
-    torch.nn.init.normal_(model.appeal_of.weight)
+    bias_N = model.content(e_NFE, present_NF)[1]
+    assert (bias_N == 0).all()
+    bias_N.sum().backward()
+    assert model.item_bias.weight.grad is not None and (model.item_bias.weight.grad != 0).any()
+    torch.nn.init.normal_(model.item_bias.weight)
     hidden = present_NF.clone()
     hidden[:, 3] = False
     assert not torch.allclose(model.content(e_NFE, present_NF)[1], model.content(e_NFE, hidden)[1])
     before = model(fields())
-    torch.nn.init.normal_(model.appeal_of.weight)
-    assert torch.equal(model(fields()), before), "appeal is no part of the vector"
+    torch.nn.init.normal_(model.item_bias.weight)
+    assert torch.equal(model(fields()), before), "the item bias is no part of the vector"
 
 
 def test_an_unknown_value_is_not_no_value(model: SongEncoder) -> None:

@@ -66,7 +66,7 @@ def test_every_parameter_takes_part():
         (item - boundary[:, None]).square().mean().backward()
         assert [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
         frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
-        assert frozen == {"item.appeal_of.weight", "item.appeal_of.bias"}
+        assert frozen == {"item.item_bias.weight", "item.item_bias.bias"}
 
 
 def test_scores_are_inner_products():

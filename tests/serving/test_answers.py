@@ -303,7 +303,8 @@ def test_a_deleted_song_is_what_a_restart_makes_of_it(service_folder: Path, agai
 def test_a_users_history_is_that_of_the_tower(state: State) -> None:
     """Plays that are part of the model already, told again, would be the latest: the towers see just that order."""
     from artifacts.runs import open_run
-    from datamodules.boundary import InteractionDataModule
+    from datamodules.boundary import BoundaryDataModule
+    from datamodules.catalogue import CatalogueDataModule
     from inference.vectors import data_options
 
     model, user = state.model, 5
@@ -312,7 +313,7 @@ def test_a_users_history_is_that_of_the_tower(state: State) -> None:
     np.testing.assert_allclose(vector[0], model.user_UD[user], atol=2e-5)
     np.testing.assert_allclose(boundary[0], model.boundary_U[user], atol=2e-5)
     run = open_run(Path(model.folder).parent / "boundary", "boundary")
-    data = InteractionDataModule(**data_options(run, None, None), history=model.encoder.history)
+    data = BoundaryDataModule(CatalogueDataModule(**data_options(run, None, None)), history=model.encoder.history)
     history = data.histories.latest(np.array([user]))
     assert history["songs"][history["history"][0].numpy()].tolist() == songs[0].tolist() and count[0] == songs.shape[1]
     np.testing.assert_array_equal(history["strength"][0].numpy(), strengths[0])

@@ -197,7 +197,7 @@ def best_way(fold: Fold, ways: boundary.Ways) -> tuple[dict[str, float], dict[st
 def encoder_ways(fold: Fold, found: encoders.Outputs) -> tuple[boundary.Ways, dict[str, encoders.Similar]]:
     """All ways from an encoder's outputs to scores, and the similar songs."""
     scores = encoders.score(fold, found)
-    ways = {f"taste, appeal={w}": {part: scores[part][w] for part in scores} for w in encoders.APPEALS}
+    ways = {f"taste, item bias={w}": {part: scores[part][w] for part in scores} for w in encoders.BIAS_WEIGHTS}
     ways |= encoders.nearest(fold, found.vectors)
     similar = encoders.similar_songs(fold, found.vectors)
     to_users = encoders.listeners(fold, similar)

@@ -24,13 +24,13 @@ from retrieval.clusters import user_vectors, users_near_centroids
 from retrieval.index import build_index, search, unit_rows
 from training.tasks import train_i2i
 
-APPEALS = (0.0, 0.25, 0.5, 1.0)  # weight of appeal where users look for songs
+BIAS_WEIGHTS = (0.0, 0.25, 0.5, 1.0)  # weight of the item bias where users look for songs
 NEIGHBOURS = 20
 NEAREST = (200, 100, 50, 20, 10, 5)  # both ways: K nearest known songs, by plain cosine
 LISTENERS_OF, ACTIVITY = (50, 100, 200), (0.25, 0.5)  # songs → users: K nearest known songs, power of activity
 CB2CF = "objective.bcl_weight=0"
 ARTICLE = (
-    "objective.listening_weight=0 objective.pair_weight=1 model.memory=false objective.bcl_weight=0.1 batch_size=512"
+    "objective.listening_weight=0 objective.pair_weight=1 model.residual=false objective.bcl_weight=0.1 batch_size=512"
 )
 VARIANTS = {  # method → what differs from `firstplay`
     "firstplay": "",
@@ -48,9 +48,9 @@ VARIANTS = {  # method → what differs from `firstplay`
     "no pairs": "objective.pair_weight=0",
     "softmax on pairs": "objective.pair_loss=softmax",
     "in-batch negatives": "objective.pair_loss=softmax objective.in_batch=true",
-    "no memory": "model.memory=false",
+    "no residual embeddings": "model.residual=false",
     "field dropout": "model.field_dropout=0.3",
-    "no appeal": "objective.appeal=false",
+    "no item bias": "objective.item_bias=false",
     "no posterior check": "pairs.posterior=none",
     "cosine teacher": "pairs.similarity=cosine",
     "BM25 teacher": "pairs.similarity=bm25",
@@ -86,38 +86,38 @@ def options_of(fold: Fold, fields: list[str], out: Path, seed: int) -> list[str]
 
 @dataclass
 class Outputs:
-    """What a trained encoder says of all songs: vectors (S, D), appeal (S,), and the scale that puts both on a par."""
+    """Vectors (S, D) and item biases (S,) of all songs by a trained encoder, and the scale that puts both on a par."""
 
     vectors: FloatArray
-    appeal: FloatArray
+    item_bias: FloatArray
     scale: float
 
 
 def outputs(fold: Fold, run: Path, hidden: list[str] | None = None) -> Outputs:
     """Outputs for all songs; new songs lack the `hidden` fields, known ones have theirs."""
     opened, found = encode_songs(run, str(fold.folder), fold.features)
-    vectors, appeal = found["vector"], found["appeal"]
+    vectors, item_bias = found["vector"], found["item_bias"]
     if hidden:
         new = np.concatenate([held.songs for held in fold.parts.values()])
         without = encode_songs(run, str(fold.folder), fold.features, hidden)[1]
-        vectors[new], appeal[new] = without["vector"][new], without["appeal"][new]
-    return Outputs(vectors, appeal, float(opened.weights["logit_scale"].clamp(max=4.6).exp()))
+        vectors[new], item_bias[new] = without["vector"][new], without["item_bias"][new]
+    return Outputs(vectors, item_bias, float(opened.weights["logit_scale"].clamp(max=4.6).exp()))
 
 
 def score(fold: Fold, found: Outputs) -> dict[str, dict[float, Scores]]:
-    """Scores of both cold parts, one for each weight of appeal.
+    """Scores of both cold parts, one for each weight of the item bias.
 
-    A user is the mean direction of his songs, as in training: Σ over all known songs he listened to, not only over the
-    nearest, which makes I2I2U one inner product.
+    A user is the mean direction of their songs, as in training: Σ over all known songs they listened to, not only over
+    the nearest, which makes I2I2U one inner product.
     """
-    vectors, appeal = found.vectors, found.appeal
+    vectors, item_bias = found.vectors, found.item_bias
     taste_UD = user_vectors(fold.strength_UW, vectors[fold.known], np.ones(len(fold.known)))
     result = {}
     for part, held in fold.parts.items():
         new_CD = vectors[held.songs]
         users_UC = taste_UD @ unit_rows(new_CD).T
         result[part] = {
-            weight: Scores(found.scale * users_UC + weight * appeal[held.songs], users_UC) for weight in APPEALS
+            weight: Scores(found.scale * users_UC + weight * item_bias[held.songs], users_UC) for weight in BIAS_WEIGHTS
         }
     return result
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from benchmarks.quality.item_cold.encoders import (
-    APPEALS,
     AUDIENCES,
+    BIAS_WEIGHTS,
     NEAREST,
     VARIANTS,
     WITHOUT,
@@ -68,37 +68,37 @@ def test_scores_are_taste_times_song(trained: tuple[Fold, Path]) -> None:
     weights = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
     scale = float(np.exp(min(float(weights["logit_scale"]), 4.6)))
     found = score(fold, outputs(fold, run))
-    assert set(found) == {"cold_val", "cold_test"} and all(set(one) == set(APPEALS) for one in found.values())
+    assert set(found) == {"cold_val", "cold_test"} and all(set(one) == set(BIAS_WEIGHTS) for one in found.values())
     for part, held in fold.parts.items():
         expected = np.array([[taste @ unit(vectors[song]) for song in held.songs] for taste in tastes(fold, vectors)])
-        for weight in APPEALS:
+        for weight in BIAS_WEIGHTS:
             np.testing.assert_allclose(found[part][weight].users, expected, atol=1e-5)
         np.testing.assert_allclose(found[part][0.0].songs, scale * expected, atol=1e-4)
         assert np.ptp(found[part][0.0].users) > 0.5 and not found[part][0.0].users[SILENT].any()
-        appeal = found[part][1.0].songs - found[part][0.0].songs  # a number a song
-        np.testing.assert_allclose(appeal, np.broadcast_to(appeal[0], appeal.shape), atol=1e-4)
-        assert np.ptp(appeal[0]) > 1e-3
-        for weight in APPEALS:
-            np.testing.assert_allclose(found[part][weight].songs, scale * expected + weight * appeal, atol=1e-4)
+        item_bias = found[part][1.0].songs - found[part][0.0].songs  # a number a song
+        np.testing.assert_allclose(item_bias, np.broadcast_to(item_bias[0], item_bias.shape), atol=1e-4)
+        assert np.ptp(item_bias[0]) > 1e-3
+        for weight in BIAS_WEIGHTS:
+            np.testing.assert_allclose(found[part][weight].songs, scale * expected + weight * item_bias, atol=1e-4)
 
 
-def test_appeal_is_the_bias_that_training_learned(trained: tuple[Fold, Path]) -> None:
-    """appeal = appeal_of(all field embeddings of the song), by the run's own module."""
+def test_item_bias_is_the_bias_that_training_learned(trained: tuple[Fold, Path]) -> None:
+    """item_bias = the encoder's own layer of (all field embeddings of the song), by the run's own module."""
     from artifacts.runs import open_run
-    from datamodules.i2i import PairDataModule
+    from datamodules.catalogue import CatalogueDataModule
     from lightning_modules.i2i import I2IModule
 
     fold, run = trained
     opened = open_run(run, "i2i")
-    data = PairDataModule(str(fold.folder), use=["content", "genres"])
+    data = CatalogueDataModule(str(fold.folder), use=["content", "genres"])
     module = I2IModule(**opened.hparams).eval()
     module.load_state_dict(opened.weights)
     for part, held in fold.parts.items():
         with torch.no_grad():
             embedded, shown = module.model.embedding(data.fields.gather(held.songs))
-            _, appeal = module.model.content(embedded, shown)
+            _, item_bias = module.model.content(embedded, shown)
         found = score(fold, outputs(fold, run))[part]
-        np.testing.assert_allclose((found[1.0].songs - found[0.0].songs)[0], appeal.numpy(), atol=1e-4)
+        np.testing.assert_allclose((found[1.0].songs - found[0.0].songs)[0], item_bias.numpy(), atol=1e-4)
 
 
 def test_popularity_of_the_neighbours(trained: tuple[Fold, Path]) -> None:

@@ -133,7 +133,7 @@ def test_chosen_settings_are_told(ran: Ran) -> None:
         assert set(chosen) == {"songs", "users"} and "'ridge': " in chosen["songs"] and "power=" in chosen["users"]
         assert "weights=[" in chosen["songs"]
     for chosen in of(ran, "firstplay")["chosen"]:
-        for way, others in (("songs", "taste, appeal="), ("users", ("taste", "listeners of", *AUDIENCES))):
+        for way, others in (("songs", "taste, item bias="), ("users", ("taste", "listeners of", *AUDIENCES))):
             assert chosen[way].startswith(others) or chosen[way].split(" power=")[0].removesuffix(" nearest").isdigit()
     assert of(ran, "random")["chosen"] == [{}, {}]
 

@@ -18,7 +18,7 @@ from configs.errors import UserError
 from configs.load import load
 from configs.training import TrainerConfig
 from data.catalogue import Catalogue
-from datamodules.clip import SongDataModule
+from datamodules.clip import ClipDataModule
 from pipeline import prepare, world
 
 TINY = ["model.dim=16", "model.width=16", "model.layers=1", "model.crop_seconds=1", "model.crops=1", "batch_size=32"]
@@ -80,7 +80,7 @@ def test_both_loops_train_the_same_model(sounding: Path, tmp_path: Path, monkeyp
 def test_generated_catalogues_can_be_embedded(tmp_path: Path) -> None:
     folder = clip_speed.generated(tmp_path, 7)
     assert Catalogue.read(folder).n_songs == 7
-    data = SongDataModule(folder, text_fields=["genres"], crop_seconds=5, crops=1)
+    data = ClipDataModule(folder, text_fields=["genres"], crop_seconds=5, crops=1)
     found = data.crops.fixed(np.arange(7))
     assert found["frames"].tolist() == [[250]] * 7 and found["logmel"].float().std() == pytest.approx(1, abs=0.02)
 

@@ -17,7 +17,7 @@ from data.catalogue import NO_VALIDATION, Catalogue
 from data.item_pairs.mining import by_halves, keep_good, mine, taken_up, windows
 from data.item_pairs.neighbours import Pairs, neighbours
 from data.item_pairs.verification import listening_matrix, split_users, verify_by_listeners
-from datamodules.i2i import PairDataModule
+from datamodules.i2i import I2IDataModule
 
 MINE: dict[str, Any] = {
     "similarity": "cosine",
@@ -314,7 +314,7 @@ def test_without_validation_pairs_songs_can_be_scored_but_not_trained_on(
     plays.with_columns(stranger.alias("user_id")).write_parquet(source / "plays.parquet")
     folder = prepare(source, tmp_path / "catalogue")
     assert NO_VALIDATION in Catalogue.read(folder).manifest["notes"]
-    data = PairDataModule(str(folder))
+    data = I2IDataModule(str(folder))
     assert len(data.warm) and len(data.catalogue.rows("cold"))
     with pytest.raises(UserError, match="no cold validation song has a listener"):
         data.val_dataloader()
