@@ -1,6 +1,6 @@
-"""Published data sets read into the data contract: Last.fm-2K multimodal and HetRec 2011 Last.fm-2K.
+"""Read published data sets into the data contract: Last.fm-2K multimodal and HetRec 2011 Last.fm-2K.
 
-Both are artist-level: an artist stands where the contract has a song. They go through the same checks as a user's own
+Both are artist-level: an artist takes the place of a song. They go through the same checks as a user's own
 tables (`contract.validate`). docs/data.md names their sources.
 """
 
@@ -33,13 +33,13 @@ HETREC_TABLES = {
 
 
 def read_lfm2k(folder: str | Path) -> Dataset:
-    """Last.fm-2K multimodal as published (Zenodo 15403972): song_id = `itemID` = row of the vectors.
+    """Read Last.fm-2K multimodal as published (Zenodo 15403972): song_id = `itemID` = row of the vectors.
 
     Features: vggish (128, audio), whisper (512, audio), text (384, MiniLM vectors of the listeners' tags). Every
     interaction counts as a play, whatever its `x_label`.
 
     Raises:
-        UserError: a file is missing or is not of the published form.
+        UserError: a file is missing or does not have the published form.
     """
     folder = Path(folder)
     inter, original, names, texts = (_table(folder, *table) for table in LFM2K_TABLES.items())
@@ -74,13 +74,13 @@ def read_lfm2k(folder: str | Path) -> Dataset:
 
 
 def read_hetrec(source: str | Path) -> Dataset:
-    """HetRec 2011 Last.fm-2K as published, a zip or its unpacked folder: song_id = artist id, play_count = weight.
+    """Read HetRec 2011 Last.fm-2K as published, a zip or its unpacked folder: song_id = artist id, play_count = weight.
 
-    Who tagged what goes into `tag_assignments`, so that the tags of held-out (user, artist) pairs can be left out once
-    the split is known. The listening counts stop at a user's fifty foremost artists, but he tagged others as well.
+    Tags go into `tag_assignments` with their users, so that those of held-out (user, artist) pairs can be dropped once
+    the split is known. Listening counts cover a user's top fifty artists only; they may have tagged others.
 
     Raises:
-        UserError: a file is missing or is not of the published form.
+        UserError: a file is missing or does not have the published form.
     """
     source = Path(source)
     artists, listens, tagged, names = (_table(source, *table) for table in HETREC_TABLES.items())
@@ -102,7 +102,7 @@ def read_hetrec(source: str | Path) -> Dataset:
 
 
 def _table(source: Path, name: str, columns: tuple[str, ...]) -> pl.DataFrame:
-    """Some columns of a tab-separated file of a folder or zip; ids and counts are integers."""
+    """Read columns of a tab-separated file in a folder or zip; ids and counts are integers."""
     content = _read(source, name)
     try:
         # The HetRec files have bare quotation marks inside names; the lfm2k ones quote by the usual rule.
@@ -136,7 +136,7 @@ def _read(source: Path, name: str) -> str:
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError:
-        return content.decode("cp1252", errors="replace")  # what HetRec's tags are written in
+        return content.decode("cp1252", errors="replace")  # encoding of HetRec's tags
 
 
 def _vectors(path: Path, rows: int) -> pl.Series:

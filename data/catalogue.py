@@ -1,6 +1,6 @@
-"""The prepared catalogue that all three tasks share (written by `python -m pipeline.prepare`).
+"""Read the prepared catalogue, which all three tasks share (written by `python -m pipeline.prepare`).
 
-A song is its row number in `songs.parquet`, a user its row number in `users.parquet`; ids are strings.
+A song is its row number in `songs.parquet`, a user their row number in `users.parquet`; ids are strings.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from data.audio.shards import Shards
 
 KIND = "catalogue"
 MADE_BY = "python -m pipeline.prepare source=DATASET out=CATALOGUE"
-HELD_OUT = ("val_pairs", "source")  # the one column of the tables of pairs where held-out songs belong
+HELD_OUT = ("val_pairs", "source")  # the only column of the pair tables that may hold held-out songs
 NO_VALIDATION = (
     "no cold validation song has a listener who also listened to a known song: new songs can be scored, but no "
     "checkpoint of the song encoder could be chosen (to train: a larger split.cold_share or an earlier split.cutoff)"
@@ -28,14 +28,14 @@ NO_VALIDATION = (
 
 
 class Catalogue:
-    """A catalogue folder; tables are read when first asked for."""
+    """A catalogue folder; each table is read on first access."""
 
     def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
         self.folder, self.manifest = folder, manifest
 
     @classmethod
     def read(cls, folder: str | Path) -> Catalogue:
-        """Open a folder.
+        """Open a catalogue folder.
 
         Raises:
             UserError: the folder is missing or is not a catalogue.
@@ -65,21 +65,21 @@ class Catalogue:
 
     @cached_property
     def cold_plays(self) -> pl.DataFrame:
-        """Held-out plays of cold songs (both cold splits), for validation and evaluation only."""
+        """Held-out plays of cold songs (both cold splits), for validation and evaluation."""
         return self._table("cold_plays")
 
     @property
     def n_songs(self) -> int:
-        """Songs of all splits."""
+        """Number of songs of all splits."""
         return self.songs.height
 
     @property
     def n_users(self) -> int:
-        """All known users."""
+        """Number of users."""
         return self.users.height
 
     def rows(self, split: str) -> IntArray:
-        """Song indices of a split: "warm", "cold_val", "cold_test", or "cold" for both of these."""
+        """Song indices of a split: "warm", "cold_val", "cold_test", or "cold" for the last two."""
         if split == "cold":
             return np.flatnonzero((self.songs["split"] != "warm").to_numpy()).astype(np.int64)
         return np.flatnonzero((self.songs["split"] == split).to_numpy()).astype(np.int64)
@@ -99,10 +99,10 @@ class Catalogue:
         return read_features(self.folder / "features", self.n_songs)
 
     def audio_shards(self) -> Shards | None:
-        """Decoded audio, memory-mapped (`audio_shard`, `audio_start`, `audio_length`); None where there is none.
+        """Decoded audio, memory-mapped (`audio_shard`, `audio_start`, `audio_length`); None if there is none.
 
         Raises:
-            UserError: the folder is of an earlier version, which kept it otherwise.
+            UserError: the folder was written by an earlier version, in another layout.
         """
         if "audio_shard" not in self.songs.columns:
             raise UserError(f"{self.folder} was made by an earlier version: make it again with: {MADE_BY}")
@@ -110,18 +110,18 @@ class Catalogue:
         if not shards:
             return None
         folders = [self.folder / folder for folder in shards["folders"]]
-        there = next((folder for folder in folders if folder.is_dir()), folders[0])
-        return Shards(there, shards["names"], *line_of(self.manifest["audio"]))
+        existing = next((folder for folder in folders if folder.is_dir()), folders[0])
+        return Shards(existing, shards["names"], *line_of(self.manifest["audio"]))
 
     def audio_files(self) -> list[Path] | None:
-        """The recordings themselves, one a song, where `prepare` was told not to keep decoded audio (store=files)."""
+        """Path of each song's recording if decoded audio is not kept (audio.store=files), else None."""
         if self.manifest["audio"].get("store") != "files":
             return None
         source = Path(self.manifest["source"])
         return [source / (path or "") for path in self.songs["audio_path"]]
 
     def _refuse_cold(self, name: str, *columns: pl.Series) -> None:
-        """Raise UserError where a table of known songs names a held-out one: the last guard before it is learnt."""
+        """Raise UserError if a table of known songs contains a held-out one: the last guard against leakage."""
         is_cold = self.songs["split"] != "warm"
         for song in columns:
             cold = song.filter(is_cold.gather(song))
@@ -140,12 +140,12 @@ class Catalogue:
 
 
 def first_genre(catalogue: Catalogue) -> AnyArray:
-    """The first genre of each song, "" where none."""
+    """First genre of each song, "" without one."""
     return catalogue.songs["genres"].list.first().fill_null("").to_numpy()
 
 
 def held_out_listeners(catalogue: Catalogue, songs: IntArray) -> tuple[IntArray, IntArray]:
-    """(song, user) of every held-out listening to the given songs, once each, dislikes left out."""
+    """Distinct (song, user) pairs of the held-out plays of the given songs, without dislikes."""
     plays = catalogue.cold_plays.filter((pl.col("strength") > 0) & pl.col("song").is_in(pl.Series(songs)))
     plays = plays.select(pl.col("song", "user").cast(pl.Int64)).unique(maintain_order=True)
     return plays["song"].to_numpy(), plays["user"].to_numpy()

@@ -1,4 +1,4 @@
-"""From usable plays to the tables `plays` and `cold_plays` of a catalogue, a range of users at a time."""
+"""Write the tables `plays` and `cold_plays` of a catalogue from usable plays, a range of users at a time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from data.arrays import IntArray
 from data.contract.play_rules import spill
 from data.split import WARM, Split
 
-# The strongest signal that a play is, by the columns of the contract; in SQL, since two engines read it.
+# Strength of a play's strongest signal, from the columns of the contract; in SQL, which polars and Spark both run.
 STRENGTH = (
     "CASE WHEN COALESCE(disliked, FALSE) THEN -1.0 WHEN COALESCE(favourited, FALSE) THEN 3.0 "
     "WHEN COALESCE(completed, FALSE) THEN 2.0 ELSE 1.0 END"
@@ -29,7 +29,7 @@ def write_plays(
     """Write `plays.parquet` and `cold_plays.parquet`.
 
     Returns:
-        Training plays of every song (S,), and how many plays of known songs fall after the cut-off.
+        Number of training plays of each song (S,), and of plays of known songs after the cut-off.
     """
     popularity_S, late = np.zeros(songs.height, dtype=np.int64), 0
     written: dict[str, list[pl.LazyFrame]] = {"plays": [], "cold_plays": []}
@@ -58,9 +58,10 @@ def index_plays(plays: pl.DataFrame, songs: pl.DataFrame, users: pl.DataFrame) -
 
 
 def separate(plays: pl.DataFrame, split: Split) -> tuple[pl.DataFrame, pl.DataFrame, int]:
-    """Training plays, held-out plays of cold songs, and how many plays of known songs fall after the cut-off.
+    """Split plays into training plays, held-out plays of cold songs, and the number of late plays of known songs.
 
-    Plays of known songs after the cut-off are left out: when the first new song appears they have not happened yet.
+    Late are plays of known songs after the cut-off. They are dropped: when the first new song appears, they lie in the
+    future.
     """
     warm_song = pl.Series(split.of_song == WARM)
     warm = warm_song.gather(plays["song"])

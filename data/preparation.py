@@ -73,7 +73,7 @@ def prepare(config: PrepareConfig, run: Any) -> None:
 
 
 def read(config: PrepareConfig, aside: Path) -> contract.Dataset:
-    """The source, checked; plays beyond `memory_gb`, or those that Spark has read, in the folder aside."""
+    """Read and check the source; plays beyond `memory_gb`, and those read by Spark, are written to `aside`."""
     source = Path(config.source)
     if config.format != "contract":
         return PUBLISHED[config.format](source)
@@ -88,7 +88,7 @@ def read(config: PrepareConfig, aside: Path) -> contract.Dataset:
 def write_plays(
     dataset: contract.Dataset, split: Split, folder: Path, aside: Path, config: PrepareConfig
 ) -> tuple[IntArray, int]:
-    """Write the tables of plays; training plays of every song, and how many fall after the cut-off."""
+    """Write the tables of plays with the chosen engine; returns as `play_tables.write_plays`."""
     if config.engine == "spark":
         spark = spark_plays.connect(config.spark.master)
         return spark_plays.write_plays(spark, dataset.parts[0], dataset.songs, dataset.users, split, folder, aside)
@@ -96,16 +96,16 @@ def write_plays(
 
 
 def until(dataset: contract.Dataset, date: str | None) -> tuple[contract.Dataset, int]:
-    """The dataset without songs released on or after a date, and how many these were; plays of them go with them."""
-    there = released_before(dataset.songs, date)
-    features = {name: vectors[there] for name, vectors in dataset.features.items()}
-    return replace(dataset, songs=dataset.songs.filter(there), features=features), int((~there).sum())
+    """Drop songs released on or after a date, and with them their plays; also returns how many songs were dropped."""
+    kept = released_before(dataset.songs, date)
+    features = {name: vectors[kept] for name, vectors in dataset.features.items()}
+    return replace(dataset, songs=dataset.songs.filter(kept), features=features), int((~kept).sum())
 
 
 def cache_audio(
     songs: pl.DataFrame, config: PrepareConfig
 ) -> tuple[pl.DataFrame, dict[str, Any], dict[str, int], dict[str, Any]]:
-    """Decode what the cache has not; a song whose file is unusable stays without audio and is named."""
+    """Decode recordings missing from the cache; songs with an unusable file are kept without audio and reported."""
     source, out = Path(config.source), Path(config.out)
     paths = [source / path if path is not None else None for path in songs["audio_path"]]
     options = as_dict(config.audio)
@@ -115,31 +115,31 @@ def cache_audio(
             f"audio.cache={cache} lies in out={out}, which is replaced as a whole: choose a folder beside it"
         )
     if all(path is None for path in paths) or options["store"] == "files":
-        found = audio_cache.uncached(paths, options)
+        cached = audio_cache.uncached(paths, options)
     else:
-        found = audio_cache.cached(paths, cache, options, config.workers, verify)
+        cached = audio_cache.cached(paths, cache, options, config.workers, verify)
     named = {
         f"audio: {reason}": {
             "count": len(rows),
             "examples": [songs["song_id"][row] for row in rows[:5]],
             "what": "songs kept, without audio",
         }
-        for reason, rows in found.problems.items()
+        for reason, rows in cached.problems.items()
     }
-    columns = {"audio_shard": found.shard, "audio_start": found.start, "audio_length": found.length}
-    # Relative, so that the folder of both can be moved; absolute, so that the catalogue alone can be.
+    columns = {"audio_shard": cached.shard, "audio_start": cached.start, "audio_length": cached.length}
+    # The relative path survives moving both folders together, the absolute one moving the catalogue alone.
     folders = [os.path.relpath(cache.resolve(), out.resolve()), str(cache.resolve())]
-    shards = {"folders": folders, "names": found.shards} if found.shards else {}
-    return songs.with_columns(pl.Series(name, values) for name, values in columns.items()), named, found.info, shards
+    shards = {"folders": folders, "names": cached.shards} if cached.shards else {}
+    return songs.with_columns(pl.Series(name, values) for name, values in columns.items()), named, cached.info, shards
 
 
 def training_pairs(
     folder: Path, dataset: contract.Dataset, split: Split, config: PrepareConfig
 ) -> tuple[positives.Pairs, dict[str, Any]]:
-    """Verified positives of the song encoder.
+    """Mine verified positives for the song encoder; returns them with counts of the evidence.
 
     Raises:
-        UserError: the evidence that was asked for is missing, or no pair is left at all.
+        UserError: the requested evidence is missing, or no pair is left.
     """
     options = as_dict(config.pairs)
     feedback = None if dataset.feedback is None else index_feedback(dataset.feedback, dataset.songs, split)
@@ -161,7 +161,7 @@ def training_pairs(
 
 
 def index_feedback(feedback: pl.DataFrame, songs: pl.DataFrame, split: Split) -> pl.DataFrame:
-    """`i2i_feedback` between known songs, with song row numbers instead of ids."""
+    """Restrict `i2i_feedback` to known songs, and replace ids by row numbers."""
     song_of = songs.select("song_id").with_row_index("song").filter(pl.Series(split.of_song == WARM))
     return feedback.join(song_of.rename({"song_id": "source_song_id", "song": "source"}), on="source_song_id").join(
         song_of.rename({"song_id": "recommended_song_id", "song": "target"}), on="recommended_song_id"
@@ -169,7 +169,7 @@ def index_feedback(feedback: pl.DataFrame, songs: pl.DataFrame, split: Split) ->
 
 
 def validation_pairs(folder: Path, n_users: int, split: Split, config: PrepareConfig) -> pl.DataFrame:
-    """Warm songs with the same listeners as each validation song, from held-out plays; never trained on."""
+    """Pair each validation song with warm songs of the same listeners, from held-out plays; never trained on."""
     shape, top_k = (n_users, len(split.of_song)), config.pairs.top_k
     validation = np.flatnonzero(split.of_song == COLD_VAL)
     if config.engine == "spark":
@@ -179,7 +179,7 @@ def validation_pairs(folder: Path, n_users: int, split: Split, config: PrepareCo
 
 
 def write_tables(folder: Path, tables: dict[str, pl.DataFrame], features: dict[str, np.ndarray]) -> None:
-    """`<name>.parquet` each, and `features/<name>.npy`."""
+    """Write `<name>.parquet` of each table, and `features/<name>.npy`."""
     for name, table in tables.items():
         table.write_parquet(folder / f"{name}.parquet")
     (folder / "features").mkdir()
@@ -188,7 +188,7 @@ def write_tables(folder: Path, tables: dict[str, pl.DataFrame], features: dict[s
 
 
 def counts(songs: pl.DataFrame, warm: pl.LazyFrame, cold: pl.LazyFrame, users: pl.DataFrame) -> dict[str, int]:
-    """The figures of the manifest's head."""
+    """Counts for the manifest."""
     by_split = {f"songs_{name}": n for name, n in songs["split"].value_counts().iter_rows()}
     return {
         "songs": songs.height,
@@ -202,16 +202,16 @@ def counts(songs: pl.DataFrame, warm: pl.LazyFrame, cold: pl.LazyFrame, users: p
 
 
 def text_notes(songs: pl.DataFrame, model: str) -> list[str]:
-    """A warning where the text encoder does not know the language of the text."""
+    """Note whether the text encoder's vocabulary does not cover the language of the text."""
     texts = text.song_texts(songs, ["title", "lyrics"])
-    share = text.unknown_share([one for one in texts if one], model) if any(texts) else 0.0
+    share = text.unknown_share([song_text for song_text in texts if song_text], model) if any(texts) else 0.0
     if share <= 0.2:
         return []
     return [f"{share:.0%} of the text's tokens are unknown to text_model={model}: choose an encoder for this language"]
 
 
 def summary(manifest: dict[str, Any], out: str) -> str:
-    """What the screen shows at the end."""
+    """Summary printed at the end."""
     lines = [f"  {key.replace('_', ' '):<36} {value:>10,}" for key, value in manifest["counts"].items()]
     pairs = ", ".join(f"{key} {value}" for key, value in manifest["pairs"].items())
     lines += [f"  pairs: {pairs}", contract.rejection_table(manifest["rejected"])]

@@ -1,4 +1,4 @@
-"""Which songs are cold: by a column, by release time, at random, or by whole artists."""
+"""Split songs into warm and cold: by a column, by release time, at random, or by artist."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WARM, COLD_VAL, COLD_TEST = "warm", "cold_val", "cold_test"
 
 @dataclass
 class Split:
-    """The split of every song, how it was made, and the time after which no play may be trained on."""
+    """The split of each song, the method, and the time after which no play may be trained on."""
 
     of_song: AnyArray
     by: str
@@ -26,13 +26,13 @@ class Split:
 def split_songs(songs: pl.DataFrame, by: str, cutoff: str | None, cold_share: float, seed: int) -> Split:
     """Assign every song to warm, cold_val or cold_test; the cold share is halved between the last two.
 
-    `auto` takes a `split` column where there is one, else release times, else a seeded random share. By time, the
-    earlier half of the cold songs validates and the later half tests. Songs without a date count as warm. At random,
-    the songs are drawn by their row; by artist, by name, so that the order of the rows decides nothing.
+    `auto` uses the `split` column if there is one, else release times, else a seeded random share. By time, the earlier
+    half of the cold songs validates and the later half tests; songs without a date are warm. At random, songs are drawn
+    by row; by artist, artists are drawn by name, independently of the order of rows.
 
     Raises:
-        UserError: a split that was asked for cannot be made, or leaves no known or no new song (one of
-            the two cold parts may be empty: songs that are only to be scored have nothing to validate).
+        UserError: the requested split cannot be made, or leaves no warm or no cold song (one of the two cold parts may
+            be empty: songs that are only to be scored need no validation).
     """
     if not 0 < cold_share < 1:
         raise UserError(f"split.cold_share={cold_share} must be between 0 and 1")
@@ -58,12 +58,12 @@ def split_songs(songs: pl.DataFrame, by: str, cutoff: str | None, cold_share: fl
 
 
 def artists(songs: pl.DataFrame) -> pl.Series:
-    """The artist of each song; where none is known, the song stands for itself."""
+    """Artist of each song; the song's own id if it has none."""
     return songs["artist_id"].fill_null(songs["song_id"])
 
 
 def released_before(songs: pl.DataFrame, until: str | None) -> AnyArray:
-    """Which songs there are before a date: mask (songs,). Those without a date are always there.
+    """Mask (songs,) of the songs released before a date, or without a release date; all if `until` is None.
 
     Raises:
         UserError: not a date.
@@ -97,11 +97,11 @@ def _by_time(songs: pl.DataFrame, cutoff: str | None, cold_share: float) -> Spli
 
 
 def _by_song(n_songs: int, cold_share: float, seed: int) -> AnyArray:
-    """A seeded share of the songs, which hangs on the order of the rows: the published reference protocol on lfm2k.
+    """Draw a seeded share of the songs by row number, as the published reference protocol on lfm2k.
 
     With perm = numpy.random.default_rng(seed).permutation(n_songs) and n_cold = round(cold_share · n_songs), at least
-    one, perm[: n_cold // 2] tests and perm[n_cold // 2 : n_cold] validates. The 1,425 songs of lfm2k at a share of 0.2
-    so give perm[:142] and perm[142:285], the item-cold benchmark's own splits for its seeds 0 … 4.
+    one, perm[: n_cold // 2] tests and perm[n_cold // 2 : n_cold] validates. For the 1,425 songs of lfm2k and a share of
+    0.2 these are perm[:142] and perm[142:285], the splits of the item-cold benchmark for its seeds 0 … 4.
     """
     order = np.random.default_rng(seed).permutation(n_songs)
     n_cold = max(1, round(cold_share * n_songs))
@@ -112,6 +112,7 @@ def _by_song(n_songs: int, cold_share: float, seed: int) -> AnyArray:
 
 
 def _by_group(groups: pl.Series, cold_share: float, seed: int) -> AnyArray:
+    """Draw a seeded share of the groups, each as a whole."""
     names = groups.unique().sort()
     order = np.random.default_rng(seed).permutation(len(names))
     share = np.empty(len(names))

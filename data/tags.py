@@ -1,4 +1,4 @@
-"""Tags that listeners gave: which of them a song may show once it is known which plays are held out."""
+"""Join listeners' tags to songs without leaking held-out plays."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ from data.split import WARM, Split
 
 
 def join_tags(dataset: Dataset, split: Split) -> tuple[pl.DataFrame, dict[str, int]]:
-    """The songs with the tags that their assignments give them, and how many assignments were read, dropped and kept.
+    """Add assigned tags to the songs; returns them with counts of the assignments read, dropped and kept.
 
-    An assignment whose (user, song) pair is a held-out play gives that play away and is dropped: every play of a cold
-    song is held out. Assignments of users who are not known to have played the song are kept: no play of theirs is
-    held out, so they can give none away, and they say what the song is as other words do.
+    An assignment whose (user, song) pair is a held-out play (any play of a cold song) reveals that play and is dropped.
+    Assignments by users without a play of the song are kept: they reveal no held-out play.
 
-    A song gets its MAX_VALUES most assigned tags (what a category field holds), most assigned first, ties by tag name;
-    they follow the song's own `tags`, where songs.parquet has any, each tag once.
+    A song gets its MAX_VALUES most assigned tags (the capacity of a category field), most assigned first, ties by tag
+    name, after its own `tags` from songs.parquet, each tag once.
     """
     songs, assignments = dataset.songs, dataset.tag_assignments
     if assignments is None:

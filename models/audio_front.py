@@ -1,4 +1,4 @@
-"""What the audio Transformer hears: log-mel frames, from samples or as they were stored, augmented in training.
+"""Input of the audio Transformer: log-mel frames, computed from samples or as stored, augmented in training.
 
 Shapes: N crops, L samples, T frames, M mel bands.
 """
@@ -15,11 +15,10 @@ FULL_SCALE = 32768.0  # of int16 samples
 
 
 class AudioFront(nn.Module):
-    """Crops → log-mel frames (N, T, M), float32, and how many of them are real (N,).
+    """Crops → log-mel frames (N, T, M), float32, and the number of real ones (N,).
 
     Crops are {"samples" (N, L) int16, "length" (N,)} or {"logmel" (N, T, M), "frames" (N,)}. In training mode samples
-    are made louder or softer by up to `gain_db` and get white noise, `noise_db` or more below them; of both, bands and
-    stretches are hidden (`spec_augment`).
+    get a random gain and white noise (`augment_wave`), and the frames of both kinds are masked (`spec_augment`).
     """
 
     def __init__(
@@ -41,11 +40,11 @@ class AudioFront(nn.Module):
         self.masks = freq_mask, time_mask
 
     def forward(self, crops: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Frames and their number; the same in evaluation mode whatever else is in the batch."""
+        """Frames and their number; in evaluation mode independent of the rest of the batch."""
         if "samples" in crops:
             wave_NL = crops["samples"].float() / FULL_SCALE
             if self.training:
-                wave_NL = change_wave(wave_NL, crops["length"], self.gain_db, self.noise_db)
+                wave_NL = augment_wave(wave_NL, crops["length"], self.gain_db, self.noise_db)
             frames_N = torch.where(crops["length"] > 0, 1 + crops["length"] // self.log_mel.hop_length, 0)
             logmel_NTM = self.log_mel(wave_NL)
         else:
@@ -53,11 +52,11 @@ class AudioFront(nn.Module):
         return (spec_augment(logmel_NTM, frames_N, *self.masks) if self.training else logmel_NTM), frames_N
 
 
-def change_wave(wave_NL: Tensor, length_N: Tensor, gain_db: float, noise_db: float) -> Tensor:
-    """Each wave times a random gain, uniform on ±`gain_db` decibel, plus white noise.
+def augment_wave(wave_NL: Tensor, length_N: Tensor, gain_db: float, noise_db: float) -> Tensor:
+    """Apply a random gain to each wave, uniform on ±`gain_db` decibel, and add white noise.
 
-    The noise of a wave is `noise_db` to `noise_db` + 40 decibel below the wave's own root mean square, uniformly. 0
-    switches either off. Padding, from `length_N` on, stays zero.
+    The noise is `noise_db` to `noise_db` + 40 decibel below the wave's root mean square, uniformly. 0 disables either.
+    Padding, from `length_N` on, stays zero.
     """
     n = len(wave_NL)
     if noise_db > 0:

@@ -1,4 +1,4 @@
-"""Embedding many rows some at a time: in training without keeping their activations, at inference in one shape.
+"""Embed many rows in chunks: in training without keeping their activations, at inference in batches of one shape.
 
 Shapes: N rows, D vector size. Rows are tensors by name that share their first dimension.
 """
@@ -16,17 +16,17 @@ Embed = Callable[[Rows], Tensor]
 
 
 def embed_in_chunks(embed: Embed, rows: Rows, size: int) -> Tensor:
-    """`embed` of all rows, (N, D), `size` rows at a time, for a batch whose activations do not fit into memory.
+    """Embed all rows, (N, D), `size` at a time, for a batch whose activations do not fit into memory.
 
-    Only the vectors are kept. The loss sees all of them, so that each row has every other as a negative; its gradient
-    for the vectors then runs through one chunk after the other, which is embedded again for that, with the same random
-    numbers. Loss and gradient are those of the whole batch at once (GradCache, Gao et al., arXiv 2101.06983), memory is
-    that of one chunk. Adding up the gradients of small batches (`trainer.accumulate`) is another, weaker loss.
+    The forward pass keeps the vectors only, so the loss sees the whole batch and every row has every other as a
+    negative. The backward pass embeds each chunk again, with the same random numbers. Loss and gradient equal those of
+    the whole batch at once (GradCache, Gao et al., arXiv 2101.06983) with the memory of one chunk. Accumulating the
+    gradients of small batches (`trainer.accumulate`) is a different, weaker loss.
 
     Args:
-        embed: rows → vectors (n, D), each row by itself.
-        rows: what it takes.
-        size: rows at a time; 0: all at once, activations kept.
+        embed: rows → vectors (n, D), each row independently.
+        rows: the input of `embed`.
+        size: rows per chunk; 0: all at once, activations kept.
 
     Raises:
         ValueError: `size` is negative.
@@ -41,10 +41,10 @@ def embed_in_chunks(embed: Embed, rows: Rows, size: int) -> Tensor:
 
 
 def embed_in_fixed_batches(embed: Embed, rows: Rows) -> Tensor:
-    """`embed` in batches of one constant size, the last one filled up with zeros.
+    """Embed rows in batches of one constant size, the last one padded with zeros.
 
-    Matrix kernels are chosen by shape and round differently: with one shape only, a row's vector is the same to the
-    last bit on a CPU whatever its batch. 32 rows, say crops of a recording, fit a CPU's cache.
+    Matrix kernels are chosen by shape and round differently: with a single shape, a row's vector on a CPU is the same
+    to the last bit whatever its batch. 32 rows fit a CPU's cache.
     """
     first = next(iter(rows.values()))
     n, size = len(first), 32 if first.device.type == "cpu" else 512

@@ -1,4 +1,4 @@
-"""Audio and text in one space (CLIP): two towers, two projections and a learnable temperature.
+"""CLIP for audio and text: two encoders, two projections into one space and a learnable temperature.
 
 Shapes: N songs, T frames, M mel bands, L samples or tokens, B width of pooled vectors, D size of the shared space.
 """
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from models.audio_encoder import AudioEncoder
 from models.audio_front import AudioFront
-from models.pretrained import check_trained
+from models.pretrained import check_trainable
 from models.pretrained_audio import OWN, PretrainedAudio
 from models.text_encoder import TextEncoder
 
@@ -24,10 +24,10 @@ Rows = dict[str, Tensor]
 
 
 class ClipModel(nn.Module):
-    """Radford et al. (arXiv 2103.00020) with audio for images; the article's multimodal pretraining (Q1).
+    """CLIP (Radford et al., arXiv 2103.00020) with audio for images; the article's multimodal pretraining (Q1).
 
-    A frozen published encoder is no part of this module nor of its checkpoint: the model then takes its pooled vectors,
-    computed once (`data.text`, `data.audio.inputs`).
+    A frozen published encoder is part neither of this module nor of its checkpoint: the model then takes its pooled
+    vectors, which are computed once (`data.text`, `data.audio.inputs`).
 
     Args:
         front: sample_rate, n_mels, win_length, hop_length and augmentation (`AudioFront`), for our own Transformer.
@@ -36,11 +36,11 @@ class ClipModel(nn.Module):
         text: `model`, `frozen`, `last_layers`, `lora_rank`, `recompute` (`TextEncoder`) and `dim`, its width.
         dim: D.
         dropout: in our Transformer and in the projections.
-        temperature: to start with.
-        sigmoid: with a bias for the pairwise loss.
+        temperature: initial value.
+        sigmoid: add a logit bias, for the sigmoid loss.
 
     Raises:
-        ValueError: the temperature is not positive, or an encoder cannot be made as asked.
+        ValueError: the temperature is not positive, or an encoder cannot be built from its options.
     """
 
     def __init__(
@@ -67,68 +67,68 @@ class ClipModel(nn.Module):
             )
             self.audio_project: nn.Module = nn.Linear(self.audio_encoder.width, dim)
         else:
-            self.audio_encoder = trained(PretrainedAudio, audio)
+            self.audio_encoder = trainable_encoder(PretrainedAudio, audio)
             self.audio_project = projection(audio_dim, dim, dropout)
-        self.text_encoder = trained(TextEncoder, text)
+        self.text_encoder = trainable_encoder(TextEncoder, text)
         self.text_project = projection(text_dim, dim, dropout)
         self.log_scale = nn.Parameter(torch.tensor([-math.log(temperature)]))  # one axis: a scalar cannot be sharded
-        # Of N² pairs N match: the sigmoid loss starts out with all pairs improbable (arXiv 2303.15343, §3.2).
+        # Only N of N² pairs match, so the sigmoid loss starts with all pairs improbable (arXiv 2303.15343, §3.2).
         self.bias = nn.Parameter(torch.tensor([-10.0])) if sigmoid else None
 
     def logit_scale(self) -> Tensor:
         """1 / temperature, at most 100.
 
-        The parameter itself is brought back: clamping its value alone would leave it without gradient, stuck for good.
+        The parameter itself is clamped in place: beyond the clamp of a copy its gradient would be zero for good.
         """
         with torch.no_grad():
             self.log_scale.clamp_(max=math.log(MAX_LOGIT_SCALE))
         return self.log_scale.exp()[0]
 
     def logit_bias(self) -> Tensor | None:
-        """What the pairwise loss adds to every logit; None with the other loss."""
+        """Bias that the sigmoid loss adds to every logit; None without `sigmoid`."""
         return None if self.bias is None else self.bias[0]
 
     def embed_audio(self, crops: Rows) -> Tensor:
         """Unit vectors of single crops, (N, D).
 
-        Crops are {"logmel", "frames"} or {"samples", "length"} (`AudioFront`); of a published encoder {"pooled"} when
-        it is frozen, else what its `Extractor` makes.
+        Crops are {"logmel", "frames"} or {"samples", "length"} (`AudioFront`); for a published encoder {"pooled"} if it
+        is frozen, else the output of its `Extractor`.
         """
         if "pooled" in crops:
-            heard = crops["pooled"]
+            pooled_NB = crops["pooled"]
         elif self.audio_encoder is None:
             raise ValueError("this model's audio encoder is frozen and not part of it: give its pooled vectors")
         else:
-            heard = self.audio_encoder(*self.front(crops)) if self.front is not None else self.audio_encoder(crops)
-        return F.normalize(self.audio_project(heard).float(), dim=-1)
+            pooled_NB = self.audio_encoder(*self.front(crops)) if self.front is not None else self.audio_encoder(crops)
+        return F.normalize(self.audio_project(pooled_NB).float(), dim=-1)
 
     def embed_text(self, text: Rows) -> Tensor:
         """Unit vectors of texts, (N, D), from {"pooled"} (N, B) or {"input_ids", "attention_mask"} (N, W, L)."""
         if "pooled" in text:
-            read = text["pooled"]
+            pooled_NB = text["pooled"]
         elif self.text_encoder is None:
             raise ValueError("this model's BERT is frozen and not part of it: give pooled vectors, not tokens")
         else:
-            read = self.text_encoder(text["input_ids"], text["attention_mask"])
-        return F.normalize(self.text_project(read).float(), dim=-1)
+            pooled_NB = self.text_encoder(text["input_ids"], text["attention_mask"])
+        return F.normalize(self.text_project(pooled_NB).float(), dim=-1)
 
 
-def trained(encoder: Any, options: dict[str, Any]) -> Any:
-    """A published encoder that is trained; None for a frozen one, of which nothing more than its vectors is needed.
+def trainable_encoder(encoder: Any, options: dict[str, Any]) -> Any:
+    """Build a published encoder that is to be trained; None for a frozen one, whose pooled vectors are enough.
 
     Raises:
-        ValueError: part of a frozen encoder is to be trained.
+        ValueError: the options ask to train part of a frozen encoder.
     """
     if not options.get("frozen", True):
         return encoder(**options)
-    check_trained(
+    check_trainable(
         options["model"], **{name: value for name, value in options.items() if name not in ("model", "recompute")}
     )
     return None
 
 
 def projection(width: int, dim: int, dropout: float) -> nn.Module:
-    """From the pooled vectors of a published encoder to the shared space."""
+    """MLP from the pooled vectors of a published encoder to the shared space."""
     return nn.Sequential(
         nn.LayerNorm(width), nn.Linear(width, 2 * dim), nn.GELU(), nn.Dropout(dropout), nn.Linear(2 * dim, dim)
     )

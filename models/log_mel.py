@@ -1,4 +1,4 @@
-"""Log-mel frames from samples, on whatever device the samples are.
+"""Log-mel frames from samples, on the samples' device.
 
 Shapes: N waves, L samples, F frequency bins, M mel bands, T frames.
 """
@@ -9,13 +9,13 @@ import torch
 import torchaudio
 from torch import Tensor, nn
 
-# Mean and spread of ln(mel + 1e-6), measured once on real music at the default options and then fixed, so that a file
-# gives the same frames whatever catalogue it is in.
+# Mean and standard deviation of ln(mel + 1e-6), measured once on real music at the default options and then fixed, so
+# that a file gives the same frames in every catalogue.
 LOG_FLOOR, LOG_MEAN, LOG_STD = 1e-6, 1.0, 4.0
 
 
 class LogMel(nn.Module):
-    """Samples (N, L) in about [-1, 1] → (ln(mel + 1e-6) - mean) / spread, float32 (N, 1 + L // hop_length, M).
+    """Samples (N, L) in about [-1, 1] → (ln(mel + 1e-6) - mean) / std, float32 (N, 1 + L // hop_length, M).
 
     mel: power spectrum under a Hann window of `win_length` samples, frames centred with reflected ends, triangular
     filters of peak 1 evenly spaced from 0 to sample_rate / 2 on the HTK mel scale (2595 log10(1 + f / 700)).
@@ -34,15 +34,15 @@ class LogMel(nn.Module):
         self.register_buffer("window", torch.hann_window(win_length), persistent=False)
 
     def forward(self, wave_NL: Tensor) -> Tensor:
-        """Frames of N waves."""
+        """Log-mel frames of N waves."""
         mel_NTM = mel_power(wave_NL, self.window, self.filters_FM, self.hop_length)
         return (torch.log(mel_NTM + LOG_FLOOR) - LOG_MEAN) / LOG_STD
 
 
 def mel_power(wave_NL: Tensor, window: Tensor, filters_FM: Tensor, hop_length: int) -> Tensor:
-    """Power of each mel band, float32 (N, 1 + L // hop_length, M), frames as long as the window.
+    """Power of each mel band, float32 (N, 1 + L // hop_length, M), with frames as long as the window.
 
-    In full precision under autocast too, since there is no Fourier transform in bfloat16.
+    Autocast is disabled: there is no Fourier transform in bfloat16.
     """
     with torch.autocast(wave_NL.device.type, enabled=False):
         sizes = len(window), hop_length, len(window)

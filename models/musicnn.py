@@ -1,7 +1,7 @@
-"""musicnn: a convolutional network that was trained to tag songs, with the weights that its package brings.
+"""musicnn: a convolutional network for music tagging, with the weights of the package `musicnn`.
 
-Pons & Serra, arXiv 1909.06654: filters as high as a timbre and as long as a rhythm, three layers over them, maximum and
-mean over time. Trained by its authors on the Million Song Dataset's 50 most frequent Last.fm tags; ISC licence.
+Pons & Serra, arXiv 1909.06654: timbral (vertical) and temporal (horizontal) filters, three layers over them, maximum
+and mean over time. Trained by its authors on the Million Song Dataset's 50 most frequent Last.fm tags; ISC licence.
 
 Shapes: N crops, P patches of three seconds, T frames, M mel bands, C channels, W = 200 the width.
 """
@@ -23,7 +23,7 @@ from models.pretrained import packaged
 PACKAGE, CHECKPOINT = "musicnn", "MSD_musicnn/.data-00000-of-00001"
 SHA256 = "8579734ee6388f799ed0def4bbd0d1fdcbeaf213ef2a9dc860917bd76a303de6"
 RATE, MELS, WINDOW, HOP = 16000, 96, 512, 256
-PATCH = 187  # frames: what it was trained on
+PATCH = 187  # frames of a training example
 WIDTH = 200
 TIMBRAL, TEMPORAL = ((38, 204), (67, 204)), ((128, 51), (64, 51), (32, 51))  # (bands or frames, filters)
 MIDDLE = 64
@@ -32,8 +32,8 @@ MIDDLE = 64
 class Musicnn(nn.Module):
     """Samples at 16 kHz → the mean of the penultimate layer over patches of three seconds, (N, W).
 
-    Batch norms keep the statistics of their training. A crop shorter than a patch is one patch, filled up by repetition
-    (as in the authors' training).
+    Batch norms always use their running statistics. A crop shorter than a patch is repeated up to one, as in the
+    authors' training.
     """
 
     width = WIDTH
@@ -60,45 +60,47 @@ class Musicnn(nn.Module):
         self.dense = nn.Linear(2 * deep, WIDTH)
 
     def train(self, mode: bool = True) -> Musicnn:
-        """Batch norms stay as they are: a song's vector must not depend on its batch."""
+        """Stay in evaluation mode: through batch norm a song's vector would depend on its batch."""
         return super().train(False)
 
     def forward(self, wave_NL: Tensor, length_N: Tensor) -> Tensor:
-        """Vectors of N crops, of which `length_N` samples are real."""
+        """Vectors (N, W) of N crops, of which the first `length_N` samples are real."""
         frames_N = 1 + length_N // HOP
         patches = torch.sym_max(1, (1 + wave_NL.shape[1] // HOP) // PATCH)
         x_NTM = self.log_mel(wave_NL)
         at_T = torch.arange(patches * PATCH, device=wave_NL.device)
-        at_NT = at_T % frames_N.clamp(max=x_NTM.shape[1])[:, None]  # short ones repeat
+        at_NT = at_T % frames_N.clamp(max=x_NTM.shape[1])[:, None]  # short crops repeat
         x_NTM = torch.gather(x_NTM, 1, at_NT[:, :, None].expand(-1, -1, MELS))
-        at_a_time = 2 if wave_NL.device.type == "cpu" else 256  # its feature maps are large: two patches fit a cache
+        chunk = (
+            2 if wave_NL.device.type == "cpu" else 256
+        )  # feature maps are large: those of two patches fit a CPU's cache
         x_PTM = x_NTM.reshape(-1, PATCH, MELS)
-        # an exported program has no loop over a number of patches that it does not know
-        parts = [x_PTM] if torch.compiler.is_exporting() else x_PTM.split(at_a_time)
+        # an exported program cannot loop over a symbolic number of patches
+        parts = [x_PTM] if torch.compiler.is_exporting() else x_PTM.split(chunk)
         vector_NPW = torch.cat([self.patches(part) for part in parts]).view(wave_NL.shape[0], patches, WIDTH)
-        # Patches that are repetition alone do not count, but for the first.
+        # Patches of repeated frames alone do not count, except the first.
         real_NP = torch.arange(patches, device=wave_NL.device) < (frames_N // PATCH).clamp(min=1)[:, None]
         return (vector_NPW * real_NP.unsqueeze(-1)).sum(dim=1) / real_NP.sum(dim=1, keepdim=True)
 
     def log_mel(self, wave_NL: Tensor) -> Tensor:
-        """log10(1 + 10,000 mel), (N, T, M), as the authors' front end has it."""
+        """log10(1 + 10,000 mel), (N, T, M), as in the authors' front end."""
         return torch.log10(1 + 10000 * mel_power(wave_NL, self.window, self.filters_FM, HOP))
 
     def patches(self, x_NTM: Tensor) -> Tensor:
-        """The penultimate layer, (N, W), of patches of `PATCH` frames."""
+        """Penultimate layer, (N, W), of patches of `PATCH` frames."""
         x_N1TM = self.normed(0, x_NTM.unsqueeze(1))
         tall = F.pad(x_N1TM, (0, 0, 3, 3))
-        heard = []
+        filtered = []
         for layer in range(len(TIMBRAL) + len(TEMPORAL)):
             if layer < len(TIMBRAL):
                 x = tall
             else:
                 frames = TEMPORAL[layer - len(TIMBRAL)][0]
                 x = F.pad(x_N1TM, (0, 0, (frames - 1) // 2, frames - 1 - (frames - 1) // 2))
-            heard.append(self.normed(layer + 1, F.relu(self.convs[layer](x))).amax(dim=3))
-        x_NCT = torch.cat(heard, dim=1)
+            filtered.append(self.normed(layer + 1, F.relu(self.convs[layer](x))).amax(dim=3))
+        x_NCT = torch.cat(filtered, dim=1)
         levels = [x_NCT]
-        for layer in range(len(heard), len(self.convs)):
+        for layer in range(len(filtered), len(self.convs)):
             x_N1TC = F.pad(levels[-1].transpose(1, 2).unsqueeze(1), (0, 0, 3, 3))
             y_NCT = self.normed(layer + 1, F.relu(self.convs[layer](x_N1TC)).squeeze(3))
             levels.append(y_NCT if len(levels) == 1 else y_NCT + levels[-1])
@@ -107,13 +109,13 @@ class Musicnn(nn.Module):
         return self.normed(len(self.norms) - 1, F.relu(self.dense(self.normed(len(self.norms) - 2, pooled))))
 
     def normed(self, layer: int, x: Tensor) -> Tensor:
-        """Batch norm over the second axis, with the statistics of training."""
+        """Batch norm over the second axis, with running statistics."""
         norm: Any = self.norms[layer]
         return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.0, norm.eps)
 
 
 def load_musicnn() -> Musicnn:
-    """The network with the weights of the package `musicnn`.
+    """Build the network with the weights of the package `musicnn`.
 
     Raises:
         ValueError: the package is not installed, or its weights are not the published ones.

@@ -1,6 +1,6 @@
-"""Published encoders: from a model's name to its weights, and which of these are trained.
+"""Load published encoders, and select which of their weights are trained.
 
-With musicnn.py the only module of models/ that reads files, and these are weights.
+Besides musicnn.py the only module of models/ that reads files: weights.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9d
 
 
 def load_pretrained(auto: Any, model: str, kind: str) -> Any:
-    """`auto.from_pretrained` on the resolved model; a folder is never looked up on a hub, no code of a model is run.
+    """Call `auto.from_pretrained` on the resolved model; a folder is never looked up on a hub, remote code never runs.
 
     Args:
-        auto: a class of transformers, AutoModel or another.
+        auto: a class of transformers with `from_pretrained`, such as AutoModel.
         model: name or folder.
-        kind: what it is to be, for the message: "text model", "audio model".
+        kind: for the error message: "text model", "audio model".
 
     Raises:
         ValueError: there is no such model, or its files are damaged.
@@ -31,14 +31,14 @@ def load_pretrained(auto: Any, model: str, kind: str) -> Any:
     resolved = resolve_model(model)
     try:
         return auto.from_pretrained(resolved, local_files_only=Path(resolved).is_dir(), trust_remote_code=False)
-    except Exception as error:  # transformers, hub and safetensors raise unrelated types for what is one fault here
+    except Exception as error:  # transformers, hub and safetensors raise unrelated types
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise ValueError(f"{kind} '{model}' cannot be loaded: {reason}") from error
 
 
 @cache
 def resolve_model(name: str) -> str:
-    """`minilm` → the folder of the packaged all-MiniLM-L6-v2, its weights checked; any other name unchanged.
+    """Replace `minilm` by the folder of the packaged all-MiniLM-L6-v2, after checking its weights; keep other names.
 
     Raises:
         ValueError: the package is not installed, or its weights are not the published ones.
@@ -52,7 +52,7 @@ def resolve_model(name: str) -> str:
 
 
 def packaged(what: str, package: str, distribution: str, file: str, sha256: str) -> Path:
-    """A file of weights that an installed package brings; the package's code is not run.
+    """Path of a weights file in an installed package, whose code is not run.
 
     Raises:
         ValueError: the package is not installed, or the file is not the published one.
@@ -70,26 +70,26 @@ def packaged(what: str, package: str, distribution: str, file: str, sha256: str)
     return path
 
 
-def keep_less(network: Any, name: str) -> None:
-    """Compute activations again in the backward pass instead of keeping them.
+def enable_recompute(network: Any, name: str) -> None:
+    """Enable activation checkpointing: activations are recomputed in the backward pass instead of kept.
 
     Raises:
-        ValueError: the network cannot.
+        ValueError: the network does not support it.
     """
     if not getattr(network, "supports_gradient_checkpointing", False):
         raise ValueError(f"{name} cannot compute its activations again: model.recompute=false")
     network.gradient_checkpointing_enable({"use_reentrant": False})
 
 
-def choose_trained(model: nn.Module, name: str, frozen: bool, last_layers: int, lora_rank: int) -> None:
-    """Which weights take a gradient: none, the last layers alone, low-rank additions alone, or all (in place).
+def set_trainable(model: nn.Module, name: str, frozen: bool, last_layers: int, lora_rank: int) -> None:
+    """Set, in place, which weights take a gradient: none, the last layers, LoRA adapters, or all.
 
-    Low-rank: LoRA, Hu et al., arXiv 2106.09685.
+    LoRA: Hu et al., arXiv 2106.09685.
 
     Raises:
-        ValueError: the model has no such layers; or more than one of the three is asked for.
+        ValueError: the model has fewer layers, or more than one of the three options is given.
     """
-    check_trained(name, frozen, last_layers, lora_rank)
+    check_trainable(name, frozen, last_layers, lora_rank)
     if frozen or last_layers or lora_rank:
         model.requires_grad_(False)
     if last_layers:
@@ -102,8 +102,8 @@ def choose_trained(model: nn.Module, name: str, frozen: bool, last_layers: int, 
         add_low_rank(model, lora_rank)
 
 
-def check_trained(name: str, frozen: bool = True, last_layers: int = 0, lora_rank: int = 0) -> None:
-    """Raise ValueError where these do not go together."""
+def check_trainable(name: str, frozen: bool = True, last_layers: int = 0, lora_rank: int = 0) -> None:
+    """Raise ValueError if the options exclude one another."""
     if frozen and (last_layers or lora_rank):
         raise ValueError(f"last_layers={last_layers}, lora_rank={lora_rank}: a frozen '{name}' is not trained")
     if min(last_layers, lora_rank) < 0 or (last_layers and lora_rank):
@@ -111,7 +111,7 @@ def check_trained(name: str, frozen: bool = True, last_layers: int = 0, lora_ran
 
 
 def layers_of(model: nn.Module, name: str) -> nn.ModuleList:
-    """A model's Transformer layers, first to last: of its lists of modules the one with the most weights."""
+    """A model's Transformer layers, first to last: its module list with the most weights."""
     lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
     if not lists:
         raise ValueError(f"'{name}' has no list of layers, so that its last ones cannot be trained alone")
@@ -119,7 +119,7 @@ def layers_of(model: nn.Module, name: str) -> nn.ModuleList:
 
 
 def add_low_rank(model: nn.Module, rank: int) -> None:
-    """Put a trainable product of two matrices of this rank beside every linear map, in place; it starts at zero."""
+    """Add LoRA adapters of this rank to every linear layer, in place; their output is zero at first."""
     from peft import LoraConfig, inject_adapter_in_model
 
     inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear"), model)

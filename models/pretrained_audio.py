@@ -1,6 +1,6 @@
-"""Any published audio encoder as the audio tower: what it makes of samples, its network, one vector a crop.
+"""Published audio encoders as the audio tower: feature extraction from samples, and one vector a crop.
 
-Shapes: N crops, L samples, I places of an extractor's output, S tokens, W the encoder's width.
+Shapes: N crops, L samples, I positions of an extractor's output, S tokens, W the encoder's width.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from transformers import AutoConfig, AutoFeatureExtractor, AutoModel
 
 from models import musicnn
 from models.audio_front import FULL_SCALE
-from models.pretrained import choose_trained, keep_less, load_pretrained
+from models.pretrained import enable_recompute, load_pretrained, set_trainable
 
 KIND = "audio model"
-OWN, MUSICNN = "transformer", "musicnn"  # names that are no published model of transformers
-INPUTS = ("input_values", "input_features", "attention_mask", "is_longer")  # what the encoders of transformers take
-SHORTEST = 0.1  # seconds: no extractor takes less than its window
+OWN, MUSICNN = "transformer", "musicnn"  # not loaded through transformers
+INPUTS = ("input_values", "input_features", "attention_mask", "is_longer")  # inputs of the encoders of transformers
+SHORTEST = 0.1  # seconds: extractors need at least one window
 
 Inputs = dict[str, Tensor]
 
@@ -29,8 +29,8 @@ Inputs = dict[str, Tensor]
 class PretrainedAudio(nn.Module):
     """`musicnn`, or any audio `AutoModel` (wav2vec 2.0, HuBERT, AST, Whisper's encoder, CLAP's audio tower): (N, W).
 
-    Where an extractor tells which of its places are real (`attention_mask`), the tokens of these are averaged; else the
-    encoder's own pooled output is taken. Training is as for `models.text_encoder.TextEncoder`.
+    With an `attention_mask` from the extractor, real tokens are averaged; otherwise the encoder's pooled output is
+    used, or the mean of all tokens. Training options are those of `models.text_encoder.TextEncoder`.
 
     Raises:
         ValueError: the model cannot be loaded, or has no such layers; or both `last_layers` and `lora_rank` are given.
@@ -45,17 +45,17 @@ class PretrainedAudio(nn.Module):
         if model == MUSICNN and (last_layers or lora_rank):
             raise ValueError(f"last_layers={last_layers}, lora_rank={lora_rank}: musicnn is trained whole or not")
         if recompute and not frozen:
-            keep_less(self.encoder, model)
-        choose_trained(self.encoder, model, frozen, last_layers, lora_rank)
+            enable_recompute(self.encoder, model)
+        set_trainable(self.encoder, model, frozen, last_layers, lora_rank)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> PretrainedAudio:
-        """Training mode, except that a frozen encoder keeps its dropout off."""
+        """Set training mode; a frozen encoder stays in evaluation mode."""
         super().train(mode and not self.frozen)
         return self
 
     def forward(self, crops: Inputs) -> Tensor:
-        """Vectors (N, W) of what `Extractor` has made of N crops."""
+        """Vectors (N, W) from the output of `Extractor` for N crops."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             if "samples" in crops:
                 vector_NW: Tensor = self.encoder(crops["samples"].float() / FULL_SCALE, crops["length"])
@@ -64,18 +64,18 @@ class PretrainedAudio(nn.Module):
             tokens_NSW, pooled_NW = output.last_hidden_state, getattr(output, "pooler_output", None)
             if "attention_mask" not in crops:
                 return tokens_NSW.mean(dim=1) if pooled_NW is None else pooled_NW
-            real_NS = at_tokens(crops["attention_mask"], tokens_NSW.shape[1]).to(tokens_NSW.dtype)
+            real_NS = token_mask(crops["attention_mask"], tokens_NSW.shape[1]).to(tokens_NSW.dtype)
             return torch.einsum("nsw,ns->nw", tokens_NSW, real_NS) / real_NS.sum(dim=1, keepdim=True)
 
 
 def load_encoder(model: str) -> Any:
-    """The part of a published model that hears."""
+    """Load the audio encoder of a published model, without a text tower or a decoder."""
     whole = load_pretrained(AutoModel, model, KIND)
     if getattr(whole.config, "is_encoder_decoder", False):
         whole = whole.get_encoder()
     encoder = getattr(whole, "audio_model", whole)  # CLAP has a text tower too
-    # Layers that are left out at random, by each rank others, and a vector that hides stretches in its own pretraining:
-    # with DDP, weights without a gradient stop the training.
+    # DDP stops at weights without a gradient: those of layers dropped at random (LayerDrop, each rank another one), and
+    # the mask embedding of the model's own pretraining.
     for name in ("layerdrop", "encoder_layerdrop"):
         if hasattr(encoder.config, name):
             setattr(encoder.config, name, 0.0)
@@ -88,10 +88,10 @@ def load_encoder(model: str) -> Any:
 
 
 class Extractor:
-    """Samples → the inputs of a `PretrainedAudio` of the same name, in one shape for all crops; runs on the CPU.
+    """Samples → inputs of the `PretrainedAudio` of the same name, in one shape for all crops; runs on the CPU.
 
     Raises:
-        ValueError: it cannot be loaded.
+        ValueError: the extractor cannot be loaded.
     """
 
     def __init__(self, model: str) -> None:
@@ -99,7 +99,7 @@ class Extractor:
         self.sample_rate = musicnn.RATE if self.extract is None else int(self.extract.sampling_rate)
 
     def longest_seconds(self) -> float:
-        """The longest crop that the encoder hears whole, seconds; infinity where there is no limit."""
+        """Longest crop that the encoder takes whole, in seconds; infinity without a limit."""
         samples = getattr(self.extract, "n_samples", None) or getattr(self.extract, "nb_max_samples", None)
         if samples is not None:
             return float(samples / self.sample_rate)
@@ -107,7 +107,7 @@ class Extractor:
         return float("inf") if frames is None else (10 * frames + 15) / 1000
 
     def __call__(self, samples_NL: Tensor, length_N: Tensor, sample_rate: int) -> Inputs:
-        """Inputs of N crops, of which `length_N` samples are real, int16 at `sample_rate` Hz."""
+        """Inputs of N int16 crops at `sample_rate` Hz, of which the first `length_N` samples are real."""
         if self.extract is None and sample_rate == self.sample_rate:
             return {"samples": samples_NL, "length": length_N}
         wave_NL = samples_NL.float() / FULL_SCALE
@@ -121,23 +121,23 @@ class Extractor:
         options: dict[str, Any] = {"sampling_rate": self.sample_rate, "return_tensors": "pt"}
         if getattr(self.extract, "return_attention_mask", None) is not None:
             options |= {"return_attention_mask": True}
-        if self.longest_seconds() == float("inf"):  # the others fill up to their own length
+        if self.longest_seconds() == float("inf"):  # the others pad to their own length
             options |= {"padding": "max_length", "max_length": longest}
         shortest = min(round(SHORTEST * self.sample_rate), longest)
         waves = [wave_L[: max(n, shortest)].numpy() for wave_L, n in zip(wave_NL, real_N.tolist(), strict=True)]
-        made = self.extract(waves, **options)
-        return {name: made[name] for name in INPUTS if name in made}
+        extracted = self.extract(waves, **options)
+        return {name: extracted[name] for name in INPUTS if name in extracted}
 
 
-def at_tokens(mask_NI: Tensor, tokens: int) -> Tensor:
-    """A mask of I places as one of S tokens that are spread evenly over them; the first token always counts."""
+def token_mask(mask_NI: Tensor, tokens: int) -> Tensor:
+    """Resample a mask of I positions to S tokens, spread evenly over them; the first token is always True."""
     mask_NS = F.interpolate(mask_NI[:, None].float(), size=tokens, mode="nearest")[:, 0] > 0
     return mask_NS | (torch.arange(tokens, device=mask_NI.device) == 0)
 
 
 @cache
 def audio_width(model: str) -> int:
-    """Size of the vector, from the configuration alone.
+    """Size of a model's vector, from its configuration alone.
 
     Raises:
         ValueError: the configuration cannot be loaded.

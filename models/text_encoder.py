@@ -1,4 +1,4 @@
-"""The text tower's BERT: token ids → one pooled vector.
+"""Text encoder: token ids → one pooled vector.
 
 Shapes: N texts, W windows of a text, L tokens of a window, B BERT's width.
 """
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-from models.pretrained import choose_trained, keep_less, load_pretrained
+from models.pretrained import enable_recompute, load_pretrained, set_trainable
 
 KIND = "text model"
 
@@ -21,8 +21,8 @@ KIND = "text model"
 class TextEncoder(nn.Module):
     """Any `AutoModel` with mean pooling over real tokens (Reimers & Gurevych, arXiv 1908.10084).
 
-    A frozen encoder takes no gradient and stays in evaluation mode. Else all of it is trained, or its last layers
-    alone, or low-rank additions to its linear maps (LoRA, Hu et al., arXiv 2106.09685).
+    A frozen encoder takes no gradient and stays in evaluation mode. Otherwise all of it is trained, or its last layers
+    only, or LoRA adapters of its linear layers only (Hu et al., arXiv 2106.09685).
 
     Raises:
         ValueError: the model cannot be loaded, or has no such layers; or both `last_layers` and `lora_rank` are given.
@@ -34,12 +34,12 @@ class TextEncoder(nn.Module):
         super().__init__()
         self.bert: Any = load_pretrained(AutoModel, model, KIND)
         self.frozen = frozen
-        # Its pooler is not used; with DDP, weights without a gradient would stop the training.
+        # The pooler is unused, and DDP stops at weights without a gradient.
         if getattr(self.bert, "pooler", None) is not None:
             self.bert.pooler = None
         if recompute and not frozen:
-            keep_less(self.bert, model)
-        choose_trained(self.bert, model, frozen, last_layers, lora_rank)
+            enable_recompute(self.bert, model)
+        set_trainable(self.bert, model, frozen, last_layers, lora_rank)
         self.train(self.training)
 
     @property
@@ -48,14 +48,14 @@ class TextEncoder(nn.Module):
         return int(self.bert.config.hidden_size)
 
     def train(self, mode: bool = True) -> TextEncoder:
-        """Training mode, except that a frozen encoder keeps its dropout off."""
+        """Set training mode; a frozen encoder stays in evaluation mode."""
         super().train(mode and not self.frozen)
         return self
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Mean of the last hidden states of real tokens, (N, B), from ids and mask (N, L) or (N, W, L).
 
-        The windows of a text are read one by one and pooled together; a text without tokens is zero.
+        The windows of a text are encoded separately and pooled together; a text without tokens gives zeros.
         """
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             n, windows = input_ids.shape[0], math.prod(input_ids.shape[1:-1])
@@ -69,7 +69,7 @@ class TextEncoder(nn.Module):
 
 
 def load_tokenizer(model: str) -> Any:
-    """The tokenizer that belongs to a text model.
+    """Load the tokenizer of a text model.
 
     Raises:
         ValueError: it cannot be loaded.

@@ -1,4 +1,4 @@
-"""Loss of the interest boundary (the article's Q4).
+"""Loss of the interest-boundary model (the article's Q4).
 
 Shapes: N scored (user, song) samples; the arguments may have any shapes that broadcast against each other.
 """
@@ -16,20 +16,19 @@ def boundary_loss(
 ) -> Tensor:
     """Binary cross-entropy of p = σ(⟨u, i⟩ − ⟨u, b⟩): −mean[y·log p + α·(1 − y)·log(1 − p)].
 
-    A positive raises the song's score and lowers the user's boundary, a negative does the reverse. In equilibrium
-    the boundary lies between a user's positives and negatives.
+    A positive raises the song's score and lowers the user's boundary, a negative the reverse: at the optimum the
+    boundary separates a user's positives from their negatives.
 
     Args:
         item_score_N: ⟨u, i⟩, the song's score for the user.
         boundary_score_N: ⟨u, b⟩, the user's own threshold.
         label_N: y, 1 for a positive and 0 for a negative.
         alpha: α ≥ 0, weight of a negative against a positive.
-        weight_N: weight of each sample, 0 leaves it out; the mean is then over the weights, of all ranks. None: all
-            count once.
+        weight_N: weight of each sample, 0 leaves it out; the mean is weighted, over all ranks. None: all weigh 1.
     """
-    # not in bfloat16, whose steps are a quarter where a score is 50
+    # float32: near 50, bfloat16 has steps of 0.25
     margin_N = item_score_N.float() - boundary_score_N.float()
-    # log σ(x) and log(1 − σ(x)) = log σ(−x), without forming p: no overflow however large the margin
+    # log p = log σ(m) and log(1 − p) = log σ(−m), without computing p, which would underflow
     loss_N = -(label_N * F.logsigmoid(margin_N) + alpha * (1 - label_N) * F.logsigmoid(-margin_N))
     if weight_N is None:
         return loss_N.mean()

@@ -1,7 +1,7 @@
-"""Contrastive losses: audio against text (CLIP, SigLIP), and two views of a song against all other songs.
+"""Contrastive losses: audio against text (CLIP, SigLIP), and two views of a song against those of other songs.
 
-Shapes: N songs of the global batch, D vector size, V = 2N views. Vectors are normalised here, so any scale may come in.
-They are computed in float32 outside autocast: at a temperature of 0.01, bfloat16 logits would be off by 0.5.
+Shapes: N songs of the global batch, D vector size, V = 2N views. Vectors are normalised here. All
+losses are computed in float32 outside autocast: at a temperature of 0.01, bfloat16 logits would be off by 0.5.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ def clip_loss(
 ) -> Tensor:
     """Symmetric InfoNCE: the mean cross-entropy of audio → text and text → audio (Radford et al., arXiv 2103.00020).
 
-    A song that has one of the two only is a negative of the others, and asks for nothing itself.
+    A song with only one of the two is a negative for other songs, never an anchor.
 
     Args:
         audio_ND: audio vectors.
         text_ND: text vectors, row n of the same song as audio row n.
         logit_scale: 1 / temperature, positive.
-        same_NN: True where row and column are the same song or carry the same text; such a pair is no negative. The
+        same_NN: True where row and column are the same song or have the same text; such pairs are no negatives. The
             diagonal always counts.
         has_audio_N: False where a song has no audio; its row of `audio_ND` may hold anything. None: all have.
         has_text_N: the same of text. At least one song must have both.
@@ -59,18 +59,18 @@ def siglip_loss(
     has_audio_N: Tensor | None = None,
     has_text_N: Tensor | None = None,
 ) -> Tensor:
-    """Sigmoid loss: every pair by itself either matches or does not (Zhai et al., arXiv 2303.15343, equation 1).
+    """Sigmoid loss: binary classification of every pair (SigLIP, Zhai et al., arXiv 2303.15343, equation 1).
 
-    −1/N Σ_ij log σ(y_ij (logit_scale · cos(a_i, t_j) + logit_bias)), y = 1 on the diagonal and −1 elsewhere; over the
-    pairs that exist where songs lack one of the two, N being the songs that have both.
+    −1/N Σ_ij log σ(y_ij (logit_scale · cos(a_i, t_j) + logit_bias)), y = 1 on the diagonal and −1 elsewhere. Where
+    songs lack one of the two, the sum is over existing pairs and N counts the songs that have both.
 
     Args:
         audio_ND: audio vectors.
         text_ND: text vectors, row n of the same song as audio row n.
         logit_scale: 1 / temperature, positive.
         logit_bias: added to every logit.
-        same_NN: True where row and column are the same song or carry the same text; off the diagonal such a pair
-            counts neither way.
+        same_NN: True where row and column are the same song or have the same text; off the diagonal such pairs are
+            left out.
         has_audio_N: False where a song has no audio; its row of `audio_ND` may hold anything. None: all have.
         has_text_N: the same of text. At least one song must have both.
 
@@ -97,14 +97,14 @@ def info_nce(
 ) -> Tensor:
     """InfoNCE over 2N views: the other view of the song is the positive, every view of another song a negative.
 
-    This is NT-Xent (Chen et al., arXiv 2002.05709), as the article (Q2) applies it to feature views of songs.
+    NT-Xent (Chen et al., arXiv 2002.05709), which the article (Q2) applies to feature views of songs.
 
     Args:
-        z1_ND: first views, after the head g.
+        z1_ND: first views, after the projection head.
         z2_ND: second views, row n of the same song.
         temperature: τ > 0.
-        ids_N: song ids; a song drawn twice is no negative of itself.
-        valid_N: False where a view of the song would be empty; such a song is neither anchor nor negative.
+        ids_N: song ids; rows of the same song are no negatives of each other.
+        valid_N: False where a view of the song is empty; such a song is neither anchor nor negative.
 
     Returns:
         The mean over valid views; zero, still attached to the graph, where no song is valid.
@@ -120,7 +120,7 @@ def info_nce(
     with torch.autocast(device.type, enabled=False):
         song_V = (torch.arange(n, device=device) if ids_N is None else ids_N).repeat(2)
         valid_V = (torch.ones(n, dtype=torch.bool, device=device) if valid_N is None else valid_N.bool()).repeat(2)
-        # An invalid view may hold anything, and 0 · NaN is NaN: it is replaced before it meets the others.
+        # An invalid view may be NaN, and 0 · NaN is NaN: replace it before the products.
         z_VD = _unit(torch.where(valid_V[:, None], torch.cat([z1_ND, z2_ND]), 0.0))
         positive_V = torch.arange(2 * n, device=device).roll(n)
 
@@ -132,14 +132,15 @@ def info_nce(
 
 
 def _present(x_ND: Tensor, has_N: Tensor | None) -> Tensor:
+    """Mask (N,) of rows that exist; all without `has_N`."""
     return torch.ones(len(x_ND), dtype=torch.bool, device=x_ND.device) if has_N is None else has_N.bool()
 
 
 def _cosines(audio_ND: Tensor, text_ND: Tensor, has_audio_N: Tensor, has_text_N: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosine of every audio and text, (N, N), and the mask of those that belong together: the diagonal."""
+    """Cosine of every audio and text, (N, N), and the diagonal mask of matching pairs."""
     if audio_ND.shape != text_ND.shape:
         raise ValueError(f"audio {tuple(audio_ND.shape)} and text {tuple(text_ND.shape)} must have one shape")
-    # What is missing may hold anything, and 0 · NaN is NaN: it is replaced before it meets the others.
+    # A missing row may be NaN, and 0 · NaN is NaN: replace it before the products.
     audio_ND = torch.where(has_audio_N[:, None], audio_ND, 0.0)
     text_ND = torch.where(has_text_N[:, None], text_ND, 0.0)
     cosine_NN = _unit(audio_ND) @ _unit(text_ND).T

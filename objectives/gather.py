@@ -1,9 +1,9 @@
-"""Gathering rows over ranks, with and without gradient.
+"""Gather rows over ranks, with and without gradient.
 
-FirstPlay has one correct way of contrastive training on many devices. Every rank gathers the vectors of all ranks and
-computes the loss of the *whole* global batch. The backward of the gather adds up what all ranks ask of a row; the mean
-that DDP takes over W ranks then cancels the W equal losses, so the gradient is the one a single process would get from
-the whole batch (tests/distributed/test_gather.py).
+In contrastive training on many devices every rank gathers the vectors of all ranks and computes the loss of the whole
+global batch. The backward of the gather sums the gradients that all ranks have for a row; DDP's mean over W ranks then
+cancels the W equal losses, so the gradient is that of a single process with the whole batch
+(tests/distributed/test_gather.py).
 
 Shapes: N rows on this rank, W ranks, D vector size.
 """
@@ -18,9 +18,9 @@ from torch import Tensor
 
 
 def gather_with_grad(x_ND: Tensor) -> Tensor:
-    """Rows of all ranks in rank order, (W·N, D), differentiable; the input itself without a process group.
+    """Gather the rows of all ranks in rank order, (W·N, D), differentiably; the input itself without a process group.
 
-    Every rank must bring the same shape (training batches are full: `datamodules.batches`).
+    Shapes must be equal on all ranks (training batches are full: `datamodules.batches`).
     """
     if not _many_ranks():
         return x_ND
@@ -29,7 +29,7 @@ def gather_with_grad(x_ND: Tensor) -> Tensor:
 
 
 def gather_rows(x: Tensor) -> Tensor:
-    """Rows of all ranks in rank order, without gradient; ranks may bring different numbers of rows, zero included."""
+    """Gather the rows of all ranks in rank order, without gradient; ranks may differ in their number of rows (≥ 0)."""
     if not _many_ranks():
         return x.detach()
     sizes_W = [torch.zeros(1, dtype=torch.long, device=x.device) for _ in range(dist.get_world_size())]
@@ -65,14 +65,14 @@ class _Gather(torch.autograd.Function):
 def mean_over_ranks(x: Tensor) -> Tensor:
     """Element-wise mean over ranks, without gradient.
 
-    What a weighted loss divides by: each rank divides its own sum by it, so that the mean that DDP takes is that of
-    the whole batch, however unlike the ranks' weights are.
+    The divisor of weighted losses: each rank divides its sum by the mean weight over ranks, so that DDP's mean is the
+    weighted mean of the whole batch.
     """
     return sum_over_ranks(x) / (dist.get_world_size() if _many_ranks() else 1)
 
 
 def sum_over_ranks(x: Tensor) -> Tensor:
-    """Element-wise sum over ranks, without gradient; every rank must bring the same shape."""
+    """Element-wise sum over ranks, without gradient; shapes must be equal on all ranks."""
     if not _many_ranks():
         return x.detach()
     total = x.detach().clone()

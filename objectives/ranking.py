@@ -63,17 +63,17 @@ def sampled_softmax_loss(
 
 
 def listening_loss(logits_BS: Tensor, wanted_BS: Tensor, shown_BS: Tensor, users_weight: float = 1.0) -> Tensor:
-    """One half of a user's songs must predict the other half, both ways: his songs among all, and him among all users.
+    """Multinomial likelihood of one half of a user's songs given the other half, over songs and over users.
 
-    The mean over users of the cross-entropy between softmax over songs and his wanted songs, each weighing the same,
-    plus the mean over songs of the same over users. The first is the multinomial likelihood of Liang et al. (arXiv
-    1802.05814, equation 2) per wanted song; the second is what finding a song's listeners asks for.
+    The mean over users of the cross-entropy between softmax over songs and their wanted songs, equally weighted, plus
+    the mean over songs of the same over users. The first is the multinomial likelihood of Liang et al. (arXiv
+    1802.05814, equation 2) per wanted song; the second ranks the listeners of a song.
 
     Args:
         logits_BS: score of every user and song of the batch.
-        wanted_BS: True for songs that are to be predicted.
-        shown_BS: True for songs that made the user's vector; they are no candidates.
-        users_weight: weight of the second part, a song's users among all users.
+        wanted_BS: True for songs to predict.
+        shown_BS: True for songs that the user's vector was computed from; they are no candidates.
+        users_weight: weight of the second term, over users.
 
     Returns:
         Zero, still attached to the graph, where nothing is wanted.
@@ -83,10 +83,10 @@ def listening_loss(logits_BS: Tensor, wanted_BS: Tensor, shown_BS: Tensor, users
 
 
 def _multi_positive(logits_NM: Tensor, wanted_NM: Tensor) -> Tensor:
-    """Mean over rows that want something, of all ranks, of logsumexp(row) − mean of the wanted logits."""
+    """Mean of logsumexp(row) − mean wanted logit, over the rows of all ranks with a wanted entry."""
     count_N = wanted_NM.sum(dim=1)
     some = count_N > 0
-    rows = mean_over_ranks(some.sum()).clamp(min=1)  # before any rank may leave: the others wait for it
+    rows = mean_over_ranks(some.sum()).clamp(min=1)  # before any rank returns: a collective call
     logits_NM, wanted_NM, count_N = logits_NM[some], wanted_NM[some], count_N[some]
     if not len(count_N):
         return logits_NM.sum()

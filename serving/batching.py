@@ -1,7 +1,7 @@
-"""Dynamic batches: whoever comes while a batch is worked on goes into the next one together.
+"""Dynamic batching: items submitted while a batch is processed form the next batch.
 
-Nobody waits for a batch to fill up: one that comes alone is worked on at once, and under load batches grow by
-themselves. How many may wait is bounded by the requests in flight (`serving.limits`).
+No item waits for a batch to fill: a single one is processed at once, and batches grow under load. The queue is bounded
+by the limit of requests in flight (`serving.limits`).
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ Made = TypeVar("Made")
 
 
 class Batcher(Generic[Given, Made]):
-    """One thread that calls `work` on up to `size` of what has been submitted meanwhile.
+    """A thread that calls `work` on batches of up to `size` submitted items.
 
-    A batch that fails is tried one by one, so that only what is at fault fails.
+    The items of a failed batch are retried one by one, so that only faulty ones fail.
     """
 
     def __init__(self, work: Callable[[Sequence[Given]], Sequence[Made]], size: int) -> None:
@@ -30,10 +30,10 @@ class Batcher(Generic[Given, Made]):
         self.thread.start()
 
     def submit(self, given: Given) -> Future[Made]:
-        """What `work` will have made of it.
+        """Queue an item; returns a future of its result.
 
         Raises:
-            RuntimeError: closed.
+            RuntimeError: the batcher is closed.
         """
         future: Future[Made] = Future()
         with self.lock:
@@ -43,7 +43,7 @@ class Batcher(Generic[Given, Made]):
         return future
 
     def close(self) -> None:
-        """Finish what has been submitted, and end."""
+        """Process the submitted items, and stop."""
         with self.lock:
             if not self.closed:
                 self.closed = True
@@ -57,10 +57,10 @@ class Batcher(Generic[Given, Made]):
             while len(batch) < self.size and batch[-1] is not None and not self.waiting.empty():
                 batch.append(self.waiting.get())
             last = batch[-1] is None
-            # a caller that gave up meanwhile costs nothing
-            wanted = [one for one in batch if one is not None and one[1].set_running_or_notify_cancel()]
-            if wanted:
-                self._answer(wanted)
+            # cancelled items are not processed
+            pending = [item for item in batch if item is not None and item[1].set_running_or_notify_cancel()]
+            if pending:
+                self._answer(pending)
 
     def _answer(self, batch: list[tuple[Given, Future[Made]]]) -> None:
         try:
@@ -69,8 +69,8 @@ class Batcher(Generic[Given, Made]):
             if len(batch) == 1:
                 batch[0][1].set_exception(error)
             else:
-                for one in batch:
-                    self._answer([one])
+                for item in batch:
+                    self._answer([item])
             return
         for (_, future), result in zip(batch, made, strict=True):
             future.set_result(result)

@@ -1,4 +1,4 @@
-"""Connections that are given up: one whose request does not come, and one that does not take its answer."""
+"""Time out connections that send no request, or that do not read their answer."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 
 class Connection(H11Protocol):
-    """uvicorn's connection, which by itself waits for ever; a body's time is kept by `serving.limits`.
+    """uvicorn's connection with timeouts, which uvicorn lacks; `serving.limits` has those of bodies.
 
     Args:
-        seconds: from the connection's begin, or the last answer's end, until the next request's head is there; and for
-            the other side to take anything of what it has asked for.
+        seconds: timeout of receiving the next request's head, from the start of the connection or the end of the last
+            answer; and of the client reading any part of an answer.
     """
 
     def __init__(self, *args: Any, seconds: float, **named: Any) -> None:
@@ -24,12 +24,12 @@ class Connection(H11Protocol):
         self.taken: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """It begins."""
+        """Start waiting for the first head."""
         super().connection_made(transport)
         self._expect_head()
 
     def handle_events(self) -> None:
-        """Something came, or an answer is complete and something may have come before."""
+        """Restart or stop waiting for a head, after data has arrived or an answer is complete."""
         super().handle_events()
         self._expect_head()
 
@@ -41,7 +41,7 @@ class Connection(H11Protocol):
             self.head = self.loop.call_later(self.seconds, self.transport.abort)
 
     def pause_writing(self) -> None:
-        """More is ready to be sent than is taken."""
+        """Start waiting for the client to read, since the write buffer is full."""
         super().pause_writing()
         self._expect_less(self.transport.get_write_buffer_size() + 1)
 
@@ -53,12 +53,12 @@ class Connection(H11Protocol):
             self.taken = self.loop.call_later(self.seconds, self._expect_less, left)
 
     def resume_writing(self) -> None:
-        """It was taken."""
+        """Stop waiting for the client to read."""
         super().resume_writing()
         cancel(self.taken)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """It has ended."""
+        """Cancel the timers of an ended connection."""
         cancel(self.head)
         cancel(self.taken)
         super().connection_lost(exc)

@@ -1,8 +1,8 @@
-"""Uploads become samples in guarded processes: a decoder that meets hostile bytes may crash, hang or eat memory.
+"""Decode uploads in sandboxed processes: on hostile bytes a decoder may crash, hang or exhaust memory.
 
-A worker is this file run as a program. It may open no file, make no socket, write nothing and have so much memory (this
-on Linux alone); it is handed a file's bytes through a pipe, never a name, and answers with plain numbers. One that
-dies, says nonsense or takes too long is killed; its song is refused with a reason, and the next gets a new worker.
+A worker is this file run as a program. It can open no files or sockets, cannot write, and has limited memory (on Linux
+only); it receives a file's bytes through a pipe, never a path, and answers with plain numbers. A worker that dies,
+sends an invalid answer or times out is killed; its song is refused with a reason, and the next one gets a new worker.
 """
 
 from __future__ import annotations
@@ -29,27 +29,32 @@ from data.arrays import FloatArray
 from data.audio import recordings as audio
 from data.audio.recordings import AudioError
 
-# reason → meaning, as the service words it
+# reason → description in messages of the service
 REASONS = audio.PROBLEMS | {
     "too large": "needs more memory than a decoder may use",
     "took too long": "not decoded within the time that a song is given",
     "crashed": "the decoder did not survive the file",
 }
-START_SECONDS = 60.0  # a worker that is not there by then does not come
-KEPT = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "LANG")  # of the environment; the rest, secrets too, is kept from it
-RATE_BYTES = 4  # of an answer: sample rate, then float32 samples; or zero, then the reason
+START_SECONDS = 60.0  # timeout of starting a worker
+KEPT = (
+    "PATH",
+    "LD_LIBRARY_PATH",
+    "PYTHONPATH",
+    "LANG",
+)  # environment variables passed to a worker; no others, since they may hold secrets
+RATE_BYTES = 4  # an answer is the sample rate, then float32 samples; or zero, then the reason
 
 
 class Decoders:
     """Decodes uploads for any number of threads, `processes` at a time.
 
     Args:
-        processes: workers; each starts when it is first needed (a quarter of a second).
-        sample_rate: Hz of the samples that come out.
-        max_seconds: this much from the middle of a recording is decoded.
-        longest_seconds: a recording that announces more is refused.
-        timeout: seconds after which a decoding worker is killed. The wait for a free worker is not counted.
-        memory_mb: what a worker may use beyond its imports; an upload above a quarter of it is refused.
+        processes: number of workers; each starts on first use (in a quarter of a second).
+        sample_rate: of the returned samples, Hz.
+        max_seconds: length of the middle part that is decoded.
+        longest_seconds: recordings that declare a longer duration are refused.
+        timeout: seconds after which a decoding worker is killed, without the wait for a free worker.
+        memory_mb: memory limit of a worker beyond its imports; uploads above a quarter of it are refused.
         min_seconds: shorter recordings are refused.
     """
 
@@ -71,10 +76,11 @@ class Decoders:
         self._pool = ThreadPoolExecutor(processes, "decoder", self._take_worker)  # a thread: a worker
 
     def decode(self, data: bytes, patience: float | None = None) -> FloatArray:
-        """What `data.audio.recordings.decode` gives for a file with these bytes: mono float32 samples, its middle.
+        """Decode a file's bytes as `data.audio.recordings.decode` does: mono float32 samples of its middle.
 
         Raises:
-            AudioError: a key of REASONS. TimeoutError: no worker was free within `patience` seconds.
+            AudioError: with a key of REASONS.
+            TimeoutError: no worker was free within `patience` seconds.
             RuntimeError: a worker does not start, or the decoders are closed.
         """
         if 4 * len(data) > self.memory_mb << 20:
@@ -85,12 +91,12 @@ class Decoders:
         except TimeoutError:
             if future.cancel():
                 raise
-            return future.result()  # it is being decoded, and will end
+            return future.result()  # decoding has begun, and has a timeout of its own
         except CancelledError as error:
             raise RuntimeError("the decoders were closed") from error
 
     def close(self) -> None:
-        """Let the songs that are being decoded finish, refuse those that wait, and end all workers."""
+        """Finish the songs being decoded, refuse those waiting, and stop all workers."""
         self._pool.shutdown(cancel_futures=True)
         for worker in self._workers:
             worker.stop()
@@ -109,7 +115,7 @@ class Decoders:
 
 
 class _Worker:
-    """One process that reads sound files; used by one thread at a time."""
+    """A process that decodes sound files; used by one thread at a time."""
 
     def __init__(self, settings: dict[str, float]) -> None:
         self.settings = settings
@@ -118,7 +124,7 @@ class _Worker:
         self.connection: Connection
 
     def read(self, data: bytes) -> tuple[FloatArray, int]:
-        """Samples of a file at its own rate, and that rate.
+        """Decode a file to samples at its own rate; returns them with the rate.
 
         Raises:
             AudioError, RuntimeError: as `Decoders.decode`.
@@ -130,7 +136,7 @@ class _Worker:
 
         def give_up() -> None:
             late.set()
-            process.kill()  # whatever waits for the pipe, here or there, ends by this
+            process.kill()  # ends all waits for the pipe, on both sides
 
         watchdog = Timer(self.settings["timeout"], give_up)
         watchdog.daemon = True
@@ -151,7 +157,7 @@ class _Worker:
         return wave, rate
 
     def start(self) -> subprocess.Popen[bytes]:
-        """A new process, ready; nothing of ours is inherited but its end of the pipe."""
+        """Start a process and wait until it is ready; it inherits nothing but its end of the pipe."""
         self.connection, theirs = Pipe()
         kept = {name: os.environ[name] for name in KEPT if name in os.environ}
         with theirs:
@@ -162,7 +168,7 @@ class _Worker:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
-                start_new_session=True,  # Ctrl-C is for the service, which then ends its workers
+                start_new_session=True,  # Ctrl-C reaches the service only, which stops its workers
             )
         with suppress(EOFError, OSError):
             if self.connection.poll(START_SECONDS):
@@ -172,7 +178,7 @@ class _Worker:
         raise RuntimeError("a decoder process does not start; what it said is among the messages above")
 
     def stop(self) -> None:
-        """End the process, if there is one."""
+        """Kill the process, if there is one."""
         if self.process is not None:
             self.process.kill()
             self.process.wait()
@@ -181,14 +187,14 @@ class _Worker:
 
 
 def to_flac(wave: FloatArray, sample_rate: int) -> bytes:
-    """Mono samples in [-1, 1] as a FLAC file of 16 bits."""
+    """Encode mono samples in [-1, 1] as 16-bit FLAC."""
     file = io.BytesIO()
     soundfile.write(file, audio.as_int16(wave), sample_rate, format="FLAC", subtype="PCM_16")
     return file.getvalue()
 
 
 def from_flac(data: bytes, sample_rate: int) -> FloatArray:
-    """Samples of a file by `to_flac`, within half a 16-bit step; resampled if it was written at another rate.
+    """Decode a file written by `to_flac`, exact to half a 16-bit step; resampled if it has another rate.
 
     Raises:
         AudioError: the file is damaged.
@@ -197,7 +203,7 @@ def from_flac(data: bytes, sample_rate: int) -> FloatArray:
 
 
 def _parsed(answer: bytes) -> tuple[FloatArray, int, str]:
-    # A worker that was taken over may say anything.
+    # a compromised worker may send anything
     rate = int.from_bytes(answer[:RATE_BYTES], "little")
     reason = "" if rate else answer[RATE_BYTES:].decode("ascii")
     if rate > audio.HIGHEST_RATE or (not rate and reason not in REASONS):
@@ -212,16 +218,16 @@ def _parsed(answer: bytes) -> tuple[FloatArray, int, str]:
 def _serve(connection: Connection, settings: dict[str, float]) -> None:
     file = io.BytesIO()
     soundfile.write(file, np.zeros(64), 8000, format="WAV")
-    _answer(file.getvalue(), settings)  # whatever is loaded at first use
-    os.dup2(1, 2)  # what decoders print about a file goes nowhere
+    _answer(file.getvalue(), settings)  # load everything that is imported on first use
+    os.dup2(1, 2)  # discard the decoders' messages about files
     _confine(int(settings["memory_mb"]) << 20)
     connection.send_bytes(b"")
     while True:
         try:
             data = connection.recv_bytes()
         except EOFError:
-            return  # the service is gone
-        # Should the service be killed while this hangs, nobody else would end it.
+            return  # the service has ended
+        # a CPU limit ends a hanging worker even if the service was killed
         seconds = math.ceil(time.process_time() + settings["timeout"]) + 1
         resource.setrlimit(resource.RLIMIT_CPU, (seconds, resource.RLIM_INFINITY))
         connection.send_bytes(_answer(data, settings))
@@ -229,10 +235,10 @@ def _serve(connection: Connection, settings: dict[str, float]) -> None:
 
 def _confine(memory: int) -> None:
     if sys.platform == "linux":
-        most = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + memory
-        resource.setrlimit(resource.RLIMIT_AS, (most, most))
-    for limit in (resource.RLIMIT_NOFILE, resource.RLIMIT_FSIZE, resource.RLIMIT_CORE):
-        resource.setrlimit(limit, (0, 0))  # the pipe stays open
+        limit = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + memory
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    for kind in (resource.RLIMIT_NOFILE, resource.RLIMIT_FSIZE, resource.RLIMIT_CORE):
+        resource.setrlimit(kind, (0, 0))  # the pipe stays open
 
 
 def _answer(data: bytes, settings: dict[str, float]) -> bytes:

@@ -1,7 +1,7 @@
-"""The service without HTTP: accept songs and plays, keep them, answer from them, and go over to a new model.
+"""Service core, without HTTP: accept songs and plays, store them, keep the state that answers, and reload the model.
 
-What is accepted is first stored, then taken into the state, both under one lock; so a state is always what the store
-says, and a new model's state is built from the store while the old one answers.
+Accepted content is first stored, then added to the state, both under one lock, so the state always equals the store. A
+new model's state is built from the store while the old one answers.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from serving.model import open_model
 from serving.state import State
 from serving.store import Play, Store, StoredSong
 
-CHUNK = 256  # stored songs taken into a new state at a time
-PLAYS = 10_000
+CHUNK = 256  # stored songs added to a new state at a time
+PLAYS = 10_000  # stored plays added at a time
 T = TypeVar("T")
 log = logging.getLogger("firstplay.serving")
 
 
 @dataclass
 class Encoded:
-    """A song as the encoder of `state` sees it."""
+    """A song's features and vectors by the encoder of `state`."""
 
     content: Content
     state: State
@@ -45,7 +45,7 @@ class Encoded:
 
 
 class Engine:
-    """A store, the state that answers, and the thread that encodes.
+    """The store, the current state, and the encoding thread.
 
     Raises:
         UserError: the model folder or the store cannot be used.
@@ -54,45 +54,46 @@ class Engine:
     def __init__(self, folder: str | Path, store: Store, batch: int = 16) -> None:
         self.folder, self.store = Path(folder), store
         self.writing, self.switching = threading.Lock(), threading.Lock()
-        self.deleted: set[str] = set()  # while a new state is built, and not come again
+        self.deleted: set[str] = set()  # ids deleted while a new state is built, unless added again
         self.seen = version(self.folder)
         self.state = self._built()[0]
         self.reload_error: str | None = None
         self.encoding: Batcher[Content, Encoded] = Batcher(self._encode, batch)
 
     def accept(self, songs: Sequence[tuple[StoredSong, bytes | None, Encoded]], key: str | None, digest: str) -> None:
-        """Store new songs and take them in; `features` of the stored ones are filled in here.
+        """Store new songs, with their features, and add them to the state.
 
         Raises:
-            Exists, KeyReused, StoreError: as `Store.add_songs`; nothing was taken in.
+            Exists, KeyReused, StoreError: as `Store.add_songs`; nothing was added.
         """
         with self.writing:
             state = self.state
-            encoded = [one if one.state is state else self._encode([one.content])[0] for _, _, one in songs]
+            # songs encoded by an earlier model are encoded again
+            encoded = [song if song.state is state else self._encode([song.content])[0] for _, _, song in songs]
             made_by = state.model.encoder.fingerprint
             stored = [
-                (replace(song, features=one.features, made_by=made_by), flac)
-                for (song, flac, _), one in zip(songs, encoded, strict=True)
+                (replace(song, features=new.features, made_by=made_by), flac)
+                for (song, flac, _), new in zip(songs, encoded, strict=True)
             ]
             self.store.add_songs(stored, key, digest)
             self.deleted.difference_update(song.song_id for song, _ in stored)
-            items = [one.item for one in encoded]
+            items = [new.item for new in encoded]
             state.add_songs(
                 [song for song, _ in stored],
-                np.stack([one.vector for one in encoded]),
+                np.stack([new.vector for new in encoded]),
                 None if items[0] is None else np.stack(items),  # type: ignore[arg-type]
             )
 
     def accept_plays(
         self, plays: Sequence[Play], key: str | None, digest: str, rejected: Sequence[tuple[int, str]] = ()
     ) -> None:
-        """Store plays and take them in; raises as `Store.add_plays`."""
+        """Store plays and add them to the state; raises as `Store.add_plays`."""
         with self.writing:
             self.store.add_plays(plays, key, digest, rejected)
             self.state.add_plays(plays)
 
     def delete(self, song_id: str) -> bool:
-        """Forget an accepted song; False if there is none of that id."""
+        """Delete an accepted song; False if the id is unknown."""
         with self.writing:
             if not self.store.delete_song(song_id):
                 return False
@@ -101,13 +102,13 @@ class Engine:
             return True
 
     def reload(self) -> bool:
-        """Go over to the model that is in the folder now; the old one answers meanwhile, and stays if this fails."""
+        """Switch to the folder's current model; the old one answers meanwhile, and stays if this fails."""
         with self.switching:
             self.seen = version(self.folder)
             self.deleted.clear()
             try:
                 state, song, play = self._built()
-                with self.writing:  # what has come in while the rest was built
+                with self.writing:  # catch up with what was accepted meanwhile
                     self._catch_up(state, song, play)
                     for song_id in self.deleted:
                         state.remove_song(song_id)
@@ -121,35 +122,35 @@ class Engine:
             return True
 
     def changed(self) -> bool:
-        """Whether the model folder is another one than was last looked at."""
+        """Whether the model folder has changed since it was last read."""
         now = version(self.folder)
         return now is not None and now != self.seen
 
     def close(self) -> None:
-        """Finish what is being encoded, and close the store."""
+        """Finish pending encodings, and close the store."""
         self.encoding.close()
         self.store.close()
 
     def _built(self) -> tuple[State, int, int]:
-        """A state of the folder's model and of what the store has, and the last song and play in it."""
+        """Build the state of the folder's model from the store; also the last song and play in it."""
         state = State(open_model(self.folder))
         return (state, *self._catch_up(state, 0, 0))
 
     def _catch_up(self, state: State, song: int, play: int) -> tuple[int, int]:
-        """Take in what came after these numbers; the last ones."""
+        """Add stored songs and plays with higher numbers to a state; returns the last numbers."""
         encoder = state.model.encoder
         for chunk in chunks(self.store.songs(encoder.fingerprint, song), CHUNK):
             song = chunk[-1][0]
             songs = self._featured([stored for _, stored in chunk], encoder)
-            found = {name: np.stack([one.features[name] for one in songs]) for name in encoder.widths}
-            state.add_songs(songs, *encoder.vectors(found, [one.about for one in songs]))
+            features = {name: np.stack([stored.features[name] for stored in songs]) for name in encoder.widths}
+            state.add_songs(songs, *encoder.vectors(features, [stored.about for stored in songs]))
         for plays in chunks(self.store.plays(play), PLAYS):
             play = plays[-1][0]
-            state.add_plays([one for _, one in plays])
+            state.add_plays([stored for _, stored in plays])
         return song, play
 
     def _featured(self, songs: Sequence[StoredSong], encoder: Encoder) -> list[StoredSong]:
-        """Songs with features by this encoder, which are made and kept where they are another's."""
+        """Songs with features by this encoder; those by another encoder are recomputed and stored."""
         others = [song for song in songs if song.made_by != encoder.fingerprint]
         if not others:
             return list(songs)
@@ -158,16 +159,16 @@ class Engine:
             flac = self.store.audio(song.song_id) if encoder.hears else None
             try:
                 wave = None if flac is None else from_flac(flac, int(encoder.audio["sample_rate"]))
-            except AudioError as error:  # one byte on a disk must not keep a model from all others
+            except AudioError as error:  # one damaged recording must not prevent a reload
                 log.error("song %r goes without its recording, which is damaged: %s", song.song_id, error)
                 wave = None
             contents.append(Content(song.about, wave))
         made = encoder.features(contents)
         rows = {song.song_id: {name: made[name][at] for name in made} for at, song in enumerate(others)}
-        for song in others:  # what the caller had made himself no encoder can make again
+        for song in others:  # features that the client gave cannot be recomputed
             for name, vector in song.features.items():
-                same = name in rows[song.song_id] and rows[song.song_id][name].shape == vector.shape
-                if same and not np.isfinite(rows[song.song_id][name]).all():
+                fits = name in rows[song.song_id] and rows[song.song_id][name].shape == vector.shape
+                if fits and not np.isfinite(rows[song.song_id][name]).all():
                     rows[song.song_id][name] = vector
         self.store.put_features(encoder.fingerprint, rows)
         return [replace(song, features=rows.get(song.song_id, song.features)) for song in songs]
@@ -176,7 +177,7 @@ class Engine:
         state = self.state
         encoder = state.model.encoder
         features = encoder.features(contents)
-        vectors, items = encoder.vectors(features, [one.about for one in contents])
+        vectors, items = encoder.vectors(features, [content.about for content in contents])
         return [
             Encoded(content, state, {name: features[name][at] for name in features}, vectors[at],
                     None if items is None else items[at])
@@ -184,14 +185,14 @@ class Engine:
         ]  # fmt: skip
 
 
-def chunks(found: Iterator[T], size: int) -> Iterator[list[T]]:
-    """What an iterator gives, some at a time."""
-    while chunk := list(islice(found, size)):
+def chunks(items: Iterator[T], size: int) -> Iterator[list[T]]:
+    """Split an iterator into lists of up to `size` items."""
+    while chunk := list(islice(items, size)):
         yield chunk
 
 
 def open_engine(folder: str, store: str | Path, batch: int) -> Engine:
-    """An engine on a store folder.
+    """Open an engine on a model folder and a store.
 
     Raises:
         UserError: the model folder or the store cannot be used.

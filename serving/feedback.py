@@ -1,10 +1,10 @@
-"""What the service was told, as tables for the next training: plays, how its recommendations did, accepted songs.
+"""Export the service's store as tables for the next training: plays, feedback on recommendations, accepted songs.
 
     python -m serving.feedback store=STORE out=FOLDER
 
 Writes plays.parquet, i2i_feedback.parquet (plays of a song that was recommended beside another) and songs.parquet with
-audio/*.flac, in the columns of docs/data.md, which says how they join the dataset. All that the store holds is written,
-each time; the service may go on meanwhile, and what arrives after the command has begun is left for the next time.
+audio/*.flac, in the columns of docs/data.md, which says how they join the dataset. Every export is complete. The
+service may run meanwhile; what arrives after the command has begun is left for the next export.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from data.contract.columns import ABOUT, TIME
 from serving.database import Row, pages, reading, utc
 
 KIND = "feedback"
-ROWS, SONGS = 50_000, 500  # held at a time
+ROWS, SONGS = 50_000, 500  # rows of a page
 FLAG, COUNT, TEXT = pl.Boolean(), pl.Int64(), pl.String()
 PLAYS = {"user_id": TEXT, "song_id": TEXT, "played_at": TIME,
          "completed": FLAG, "favourited": FLAG, "disliked": FLAG, "skipped": FLAG}  # fmt: skip
@@ -67,7 +67,7 @@ def main(config: FeedbackConfig) -> None:
 
 
 def write(path: Path, schema: dict[str, pl.DataType], tables: Iterable[list[Row]], total: int | None = None) -> int:
-    """Write a table that comes in pages of rows, each a row group; how many rows there were."""
+    """Write pages of rows as the row groups of a Parquet file; returns the number of rows."""
     arrow, done = pl.DataFrame(schema=schema).to_arrow().schema, 0
     bar = tqdm(desc=path.stem, total=total, unit="row")
     with pq.ParquetWriter(path, arrow, compression="zstd") as file, bar:
@@ -80,33 +80,33 @@ def write(path: Path, schema: dict[str, pl.DataType], tables: Iterable[list[Row]
 
 
 def plays(store: sqlite3.Connection, last: int) -> Iterator[list[Row]]:
-    """Rows of PLAYS in the order of arrival."""
+    """Yield pages of PLAYS in order of arrival."""
     for page in pages(lambda after: store.execute(READ_PLAYS, (after, last, ROWS)).fetchall()):
         yield [row[1:] for row in page]
 
 
 def feedback(store: sqlite3.Connection, last: int) -> Iterator[list[Row]]:
-    """Rows of FEEDBACK; SQLite sorts the plays on disk."""
-    found = store.execute(READ_FEEDBACK, (last,))
-    return iter(lambda: found.fetchmany(ROWS), [])
+    """Yield pages of FEEDBACK; SQLite sorts the plays on disk."""
+    cursor = store.execute(READ_FEEDBACK, (last,))
+    return iter(lambda: cursor.fetchmany(ROWS), [])
 
 
 def songs(store: sqlite3.Connection, last: int, folder: Path) -> Iterator[list[Row]]:
-    """Rows of ACCEPTED; their recordings are written on the way, one at a time."""
+    """Yield pages of ACCEPTED, and write their recordings one at a time."""
     for page in pages(lambda after: store.execute(READ_SONGS, (after, last, SONGS)).fetchall()):
         rows = []
         for number, song_id, about, added_at in page:
-            told, added = json.loads(about), utc(datetime.fromisoformat(added_at)).replace(tzinfo=None)
+            fields, added = json.loads(about), utc(datetime.fromisoformat(added_at)).replace(tzinfo=None)
             flac = store.execute("SELECT flac FROM audio WHERE song = ?", (number,)).fetchone()
             name = audio_name(song_id) if flac else None
             if name:
                 (folder / name).write_bytes(flac[0])
-            rows.append((song_id, *(told.get(column) for column in ABOUT), added, name))
+            rows.append((song_id, *(fields.get(column) for column in ABOUT), added, name))
         yield rows
 
 
 def audio_name(song_id: str) -> str:
-    """Of a song's file, always the same; a hash, since an id may hold any characters."""
+    """File name of a song's recording: a hash, since an id may have any characters."""
     return f"audio/{hashlib.sha256(song_id.encode()).hexdigest()[:32]}.flac"
 
 

@@ -1,4 +1,4 @@
-"""From a request to accepted songs and plays: decode, encode, store. Every refusal is a status and a sentence."""
+"""Accept songs and plays from requests: decode, encode, store. Every refusal has a status and a message."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ from serving.schemas import NewPlay, NewSong
 from serving.store import Play, StoredSong
 
 log = logging.getLogger("firstplay.serving")
-AHEAD = timedelta(days=1)  # by which a play may be in the future: clocks differ
-LARGEST = 1e15  # of a given feature: squares of such, and their sums, are finite
-KEYS = uuid.UUID("1f2e0b5c-6a0e-4c5c-9a7b-6f3f0d0c51aa")  # the name space of ids made from idempotency keys
-Result = tuple[str | None, int, str | None]  # id, status, sentence
+AHEAD = timedelta(days=1)  # tolerance for plays in the future: clocks differ
+LARGEST = 1e15  # limit of a given feature's values: their squares, and sums of these, stay finite
+KEYS = uuid.UUID("1f2e0b5c-6a0e-4c5c-9a7b-6f3f0d0c51aa")  # UUID namespace of ids derived from idempotency keys
+Result = tuple[str | None, int, str | None]  # id, status, message
 
 
 @dataclass
 class Heard:
-    """A song that was decoded and is being encoded."""
+    """A decoded song that is being encoded."""
 
     song_id: str
     flac: bytes | None
@@ -49,21 +49,21 @@ class Heard:
 
 
 class Incoming:
-    """Takes songs and plays in.
+    """Accepts songs and plays.
 
     Args:
-        engine: what keeps and encodes them.
-        decoders: guarded processes for recordings.
-        timeout: seconds after which a request is given up; a song that is being decoded has as many of its own.
+        engine: encodes and stores them.
+        decoders: sandboxed processes that decode recordings.
+        timeout: seconds until a request is given up; decoding a song has a timeout of its own.
     """
 
     def __init__(self, engine: Engine, decoders: Decoders, timeout: float) -> None:
         self.engine, self.decoders, self.timeout = engine, decoders, timeout
-        self.turns: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()  # by key
+        self.turns: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()  # by idempotency key
         self.turning = threading.Lock()
 
     def song(self, given: NewSong, audio: bytes | None, key: str | None) -> str:
-        """Accept one song; its id.
+        """Accept one song; returns its id.
 
         Raises:
             Refused: 409 the id or the key is taken, 422 the recording or its words cannot be used, 503 no room or time.
@@ -80,29 +80,29 @@ class Incoming:
             return heard.song_id
 
     def songs(self, given: Sequence[NewSong], key: str | None) -> list[Result]:
-        """Accept the songs of a batch that can be, together: (id, status, sentence) of each.
+        """Accept the valid songs of a batch in one transaction; returns (id, status, message) of each.
 
         Raises:
-            Refused: 409 the key is taken, 503 no room: then none of them was accepted.
+            Refused: 409 the key is taken, 503 no room: none was accepted.
         """
-        digest = digest_of([one.model_dump() for one in given])
-        ids = [id_of(one, key, row) for row, one in enumerate(given)]
+        digest = digest_of([song.model_dump() for song in given])
+        ids = [id_of(song, key, row) for row, song in enumerate(given)]
         with self._turn(key):
             done = self.answered(key, digest)
             if done is None:
                 return self._batch(given, ids, key, digest)
-        was = [one in done and one not in ids[:row] for row, one in enumerate(ids)]
-        not_then: Result = None, 409, "was not accepted under this key: send it under another"
-        return [(one, 201, None) if ok else not_then for one, ok in zip(ids, was, strict=True)]
+        accepted = [song_id in done and song_id not in ids[:row] for row, song_id in enumerate(ids)]
+        refused: Result = None, 409, "was not accepted under this key: send it under another"
+        return [(song_id, 201, None) if ok else refused for song_id, ok in zip(ids, accepted, strict=True)]
 
     def _batch(self, given: Sequence[NewSong], ids: list[str], key: str | None, digest: str) -> list[Result]:
         ends = time.monotonic() + self.timeout
         begun: list[Heard | Refused] = []
-        for row, (one, song_id) in enumerate(zip(given, ids, strict=True)):
+        for row, (song, song_id) in enumerate(zip(given, ids, strict=True)):
             try:
                 if song_id in ids[:row]:
                     raise Refused(409, f"an earlier song of the batch is {song_id!r}")
-                begun.append(self._begin(one, decoded(one.audio), song_id, ends))
+                begun.append(self._begin(song, decoded(song.audio), song_id, ends))
             except Refused as refusal:
                 begun.append(refusal)
         results: list[Result] = []
@@ -122,56 +122,56 @@ class Incoming:
         return results
 
     def plays(self, given: Sequence[NewPlay], key: str | None) -> tuple[int, int, list[tuple[int, str]]]:
-        """Accept plays of known songs: how many, how many of them of unknown users, and (row, sentence) of the others.
+        """Accept plays of known songs; returns how many, those of unknown users, and (row, message) of rejected ones.
 
         Raises:
             Refused: 409 the key is taken, 503 the store has no room.
         """
-        digest = digest_of([one.model_dump(mode="json") for one in given])
+        digest = digest_of([play.model_dump(mode="json") for play in given])
         with self._turn(key):
             done = self.answered(key, digest)
-            rejected = self._unfit(given) if done is None else done
-            left = {row for row, _ in rejected}
-            plays = [Play(**one.model_dump()) for row, one in enumerate(given) if row not in left]
+            rejected = self._invalid(given) if done is None else done
+            skipped = {row for row, _ in rejected}
+            plays = [Play(**play.model_dump()) for row, play in enumerate(given) if row not in skipped]
             if plays and done is None:
                 with refusing():
                     self.engine.accept_plays(plays, key, digest, rejected)
         known = self.engine.state.model.user_of
         return len(plays), sum(play.user_id not in known for play in plays), rejected
 
-    def _unfit(self, given: Sequence[NewPlay]) -> list[tuple[int, str]]:
-        """Plays that cannot be taken: (row, sentence)."""
+    def _invalid(self, given: Sequence[NewPlay]) -> list[tuple[int, str]]:
+        """Find plays that cannot be accepted: (row, message)."""
         state, now = self.engine.state, datetime.now(UTC)
         rejected = []
-        for row, one in enumerate(given):
-            unknown = next((i for i in (one.song_id, one.source_song_id) if i and state.number(i) is None), None)
+        for row, play in enumerate(given):
+            unknown = next((i for i in (play.song_id, play.source_song_id) if i and state.number(i) is None), None)
             if unknown is not None:
                 rejected.append((row, f"no song {unknown!r}"))
-            elif one.favourited and one.disliked:
+            elif play.favourited and play.disliked:
                 rejected.append((row, "both favourited and disliked"))
-            elif one.played_at and not timedelta() <= aware(one.played_at) - EPOCH <= now - EPOCH + AHEAD:
+            elif play.played_at and not timedelta() <= aware(play.played_at) - EPOCH <= now - EPOCH + AHEAD:
                 rejected.append((row, "played_at is before 1970 or in the future"))
         return rejected
 
     def _turn(self, key: str | None) -> AbstractContextManager[Any]:
-        """Held while a request with this key is worked on: the same, sent again meanwhile, waits for its outcome."""
+        """Lock of an idempotency key: a repeated request waits for the outcome of the first."""
         with self.turning:
             return nullcontext() if key is None else self.turns.setdefault(key, threading.Lock())
 
     def answered(self, key: str | None, digest: str) -> list[Any] | None:
-        """What a request with this key came to before, as `Store.answered`; None if it is new."""
+        """Earlier outcome of a request with this key, as `Store.answered`; None for a new one."""
         if key is None:
             return None
         with refusing():
             return self.engine.store.answered(key, digest)
 
     def _begin(self, given: NewSong, audio: bytes | None, song_id: str, ends: float) -> Heard:
-        """Decode and check a song, and have it encoded."""
+        """Decode and check a song, and submit it for encoding."""
         encoder = self.engine.state.model.encoder
         about = {name: getattr(given, name) or None for name in ABOUT}
         vectors = {name: self._vector(name, values) for name, values in given.features.items()}
         wave = self._decode(audio, ends) if audio is not None else None
-        rate = self.decoders.sample_rate  # of the model at the start: a later one may hear at another
+        rate = self.decoders.sample_rate  # of the first model; a reloaded one may use another
         content = Content(about, wave, vectors, rate)
         if encoder.says_nothing(content):
             give = "audio, or words" if encoder.hears else "words"
@@ -200,38 +200,38 @@ class Incoming:
     def _vector(self, name: str, values: list[float]) -> FloatArray:
         width = self.engine.state.model.encoder.widths.get(name)
         if width != len(values):
-            told = "is not known to the models" if width is None else f"has {width} numbers, not {len(values)}"
-            raise Refused(422, f"feature {name!r} {told}")
+            reason = "is not known to the models" if width is None else f"has {width} numbers, not {len(values)}"
+            raise Refused(422, f"feature {name!r} {reason}")
         vector = np.array(values, dtype=np.float32)
-        if not (np.abs(vector) <= LARGEST).all():  # nor is NaN
+        if not (np.abs(vector) <= LARGEST).all():  # also false for NaN
             raise Refused(422, f"feature {name!r} has numbers that are not finite, or beyond {LARGEST:g}")
         return vector
 
     def _stored(self, heard: Heard, ends: float) -> tuple[StoredSong, bytes | None, Encoded]:
-        """A song as `Engine.accept` takes it, when it is encoded."""
+        """Wait for the encoding, and return the arguments of `Engine.accept`."""
         try:
             encoded = heard.encoded.result(max(0.0, ends - time.monotonic()))
         except TooLate:
-            heard.encoded.cancel()  # unless it is being encoded
+            heard.encoded.cancel()  # has no effect if encoding has begun
             raise
-        if not all(np.isfinite(one).all() for one in (encoded.vector, encoded.item) if one is not None):
+        if not all(np.isfinite(x).all() for x in (encoded.vector, encoded.item) if x is not None):
             raise Refused(422, "the models make no finite vector of it")
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         return StoredSong(heard.song_id, encoded.content.about, heard.seconds, now, {}, ""), heard.flac, encoded
 
 
 def id_of(given: NewSong, key: str | None, row: int) -> str:
-    """The song's own id, or a new one: the same again for the same key, so that a repeated request finds it."""
+    """The given song id, or a new one, derived from the key so that a repeated request gets the same."""
     if given.song_id:
         return given.song_id
     return f"new-{(uuid.uuid4() if key is None else uuid.uuid5(KEYS, f'{row} {key}')).hex[:20]}"
 
 
 def decoded(audio: str | None) -> bytes | None:
-    """The recording of a batch's song.
+    """Decode a recording from base64.
 
     Raises:
-        Refused: it is no base64.
+        Refused: it is not base64.
     """
     try:
         return None if audio is None else base64.b64decode(audio, validate=True)
@@ -240,7 +240,7 @@ def decoded(audio: str | None) -> bytes | None:
 
 
 def digest_of(given: Any, audio: bytes | None = None) -> str:
-    """Tells one request from another under the same key."""
+    """SHA-256 of a request, to detect a different request under the same key."""
     digest = hashlib.sha256(json.dumps(given, sort_keys=True, default=str).encode())
     digest.update(b"" if audio is None else hashlib.sha256(audio).digest())
     return digest.hexdigest()

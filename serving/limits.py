@@ -1,4 +1,4 @@
-"""What a request must be before it is read: of a page that may call, with the token, not too large or one too many."""
+"""Check requests before their content is read: origin, token, size, number in flight, and speed."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-OPEN = ("/", "/healthz", "/readyz", "/favicon.ico")  # and /console/: the page, which asks for the token itself
+OPEN = ("/", "/healthz", "/readyz", "/favicon.ico")  # public, as is /console/: the page itself asks for the token
 LOOPBACK = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d*)?")
-LARGE = {("/songs", "multipart/form-data"), ("/songs/batch", "application/json")}  # what brings recordings
-JSON_BYTES, OTHER_BYTES = 8 << 20, 1 << 20  # most of a request that brings none
-AT_ONCE = 8  # of the largest requests; by their bytes, more smaller ones
-SLOWEST = 100_000  # bytes a second, below which a body is not waited for
+LARGE = {("/songs", "multipart/form-data"), ("/songs/batch", "application/json")}  # requests with recordings
+JSON_BYTES, OTHER_BYTES = 8 << 20, 1 << 20  # size limits of requests without recordings
+AT_ONCE = 8  # requests of the largest size in flight; limited by total bytes, so more of smaller ones
+SLOWEST = 100_000  # bytes per second: minimum speed of a body
 HEADERS = [
     (b"content-security-policy", b"default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; "
      b"frame-ancestors 'none'; base-uri 'none'; form-action 'none'"),
@@ -32,15 +32,15 @@ HEADERS = [
 
 
 class Limits:
-    """Refuses requests before any of their content is looked at, and gives every answer its headers.
+    """Middleware that refuses requests before their content is read, and adds security headers to every answer.
 
     Args:
         app: the service.
-        token: that a request must bear; None: none, for requests to this machine's own names only.
-        origins: web pages of other origins that may call; a browser names the page's in `Origin`.
-        max_bytes: of a request; AT_ONCE times as many of all that are in flight.
-        max_requests: in flight, which is until they are answered; those of OPEN do not count.
-        timeout: seconds after which a body must have come, and one more for each SLOWEST bytes of it.
+        token: required bearer token; None: none, and only requests to this machine's own names are accepted.
+        origins: other origins whose web pages may call (header `Origin`).
+        max_bytes: of a request; AT_ONCE times this for all requests in flight.
+        max_requests: in flight, that is until answered; those of OPEN are not counted.
+        timeout: seconds until a body must be complete, plus one for each SLOWEST bytes of it.
     """
 
     def __init__(
@@ -51,17 +51,17 @@ class Limits:
         self.in_flight, self.bytes_in_flight, self.closing = 0, 0, False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
+        """Handle one request."""
         if scope["type"] != "http":
             if scope["type"] == "lifespan":
                 await self.app(scope, receive, send)
             return
-        given = reversed(scope["headers"])  # of two of a name the first counts, as it does within the service
+        given = reversed(scope["headers"])  # of repeated headers the first counts, as within the service
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in given}
         free = scope["path"] in OPEN or scope["path"].startswith("/console/")
-        most = self._most(scope["path"], headers)
-        size = headers.get("content-length", "0") if "transfer-encoding" not in headers else str(most)
-        refused = self._refusal(scope["method"], free, headers, size, most)
+        limit = self._size_limit(scope["path"], headers)
+        size = headers.get("content-length", "0") if "transfer-encoding" not in headers else str(limit)
+        refused = self._refusal(scope["method"], free, headers, size, limit)
         counted = 0 if refused or free else 1
         self.in_flight += counted
         self.bytes_in_flight += counted * int(size)
@@ -74,7 +74,7 @@ class Limits:
 
         async def with_headers(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
-                answered()  # who takes an answer slowly keeps nobody waiting
+                answered()  # a slow reader of an answer does not occupy a place
                 message["headers"] = [*message.get("headers", []), *HEADERS]
             await send(message)
 
@@ -82,14 +82,14 @@ class Limits:
             if refused is not None:
                 await answer(with_headers, *refused, *self._readable(headers.get("origin")))
             else:
-                await self.app(scope, self._bounded(receive, most), with_headers)
+                await self.app(scope, self._bounded(receive, limit), with_headers)
         finally:
             answered()
 
     def _refusal(
-        self, method: str, free: bool, headers: dict[str, str], size: str, most: int
+        self, method: str, free: bool, headers: dict[str, str], size: str, limit: int
     ) -> tuple[Any, ...] | None:
-        """(status, sentence) of a request that is not to be read; None for the others."""
+        """Status, message and headers if a request is to be refused, else None."""
         host, origin = headers.get("host", ""), headers.get("origin")
         if self.token is None and not LOOPBACK.fullmatch(host.lower()):
             return 421, "without a token the service answers to this machine's own names only"
@@ -98,8 +98,8 @@ class Limits:
         preflight = method == "OPTIONS" and origin in self.origins
         if not free and not preflight and self.token is not None and not self._may(headers.get("authorization", "")):
             return 401, "a bearer token is needed", (b"www-authenticate", b"Bearer")
-        if not size.isdecimal() or int(size) > most:
-            return 413, too_large(most)
+        if not size.isdecimal() or int(size) > limit:
+            return 413, too_large(limit)
         if not free and self.closing:
             return 503, "the service is shutting down", (b"retry-after", b"5")
         full = self.in_flight >= self.max_requests or self.bytes_in_flight + int(size) > AT_ONCE * self.max_bytes
@@ -111,21 +111,21 @@ class Limits:
         scheme, _, token = authorization.partition(" ")
         return scheme.lower() == "bearer" and hmac.compare_digest(token.encode(), (self.token or "").encode())
 
-    def _most(self, path: str, headers: dict[str, str]) -> int:
-        """Bytes that a request may have; what is read on the event loop must be short."""
+    def _size_limit(self, path: str, headers: dict[str, str]) -> int:
+        """Size limit of a request, bytes; content that is parsed on the event loop must be small."""
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
         if (path, kind) in LARGE:
             return self.max_bytes
         return min(self.max_bytes, JSON_BYTES if kind == "application/json" else OTHER_BYTES)
 
     def _readable(self, origin: str | None) -> list[tuple[bytes, bytes]]:
-        """Headers by which a page of another origin may read a refusal."""
+        """CORS headers, so that a page of an allowed origin can read a refusal."""
         if origin is None or origin not in self.origins:
             return []
         return [(b"access-control-allow-origin", origin.encode("latin-1")), (b"vary", b"Origin")]
 
-    def _bounded(self, receive: Receive, most: int) -> Receive:
-        """The body as it comes, if it is neither too large (its announced size may be missing) nor too slow."""
+    def _bounded(self, receive: Receive, limit: int) -> Receive:
+        """Receive a body, refusing it when too large (its declared size may be missing) or too slow."""
         seen, more, began = 0, True, asyncio.get_running_loop().time()
 
         async def bounded() -> MutableMapping[str, Any]:
@@ -136,20 +136,20 @@ class Limits:
             except TimeoutError:
                 raise HTTPException(408, "the request did not come in time", {"connection": "close"}) from None
             seen, more = seen + len(message.get("body", b"")), message.get("more_body", False)
-            if seen > most:
-                raise HTTPException(413, too_large(most), {"connection": "close"})
+            if seen > limit:
+                raise HTTPException(413, too_large(limit), {"connection": "close"})
             return message
 
         return bounded
 
 
-def too_large(most: int) -> str:
-    """What is wrong with a request of more bytes."""
-    return f"such a request may have {most / 2**20:g} MB"
+def too_large(limit: int) -> str:
+    """Message for a request above the size limit."""
+    return f"such a request may have {limit / 2**20:g} MB"
 
 
 async def answer(send: Send, status: int, detail: str, *headers: tuple[bytes, bytes]) -> None:
-    """A refusal, closing the connection: the rest of the request is not read."""
+    """Send a refusal and close the connection, since the rest of the request is not read."""
     body = json.dumps({"detail": detail}).encode()
     about = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     about += [(b"connection", b"close"), *headers]

@@ -1,4 +1,4 @@
-"""Figures of a running service, as Prometheus reads them."""
+"""Prometheus metrics of a running service."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
 class Metrics:
-    """Requests by route and status, how long they take, and what the engine holds."""
+    """Counts and durations of requests by route and status, and gauges of the engine."""
 
     def __init__(self, engine: Engine) -> None:
         self.registry = CollectorRegistry()
@@ -41,21 +41,21 @@ class Metrics:
 
     @contextmanager
     def request(self, scope: Any) -> Iterator[Callable[[int], None]]:
-        """Count a request under the status that is told, by the route that took it."""
+        """Measure a request; the yielded function sets its status (500 until then)."""
         began, status = time.perf_counter(), 500
 
-        def tell(found: int) -> None:
+        def set_status(code: int) -> None:
             nonlocal status
-            status = found
+            status = code
 
         try:
-            yield tell
+            yield set_status
         finally:
             route = getattr(scope.get("route"), "path_format", "other")
-            method = scope["method"] if scope["method"] in METHODS else "other"  # any word can be a method
+            method = scope["method"] if scope["method"] in METHODS else "other"  # clients can send any method
             self.requests.labels(method, route, str(status)).inc()
             self.seconds.labels(method, route).observe(time.perf_counter() - began)
 
     def answer(self) -> Response:
-        """All figures."""
+        """Response with all metrics."""
         return Response(generate_latest(self.registry), media_type=CONTENT_TYPE_LATEST)

@@ -1,4 +1,4 @@
-"""The columns of the data contract (docs/data.md): their names, their types, and what makes a table unusable."""
+"""Columns of the data contract (docs/data.md): names, types, and checks of whole tables."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from data.split import COLD_TEST, COLD_VAL, WARM
 
 TIME = pl.Datetime("ms")
 TEXTS = pl.List(pl.String)
-TEXT_TYPES = (pl.String, pl.Categorical, pl.Enum)  # what a column of text, or of ids, may come in
+TEXT_TYPES = (pl.String, pl.Categorical, pl.Enum)  # accepted types of a column of text or ids
 
-# Column kinds of the contract: the type that later code sees, and what the user is told to provide.
+# Kinds of column: the type after conversion, and the description of accepted types in error messages.
 KINDS: dict[str, tuple[pl.DataType, str]] = {
     "id": (pl.String(), "text or integer"),
     "text": (pl.String(), "text"),
@@ -52,14 +52,14 @@ OPTIONAL: dict[str, dict[str, str]] = {
         "play_count": "count",
     },
 }
-# Words and tags of a song, as the service is told them and as it tells the next training.
+# Text and categories of a song, in requests to the service and in its feedback tables.
 ABOUT: dict[str, pl.DataType] = {
     **{"title": pl.String(), "lyrics": pl.String(), "language": pl.String(), "artist_id": pl.String()},
     **{"genres": TEXTS, "tags": TEXTS},
 }
 SPLITS = (WARM, COLD_VAL, COLD_TEST)
-# Columns that `prepare` adds, to the catalogue or (`_…`) while it works; a user's column of that name would be
-# mistaken for them. `_metadata` is what Spark tells of a row's file.
+# Columns that `prepare` adds to the catalogue or (`_…`) uses itself; columns of these names in the source are dropped.
+# `_metadata` is Spark's, about a row's file.
 RESERVED = {
     "songs": ("popularity", "audio_shard", "audio_start", "audio_length"),
     "plays": (
@@ -71,7 +71,11 @@ RESERVED = {
 
 
 def typed(table: str, frame: pl.LazyFrame, notes: list[str]) -> pl.LazyFrame:
-    """Contract columns converted to their one type; absent optional ones added as nulls; the rest kept."""
+    """Convert contract columns to their types; absent optional ones become nulls, others are kept.
+
+    Raises:
+        UserError: a required column is missing, or a column has a type that cannot be converted.
+    """
     schema = frame.collect_schema()
     missing = [column for column in REQUIRED[table] if column not in schema]
     if missing:
@@ -113,13 +117,13 @@ def _convert(table: str, name: str, dtype: pl.DataType, kind: str) -> pl.Expr:
 
 
 def check_rows(frame: pl.LazyFrame, table: str) -> None:
-    """Raise UserError where a table is empty."""
+    """Raise UserError if a table is empty."""
     if not frame.select(pl.len()).collect().item():
         raise UserError(f"{table}.parquet has no rows: at least one is needed")
 
 
 def check_ids(frame: pl.DataFrame, table: str, column: str) -> None:
-    """Raise UserError unless the ids of a table are all there, each once."""
+    """Raise UserError unless the ids of a table are unique and none is null."""
     ids = frame[column]
     if ids.null_count():
         raise UserError(f"{table}.parquet: column '{column}' is null in {ids.null_count()} rows: every row needs an id")
@@ -132,7 +136,7 @@ def check_ids(frame: pl.DataFrame, table: str, column: str) -> None:
 
 
 def check_split(songs: pl.DataFrame) -> None:
-    """Raise UserError where a column `split` holds another word than its three."""
+    """Raise UserError if a column `split` has a value other than SPLITS."""
     if "split" not in songs.columns:
         return
     wrong = songs.filter(~pl.col("split").cast(pl.String).is_in(SPLITS).fill_null(False))

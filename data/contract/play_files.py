@@ -1,4 +1,4 @@
-"""A log of plays in many Parquet files: one type for each column, although writers change theirs over the years."""
+"""Read a log of plays in many Parquet files whose column types may differ."""
 
 from __future__ import annotations
 
@@ -13,53 +13,55 @@ from data.contract.columns import TEXT_TYPES
 
 
 def read_log(files: list[str]) -> list[pl.LazyFrame]:
-    """The files in their order, those in a row with the same types as one frame; all frames have all columns, alike.
+    """Scan the files in order, as one frame for each run of files of equal types; all frames get the same columns.
 
     Raises:
-        UserError: the types of a column in two files have none in common.
+        UserError: two files have incompatible types of a column.
     """
     types = {file: types_in(file) for file in files}
     common = common_types(types)
-    runs = [(there, list(run)) for there, run in groupby(files, key=lambda file: types[file])]
-    return [in_types(pl.scan_parquet(run, glob=False), there, common) for there, run in runs]
+    runs = [(schema, list(run)) for schema, run in groupby(files, key=lambda file: types[file])]
+    return [in_types(pl.scan_parquet(run, glob=False), schema, common) for schema, run in runs]
 
 
 def types_in(file: str) -> pl.Schema:
-    """The columns of a file."""
+    """Schema of a file."""
     return pl.scan_parquet(file, glob=False).collect_schema()
 
 
-def in_types(frame: pl.LazyFrame, there: pl.Schema, common: pl.Schema) -> pl.LazyFrame:
-    """All columns in their common types, nulls where a file has none; times with a zone come to UTC."""
-    if there == common:
+def in_types(frame: pl.LazyFrame, schema: pl.Schema, common: pl.Schema) -> pl.LazyFrame:
+    """Cast a frame to the common schema; absent columns become nulls, times with a zone are converted to UTC."""
+    if schema == common:
         return frame
     return frame.select(
-        (by_name(name) if name in there else pl.lit(None)).cast(dtype).alias(name) for name, dtype in common.items()
+        (by_name(name) if name in schema else pl.lit(None)).cast(dtype).alias(name) for name, dtype in common.items()
     )
 
 
 def common_types(types: dict[str, pl.Schema]) -> pl.Schema:
-    """One type for each column of some files (file → its types).
+    """Find a common type of each column over files (file → schema).
 
     Raises:
-        UserError: there is none.
+        UserError: a column has no common type.
     """
-    found: dict[str, dict[Any, str]] = {}  # column → its types, and a file with each
+    types_of: dict[str, dict[Any, str]] = {}  # column → type → a file that has it
     for file, columns in types.items():
         for name, dtype in columns.items():
-            found.setdefault(name, {}).setdefault(dtype, file)
+            types_of.setdefault(name, {}).setdefault(dtype, file)
     common = pl.Schema()
-    for name, dtypes in found.items():
+    for name, dtypes in types_of.items():
         dtype = common_type(list(dtypes))
         if dtype is None:
-            told = ", ".join(f"{one} in {file}" for one, file in list(dtypes.items())[:3])
-            raise UserError(f"plays: column '{name}' has types that do not go together ({told}): write it in one type")
+            examples = ", ".join(f"{other} in {file}" for other, file in list(dtypes.items())[:3])
+            raise UserError(
+                f"plays: column '{name}' has types that do not go together ({examples}): write it in one type"
+            )
         common[name] = dtype
     return common
 
 
 def common_type(dtypes: list[Any]) -> Any:
-    """The type that holds values of all these types, None where there is none; a column of nulls goes with any."""
+    """Narrowest type that holds values of all these types, or None; nulls are compatible with any type."""
     dtypes = [dtype for dtype in dtypes if dtype != pl.Null] or [pl.Null]
     if len(dtypes) == 1:
         return dtypes[0]

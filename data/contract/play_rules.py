@@ -1,7 +1,7 @@
-"""What the data contract says about plays, checked in parts: a log beyond memory lies in a folder aside meanwhile.
+"""Check plays against the data contract, in parts: a log larger than memory is kept in a folder aside meanwhile.
 
-Each row is judged on its own where it is read, a chunk of rows at a time. What needs all plays of a user (repeats, the
-order of time) is judged in parts, each a range of users. A table that fits is one chunk and one part, in memory.
+Rules about single rows are applied to chunks of rows as they are read. Rules that need all plays of a user (repeats,
+time order) are applied to parts, each a range of users. A table that fits into memory is one chunk and one part.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import polars as pl
 from data.contract.row_rules import Rejected, reject
 
 PAIR = ["user_id", "song_id"]
-# A row is named by the first rule that it breaks. In SQL, since two engines read them; `_song` and `_user` are null
-# where the tables of songs and users have no such row. Releases count by day: few dates carry an hour, plays do.
+# A row is reported under the first rule that it breaks. In SQL, which polars and Spark both run; `_song` and `_user`
+# are null for unknown songs and users. Releases are compared by day: most release dates have no hour.
 ROW_RULES = [
     ("plays_without_id", "user_id IS NULL OR song_id IS NULL", "plays without user_id or song_id", PAIR),
     ("plays_of_unknown_songs", "_song IS NULL", "plays of songs not in songs.parquet", ["song_id"]),
@@ -32,16 +32,18 @@ ROW_RULES = [
     ("plays_contradictory", "favourited AND disliked", "plays both favourited and disliked", PAIR),
 ]
 REPEATED = ("plays_repeated", "exact repeats of another row of plays (kept once)")
-WORKING = 6  # times what a chunk of rows takes while it is checked
+WORKING = 6  # peak memory of checking a chunk, as a multiple of the chunk's size
 
 
 @dataclass
 class Plays:
-    """Usable plays, a part for each range of users, by user and time in it where there are times."""
+    """Usable plays, one part for each range of users, sorted by user and time if plays have times."""
 
     found: int  # rows read
     parts: list[pl.LazyFrame] = field(default_factory=list)
-    odd: Counter[str] = field(default_factory=Counter)  # rows: kept, undated, out of order, (user, song) that repeat
+    odd: Counter[str] = field(
+        default_factory=Counter
+    )  # rows kept, undated, out of time order (back), repeating a (user, song) pair
 
 
 def usable_plays(
@@ -52,15 +54,15 @@ def usable_plays(
     memory_gb: float = 0.0,
     aside: Path | None = None,
 ) -> Plays:
-    """The plays that mean something: known song, known user, possible date, count and marks; repeats kept once.
+    """Select valid plays: known song and user, plausible date, count and flags; exact repeats are kept once.
 
     Args:
-        plays: with the contract's columns, lazily, in pieces.
+        plays: pieces of the log, with the contract's columns.
         songs: the songs (`song_id`, `released_at`).
-        users: the users (`user_id`), None where the plays say who they are.
-        rejected: what is skipped is added here.
-        memory_gb: memory that a chunk or a part may take, 0 for all at once.
-        aside: where the parts are written; needed with memory_gb.
+        users: the users (`user_id`); None: the users of the plays.
+        rejected: counts and examples of skipped rows are added here.
+        memory_gb: memory for a chunk or a part, 0: all at once.
+        aside: folder where parts are written; needed with memory_gb.
     """
     log = pl.concat(plays)
     found = log.select(pl.len()).collect().item()
@@ -82,28 +84,28 @@ def usable_plays(
 
 
 def in_chunks(plays: list[pl.LazyFrame], rows: int) -> Iterator[tuple[int, pl.DataFrame]]:
-    """Where each chunk begins in the log, and its rows, with `_row`, their place in it.
+    """Yield the position of each chunk in the log and its rows, with their positions `_row`.
 
-    A chunk is of one piece: a slice of their union would read all that lies before it.
+    Chunks do not span pieces: slicing the union of all pieces would read everything before the slice.
     """
     before = 0
     for piece in plays:
-        found = piece.select(pl.len()).collect().item()
-        for start in range(0, found, rows):
+        height = piece.select(pl.len()).collect().item()
+        for start in range(0, height, rows):
             at = before + start
             chunk = piece.slice(start, rows).collect().with_row_index("_row")
             yield at, chunk.with_columns(pl.col("_row").cast(pl.Int64) + at)
-        before += found
+        before += height
 
 
 def rows_at_once(plays: pl.LazyFrame, memory_gb: float) -> int:
-    """Rows of a chunk or part that are checked within the memory, from what the first ones take."""
-    some = plays.head(50_000).collect()
-    return max(1000, int(memory_gb * 1e9 / WORKING * some.height / max(some.estimated_size(), 1)))
+    """Number of rows that can be checked within the memory, estimated from the size of the first rows."""
+    sample = plays.head(50_000).collect()
+    return max(1000, int(memory_gb * 1e9 / WORKING * sample.height / max(sample.estimated_size(), 1)))
 
 
 def users_in_parts(plays: pl.LazyFrame, users: pl.DataFrame | None, rows: int) -> pl.DataFrame:
-    """`user_id` and `_part`: ranges of the users' order with some `rows` plays each."""
+    """Assign users, in order, to parts (`user_id`, `_part`) of about `rows` plays each."""
     counts = plays.group_by("user_id").agg(pl.len().alias("_plays")).collect(engine="streaming").drop_nulls("user_id")
     if users is None:
         counts = counts.sort("user_id")
@@ -115,7 +117,7 @@ def users_in_parts(plays: pl.LazyFrame, users: pl.DataFrame | None, rows: int) -
 def usable_rows(
     plays: pl.DataFrame, songs: pl.DataFrame, users: pl.DataFrame | None, rejected: Rejected
 ) -> pl.DataFrame:
-    """The rows that break none of ROW_RULES."""
+    """Select the rows that break none of ROW_RULES."""
     of_song = songs.select("song_id", _released_at="released_at", _song=pl.lit(True))
     plays = plays.join(of_song, on="song_id", how="left", maintain_order="left")
     if users is None:
@@ -129,7 +131,7 @@ def usable_rows(
 
 
 def by_users(found: int, parts: list[list[pl.LazyFrame]], rejected: Rejected, aside: Path | None) -> Plays:
-    """Each part without repeats and in time order; parts are dropped from the list as they are done."""
+    """Drop repeats from each part and sort it by time; consumes `parts` to free memory."""
     done, named, repeated = Plays(found), [], 0
     while parts:
         plays = pl.concat(parts.pop(0)).collect()
@@ -148,7 +150,7 @@ def by_users(found: int, parts: list[list[pl.LazyFrame]], rejected: Rejected, as
 
 
 def oddities(plays: pl.DataFrame) -> Counter[str]:
-    """Counts of what is unusual in a part, in the order in which its plays were written."""
+    """Count undated, unordered and repeated plays of a part, whose rows are in the order of the log."""
     back = (pl.col("played_at").diff().over("user_id") < pl.duration()).sum()
     once = pl.struct(PAIR).n_unique()
     row = plays.select(kept=pl.len(), undated=pl.col("played_at").null_count(), back=back, repeats=pl.len() - once)
@@ -156,7 +158,7 @@ def oddities(plays: pl.DataFrame) -> Counter[str]:
 
 
 def note_times(odd: Counter[str], notes: list[str]) -> None:
-    """What was odd about the times."""
+    """Append notes about missing or unordered times."""
     if odd["undated"] == odd["kept"]:
         if odd["repeats"]:
             notes.append(
@@ -170,7 +172,7 @@ def note_times(odd: Counter[str], notes: list[str]) -> None:
 
 
 def spill(frame: pl.DataFrame, aside: Path | None, name: str) -> pl.LazyFrame:
-    """The table lazily: from a file in the folder aside, or from memory where there is none."""
+    """Return a lazy view of the table, after writing it to the folder aside if one is given."""
     if aside is None:
         return frame.lazy()
     frame.write_parquet(aside / f"{name}.parquet")

@@ -1,4 +1,4 @@
-"""What the data contract says about single rows: the unusable ones are skipped, counted and named, never silently."""
+"""Apply the data contract's row rules: unusable rows are skipped, counted and listed by example."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import polars as pl
 
 from configs.errors import UserError
 
-Rejected = dict[str, dict[str, Any]]  # reason → count, up to five examples, what it means
+Rejected = dict[str, dict[str, Any]]  # reason → count, up to five examples, description
 PREFIX = "feature_"
 
 
 def rejection_table(rejected: Rejected) -> str:
-    """A short plain-text table of what was skipped: count, meaning, a few names."""
+    """Format skipped rows as a plain-text table: count, description, examples."""
     if not rejected:
         return "nothing was skipped"
     width = max(len(entry["what"]) for entry in rejected.values())
@@ -26,7 +26,7 @@ def rejection_table(rejected: Rejected) -> str:
 
 
 def reject(frame: pl.DataFrame, bad: pl.Expr, key: str, what: str, show: list[str], rejected: Rejected) -> pl.DataFrame:
-    """Drop the rows where `bad` is true, and count and name them in `rejected[key]`, beside those of earlier chunks."""
+    """Drop rows where `bad` is true, and add their count and examples to `rejected[key]`."""
     mask = frame.select(bad.fill_null(False)).to_series()
     if not mask.any():
         return frame
@@ -38,7 +38,7 @@ def reject(frame: pl.DataFrame, bad: pl.Expr, key: str, what: str, show: list[st
 
 
 def usable_feedback(feedback: pl.DataFrame, songs: pl.DataFrame, rejected: Rejected) -> pl.DataFrame:
-    """The rows of i2i_feedback whose songs are known and whose counts are possible."""
+    """Select rows of i2i_feedback with known songs and consistent counts."""
     pair = ["source_song_id", "recommended_song_id"]
     known = songs["song_id"].implode()
     unknown = ~(pl.col(pair[0]).is_in(known) & pl.col(pair[1]).is_in(known)).fill_null(False)
@@ -53,9 +53,9 @@ def usable_feedback(feedback: pl.DataFrame, songs: pl.DataFrame, rejected: Rejec
 
 
 def usable_tags(tags: pl.DataFrame, songs: pl.DataFrame, rejected: Rejected) -> pl.DataFrame:
-    """`user_id`, `song_id`, `tag` of the assignments that are whole and of known songs; each once.
+    """Select complete tag assignments of known songs (`user_id`, `song_id`, `tag`), each once.
 
-    Users need not be known: whoever gave a tag and has no play has nothing that the tag could give away.
+    Users may be unknown: without a play there is nothing that their tags could reveal.
     """
     columns = ["user_id", "song_id", "tag"]
     tags = tags.select("user_id", "song_id", pl.col("tag").str.strip_chars().replace("", None))
@@ -75,7 +75,7 @@ def note_songs(
     tags: pl.DataFrame | None,
     notes: list[str],
 ) -> None:
-    """Songs that carry little are kept, but said."""
+    """Append notes about songs without content and songs without plays, which are kept."""
     has_vector = np.zeros(songs.height, dtype=bool)
     for vectors in features.values():
         has_vector |= ~np.isnan(vectors[:, 0])
@@ -98,10 +98,10 @@ def note_songs(
 def feature_matrices(
     songs: pl.DataFrame, rejected: Rejected, notes: list[str]
 ) -> tuple[pl.DataFrame, dict[str, np.ndarray]]:
-    """Take the `feature_<name>` columns out of `songs`, each as float32 (songs, dim) with NaN rows for missing vectors.
+    """Move the `feature_<name>` columns from `songs` to float32 matrices (songs, dim), NaN for missing vectors.
 
     Raises:
-        UserError: a feature column that holds no numbers, or vectors of unequal length.
+        UserError: a feature column is not numeric, or its vectors differ in length.
     """
     columns = [column for column in songs.columns if column.startswith(PREFIX)]
     features = {}

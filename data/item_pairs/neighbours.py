@@ -1,7 +1,8 @@
-"""Songs that share listeners, counted in compiled loops: memory for the result and one row a thread, never the product.
+"""Item-item collaborative filtering: songs that share listeners, in compiled loops.
 
-A row of the product "songs × songs" is built from the histories of one song's listeners (Gustavson, 1978), turned into
-similarities and cut to its best K before the next. The loops hold no lock, so that plain threads share the songs.
+Each row of the product "songs × songs" is built from the histories of one song's listeners (Gustavson, 1978), turned
+into similarities and reduced to its top K before the next, so memory is the result plus one row a thread. The loops
+release the GIL, so threads share the songs.
 
 Shapes: U users, S songs; K neighbours kept; N pairs; a source song, b target song.
 """
@@ -20,7 +21,7 @@ from scipy import sparse
 
 from data.arrays import AnyArray, IntArray
 
-SHARES = 8  # per thread: songs are dealt in turn, so that every share has its popular ones
+SHARES = 8  # work units per thread; songs are dealt round-robin, so that each unit has popular ones
 
 
 @dataclass
@@ -32,7 +33,7 @@ class Pairs:
     similarity: AnyArray
 
     def take(self, keep: AnyArray) -> Pairs:
-        """The sub-set chosen by a mask or by positions."""
+        """Select pairs by mask or positions."""
         return Pairs(self.source[keep], self.target[keep], self.similarity[keep])
 
     def __len__(self) -> int:
@@ -45,7 +46,7 @@ class Pairs:
 
 @dataclass
 class Terms:
-    """What a similarity is made of: (scale · Σ w_u − c_a c_b) / (n_a n_b), u being the common listeners of a and b."""
+    """Terms of a similarity (scale · Σ_u w_u − c_a c_b) / (n_a n_b), over common listeners u of a and b."""
 
     weight_U: AnyArray | None  # None: every listener weighs 1
     scale: float
@@ -54,14 +55,13 @@ class Terms:
 
 
 def terms(similarity: str, listeners_S: AnyArray, songs_U: AnyArray) -> Terms:
-    """The terms of a similarity, from how many listeners each song has and how many songs each user.
+    """Terms of a similarity, from each song's number of listeners and each user's number of songs.
 
-    "cosine" is n_ab / √(n_a n_b). Two popular songs share listeners by chance alone, so by cosine popular songs are
-    everybody's neighbours; "phi", the correlation of the songs' 0/1 listener vectors, takes that chance away. Its
-    counts are whole numbers below 2^53, so that songs which meet exactly as often as by chance come out exactly 0, and
-    a song that everybody heard does with all. "iuf" is the cosine in which a common listener counts
-    1 / log(1 + his songs) (inverse user frequency, after Breese et al., UAI 1998). "bm25" discounts heavy listeners and
-    popular songs by the weights of `implicit` (K1 = 1.2, B = 0.75).
+    "cosine" is n_ab / √(n_a n_b). Popular songs share listeners by chance, so cosine makes them neighbours of every
+    song; "phi", the Pearson correlation of the songs' 0/1 listener vectors, subtracts the expected overlap. Its counts
+    are integers below 2^53, so that an overlap of exactly the expected size gives exactly 0. "iuf" is the cosine with a
+    weight of 1 / log(1 + number of songs) for each common listener (inverse user frequency, after Breese et al., UAI
+    1998). "bm25" discounts heavy listeners and popular songs by the weights of `implicit` (K1 = 1.2, B = 0.75).
     """
     n_S, none_S = listeners_S.astype(np.float64), np.zeros(len(listeners_S))
     if similarity == "phi":
@@ -78,17 +78,17 @@ def terms(similarity: str, listeners_S: AnyArray, songs_U: AnyArray) -> Terms:
 def neighbours(
     matrix: sparse.csr_matrix, top_k: int, min_common: int, similarity: str = "phi", shrinkage: float = 0.0
 ) -> Pairs:
-    """The `top_k` most similar songs of every song, self left out, among those that share enough listeners.
+    """Find the `top_k` most similar songs of every song, without itself, among those that share enough listeners.
 
-    Not what `implicit` finds with its own search: that fills the K places before it can be told that rare songs must
-    share `min_common` listeners. Equal similarities (float32) are kept in the order of the target's number.
+    The search of `implicit` cannot do this: it selects the top K before `min_common` could be applied. Ties (float32)
+    are broken by the target's number.
 
     Args:
-        matrix: (users, songs) listening matrix; only whether an entry is there counts.
+        matrix: (users, songs) listening matrix; values are ignored.
         top_k: neighbours kept per song.
-        min_common: listeners that a pair must share.
+        min_common: minimum of common listeners of a pair.
         similarity: "phi", "cosine", "iuf" or "bm25" (function `terms`).
-        shrinkage: a similarity seen in n common listeners counts n / (n + shrinkage) of itself.
+        shrinkage: a similarity with n common listeners is multiplied by n / (n + shrinkage).
     """
     by_song, by_user = sparse.csc_matrix(matrix), sparse.csr_matrix(matrix)
     made_of = terms(similarity, np.diff(by_song.indptr), np.diff(by_user.indptr))
@@ -96,7 +96,7 @@ def neighbours(
 
 
 def cold_neighbours(cold: sparse.csr_matrix, warm: sparse.csr_matrix, top_k: int, min_common: int) -> Pairs:
-    """For each cold song (column of `cold`), the warm songs of the same listeners, by phi: the truth of validation.
+    """Find the warm songs most similar by phi to each cold song (column of `cold`): the ground truth of validation.
 
     Both matrices are (users, songs) over all songs; `cold` holds held-out plays and never reaches training.
     """
@@ -108,7 +108,7 @@ def cold_neighbours(cold: sparse.csr_matrix, warm: sparse.csr_matrix, top_k: int
 
 
 def common_listeners(first: sparse.csc_matrix, second: sparse.csc_matrix, pairs: Pairs) -> IntArray:
-    """For each pair, the users for whom `first` has the source and `second` the target: (N,)."""
+    """Count for each pair the users with the source in `first` and the target in `second`: (N,)."""
     order = np.argsort(pairs.source, kind="stable")
     count = np.zeros(len(pairs), dtype=np.int64)
     ends = np.linspace(0, len(pairs), threads() * SHARES + 1).astype(np.int64)
@@ -122,7 +122,7 @@ def common_listeners(first: sparse.csc_matrix, second: sparse.csc_matrix, pairs:
 
 
 def threads() -> int:
-    """Threads of the compiled loops: OMP_NUM_THREADS where it is set, else the cores that this process may use."""
+    """Number of threads of the compiled loops: OMP_NUM_THREADS if set, else the cores available to this process."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return max(1, int(os.environ.get("OMP_NUM_THREADS") or cores or 1))
 
@@ -136,7 +136,7 @@ def _search(
     min_common: int,
     shrinkage: float,
 ) -> Pairs:
-    """Every song of `by_song` against all songs of its listeners in `by_user`."""
+    """Top neighbours of every song of `by_song` among the songs of its listeners in `by_user`."""
     n_songs = by_song.shape[1]
     top_k = min(top_k, n_songs)
     target_SK = np.full((n_songs, top_k), -1, dtype=np.int32)
@@ -154,13 +154,13 @@ def _search(
 
 
 def _in_threads(work: Any) -> None:
-    """work(0), work(1), … for every share."""
+    """Run work(0), work(1), … of every work unit in threads."""
     with ThreadPoolExecutor(threads()) as pool:
         list(pool.map(work, range(threads() * SHARES)))
 
 
 def _pointers(matrix: Any) -> tuple[AnyArray, AnyArray]:
-    """Starts (int64) and entries (int32) of a compressed matrix: one type, so that the loops are compiled once."""
+    """`indptr` (int64) and `indices` (int32) of a compressed matrix: fixed types, so that the loops compile once."""
     return matrix.indptr.astype(np.int64), matrix.indices.astype(np.int32, copy=False)
 
 
@@ -177,12 +177,12 @@ def _fill(
     norm_a: AnyArray,
     chance_b: AnyArray,
     norm_b: AnyArray,
-    least: int,
+    min_common: int,
     shrinkage: float,
     target_SK: AnyArray,
     value_SK: AnyArray,
 ) -> None:
-    """Rows `songs` of target_SK and value_SK: each song's best, best first."""
+    """Fill the rows `songs` of target_SK and value_SK with each song's neighbours, best first."""
     common = np.zeros(len(norm_b), dtype=np.int32)
     weight = np.zeros(0 if weight_U is None else len(norm_b))
     touched = np.empty(len(norm_b), dtype=np.int32)
@@ -202,14 +202,14 @@ def _fill(
             common[other] = 0
             if weight_U is not None:
                 total, weight[other] = weight[other], 0.0
-            if both >= least and other != song:
+            if both >= min_common and other != song:
                 value = (scale * total - chance_a[song] * chance_b[other]) / (norm_a[song] * norm_b[other])
                 kept = _insert(other, np.float32(value * (both / (both + shrinkage))), target_K, value_K, kept)
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[misc]
 def _insert(target: int, value: np.float32, target_K: AnyArray, value_K: AnyArray, kept: int) -> int:
-    """Put a target where it belongs, if anywhere; of equal values the lower number first. Gives how many there are."""
+    """Insert a target into a sorted top-K list, ties by lower number first; returns the new length."""
     if value <= 0:
         return kept
     at = min(kept, len(target_K) - 1)  # the last one falls out where there is no room
@@ -234,7 +234,7 @@ def _intersect(
     n_users: int,
     count: IntArray,
 ) -> None:
-    """Write the common listeners of the pairs `rows`, which are in the order of their source."""
+    """Write to `count` the common listeners of the pairs `rows`, which are sorted by source."""
     listens = np.zeros(n_users, dtype=np.bool_)
     marked = -1
     for row in rows:

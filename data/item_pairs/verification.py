@@ -1,4 +1,4 @@
-"""Listening, and the posterior check of the pairs mined from it (`neighbours.py`): the teacher of the song encoder.
+"""Listening matrix, and the posterior verification of song pairs mined from it (`neighbours.py`).
 
 The article: positives are "item pairs of collaborative similarity whose recommendation then had good user feedback".
 """
@@ -19,7 +19,7 @@ Table: TypeAlias = "pl.DataFrame | pl.LazyFrame"
 
 
 def listening_matrix(plays: Table, n_users: int, n_songs: int) -> sparse.csr_matrix:
-    """(users, songs) matrix: the strongest signal a user gave a song; dislikes are left out."""
+    """Sparse matrix (users, songs) of the strongest signal of each user for each song, without dislikes."""
     liked = plays.lazy().filter(pl.col("strength") > 0).group_by("user", "song").agg(pl.col("strength").max())
     liked = liked.collect(engine="streaming")
     coordinates = (liked["user"].to_numpy(), liked["song"].to_numpy())
@@ -27,11 +27,11 @@ def listening_matrix(plays: Table, n_users: int, n_songs: int) -> sparse.csr_mat
 
 
 def cap_histories(plays: Table, most: int, seed: int) -> tuple[Table, int]:
-    """The plays with at most so many songs of a user, and of how many users that left songs out (most=0: of none).
+    """Limit each history to `most` songs (0: no limit); returns the plays and the number of users with dropped songs.
 
-    The work grows with the square of a history, and one of tens of thousands is a shop or a program. Kept are the songs
-    that the user gave the strongest signal, of these the ones he played last, and of these those that `draw` says: by
-    number, the same songs would be kept for everybody.
+    The work of mining is quadratic in the length of a history, and users with tens of thousands of songs are shops or
+    bots. Songs are kept by strongest signal, then latest play, then a hash (`draw`): by song number, all users would
+    keep the same ones.
     """
     liked = plays.lazy().filter(pl.col("strength") > 0)
     songs_of = liked.group_by("user").agg(pl.col("song").n_unique().alias("songs"))
@@ -52,9 +52,9 @@ def cap_histories(plays: Table, most: int, seed: int) -> tuple[Table, int]:
 
 
 def draw(user: Any, song: Any, seed: int) -> Any:
-    """A number that looks like chance, of 64-bit columns of any engine: x⁵ mod 2³¹ − 1, which is a permutation.
+    """Pseudo-random hash of 64-bit columns, the same in polars and Spark: x⁵ mod 2³¹ − 1, a permutation of x.
 
-    No product passes 2⁶³ where users and songs are below 2³¹.
+    No product exceeds 2⁶³ for users and songs below 2³¹.
     """
     prime = 2**31 - 1
     x = (user * 845_431_123 + song * 961_748_927 + (seed % prime + 1) * 472_882_027) % prime
@@ -63,10 +63,10 @@ def draw(user: Any, song: Any, seed: int) -> Any:
 
 
 def smoothed_lift(good: AnyArray, shown: AnyArray, global_rate: Any, prior: float) -> AnyArray:
-    """Rate of good outcomes, shrunk towards the global rate, as a multiple of it.
+    """Ratio of the smoothed rate of good outcomes to the global rate.
 
-    (good + prior·r) / (shown + prior) / r with r the global rate: the posterior mean under a Beta prior that is
-    worth `prior` observations. A pair that was never shown has lift 1 (exactly, so that it clears `min_lift` 1).
+    (good + prior·r) / (shown + prior) / r with r the global rate: the posterior mean under a Beta prior worth `prior`
+    observations. Without observations the lift is exactly 1, which passes `min_lift` 1.
     """
     known = shown + prior > 0
     lift = (good / np.maximum(global_rate, 1e-12) + prior) / np.where(known, shown + prior, 1.0)
@@ -76,9 +76,8 @@ def smoothed_lift(good: AnyArray, shown: AnyArray, global_rate: Any, prior: floa
 def verify_by_feedback(pairs: Pairs, feedback: pl.DataFrame, prior: float) -> tuple[AnyArray, AnyArray]:
     """Lift and observations of each pair in `i2i_feedback` (columns source, target, plays, completes, favourites).
 
-    A good outcome is a favourite, or half a good outcome a complete play: the two rates that the article's Q1 names
-    are summed so that neither alone decides. Feedback without a single good outcome, as of a player that tells of none,
-    is no evidence: lift 1, seen by 0.
+    A favourite counts as a good outcome, a complete play as half of one: the sum uses both rates of the article's Q1.
+    Feedback without any good outcome, as from a player that records none, is no evidence: lift 1 and 0 observations.
     """
     counts = (
         feedback.group_by("source", "target")
@@ -92,9 +91,9 @@ def verify_by_feedback(pairs: Pairs, feedback: pl.DataFrame, prior: float) -> tu
 
 
 def pooled(one: tuple[AnyArray, AnyArray], other: tuple[AnyArray, AnyArray], prior: float) -> tuple[AnyArray, AnyArray]:
-    """Two checks (lift, observations) of the same pairs as one: observations are added, and the prior counts once.
+    """Pool two checks (lift, observations) of the same pairs: observations are added, the prior counts once.
 
-    Each has its own global rate, so what is added is good outcomes as multiples of that: lift·(shown + prior) − prior.
+    Global rates differ, so good outcomes are added as multiples of their global rate: lift·(shown + prior) − prior.
     """
     (lift, shown), (other_lift, other_shown) = one, other
     good = lift * (shown + prior) + other_lift * (other_shown + prior) - 2 * prior
@@ -104,18 +103,19 @@ def pooled(one: tuple[AnyArray, AnyArray], other: tuple[AnyArray, AnyArray], pri
 def verify_by_listeners(
     pairs: Pairs, before: sparse.csr_matrix, after: sparse.csr_matrix, prior: float
 ) -> tuple[AnyArray, AnyArray]:
-    """Lift of each pair in listening that was not used to mine it.
+    """Lift and observations of each pair in listening data that it was not mined from.
 
-    Of the users who knew the source (`before`), how many took up the target (`after`), against the target's own
-    share among all users: the check for data without a feedback table. `before` and `after` are an earlier and a later
-    window of the same users (`after` without what they knew before), or twice the same matrix of held-out users.
+    The share of users who adopted the target (`after`) among those who knew the source (`before`), relative to the
+    target's share among all users: the check for data without a feedback table. `before` and `after` are an earlier and
+    a later window of the same users (`after` without what they knew before), or twice the same matrix of held-out
+    users.
 
-    Only who could take the target up is counted: users seen in `after` who did not know the target before. Else a
-    song's old listeners would speak against it. A target that nobody took up is no evidence: lift 1, seen by 0.
+    Only users who could adopt the target are counted: those active in `after` who did not know it before. A target
+    without adopters is no evidence: lift 1 and 0 observations.
     """
-    took = _heard(after)
+    took = _binary(after)
     active_U = np.diff(took.tocsr().indptr) > 0
-    knew = sparse.csc_matrix(sparse.diags(active_U.astype(np.float32)) @ _heard(before))
+    knew = sparse.csc_matrix(sparse.diags(active_U.astype(np.float32)) @ _binary(before))
     settled = sparse.csc_matrix(knew - knew.multiply(took))  # no entries where both windows are the same matrix
     both_took, both_settled = common_listeners(knew, took, pairs), common_listeners(knew, settled, pairs)
     knew_S, took_S, settled_S = (np.asarray(matrix.sum(axis=0)).ravel() for matrix in (knew, took, settled))
@@ -132,16 +132,16 @@ def lift_of_listeners(
     active: int,
     prior: float,
 ) -> tuple[AnyArray, AnyArray]:
-    """`verify_by_listeners` from its counts, of users seen in the later window.
+    """Compute `verify_by_listeners` from counts of users who are active in the later window.
 
     Args:
         pairs: N pairs.
-        both_took: of those who knew the source, how many took the target up: (N,).
-        both_settled: of those who knew the source, how many knew the target already: (N,).
-        knew_S: who knew each song: (S,).
-        took_S: who took it up: (S,).
-        settled_S: who knew it and did not take it up anew: (S,).
-        active: users seen in the later window.
+        both_took: users who knew the source and adopted the target: (N,).
+        both_settled: users who knew the source and already knew the target: (N,).
+        knew_S: users who knew each song: (S,).
+        took_S: users who adopted each song: (S,).
+        settled_S: users who knew each song and did not adopt it again: (S,).
+        active: users active in the later window.
         prior: observations that the prior is worth.
     """
     share_S = took_S.astype(np.float64) / np.maximum(active - settled_S.astype(np.float64), 1)
@@ -150,15 +150,15 @@ def lift_of_listeners(
 
 
 def split_users(plays: Table, n_users: int, seed: int) -> tuple[Table, Table]:
-    """The plays of one seeded half of the users, and those of the other."""
+    """Split the plays into those of two seeded halves of the users."""
     if n_users < 2:
         raise UserError("posterior=split_users needs at least two users")
     half = pl.Series(np.flatnonzero(np.random.default_rng(seed).random(n_users) < 0.5)).implode()
     return plays.filter(pl.col("user").is_in(half)), plays.filter(~pl.col("user").is_in(half))
 
 
-def _heard(matrix: sparse.csr_matrix) -> sparse.csc_matrix:
-    """A copy that says only who heard what: 1 for every entry."""
-    heard = sparse.csc_matrix(matrix, dtype=np.float32, copy=True)
-    heard.data[:] = 1.0
-    return heard
+def _binary(matrix: sparse.csr_matrix) -> sparse.csc_matrix:
+    """Copy of a matrix with 1 for every entry."""
+    binary = sparse.csc_matrix(matrix, dtype=np.float32, copy=True)
+    binary.data[:] = 1.0
+    return binary

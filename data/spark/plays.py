@@ -1,7 +1,7 @@
-"""Plays checked, indexed and split by Spark: the rules of `play_rules.py` and `play_tables.py`, read from the same SQL.
+"""Check, index and split plays with Spark, by the same SQL rules as `play_rules.py` and `play_tables.py`.
 
-Spark reads the log and writes Parquet into a folder beside the catalogue that all its workers must see; the tables of a
-catalogue are put together from there, a row group at a time.
+Spark reads the log and writes Parquet into a folder beside the catalogue, which all workers must see; the catalogue's
+tables are assembled from there, a row group at a time.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from data.contract.row_rules import Rejected
 from data.play_tables import STRENGTH
 from data.split import WARM, Split
 
-ORDER = ("_file", "_row")  # where a row was in the log
+ORDER = ("_file", "_row")  # position of a row in the log
 TIMES = (pl.Datetime("ms"), pl.Datetime("us"))
 KINDS = {pl.String: "string", pl.Boolean: "boolean", pl.Int64: "bigint", pl.Float64: "double"}
 KINDS |= dict.fromkeys(TIMES, "timestamp")
@@ -40,7 +40,7 @@ SETTINGS = {
 
 
 def connect(master: str | None) -> Any:
-    """A Spark session: the one there is, or a new one on `master` (None: what spark-submit or its settings say).
+    """Get the active Spark session, or start one on `master` (None: from spark-submit or Spark's settings).
 
     Raises:
         UserError: pyspark or Java is missing, or Spark does not start.
@@ -71,7 +71,7 @@ def check_plays(
     users: pl.DataFrame | None,
     rejected: Rejected,
 ) -> Plays:
-    """Like `play_rules.usable_plays`: the plays of `files`, of which `plays` has the columns; written into `aside`."""
+    """Select valid plays as `play_rules.usable_plays`, from `files` with the schema of `plays`; written to `aside`."""
     from pyspark.sql import Window
     from pyspark.sql import functions as F
 
@@ -97,24 +97,24 @@ def check_plays(
 
 
 def read_log(spark: Any, files: list[str], schema: pl.Schema) -> Any:
-    """The log with the contract's types (times in UTC), and the place of each row in it."""
+    """Read the log with the contract's types (times in UTC) and the position of each row."""
     alike: dict[Any, list[str]] = {}
     for file in files:
         alike.setdefault(tuple(types_in(file).items()), []).append(file)
-    logs = [read_alike(spark, some, pl.Schema(there), schema) for there, some in alike.items()]
+    logs = [read_alike(spark, group, pl.Schema(types), schema) for types, group in alike.items()]
     return reduce(lambda log, more: log.unionByName(more), logs)
 
 
-def read_alike(spark: Any, files: list[str], there: pl.Schema, schema: pl.Schema) -> Any:
-    """`read_log` of files that have the same types (`there`)."""
+def read_alike(spark: Any, files: list[str], types: pl.Schema, schema: pl.Schema) -> Any:
+    """Read, as `read_log`, files that all have the schema `types`."""
     from pyspark.sql import functions as F
 
     log = spark.read.option("mergeSchema", "true").parquet(*(pattern(Path(file)) for file in files))
     kinds = dict(log.dtypes)
     columns = []
     for name, dtype in schema.items():
-        told = name in there and (there[name] != pl.Null or dtype == pl.Null)
-        column = F.col(quoted(name)) if told else F.lit(None)
+        present = name in types and (types[name] != pl.Null or dtype == pl.Null)
+        column = F.col(quoted(name)) if present else F.lit(None)
         if dtype in TIMES and kinds.get(name) == "bigint":  # nanoseconds, floored as polars does
             column = F.timestamp_micros(F.expr("({0} - pmod({0}, 1000)) div 1000".format(quoted(name))))
         if dtype in KINDS:
@@ -127,22 +127,22 @@ def read_alike(spark: Any, files: list[str], there: pl.Schema, schema: pl.Schema
 
 
 def quoted(name: str) -> str:
-    """A column's name as Spark takes it, whatever is in it."""
+    """Quote a column's name for Spark SQL."""
     return "`" + name.replace("`", "``") + "`"
 
 
 def comparable(log: Any, names: Iterable[str]) -> list[Any]:
-    """The columns in a form that Spark can partition by: maps, at whatever depth, as JSON."""
+    """Convert columns to types that Spark can partition by: those with maps, at any depth, to JSON."""
     from pyspark.sql import functions as F
 
     kinds = dict(log.dtypes)
-    told = {name: F.col(quoted(name)) for name in names}
-    whole = {"ignoreNullFields": "false"}
-    return [F.to_json(F.struct(one), whole) if "map<" in kinds[name] else one for name, one in told.items()]
+    columns = {name: F.col(quoted(name)) for name in names}
+    options = {"ignoreNullFields": "false"}
+    return [F.to_json(F.struct(x), options) if "map<" in kinds[name] else x for name, x in columns.items()]
 
 
 def known(spark: Any, log: Any, songs: pl.DataFrame, users: pl.DataFrame | None) -> Any:
-    """The log beside what the rules look at: `_song`, `_released_at` and `_user`."""
+    """Join the columns that the rules need: `_song`, `_released_at` and `_user`."""
     from pyspark.sql import functions as F
 
     of_song = frame(spark, songs.select("song_id", _released_at="released_at", _song=pl.lit(True)))
@@ -153,7 +153,7 @@ def known(spark: Any, log: Any, songs: pl.DataFrame, users: pl.DataFrame | None)
 
 
 def name_rejected(bad: Any, what: dict[str, tuple[str, list[str]]], rejected: Rejected) -> None:
-    """Count the rows by their `_key`, and name the first five of each."""
+    """Add the count of rows by `_key`, and the first five of each as examples, to `rejected`."""
     from pyspark.sql import Window
     from pyspark.sql import functions as F
 
@@ -165,9 +165,9 @@ def name_rejected(bad: Any, what: dict[str, tuple[str, list[str]]], rejected: Re
     of_key = Window.partitionBy("_key")
     names = names.withColumn("count", F.sum("n").over(of_key))
     names = names.withColumn("rank", F.row_number().over(of_key.orderBy("at"))).filter("rank <= 5")
-    found = {(row["_key"], row["rank"]): row for row in names.collect()}
+    ranked = {(row["_key"], row["rank"]): row for row in names.collect()}
     for key, (text, _) in what.items():
-        rows = [found[key, rank] for rank in range(1, 6) if (key, rank) in found]
+        rows = [ranked[key, rank] for rank in range(1, 6) if (key, rank) in ranked]
         if rows:
             rejected[key] = {"count": rows[0]["count"], "examples": [row["name"] for row in rows], "what": text}
 
@@ -175,7 +175,7 @@ def name_rejected(bad: Any, what: dict[str, tuple[str, list[str]]], rejected: Re
 def write_plays(
     spark: Any, part: pl.LazyFrame, songs: pl.DataFrame, users: pl.DataFrame, split: Split, folder: Path, aside: Path
 ) -> tuple[IntArray, int]:
-    """Like `play_tables.write_plays`, of what `check_plays` has left in `aside` (of which `part` is our view)."""
+    """Write the tables as `play_tables.write_plays`, from what `check_plays` wrote to `aside` (`part`: its view)."""
     from pyspark.sql import functions as F
 
     of_song = songs.select(
@@ -199,7 +199,7 @@ def write_plays(
 
 
 def gathered(folder: Path, types: dict[str, Any]) -> pl.LazyFrame:
-    """What Spark has written, with our types, in the order of its files."""
+    """Scan the Parquet files that Spark has written, in order, with the given types."""
     empty = pl.LazyFrame(schema=types)
     files = sorted(folder.glob("part-*.parquet"))
     return (
@@ -210,15 +210,15 @@ def gathered(folder: Path, types: dict[str, Any]) -> pl.LazyFrame:
 
 
 def frame(spark: Any, table: pl.DataFrame) -> Any:
-    """A table of ours in Spark."""
+    """Convert a polars table to Spark."""
     return spark.createDataFrame(table.to_arrow(compat_level=pl.CompatLevel.oldest()))
 
 
 def uri(path: Path) -> str:
-    """A path as Spark must be told it, whatever its default file system is: Hadoop takes it as it is, unescaped."""
+    """URI of a local path, whatever Spark's default file system is; unescaped, since Hadoop does not decode it."""
     return f"file://{path.resolve()}"
 
 
 def pattern(path: Path) -> str:
-    """The same where it is read, and its own wildcards would be taken for such."""
+    """URI for reading, with the path's own glob characters escaped."""
     return re.sub(r"([\[\]{}*?\\])", r"\\\1", uri(path))

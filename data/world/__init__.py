@@ -1,13 +1,13 @@
-"""The built-in demo world: a made-up music service with songs, listeners, a year of plays, and the truth of new songs.
+"""Generate the demo world: a synthetic music service with songs, users, a year of plays, and outcomes of new songs.
 
     content: genre, mood, theme, traits ──▶ audio (all but theme), words and tags (all but most traits)
     content ½, hidden taste ¼, fame and quality ¼ ──▶ affinity; with openness to the unknown, and luck ──▶ outcome
     popularity, freshness, taste, a noisy recommender ──▶ exposure: which plays happen at all
 
-Popularity is a power law of fame, which hangs on the artist, on quality and on luck; openness to unknown songs differs
-from user to user and shows in what he plays and finishes. `latent` draws songs and users, `text` and `audio` express
-them, `behaviour` lets the users listen. The songs of the last month (a tenth) are the new releases. Everything
-follows from the seed; the recordings do not depend on the number of processes.
+Popularity is a power law of fame, which depends on the artist, on quality and on luck. Openness to unknown songs
+differs between users and shows in what they play and complete. `latent` draws songs and users, `text` and `audio`
+express them, `behaviour` simulates listening. The songs of the last month (a tenth) are the new releases. Everything
+follows from the seed, whatever the number of processes.
 """
 
 from __future__ import annotations
@@ -65,14 +65,18 @@ def generate(
         users: listeners, at least 50.
         seconds: length of a recording, at least 1.
         truth_users: users in truth.parquet.
-        audio: synthesise recordings; else every audio_path is null.
-        workers: processes that synthesise; 1 for none beside this one.
+        audio: synthesise recordings; otherwise every audio_path is null.
+        workers: processes for synthesis; 1: this process only.
         seed: seed of everything.
 
-    Returns counts and rates, for the manifest. Raises UserError where the world is too small to be one.
+    Returns:
+        Counts and rates for the manifest.
+
+    Raises:
+        UserError: a size is below its minimum.
     """
-    least = {"songs": (songs, 50), "users": (users, 50), "seconds": (seconds, 1), "workers": (workers, 1)}
-    for name, (value, enough) in least.items():
+    minimum = {"songs": (songs, 50), "users": (users, 50), "seconds": (seconds, 1), "workers": (workers, 1)}
+    for name, (value, enough) in minimum.items():
         if value < enough:
             raise UserError(f"{name}={value} is too small for the demo world: at least {enough}")
     rng = [np.random.default_rng([seed, stream]) for stream in range(3)]
@@ -88,7 +92,7 @@ def generate(
 
 
 def listen(songs: Songs, users: Users, truth_users: int, rng: np.random.Generator) -> dict[str, pl.DataFrame]:
-    """One year of plays, the feedback on recommendations, and the truth: the tables of behaviour."""
+    """Simulate one year of listening: the tables plays, i2i_feedback and truth."""
     with tqdm(total=4, desc="listening", unit="step") as steps:
         plays = behaviour.draw_plays(songs, users, rng)
         steps.update()
@@ -106,7 +110,7 @@ def listen(songs: Songs, users: Users, truth_users: int, rng: np.random.Generato
 
 
 def counts(tables: dict[str, pl.DataFrame], songs: Songs) -> dict[str, Any]:
-    """What the manifest says about the world."""
+    """Counts and rates for the manifest."""
     plays, new = tables["plays"], tables["songs"].filter(pl.Series(songs.new_S))["song_id"]
     rates = plays.select(pl.col("completed", "favourited").mean().round(4)).row(0)
     return {
@@ -125,7 +129,7 @@ def counts(tables: dict[str, pl.DataFrame], songs: Songs) -> dict[str, Any]:
 
 
 def song_table(songs: Songs, audio: bool, rng: np.random.Generator) -> pl.DataFrame:
-    """songs.parquet of the data contract, with some values missing."""
+    """Table songs of the data contract, with some values missing at random."""
     titles, lyrics = text.write_texts(songs, rng)
     names = list(GENRES)
     song_ids = ids("s", np.arange(len(songs)), "song_id")
@@ -152,7 +156,7 @@ def song_table(songs: Songs, audio: bool, rng: np.random.Generator) -> pl.DataFr
 
 
 def user_table(users: Users, rng: np.random.Generator) -> pl.DataFrame:
-    """users.parquet: profile columns, which hint at tastes and activity."""
+    """Table users: profile columns, which correlate with tastes and activity."""
     sessions_U = 0.08 * users.activity_U * rng.lognormal(0, 0.4, size=len(users))
     return pl.DataFrame(
         {
@@ -167,7 +171,7 @@ def user_table(users: Users, rng: np.random.Generator) -> pl.DataFrame:
 
 
 def play_table(plays: behaviour.Plays, outcomes: pl.DataFrame) -> pl.DataFrame:
-    """plays.parquet, in time order."""
+    """Table plays, in time order."""
     return pl.DataFrame(
         {
             "user_id": ids("u", plays.user_N, "user_id"),
@@ -178,14 +182,14 @@ def play_table(plays: behaviour.Plays, outcomes: pl.DataFrame) -> pl.DataFrame:
 
 
 def feedback_table(feedback: pl.DataFrame) -> pl.DataFrame:
-    """i2i_feedback.parquet."""
+    """Table i2i_feedback, with ids."""
     source = ids("s", feedback["source"], "source_song_id")
     recommended = ids("s", feedback["target"], "recommended_song_id")
     return feedback.select(source, recommended, "plays", "completes", "favourites")
 
 
 def truth_table(songs: Songs, met_2UC: AnyArray, truth_users: int, rng: np.random.Generator) -> pl.DataFrame:
-    """truth.parquet, read by `evaluate` alone: what each sampled user would make of each new song, if played it."""
+    """Table truth, read by `evaluate` only: the outcome of every pair of a sampled user and a new song, if played."""
     n_users = met_2UC.shape[1]
     user_T = np.sort(rng.choice(n_users, size=min(truth_users, n_users), replace=False))
     new_C = np.flatnonzero(songs.new_S)
@@ -218,7 +222,7 @@ def write_audio(songs: Songs, paths: pl.Series, folder: Path, seconds: float, wo
 
 @contextmanager
 def _mapper(workers: int) -> Iterator[Any]:
-    """`map` in this process or over several; these are spawned, since polars' threads do not survive a fork."""
+    """Give `map` in this process, or over spawned ones (polars' threads do not survive a fork)."""
     if workers == 1:
         yield map
         return
@@ -227,18 +231,20 @@ def _mapper(workers: int) -> Iterator[Any]:
 
 
 def _start_worker() -> None:
-    np.empty(2**24, dtype=np.uint8)  # freed at once: glibc now keeps blocks up to this size (synthesis twice as fast)
-    parent = parent_process()  # a worker whose parent was killed would wait for work for ever
+    np.empty(
+        2**24, dtype=np.uint8
+    )  # freed at once: glibc then keeps blocks up to this size, which doubles the speed of synthesis
+    parent = parent_process()  # a worker whose parent was killed would wait for ever
     if parent is not None:
         threading.Thread(target=lambda: (wait([parent.sentinel]), os._exit(1)), daemon=True).start()
 
 
 def ids(prefix: str, numbers: AnyArray | pl.Series, name: str) -> pl.Series:
-    """Ids such as s00017."""
+    """Format numbers as ids such as s00017."""
     return (prefix + pl.Series(numbers).cast(pl.String).str.zfill(5)).alias(name)
 
 
 def days_before_end(days: AnyArray) -> pl.Series:
-    """Datetime (ms) so many days before the world's end."""
+    """Convert days before the world's end to Datetime (ms)."""
     milliseconds = pl.Series((-days * 86_400_000).astype(np.int64)).cast(pl.Duration("ms"))
     return pl.select(pl.lit(END).cast(pl.Datetime("ms")) + milliseconds).to_series()

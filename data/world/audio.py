@@ -1,10 +1,9 @@
-"""Synthesised recordings of the demo world: twelve ways of playing, bent by mood and traits, each song in its own way.
+"""Synthesise the recordings of the demo world: twelve genre styles, varied by mood, traits and chance.
 
-A song is five voices (bass, three chord notes, lead) and three drums. A voice plays one note at a time on a grid of
-sixteenth notes, so every sample knows its note: the whole recording is array arithmetic, a table look-up a voice and
-sample. Genre sets tempo, rhythm, timbre, envelope, register and mix; the second genre a quarter of the numbers;
-mood (valence, arousal) shifts mode, tempo and brightness; traits shift drums, timbre, density and register. The
-theme is not heard: it is in the words alone.
+A song has five voices (bass, three chord notes, lead) and three drums. A voice plays one note at a time on a grid of
+sixteenth notes, so synthesis is array arithmetic: one wavetable look-up per voice and sample. Genre sets tempo, rhythm,
+timbre, envelope, register and mix, with a quarter of the numbers from the second genre; mood (valence, arousal) shifts
+mode, tempo and brightness; traits shift drums, timbre, density and register. The theme shows in the text only.
 
 Shapes: N samples, V voices, T steps (sixteenth notes), H harmonics.
 """
@@ -26,7 +25,7 @@ TABLE = 1024  # samples of one cycle
 
 
 class Style(NamedTuple):
-    """How a genre plays. Patterns have 16 steps, x = a note."""
+    """Style of a genre. Patterns have 16 steps, x = a note."""
 
     tempo: float  # beats a minute
     minor: float  # chance of a minor key, before mood
@@ -95,7 +94,7 @@ ROOTS = {False: np.array([0, 5, 7, 9]), True: np.array([0, 3, 8, 10])}
 
 
 class Recording(NamedTuple):
-    """What is heard of one song, and where it goes."""
+    """Parameters of one song's recording, and the file to write."""
 
     path: Path
     genre: str
@@ -107,26 +106,26 @@ class Recording(NamedTuple):
 
 
 class Grid(NamedTuple):
-    """Sample times, and the sixteenth notes over them."""
+    """Sample times, and the grid of sixteenth notes."""
 
     time_N: FloatArray
     edges_T: AnyArray  # seconds
     samples_T: AnyArray
 
     def hold(self, values_T: AnyArray) -> FloatArray:
-        """A value a step → a value a sample, (T,) → (N,)."""
+        """Repeat the value of each step for its samples, (T,) → (N,)."""
         return np.repeat(values_T.astype(np.float32), self.samples_T)
 
 
 def record(recording: Recording) -> None:
-    """Synthesise one song and write it as a 16-bit mono FLAC file. The same recording gives the same bytes."""
-    encoded = io.BytesIO()  # one write a file: libsndfile itself makes many small ones
+    """Synthesise one song and write it as a 16-bit mono FLAC file, deterministically."""
+    encoded = io.BytesIO()  # one write per file: libsndfile makes many small ones
     soundfile.write(encoded, render(recording), RATE, subtype="PCM_16", format="FLAC")
     recording.path.write_bytes(encoded.getvalue())
 
 
 def render(recording: Recording) -> FloatArray:
-    """The waveform (N,), float32 within -1 … 1."""
+    """Synthesise the waveform (N,), float32 within -1 … 1."""
     rng = np.random.default_rng(recording.seed)
     style = _song_style(recording, rng)
     minor = bool(rng.random() < np.clip(style.minor - 0.45 * recording.mood[0], 0.03, 0.97))
@@ -154,7 +153,7 @@ def _grid(style: Style, seconds: float) -> Grid:
 
 
 def _song_style(recording: Recording, rng: np.random.Generator) -> Style:
-    """The genre's numbers, a quarter of the second genre's, bent by mood, traits and chance."""
+    """Blend the styles of both genres, ¾ and ¼, and vary them by mood, traits and chance."""
     own = STYLES[recording.genre]
     other = STYLES[recording.second] if recording.second else own
     blend = Style(*(0.75 * np.array(own[:NUMBERS]) + 0.25 * np.array(other[:NUMBERS])).tolist(), *own[NUMBERS:])
@@ -175,12 +174,12 @@ def _song_style(recording: Recording, rng: np.random.Generator) -> Style:
 
 
 def _score(style: Style, minor: bool, steps: int, rng: np.random.Generator) -> tuple[tuple[BoolArray, AnyArray], ...]:
-    """Onsets (T,) and MIDI pitches (V, T) of bass, chords and lead: half a bar a chord, the lead on its scale."""
+    """Onsets (T,) and MIDI pitches (V, T) of bass, chords and lead; a chord lasts half a bar."""
     step_T = np.arange(steps)
     root_T = round(style.root) + rng.permutation(ROOTS[minor])[(step_T // 8) % 4]
     sad_T = np.where(rng.random(4)[(step_T // 8) % 4] < 0.8, minor, not minor)
     triad_T3 = np.where(sad_T[:, None], TRIADS[True], TRIADS[False])
-    motif = rng.random(16) < style.density  # the lead repeats its rhythm, with some notes left out
+    motif = rng.random(16) < style.density  # the lead repeats its rhythm, with notes left out at random
     lead_T = motif[step_T % 16] & (rng.random(steps) < 0.85)
     degree_T = np.cumsum(rng.integers(-2, 3, size=steps)) % 10
     scale = SCALES[minor]
@@ -195,19 +194,19 @@ def _score(style: Style, minor: bool, steps: int, rng: np.random.Generator) -> t
 def _voice(
     onset_T: BoolArray, pitch_VT: AnyArray, bright: FloatArray, dull: FloatArray, style: Style, grid: Grid
 ) -> FloatArray:
-    """Voices of one rhythm (N,): wave tables read at each note's frequency, under the note's envelope."""
+    """Synthesise voices of one rhythm, (N,): wavetables read at each note's frequency, times its envelope."""
     since_N, left_N, note_T = _since(onset_T, grid)
     fade_N = np.exp(since_N / (-0.5 * style.decay))
     wave_N = np.zeros_like(since_N)
     for pitch_T in pitch_VT:
         frequency_T = TABLE * 440 * 2 ** ((pitch_T[note_T] - 69) / 12)
         at_N = (grid.hold(frequency_T) * since_N).astype(np.int32) & (TABLE - 1)
-        wave_N += dull[at_N] + (bright - dull)[at_N] * fade_N  # strings and hammers lose their overtones first
+        wave_N += dull[at_N] + (bright - dull)[at_N] * fade_N  # overtones decay first, as on strings
     return wave_N * np.sqrt(fade_N) * (1 - np.exp(since_N / -style.attack)) * np.minimum(left_N / 0.01, 1)
 
 
 def _since(onset_T: BoolArray, grid: Grid) -> tuple[FloatArray, FloatArray, AnyArray]:
-    """Seconds (N,) since the sounding note began (a minute, before the first) and until the next; its step (T,)."""
+    """Seconds (N,) since the current note's onset (60 before the first) and until the next; its step (T,)."""
     last_T = np.maximum.accumulate(np.where(onset_T, np.arange(len(onset_T)), -1))
     began_T = np.where(last_T >= 0, grid.edges_T[last_T], -60.0)
     later_T = np.minimum.accumulate(np.where(onset_T, grid.edges_T, 1e3)[::-1])[::-1]
@@ -225,7 +224,7 @@ def _drums(style: Style, grid: Grid, noise_N: FloatArray) -> FloatArray:
 
 
 def _tables(style: Style, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
-    """One cycle (TABLE,) as a note begins, and one as it fades: amplitude h^-rolloff at harmonic h, equal energy."""
+    """Wavetables (TABLE,) of a note's onset and decay, of equal energy: amplitude h^-rolloff at harmonic h."""
     harmonic_H = np.arange(1, HARMONICS + 1)
     timbre_H = np.where(harmonic_H % 2 == 0, style.even, 1.0) * (1 + 0.3 * rng.normal(size=HARMONICS))
     rolloff_21 = np.array([[style.rolloff], [style.rolloff + 1]])

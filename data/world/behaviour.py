@@ -1,11 +1,11 @@
-"""Who was played what in the demo world, and what came of it: plays, item-to-item feedback, truth.
+"""Simulate listening in the demo world: plays, item-to-item feedback, and outcomes of new songs.
 
-Exposure comes first: in each 30-day window a user is played songs with probability ∝ exp(popularity, which counts less
-for the open-minded, + freshness, which counts more for them, + what he looks for himself + what an imperfect
-recommender believes he likes). Then the outcome: appeal = affinity + openness · unfamiliarity; completed, then
-favourited or disliked, are coin tosses whose log-odds grow with appeal. Unfamiliarity is high for songs that few know
-and for all songs in their first two months: a user of low openness does not care for them however well they fit him.
-Every new song has one outcome per user, tossed once: the log and truth.parquet agree where both show it.
+Exposure: in each 30-day window users play songs with probability ∝ exp(popularity + freshness + own taste + a noisy
+recommender's estimate of it); with openness, popularity counts less and freshness more. Outcome: appeal = affinity +
+openness · unfamiliarity; completed, then favourited or disliked, are Bernoulli draws whose log-odds grow with appeal.
+Unfamiliarity is high for songs that few know, and for all songs in their first two months: they appeal less to users
+of low openness even where they fit their taste. Each pair of a user and a new song has one outcome, drawn once, so the
+log and truth.parquet agree.
 
 Shapes: U users, S songs, C new songs, N rows, W windows. Times are days since the log's start.
 """
@@ -31,7 +31,7 @@ DISCOVERY = 0.8  # appeal per unit of openness on an unknown song
 
 @dataclass
 class Plays:
-    """One row a play, sorted by time; a user meets a song once."""
+    """One row a play, sorted by time; each (user, song) pair at most once."""
 
     user_N: IntArray
     song_N: IntArray
@@ -40,7 +40,7 @@ class Plays:
 
 @dataclass
 class Odds:
-    """Intercepts of the three coin tosses."""
+    """Intercepts of the three outcomes' log-odds."""
 
     completed: float
     favourited: float  # among completed
@@ -48,7 +48,7 @@ class Odds:
 
 
 def draw_plays(songs: Songs, users: Users, rng: np.random.Generator) -> Plays:
-    """Expose every user to songs, window by window."""
+    """Draw the first play of each (user, song) pair, window by window."""
     chunks = [
         _expose(songs, users, np.arange(start, min(start + 512, len(users))), rng)
         for start in range(0, len(users), 512)  # bounds the (users, songs) matrices
@@ -62,28 +62,30 @@ def draw_plays(songs: Songs, users: Users, rng: np.random.Generator) -> Plays:
 
 
 def _expose(songs: Songs, users: Users, chunk_B: IntArray, rng: np.random.Generator) -> tuple[AnyArray, ...]:
-    """Plays (user, song, day) of some users, repeats included."""
+    """Draw plays (user, song, day) of a chunk of users, repeats included."""
     open_B1 = users.openness_U[chunk_B, None]
     personal_BS = users.match_UD[chunk_B] @ songs.match_SD.T
     believed_BS = personal_BS + rng.normal(size=personal_BS.shape)
-    loyalty_B1 = np.clip(1 - 0.3 * open_B1, 0.2, 2.0)  # how much the charts decide
+    loyalty_B1 = np.clip(1 - 0.3 * open_B1, 0.2, 2.0)  # weight of popularity
     base_BS = loyalty_B1 * songs.reach_S + 0.6 * personal_BS + 0.5 * believed_BS
     release_S = LOG_DAYS - songs.released_S
     activity_B = np.minimum(users.activity_U[chunk_B], 0.35 * len(songs))
     joined_B = np.clip(LOG_DAYS - users.joined_U[chunk_B], 0, None)
-    found = []
+    plays = []
     for window in range(WINDOWS):
         start, end = window * NEW_DAYS, (window + 1) * NEW_DAYS
-        there_S = np.clip((end - release_S) / NEW_DAYS, 0, 1)
+        released_S = np.clip((end - release_S) / NEW_DAYS, 0, 1)
         logits_BS = (
-            base_BS + (1.4 + 0.5 * open_B1) * _freshness(songs.released_S, window) + np.log(np.maximum(there_S, 1e-30))
+            base_BS
+            + (1.4 + 0.5 * open_B1) * _freshness(songs.released_S, window)
+            + np.log(np.maximum(released_S, 1e-30))
         )
         present_B = np.clip(end - np.maximum(start, joined_B), 0, None) / (LOG_DAYS - joined_B)
         row_N = np.repeat(np.arange(len(chunk_B)), rng.poisson(activity_B * present_B))
         song_N = _sample_rows(logits_BS, row_N, rng)
         earliest_N = np.maximum(np.maximum(start, release_S[song_N]), joined_B[row_N])
-        found.append((chunk_B[row_N], song_N, earliest_N + (end - earliest_N) * rng.random(len(row_N))))
-    return tuple(np.concatenate(part) for part in zip(*found, strict=True))
+        plays.append((chunk_B[row_N], song_N, earliest_N + (end - earliest_N) * rng.random(len(row_N))))
+    return tuple(np.concatenate(part) for part in zip(*plays, strict=True))
 
 
 def _freshness(released: IntArray, window: int | AnyArray) -> AnyArray:
@@ -93,7 +95,7 @@ def _freshness(released: IntArray, window: int | AnyArray) -> AnyArray:
 
 
 def _sample_rows(logits_BS: AnyArray, row_N: IntArray, rng: np.random.Generator) -> IntArray:
-    """For each n a column from softmax(logits[row_N[n]]): one search in the rows' joined distribution functions."""
+    """Draw for each n a column from softmax(logits[row_N[n]]), by one search in the concatenated CDFs of all rows."""
     mass_BS = np.exp(logits_BS - logits_BS.max(axis=1, keepdims=True))
     cdf_BS = np.cumsum(mass_BS, axis=1, dtype=np.float64)
     cdf_BS /= cdf_BS[:, -1:]
@@ -102,19 +104,19 @@ def _sample_rows(logits_BS: AnyArray, row_N: IntArray, rng: np.random.Generator)
 
 
 def affinity(songs: Songs, users: Users, user_N: IntArray, song_N: IntArray) -> FloatArray:
-    """How well the song suits the user: mean about 0, variance about 1 over random pairs."""
+    """Affinity of user and song: mean about 0, variance about 1 over random pairs."""
     return np.einsum("nd,nd->n", users.match_UD[user_N], songs.match_SD[song_N]) + songs.bias_S[song_N]
 
 
 def appeal(songs: Songs, users: Users, user_N: IntArray, song_N: IntArray, fresh_N: AnyArray) -> FloatArray:
-    """Affinity, plus what the user's openness makes of a song that he is unlikely to know."""
+    """Affinity, plus the effect of the user's openness on songs that they are unlikely to know."""
     unfamiliar_N = 1 - songs.fame_S[song_N] * (1 - 0.7 * fresh_N)
     gain_N = DISCOVERY * users.openness_U[user_N] * unfamiliar_N - users.strictness_U[user_N]
     return affinity(songs, users, user_N, song_N) + gain_N.astype(np.float32)
 
 
 def calibrate(appeal_N: FloatArray) -> Odds:
-    """The intercepts that give the plays with these appeals the rates of the head of this module."""
+    """Intercepts at which plays with these appeals have the rates COMPLETED_RATE, FAVOURITED_RATE, DISLIKED_RATE."""
     completed = _intercept(SLOPE * appeal_N, np.ones_like(appeal_N), COMPLETED_RATE)
     p_N = _sigmoid(SLOPE * appeal_N + completed)
     return Odds(
@@ -125,7 +127,7 @@ def calibrate(appeal_N: FloatArray) -> Odds:
 
 
 def toss(appeal_N: FloatArray, odds: Odds, rng: np.random.Generator) -> tuple[BoolArray, BoolArray, BoolArray]:
-    """Outcomes of plays with these appeals: completed, favourited (of the completed), disliked (of the others)."""
+    """Draw outcomes of plays with these appeals: completed, favourited (if completed), disliked (if not)."""
     luck_N = rng.random((2, len(appeal_N)))
     completed_N = luck_N[0] < _sigmoid(SLOPE * appeal_N + odds.completed)
     favourited_N = completed_N & (luck_N[1] < _sigmoid(SLOPE * appeal_N + odds.favourited))
@@ -136,7 +138,7 @@ def toss(appeal_N: FloatArray, odds: Odds, rng: np.random.Generator) -> tuple[Bo
 def log_outcomes(
     songs: Songs, users: Users, plays: Plays, rng: np.random.Generator
 ) -> tuple[pl.DataFrame, Odds, BoolArray]:
-    """Outcomes of the plays, the odds, and (2, U, C): completed and favourited, every user and new song."""
+    """Draw outcomes of the plays; also the odds, and completed and favourited of every user and new song, (2, U, C)."""
     fresh_N = _freshness(songs.released_S[plays.song_N], plays.day_N // NEW_DAYS)
     appeal_N = appeal(songs, users, plays.user_N, plays.song_N, fresh_N)
     odds = calibrate(appeal_N)
@@ -153,10 +155,10 @@ def log_outcomes(
 
 
 def draw_feedback(songs: Songs, users: Users, plays: Plays, odds: Odds, rng: np.random.Generator) -> pl.DataFrame:
-    """What earlier recommendations did, by song numbers: source, target, plays, completes, favourites.
+    """Draw feedback on earlier recommendations, by song number: source, target, plays, completes, favourites.
 
-    Recommended were the co-listened songs of the time before the last month (cosine), and some popular songs at random.
-    Not every pair was shown; those that were went to listeners of the source.
+    Recommendations are co-listened songs (cosine) of the time before the last month and random popular songs; a random
+    share of the pairs was shown, to listeners of the source.
     """
     old_N = plays.day_N < LOG_DAYS - NEW_DAYS
     user_N, song_N = plays.user_N[old_N], plays.song_N[old_N]
@@ -186,7 +188,7 @@ def draw_feedback(songs: Songs, users: Users, plays: Plays, odds: Odds, rng: np.
 def _recommended(
     songs: Songs, user_N: IntArray, song_N: IntArray, n_users: int, rng: np.random.Generator
 ) -> tuple[IntArray, IntArray]:
-    """Pairs (source, target) of songs played before the last month, sorted, without a song and itself."""
+    """Recommended pairs (source, target) of songs played before the last month, sorted, without self-pairs."""
     played = csr_matrix((np.ones(len(user_N), np.float32), (user_N, song_N)), shape=(n_users, len(songs)))
     count_S = np.asarray(played.sum(0)).ravel()
     known_K = np.flatnonzero(count_S)
@@ -212,7 +214,7 @@ def _recommended(
 
 
 def _intercept(logit_N: AnyArray, weight_N: AnyArray, rate: float) -> float:
-    """The constant that makes mean(weight · sigmoid(logit + constant)) equal `rate`, by bisection."""
+    """Solve mean(weight · sigmoid(logit + intercept)) = rate for the intercept, by bisection."""
     low, high = -15.0, 15.0
     for _ in range(40):
         middle = (low + high) / 2

@@ -1,11 +1,11 @@
-"""The hidden side of the demo world: what songs are, what users like, and how well the two fit.
+"""Draw the latent variables of the demo world: content of songs, tastes of users, and their affinity.
 
-A song's content (genre, mood, theme, traits) shows in its audio, text and tags. Its quality, its fame and its hidden
-traits do not; of the hidden traits half the variance is its artist's, so only the artist's name hints at them.
+A song's content (genre, mood, theme, traits) is expressed in its audio, text and tags; its quality, fame and hidden
+traits are not. Half the variance of the hidden traits is the artist's, so the artist's name is informative about them.
 
 affinity = √.5·content + √.25·hidden + √.1·quality + √.15·fame, each of unit variance over random (user, song) pairs:
 content explains a little under half, since quality raises fame too. `hidden` is a match of tastes that only
-co-listening reveals; quality and fame are the same for all.
+co-listening reveals; quality and fame do not depend on the user.
 
 Shapes: S songs, U users, D numbers in a taste match, G genres, M moods, H themes, T traits.
 """
@@ -19,12 +19,12 @@ import numpy as np
 
 from data.arrays import AnyArray, BoolArray, FloatArray, IntArray
 
-END = datetime(2026, 7, 1)  # nothing happens later
+END = datetime(2026, 7, 1)  # end of the log
 NEW_DAYS = 30  # songs released in the last NEW_DAYS days are the new releases
 LAST_RELEASE_DAY = 7  # no release in the last week: every new song has had a week to be heard
 CATALOGUE_DAYS = 3 * 365
 
-# (valence, arousal) in -1 … 1: how pleasant, how excited. They tie genre, mood and theme together, loosely.
+# (valence, arousal) in -1 … 1; they correlate genre, mood and theme.
 GENRES = {
     "pop": (0.6, 0.4),
     "rock": (0.1, 0.6),
@@ -98,7 +98,7 @@ class Songs:
 
 @dataclass
 class Users:
-    """One value or row a user. `openness_U` is what unknown songs gain (or lose) with this user."""
+    """One value or row a user. `openness_U` scales the appeal of unfamiliar songs."""
 
     age_U: IntArray
     gender_U: IntArray
@@ -114,18 +114,18 @@ class Users:
 
 
 def draw_world(n_songs: int, n_users: int, rng: np.random.Generator) -> tuple[Songs, Users]:
-    """Songs and users whose `match` vectors already carry the variance shares of the module docstring."""
+    """Draw songs and users, with `match` vectors scaled to the variance shares of the module docstring."""
     space = {name: rng.normal(size=(n, dim)) for name, n, dim in (("genre", 12, 6), ("mood", 8, 3), ("theme", 10, 3))}
     songs, song_parts = _draw_songs(n_songs, space, rng)
     users, user_parts = _draw_users(n_users, space, rng)
     shares = {name: CONTENT * share for name, share in CONTENT_PARTS.items()} | {"hidden": HIDDEN}
-    some_U, some_S = rng.integers(n_users, size=20_000), rng.integers(n_songs, size=20_000)
+    pair_U, pair_S = rng.integers(n_users, size=20_000), rng.integers(n_songs, size=20_000)
     for name, share in shares.items():  # each part's match gets its share of the variance
-        spread = (user_parts[name][some_U] * song_parts[name][some_S]).sum(1).std()
-        user_parts[name] *= np.sqrt(share) / spread
+        std = (user_parts[name][pair_U] * song_parts[name][pair_S]).sum(1).std()
+        user_parts[name] *= np.sqrt(share) / std
     users.match_UD = np.concatenate([user_parts[name] for name in shares], axis=1).astype(np.float32)
     songs.match_SD = np.concatenate([song_parts[name] for name in shares], axis=1).astype(np.float32)
-    centre = (users.match_UD[some_U] * songs.match_SD[some_S]).sum(1).mean()
+    centre = (users.match_UD[pair_U] * songs.match_SD[pair_S]).sum(1).mean()
     fame_S = (songs.fame_S - 0.5) * np.sqrt(12)
     songs.bias_S = (np.sqrt(QUALITY) * songs.quality_S + np.sqrt(FAME) * fame_S - centre).astype(np.float32)
     return songs, users
@@ -203,7 +203,7 @@ def _release_days(n: int, rng: np.random.Generator) -> IntArray:
 
 
 def _chinese(artist_S: IntArray, n_artists: int, rng: np.random.Generator) -> BoolArray:
-    """Whole artists, picked until about 3 percent of the songs are theirs (at least one song)."""
+    """Mask of the songs of Chinese artists, chosen until they have about 3 percent of the songs (at least one)."""
     order = rng.permutation(n_artists)
     songs_A = np.bincount(artist_S, minlength=n_artists)[order]
     early_A = np.asarray(np.cumsum(songs_A) - songs_A < max(1, 0.03 * len(artist_S)))
@@ -222,12 +222,13 @@ def _mixture(logits_UK: AnyArray, most: int, rng: np.random.Generator) -> AnyArr
 
 
 def _near(a: dict[str, tuple[float, float]], b: dict[str, tuple[float, float]]) -> AnyArray:
-    """Minus the squared distance of every `a` to every `b` in valence and arousal."""
+    """Negative squared distance of every `a` to every `b` in valence and arousal."""
     a_N2, b_M2 = np.array(list(a.values())), np.array(list(b.values()))
     return -((a_N2[:, None] - b_M2) ** 2).sum(-1)
 
 
 def _pick(logits_NK: AnyArray, rng: np.random.Generator) -> IntArray:
+    """Draw a column of each row from softmax(logits), by the Gumbel-max trick."""
     return np.asarray(np.argmax(logits_NK + rng.gumbel(size=logits_NK.shape), axis=1))
 
 

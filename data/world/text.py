@@ -1,8 +1,7 @@
-"""Titles, lyrics and tags of the demo world: small grammars whose words come from theme, mood, genre and energy.
+"""Write titles, lyrics and tags of the demo world from templates with words of theme, mood, genre and energy.
 
-Genre, mood and energy are also heard in the audio; the theme is in the words alone. A fifth of the words belong to
-another theme, mood or genre than the song's own, and only instruments and places hint at a genre: text tells much,
-not all.
+Genre, mood and energy also show in the audio, the theme in the text only. A fifth of the words are drawn from all
+themes, moods or genres (LEAK), and the genre shows in instruments only: text is informative, not conclusive.
 """
 
 from __future__ import annotations
@@ -169,7 +168,7 @@ def _words(
     paces: Sequence[str],
     separator: str,
 ) -> dict[str, Words]:
-    """The lexicon by what decides the class of a slot: theme, mood, genre, pace."""
+    """Group the lexicon by the variable that selects a slot's words: theme, mood, genre, pace."""
     return {
         "theme": _columns(themes, ("noun", "verb", "place")[: len(themes["love"])], separator),
         "mood": _columns(moods, ("adjective", "feeling"), separator),
@@ -183,7 +182,7 @@ CHINESE = _words(ZH_THEMES, ZH_MOODS, ZH_GENRES, ZH_PACE, ",")
 
 
 def write_texts(songs: Songs, rng: np.random.Generator) -> tuple[list[str], list[str]]:
-    """One title and one lyric (English: 40 to 90 words or so) a song; Chinese for the songs of Chinese artists."""
+    """Write a title and lyrics (about 40 to 90 English words) for each song; Chinese for songs of Chinese artists."""
     excitement_S = np.array(list(MOODS.values()))[songs.mood_S, 1] + 0.6 * songs.traits_ST[:, 0]
     pace_S = np.digitize(excitement_S + 0.3 * rng.normal(size=len(songs)), (-0.4, 0.5))
     second_S = np.where(songs.second_S >= 0, songs.second_S, songs.genre_S)
@@ -204,10 +203,10 @@ def write_texts(songs: Songs, rng: np.random.Generator) -> tuple[list[str], list
 
 
 def write_tags(songs: Songs, rng: np.random.Generator) -> list[list[str]]:
-    """Mood and one or two scenes a song; one mood tag in eight is wrong, as taggers are."""
+    """Tag each song with a mood and one or two scenes; one mood in eight is drawn at random, as tagging noise."""
     moods, scenes = list(MOODS), list(SCENES)
-    heard_S = np.where(rng.random(len(songs)) < 0.125, rng.integers(len(moods), size=len(songs)), songs.mood_S)
-    mood_S2 = np.array(list(MOODS.values()))[heard_S]
+    tagged_S = np.where(rng.random(len(songs)) < 0.125, rng.integers(len(moods), size=len(songs)), songs.mood_S)
+    mood_S2 = np.array(list(MOODS.values()))[tagged_S]
     genre_S2 = np.array(list(GENRES.values()))[songs.genre_S]
     spot_S2 = (mood_S2 + genre_S2) / 2 + 0.15 * songs.traits_ST[:, :1] * np.array([0, 1])
     near_SC = -((spot_S2[:, None] - np.array(list(SCENES.values()))) ** 2).sum(-1)
@@ -215,12 +214,12 @@ def write_tags(songs: Songs, rng: np.random.Generator) -> list[list[str]]:
     both_S = rng.random(len(songs)) < 0.5
     return [
         [moods[mood], scenes[best[0]], *([scenes[best[1]]] if both else [])]
-        for mood, best, both in zip(heard_S, best_S2, both_S, strict=True)
+        for mood, best, both in zip(tagged_S, best_S2, both_S, strict=True)
     ]
 
 
 def _lyric(lines: Sequence[str], words: dict[str, Words], own: dict[str, list[int]], rng: np.random.Generator) -> str:
-    """Two verses around a chorus that comes twice."""
+    """Write two verses, each followed by the same chorus."""
     verse = [_fill(_one(lines, rng), words, own, rng) for _ in range(int(rng.integers(4, 8)))]
     chorus = _fill(_one(lines, rng), words, own, rng)
     half = len(verse) // 2
@@ -228,7 +227,7 @@ def _lyric(lines: Sequence[str], words: dict[str, Words], own: dict[str, list[in
 
 
 def _fill(template: str, words: dict[str, Words], own: dict[str, list[int]], rng: np.random.Generator) -> str:
-    """Each `{slot}` of the template becomes a word of the song's own class or, at rate LEAK, of any."""
+    """Replace each `{slot}` by a word of the song's own class or, with probability LEAK, of a random class."""
     text = template
     for kind, slots in words.items():
         for slot, classes in slots.items():

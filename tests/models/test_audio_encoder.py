@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.audio_encoder import MIDDLE, SCALES, SPREAD, AudioEncoder, mel_statistics
+from models.audio_encoder import SCALES, STATISTIC_MEAN, STATISTIC_STD, AudioEncoder, mel_statistics
 
 BANDS = 3
 
@@ -31,7 +31,7 @@ def test_statistics_are_the_loops_whatever_the_padding(width: int) -> None:
     lengths = [one for one in (1, 2, 7, 8, 31, 63, 64, 100, 130) if one <= width]
     x = torch.randn(len(lengths), width, BANDS, generator=torch.Generator().manual_seed(0)) * 2 + 1
     found = mel_statistics(x, torch.tensor(lengths))
-    assert found.shape == (len(lengths), 2 + len(SCALES), BANDS) == (len(lengths), len(MIDDLE), BANDS)
+    assert found.shape == (len(lengths), 2 + len(SCALES), BANDS) == (len(lengths), len(STATISTIC_MEAN), BANDS)
     for row, length in enumerate(lengths):
         np.testing.assert_allclose(found[row], naive(x[row, :length].numpy()), atol=1e-4)
 
@@ -58,7 +58,7 @@ def test_level_reaches_the_vector_by_the_statistics_alone() -> None:
     x, frames = torch.randn(1, 40, 10), torch.tensor([40])
 
     def both(logmel: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        middle, spread = torch.tensor(MIDDLE)[:, None], torch.tensor(SPREAD)[:, None]
+        middle, spread = torch.tensor(STATISTIC_MEAN)[:, None], torch.tensor(STATISTIC_STD)[:, None]
         summary = encoder.statistics(((mel_statistics(logmel, frames) - middle) / spread).flatten(1))
         return encoder(logmel, frames) - summary, summary
 

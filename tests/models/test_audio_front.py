@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from data.audio.recordings import as_int16, log_mel
-from models.audio_front import AudioFront, change_wave
+from models.audio_front import AudioFront, augment_wave
 from models.log_mel import LogMel
 
 FRONT = {"sample_rate": 16000, "n_mels": 64, "win_length": 800, "hop_length": 320}
@@ -55,15 +55,15 @@ def test_gain_and_noise_are_what_they_are_called() -> None:
     torch.manual_seed(0)
     wave = torch.cat([torch.randn(400, 2000), torch.zeros(400, 1000)], dim=1)
     length = torch.full((400,), 2000)
-    louder = change_wave(wave, length, gain_db=6.0, noise_db=0.0)
+    louder = augment_wave(wave, length, gain_db=6.0, noise_db=0.0)
     gain = 20 * torch.log10(louder[:, :2000].norm(dim=1) / wave[:, :2000].norm(dim=1))
     assert -6 <= gain.min() < -5.5 and 5.5 < gain.max() <= 6 and abs(gain.mean()) < 0.6
     torch.testing.assert_close(louder, wave * 10 ** (gain[:, None] / 20))
-    noisy = change_wave(wave, length, gain_db=0.0, noise_db=10.0)
+    noisy = augment_wave(wave, length, gain_db=0.0, noise_db=10.0)
     below = 20 * torch.log10(wave.norm(dim=1) / (noisy - wave).norm(dim=1))
     assert 9.5 < below.min() < 11.5 and 48.5 < below.max() < 50.5
     assert not noisy[:, 2000:].any() and not louder[:, 2000:].any(), "padding stays silent"
-    assert torch.equal(change_wave(wave, length, 0.0, 0.0), wave)
+    assert torch.equal(augment_wave(wave, length, 0.0, 0.0), wave)
 
 
 def test_training_augments_and_impossible_options_are_refused() -> None:

@@ -13,7 +13,7 @@ import torch
 import transformers as hf
 
 from models import musicnn
-from models.pretrained_audio import Extractor, PretrainedAudio, at_tokens, audio_width
+from models.pretrained_audio import Extractor, PretrainedAudio, audio_width, token_mask
 
 RATE = 16000
 FAMILIES = ("wav2vec2", "ast", "whisper", "clap")
@@ -121,14 +121,14 @@ def test_padding_is_not_heard(folders: dict[str, str], name: str) -> None:
     extract, encoder = Extractor(folders[name]), PretrainedAudio(folders[name])
     given = extract(*noise([8000]), RATE)
     tokens = encoder.encoder(**given).last_hidden_state
-    real = at_tokens(given["attention_mask"], tokens.shape[1])[0]
+    real = token_mask(given["attention_mask"], tokens.shape[1])[0]
     assert 0.2 < real.float().mean() < 0.55 and real[: real.sum()].all()
     torch.testing.assert_close(encoder(given)[0], tokens[0, real].mean(dim=0))
 
 
 def test_masks_are_spread_over_tokens() -> None:
     mask = torch.tensor([[1, 1, 1, 1, 0, 0, 0, 0], [0] * 8, [1] * 8])
-    assert at_tokens(mask, 4).tolist() == [[True, True, False, False], [True, False, False, False], [True] * 4]
+    assert token_mask(mask, 4).tolist() == [[True, True, False, False], [True, False, False, False], [True] * 4]
 
 
 def test_other_rates_are_resampled(folders: dict[str, str]) -> None:
