@@ -232,8 +232,8 @@ def test_stopped_and_resumed_it_is_one_run(
 
 def test_without_wandb_it_is_not_even_imported(catalogue_folder: Path, tmp_path: Path) -> None:
     code = (
-        "import sys, train; from configs.load import load; from configs.schema import *; "
-        "train.train_i2i(load(I2IConfig, sys.argv[1:])); from pipeline import index; "
+        "import sys; from training import tasks; from configs.load import load; from configs.schema import *; "
+        "tasks.train_i2i(load(I2IConfig, sys.argv[1:])); from pipeline import index; "
         "index.main(load(IndexConfig, ['run=i2i', 'out=index'])); print('wandb' in sys.modules)"
     )
     argv = [*i2i_options(catalogue_folder, Path("i2i")), "trainer.epochs=1"]
