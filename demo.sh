@@ -1,17 +1,18 @@
 #!/bin/sh
 # The whole road on the built-in world: about 2,000 made-up songs, 3,000 listeners, 2 CPU cores, some ten minutes.
 # Every line reads a folder and writes a folder; stop it anywhere and run it again: finished training is kept.
+# DEMO_WORLD and DEMO_TRAINING are further options of the world and of all trainings, for a smaller one.
 set -eu
 demo=${1:-runs/demo}
 export TOKENIZERS_PARALLELISM=false
 
-python -m pipeline.world    out="$demo/world"
+python -m pipeline.world    out="$demo/world" ${DEMO_WORLD:-}
 python -m pipeline.prepare  source="$demo/world" out="$demo/catalogue" split.cutoff=2026-06-01
-python train.py clip        --config configs/demo/clip.yaml data="$demo/catalogue" out="$demo/clip"
+python train.py clip        --config configs/demo/clip.yaml data="$demo/catalogue" out="$demo/clip" ${DEMO_TRAINING:-}
 python -m pipeline.embed    clip="$demo/clip" data="$demo/catalogue" out="$demo/features"
-python train.py i2i         --config configs/demo/i2i.yaml data="$demo/catalogue" features="$demo/features" out="$demo/i2i"
-python train.py i2i         --config configs/demo/i2i.yaml data="$demo/catalogue" features="$demo/features" out="$demo/cb2cf" objective.bcl_weight=0
-python train.py boundary    --config configs/demo/boundary.yaml data="$demo/catalogue" features="$demo/features" out="$demo/boundary"
+python train.py i2i         --config configs/demo/i2i.yaml data="$demo/catalogue" features="$demo/features" out="$demo/i2i" ${DEMO_TRAINING:-}
+python train.py i2i         --config configs/demo/i2i.yaml data="$demo/catalogue" features="$demo/features" out="$demo/cb2cf" objective.bcl_weight=0 ${DEMO_TRAINING:-}
+python train.py boundary    --config configs/demo/boundary.yaml data="$demo/catalogue" features="$demo/features" out="$demo/boundary" ${DEMO_TRAINING:-}
 python -m pipeline.index    run="$demo/i2i" out="$demo/index"
 python -m pipeline.index    run="$demo/cb2cf" out="$demo/cb2cf_index"
 python -m pipeline.audience --config configs/demo/targeting.yaml mode=i2i2u index="$demo/index" out="$demo/audience"

@@ -94,6 +94,7 @@ def aside_of(out: Path, ending: str) -> Iterator[Path]:
     aside = out.with_name(f".{out.name}{ending}")
     aside.mkdir(parents=True, exist_ok=True)
     held = os.open(aside, os.O_RDONLY)
+    _held.add(held)
     try:
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -107,7 +108,20 @@ def aside_of(out: Path, ending: str) -> Iterator[Path]:
             if aside.exists() and os.path.samestat(os.stat(aside), os.fstat(held)):
                 shutil.rmtree(aside, ignore_errors=True)
     finally:
+        _held.discard(held)
         os.close(held)
+
+
+_held: set[int] = set()  # locked folders of `aside_of`
+
+
+def _let_go() -> None:
+    """A worker process that outlives its killed parent for some seconds must not hold the parent's lock."""
+    while _held:
+        os.close(_held.pop())
+
+
+os.register_at_fork(after_in_child=_let_go)
 
 
 def check_replaceable(out: Path, kind: str) -> None:

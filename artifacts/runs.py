@@ -20,7 +20,8 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from artifacts.folders import MANIFEST, check_replaceable, read_manifest, write_manifest, write_text
+from artifacts.fingerprints import of_file, of_folder
+from artifacts.folders import check_replaceable, read_manifest, write_manifest, write_text
 from configs.errors import UserError
 
 VOCABULARY = "vocabulary.json"
@@ -111,17 +112,11 @@ def is_finished(folder: Path, task: str, config: dict[str, Any]) -> bool:
 
 
 def sources(config: dict[str, Any]) -> dict[str, str]:
-    """A hash of the manifest of each folder that a run reads, and the state of a corpus file.
-
-    Made anew with other content it is another source.
-    """
-    manifests = {key: Path(config[key]) / MANIFEST for key in ("data", "features") if config.get(key)}
-    found = {
-        key: hashlib.sha256(path.read_bytes()).hexdigest()[:16] for key, path in manifests.items() if path.exists()
-    }
-    if config.get("corpus") and Path(config["corpus"]).exists():
-        state = Path(config["corpus"]).stat()
-        found["corpus"] = f"{state.st_size}-{state.st_mtime_ns}"
+    """Fingerprint of each folder that a run reads, and of a corpus file: with other content it is another source."""
+    folders = {key: of_folder(Path(config[key])) for key in ("data", "features") if config.get(key)}
+    found = {key: content for key, content in folders.items() if content is not None}
+    if config.get("corpus") and Path(config["corpus"]).is_file():
+        found["corpus"] = of_file(Path(config["corpus"]))
     return found
 
 
@@ -136,14 +131,17 @@ def start_run(folder: Path, task: str, config_yaml: str, vocabulary: dict[str, A
 
 @contextmanager
 def run_folder(folder: Path, task: str, config_yaml: str, vocabulary: dict[str, Any]) -> Iterator[None]:
-    """`start_run`; and if the data then proves unusable, a folder that was not there before is removed again."""
+    """`start_run`; and if the data then proves unusable, a folder that was not there before is removed again.
+
+    Not one that has a checkpoint: training has diverged later.
+    """
     new = not folder.exists()
     start_run(folder, task, config_yaml, vocabulary)
     set_log_aside(folder / "logs" / "metrics.csv")
     try:
         yield
     except UserError:
-        if new:
+        if new and not any(folder.glob("checkpoints/*.ckpt")):
             shutil.rmtree(folder, ignore_errors=True)
         raise
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from artifacts.fingerprints import CONTENT, of_file, of_table, of_values
 from artifacts.folders import scratch, writing
 from artifacts.tracking import made, tracked, used
 from configs.checks import check_preparation
@@ -29,6 +30,7 @@ from data.spark import plays as spark_plays
 from data.split import COLD_VAL, WARM, Split, released_before, split_songs
 from data.tags import join_tags
 
+PLACES = ("audio_shard", "audio_start")  # columns of songs.parquet
 PUBLISHED = {"lfm2k": adapters.read_lfm2k, "hetrec": adapters.read_hetrec}
 
 
@@ -48,7 +50,7 @@ def prepare(config: PrepareConfig, run: Any) -> None:
         )
         songs, tag_counts = join_tags(dataset, split)
         songs = songs.with_columns(pl.Series("split", split.of_song, dtype=pl.String), pl.Series("popularity", plays_S))
-        songs, problems, converted, shards = cache_audio(songs, config)
+        songs, problems, heard, shards = cache_audio(songs, config)
         pairs, evidence = training_pairs(folder, dataset, split, config)
         val_pairs = validation_pairs(folder, dataset.users.height, split, config)
         tables = {"songs": songs, "users": dataset.users, "pairs": pairs.frame(), "val_pairs": val_pairs}
@@ -60,8 +62,9 @@ def prepare(config: PrepareConfig, run: Any) -> None:
             | {"songs_left_out_by_until": later, "warm_plays_after_cutoff_left_out": dropped}
             | tag_counts,
             "split": {"by": split.by, "cutoff": split.cutoff and split.cutoff.isoformat()},
-            "audio": as_dict(config.audio) | converted,
+            "audio": as_dict(config.audio) | heard.info,
             "audio_shards": shards,
+            CONTENT: content(folder, config, heard.content),
             "pairs": evidence | {"val_pairs": val_pairs.height},
             "rejected": rejected,
             "ignored_columns": dataset.ignored_columns,
@@ -104,7 +107,7 @@ def until(dataset: contract.Dataset, date: str | None) -> tuple[contract.Dataset
 
 def cache_audio(
     songs: pl.DataFrame, config: PrepareConfig
-) -> tuple[pl.DataFrame, dict[str, Any], dict[str, int], dict[str, Any]]:
+) -> tuple[pl.DataFrame, dict[str, Any], audio_cache.Cached, dict[str, Any]]:
     """Decode recordings missing from the cache; songs with an unusable file are kept without audio and reported."""
     source, out = Path(config.source), Path(config.out)
     paths = [source / path if path is not None else None for path in songs["audio_path"]]
@@ -130,7 +133,7 @@ def cache_audio(
     # The relative path survives moving both folders together, the absolute one moving the catalogue alone.
     folders = [os.path.relpath(cache.resolve(), out.resolve()), str(cache.resolve())]
     shards = {"folders": folders, "names": cached.shards} if cached.shards else {}
-    return songs.with_columns(pl.Series(name, values) for name, values in columns.items()), named, cached.info, shards
+    return songs.with_columns(pl.Series(name, values) for name, values in columns.items()), named, cached, shards
 
 
 def training_pairs(
@@ -185,6 +188,14 @@ def write_tables(folder: Path, tables: dict[str, pl.DataFrame], features: dict[s
     (folder / "features").mkdir()
     for name, vectors in features.items():
         np.save(folder / "features" / f"{name}.npy", vectors)
+
+
+def content(folder: Path, config: PrepareConfig, heard: list[str | None]) -> str:
+    """Fingerprint of a catalogue: its tables, vectors and recordings, but not where shards lie and how they are cut."""
+    tables = {path.name: of_table(path, PLACES) for path in sorted(folder.glob("*.parquet"))}
+    vectors = {path.name: of_file(path) for path in sorted((folder / "features").glob("*.npy"))}
+    audio = {name: value for name, value in as_dict(config.audio).items() if name not in ("cache", "verify")}
+    return of_values(tables, vectors, audio, heard)
 
 
 def counts(songs: pl.DataFrame, warm: pl.LazyFrame, cold: pl.LazyFrame, users: pl.DataFrame) -> dict[str, int]:

@@ -15,6 +15,7 @@ import polars as pl
 import torch
 from tqdm import tqdm
 
+from artifacts.fingerprints import of_file
 from configs.errors import UserError
 from data.arrays import AnyArray, FloatArray, IntArray
 from data.contract.columns import TEXT_TYPES, TEXTS
@@ -222,21 +223,21 @@ def _buckets(lengths_N: IntArray, batch_size: int) -> Iterator[tuple[IntArray, i
 
 def _key(texts: Texts, model: str, max_tokens: int, windows: int) -> str:
     more = (windows,) if windows > 1 else ()
-    digest = hashlib.sha256(repr((model, max_tokens, BUCKET, *more)).encode())
     or_user_error(resolve_model, model)
-    digest.update(folder_state(model).encode())
+    state = folder_state(model)
+    digest = hashlib.sha256(repr(("" if state else model, max_tokens, BUCKET, *more)).encode())
+    digest.update(state.encode())
     for text in texts:
         digest.update(b"\0" if text is None else b"\1" + text.encode() + b"\0")
     return digest.hexdigest()[:32]
 
 
 def folder_state(model: str) -> str:
-    """Sizes and times of the files of a model that is a folder, else "": weights may change under the same name."""
+    """Names and contents of the files of a model that is a folder, else "": weights may change under the same name."""
     folder = Path(model)
     if not folder.is_dir():
         return ""
-    files = sorted(file for file in folder.iterdir() if file.is_file())
-    return repr([(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files])
+    return repr([(file.name, of_file(file)) for file in sorted(folder.iterdir()) if file.is_file()])
 
 
 def or_user_error(load: Callable[[str], Loaded], model: str, option: str = "text.model or text_model") -> Loaded:

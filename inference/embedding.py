@@ -10,6 +10,7 @@ from typing import Any
 import lightning as L
 import numpy as np
 
+from artifacts.fingerprints import CONTENT, of_folder, of_values
 from artifacts.folders import check_replaceable, writing
 from artifacts.runs import Run, open_run
 from artifacts.tracking import made, tracked, used
@@ -19,7 +20,7 @@ from configs.training import EmbedConfig, EmbedTextConfig
 from data.arrays import AnyArray, FloatArray
 from data.catalogue import Catalogue
 from data.fields import FEATURES
-from data.text import song_texts, text_vectors, unknown_share
+from data.text import folder_state, song_texts, text_vectors, unknown_share
 from datamodules.clip import BERT_BATCH, FRAME_OPTIONS, ClipDataModule
 from inference.vectors import restore
 from lightning_modules.clip import ClipModule
@@ -56,7 +57,9 @@ def embed(config: EmbedConfig, tracking: Any) -> None:
         arrays = merge([path for path in written if path.exists()], data.catalogue.n_songs)
         if data.text_vectors:
             arrays["text"] = np.asarray(data.text_vectors[0])
+        read = [folder_state(run.hparams["prepared"][name]) for name in ("text_model", "audio_model")]
         made_by = {"clip": str(run.folder.resolve()), "encoder": run.fingerprint}
+        made_by[CONTENT] = of_values(run.fingerprint, read, of_folder(data.catalogue.folder))
         write_features(out, arrays, data.catalogue, made_by)
         shutil.rmtree(parts)
         used(tracking, run.folder, config.data)
@@ -80,7 +83,10 @@ def embed_text(config: EmbedConfig, tracking: Any) -> None:
     unknown = unknown_share(present, options.model)
     cache = catalogue.folder / "text_cache"
     vectors = text_vectors(texts, options.model, options.max_tokens, BERT_BATCH, cache, options.windows)
-    made_by = {"text": as_dict(options), "unknown_tokens": round(unknown, 4)}
+    made_by: dict[str, Any] = {"text": as_dict(options), "unknown_tokens": round(unknown, 4)}
+    state = folder_state(options.model)
+    same = as_dict(options) | ({"model": state} if state else {})
+    made_by[CONTENT] = of_values(same, of_folder(catalogue.folder))
     write_features(Path(config.out), {"text": vectors}, catalogue, made_by)
     used(tracking, config.data)
     made(tracking, config.out, config.logger.upload)

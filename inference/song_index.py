@@ -17,11 +17,23 @@ from configs.targeting import IndexConfig
 from data.arrays import FloatArray, IntArray
 from data.catalogue import Catalogue
 from inference.vectors import song_vectors
-from retrieval.index import add, build_index, choose, exact_neighbours, remove, resolve, search, to_cpu, to_gpu, tune
+from retrieval.index import (
+    TUNED,
+    add,
+    build_index,
+    choose,
+    exact_neighbours,
+    remove,
+    resolve,
+    search,
+    to_cpu,
+    to_gpu,
+    tune,
+)
 
 KIND = "index"
 MADE_BY = "python -m pipeline.index run=RUN out=INDEX"
-QUERIES, K = 200, 100  # new songs (known ones, where there are none), and neighbours that an index must find of each
+QUERIES, WIDEST = 200, 1000  # new songs (known ones, where there are none), and neighbours that are looked up of each
 SAME = 1e-5  # numbers of a vector that differ by less come of other batches, not of other content
 
 
@@ -141,7 +153,7 @@ def tuned(index: Any, entries: IntArray, vectors: FloatArray, kind: str, config:
     asked = np.random.default_rng(config.seed).permutation(new if len(new) else known)[:QUERIES]
     if kind == "Flat":
         return 0, 1.0
-    exact = exact_neighbours(vectors[asked], vectors[known], min(K, len(known)))
+    exact = exact_neighbours(vectors[asked], vectors[known], min(WIDEST, len(known)))
     return tune(index, kind, vectors[asked], entries[known][exact], config.recall)
 
 
@@ -150,7 +162,7 @@ def summary(out: str, manifest: dict[str, Any], n_songs: int, wanted: float) -> 
     changes = ", ".join(f"{key} {manifest[key]}" for key in ("added", "replaced", "removed") if key in manifest)
     lines = [f"{out}: {manifest['songs']} known songs of {n_songs}, {manifest['dim']} dimensions, {manifest['index']}"]
     if manifest["index"] != "Flat":
-        k = min(K, manifest["songs"])
+        k = min(TUNED, manifest["songs"])
         lines.append(f"  finds {manifest['recall']:.0%} of the exact {k} (effort {manifest['effort']})")
     if manifest["recall"] < wanted:
         lines.append(f"  note: {wanted:.0%} was wanted: the codes are too coarse, or the sample too small")

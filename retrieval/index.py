@@ -9,6 +9,7 @@ Shapes: N indexed vectors, Q queries, D dimensions, K results.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from functools import cache
@@ -21,6 +22,7 @@ GPU_MOST = 2048  # results of a query on a GPU
 CHUNK = 100_000  # rows added or searched at a time: bounds the copies, not the result
 FLAT_MOST = 200_000  # vectors up to which a search of all of them is fast enough
 FLOAT_MOST = 20_000_000  # vectors up to which full precision fits a usual machine: 10 GB at 128 numbers
+TUNED = 100  # results up to which an index looks as far as its effort says; for more it looks farther
 TRAINING = 40  # training vectors a list: what FAISS asks for at least
 
 
@@ -112,17 +114,47 @@ def remove(index: Any, ids: NDArray[np.int64]) -> None:
 
 
 def search(index: Any, queries_QD: NDArray[Any], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Scores and positions of the k largest inner products, each (Q, k); position −1 where there are fewer than k."""
+    """Scores and positions of the k largest inner products, each (Q, k); position −1 where there are fewer than k.
+
+    An approximate index looks the farther, the more results are wanted, and farther again for the queries of which it
+    has found too few.
+    """
     k_found = min(k, index.ntotal)
     if k_found > GPU_MOST:
         index = to_cpu(index)
     scores = np.full((len(queries_QD), k), -np.inf, dtype=np.float32)
     positions = np.full((len(queries_QD), k), -1, dtype=np.int64)
     for at in range(0, len(queries_QD), CHUNK):
-        part = slice(at, at + CHUNK)
-        scores[part, :k_found], positions[part, :k_found] = index.search(_clean(queries_QD[part]), k_found)
+        rows, times, everything = np.arange(at, min(at + CHUNK, len(queries_QD))), 1, False
+        while len(rows) and not everything:
+            parameters, everything = _how_far(index, k_found, times)
+            found = index.search(_clean(queries_QD[rows]), k_found, params=parameters)
+            scores[rows, :k_found], positions[rows, :k_found] = found
+            rows, times = rows[(found[1] < 0).any(axis=1)], 2 * times
     scores[positions < 0] = -np.inf  # FAISS puts the lowest float there
     return scores, positions
+
+
+def _how_far(index: Any, k: int, times: int) -> tuple[Any, bool]:
+    """FAISS's parameters of a search for k results, `times` as far as usual, and whether it can go no farther."""
+    import faiss
+
+    known: Any = faiss  # more than its stubs know
+    index = faiss.downcast_index(index)
+    more = times * max(1.0, k / TUNED)
+    if hasattr(index, "hnsw"):
+        effort = index.hnsw.efSearch
+        wanted = effort if more == 1 else min(index.ntotal, max(2 * k, math.ceil(more * effort)))
+        return known.SearchParametersHNSW(efSearch=wanted), wanted >= index.ntotal
+    if hasattr(index, "nprobe"):
+        wanted = min(index.nlist, math.ceil(more * index.nprobe))
+        return known.SearchParametersIVF(nprobe=wanted), wanted >= index.nlist
+    if isinstance(index, known.IndexShards):
+        return _how_far(index.at(0), k, times)
+    if isinstance(index, faiss.IndexPreTransform):
+        inner, everything = _how_far(index.index, k, times)
+        return inner and known.SearchParametersPreTransform(index_params=inner), everything
+    return _how_far(index.index, k, times) if isinstance(index, faiss.IndexIDMap) else (None, True)
 
 
 def tune(
@@ -131,19 +163,20 @@ def tune(
     """Let an approximate index look no further than it must; the effort, and the share of the exact results it finds.
 
     The effort (lists looked into, or candidates of the graph; 0 where a kind has none) is doubled until `least` of
-    `exact_QK`, the numbers of the queries' true neighbours, is found, or everything is looked into.
+    `exact_QK`, the numbers of the queries' true neighbours, is found, or everything is looked into. Where they are more
+    than `TUNED`, it must be found of the first `TUNED` and of all of them.
 
     Raises:
         ValueError: a kind whose effort cannot be set.
     """
-    value, most = 0, 0
+    value, most, widths = 0, 0, {min(TUNED, exact_QK.shape[1]), exact_QK.shape[1]}
     if "IVF" in kind:
         value, most = 1, int(re.findall(r"IVF(\d+)", kind)[0])
     elif "HNSW" in kind:
         value, most = 16, index.ntotal
     while True:
         set_effort(index, kind, value)
-        recall = share_found(search(index, queries_QD, exact_QK.shape[1])[1], exact_QK)
+        recall = min(share_found(search(index, queries_QD, k)[1], exact_QK[:, :k]) for k in widths)
         if recall >= least or value >= most:
             return value, recall
         value = min(2 * value, most)
@@ -176,7 +209,7 @@ def exact_neighbours(queries_QD: NDArray[Any], vectors_ND: NDArray[Any], k: int)
 
 def share_found(found_QK: NDArray[np.int64], exact_QK: NDArray[np.int64]) -> float:
     """Share of the exact results that were found, mean over queries."""
-    return float((found_QK[:, :, None] == exact_QK[:, None, :]).any(axis=1).mean())
+    return float(np.mean([np.isin(exact, found).mean() for exact, found in zip(exact_QK, found_QK, strict=True)]))
 
 
 def resolve(kind: str, n: int) -> str:

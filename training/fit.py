@@ -100,6 +100,7 @@ def build_trainer(
 
     from artifacts.loggers import loggers
     from callbacks.checkpoint import AtomicCheckpointIO, StepSeed, checkpoint_callbacks
+    from callbacks.divergence import StopOnDivergence
 
     bar = [TQDMProgressBar(refresh_rate=20)] if options.progress else []
     checkpoints = checkpoint_callbacks(out / "checkpoints", monitor, options.checkpoint_steps)
@@ -120,7 +121,7 @@ def build_trainer(
             enable_model_summary=False,
             plugins=[AtomicCheckpointIO()],
             logger=loggers(out, logging, config, task),
-            callbacks=[StepSeed(seed), *callbacks, LearningRateMonitor(), *bar, *checkpoints],
+            callbacks=[StepSeed(seed), StopOnDivergence(), *callbacks, LearningRateMonitor(), *bar, *checkpoints],
         )
     except (MisconfigurationException, ImportError, TypeError, ValueError) as error:
         raise UserError(f"trainer.* options: {str(error).splitlines()[0]}") from error

@@ -29,6 +29,7 @@ from data.audio.shards import SUFFIX
 
 KIND = "audio cache"
 SHARD_BYTES = 256 * 2**20  # 1,300 recordings of 30 s as log-mel, 280 as samples: few files, little lost by a kill
+ENDS = 2**16  # bytes
 NO_SHARD = -1
 TRIED_AGAIN = ("unreadable", "truncated")
 OF_FRAMES = ("n_mels", "win_length", "hop_length")  # samples do not depend on these
@@ -36,6 +37,7 @@ KEY = ["path", "size", "changed_ns"]  # what a recording is recognised by
 SCHEMA = {
     **{"path": pl.String, "size": pl.Int64, "changed_ns": pl.Int64},
     **{"start": pl.Int64, "length": pl.Int64, "problem": pl.String, "resampled": pl.Boolean, "downmixed": pl.Boolean},
+    "content": pl.Int64,
 }
 
 
@@ -43,7 +45,7 @@ SCHEMA = {
 class Cached:
     """Where N recordings are: number of the shard (−1: none), first line, lines; and what was found.
 
-    A line is a log-mel frame or a sample.
+    A line is a log-mel frame or a sample. `content` is a checksum of each recording, None where it has no use.
     """
 
     shard: IntArray
@@ -52,6 +54,7 @@ class Cached:
     shards: list[str]
     problems: dict[str, list[int]]
     info: dict[str, int]
+    content: list[str | None]
 
 
 def cached(paths: Sequence[Path | None], folder: Path, options: dict[str, Any], workers: int, verify: bool) -> Cached:
@@ -75,7 +78,7 @@ def cached(paths: Sequence[Path | None], folder: Path, options: dict[str, Any], 
     new = wanted.join(known, on=KEY, how="anti").unique(KEY, maintain_order=True)
     if new.height:
         failed = decode_into(folder, new, options, workers)
-        known = pl.concat([read_tables(folder), failed])
+        known = pl.concat([read_tables(folder), failed], how="diagonal")
     found = wanted.join(known.unique(KEY, keep="first"), on=KEY, how="left", maintain_order="left")
     used = sorted(found.filter(pl.col("length") > 0)["shard"].unique().to_list())
     number = {name: at for at, name in enumerate(used)}
@@ -88,7 +91,14 @@ def cached(paths: Sequence[Path | None], folder: Path, options: dict[str, Any], 
     missing = [row for row, path in enumerate(paths) if path is not None and not path.is_file()]
     used_rows = found.filter(pl.col("length") > 0)
     info = {name: int(used_rows[name].sum()) for name in ("resampled", "downmixed")}
-    return Cached(shard, start, length, used, problems | ({"missing": missing} if missing else {}), info)
+    # A shard of an earlier version has no checksums of its recordings, but one of all of them in its name.
+    place = pl.concat_str("shard", "start", separator=":")
+    content = found.select(
+        pl.when(pl.col("length") > 0).then(pl.coalesce(pl.col("content").cast(pl.String), place))
+    ).to_series()
+    of_row = dict(zip(rows.tolist(), content, strict=True))
+    problems |= {"missing": missing} if missing else {}
+    return Cached(shard, start, length, used, problems, info, [of_row.get(row) for row in range(len(paths))])
 
 
 def uncached(paths: Sequence[Path | None], options: dict[str, Any]) -> Cached:
@@ -100,7 +110,17 @@ def uncached(paths: Sequence[Path | None], options: dict[str, Any]) -> Cached:
             problem, length[row] = announced(path, options)
             if problem is not None:
                 problems.setdefault(problem, []).append(row)
-    return Cached(none, np.zeros_like(none), length, [], problems, {})
+    content = [of_ends(path) if path is not None and heard else None for path, heard in zip(paths, length, strict=True)]
+    return Cached(none, np.zeros_like(none), length, [], problems, {}, content)
+
+
+def of_ends(path: Path) -> str:
+    """A file's size and a checksum of its two ends: what it holds, without reading all of it."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        crc = zlib.crc32(file.read(ENDS))
+        file.seek(max(0, size - ENDS))
+        return f"{size}-{zlib.crc32(file.read(ENDS), crc):08x}"
 
 
 def open_cache(folder: Path, options: dict[str, Any]) -> None:
@@ -136,7 +156,7 @@ def read_tables(folder: Path) -> pl.DataFrame:
         pl.read_parquet(path, glob=False).with_columns(shard=pl.lit(path.stem))
         for path in sorted(folder.glob("*.parquet"))
     ]
-    return pl.concat(tables) if tables else pl.DataFrame(schema=SCHEMA | {"shard": pl.String})
+    return pl.concat(tables, how="diagonal") if tables else pl.DataFrame(schema=SCHEMA | {"shard": pl.String})
 
 
 def decode_into(folder: Path, files: pl.DataFrame, options: dict[str, Any], workers: int) -> pl.DataFrame:
@@ -151,7 +171,7 @@ def decode_into(folder: Path, files: pl.DataFrame, options: dict[str, Any], work
         found = decoded([Path(one) for one in files["path"]], options, workers)
         for key, (problem, lines, changes) in zip(keys, found, strict=True):
             if problem in TRIED_AGAIN:
-                failed.append((*key, 0, 0, problem, False, False, None))
+                failed.append((*key, 0, 0, problem, False, False, None, None))
                 continue
             shard.add(key, problem, lines, changes)
             if shard.bytes >= SHARD_BYTES:
@@ -179,7 +199,7 @@ class Shard:
         self.file.write(data)
         length = len(lines) if problem is None else 0
         changed = ("resampled" in changes, "downmixed" in changes)
-        self.rows.append((*key, self.lines, length, problem, *changed))
+        self.rows.append((*key, self.lines, length, problem, *changed, zlib.crc32(data)))
         self.bytes, self.lines, self.crc = self.bytes + len(data), self.lines + length, zlib.crc32(data, self.crc)
 
     def finish(self) -> None:
@@ -189,8 +209,9 @@ class Shard:
         self.file.close()
         if not self.rows:
             return
-        # The same files in the same order make the same name, so that a catalogue made again is the same.
-        name = f"{hashlib.sha256(repr(self.rows).encode()).hexdigest()[:12]}-{self.crc:08x}"
+        # The same recordings under the same paths make the same shard, whenever their files were written.
+        held = [(path, *what) for path, _, _, *what in self.rows]
+        name = f"{hashlib.sha256(repr(held).encode()).hexdigest()[:12]}-{self.crc:08x}"
         self.aside.rename(self.folder / f"{name}{SUFFIX}")
         table = pl.DataFrame(self.rows, schema=SCHEMA, orient="row")
         table.write_parquet(self.aside)  # its name is this command's own, and free again

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from artifacts.folders import remove_left
 from configs.errors import UserError
 from data.arrays import FloatArray, IntArray
+from data.audio.cache import of_ends
 from data.audio.crops import CropReader, Crops
 from data.text import folder_state, or_user_error
 from models.chunked import embed_in_fixed_batches
@@ -92,7 +93,8 @@ class FrozenAudio:
         self.unit_N, self.row_N = np.where(reader.length > 0, reader.shard, -1), np.arange(len(reader.length))
         self.shape = reader.crops, audio_dim(model)
         self.paths = []
-        what = (model, folder_state(model), reader.crop, reader.crops, *(reader.audio[name] for name in HEARD))
+        state = folder_state(model)
+        what = ("" if state else model, state, reader.crop, reader.crops, *(reader.audio[name] for name in HEARD))
         units: list[tuple[Path, str, CropReader]] = []
         if not reader.length.any():
             return
@@ -158,6 +160,6 @@ def compute(reader: CropReader, model: str, inputs: Inputs, path: Path) -> None:
 
 
 def state_of_files(reader: CropReader) -> str:
-    """Names, sizes and times of all recordings that are read from files."""
+    """What all recordings that are read from files hold."""
     paths = [path for path, length in zip(reader.paths or [], reader.length, strict=False) if length]
-    return repr([(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths if path.is_file()])
+    return repr([of_ends(path) for path in paths if path.is_file()])

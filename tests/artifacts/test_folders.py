@@ -256,3 +256,26 @@ def test_killed_between_the_two_renames(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), writing(tmp_path / "out", "catalogue", {}):
         raise ZeroDivisionError
     assert read_manifest(tmp_path / "out", "catalogue", "")["of"] == "old"
+
+
+ORPHANED = """
+import os, sys, time
+from artifacts.folders import writing
+with writing(sys.argv[1], "catalogue", {}):
+    if os.fork():
+        os._exit(9)  # as a kill would
+    print("child", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_worker_that_outlives_a_killed_command_does_not_keep_others_out(tmp_path: Path) -> None:
+    argv = [sys.executable, "-c", ORPHANED, str(tmp_path / "out")]
+    with subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, start_new_session=True) as process:
+        try:
+            assert process.stdout is not None and process.stdout.readline() == b"child\n"
+            process.wait()
+            make(tmp_path / "out")
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+    assert os.listdir(tmp_path) == ["out"]

@@ -63,12 +63,35 @@ def test_approximate_indexes_find_most_of_the_exact_neighbours(kind: str, least:
     assert np.isneginf(scores[~found]).all()
 
 
-def test_an_approximate_index_of_an_unlucky_query_pads_with_nothing() -> None:
-    """IVF looks into few lists: what it does not find is −1 with −inf, not a huge negative score."""
+def test_an_unlucky_query_gets_as_many_results_as_any() -> None:
+    """The few lists around it hold too few vectors: it looks into more."""
     rng = np.random.default_rng(0)
     items = np.concatenate([rng.standard_normal((900, 4)) + 50, rng.standard_normal((3, 4)) - 500]).astype(np.float32)
-    scores, positions = search(build_index(items, "IVF,Flat"), items[-3:], 200)
-    assert (positions == -1).any() and np.isneginf(scores[positions == -1]).all()
+    index = build_index(items, "IVF,Flat")
+    module.set_effort(index, "IVF60,Flat", 1)
+    scores, positions = search(index, items[-3:], 50)
+    assert (positions >= 0).all() and np.isfinite(scores).all() and (positions[:, :3] >= 900).all()
+
+
+@pytest.mark.parametrize("kind", ["HNSW32", "IVF,Flat", "IVF,SQ8", "PCA16,IVF,Flat"])
+def test_an_index_looks_the_farther_the_more_results_are_wanted(kind: str) -> None:
+    """Tuned to find 95% of 100 neighbours, it also finds 95% of 1,000, and so many."""
+    items, queries = vectors(6000), vectors(50, seed=1)
+    index, kind = build_index(items, kind, np.arange(6000)), resolve(kind, 6000)
+    exact = brute(items, queries, 1000)[1]
+    _, recall = tune(index, kind, queries, exact[:, :100], 0.95)
+    for k in (100, 200, 500, 1000):
+        found = search(index, queries, k)[1]
+        assert (found >= 0).all()
+        assert module.share_found(found, exact[:, :k]) >= min(0.95, recall), k
+
+
+def test_an_index_is_tuned_for_few_results_and_for_many() -> None:
+    items, queries = vectors(6000), vectors(50, seed=1)
+    index, exact = build_index(items, "IVF155,Flat"), brute(items, queries, 1000)[1]
+    _, recall = tune(index, "IVF155,Flat", queries, exact, 0.99)
+    shares = [module.share_found(search(index, queries, k)[1], exact[:, :k]) for k in (100, 1000)]
+    assert recall == min(shares) and recall >= 0.99
 
 
 @pytest.mark.parametrize("kind", ["Flat", "IVF,Flat", "HNSW32"])
