@@ -24,7 +24,7 @@ class AudioEncoder(nn.Module):
 
     The Transformer sees every example standardised by its own mean and spread over all frames and bands, so it hears
     spectral shape and course, not how loud a master is; the statistics keep the level, and bring what a Transformer
-    needs many more songs to learn (docs/results.md). There is no batch norm, so a song's vector never depends on its
+    needs many more songs to learn (docs/results/). There is no batch norm, so a song's vector never depends on its
     batch. Positions are sinusoids, so any length goes in. With `recompute` the activations within a block are computed
     again in the backward pass, instead of being kept (Chen et al., arXiv 1604.06174): the same gradient, less memory.
     """
