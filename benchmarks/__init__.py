@@ -1,1 +1,1 @@
-"""Measured figures, each from one command; results in docs/results.md."""
+"""Measured figures, each from one command; results in docs/results/."""

@@ -49,8 +49,8 @@ def sections(runs: Sequence[dict[str, Any]]) -> dict[str, str]:
     parts = {"methods": f"{head}\n\n{markdown('method', [run['audience'] for run in runs], [*found, *recall])}"}
     if first["outcomes"]:
         columns = ["outcomes", "favourite_rate", "completion_rate"]
-        rows = markdown("method", [run["outcomes"]["rows"] for run in runs], columns)
-        parts["outcomes"] = f"What the reached users did ({first['outcomes']['source']}):\n\n{rows}"
+        outcomes = markdown("method", [run["outcomes"]["rows"] for run in runs], columns)
+        parts["outcomes"] = f"What the reached users did ({first['outcomes']['source']}):\n\n{outcomes}"
     if first["retrieval"]:
         columns = [
             "pool_size",
@@ -61,10 +61,8 @@ def sections(runs: Sequence[dict[str, Any]]) -> dict[str, str]:
             "median_rank",
             "recall@1_within_genre",
         ]
-        searches = [
-            [{**row, "search": f"{row['direction']}, {row['pool']}"} for row in run["retrieval"]] for run in runs
-        ]
-        parts["search"] = markdown("search", searches, [*columns, "chance_recall@1_within_genre"])
+        rows = [[{**row, "search": f"{row['direction']}, {row['pool']}"} for row in run["retrieval"]] for run in runs]
+        parts["search"] = markdown("search", rows, [*columns, "chance_recall@1_within_genre"])
     if first["genres"]:
         columns = ["knn_genre_accuracy", "genre_nmi", "chance_genre_nmi"]
         parts["genres"] = markdown("space", [run["genres"] for run in runs], columns)

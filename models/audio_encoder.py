@@ -21,11 +21,11 @@ STATISTIC_MEAN, STATISTIC_STD = (0.13, 0.48, 0.26, 0.37, 0.32), (0.72, 0.20, 0.0
 class AudioEncoder(nn.Module):
     """Pre-norm Transformer over tokens of four frames, masked mean pooling, plus an MLP of `mel_statistics`: (N, W).
 
-    The input of the Transformer is standardised per example over all frames and bands, so it encodes spectral shape
-    and its course, not the loudness of the master. The statistics keep the level, and carry what a Transformer needs
-    many more songs to learn (docs/results.md). Without batch norm a song's vector does not depend on its batch;
-    sinusoidal positions accept any length. `recompute`: activation checkpointing of each block (Chen et al., arXiv
-    1604.06174), the same gradient with less memory.
+    The Transformer sees every example standardised by its own mean and spread over all frames and bands, so it hears
+    spectral shape and course, not how loud a master is; the statistics keep the level, and bring what a Transformer
+    needs many more songs to learn (docs/results/). There is no batch norm, so a song's vector never depends on its
+    batch. Positions are sinusoids, so any length goes in. With `recompute` the activations within a block are computed
+    again in the backward pass, instead of being kept (Chen et al., arXiv 1604.06174): the same gradient, less memory.
     """
 
     statistic_mean_K1: Tensor

@@ -25,7 +25,7 @@ class FieldEmbedding(nn.Module):
 
     A dense field is centred. If it is wide, every song's vector then gets the same length: what a pretrained encoder
     says is in the direction. The few numbers of a narrow one keep their size, as a multiple of the field's spread. In
-    training `dropout` hides single numbers, which holds a linear map of few songs like a ridge does (docs/results.md).
+    training `dropout` hides single numbers, which holds a linear map of few songs like a ridge does (docs/results/).
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class SongEncoder(nn.Module):
     """f and g of the article (Q2): f makes the song vector, g is put on it for the contrastive loss only.
 
     With `normalise` all song vectors have one learned length: otherwise BPR writes a song's popularity into its length
-    and popular songs become everybody's neighbours (measured: docs/results.md).
+    and popular songs become everybody's neighbours (measured: docs/results/).
     """
 
     def __init__(

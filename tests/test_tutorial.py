@@ -156,7 +156,7 @@ def test_what_listeners_did_is_the_next_input(walked: tuple[Path, dict[str, Any]
 def test_pages_that_the_documents_name_are_there() -> None:
     """Every relative link of README.md, CONTRIBUTING.md and docs/ leads to a file, and to a heading in it."""
     broken, seen = [], 0
-    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")):
+    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")):
         for target in re.findall(r"(?:\]\(|src=\")([^)\"\s]+)", page.read_text("utf-8")):
             if "://" in target:
                 continue

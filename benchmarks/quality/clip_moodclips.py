@@ -46,7 +46,7 @@ from training.tasks import train_clip
 TEST, VALIDATION = 0.2, 0.1  # of the artists
 RIDGES = tuple(10.0**power for power in range(0, 6))
 TEXTS = {"genres and moods": "genres,tags", "with title and artist": "title,artist_id,genres,tags"}
-CHOSEN = [  # on the validation clips of seeds 0 to 4 (docs/results.md)
+CHOSEN = [  # on the validation clips of seeds 0 to 4 (docs/results/clip.md)
     "trainer.epochs=40", "model.layers=2", "model.dropout=0.2", "optim.weight_decay=0.1",
     "text.variants=8", "objective.temperature=0.4", "objective.freq_mask=0", "objective.time_mask=0",
 ]  # fmt: skip

@@ -97,7 +97,7 @@ def choose_posterior(asked: str, feedback: pl.DataFrame | None, dated: float, n_
     `auto` takes a feedback table that has at least a row for each song; beside a smaller one a later window of plays,
     where plays have times: the first feedback of a young service must not end the check of all that it says nothing
     of. With neither, nothing is checked: to check two halves of the listeners against each other costs half of the
-    plays, and on no public data was it worth that (docs/results.md).
+    plays, and on no public data was it worth that (docs/results/long_tail.md).
 
     Args:
         asked: `pairs.posterior`.

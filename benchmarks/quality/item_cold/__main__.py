@@ -8,7 +8,7 @@ For each seed the data are split anew, and every method is fitted on the warm pl
 takes names, or `baselines`, `ours` (with CB2CF), `u2i` (our boundary towers, and their union with `firstplay`),
 `ablation`, `missing` (new songs without text or audio). "tuned" rows
 choose their settings on the cold validation songs, each direction apart. Finished training and the figures of baselines
-are kept in work=, so that a killed run goes on. Protocol: docs/results.md.
+are kept in work=, so that a killed run goes on. Protocol: docs/results/item_cold.md.
 """
 
 from __future__ import annotations
