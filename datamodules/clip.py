@@ -63,9 +63,6 @@ class SongDataModule(L.LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if crops < 1 or crop_seconds <= 0 or batch_size < 1 or windows < 1 or max_tokens < 3:
-            told = "crops, crop_seconds, batch_size and text.windows must be positive and text.max_tokens at least 3"
-            raise UserError(told)
         self.catalogue = Catalogue.read(folder)
         self.batch_size, self.workers, self.seed = batch_size, workers, seed
         self.text_model, self.frozen_text = text_model, frozen_text

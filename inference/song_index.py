@@ -12,6 +12,7 @@ import polars as pl
 from artifacts.folders import read_manifest, read_whole, writing
 from artifacts.runs import open_run
 from artifacts.tracking import made, tracked, used
+from configs import options
 from configs.errors import UserError
 from configs.targeting import IndexConfig
 from data.arrays import FloatArray, IntArray
@@ -20,7 +21,7 @@ from inference.vectors import song_vectors
 from retrieval.index import add, build_index, choose, exact_neighbours, remove, resolve, search, to_cpu, to_gpu, tune
 
 KIND = "index"
-MADE_BY = "python -m pipeline.index run=RUN out=INDEX"
+MADE_BY = options.MADE_BY[KIND]
 QUERIES, K = 200, 100  # new songs (known ones, where there are none), and neighbours that an index must find of each
 SAME = 1e-5  # numbers of a vector that differ by less come of other batches, not of other content
 
@@ -45,8 +46,6 @@ def make_index(config: IndexConfig, tracking: Any) -> None:
     """Run `pipeline.index` (its docstring says what it reads and writes)."""
     import faiss
 
-    if not 0 < config.recall <= 1:
-        raise UserError(f"recall={config.recall:g} must be above 0 and at most 1")
     run, vectors = song_vectors(config.run, config.data, config.features)
     data = config.data or run.config["data"]
     catalogue = Catalogue.read(data)

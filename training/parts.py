@@ -20,7 +20,6 @@ def clip_parts(config: ClipConfig) -> tuple[Any, Any]:
     """
     from datamodules.clip import SongDataModule
     from lightning_modules.clip import ClipModule
-    from models.pretrained_audio import OWN
 
     text, audio, model, objective = (as_dict(getattr(config, part)) for part in PARTS)
     prepared = {
@@ -45,10 +44,6 @@ def clip_parts(config: ClipConfig) -> tuple[Any, Any]:
         **prepared,
     )
     augment = {name: objective.pop(name) for name in ("gain_db", "noise_db", "freq_mask", "time_mask")}
-    if audio["model"] == OWN and (not audio["frozen"] or audio["last_layers"] or audio["lora_rank"]):
-        raise UserError(f"audio.frozen, last_layers, lora_rank are of published encoders: audio.model={OWN} is trained")
-    if audio["model"] != OWN and (augment["gain_db"] or augment["noise_db"]):
-        raise UserError(f"objective.gain_db and noise_db are of audio.model={OWN}: others make their own input")
     if data.crops.is_logmel and (augment["gain_db"] or augment["noise_db"]):
         raise UserError("objective.gain_db and noise_db change samples: prepare the catalogue with audio.store=samples")
     widths, tuned = data.widths(), ("model", "frozen", "last_layers", "lora_rank")
