@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from configs.errors import UserError
+from configs.errors import UserError, no_folder
 
 MANIFEST = "manifest.json"
 PART = ".part"  # ending of what is not whole yet
@@ -151,7 +151,7 @@ def read_manifest(folder: str | Path, kind: str, made_by: str) -> dict[str, Any]
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise UserError(f"folder not found: {folder} (expected a {kind} folder, made by: {made_by})")
+        raise no_folder(folder, kind, made_by)
     try:
         manifest: Any = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except FileNotFoundError:

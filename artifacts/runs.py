@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -23,6 +22,7 @@ from torch import Tensor
 from artifacts.fingerprints import of_file, of_folder
 from artifacts.folders import check_replaceable, read_manifest, write_manifest, write_text
 from configs.errors import UserError
+from configs.options import MADE_BY
 
 VOCABULARY = "vocabulary.json"
 MAY_CHANGE = ("out", "logger", "trainer.devices", "trainer.nodes", "trainer.accelerator", "trainer.strategy",
@@ -49,7 +49,7 @@ def open_run(folder: str | Path, task: str) -> Run:
         UserError: not a run folder, a run of another task, not trained yet, or a damaged checkpoint.
     """
     folder = Path(folder)
-    read_manifest(folder, f"{task} run", f"python train.py {task} data=CATALOGUE out=RUN")
+    read_manifest(folder, f"{task} run", MADE_BY[f"{task} run"])
     path = folder / "checkpoints" / "best.ckpt"
     if not path.exists():
         raise UserError(
@@ -151,31 +151,6 @@ def set_log_aside(path: Path) -> None:
     earlier = len(list(path.parent.glob(f"{path.stem}.*{path.suffix}")))
     with suppress(FileNotFoundError):
         path.rename(path.with_name(f"{path.stem}.{earlier + 1}{path.suffix}"))
-
-
-def check_sizes(config: Any) -> None:
-    """Raise UserError for numbers, temperatures and weights with which no training can be."""
-    sizes = {name: getattr(config, name, 1) for name in ("batch_size", "bcl_batch_size", "recall_k", "recall_users")}
-    objective: Any = getattr(config, "objective", None)
-    sizes |= {f"objective.{name}": getattr(objective, name, 1) for name in ("negatives", "users", "candidates")}
-    sizes["trainer.epochs"] = config.trainer.epochs
-    wrong = [f"{name}={value}" for name, value in sizes.items() if value < 1]
-    if wrong:
-        raise UserError(f"{', '.join(wrong)}: must be at least 1")
-    limits = {f"objective.{name}": getattr(objective, name, 0) for name in ("micro_batch", "unpaired")}
-    if negative := [f"{name}={value}" for name, value in limits.items() if value < 0]:
-        raise UserError(f"{', '.join(negative)}: must be at least 0")
-    heat = {f"objective.{name}": getattr(objective, name, 1.0) for name in ("temperature", "listening_temperature")}
-    if cold := [f"{name}={value:g}" for name, value in heat.items() if not 0 < value < math.inf]:
-        raise UserError(f"{', '.join(cold)}: must be above 0 and finite")
-    if not 0 <= config.optim.warmup < 1:
-        raise UserError(f"optim.warmup={config.optim.warmup:g}: must be a share of all steps, at least 0 and below 1")
-    strengths = list(getattr(objective, "strengths", [1.0] * 3))
-    if len(strengths) != 3 or not all(0 < one < math.inf for one in strengths):
-        raise UserError(f"objective.strengths={strengths}: three weights above 0, of played, completed, favourited")
-    weights = [f"{part}_weight" for part in ("pair", "listening", "bcl")]
-    if max(getattr(objective, name, 1) for name in weights) <= 0:
-        raise UserError(f"objective.{', '.join(weights)}: nothing is learnt unless one is above 0")
 
 
 def read_vocabulary(folder: Path, part: str = "songs") -> dict[str, list[str]]:

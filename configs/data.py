@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
-from omegaconf import MISSING
-
-from configs.options import CommandLoggerConfig, opt
+from configs.errors import UserError
+from configs.options import REQUIRED, CommandLoggerConfig, a_date, above, at_least, opt
 
 
 @dataclass
 class WorldConfig:
-    out: str = opt(MISSING, "folder to write (a dataset folder, see docs/data.md)")
+    out: str = opt(REQUIRED, "folder to write (a dataset folder, see docs/data.md)")
     songs: int = opt(2000, "songs in the catalogue, new releases included")
     users: int = opt(3000, "listeners")
     seconds: float = opt(5.0, "length of each synthesised recording, seconds")
@@ -20,6 +20,12 @@ class WorldConfig:
     audio: bool = opt(True, "synthesise audio (false: text and behaviour only)")
     workers: int = opt(2, "processes that synthesise audio")
     seed: int = opt(0, "seed of the whole world")
+
+    def __post_init__(self) -> None:
+        """Refuse a world that is too small to be one."""
+        at_least(self, 50, "songs", "users")
+        at_least(self, 1, "seconds", "workers")
+        at_least(self, 0, "truth_users", "seed")
 
 
 @dataclass
@@ -36,6 +42,12 @@ class AudioConfig:
     cache: str | None = opt(None, "folder of decoded audio, which several catalogues may share (default: OUT_audio)")
     verify: bool = opt(False, "compare the checksums of the decoded audio that is there, not its size alone")
 
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        at_least(self, 1, *(f"audio.{name}" for name in ("sample_rate", "n_mels", "win_length", "hop_length")))
+        above(self, 0, "audio.max_seconds")
+        at_least(self, 0, "audio.min_seconds")
+
 
 @dataclass
 class SplitConfig:
@@ -46,6 +58,13 @@ class SplitConfig:
         "auto", "how songs are split; artist: whole artists"
     )
     seed: int = opt(0, "seed of a random split")
+
+    def __post_init__(self) -> None:
+        """Check the ranges, and that dates are dates."""
+        above(self, 0, "split.cold_share", below=1)
+        at_least(self, 0, "split.seed")
+        a_date("split.cutoff", self.cutoff)
+        a_date("split.until", self.until)
 
 
 @dataclass
@@ -64,6 +83,13 @@ class PairsConfig:
     min_lift: float = opt(1.0, "keep a pair if its smoothed rate is at least this multiple of the global rate")
     keep_unobserved: bool = opt(True, "keep pairs that were never recommended (they have the global rate)")
 
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        at_least(
+            self, 0, *(f"pairs.{name}" for name in ("shrinkage", "max_history", "prior_plays", "min_lift")), below=1e9
+        )
+        at_least(self, 1, "pairs.top_k", "pairs.min_common", below=1e9)
+
 
 @dataclass
 class SparkConfig:
@@ -74,8 +100,10 @@ class SparkConfig:
 
 @dataclass
 class PrepareConfig:
-    source: str = opt(MISSING, "dataset folder (or the published lfm2k folder / hetrec zip, see format)")
-    out: str = opt(MISSING, "catalogue folder to write")
+    source: str = opt(
+        REQUIRED, "dataset folder (or the published lfm2k folder / hetrec zip, see format)", "dataset folder"
+    )
+    out: str = opt(REQUIRED, "catalogue folder to write")
     format: Literal["contract", "lfm2k", "hetrec"] = opt("contract", "layout of source")
     plays: str | None = opt(
         None, "Parquet file, folder or glob of plays (default: SOURCE/plays.parquet, SOURCE/plays/)"
@@ -89,3 +117,23 @@ class PrepareConfig:
     text_model: str = opt("minilm", "text encoder whose vocabulary the text is checked against")
     workers: int = opt(2, "processes that decode audio")
     logger: CommandLoggerConfig = field(default_factory=CommandLoggerConfig)
+
+    def __post_init__(self) -> None:
+        """Check the ranges, and that the options go together."""
+        at_least(self, 0, "memory_gb", below=1e9)
+        at_least(self, 0, "workers")
+        if self.format != "contract" and (self.engine == "spark" or self.plays or self.memory_gb):
+            raise UserError(
+                f"format={self.format} is read as published: plays=, memory_gb= and engine=spark are for others"
+            )
+        if self.engine == "spark" and self.memory_gb:
+            raise UserError(
+                "memory_gb= is for engine=local: give Spark's driver and workers their memory by its own settings"
+            )
+        if self.engine == "spark" and self.pairs.posterior == "split_users":
+            raise UserError("pairs.posterior=split_users is for engine=local: choose another one")
+        cache, out = self.audio.cache, Path(self.out).resolve()
+        if cache and out in (Path(cache).resolve(), *Path(cache).resolve().parents):
+            raise UserError(
+                f"audio.cache={cache} lies in out={self.out}, which is replaced as a whole: choose a folder beside it"
+            )

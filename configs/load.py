@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import math
 import os
 import sys
 import textwrap
@@ -22,10 +23,12 @@ import yaml
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from configs.errors import UserError
+from configs.errors import UserError, no_folder
+from configs.options import MADE_BY
 
 Schema = TypeVar("Schema")
 RENAMED = {"model.memory": "model.residual", "objective.appeal": "objective.item_bias"}  # options of earlier versions
+TEXT, NULL = "tag:yaml.org,2002:str", "tag:yaml.org,2002:null"
 
 
 def load(schema: type[Schema], overrides: Sequence[str], config: str | Path | None = None) -> Schema:
@@ -37,7 +40,7 @@ def load(schema: type[Schema], overrides: Sequence[str], config: str | Path | No
     merged = OmegaConf.structured(schema)
     try:
         if config is not None:
-            merged = _merge_file(merged, Path(config))
+            merged = _merge_file(schema, merged, Path(config))
         merged = OmegaConf.merge(merged, *(_override(schema, item) for item in overrides))
         missing = sorted(OmegaConf.missing_keys(merged))
         if missing:
@@ -77,7 +80,9 @@ def command(main: Callable[[Any], None], schema: type, doc: str, argv: Sequence[
                 raise UserError("--config needs a YAML file after it")
             config = arguments[at + 1]
             del arguments[at : at + 2]
-        main(load(schema, arguments, config))
+        options: Any = load(schema, arguments, config)
+        check_inputs(options)
+        main(options)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
@@ -87,6 +92,18 @@ def command(main: Callable[[Any], None], schema: type, doc: str, argv: Sequence[
     except KeyboardInterrupt:
         print("stopped; run the same command again to go on", file=sys.stderr)
         raise SystemExit(130) from None
+
+
+def check_inputs(config: Any) -> None:
+    """Raise UserError for a folder or file to read that is not there: at once, before libraries are loaded."""
+    for field in dataclasses.fields(config):
+        kind, path = field.metadata.get("reads"), getattr(config, field.name)
+        if not kind or path is None:
+            continue
+        if kind in MADE_BY and not Path(path).is_dir():
+            raise no_folder(path, kind, MADE_BY[kind])
+        if kind not in MADE_BY and not Path(path).exists():
+            raise UserError(f"{field.name}={path}: no such {kind}")
 
 
 def quieten() -> None:
@@ -132,9 +149,11 @@ def _override(schema: type, item: str) -> DictConfig:
         raise UserError(f"'{key}' is a group of options: write {key}.NAME=value (see --help)")
     if typing.get_origin(kind) is list and not value.startswith("["):
         raise UserError(f"option '{key}' is a list: write {key}=[a,b]")
-    if (kind in (str, str | None) or typing.get_origin(kind) is typing.Literal) and value not in ("", "null"):
-        value = json.dumps(value, ensure_ascii=False)
     try:
+        if _is_text(kind) and value not in ("", "null"):
+            value = json.dumps(value, ensure_ascii=False)
+        elif typing.get_origin(kind) in (list, dict):
+            value = _keep_text(yaml.compose(value), kind).strip()
         return OmegaConf.from_dotlist([f"{key}={value}"])
     except yaml.YAMLError as error:
         raise UserError(f"cannot read '{item}': {_one_line(error)}") from error
@@ -144,27 +163,59 @@ def _kind_of(schema: type, key: str) -> Any:
     """The type of the option `group.name`; None if there is no such option."""
     kind: Any = schema
     for part in key.split("."):
-        kind = typing.get_type_hints(kind).get(part) if dataclasses.is_dataclass(kind) else None
+        kind = _kind_within(kind, part)
     return kind
 
 
-def _merge_file(merged: DictConfig, path: Path) -> DictConfig:
+def _kind_within(kind: Any, name: str) -> Any:
+    """The type of what is called `name` in a group of options or in a dictionary; None if there is no such thing."""
+    if dataclasses.is_dataclass(kind):
+        return typing.get_type_hints(kind).get(name)
+    return typing.get_args(kind)[1] if typing.get_origin(kind) is dict else None
+
+
+def _is_text(kind: Any) -> bool:
+    return kind in (str, str | None) or typing.get_origin(kind) is typing.Literal
+
+
+def _keep_text(node: yaml.Node | None, kind: Any) -> str:
+    """YAML in which the values of text options are quoted, so that `off`, `007` and `2026-06-01` are read as typed."""
+    _quote(node, kind)
+    return "" if node is None else yaml.serialize(node, Dumper=yaml.SafeDumper, allow_unicode=True, width=math.inf)
+
+
+def _quote(node: yaml.Node | None, kind: Any) -> None:
+    if isinstance(node, yaml.ScalarNode) and _is_text(kind) and node.tag != NULL:
+        node.tag, node.style = TEXT, '"'
+    elif isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            _quote(value, _kind_within(kind, key.value) if isinstance(key.value, str) else None)
+    elif isinstance(node, yaml.SequenceNode) and typing.get_origin(kind) is list:
+        for item in node.value:
+            if item.tag == NULL and item.value:  # `null`, as a text of a list
+                item.tag = TEXT
+            _quote(item, typing.get_args(kind)[0])
+
+
+def _merge_file(schema: type, merged: DictConfig, path: Path) -> DictConfig:
     try:
-        return typing.cast(DictConfig, OmegaConf.merge(merged, _read_yaml(path)))
+        return typing.cast(DictConfig, OmegaConf.merge(merged, _read_yaml(schema, path)))
     except OmegaConfBaseException as error:
         raise UserError(f"{path}: {_one_line(error)}") from error
 
 
-def _read_yaml(path: Path) -> DictConfig:
+def _read_yaml(schema: type, path: Path) -> DictConfig:
     if not path.is_file():
         raise UserError(f"configuration file not found: {path}")
     try:
-        read = OmegaConf.load(path)
+        node = yaml.compose(path.read_text("utf-8"))
+        if node is not None and not isinstance(node, yaml.MappingNode):
+            raise UserError(f"{path}: expected key: value lines, found a list or a text")
+        return typing.cast(DictConfig, OmegaConf.create(_keep_text(node, schema)))
+    except UserError:
+        raise
     except Exception as error:  # PyYAML raises several unrelated types for a malformed file
         raise UserError(f"{path}: not readable as YAML: {_one_line(error)}") from error
-    if not isinstance(read, DictConfig):
-        raise UserError(f"{path}: expected key: value lines, found a list")
-    return read
 
 
 def _one_line(error: Exception) -> str:

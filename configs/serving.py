@@ -5,25 +5,28 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from omegaconf import MISSING
-
-from configs.options import CommandLoggerConfig, opt
+from configs.errors import UserError
+from configs.options import INDEX, REQUIRED, SERVICE, CommandLoggerConfig, above, at_least, opt
 from configs.targeting import TargetingConfig
+
+MOST_MB = 256  # a quarter of a decoder's memory
 
 
 @dataclass
 class ExportConfig:
-    run: str = opt(MISSING, "run folder of train.py clip, i2i or boundary")
-    out: str = opt(MISSING, "export folder to write")
+    run: str = opt(REQUIRED, "run folder of train.py clip, i2i or boundary", "run")
+    out: str = opt(REQUIRED, "export folder to write")
     formats: list[Literal["onnx", "torch_export"]] = opt([], "programs beside the weights: onnx, torch_export")
     logger: CommandLoggerConfig = field(default_factory=CommandLoggerConfig)
 
 
 @dataclass
 class ServiceConfig:
-    index: str = opt(MISSING, "index folder of the song encoder")
-    out: str = opt(MISSING, "service folder to write")
-    boundary: str | None = opt(None, "run folder of train.py boundary: users' boundaries, recommendations")
+    index: str = opt(REQUIRED, "index folder of the song encoder", INDEX)
+    out: str = opt(REQUIRED, "service folder to write")
+    boundary: str | None = opt(
+        None, "run folder of train.py boundary: users' boundaries, recommendations", "boundary run"
+    )
     labels: list[str] = opt([], "tags that are guessed from a new song's sound (default: the catalogue's genres)")
     targeting: TargetingConfig = field(default_factory=TargetingConfig)
     logger: CommandLoggerConfig = field(default_factory=CommandLoggerConfig)
@@ -31,14 +34,16 @@ class ServiceConfig:
 
 @dataclass
 class FeedbackConfig:
-    store: str = opt(MISSING, "store folder of python -m serving (which may be running)")
-    out: str = opt(MISSING, "folder to write: plays, i2i_feedback and songs with their audio, for the next training")
+    store: str = opt(REQUIRED, "store folder of python -m serving (which may be running)", "store")
+    out: str = opt(REQUIRED, "folder to write: plays, i2i_feedback and songs with their audio, for the next training")
 
 
 @dataclass
 class ServingConfig:
-    model: str = opt(MISSING, "service folder (python -m pipeline.service); watched: a new version is taken over")
-    store: str = opt(MISSING, "folder of the songs and plays that come in; made if it is not there")
+    model: str = opt(
+        REQUIRED, "service folder (python -m pipeline.service); watched: a new version is taken over", SERVICE
+    )
+    store: str = opt(REQUIRED, "folder of the songs and plays that come in; made if it is not there")
     host: str = opt("127.0.0.1", "address to listen on; any but this machine's own needs a token")
     port: int = opt(8000, "port to listen on (0: any free one)")
     token: str | None = opt(None, "file whose first line is the bearer token (or the environment's FIRSTPLAY_TOKEN)")
@@ -52,3 +57,11 @@ class ServingConfig:
     timeout: float = opt(30.0, "seconds after which a request is given up with 503")
     threads: int = opt(0, "threads of the models (0: all cores)")
     watch_seconds: float = opt(5.0, "how often the model folder is looked at; 0: only on SIGHUP")
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        above(self, 0, "max_upload_mb", "max_minutes", "timeout", "max_requests", "batch", "decoders", below=1e6)
+        at_least(self, 0, "threads", "watch_seconds")
+        at_least(self, 0, "port", below=65536)
+        if self.max_upload_mb > MOST_MB:
+            raise UserError(f"max_upload_mb={self.max_upload_mb:g}: decoders take at most {MOST_MB:g}")

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from omegaconf import MISSING
+from configs.errors import UserError
+from configs.options import (
+    CATALOGUE,
+    FEATURES,
+    INDEX,
+    REQUIRED,
+    CommandLoggerConfig,
+    a_date,
+    above,
+    at_least,
+    opt,
+)
 
-from configs.options import CommandLoggerConfig, opt
+PROMPTS = ["{}", "{} music", "a {} song"]
 
 
 @dataclass
 class IndexConfig:
-    run: str = opt(MISSING, "run folder of train.py i2i")
-    out: str = opt(MISSING, "index folder to write")
-    data: str | None = opt(None, "catalogue folder (default: the one the run was trained on)")
-    features: str | None = opt(None, "feature folder (default: the one the run was trained on)")
+    run: str = opt(REQUIRED, "run folder of train.py i2i", "i2i run")
+    out: str = opt(REQUIRED, "index folder to write")
+    data: str | None = opt(None, "catalogue folder (default: the one the run was trained on)", CATALOGUE)
+    features: str | None = opt(None, "feature folder (default: the one the run was trained on)", FEATURES)
     index: str = opt(
         "auto",
         "FAISS factory string: Flat (exact), IVF,Flat (2√N lists), IVF4096,PQ64, HNSW32 …; auto: by how many songs",
@@ -26,6 +38,11 @@ class IndexConfig:
     )
     seed: int = opt(0, "seed of the samples that an approximate index is learned from and tuned on")
     logger: CommandLoggerConfig = field(default_factory=CommandLoggerConfig)
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if not 0 < self.recall <= 1:
+            raise UserError(f"recall={self.recall:g} must be above 0 and at most 1")
 
 
 @dataclass
@@ -50,6 +67,14 @@ class TargetingConfig:
     per_user_cap: int = opt(0, "new songs a user may be named for in audience.parquet, over all of them (0: no limit)")
     memory_mb: float = opt(1024.0, "working memory for scores; new songs are scored so many at a time as fit in it")
 
+    def __post_init__(self) -> None:
+        """Refuse an audience of nobody, and numbers out of range."""
+        sizes = ("neighbours", "budget", "seed_users", "clusters", "songs_per_user")
+        at_least(self, 1, *(f"targeting.{name}" for name in sizes))
+        at_least(self, 0, *(f"targeting.{name}" for name in ("per_user_cap", "seed", "song_weight")))
+        above(self, 0, "targeting.warm_up", "targeting.memory_mb")
+        above(self, -math.inf, "targeting.margin")
+
 
 @dataclass
 class AudienceConfig:
@@ -58,16 +83,21 @@ class AudienceConfig:
         "similar songs' listeners; users whose songs are similar on the whole; users near clusters of the first; "
         "first and last together; users above their own boundary",
     )
-    out: str = opt(MISSING, "audience folder to write")
-    index: str | None = opt(None, "index folder (needed)")
-    boundary: str | None = opt(None, "run folder of train.py boundary (needed for mode=boundary and for gate=true)")
+    out: str = opt(REQUIRED, "audience folder to write")
+    index: str = opt(REQUIRED, "index folder: similar songs come from it", INDEX)
+    boundary: str | None = opt(
+        None, "run folder of train.py boundary (needed for mode=boundary and for gate=true)", "boundary run"
+    )
     gate: bool = opt(False, "keep only users whose boundary the song clears (mode=boundary does anyway)")
     exclude: str | None = opt(
-        None, "Parquet file of user_id [, song_id]: users who must not be reached, or not with that song"
+        None,
+        "Parquet file of user_id [, song_id]: users who must not be reached, or not with that song",
+        "file; wanted: a Parquet table with user_id [, song_id]",
     )
     plays: str | None = opt(
         None,
         "Parquet file of first plays of new songs (like plays.parquet): they warm up, their listeners are left out",
+        "file; wanted: a Parquet table with user_id, song_id",
     )
     split: Literal["cold", "cold_test", "cold_val"] = opt("cold_test", "which new songs; cold: all of them")
     since: str | None = opt(None, "YYYY-MM-DD: of these only the ones released on or after it")
@@ -79,40 +109,66 @@ class AudienceConfig:
     show: str | None = opt(None, "song_id whose audience is printed as a table (default: the first)")
     logger: CommandLoggerConfig = field(default_factory=CommandLoggerConfig)
 
+    def __post_init__(self) -> None:
+        """Check that what the mode needs is given, and that the date is one."""
+        if self.boundary is None and (self.mode == "boundary" or self.gate):
+            raise UserError(
+                "missing option: boundary=… (python train.py boundary …): the users' boundaries come from it"
+            )
+        a_date("since", self.since)
+
 
 @dataclass
 class EvaluateConfig:
-    data: str = opt(MISSING, "catalogue folder")
-    out: str = opt(MISSING, "folder for metrics.json and report.html")
-    index: str = opt(MISSING, "index folder of the full model")
-    cb2cf: str | None = opt(None, "index folder of the model without the contrastive part")
-    features: str | None = opt(None, "feature folder (audio-text retrieval, content kNN)")
-    boundary: str | None = opt(None, "run folder of train.py boundary")
-    truth: str | None = opt(None, "truth.parquet of the demo world: outcome of every new song for some users")
+    data: str = opt(REQUIRED, "catalogue folder", CATALOGUE)
+    out: str = opt(REQUIRED, "folder for metrics.json and report.html")
+    index: str = opt(REQUIRED, "index folder of the full model", INDEX)
+    cb2cf: str | None = opt(None, "index folder of the model without the contrastive part", INDEX)
+    features: str | None = opt(None, "feature folder (audio-text retrieval, content kNN)", FEATURES)
+    boundary: str | None = opt(None, "run folder of train.py boundary", "boundary run")
+    truth: str | None = opt(
+        None,
+        "truth.parquet of the demo world: outcome of every new song for some users",
+        "file (only the demo world has one)",
+    )
     split: Literal["cold_test", "cold_val"] = opt("cold_test", "which new songs are evaluated")
     targeting: TargetingConfig = field(default_factory=TargetingConfig)
     budgets: list[int] = opt([10, 50, 100], "audience sizes at which target users are counted")
     seed: int = opt(0, "seed of the random baseline and of the bootstrap intervals")
     logger: CommandLoggerConfig = field(default_factory=CommandLoggerConfig)
 
+    def __post_init__(self) -> None:
+        """Put the budgets in order; refuse none, and those of nobody."""
+        self.budgets = sorted(set(self.budgets))
+        if not self.budgets or self.budgets[0] < 1:
+            raise UserError(f"budgets={self.budgets}: give one or more positive numbers of users")
+
 
 @dataclass
 class ZeroshotConfig:
-    features: str = opt(MISSING, "feature folder of pipeline.embed with clip=")
-    data: str = opt(MISSING, "catalogue folder")
-    out: str = opt(MISSING, "folder to write")
+    features: str = opt(REQUIRED, "feature folder of pipeline.embed with clip=", FEATURES)
+    data: str = opt(REQUIRED, "catalogue folder", CATALOGUE)
+    out: str = opt(REQUIRED, "folder to write")
     labels: list[str] = opt([], "labels to choose from")
     column: str | None = opt(
         None, "or a column of songs.parquet: its values are the labels, and the answers are checked"
     )
-    prompts: list[str] = opt(["{}", "{} music", "a {} song"], "ways to write a label, {} being the label")
+    prompts: list[str] = opt(PROMPTS, "ways to write a label, {} being the label")
     top: int = opt(5, "tags a song")
+
+    def __post_init__(self) -> None:
+        """Check that there are labels and ways to write them, and how many tags are asked for."""
+        if bool(self.labels) == bool(self.column):
+            raise UserError("give either labels=[…] or column=, the column whose values are the labels")
+        if not self.prompts or any("{}" not in prompt for prompt in self.prompts):
+            raise UserError(f"prompts={self.prompts}: each needs {{}} where the label goes")
+        at_least(self, 1, "top")
 
 
 @dataclass
 class ProbeConfig:
-    data: str = opt(MISSING, "catalogue folder")
-    features: str | None = opt(None, "feature folder of pipeline.embed")
+    data: str = opt(REQUIRED, "catalogue folder", CATALOGUE)
+    features: str | None = opt(None, "feature folder of pipeline.embed", FEATURES)
     column: str = opt("genres", "column of songs.parquet; a song's first value is its label")
     use: list[str] = opt(
         [], "vectors to probe beside mel statistics: clip_audio, clip_text, text, or own feature names"
@@ -120,3 +176,7 @@ class ProbeConfig:
     folds: int = opt(5, "parts, each tested once by a classifier trained on the others")
     out: str | None = opt(None, "JSON file to write")
     seed: int = opt(0, "seed of the parts")
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        at_least(self, 2, "folds")

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from omegaconf import MISSING
+from configs.errors import UserError
+from configs.options import (
+    CATALOGUE,
+    FEATURES,
+    REQUIRED,
+    CommandLoggerConfig,
+    LoggerConfig,
+    above,
+    at_least,
+    opt,
+)
 
-from configs.options import CommandLoggerConfig, LoggerConfig, opt
+OWN_AUDIO = "transformer"  # of audio.model: the encoder that is trained from scratch
 
 
 @dataclass
@@ -15,6 +26,12 @@ class OptimConfig:
     lr: float = opt(1e-3, "peak learning rate (AdamW)")
     weight_decay: float = opt(0.01, "weight decay (none on biases, norms and scalars)")
     warmup: float = opt(0.05, "share of all steps with linear warm-up; cosine decay to zero after it")
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        at_least(self, 0, "optim.lr", "optim.weight_decay")
+        if not 0 <= self.warmup < 1:
+            raise UserError(f"optim.warmup={self.warmup:g}: must be a share of all steps, at least 0 and below 1")
 
 
 @dataclass
@@ -38,6 +55,11 @@ class TrainerConfig:
     log_every: int = opt(10, "steps between logged values")
     progress: bool = opt(True, "progress bar")
 
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        at_least(self, 1, "trainer.epochs", "trainer.nodes", "trainer.accumulate")
+        at_least(self, 0, *(f"trainer.{name}" for name in ("clip_norm", "workers", "checkpoint_steps", "log_every")))
+
 
 @dataclass
 class EmbedTextConfig:
@@ -47,6 +69,11 @@ class EmbedTextConfig:
     )
     max_tokens: int = opt(128, "tokens of a window")
     windows: int = opt(1, "windows that a long text (lyrics) is read in, one after another; the rest is cut off")
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        at_least(self, 3, "text.max_tokens")
+        at_least(self, 1, "text.windows")
 
 
 @dataclass
@@ -58,11 +85,18 @@ class TextConfig(EmbedTextConfig):
     variants: int = opt(0, "texts with part of a song's genres and tags that training alternates with the whole one")
     keep: float = opt(0.65, "chance of each genre and tag to be in a variant")
 
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        super().__post_init__()
+        at_least(self, 0, "text.variants", "text.lr_scale")
+        if not 0 < self.keep <= 1:
+            raise UserError(f"text.keep={self.keep:g}: must be above 0 and at most 1")
+
 
 @dataclass
 class AudioTowerConfig:
     model: str = opt(
-        "transformer",
+        OWN_AUDIO,
         "transformer: our own, trained from scratch; musicnn (packaged); or any Hugging Face audio encoder by name or "
         "folder (these need audio.store=samples)",
     )
@@ -70,6 +104,20 @@ class AudioTowerConfig:
     last_layers: int = opt(0, "with frozen=false: train the last n layers alone (0: all)")
     lora_rank: int = opt(0, "with frozen=false: train low-rank additions alone (LoRA; 0: the weights themselves)")
     lr_scale: float = opt(0.1, "learning-rate factor of a published encoder that is not frozen")
+
+    def __post_init__(self) -> None:
+        """Check the ranges, and that options of published encoders are not given to our own."""
+        at_least(self, 0, "audio.lr_scale")
+        if self.model == OWN_AUDIO and (not self.frozen or self.last_layers or self.lora_rank):
+            raise UserError(
+                f"audio.frozen, last_layers, lora_rank are of published encoders: audio.model={OWN_AUDIO} is trained"
+            )
+
+
+def no_fsdp(trainer: TrainerConfig) -> None:
+    """Refuse to divide the weights of a model that fits any GPU."""
+    if trainer.strategy == "fsdp":
+        raise UserError("trainer.strategy=fsdp is for train.py clip alone: the other models fit any GPU")
 
 
 @dataclass
@@ -82,8 +130,8 @@ class CorpusModelConfig:
 
 @dataclass
 class CorpusConfig:
-    corpus: str = opt(MISSING, "documents: .jsonl, .jsonl.gz or .parquet")
-    out: str = opt(MISSING, "run folder to write; a run found there goes on; its model/ is a text.model")
+    corpus: str = opt(REQUIRED, "documents: .jsonl, .jsonl.gz or .parquet", "file (.jsonl, .jsonl.gz or .parquet)")
+    out: str = opt(REQUIRED, "run folder to write; a run found there goes on; its model/ is a text.model")
     fields: list[str] = opt(["title", "lyrics"], "fields that make a document's text, in this order")
     max_tokens: int = opt(128, "tokens of a block, and the most that the model takes")
     min_count: int = opt(5, "characters seen less often are unknown")
@@ -93,6 +141,12 @@ class CorpusConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        at_least(self, 8, "max_tokens")
+        at_least(self, 1, "batch_size")
+        no_fsdp(self.trainer)
 
 
 @dataclass
@@ -106,6 +160,11 @@ class ClipModelConfig:
     compile: bool = opt(False, "torch.compile the encoders' blocks: slow to start, faster on GPUs")
     crop_seconds: float = opt(4.0, "length of the random training crop and of the fixed inference crops")
     crops: int = opt(3, "evenly spaced crops averaged at inference")
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        above(self, 0, "model.crop_seconds")
+        at_least(self, 1, "model.crops")
 
 
 @dataclass
@@ -125,11 +184,16 @@ class ClipObjectiveConfig:
         0.0, "white noise, this to this + 40 decibel below a crop (0: off; needs audio.store=samples)"
     )
 
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        at_least(self, 0, "objective.unpaired", "objective.micro_batch")
+        above(self, 0, "objective.temperature")
+
 
 @dataclass
 class ClipConfig:
-    data: str = opt(MISSING, "catalogue folder (python -m pipeline.prepare)")
-    out: str = opt(MISSING, "run folder to write; a run found there goes on")
+    data: str = opt(REQUIRED, "catalogue folder (python -m pipeline.prepare)", CATALOGUE)
+    out: str = opt(REQUIRED, "run folder to write; a run found there goes on")
     batch_size: int = opt(128, "songs per step and device")
     seed: int = opt(0, "seed")
     text: TextConfig = field(default_factory=TextConfig)
@@ -140,18 +204,32 @@ class ClipConfig:
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
 
+    def __post_init__(self) -> None:
+        """Check the ranges, and that the options go together."""
+        at_least(self, 1, "batch_size")
+        if self.audio.model != OWN_AUDIO and (self.objective.gain_db or self.objective.noise_db):
+            raise UserError(
+                f"objective.gain_db and noise_db are of audio.model={OWN_AUDIO}: others make their own input"
+            )
+
 
 @dataclass
 class EmbedConfig:
-    clip: str | None = opt(None, "run folder of train.py clip; none: vectors of the text encoder alone")
-    data: str = opt(MISSING, "catalogue folder")
-    out: str = opt(MISSING, "feature folder to write")
+    clip: str | None = opt(None, "run folder of train.py clip; none: vectors of the text encoder alone", "clip run")
+    data: str = opt(REQUIRED, "catalogue folder", CATALOGUE)
+    out: str = opt(REQUIRED, "feature folder to write")
     text: EmbedTextConfig = field(default_factory=EmbedTextConfig)  # without clip=; a run has its own
     batch_size: int = opt(64, "songs per step and device")
     devices: str = opt("auto", "devices per node")
     accelerator: str = opt("auto", "auto | cpu | gpu")
     workers: int = opt(0, "data loading processes")
     logger: CommandLoggerConfig = field(default_factory=CommandLoggerConfig)
+
+    def __post_init__(self) -> None:
+        """Check the ranges, and that a run's text options are left to it."""
+        at_least(self, 1, "batch_size")
+        if self.clip is not None and self.text != EmbedTextConfig():
+            raise UserError(f"text.* are those of the run {self.clip}: leave them out, or leave clip= out")
 
 
 @dataclass
@@ -197,12 +275,28 @@ class I2IObjectiveConfig:
     noise_std: float = opt(0.1, "noise, as a share of the feature embedding's own spread")
     contrastive_head: bool = opt(True, "the contrastive part compares g(f(view)), not f(view)")
 
+    def __post_init__(self) -> None:
+        """Check the ranges, and that anything is learnt."""
+        at_least(self, 1, "objective.negatives", "objective.users", "objective.candidates")
+        above(self, 0, "objective.temperature", "objective.listening_temperature")
+        if max(self.pair_weight, self.listening_weight, self.bcl_weight) <= 0:
+            raise UserError(
+                "objective.pair_weight, listening_weight, bcl_weight: nothing is learnt unless one is above 0"
+            )
+        if self.listening_weight > 0 and self.history < 2:
+            raise UserError(
+                f"objective.history={self.history}: half of a user's songs cannot predict the other "
+                "(objective.listening_weight=0)"
+            )
+
 
 @dataclass
 class I2IConfig:
-    data: str = opt(MISSING, "catalogue folder (python -m pipeline.prepare)")
-    features: str | None = opt(None, "feature folder (python -m pipeline.embed); none: the catalogue's own fields")
-    out: str = opt(MISSING, "run folder to write; a run found there goes on")
+    data: str = opt(REQUIRED, "catalogue folder (python -m pipeline.prepare)", CATALOGUE)
+    features: str | None = opt(
+        None, "feature folder (python -m pipeline.embed); none: the catalogue's own fields", FEATURES
+    )
+    out: str = opt(REQUIRED, "run folder to write; a run found there goes on")
     batch_size: int = opt(256, "pairs per step and device")
     bcl_batch_size: int = opt(256, "songs drawn uniformly for the contrastive part, per step and device")
     seed: int = opt(0, "seed")
@@ -214,6 +308,11 @@ class I2IConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        at_least(self, 1, "batch_size", "bcl_batch_size", "recall_k", "recall_users")
+        no_fsdp(self.trainer)
 
 
 @dataclass
@@ -240,12 +339,22 @@ class BoundaryObjectiveConfig:
         "liked: favourited or completed plays are positive, other plays negative; played: every play is positive",
     )
 
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        at_least(self, 1, "objective.negatives")
+        if len(self.strengths) != 3 or not all(0 < one < math.inf for one in self.strengths):
+            raise UserError(
+                f"objective.strengths={self.strengths}: three weights above 0, of played, completed, favourited"
+            )
+
 
 @dataclass
 class BoundaryConfig:
-    data: str = opt(MISSING, "catalogue folder (python -m pipeline.prepare)")
-    features: str | None = opt(None, "feature folder (python -m pipeline.embed); none: the catalogue's own fields")
-    out: str = opt(MISSING, "run folder to write; a run found there goes on")
+    data: str = opt(REQUIRED, "catalogue folder (python -m pipeline.prepare)", CATALOGUE)
+    features: str | None = opt(
+        None, "feature folder (python -m pipeline.embed); none: the catalogue's own fields", FEATURES
+    )
+    out: str = opt(REQUIRED, "run folder to write; a run found there goes on")
     batch_size: int = opt(512, "labelled plays per step and device")
     seed: int = opt(0, "seed")
     recall_k: int = opt(20, "K of the validation recall")
@@ -255,3 +364,8 @@ class BoundaryConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        at_least(self, 1, "batch_size", "recall_k")
+        no_fsdp(self.trainer)

@@ -13,13 +13,14 @@ import numpy as np
 import polars as pl
 
 from artifacts.folders import read_manifest
+from configs import options
 from configs.errors import UserError
 from data.arrays import AnyArray, FloatArray, IntArray
 from data.audio.recordings import line_of
 from data.audio.shards import Shards
 
 KIND = "catalogue"
-MADE_BY = "python -m pipeline.prepare source=DATASET out=CATALOGUE"
+MADE_BY = options.MADE_BY[KIND]
 HELD_OUT = ("val_pairs", "source")  # the only column of the pair tables that may hold held-out songs
 NO_VALIDATION = (
     "no cold validation song has a listener who also listened to a known song: new songs can be scored, but no "

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from artifacts.folders import read_manifest
+from configs import options
 from configs.errors import UserError
 from data.arrays import FloatArray, IntArray
 from data.catalogue import Catalogue, read_features
@@ -24,7 +25,7 @@ from data.catalogue import Catalogue, read_features
 CATEGORIES = ("language", "genres", "tags", "artist_id")
 MAX_VALUES = 8  # category values kept per song and field
 UNKNOWN = 1  # code of a value outside the vocabulary
-FEATURES = "features", "python -m pipeline.embed clip=RUN data=CATALOGUE out=FEATURES"  # a folder's kind, and its maker
+FEATURES = "features", options.MADE_BY["features"]  # a folder's kind, and its maker
 
 Vocabulary = dict[str, list[str]]
 

@@ -14,7 +14,6 @@ import polars as pl
 from artifacts.fingerprints import CONTENT, of_file, of_table, of_values
 from artifacts.folders import scratch, writing
 from artifacts.tracking import made, tracked, used
-from configs.checks import check_preparation
 from configs.data import PrepareConfig
 from configs.errors import UserError
 from configs.load import as_dict, recorded
@@ -37,7 +36,6 @@ PUBLISHED = {"lfm2k": adapters.read_lfm2k, "hetrec": adapters.read_hetrec}
 @tracked("prepare")
 def prepare(config: PrepareConfig, run: Any) -> None:
     """Run `pipeline.prepare` (its docstring says what it reads and writes)."""
-    check_preparation(config)
     manifest: dict[str, Any] = {"source": str(Path(config.source).resolve()), "options": recorded(config)}
     with scratch(config.out) as aside, writing(config.out, KIND, manifest) as folder:
         dataset, later = until(read(config, aside), config.split.until)
@@ -113,10 +111,6 @@ def cache_audio(
     paths = [source / path if path is not None else None for path in songs["audio_path"]]
     options = as_dict(config.audio)
     cache, verify = Path(options.pop("cache") or f"{out}_audio"), options.pop("verify")
-    if out.resolve() in (cache.resolve(), *cache.resolve().parents):
-        raise UserError(
-            f"audio.cache={cache} lies in out={out}, which is replaced as a whole: choose a folder beside it"
-        )
     if all(path is None for path in paths) or options["store"] == "files":
         cached = audio_cache.uncached(paths, options)
     else:

@@ -67,10 +67,8 @@ def text_variants(songs: pl.DataFrame, fields: Sequence[str], variants: int, kee
     table gives the same variants.
 
     Raises:
-        UserError: a field is no text column, or `keep` is no share.
+        UserError: a field is no text column.
     """
-    if variants < 0 or not 0 < keep <= 1:
-        raise UserError(f"text.variants={variants}, text.keep={keep}: at least 0, and above 0 up to 1")
     whole = song_texts(songs, fields)
     found = [whole]
     for variant in range(variants):

@@ -64,9 +64,6 @@ class ClipDataModule(CatalogueDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__(data, batch_size=batch_size, workers=workers, seed=seed)
-        if crops < 1 or crop_seconds <= 0 or batch_size < 1 or windows < 1 or max_tokens < 3:
-            message = "crops, crop_seconds, batch_size and text.windows must be positive and text.max_tokens at least 3"
-            raise UserError(message)
         self.text_model, self.frozen_text = text_model, frozen_text
         self.max_tokens, self.windows = max_tokens, windows
         self.text_fields = list(text_fields)

@@ -26,7 +26,7 @@ class Listening:
         candidates: songs drawn uniformly as further candidates; all songs where there are no more.
 
     Raises:
-        UserError: nobody has two songs, or `history` leaves no second one.
+        UserError: nobody has two songs.
     """
 
     def __init__(
@@ -37,9 +37,11 @@ class Listening:
         self.songs, self.users, self.history, self.candidates = songs, users, history, candidates
         plays_U = np.diff(self.matrix.indptr)
         self.active = np.flatnonzero(plays_U >= 2)
-        if users and (history < 2 or not len(self.active)):
-            what = f"objective.history={history}" if history < 2 else "no user listened to two known songs"
-            raise UserError(f"{what}: half of a user's songs cannot predict the other (objective.listening_weight=0)")
+        if users and not len(self.active):
+            raise UserError(
+                "no user listened to two known songs: half of a user's songs cannot predict the other "
+                "(objective.listening_weight=0)"
+            )
         # A song is touched by a drawn user with this chance (exact while histories are not cut).
         heard = self.matrix[self.active].indices  # users with one song are never drawn
         untouched_S = chance_of_none(np.bincount(heard, minlength=self.matrix.shape[1]), users, len(self.active))

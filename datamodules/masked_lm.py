@@ -55,8 +55,6 @@ class MaskedLMDataModule(L.LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if max_tokens < 8 or batch_size < 1:
-            raise UserError(f"max_tokens={max_tokens}, batch_size={batch_size}: at least 8 and 1")
         documents = read_corpus(Path(corpus), fields)
         order = np.random.default_rng(seed).permutation(len(documents))
         held = np.isin(np.arange(len(documents)), order[: max(1, round(HELD_OUT * len(documents)))])

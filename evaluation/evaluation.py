@@ -12,7 +12,6 @@ from scipy import sparse
 
 from artifacts.folders import writing
 from artifacts.tracking import log_table, made, tracked, used
-from configs.checks import check_targeting
 from configs.errors import UserError
 from configs.load import recorded
 from configs.targeting import EvaluateConfig
@@ -43,10 +42,6 @@ WITH_GENRE, CB2CF = "content, genre included", "CB2CF (λ=0)"
 def evaluate(config: EvaluateConfig, run: Any) -> None:
     """Run `pipeline.evaluate` (its docstring says what it reads and writes)."""
     catalogue = Catalogue.read(config.data)
-    config.budgets = sorted(set(config.budgets))
-    if not config.budgets or config.budgets[0] < 1:
-        raise UserError(f"budgets={config.budgets}: give one or more positive numbers of users")
-    check_targeting(config.targeting)
     trained = {CB2CF: open_index(config.cb2cf, catalogue)} if config.cb2cf else {}
     trained["FirstPlay"] = open_index(config.index, catalogue)
     new = catalogue.rows(config.split)

@@ -13,10 +13,10 @@ import polars as pl
 from artifacts.folders import read_manifest, write_manifest, writing
 from artifacts.runs import Run, open_run
 from artifacts.tracking import made, tracked, used
-from configs.checks import check_targeting
+from configs import options
 from configs.load import as_dict
 from configs.serving import ServiceConfig
-from configs.targeting import ZeroshotConfig
+from configs.targeting import PROMPTS
 from data.arrays import FloatArray
 from data.catalogue import Catalogue
 from data.fields import FEATURES, read_fields
@@ -29,16 +29,15 @@ from inference.vectors import Boundary, boundary_vectors
 from retrieval.gate import fit_calibration
 
 KIND = "service"
-MADE_BY = "python -m pipeline.service index=INDEX out=SERVICE"
+MADE_BY = options.MADE_BY[KIND]
 OF_AUDIO = ("audio_shard", "audio_start", "audio_length")  # where the catalogue keeps what it decoded
 
 
 @tracked("service")
 def export_service(config: ServiceConfig, tracking: Any) -> None:
     """Run `pipeline.service` (its docstring says what it reads and writes)."""
-    from inference.zeroshot import label_vectors  # brings Lightning: here, since the service takes KIND and MADE_BY
+    from inference.zeroshot import label_vectors
 
-    check_targeting(config.targeting)
     index = open_index(config.index)
     data, features = index.manifest["data"], index.manifest["features"]
     catalogue, encoder = Catalogue.read(data), open_run(index.manifest["run"], "i2i")
@@ -64,7 +63,7 @@ def export_service(config: ServiceConfig, tracking: Any) -> None:
             (folder / run.task).mkdir()
             write_model(run, catalogue, folder / run.task)
         if clip is not None:
-            vectors = label_vectors(clip, labels, list(ZeroshotConfig().prompts), Path(data) / "text_cache")
+            vectors = label_vectors(clip, labels, list(PROMPTS), Path(data) / "text_cache")
             np.save(folder / "labels.npy", vectors)
         shutil.copytree(config.index, folder / "index")
         write_tables(catalogue, folder / "catalogue")

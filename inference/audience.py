@@ -10,7 +10,6 @@ from scipy import sparse
 
 from artifacts.folders import writing
 from artifacts.tracking import log_table, made, tracked, used
-from configs.checks import check_options
 from configs.errors import UserError
 from configs.load import recorded
 from configs.targeting import AudienceConfig, TargetingConfig
@@ -42,7 +41,7 @@ CHOICES = 4  # with a cap per user, lists are made so many times longer, so that
 @tracked("audience")
 def make_audience(config: AudienceConfig, run: Any) -> None:
     """Run `pipeline.audience` (its docstring says what it reads and writes)."""
-    index = open_index(check_options(config))
+    index = open_index(config.index)
     catalogue = Catalogue.read(index.manifest["data"])
     new = songs_in_pool(config, catalogue)
     shown = song_to_show(config.show, catalogue, new)

@@ -16,7 +16,7 @@ from artifacts.runs import Run, open_run
 from artifacts.tracking import made, tracked, used
 from configs.errors import UserError
 from configs.load import as_dict
-from configs.training import EmbedConfig, EmbedTextConfig
+from configs.training import EmbedConfig
 from data.arrays import AnyArray, FloatArray
 from data.catalogue import Catalogue
 from data.fields import FEATURES
@@ -36,8 +36,6 @@ def embed(config: EmbedConfig, tracking: Any) -> None:
     check_replaceable(out, KIND)
     if config.clip is None:
         return embed_text(config, tracking)
-    if config.text != EmbedTextConfig():
-        raise UserError(f"text.* are those of the run {config.clip}: leave them out, or leave clip= out")
     run = open_run(config.clip, "clip")
     data = song_data(run, config)
     parts = out.with_name(f".{out.name}.ranks")
@@ -73,8 +71,6 @@ def embed_text(config: EmbedConfig, tracking: Any) -> None:
         UserError: no song has any text, a field is no text column, or the text model cannot be loaded.
     """
     options = config.text
-    if options.max_tokens < 3 or options.windows < 1:
-        raise UserError(f"text.max_tokens={options.max_tokens}, text.windows={options.windows}: at least 3 and 1")
     catalogue = Catalogue.read(config.data)
     texts = song_texts(catalogue.songs, options.fields)
     present = [text for text in texts if text]

@@ -36,10 +36,7 @@ def songs_in_pool(config: AudienceConfig, catalogue: Catalogue) -> IntArray:
     songs = catalogue.songs
     in_pool = np.isin(np.arange(catalogue.n_songs), catalogue.rows(config.split))
     if config.since is not None:
-        try:
-            day = date.fromisoformat(config.since)
-        except ValueError:
-            raise UserError(f"since={config.since}: wanted YYYY-MM-DD") from None
+        day = date.fromisoformat(config.since)
         if "released_at" not in songs.columns:
             raise UserError(f"since={config.since}: {catalogue.folder} has no release dates (released_at)")
         in_pool &= songs.select((pl.col("released_at").dt.date() >= day).fill_null(False)).to_series().to_numpy()

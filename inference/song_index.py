@@ -12,6 +12,7 @@ import polars as pl
 from artifacts.folders import read_manifest, read_whole, writing
 from artifacts.runs import open_run
 from artifacts.tracking import made, tracked, used
+from configs import options
 from configs.errors import UserError
 from configs.targeting import IndexConfig
 from data.arrays import FloatArray, IntArray
@@ -32,7 +33,7 @@ from retrieval.index import (
 )
 
 KIND = "index"
-MADE_BY = "python -m pipeline.index run=RUN out=INDEX"
+MADE_BY = options.MADE_BY[KIND]
 QUERIES, WIDEST = 200, 1000  # new songs (known ones, where there are none), and neighbours that are looked up of each
 SAME = 1e-5  # numbers of a vector that differ by less come of other batches, not of other content
 
@@ -57,8 +58,6 @@ def make_index(config: IndexConfig, tracking: Any) -> None:
     """Run `pipeline.index` (its docstring says what it reads and writes)."""
     import faiss
 
-    if not 0 < config.recall <= 1:
-        raise UserError(f"recall={config.recall:g} must be above 0 and at most 1")
     run, vectors = song_vectors(config.run, config.data, config.features)
     data = config.data or run.config["data"]
     catalogue = Catalogue.read(data)

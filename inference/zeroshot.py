@@ -29,12 +29,6 @@ KIND = "tags"
 
 def tag_songs(config: ZeroshotConfig) -> None:
     """Run `pipeline.zeroshot` (its docstring says what it reads and writes)."""
-    if bool(config.labels) == bool(config.column):
-        raise UserError("give either labels=[…] or column=, the column whose values are the labels")
-    if not config.prompts or any("{}" not in prompt for prompt in config.prompts):
-        raise UserError(f"prompts={list(config.prompts)}: each needs {{}} where the label goes")
-    if config.top < 1:
-        raise UserError(f"top={config.top} must be at least 1")
     catalogue = Catalogue.read(config.data)
     audio_SD = audio_vectors(config.features, catalogue)
     own = own_labels(catalogue, config.column) if config.column else None

@@ -19,13 +19,13 @@ from scipy import sparse
 
 from artifacts.folders import read_manifest, read_whole
 from configs.errors import UserError
+from configs.options import MADE_BY, SERVICE
 from configs.targeting import TargetingConfig
 from data.arrays import BoolArray, FloatArray, IntArray, group_starts
 from data.catalogue import Catalogue, read_features
 from data.contract.columns import ABOUT
 from data.item_pairs.verification import listening_matrix
 from data.profiles import read_profile
-from export.service import KIND, MADE_BY
 from inference.song_index import read_index
 from retrieval.audience import activity_scale, popularity_scale
 from retrieval.clusters import user_vectors
@@ -45,7 +45,7 @@ class Model:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        self.manifest = read_manifest(self.folder, KIND, MADE_BY)
+        self.manifest = read_manifest(self.folder, SERVICE, MADE_BY[SERVICE])
         self.index, _ = read_index(self.folder / "index")
         self._check_index()
         self.targeting = TargetingConfig(**self.manifest["targeting"])
@@ -58,7 +58,9 @@ class Model:
             self._listening()
             self._vectors()
         except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
-            raise UserError(f"{folder} is damaged ({type(error).__name__}: {error}): run {MADE_BY} again") from None
+            raise UserError(
+                f"{folder} is damaged ({type(error).__name__}: {error}): run {MADE_BY[SERVICE]} again"
+            ) from None
         self.song_of = dict(zip(self.song_ids, range(self.n_songs), strict=True))
         self.user_of = dict(zip(self.user_ids.to_list(), range(self.n_users), strict=True))
         self.new = self.catalogue.rows("cold")  # songs of the catalogue that nobody has played
@@ -84,7 +86,7 @@ class Model:
         if made_by != encoder:
             raise UserError(
                 f"{self.folder / 'index'} holds the vectors of another encoder ({made_by}) than "
-                f"{self.folder / 'i2i'} ({encoder}): run {MADE_BY} again"
+                f"{self.folder / 'i2i'} ({encoder}): run {MADE_BY[SERVICE]} again"
             )
 
     def _listening(self) -> None:

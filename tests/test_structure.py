@@ -4,6 +4,7 @@ that the demo world's truth is opened by the evaluation alone."""
 from __future__ import annotations
 
 import ast
+import builtins
 import ctypes
 import dataclasses
 import inspect
@@ -36,7 +37,11 @@ FORBIDDEN = {
 FILES = {"pathlib", "os", "io", "shutil", "tempfile", "json", "pickle", "polars", "pyarrow", "soundfile", "safetensors"}
 OPENERS = {"open", "read_text", "read_bytes", "write_text", "write_bytes", "load", "save", "memmap", "fromfile",
            "tofile", "loadtxt", "genfromtxt", "read_index", "write_index", "read_parquet", "scan_parquet"}  # fmt: skip
-READS_WEIGHTS = {"models/pretrained.py", "models/musicnn.py"}  # from the name of an encoder to its published weights
+READS_WEIGHTS = {
+    "models/pretrained.py",
+    "models/musicnn.py",
+    "models/bert.py",
+}  # from the name of an encoder to its published weights
 NO_CODE = "configs/training.py"  # one table: no option of the trainings is understood apart from its neighbours
 
 
@@ -111,6 +116,23 @@ def too_long(root: Path) -> list[str]:
     return found
 
 
+def option_checks(root: Path) -> list[str]:
+    """Errors raised for nothing but options, outside configs/ where each group of options checks itself."""
+    found, plain = [], {"config", "options", *dir(builtins)}
+    for name, tree in sources(root):
+        for node in ast.walk(tree) if not name.startswith(("configs/", "benchmarks/")) else ():
+            if isinstance(node, ast.If) and isinstance(raised := node.body[0], ast.Raise):
+                names = {one.id for one in ast.walk(node.test) if isinstance(one, ast.Name)}
+                of_user = isinstance(raised.exc, ast.Call) and called(raised.exc) == "UserError"
+                if of_user and names <= plain and names & {"config", "options"}:
+                    found.append(f"{name}, line {node.lineno}: an option is checked here")
+    return found
+
+
+def test_options_are_checked_in_configs_alone() -> None:
+    assert option_checks(ROOT) == []
+
+
 def test_imports_run_one_way() -> None:
     assert wrong_imports(ROOT) == []
     order = package_order(ROOT)
@@ -140,6 +162,7 @@ def test_files_are_short_enough_to_be_read() -> None:
         ("objectives/a.py", "from pathlib import Path", file_use),
         ("lightning_modules/a.py", "\n" * 176, too_long),
         ("pipeline/a.py", "\n" * 401, too_long),
+        ("inference/a.py", "def f(config):\n    if config.top < 1:\n        raise UserError('top')", option_checks),
     ],
 )
 def test_the_rules_can_be_broken(tmp_path: Path, file: str, text: str, finds: Callable[[Path], list[str]]) -> None:

@@ -24,16 +24,13 @@ def fit(task: str, config: Any, build: Callable[[], Built], monitor: str) -> Non
     from lightning import seed_everything
 
     from artifacts.loggers import wandb_run
-    from artifacts.runs import check_sizes, finish_run, is_finished, run_folder
+    from artifacts.runs import finish_run, is_finished, run_folder
     from callbacks.checkpoint import LAST, Stopped
 
     out = Path(config.out)
     if is_finished(out, task, as_dict(config)):
         print(f"{out}: already finished (remove it to train again)")
         return
-    check_sizes(config)
-    if config.trainer.strategy == "fsdp" and task != "clip":
-        raise UserError("trainer.strategy=fsdp is for train.py clip alone: the other models fit any GPU")
     seed_everything(config.seed, verbose=False)
     try:
         module, data, callbacks, vocabulary = build()  # before the folder is made: bad data leaves nothing behind

@@ -67,16 +67,8 @@ def prepared_options(config: ClipConfig) -> dict[str, Any]:
 
 
 def check_augmentation(config: ClipConfig, is_logmel: bool) -> None:
-    """Raise UserError for options that the audio encoder, or what the catalogue keeps of the audio, rules out."""
-    from models.pretrained_audio import OWN
-
-    audio, own = config.audio, config.audio.model == OWN
-    louder = config.objective.gain_db or config.objective.noise_db
-    if own and (not audio.frozen or audio.last_layers or audio.lora_rank):
-        raise UserError(f"audio.frozen, last_layers, lora_rank are of published encoders: audio.model={OWN} is trained")
-    if not own and louder:
-        raise UserError(f"objective.gain_db and noise_db are of audio.model={OWN}: others make their own input")
-    if is_logmel and louder:
+    """Raise UserError for augmentation that what the catalogue keeps of the audio rules out."""
+    if is_logmel and (config.objective.gain_db or config.objective.noise_db):
         raise UserError("objective.gain_db and noise_db change samples: prepare the catalogue with audio.store=samples")
 
 

@@ -28,7 +28,7 @@ from configs.data import PrepareConfig
 from configs.errors import UserError
 from configs.load import command, load
 from configs.options import opt
-from configs.targeting import ZeroshotConfig
+from configs.targeting import PROMPTS
 from configs.training import EmbedConfig
 from data.catalogue import Catalogue
 from data.preparation import prepare
@@ -50,7 +50,7 @@ class BenchmarkConfig:
     out: str = opt("runs/zeroshot", "folder for the catalogue and results.json")
     seeds: int = opt(5, "seeds 0 … n−1")
     column: str = opt("genres", "column of labels")
-    prompts: list[str] = opt(ZeroshotConfig("", "", "").prompts, "ways to write a label")
+    prompts: list[str] = opt(PROMPTS, "ways to write a label")
 
 
 def main(config: BenchmarkConfig) -> None:

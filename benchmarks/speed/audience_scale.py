@@ -25,7 +25,6 @@ from scipy import sparse
 from tqdm import tqdm
 
 from artifacts.folders import write_text
-from configs.checks import check_targeting
 from configs.errors import UserError
 from configs.load import as_dict, command
 from configs.options import opt
@@ -60,7 +59,6 @@ def main(config: ScaleConfig) -> None:
     """Run the command (see the module's docstring)."""
     if min(config.users, config.plays, config.songs, config.new, config.dim, config.peer) < 1:
         raise UserError("users, plays, songs, new, dim and peer must be at least 1")
-    check_targeting(config.targeting)
     if not config.shares or not all(0 < share <= 1 for share in config.shares):
         raise UserError(f"shares={list(config.shares)}: some above 0 and up to 1")
     report: dict[str, Any] = {"options": as_dict(config), "cpus": os.cpu_count()}

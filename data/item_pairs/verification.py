@@ -5,7 +5,7 @@ The article: positives are "item pairs of collaborative similarity whose recomme
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import polars as pl
@@ -13,7 +13,9 @@ from scipy import sparse
 
 from configs.errors import UserError
 from data.arrays import AnyArray
-from data.item_pairs.neighbours import Pairs, common_listeners
+
+if TYPE_CHECKING:
+    from data.item_pairs.neighbours import Pairs
 
 Table: TypeAlias = "pl.DataFrame | pl.LazyFrame"
 
@@ -113,6 +115,8 @@ def verify_by_listeners(
     Only users who could adopt the target are counted: those active in `after` who did not know it before. A target
     without adopters is no evidence: lift 1 and 0 observations.
     """
+    from data.item_pairs.neighbours import common_listeners  # here: the service takes this module, and no numba
+
     took = _binary(after)
     active_U = np.diff(took.tocsr().indptr) > 0
     knew = sparse.csc_matrix(sparse.diags(active_U.astype(np.float32)) @ _binary(before))

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from configs.errors import UserError
 from data.arrays import AnyArray, IntArray
 from data.item_pairs.mining import BOTH, EARLIER, choose_posterior, kept
 from data.item_pairs.neighbours import Pairs, Terms, terms
@@ -47,8 +46,6 @@ def mine(
     plays = read_plays(spark, folder / "plays.parquet")
     dated = plays.selectExpr("avg(CAST(played_at IS NOT NULL AS INT))").first()[0]
     posterior = choose_posterior(posterior, feedback, dated or 0, shape[1])
-    if posterior == "split_users":
-        raise UserError("pairs.posterior=split_users is for engine=local: choose another one")
     earlier, later = windows(plays) if posterior in ("later_plays", BOTH) else (plays, None)
     short, capped = cap_histories(earlier, max_history, seed)
     pairs = similar_songs(spark, short, shape, similarity, shrinkage, top_k, min_common)

@@ -27,7 +27,6 @@ import numpy as np
 import polars as pl
 from tqdm import tqdm
 
-from configs.errors import UserError
 from data.arrays import AnyArray
 from data.world import behaviour, text
 from data.world.audio import Recording, record
@@ -71,14 +70,8 @@ def generate(
 
     Returns:
         Counts and rates for the manifest.
-
-    Raises:
-        UserError: a size is below its minimum.
     """
-    minimum = {"songs": (songs, 50), "users": (users, 50), "seconds": (seconds, 1), "workers": (workers, 1)}
-    for name, (value, enough) in minimum.items():
-        if value < enough:
-            raise UserError(f"{name}={value} is too small for the demo world: at least {enough}")
+
     rng = [np.random.default_rng([seed, stream]) for stream in range(3)]
     world_songs, world_users = draw_world(songs, users, rng[0])
     table = song_table(world_songs, audio, rng[1])

@@ -15,7 +15,7 @@ from configs.load import as_dict, command, dump, help_text, load
 from configs.targeting import AudienceConfig
 from configs.training import I2IConfig
 
-GIVEN = ["data=a", "out=b"]
+GIVEN = ["data=.", "out=b"]
 AREAS = (data, training, targeting, serving)
 SCHEMAS = [
     kind
@@ -52,6 +52,7 @@ def test_defaults_then_file_then_command_line(tmp_path: Path) -> None:
         ("fields.use=[tags,language]", ("fields", "use"), ["tags", "language"]),
         ("fields.use=[]", ("fields", "use"), []),
         ("trainer.devices=2", ("trainer", "devices"), "2"),
+        ("fields.use=[yes,no,1e3,007,null,'a, b']", ("fields", "use"), ["yes", "no", "1e3", "007", "null", "a, b"]),
         ("features=null", ("features",), None),
         ("features=runs/a=b", ("features",), "runs/a=b"),
     ],
@@ -68,8 +69,32 @@ def test_values_get_the_schemas_type(override: str, path: tuple[str, ...], value
 )
 def test_text_options_keep_what_was_typed(typed: str) -> None:
     assert load(I2IConfig, ["data=a", f"out={typed}"]).out == typed
-    assert load(AudienceConfig, ["out=a", f"show={typed}"]).show == typed, "a song_id may look like a number"
+    assert load(AudienceConfig, ["out=a", "index=i", f"show={typed}"]).show == typed, "a song_id may look like a number"
     assert load(PrepareConfig, ["source=a", "out=b", "split.cutoff=2026-06-01"]).split.cutoff == "2026-06-01"
+
+
+@pytest.mark.parametrize("typed", ["007", "1e3", "off", "yes", "2026-06-01", "1:30", "'off'", '"007"'])
+def test_text_in_a_file_is_as_typed(typed: str, tmp_path: Path) -> None:
+    file, text = tmp_path / "mine.yaml", typed.strip("'\"")
+    file.write_text(f"source: {typed}\nout: b\nplays: null\nsplit: {{cutoff: 2026-06-01}}\nlogger:\n  wandb: off\n")
+    found = load(PrepareConfig, [], file)
+    assert (found.source, found.plays, found.split.cutoff, found.logger.wandb) == (text, None, "2026-06-01", "off")
+    file.write_text(
+        f"data: .\nout: b\nfields: {{use: [{typed}, no]}}\noptim: {{lr: 1e-3}}\ntrainer: {{progress: off}}\n"
+    )
+    trained = load(I2IConfig, [], file)
+    assert (trained.fields.use, trained.optim.lr, trained.trainer.progress) == ([text, "no"], 1e-3, False)
+
+
+@dataclasses.dataclass
+class Sets:
+    of: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+
+
+def test_text_in_lists_of_a_dictionary_is_as_typed(tmp_path: Path) -> None:
+    assert load(Sets, ["of={a: [007, off]}", "of.b=[1e3]"]).of == {"a": ["007", "off"], "b": ["1e3"]}
+    (tmp_path / "sets.yaml").write_text("of:\n  a:\n  - 007\n  - no\n")
+    assert load(Sets, [], tmp_path / "sets.yaml").of == {"a": ["007", "no"]}
 
 
 @pytest.mark.parametrize(
@@ -162,10 +187,10 @@ def run(argv: list[str], seen: list[Any], error: BaseException | None = None) ->
 
 
 def test_command_runs_with_file_and_overrides(tmp_path: Path) -> None:
-    (tmp_path / "c.yaml").write_text("data: x\nout: y\nseed: 1\n")
+    (tmp_path / "c.yaml").write_text("data: x\nout: off\nseed: 1\n")
     seen: list[Any] = []
-    run(["seed=2", "--config", str(tmp_path / "c.yaml"), "data=z"], seen)
-    assert (seen[0].data, seen[0].out, seen[0].seed) == ("z", "y", 2)
+    run(["seed=2", "--config", str(tmp_path / "c.yaml"), "data=."], seen)
+    assert (seen[0].data, seen[0].out, seen[0].seed) == (".", "off", 2)
 
 
 @pytest.mark.parametrize("argv", [["data=a"], ["data=a", "out=b", "sed=1"], ["--config"], ["--config", "absent.yaml"]])

@@ -65,9 +65,6 @@ def test_a_variant_keeps_some_tags_in_some_order_and_everything_else() -> None:
     assert len({second for _, second, _ in found}) == 3
     assert text_variants(table, fields, 0, 0.5) == found[:1]
     assert {first for first, *_ in text_variants(table, ["title"], 3, 0.5)} == {"Heaven"}
-    for variants, keep in ((-1, 0.5), (1, 0.0), (1, 1.5)):
-        with pytest.raises(UserError, match=r"text\.variants"):
-            text_variants(table, fields, variants, keep)
 
 
 def test_texts_have_one_number_exactly_if_they_are_equal() -> None:

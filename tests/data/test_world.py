@@ -72,7 +72,7 @@ def test_manifest_counts_what_is_there(tiny: Path) -> None:
 
 
 def test_too_small_a_world_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="songs=5 is too small"):
+    with pytest.raises(UserError, match="songs=5: must be at least 50"):
         world.main(WorldConfig(out=str(tmp_path / "out"), songs=5))
     assert list(tmp_path.iterdir()) == []
 

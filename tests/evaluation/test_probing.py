@@ -101,7 +101,7 @@ def test_the_command(catalogue: Path, capsys: pytest.CaptureFixture[str]) -> Non
     [
         (["column=moods"], "column=moods"),
         (["use=[clip_audio]"], "use=.'clip_audio'.: there are mood"),
-        (["folds=1"], "too few for folds=1"),
+        (["folds=1"], "folds=1: must be at least 2"),
         (["folds=100"], "too few for folds=100"),
         (["folds=31"], r"folds=31 that share no artist cannot be made of 118 songs by 30 artists"),
     ],

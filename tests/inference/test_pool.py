@@ -23,7 +23,7 @@ from retrieval.index import build_index
 
 
 def pool(catalogue: Catalogue, *options: str) -> np.ndarray:
-    return songs_in_pool(load(AudienceConfig, ["out=o", *options]), catalogue)
+    return songs_in_pool(load(AudienceConfig, ["out=o", "index=i", *options]), catalogue)
 
 
 def test_new_songs_since_a_date_and_the_long_tail(catalogue: Catalogue) -> None:

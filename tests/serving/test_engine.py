@@ -326,5 +326,5 @@ def test_no_request_fails_while_models_are_exchanged(
 
 
 def test_it_starts_without_what_training_needs() -> None:
-    code = "import sys, serving.__main__; sys.exit('lightning' in sys.modules)"
+    code = "import sys, serving.server; sys.exit('lightning' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

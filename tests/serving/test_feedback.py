@@ -23,8 +23,9 @@ from polars.testing import assert_frame_equal
 
 from configs.load import command
 from configs.serving import FeedbackConfig
-from serving import feedback
-from serving.feedback import audio_name, main
+from serving import feedback_tables as feedback
+from serving.feedback import main
+from serving.feedback_tables import audio_name
 from serving.store import Play, Store, StoredSong
 
 ROOT = Path(__file__).parents[2]

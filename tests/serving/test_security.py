@@ -34,9 +34,9 @@ from starlette.testclient import TestClient
 from configs.load import load
 from configs.serving import ServingConfig
 from serving import schemas
-from serving.__main__ import LEAST_SECONDS
 from serving.app import make_app
 from serving.engine import open_engine
+from serving.server import LEAST_SECONDS
 from tests.serving.conftest import TOKEN
 from tests.serving.test_decoding import BAD, cuts, encoded, noise, whole
 

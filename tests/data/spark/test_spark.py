@@ -182,7 +182,7 @@ def test_the_same_windows_and_capped_histories(spark: Any, folder: Path) -> None
 
 def test_what_is_not_to_be_had(spark: Any, folder: Path, prepare: Callable[..., Path], tmp_path: Path) -> None:
     with pytest.raises(UserError, match="split_users is for engine=local"):
-        spark_pairs.mine(spark, folder, None, (120, 50), **MINE | {"posterior": "split_users"})
+        prepare(tmp_path, tmp_path / "out", "engine=spark", "pairs.posterior=split_users")
     with pytest.raises(UserError, match="no i2i_feedback"):
         spark_pairs.mine(spark, folder, None, (120, 50), **MINE | {"posterior": "feedback"})
     with pytest.raises(UserError, match="memory_gb= is for engine=local"):

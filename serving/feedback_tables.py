@@ -1,0 +1,102 @@
+"""Write what a store holds as tables: plays, how recommendations did, accepted songs with their recordings."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from artifacts.folders import writing
+from configs.serving import FeedbackConfig
+from data.contract.columns import ABOUT, TIME
+from serving.database import Row, pages, reading, utc
+
+KIND = "feedback"
+ROWS, SONGS = 50_000, 500  # held at a time
+FLAG, COUNT, TEXT = pl.Boolean(), pl.Int64(), pl.String()
+PLAYS = {"user_id": TEXT, "song_id": TEXT, "played_at": TIME,
+         "completed": FLAG, "favourited": FLAG, "disliked": FLAG, "skipped": FLAG}  # fmt: skip
+FEEDBACK = {"source_song_id": TEXT, "recommended_song_id": TEXT, "plays": COUNT, "completes": COUNT,
+            "favourites": COUNT}  # fmt: skip
+ACCEPTED = {"song_id": TEXT, **ABOUT, "released_at": TIME, "audio_path": TEXT}
+
+LAST = "SELECT (SELECT coalesce(max(number), 0) FROM plays), (SELECT coalesce(max(number), 0) FROM songs)"
+READ_PLAYS = """
+SELECT number, user_id, song_id, played_at / 1000, completed, favourited, disliked, skipped FROM plays
+WHERE number > ? AND number <= ? ORDER BY number LIMIT ?
+"""
+READ_FEEDBACK = """
+SELECT source_song_id, song_id, count(*), sum(completed), sum(favourited) FROM plays
+WHERE source_song_id IS NOT NULL AND number <= ? GROUP BY source_song_id, song_id ORDER BY source_song_id, song_id
+"""
+READ_SONGS = (
+    "SELECT number, song_id, about, added_at FROM songs WHERE number > ? AND number <= ? ORDER BY number LIMIT ?"
+)
+
+
+def write_feedback(config: FeedbackConfig) -> None:
+    """Run `serving.feedback` (its docstring says what it reads and writes)."""
+    manifest: dict[str, Any] = {"store": str(Path(config.store).resolve())}
+    with reading(config.store) as store, writing(config.out, KIND, manifest) as folder:
+        (folder / "audio").mkdir()
+        last_play, last_song = store.execute(LAST).fetchone()
+        manifest["plays"] = write(folder / "plays.parquet", PLAYS, plays(store, last_play), last_play)
+        manifest["i2i_feedback"] = write(folder / "i2i_feedback.parquet", FEEDBACK, feedback(store, last_play))
+        manifest["songs"] = write(folder / "songs.parquet", ACCEPTED, songs(store, last_song, folder))
+        manifest["songs_with_audio"] = sum(1 for _ in (folder / "audio").iterdir())
+    print(
+        f"{config.out}: {manifest['plays']:,} plays, {manifest['i2i_feedback']:,} pairs of a song and one recommended "
+        f"beside it, {manifest['songs']:,} songs ({manifest['songs_with_audio']:,} with audio)"
+    )
+
+
+def write(path: Path, schema: dict[str, pl.DataType], tables: Iterable[list[Row]], total: int | None = None) -> int:
+    """Write a table that comes in pages of rows, each a row group; how many rows there were."""
+    arrow, done = pl.DataFrame(schema=schema).to_arrow().schema, 0
+    bar = tqdm(desc=path.stem, total=total, unit="row")
+    with pq.ParquetWriter(path, arrow, compression="zstd") as file, bar:
+        for rows in tables:
+            frame = pl.DataFrame(rows, schema=list(schema), orient="row", infer_schema_length=None)
+            file.write_table(frame.cast(schema).to_arrow())  # flags and times are integers in SQLite
+            bar.update(len(rows))
+            done += len(rows)
+    return done
+
+
+def plays(store: sqlite3.Connection, last: int) -> Iterator[list[Row]]:
+    """Rows of PLAYS in the order of arrival."""
+    for page in pages(lambda after: store.execute(READ_PLAYS, (after, last, ROWS)).fetchall()):
+        yield [row[1:] for row in page]
+
+
+def feedback(store: sqlite3.Connection, last: int) -> Iterator[list[Row]]:
+    """Rows of FEEDBACK; SQLite sorts the plays on disk."""
+    found = store.execute(READ_FEEDBACK, (last,))
+    return iter(lambda: found.fetchmany(ROWS), [])
+
+
+def songs(store: sqlite3.Connection, last: int, folder: Path) -> Iterator[list[Row]]:
+    """Rows of ACCEPTED; their recordings are written on the way, one at a time."""
+    for page in pages(lambda after: store.execute(READ_SONGS, (after, last, SONGS)).fetchall()):
+        rows = []
+        for number, song_id, about, added_at in page:
+            told, added = json.loads(about), utc(datetime.fromisoformat(added_at)).replace(tzinfo=None)
+            flac = store.execute("SELECT flac FROM audio WHERE song = ?", (number,)).fetchone()
+            name = audio_name(song_id) if flac else None
+            if name:
+                (folder / name).write_bytes(flac[0])
+            rows.append((song_id, *(told.get(column) for column in ABOUT), added, name))
+        yield rows
+
+
+def audio_name(song_id: str) -> str:
+    """Of a song's file, always the same; a hash, since an id may hold any characters."""
+    return f"audio/{hashlib.sha256(song_id.encode()).hexdigest()[:32]}.flac"

@@ -1,0 +1,58 @@
+"""The service's process: it opens the model and the store, listens, and ends when it is told to."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import threading
+from functools import partial
+from typing import Any
+
+import torch
+import uvicorn
+
+from configs.serving import ServingConfig
+from serving.app import make_app
+from serving.connections import Connection
+from serving.engine import open_engine
+from serving.limits import Limits
+
+LEAST_SECONDS = 5.0  # for the head of a request
+
+
+def serve(config: ServingConfig, token: str | None) -> None:
+    """Load the models and answer requests until a signal ends it."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("firstplay").setLevel(logging.INFO)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    engine = open_engine(config.model, config.store, config.batch)
+    signal.signal(signal.SIGHUP, lambda *_: threading.Thread(target=engine.reload, daemon=True).start())
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn raises it again when all is answered
+    app = make_app(engine, config, token)
+    grace = int(config.timeout) + 1
+    at: dict[str, Any] = {"host": config.host, "port": config.port, "server_header": False, "ws": "none"}
+    at["http"] = partial(Connection, seconds=max(LEAST_SECONDS, config.timeout))
+    settings = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=grace, **at)
+    Server(settings, app).run()
+
+
+class Server(uvicorn.Server):
+    """uvicorn, which says where it listens, and refuses new requests as soon as it is told to end."""
+
+    def __init__(self, config: uvicorn.Config, limits: Limits) -> None:
+        super().__init__(config)
+        self.limits = limits
+
+    async def startup(self, sockets: Any = None) -> None:
+        """Listen."""
+        await super().startup(sockets)
+        if not self.should_exit:
+            host, port = self.servers[0].sockets[0].getsockname()[:2]
+            print(f"serving http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        """A signal to end."""
+        self.limits.closing = True
+        super().handle_exit(sig, frame)

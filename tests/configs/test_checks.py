@@ -1,0 +1,89 @@
+"""Options out of range, or that do not go together, are refused when they are read: one line that names them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from configs.data import PrepareConfig, WorldConfig
+from configs.errors import UserError
+from configs.load import load
+from configs.serving import ServingConfig
+from configs.targeting import AudienceConfig, EvaluateConfig, IndexConfig, ProbeConfig, ZeroshotConfig
+from configs.training import BoundaryConfig, ClipConfig, CorpusConfig, EmbedConfig, I2IConfig
+
+GIVEN: dict[type, str] = {
+    WorldConfig: "out=o",
+    PrepareConfig: "source=s out=o",
+    CorpusConfig: "corpus=c out=o",
+    ClipConfig: "data=d out=o",
+    I2IConfig: "data=d out=o",
+    BoundaryConfig: "data=d out=o",
+    EmbedConfig: "data=d out=o",
+    IndexConfig: "run=r out=o",
+    AudienceConfig: "index=i out=o",
+    EvaluateConfig: "data=d index=i out=o",
+    ZeroshotConfig: "features=f data=d out=o",
+    ProbeConfig: "data=d",
+    ServingConfig: "model=m store=s",
+}
+WRONG: list[tuple[Any, str, str]] = [  # schema, options, what is said
+    (WorldConfig, "songs=5 users=49", "songs=5, users=49: must be at least 50"),
+    (WorldConfig, "seed=-1", "seed=-1: must be at least 0"),
+    (PrepareConfig, "audio.n_mels=0", "audio.n_mels=0: must be at least 1"),
+    (PrepareConfig, "audio.max_seconds=nan", "audio.max_seconds=nan: must be above 0 and finite"),
+    (PrepareConfig, "split.cold_share=0", "split.cold_share=0: must be above 0 and below 1"),
+    (PrepareConfig, "split.cold_share=1", "split.cold_share=1: must be above 0 and below 1"),
+    (PrepareConfig, "split.cutoff=soon", "split.cutoff='soon' is not a date: write YYYY-MM-DD"),
+    (PrepareConfig, "split.until=2026-13-01", "split.until='2026-13-01' is not a date"),
+    (PrepareConfig, "pairs.shrinkage=nan", "pairs.shrinkage=nan: must be at least 0 and below 1e+09"),
+    (PrepareConfig, "pairs.top_k=0", "pairs.top_k=0: must be at least 1"),
+    (PrepareConfig, "engine=spark pairs.posterior=split_users", "split_users is for engine=local"),
+    (PrepareConfig, "audio.cache=o/audio", "audio.cache=o/audio lies in out=o"),
+    (CorpusConfig, "max_tokens=4", "max_tokens=4: must be at least 8"),
+    (CorpusConfig, "batch_size=0", "batch_size=0: must be at least 1"),
+    (CorpusConfig, "trainer.strategy=fsdp", "trainer.strategy=fsdp is for train.py clip alone"),
+    (ClipConfig, "model.crops=0", "model.crops=0: must be at least 1"),
+    (ClipConfig, "model.crop_seconds=0", "model.crop_seconds=0: must be above 0 and finite"),
+    (ClipConfig, "text.max_tokens=2", "text.max_tokens=2: must be at least 3"),
+    (ClipConfig, "text.windows=0", "text.windows=0: must be at least 1"),
+    (ClipConfig, "text.variants=-1", "text.variants=-1: must be at least 0"),
+    (ClipConfig, "text.keep=1.5", "text.keep=1.5: must be above 0 and at most 1"),
+    (ClipConfig, "audio.frozen=false", "are of published encoders"),
+    (ClipConfig, "audio.model=musicnn objective.gain_db=6", "are of audio.model=transformer"),
+    (I2IConfig, "optim.warmup=1", "optim.warmup=1: must be a share of all steps"),
+    (I2IConfig, "optim.lr=-1", "optim.lr=-1: must be at least 0 and finite"),
+    (I2IConfig, "objective.history=1", "objective.history=1: half of a user's songs cannot predict the other"),
+    (BoundaryConfig, "objective.strengths=[1,2]", "three weights above 0, of played, completed, favourited"),
+    (BoundaryConfig, "trainer.accumulate=0", "trainer.accumulate=0: must be at least 1"),
+    (EmbedConfig, "clip=run text.fields=[tags]", "text.* are those of the run run"),
+    (IndexConfig, "recall=1.5", "recall=1.5 must be above 0 and at most 1"),
+    (AudienceConfig, "mode=boundary", "missing option: boundary="),
+    (AudienceConfig, "gate=true", "missing option: boundary="),
+    (AudienceConfig, "since=yesterday", "since='yesterday' is not a date"),
+    (AudienceConfig, "targeting.margin=inf", "targeting.margin=inf"),
+    (AudienceConfig, "targeting.budget=0 targeting.clusters=-1", "targeting.budget=0, targeting.clusters=-1"),
+    (EvaluateConfig, "budgets=[10,-1]", "give one or more positive numbers of users"),
+    (ZeroshotConfig, "", "give either labels=[…] or column="),
+    (ZeroshotConfig, "labels=[a] prompts=[song]", "each needs {} where the label goes"),
+    (ZeroshotConfig, "labels=[a] top=0", "top=0: must be at least 1"),
+    (ProbeConfig, "folds=1", "folds=1: must be at least 2"),
+    (ServingConfig, "timeout=0", "timeout=0: must be above 0 and below 1e+06"),
+    (ServingConfig, "port=65536", "port=65536: must be at least 0 and below 65536"),
+    (ServingConfig, "max_upload_mb=300", "max_upload_mb=300: decoders take at most 256"),
+]
+
+
+@pytest.mark.parametrize(("schema", "options", "said"), WRONG, ids=lambda value: getattr(value, "__name__", value))
+def test_what_cannot_be_is_refused(schema: Any, options: str, said: str) -> None:
+    given = GIVEN[schema].split()
+    if schema is not ZeroshotConfig:
+        load(schema, given)
+    with pytest.raises(UserError) as caught:
+        load(schema, [*given, *options.split()])
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_budgets_are_put_in_order() -> None:
+    assert load(EvaluateConfig, ["data=d", "index=i", "out=o", "budgets=[50,10,50]"]).budgets == [10, 50]
