@@ -105,7 +105,7 @@ def too_long(root: Path) -> list[str]:
     found = []
     for name, _ in sources(root):
         lines = len((root / name).read_text("utf-8").splitlines())
-        limit = 120 if name.startswith("lightning_modules/") else 250
+        limit = 120 if name.startswith("lightning_modules/") else 400
         if lines > limit and name != NO_CODE:
             found.append(f"{name}: {lines} lines, at most {limit}")
     return found
@@ -141,7 +141,7 @@ def test_files_are_short_enough_to_be_read() -> None:
         ("retrieval/a.py", "import numpy as np\nx = np.load('a')", file_use),
         ("objectives/a.py", "from pathlib import Path", file_use),
         ("lightning_modules/a.py", "\n" * 121, too_long),
-        ("pipeline/a.py", "\n" * 251, too_long),
+        ("pipeline/a.py", "\n" * 401, too_long),
     ],
 )
 def test_the_rules_can_be_broken(tmp_path: Path, file: str, text: str, finds: Callable[[Path], list[str]]) -> None:

@@ -35,8 +35,8 @@ from benchmarks.speed.serve_world import write_world
 from configs.errors import UserError
 from configs.load import as_dict, command
 from configs.schema import ServingConfig, opt
-from serving.common import Service
 from serving.engine import open_engine
+from serving.routes import Service
 
 PAUSE = 0.05  # seconds that a client waits after a 429
 PARTS = 10  # of the soak
