@@ -25,6 +25,7 @@ from benchmarks.quality.item_cold.__main__ import ItemColdConfig, measure_all
 from benchmarks.quality.item_cold.folds import read_fold
 from benchmarks.quality.item_cold.measure import TO_SONGS, TO_USERS, numbers, row
 from benchmarks.quality.item_cold.table import cell, less
+from benchmarks.table import lines
 from configs.errors import UserError
 from configs.load import command
 from configs.schema import opt
@@ -107,12 +108,12 @@ def describe(clip: Path, out: Path, encoders: dict[str, str]) -> None:
 def table(rows: list[dict[str, Any]], method: str) -> str:
     """One method's Markdown table, a line for each description."""
     head = [method, *FIGURES.values(), "less than text: R@20", "NDCG@20", "R@50"]
-    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
-    for one in rows:
-        if one["method"] == method:
-            cells = [one["features"], *(cell(one, key) for key in FIGURES), *(less(one, key) for key in FIGURES)]
-            lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    body = [
+        [one["features"], *(cell(one, key) for key in FIGURES), *(less(one, key) for key in FIGURES)]
+        for one in rows
+        if one["method"] == method
+    ]
+    return lines(head, body)
 
 
 if __name__ == "__main__":

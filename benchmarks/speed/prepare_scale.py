@@ -27,7 +27,7 @@ import numpy as np
 import polars as pl
 from scipy import sparse
 
-from benchmarks.speed.audience_scale import forget_peak, memory, tell
+from benchmarks.measure import forget_peak, memory, tell
 from configs.errors import UserError
 from configs.load import as_dict, command
 from configs.schema import PairsConfig, PrepareConfig, opt

@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from benchmarks.speed.audience_scale import tell
+from benchmarks.measure import tell
 from benchmarks.speed.serve_process import Running, serving
 from benchmarks.speed.serve_requests import KINDS, WRITES, Material, Side, in_process, over_http
 from benchmarks.speed.serve_world import write_world
