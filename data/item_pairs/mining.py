@@ -73,10 +73,8 @@ def mine(
         check = verify_by_listeners(pairs, *taken_up(earlier, later, shape), config.prior_plays)
     else:
         pairs = mined(plays)
-    if posterior in ("feedback", BOTH):
-        told = verify_by_feedback(pairs, feedback, config.prior_plays)
-        check = told if check is None else pooled(check, told, config.prior_plays)
-    return kept(pairs, check, posterior, capped, config.min_lift, config.keep_unobserved)
+    pairs, evidence = kept(pairs, check, feedback, posterior, config)
+    return pairs, evidence | {"users_capped": capped}
 
 
 def validation_pairs(folder: Path, validation: IntArray, shape: tuple[int, int], top_k: int) -> Pairs:
@@ -116,13 +114,15 @@ def choose_posterior(asked: str, feedback: pl.DataFrame | None, dated: float, n_
 
 
 def kept(
-    pairs: Pairs, check: Check | None, posterior: str, capped: int, min_lift: float, keep_unobserved: bool
+    pairs: Pairs, check: Check | None, feedback: pl.DataFrame | None, posterior: str, config: PairsConfig
 ) -> tuple[Pairs, dict[str, Any]]:
-    """What is kept of mined pairs, and what the manifest says of it; without a check all of them."""
-    evidence: dict[str, Any] = {"posterior": posterior, "mined": len(pairs), "kept": len(pairs), "dropped": 0}
-    if check is not None:
-        pairs, evidence = keep_good((pairs, *check), posterior, min_lift, keep_unobserved)
-    return pairs, evidence | {"users_capped": capped}
+    """What is kept of mined pairs once feedback, if asked, is heard too, and the manifest's counts; unchecked, all."""
+    if posterior in ("feedback", BOTH):
+        told = verify_by_feedback(pairs, feedback, config.prior_plays)
+        check = told if check is None else pooled(check, told, config.prior_plays)
+    if check is None:
+        return pairs, {"posterior": posterior, "mined": len(pairs), "kept": len(pairs), "dropped": 0}
+    return keep_good((pairs, *check), posterior, config.min_lift, config.keep_unobserved)
 
 
 def keep_good(

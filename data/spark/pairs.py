@@ -17,7 +17,7 @@ from configs.schema import PairsConfig
 from data.arrays import AnyArray, IntArray
 from data.item_pairs.mining import BOTH, EARLIER, choose_posterior, kept
 from data.item_pairs.neighbours import Pairs, Terms, terms
-from data.item_pairs.verification import draw, lift_of_listeners, pooled, verify_by_feedback
+from data.item_pairs.verification import draw, lift_of_listeners
 from data.spark.plays import frame, pattern
 
 DAY = 24 * 3600 * 1000
@@ -47,10 +47,8 @@ def mine(
     check = None
     if later is not None:
         check = verify_by_later_plays(spark, pairs, liked(earlier), liked(later), shape[1], config.prior_plays)
-    if posterior in ("feedback", BOTH):
-        told = verify_by_feedback(pairs, feedback, config.prior_plays)
-        check = told if check is None else pooled(check, told, config.prior_plays)
-    return kept(pairs, check, posterior, capped, config.min_lift, config.keep_unobserved)
+    pairs, evidence = kept(pairs, check, feedback, posterior, config)
+    return pairs, evidence | {"users_capped": capped}
 
 
 def validation_pairs(spark: Any, folder: Path, validation: IntArray, shape: tuple[int, int], top_k: int) -> Pairs:
