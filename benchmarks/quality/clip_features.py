@@ -21,7 +21,7 @@ import numpy as np
 from artifacts.folders import read_manifest, write_text
 from artifacts.runs import open_run
 from benchmarks.quality.clip_moodclips import TOWERS, measure
-from benchmarks.quality.item_cold.__main__ import ItemColdConfig, measure_all
+from benchmarks.quality.item_cold.__main__ import ItemColdConfig, Task, measure_all
 from benchmarks.quality.item_cold.folds import read_fold
 from benchmarks.quality.item_cold.measure import TO_SONGS, TO_USERS, numbers, row
 from benchmarks.quality.item_cold.table import cell, less
@@ -77,7 +77,7 @@ def main(config: FeaturesConfig) -> None:
         fold = read_fold(clip / "logmel" / "catalogue", features)
         options = ItemColdConfig(i2i=config.i2i)
         for name, fields in SETS.items():
-            for method, figures in measure_all(options, fold, work, name, fields, list(METHODS), seed):
+            for method, figures in measure_all(Task(options, fold, work, name, fields, seed), list(METHODS)):
                 found[name].setdefault(method, []).append(figures)
     reference = {method: [numbers(run) for run in runs] for method, runs in found["text"].items()}
     rows = [
