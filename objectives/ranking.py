@@ -63,9 +63,9 @@ def sampled_softmax_loss(
 
 
 def listening_loss(logits_BS: Tensor, wanted_BS: Tensor, shown_BS: Tensor, users_weight: float = 1.0) -> Tensor:
-    """One half of a user's songs must predict the other half, both ways: his songs among all, and him among all users.
+    """One half of a user's songs must predict the other half: their songs among all, and them among all users.
 
-    The mean over users of the cross-entropy between softmax over songs and his wanted songs, each weighing the same,
+    The mean over users of the cross-entropy between softmax over songs and their wanted songs, each weighing the same,
     plus the mean over songs of the same over users. The first is the multinomial likelihood of Liang et al. (arXiv
     1802.05814, equation 2) per wanted song; the second is what finding a song's listeners asks for.
 

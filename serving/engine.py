@@ -164,7 +164,7 @@ class Engine:
             contents.append(Content(song.about, wave))
         made = encoder.features(contents)
         rows = {song.song_id: {name: made[name][at] for name in made} for at, song in enumerate(others)}
-        for song in others:  # what the caller had made himself no encoder can make again
+        for song in others:  # what the caller had made no encoder can make again
             for name, vector in song.features.items():
                 same = name in rows[song.song_id] and rows[song.song_id][name].shape == vector.shape
                 if same and not np.isfinite(rows[song.song_id][name]).all():

@@ -76,7 +76,7 @@ class NewSong(About):
 
     song_id: NewId | None = None
     audio: str | None = Field(None, description="a recording, base64")
-    features: Vectors = Field({}, description="dense fields that the caller computed himself")
+    features: Vectors = Field({}, description="dense fields that the caller computed")
 
 
 class NewSongs(Given):
@@ -158,7 +158,7 @@ class SimilarSongs(BaseModel):
 
 
 class Listener(BaseModel):
-    """A user of an audience, and which of the songs that he knows explain it."""
+    """A user of an audience, and which of the songs that they know explain it."""
 
     user_id: str
     rank: int

@@ -60,7 +60,7 @@ def terms(similarity: str, listeners_S: AnyArray, songs_U: AnyArray) -> Terms:
     everybody's neighbours; "phi", the correlation of the songs' 0/1 listener vectors, takes that chance away. Its
     counts are whole numbers below 2^53, so that songs which meet exactly as often as by chance come out exactly 0, and
     a song that everybody heard does with all. "iuf" is the cosine in which a common listener counts
-    1 / log(1 + his songs) (inverse user frequency, after Breese et al., UAI 1998). "bm25" discounts heavy listeners and
+    1 / log(1 + their songs) (inverse user frequency, Breese et al., UAI 1998). "bm25" discounts heavy listeners and
     popular songs by the weights of `implicit` (K1 = 1.2, B = 0.75).
     """
     n_S, none_S = listeners_S.astype(np.float64), np.zeros(len(listeners_S))

@@ -30,7 +30,7 @@ def cap_histories(plays: Table, most: int, seed: int) -> tuple[Table, int]:
     """The plays with at most so many songs of a user, and of how many users that left songs out (most=0: of none).
 
     The work grows with the square of a history, and one of tens of thousands is a shop or a program. Kept are the songs
-    that the user gave the strongest signal, of these the ones he played last, and of these those that `draw` says: by
+    that the user gave the strongest signal, of these those played last, and of these those that `draw` says: by
     number, the same songs would be kept for everybody.
     """
     liked = plays.lazy().filter(pl.col("strength") > 0)

@@ -107,7 +107,7 @@ def outputs(fold: Fold, run: Path, hidden: list[str] | None = None) -> Outputs:
 def score(fold: Fold, found: Outputs) -> dict[str, dict[float, Scores]]:
     """Scores of both cold parts, one for each weight of appeal.
 
-    A user is the mean direction of his songs, as in training: Σ over all known songs he listened to, not only over the
+    A user is the mean direction of their songs, as in training: Σ over all known songs they heard, not only over the
     nearest, which makes I2I2U one inner product.
     """
     vectors, appeal = found.vectors, found.appeal
