@@ -71,12 +71,17 @@ def sections(runs: Sequence[dict[str, Any]]) -> dict[str, str]:
 
 def markdown(key: str, runs: Sequence[Rows], columns: Sequence[str]) -> str:
     """One table: a row for each value of `key`, a column for each figure."""
-    lines = ["| " + " | ".join([key, *(column.replace("_", " ") for column in columns)]) + " |"]
-    lines.append("|---" * (len(columns) + 1) + "|")
+    rows = []
     for name in [row[key] for row in runs[0]]:
-        rows = [next(row for row in run if row[key] == name) for run in runs]
-        lines.append("| " + " | ".join([name, *(cell([row.get(column) for row in rows]) for column in columns)]) + " |")
-    return "\n".join(lines)
+        of_name = [next(row for row in run if row[key] == name) for run in runs]
+        rows.append([name, *(cell([row.get(column) for row in of_name]) for column in columns)])
+    return lines([key, *(column.replace("_", " ") for column in columns)], rows)
+
+
+def lines(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Cells as a Markdown table."""
+    body = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([f"| {' | '.join(head)} |", "|---" * len(head) + "|", *body])
 
 
 def cell(values: Sequence[Any]) -> str:

@@ -138,17 +138,14 @@ def training_pairs(
     Raises:
         UserError: the requested evidence is missing, or no pair is left.
     """
-    options = as_dict(config.pairs)
     feedback = None if dataset.feedback is None else index_feedback(dataset.feedback, dataset.songs, split)
     shape = (dataset.users.height, dataset.songs.height)
-    options |= {"seed": config.split.seed}
     if config.engine == "spark":
         spark = spark_plays.connect(config.spark.master)
-        pairs, evidence = spark_pairs.mine(spark, folder, feedback, shape, **options)
+        pairs, evidence = spark_pairs.mine(spark, folder, feedback, shape, config.pairs, config.split.seed)
     else:
-        pairs, evidence = positives.mine(
-            pl.scan_parquet(folder / "plays.parquet", glob=False), feedback, shape, **options
-        )
+        plays = pl.scan_parquet(folder / "plays.parquet", glob=False)
+        pairs, evidence = positives.mine(plays, feedback, shape, config.pairs, config.split.seed)
     if not len(pairs):
         raise UserError(
             f"no song pair is left to learn from ({evidence}): lower pairs.min_common or pairs.min_lift, "

@@ -31,7 +31,7 @@ def content_knn(
 ) -> Audience:
     """Item kNN on untrained content, with none of our weighting.
 
-    A user's score is the sum of the cosines of those of the k most similar known songs that he listened to.
+    A user's score is the sum of the cosines of those of the k most similar known songs they listened to.
     With F fields of length 1 the inner product is F times their mean cosine, which ranks alike; negative ones are zero.
     """
     scores, positions = content.similar(content.vectors[new], k)

@@ -87,7 +87,7 @@ def model_card(run: Run, numbers: int, catalogue: Catalogue, config: dict[str, A
 def front_matter(run: Run, best: dict[str, float], counts: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
     """What Hugging Face's hub reads of a card: library, task, tags, and the figures that the model was chosen by.
 
-    Nobody but its owner knows what the training data allow: the licence is "unknown" until he writes another.
+    Nobody but its owner knows what the training data allow: the licence is "unknown" until they write another.
     """
     found: dict[str, Any] = {"library_name": "firstplay", "license": "unknown"}
     if run.task != "boundary":  # the hub has no name for what that one does

@@ -42,9 +42,8 @@ def export_service(config: ServiceConfig, tracking: Any) -> None:
     data, features = index.manifest["data"], index.manifest["features"]
     catalogue, encoder = Catalogue.read(data), open_run(index.manifest["run"], "i2i")
     clip = clip_of(features)
-    boundary = (
-        boundary_vectors(config.boundary, np.arange(catalogue.n_songs), data, features) if config.boundary else None
-    )
+    songs = np.arange(catalogue.n_songs)
+    boundary = boundary_vectors(config.boundary, songs, data, features) if config.boundary else None
     runs = [run for run in (clip, encoder, boundary.run if boundary else None) if run is not None]
     labels = list(config.labels) or genres(catalogue)
     manifest = {
@@ -69,9 +68,7 @@ def export_service(config: ServiceConfig, tracking: Any) -> None:
         write_tables(catalogue, folder / "catalogue")
         write_fields(catalogue, features, runs, folder / "features")
         if boundary is not None:
-            np.save(folder / "items.npy", boundary.item_CD)
-            np.save(folder / "users.npy", boundary.user_UD)
-            np.save(folder / "boundaries.npy", boundary.boundary_U)
+            write_boundary(boundary, folder)
     used(tracking, config.index, data, features, *(run.folder for run in runs))
     made(tracking, config.out, config.logger.upload)
     hears = "audio and words" if clip else "words and tags alone"
@@ -120,6 +117,13 @@ def write_tables(catalogue: Catalogue, folder: Path) -> None:
     catalogue.users.write_parquet(folder / "users.parquet")
     catalogue.plays.select("user", "song", "strength", "played_at").write_parquet(folder / "plays.parquet")
     write_manifest(folder, "catalogue", {"of": str(catalogue.folder)})
+
+
+def write_boundary(boundary: Boundary, folder: Path) -> None:
+    """Vectors of items and users, and users' boundaries."""
+    np.save(folder / "items.npy", boundary.item_CD)
+    np.save(folder / "users.npy", boundary.user_UD)
+    np.save(folder / "boundaries.npy", boundary.boundary_U)
 
 
 def write_fields(catalogue: Catalogue, features: str | None, runs: list[Run], folder: Path) -> None:

@@ -17,12 +17,11 @@ from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 
 from configs.serving import ServingConfig
-from serving import song_routes, user_routes
-from serving.common import Service
 from serving.engine import Engine
 from serving.limits import Limits
 from serving.metrics import Metrics
 from serving.refusals import Refused
+from serving.routes import Service, open_routes, routes
 from serving.state import Gone
 from serving.store import StoreError
 
@@ -53,9 +52,8 @@ def make_app(engine: Engine, config: ServingConfig, token: str | None) -> Limits
     app = FastAPI(title="FirstPlay", description="Finds the first listeners of new songs.", lifespan=lifespan,
                   redirect_slashes=False, **without)  # fmt: skip
     app.state.service = service
-    app.include_router(song_routes.routes)
-    app.include_router(user_routes.routes)
-    app.include_router(user_routes.open_routes)
+    app.include_router(routes)
+    app.include_router(open_routes)
     app.add_api_route("/metrics", metrics.answer, include_in_schema=False)
     app.add_api_route("/", lambda: FileResponse(CONSOLE / "index.html"), include_in_schema=False)
     app.mount("/console", StaticFiles(directory=CONSOLE), name="console")

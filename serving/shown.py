@@ -1,4 +1,4 @@
-"""Songs, audiences and pictures as they are shown: from numbers and arrays to the words of `serving.replies`."""
+"""Songs, audiences and pictures as they are shown: from numbers and arrays to the words of `serving.schemas`."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ import numpy as np
 from data.arrays import FloatArray
 from data.audio.recordings import log_mel
 from serving import answers
-from serving.pictures import Picture, Spectrogram
-from serving.replies import (
+from serving.schemas import (
     Audience,
     Guess,
     Listener,
+    Picture,
     Recommended,
     Similar,
     Song,
     SongBrief,
+    Spectrogram,
     Titled,
 )
 from serving.state import Gone, State

@@ -21,10 +21,11 @@ import numpy as np
 from artifacts.folders import read_manifest, write_text
 from artifacts.runs import open_run
 from benchmarks.quality.clip_moodclips import TOWERS, measure
-from benchmarks.quality.item_cold.__main__ import ItemColdConfig, measure_all
+from benchmarks.quality.item_cold.__main__ import ItemColdConfig, Task, measure_all
 from benchmarks.quality.item_cold.folds import read_fold
 from benchmarks.quality.item_cold.measure import TO_SONGS, TO_USERS, numbers, row
 from benchmarks.quality.item_cold.table import cell, less
+from benchmarks.table import lines
 from configs.errors import UserError
 from configs.load import command
 from configs.options import opt
@@ -76,7 +77,7 @@ def main(config: FeaturesConfig) -> None:
         fold = read_fold(clip / "logmel" / "catalogue", features)
         options = ItemColdConfig(i2i=config.i2i)
         for name, fields in SETS.items():
-            for method, figures in measure_all(options, fold, work, name, fields, list(METHODS), seed):
+            for method, figures in measure_all(Task(options, fold, work, name, fields, seed), list(METHODS)):
                 found[name].setdefault(method, []).append(figures)
     reference = {method: [numbers(run) for run in runs] for method, runs in found["text"].items()}
     rows = [
@@ -107,12 +108,12 @@ def describe(clip: Path, out: Path, encoders: dict[str, str]) -> None:
 def table(rows: list[dict[str, Any]], method: str) -> str:
     """One method's Markdown table, a line for each description."""
     head = [method, *FIGURES.values(), "less than text: R@20", "NDCG@20", "R@50"]
-    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
-    for one in rows:
-        if one["method"] == method:
-            cells = [one["features"], *(cell(one, key) for key in FIGURES), *(less(one, key) for key in FIGURES)]
-            lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    body = [
+        [one["features"], *(cell(one, key) for key in FIGURES), *(less(one, key) for key in FIGURES)]
+        for one in rows
+        if one["method"] == method
+    ]
+    return lines(head, body)
 
 
 if __name__ == "__main__":

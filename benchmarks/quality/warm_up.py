@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from artifacts.folders import write_text
 from benchmarks.quality.item_cold import encoders
-from benchmarks.quality.item_cold.__main__ import ItemColdConfig, fold_of, trained
+from benchmarks.quality.item_cold.__main__ import ItemColdConfig, Task, fold_of, trained
 from benchmarks.quality.item_cold.folds import Fold, Held, feature_sets
 from benchmarks.table import markdown, writable
 from configs.errors import UserError
@@ -68,7 +68,7 @@ def main(config: ItemColdConfig) -> None:
     for seed in tqdm(range(config.seeds), "seeds"):
         fold = fold_of(config, work / f"seed{seed}", seed)
         for name, fields in feature_sets(Path(config.data), fold, config.features).items():
-            run, of_run = trained(config, fold, work, name, fields, "firstplay", seed)
+            run, of_run = trained(Task(config, fold, work, name, fields, seed), "firstplay")
             found.setdefault(name, []).append(measure(of_run, encoders.outputs(of_run, run).vectors, seed))
     write_text(Path(config.out), json.dumps(found, indent=1) + "\n")
     for name, runs in found.items():

@@ -10,13 +10,8 @@ user) pairs scored a second, and whether all found the same; with `shares=[0.1,0
 
 from __future__ import annotations
 
-import json
 import os
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +19,7 @@ import polars as pl
 from scipy import sparse
 from tqdm import tqdm
 
-from artifacts.folders import write_text
+from benchmarks.measure import forget_peak, memory, tell, timed
 from configs.errors import UserError
 from configs.load import as_dict, command
 from configs.options import opt
@@ -173,8 +168,8 @@ def world(config: ScaleConfig) -> tuple[SongIndex, sparse.csr_matrix]:
 def listening_of(users: int, songs: int, new: int, plays: int, rng: np.random.Generator) -> sparse.csr_matrix:
     """Listening (users, songs + new) with long tails of users and of songs, to all but the new ones.
 
-    Song n is of genre n % GENRES. Half of a user's plays are of his genre; a song's share of its genre's plays falls as
-    the power 0.6 of its rank.
+    Song n is of genre n % GENRES. Half of a user's plays are of their genre; a song's share of its genre's plays falls
+    as the power 0.6 of its rank.
     """
     activity = rng.pareto(1.5, users) + 0.5
     share = np.floor(np.concatenate([[0], np.cumsum(activity)]) / activity.sum() * plays)
@@ -194,38 +189,6 @@ def listening_of(users: int, songs: int, new: int, plays: int, rng: np.random.Ge
     listening.sum_duplicates()
     np.minimum(listening.data, 3, out=listening.data)
     return listening
-
-
-def tell(report: dict[str, Any], out: str | None) -> None:
-    """Print the report, and write it if asked."""
-    text = json.dumps(report, indent=2)
-    if out:
-        Path(out).parent.mkdir(parents=True, exist_ok=True)
-        write_text(Path(out), text + "\n")
-    print(text)
-
-
-@contextmanager
-def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
-    """Write down how long the block took."""
-    started = time.perf_counter()
-    yield
-    seconds[name] = time.perf_counter() - started
-
-
-def memory(name: str, process: int | str = "self") -> int | None:
-    """A line of a process's memory account, MB: VmRSS now, VmHWM at most so far; None outside Linux."""
-    path = Path(f"/proc/{process}/status")
-    lines = path.read_text().splitlines() if path.exists() else []
-    return next((int(line.split()[1]) // 1024 for line in lines if line.startswith(name)), None)
-
-
-def forget_peak() -> None:
-    """The making of the world is not what is measured: let VmHWM start anew, where the kernel allows it."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        print("the peak memory below counts the making of the world too")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.speed.audience_scale import forget_peak, memory, tell, timed
+from benchmarks.measure import forget_peak, memory, tell, timed
 from configs.errors import UserError
 from configs.load import as_dict, command
 from configs.options import opt

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from benchmarks.speed.audience_scale import tell
+from benchmarks.measure import tell
 from configs.errors import UserError
 from configs.load import as_dict, command
 from configs.options import opt

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.speed.audience_scale import memory, tell, timed
+from benchmarks.measure import memory, tell, timed
 from configs.errors import UserError
 from configs.load import as_dict, command
 from configs.options import opt

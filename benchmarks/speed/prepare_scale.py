@@ -27,7 +27,7 @@ import numpy as np
 import polars as pl
 from scipy import sparse
 
-from benchmarks.speed.audience_scale import forget_peak, memory, tell
+from benchmarks.measure import forget_peak, memory, tell
 from configs.data import PairsConfig, PrepareConfig
 from configs.errors import UserError
 from configs.load import as_dict, command
@@ -188,14 +188,13 @@ def mine_by(config: PrepareScaleConfig, work: Path, engine: str) -> dict[str, An
 
     catalogue = work / "bounded"
     shape = tuple(pl.read_parquet(catalogue / f"{table}.parquet").height for table in ("users", "songs"))
-    options = as_dict(PairsConfig()) | {"seed": 0}
     found: list[Any] = []
     if engine == "spark":
         spark = connect(None)
-        told = measured(lambda: found.append(spark_pairs.mine(spark, catalogue, None, shape, **options)))
+        told = measured(lambda: found.append(spark_pairs.mine(spark, catalogue, None, shape, PairsConfig(), 0)))
     else:
         plays = pl.scan_parquet(catalogue / "plays.parquet")
-        told = measured(lambda: found.append(positives.mine(plays, None, shape, **options)))
+        told = measured(lambda: found.append(positives.mine(plays, None, shape, PairsConfig(), 0)))
     (work / engine).mkdir()
     found[0][0].frame().write_parquet(work / engine / "pairs.parquet")
     return told | {"pairs": len(found[0][0])}

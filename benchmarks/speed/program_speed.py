@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.speed.audience_scale import tell
+from benchmarks.measure import tell
 from configs.data import AudioConfig
 from configs.errors import UserError
 from configs.load import as_dict, command

@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from benchmarks.speed.audience_scale import tell
+from benchmarks.measure import tell
 from benchmarks.speed.serve_process import Running, serving
 from benchmarks.speed.serve_requests import KINDS, WRITES, Material, Side, in_process, over_http
 from benchmarks.speed.serve_world import write_world
@@ -36,8 +36,8 @@ from configs.errors import UserError
 from configs.load import as_dict, command
 from configs.options import opt
 from configs.serving import ServingConfig
-from serving.common import Service
 from serving.engine import open_engine
+from serving.routes import Service
 
 PAUSE = 0.05  # seconds that a client waits after a 429
 PARTS = 10  # of the soak

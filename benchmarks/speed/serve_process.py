@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 
-from benchmarks.speed.audience_scale import memory
+from benchmarks.measure import memory
 from configs.errors import UserError
 
 ROOT = Path(__file__).parents[2]

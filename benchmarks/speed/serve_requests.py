@@ -15,7 +15,7 @@ import soundfile
 
 from data.catalogue import Catalogue, read_features
 from serving import shown
-from serving.common import Service, number_of
+from serving.routes import Service, number_of
 from serving.schemas import NewPlay, NewSong
 
 WORDS, SOUND = "song by words and features", "song by 10 s of audio"

@@ -70,7 +70,7 @@ def main(config: StartupConfig) -> None:
     for name, value in seconds.items():
         print(f"{value:7.2f} s  {name}")
 
-    from benchmarks.speed.audience_scale import tell  # here: it imports what commands must not wait for
+    from benchmarks.measure import tell  # here: it imports what commands must not wait for
 
     report: dict[str, Any] = {"options": as_dict(config), "seconds": seconds}
     tell(report, config.out)

@@ -25,7 +25,7 @@ import torch
 from omegaconf import MISSING
 from tqdm import tqdm
 
-from benchmarks.speed.audience_scale import tell
+from benchmarks.measure import tell
 from callbacks.audience_recall import AudienceRecall
 from callbacks.correlation import FeatureCorrelation
 from callbacks.index_recall import IndexRecall

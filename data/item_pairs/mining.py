@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 from scipy import sparse
 
+from configs.data import PairsConfig
 from configs.errors import UserError
 from data.arrays import AnyArray, IntArray
 from data.item_pairs.neighbours import Pairs, cold_neighbours, neighbours
@@ -33,55 +34,47 @@ def mine(
     plays: Table,
     feedback: pl.DataFrame | None,
     shape: tuple[int, int],
-    *,
-    similarity: str,
-    shrinkage: float,
-    top_k: int,
-    min_common: int,
-    max_history: int,
-    posterior: str,
-    prior_plays: float,
-    min_lift: float,
-    keep_unobserved: bool,
+    config: PairsConfig,
     seed: int,
 ) -> tuple[Pairs, dict[str, Any]]:
     """Verified positives and what the manifest says about them.
 
-    A pair is kept if its smoothed lift (`collaborative.smoothed_lift`) is at least `min_lift`. What `posterior="auto"`
-    takes is in `choose_posterior`.
+    A pair is kept if its smoothed lift (`collaborative.smoothed_lift`) is at least `config.min_lift`. What
+    `posterior=auto` takes is in `choose_posterior`.
 
     Args:
         plays: training plays with `user`, `song`, `strength` and maybe `played_at`.
         feedback: `i2i_feedback` with song numbers `source`, `target`, or None.
         shape: (users, songs).
+        config: how pairs are mined and verified.
+        seed: of the capping of histories, and of the halves of the users.
 
     Raises:
         UserError: the evidence that was asked for is not in the data.
     """
     dated = plays.lazy().select(pl.col("played_at").is_not_null().mean()).collect().item()
-    posterior = choose_posterior(posterior, feedback, dated or 0, shape[1])
+    posterior = choose_posterior(config.posterior, feedback, dated or 0, shape[1])
     capped = 0
 
     def mined(plays: Table) -> Pairs:
         nonlocal capped
-        short, heavy = cap_histories(plays, max_history, seed)
+        short, heavy = cap_histories(plays, config.max_history, seed)
         capped += heavy
-        return neighbours(listening_matrix(short, *shape), top_k, min_common, similarity, shrinkage)
+        heard = listening_matrix(short, *shape)
+        return neighbours(heard, config.top_k, config.min_common, config.similarity, config.shrinkage)
 
     check: Check | None = None
     if posterior == "split_users":
-        pairs, lift, shown = by_halves(split_users(plays, shape[0], seed), shape, mined, prior_plays)
+        pairs, lift, shown = by_halves(split_users(plays, shape[0], seed), shape, mined, config.prior_plays)
         check = lift, shown
     elif posterior in ("later_plays", BOTH):
         earlier, later = windows(plays)
         pairs = mined(earlier)
-        check = verify_by_listeners(pairs, *taken_up(earlier, later, shape), prior_plays)
+        check = verify_by_listeners(pairs, *taken_up(earlier, later, shape), config.prior_plays)
     else:
         pairs = mined(plays)
-    if posterior in ("feedback", BOTH):
-        told = verify_by_feedback(pairs, feedback, prior_plays)
-        check = told if check is None else pooled(check, told, prior_plays)
-    return kept(pairs, check, posterior, capped, min_lift, keep_unobserved)
+    pairs, evidence = kept(pairs, check, feedback, posterior, config)
+    return pairs, evidence | {"users_capped": capped}
 
 
 def validation_pairs(folder: Path, validation: IntArray, shape: tuple[int, int], top_k: int) -> Pairs:
@@ -121,13 +114,15 @@ def choose_posterior(asked: str, feedback: pl.DataFrame | None, dated: float, n_
 
 
 def kept(
-    pairs: Pairs, check: Check | None, posterior: str, capped: int, min_lift: float, keep_unobserved: bool
+    pairs: Pairs, check: Check | None, feedback: pl.DataFrame | None, posterior: str, config: PairsConfig
 ) -> tuple[Pairs, dict[str, Any]]:
-    """What is kept of mined pairs, and what the manifest says of it; without a check all of them."""
-    evidence: dict[str, Any] = {"posterior": posterior, "mined": len(pairs), "kept": len(pairs), "dropped": 0}
-    if check is not None:
-        pairs, evidence = keep_good((pairs, *check), posterior, min_lift, keep_unobserved)
-    return pairs, evidence | {"users_capped": capped}
+    """What is kept of mined pairs once feedback, if asked, is heard too, and the manifest's counts; unchecked, all."""
+    if posterior in ("feedback", BOTH):
+        told = verify_by_feedback(pairs, feedback, config.prior_plays)
+        check = told if check is None else pooled(check, told, config.prior_plays)
+    if check is None:
+        return pairs, {"posterior": posterior, "mined": len(pairs), "kept": len(pairs), "dropped": 0}
+    return keep_good((pairs, *check), posterior, config.min_lift, config.keep_unobserved)
 
 
 def keep_good(

@@ -1,7 +1,7 @@
 """Song pairs mined and verified by Spark: a self-join of histories within each user, the terms of `neighbours.py`.
 
 What has one row a play stays in Spark; numbers a song or a user (listeners, weights) and the pairs found, at most
-`top_k` a song, come to the driver. The result is that of `positives.mine`.
+`top_k` a song, come to the driver. The result is that of `item_pairs.mining.mine`.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from configs.data import PairsConfig
 from data.arrays import AnyArray, IntArray
 from data.item_pairs.mining import BOTH, EARLIER, choose_posterior, kept
 from data.item_pairs.neighbours import Pairs, Terms, terms
-from data.item_pairs.verification import draw, lift_of_listeners, pooled, verify_by_feedback
+from data.item_pairs.verification import draw, lift_of_listeners
 from data.spark.plays import frame, pattern
 
 DAY = 24 * 3600 * 1000
@@ -26,36 +27,25 @@ def mine(
     folder: Path,
     feedback: pl.DataFrame | None,
     shape: tuple[int, int],
-    *,
-    similarity: str,
-    shrinkage: float,
-    top_k: int,
-    min_common: int,
-    max_history: int,
-    posterior: str,
-    prior_plays: float,
-    min_lift: float,
-    keep_unobserved: bool,
+    config: PairsConfig,
     seed: int,
 ) -> tuple[Pairs, dict[str, Any]]:
-    """As `positives.mine`, of the plays in `folder`; posterior=split_users is not to be had.
+    """As `item_pairs.mining.mine`, of the plays in `folder`; posterior=split_users is not to be had.
 
     Raises:
         UserError: the evidence that was asked for is not in the data, or the check is not to be had.
     """
     plays = read_plays(spark, folder / "plays.parquet")
     dated = plays.selectExpr("avg(CAST(played_at IS NOT NULL AS INT))").first()[0]
-    posterior = choose_posterior(posterior, feedback, dated or 0, shape[1])
+    posterior = choose_posterior(config.posterior, feedback, dated or 0, shape[1])
     earlier, later = windows(plays) if posterior in ("later_plays", BOTH) else (plays, None)
-    short, capped = cap_histories(earlier, max_history, seed)
-    pairs = similar_songs(spark, short, shape, similarity, shrinkage, top_k, min_common)
+    short, capped = cap_histories(earlier, config.max_history, seed)
+    pairs = similar_songs(spark, short, shape, config)
     check = None
     if later is not None:
-        check = verify_by_later_plays(spark, pairs, liked(earlier), liked(later), shape[1], prior_plays)
-    if posterior in ("feedback", BOTH):
-        told = verify_by_feedback(pairs, feedback, prior_plays)
-        check = told if check is None else pooled(check, told, prior_plays)
-    return kept(pairs, check, posterior, capped, min_lift, keep_unobserved)
+        check = verify_by_later_plays(spark, pairs, liked(earlier), liked(later), shape[1], config.prior_plays)
+    pairs, evidence = kept(pairs, check, feedback, posterior, config)
+    return pairs, evidence | {"users_capped": capped}
 
 
 def validation_pairs(spark: Any, folder: Path, validation: IntArray, shape: tuple[int, int], top_k: int) -> Pairs:
@@ -114,20 +104,18 @@ def cap_histories(plays: Any, most: int, seed: int) -> tuple[Any, int]:
     return ranked.filter(F.col("rank") <= most).select("user", "song"), capped
 
 
-def similar_songs(
-    spark: Any, heard: Any, shape: tuple[int, int], similarity: str, shrinkage: float, top_k: int, min_common: int
-) -> Pairs:
+def similar_songs(spark: Any, heard: Any, shape: tuple[int, int], config: PairsConfig) -> Pairs:
     """As `neighbours.neighbours` of (user, song) once each; a pair is counted once, and then seen from both sides."""
 
     # As many parts as Spark is told, however small the histories are: it is their products that are large.
     heard = heard.repartition(int(spark.conf.get("spark.sql.shuffle.partitions")), "user").cache()
-    made_of = terms(similarity, number(heard, "song", shape[1]), number(heard, "user", shape[0]))
+    made_of = terms(config.similarity, number(heard, "song", shape[1]), number(heard, "user", shape[0]))
     weighed = heard
     if made_of.weight_U is not None:
         weight = pl.DataFrame({"user": np.arange(shape[0], dtype=np.int32), "weight": made_of.weight_U})
         weighed = heard.join(frame(spark, weight), "user")
     met = common(weighed, heard, "source < target")
-    pairs = best(spark, met, made_of, made_of, shrinkage, top_k, min_common, both_ways=True)
+    pairs = best(spark, met, made_of, made_of, config.shrinkage, config.top_k, config.min_common, both_ways=True)
     heard.unpersist()
     return pairs
 

@@ -14,7 +14,7 @@ import pytest
 from omegaconf import MISSING
 
 from configs.serving import ServingConfig
-from serving.common import FAILURES
+from serving.routes import FAILURES
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "serving.md").read_text("utf-8")

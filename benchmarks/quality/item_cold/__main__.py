@@ -65,6 +65,18 @@ class ItemColdConfig:
     boundary_of: dict[str, list[str]] = opt({}, "more of them for one feature set")
 
 
+@dataclass
+class Task:
+    """One seed's data described by one feature set, and where its runs are kept."""
+
+    config: ItemColdConfig
+    fold: Fold
+    work: Path
+    name: str  # of the feature set
+    fields: list[str]
+    seed: int
+
+
 def main(config: ItemColdConfig) -> None:
     """Run the command (see the module's docstring)."""
     if not config.data or not Path(config.data).exists():
@@ -79,7 +91,7 @@ def main(config: ItemColdConfig) -> None:
         fold = fold_of(config, work / f"seed{seed}", seed)
         for name, fields in feature_sets(Path(config.data), fold, config.features).items():
             of_set = found.setdefault(name, {})
-            for method, figures in measure_all(config, fold, work, name, fields, wanted, seed):
+            for method, figures in measure_all(Task(config, fold, work, name, fields, seed), wanted):
                 of_set.setdefault(method, []).append(figures)
     rows = [one for name, of_set in found.items() for one in rows_of(Path(config.data).stem, name, of_set)]
     if left_out := [method for method in wanted if not any(method in of_set for of_set in found.values())]:
@@ -93,10 +105,9 @@ def fold_of(config: ItemColdConfig, work: Path, seed: int, more: Sequence[str] =
     return make_fold(Path(config.data), work, seed, [*config.prepare, *more], config.text, config.text_model)
 
 
-def measure_all(
-    config: ItemColdConfig, fold: Fold, work: Path, name: str, fields: list[str], wanted: list[str], seed: int
-) -> Iterator[tuple[str, dict[str, Any]]]:
+def measure_all(task: Task, wanted: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     """The test figures of every method, with its seconds."""
+    fold, fields, work, name, seed = task.fold, task.fields, task.work, task.name, task.seed
     steps: dict[str, Callable[[], Any]] = {}
     for method in wanted:
         if method in FIXED:
@@ -106,11 +117,11 @@ def measure_all(
         elif method in encoders.WITHOUT and not set(LFM2K_SETS[encoders.WITHOUT[method][1]]) < set(fields):
             continue
         elif method in encoders.VARIANTS or method in encoders.WITHOUT:
-            steps[method] = partial(encoder, config, fold, work, name, fields, method, seed)
+            steps[method] = partial(encoder, task, method)
         elif method in (boundary.BOUNDARY, boundary.UNION):
-            steps[method] = partial(towers, config, fold, work, name, fields, method, seed)
+            steps[method] = partial(towers, task, method)
         else:
-            steps[method] = partial(audience, config, fold, work, name, fields, method, seed)
+            steps[method] = partial(audience, task, method)
     of = fingerprint(fold, fields)
     same_split = fold.catalogue.manifest["split"]["by"] in ("time", "column")  # for all seeds
     for method, step in tqdm(steps.items(), desc=f"seed {seed}, {name}", leave=False):
@@ -178,12 +189,10 @@ def baseline(fold: Fold, x_SD: Any, method: Any, options: dict[str, Any], seed: 
     return {part: Scores(one, one) for part, one in zip(fold.parts, parts, strict=True)}
 
 
-def encoder(
-    config: ItemColdConfig, fold: Fold, work: Path, name: str, fields: list[str], method: str, seed: int
-) -> Any:
+def encoder(task: Task, method: str) -> Any:
     """One variant of our encoder; validation chooses how its vectors score, for each direction apart."""
     of, lacking = encoders.WITHOUT.get(method, (method, ""))
-    run, fold = trained(config, fold, work, name, fields, of, seed)
+    run, fold = trained(task, of)
     ways, similar = encoder_ways(fold, encoders.outputs(fold, run, LFM2K_SETS[lacking] if lacking else None))
     figures, chosen = best_way(fold, ways)
     return figures | encoders.neighbour_popularity(fold, similar["cold_test"]), chosen
@@ -208,41 +217,42 @@ def encoder_ways(fold: Fold, found: encoders.Outputs) -> tuple[boundary.Ways, di
     return ways, similar
 
 
-def towers(config: ItemColdConfig, fold: Fold, work: Path, name: str, fields: list[str], method: str, seed: int) -> Any:
+def towers(task: Task, method: str) -> Any:
     """The boundary towers; or they and `firstplay` together, each as validation scores it best."""
-    options = [*config.boundary, *config.boundary_of.get(name, [])]
-    run = boundary.train(fold, fields, work / f"seed{seed}" / "runs" / name / "boundary", seed, options)
+    fold = task.fold
+    options = [*task.config.boundary, *task.config.boundary_of.get(task.name, [])]
+    run = boundary.train(fold, task.fields, run_of(task, "boundary"), task.seed, options)
     ways = boundary.ways(fold, run)
     figures, chosen = best_way(fold, ways)
     if method == boundary.BOUNDARY:
         return figures, chosen
-    encoded, _ = encoder_ways(fold, encoders.outputs(fold, trained(config, fold, work, name, fields, OURS[0], seed)[0]))
+    encoded, _ = encoder_ways(fold, encoders.outputs(fold, trained(task, OURS[0])[0]))
     one, other = boundary.picked(ways, chosen), boundary.picked(encoded, best_way(fold, encoded)[1])
     return both(boundary.union(one, other)["cold_test"], fold.parts["cold_test"], fold.plays_UW), {}
 
 
-def audience(
-    config: ItemColdConfig, fold: Fold, work: Path, name: str, fields: list[str], method: str, seed: int
-) -> Any:
+def audience(task: Task, method: str) -> Any:
     """Another way from the vectors of `firstplay` to users."""
-    run, fold = trained(config, fold, work, name, fields, "firstplay", seed)
+    run, fold = trained(task, "firstplay")
     vectors = encoders.outputs(fold, run).vectors
     found = encoders.audiences(fold, vectors, encoders.similar_songs(fold, vectors))[method]["cold_test"]
     return both(found, fold.parts["cold_test"], fold.plays_UW), {}
 
 
-def trained(
-    config: ItemColdConfig, fold: Fold, work: Path, name: str, fields: list[str], method: str, seed: int
-) -> tuple[Path, Fold]:
+def run_of(task: Task, method: str) -> Path:
+    """The run folder of a trained method."""
+    return task.work / f"seed{task.seed}" / "runs" / task.name / slug(method)
+
+
+def trained(task: Task, method: str) -> tuple[Path, Fold]:
     """The run folder of a variant, and the fold that it was trained on: a teacher of its own is another catalogue."""
-    given = encoders.VARIANTS[method].split()
+    config, fold, given = task.config, task.fold, encoders.VARIANTS[method].split()
     teacher = [one for one in given if one.startswith("pairs.")]
     if teacher:
-        of_teacher = work / "-".join(["teacher", *teacher]) / f"seed{seed}"
-        fold = fold_of(config, of_teacher, seed, teacher)
-    options = [*config.i2i, *config.i2i_of.get(name, []), *[one for one in given if one not in teacher]]
-    out = work / f"seed{seed}" / "runs" / name / slug(method)
-    return encoders.train(fold, fields, out, seed, options), fold
+        of_teacher = task.work / "-".join(["teacher", *teacher]) / f"seed{task.seed}"
+        fold = fold_of(config, of_teacher, task.seed, teacher)
+    options = [*config.i2i, *config.i2i_of.get(task.name, []), *[one for one in given if one not in teacher]]
+    return encoders.train(fold, task.fields, run_of(task, method), task.seed, options), fold
 
 
 if __name__ == "__main__":

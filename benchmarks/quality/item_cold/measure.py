@@ -18,7 +18,7 @@ from retrieval.audience import top_users
 from retrieval.metrics import hits, ndcg_at_k, recall_at_k, true_counts
 
 SONGS, USERS = 20, 50  # K of users → songs, and of songs → users
-POWERS = (0.0, 0.25, 0.5, 1.0)  # a user's score is divided by (his plays + 1) to this power, songs → users
+POWERS = (0.0, 0.25, 0.5, 1.0)  # a user's score is divided by (their plays + 1) to this power, songs → users
 TO_SONGS, TO_USERS = f"recall@{SONGS}", f"songs_to_users_recall@{USERS}"
 BUCKETS = ("rare", "middle", "popular")
 

@@ -4,8 +4,9 @@ Every method is `method(plays_UW, x_WD, x_CD, seed=…, **options) -> score_UC`:
 cold songs is read once training is over, each row for itself; none of their plays is ever seen. Same seed, same result
 on a CPU; a GPU is used where there is one, and adds up in no fixed order.
 
-Options of all three: `seed` of weights and draws, `dim` of the vectors, `steps` of Adam at learning rate `lr` over
-batches of `batch` plays or songs, with weight decay `decay`.
+`seed` is that of weights and draws; `options` are those of the dataclass of the method's name, all of which have the
+`dim` of the vectors, and the `steps` of Adam at learning rate `lr` over batches of `batch` plays or songs, with weight
+decay `decay`.
 
 Shapes: U users, W warm songs, C cold songs, D content features, N rows of a batch, K songs beside a play,
 E vector size.
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -39,72 +41,111 @@ GRIDS: dict[str, list[dict[str, Any]]] = {
 }
 
 
+@dataclass(frozen=True)
+class DropoutNet:
+    """Options of `dropoutnet`."""
+
+    drop: float = 0.9
+    alpha: float = 10.0
+    dim: int = 64
+    steps: int = 300
+    batch: int = 1024
+    lr: float = 1e-3
+    decay: float = 1e-4
+
+
+@dataclass(frozen=True)
+class CLCRec:
+    """Options of `clcrec`."""
+
+    weight: float = 0.5
+    temperature: float = 1.0
+    replaced: float = 0.5
+    negatives: int = 32
+    dim: int = 64
+    steps: int = 300
+    batch: int = 256
+    lr: float = 5e-3
+    decay: float = 1e-4
+
+
+@dataclass(frozen=True)
+class SEMCo:
+    """Options of `semco`."""
+
+    normaliser: str = "softmax"
+    temperature: float = 0.1
+    dim: int = 128
+    steps: int = 60
+    batch: int = 256
+    lr: float = 1e-3
+    decay: float = 1e-4
+
+
 def dropoutnet(
-    plays_UW: sparse.csr_matrix, x_WD: FloatArray, x_CD: FloatArray, seed: int = 0, drop: float = 0.9,
-    alpha: float = 10.0, dim: int = 64, steps: int = 300, batch: int = 1024, lr: float = 1e-3, decay: float = 1e-4,
-) -> FloatArray:  # fmt: skip
+    plays_UW: sparse.csr_matrix, x_WD: FloatArray, x_CD: FloatArray, seed: int = 0, **options: Any
+) -> FloatArray:
     """DropoutNet (Volkovs, Yu, Poutanen, NIPS 2017): the latents of a factorisation, often withheld; (U, C).
 
     A weighted factorisation of the warm plays gives u and v. Two networks are fitted to (u·v − f_U(u)·f_V(v, content))²
     over pairs, half of them plays and half drawn at random, while v is zeroed with probability `drop`. A cold
     song's v is zero. `alpha` is the weight of a play in the factorisation, against 1 of a missing one.
     """
-    factors = factorise(plays_UW, dim, alpha, seed)
+    given = DropoutNet(**options)
+    factors = factorise(plays_UW, given.dim, given.alpha, seed)
     with seeded(seed) as device:
         u_UE, v_WE, x = (torch.from_numpy(array).to(device) for array in (*factors, x_WD))
         users, songs = played_pairs(plays_UW, device)
-        of_user, of_song = (network(width, dim, nn.Tanh()).to(device) for width in (dim, dim + x.shape[1]))
+        of_user, of_song = (
+            network(width, given.dim, nn.Tanh()).to(device) for width in (given.dim, given.dim + x.shape[1])
+        )
 
         def loss() -> Tensor:
-            plays = torch.randint(len(users), (batch // 2,), device=device)
-            user = torch.cat([users[plays], torch.randint(len(u_UE), (batch // 2,), device=device)])
-            song = torch.cat([songs[plays], torch.randint(len(v_WE), (batch // 2,), device=device)])
-            kept = (torch.rand(len(song), 1, device=device) >= drop).float()
+            plays = torch.randint(len(users), (given.batch // 2,), device=device)
+            user = torch.cat([users[plays], torch.randint(len(u_UE), (given.batch // 2,), device=device)])
+            song = torch.cat([songs[plays], torch.randint(len(v_WE), (given.batch // 2,), device=device)])
+            kept = (torch.rand(len(song), 1, device=device) >= given.drop).float()
             f_song = of_song(torch.cat([v_WE[song] * kept, x[song]], dim=1))
             return latent_loss(u_UE[user], v_WE[song], of_user(u_UE[user]), f_song)
 
-        fit([*of_user.parameters(), *of_song.parameters()], loss, steps, lr, decay)
+        fit([*of_user.parameters(), *of_song.parameters()], loss, given.steps, given.lr, given.decay)
         cold = torch.from_numpy(x_CD).to(device)
-        return products(of_user(u_UE), of_song(torch.cat([cold.new_zeros(len(cold), dim), cold], dim=1)))
+        return products(of_user(u_UE), of_song(torch.cat([cold.new_zeros(len(cold), given.dim), cold], dim=1)))
 
 
 def clcrec(
-    plays_UW: sparse.csr_matrix, x_WD: FloatArray, x_CD: FloatArray, seed: int = 0, weight: float = 0.5,
-    temperature: float = 1.0, replaced: float = 0.5, negatives: int = 32,
-    dim: int = 64, steps: int = 300, batch: int = 256, lr: float = 5e-3, decay: float = 1e-4,
-) -> FloatArray:  # fmt: skip
+    plays_UW: sparse.csr_matrix, x_WD: FloatArray, x_CD: FloatArray, seed: int = 0, **options: Any
+) -> FloatArray:
     """CLCRec (Wei et al., MM 2021): a song's content is to say what its listeners say; (U, C).
 
     `weight` · InfoNCE(song's embedding, its content's) + (1 − `weight`) · InfoNCE(user, song), where content stands in
     for the share `replaced` of the songs' embeddings; each play against `negatives` drawn songs. A cold song has its
     content's embedding alone. `decay` is the weight of the embeddings' squared length.
     """
+    given = CLCRec(**options)
     with seeded(seed) as device:
         x = torch.from_numpy(x_WD).to(device)
         users, songs = played_pairs(plays_UW, device)
-        user_UE, song_WE = (nn.Parameter(0.1 * torch.randn(n, dim, device=device)) for n in plays_UW.shape)
-        encoder = network(x.shape[1], dim, nn.LeakyReLU()).to(device)
+        user_UE, song_WE = (nn.Parameter(0.1 * torch.randn(n, given.dim, device=device)) for n in plays_UW.shape)
+        encoder = network(x.shape[1], given.dim, nn.LeakyReLU()).to(device)
 
         def loss() -> Tensor:
-            plays = torch.randint(len(users), (batch,), device=device)
-            drawn = torch.randint(len(x), (batch, negatives), device=device)
+            plays = torch.randint(len(users), (given.batch,), device=device)
+            drawn = torch.randint(len(x), (given.batch, given.negatives), device=device)
             rows = torch.cat([songs[plays, None], drawn], dim=1)
             once, at = rows.unique(return_inverse=True)  # a song drawn twice is encoded once
             content, user, song = encoder(x[once])[at], user_UE[users[plays]], song_WE[rows]
-            stands_in = torch.rand(rows.shape, device=device) < replaced
-            agree = info_nce(F.normalize(song[:, 0], dim=-1), F.normalize(content, dim=-1), temperature)
-            rank = info_nce(user, torch.where(stands_in[..., None], content, song), temperature)
+            stands_in = torch.rand(rows.shape, device=device) < given.replaced
+            agree = info_nce(F.normalize(song[:, 0], dim=-1), F.normalize(content, dim=-1), given.temperature)
+            rank = info_nce(user, torch.where(stands_in[..., None], content, song), given.temperature)
             length = user.square().sum(dim=-1).mean() + song.square().sum(dim=-1).mean()
-            return weight * agree + (1 - weight) * rank + decay * length
+            return given.weight * agree + (1 - given.weight) * rank + given.decay * length
 
-        fit([user_UE, song_WE, *encoder.parameters()], loss, steps, lr)
+        fit([user_UE, song_WE, *encoder.parameters()], loss, given.steps, given.lr)
         return products(user_UE, encoder(torch.from_numpy(x_CD).to(device)))
 
 
-def semco(
-    plays_UW: sparse.csr_matrix, x_WD: FloatArray, x_CD: FloatArray, seed: int = 0, normaliser: str = "softmax",
-    temperature: float = 0.1, dim: int = 128, steps: int = 60, batch: int = 256, lr: float = 1e-3, decay: float = 1e-4,
-) -> FloatArray:  # fmt: skip
+def semco(plays_UW: sparse.csr_matrix, x_WD: FloatArray, x_CD: FloatArray, seed: int = 0, **options: Any) -> FloatArray:
     """Content is to say which warm songs a song shares its listeners with; (U, C).
 
     The softmax or sparsemax (`normaliser`) of cosine / `temperature` over all other warm songs is fitted, by its
@@ -115,26 +156,29 @@ def semco(
     Raises:
         UserError: `normaliser` is neither word.
     """
-    if normaliser not in NORMALISERS:
-        raise UserError(f"semco: normaliser must be one of {', '.join(NORMALISERS)}, not {normaliser!r}")
-    weights_of, loss_of = NORMALISERS[normaliser]
+    given = SEMCo(**options)
+    if given.normaliser not in NORMALISERS:
+        raise UserError(f"semco: normaliser must be one of {', '.join(NORMALISERS)}, not {given.normaliser!r}")
+    weights_of, loss_of = NORMALISERS[given.normaliser]
     by_song = sparse.csr_matrix(plays_UW.T)
     with seeded(seed) as device:
         x = torch.from_numpy(x_WD).to(device)
-        encoder = nn.Linear(x.shape[1], dim).to(device)
+        encoder = nn.Linear(x.shape[1], given.dim).to(device)
         unit = x.shape[1] ** 0.5  # features of about unit size, beside which the bias starts out small
 
         def scores(x_ND: Tensor) -> Tensor:
-            return F.normalize(encoder(unit * x_ND), dim=1) @ F.normalize(encoder(unit * x), dim=1).T / temperature
+            return (
+                F.normalize(encoder(unit * x_ND), dim=1) @ F.normalize(encoder(unit * x), dim=1).T / given.temperature
+            )
 
         def loss() -> Tensor:
-            rows = torch.randperm(len(x))[:batch]
+            rows = torch.randperm(len(x))[: given.batch]
             target_NW, known_N = (torch.from_numpy(array) for array in common_listening(by_song, rows.numpy()))
             rows = rows[known_N].to(device)
             score_NW = scores(x[rows]).scatter(1, rows[:, None], -1e4)  # finite, for 0 · −∞ is no number
             return loss_of(score_NW, target_NW[known_N].to(device))
 
-        fit(encoder.parameters(), loss, steps, lr, decay)
+        fit(encoder.parameters(), loss, given.steps, given.lr, given.decay)
         with torch.no_grad():
             weight_CW = weights_of(scores(torch.from_numpy(x_CD).to(device))).cpu().numpy()
     return np.asarray(plays_UW @ weight_CW.T, dtype=np.float32)

@@ -15,6 +15,7 @@ from typing import Any
 
 from benchmarks.quality.item_cold.measure import BUCKETS, TO_SONGS, TO_USERS, USERS
 from benchmarks.quality.item_cold.measure import row as summary
+from benchmarks.table import lines
 from configs.errors import UserError
 
 FOUND = f"target_users_found@{USERS}"
@@ -57,25 +58,25 @@ def against(rows: list[dict[str, Any]], reference: str) -> list[dict[str, Any]]:
 def comparison(rows: list[dict[str, Any]], reference: str = "firstplay") -> str:
     """Figures and paired differences."""
     head = ["method", *HEADS.values(), f"less than {reference}: R@20", "NDCG@20", "R@50", "seconds"]
-    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    body = []
     for row in rows:
         cells = [cell(row, key, 0 if key == FOUND else 3) for key in HEADS]
         cells += [less(row, key) for key in (TO_SONGS, "ndcg@20", TO_USERS)]
-        lines.append(f"| {row['method']} | " + " | ".join([*cells, f"{row['seconds']:.0f}"]) + " |")
-    return "\n".join(lines)
+        body.append([row["method"], *cells, f"{row['seconds']:.0f}"])
+    return lines(head, body)
 
 
 def buckets(rows: list[dict[str, Any]], reference: str = "firstplay") -> str:
     """Songs → users by thirds of the new songs, and how popular the neighbours found are."""
     head = ["method", *(f"R@50, {bucket} songs" for bucket in BUCKETS), f"rare songs, less than {reference}"]
     head += ["popularity rank of neighbours", "of the popular third"]
-    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    body = []
     for row in rows:
         cells = [cell(row, f"{TO_USERS}_{bucket}") for bucket in BUCKETS]
         cells.append(less(row, f"{TO_USERS}_{BUCKETS[0]}"))
         cells += [cell(row, key) for key in ("neighbour_popularity", f"neighbours_{BUCKETS[-1]}")]
-        lines.append(f"| {row['method']} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        body.append([row["method"], *cells])
+    return lines(head, body)
 
 
 def cell(row: dict[str, Any], key: str, digits: int = 3) -> str:

@@ -1,4 +1,4 @@
-"""Which of 101 artists did he listen to? The published protocol of the interest-boundary paper on HetRec Last.fm-2K.
+"""Which of 101 artists has a user played? The published protocol of the interest-boundary paper on HetRec Last.fm-2K.
 
     python -m benchmarks.quality.uib data=$FIRSTPLAY_DATA/hetrec2011-lastfm-2k.zip out=runs/uib.json
 
@@ -8,7 +8,7 @@ HIT@1, HIT@10, NDCG@10 and MRR@10, mean over users; as a classifier of those 101
 of what clears it by the margin that is best on validation). Vectors of 32. Every method keeps the epoch with the best
 validation NDCG@10. Published figures: arXiv 2111.11026. Finished rows are kept beside out=: a killed run goes on.
 
-Our towers see an artist's tags and his id; tags that a user gave a held-out artist are left out. "content alone" lacks
+Our towers see an artist's tags and id; tags that a user gave a held-out artist are left out. "content alone" lacks
 the id. "+ iALS" adds to a margin the score of iALS, weighted by what is best on validation.
 """
 

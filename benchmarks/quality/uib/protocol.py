@@ -62,7 +62,7 @@ def deal(plays: Plays, seed: int) -> Split:
 
     def against() -> IntArray:
         key = rng.random((len(plays.users), len(plays.artists)), dtype=np.float32)
-        key[tuple(plays.pairs.T)] = np.inf  # the smallest keys: uniform, each artist once, none that he played
+        key[tuple(plays.pairs.T)] = np.inf  # the smallest keys: uniform, each artist once, none that they played
         return np.argpartition(key, AGAINST, axis=1)[:, :AGAINST]
 
     return Split(mixed[kept], mixed[first + 1, 1], mixed[first, 1], against(), against())

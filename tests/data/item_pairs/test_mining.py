@@ -12,9 +12,11 @@ import numpy as np
 import polars as pl
 import pytest
 
+from configs.data import PairsConfig
 from configs.errors import UserError
 from data.catalogue import NO_VALIDATION, Catalogue
-from data.item_pairs.mining import by_halves, keep_good, mine, taken_up, windows
+from data.item_pairs import mining
+from data.item_pairs.mining import by_halves, keep_good, taken_up, windows
 from data.item_pairs.neighbours import Pairs, neighbours
 from data.item_pairs.verification import listening_matrix, split_users, verify_by_listeners
 from datamodules.i2i import I2IDataModule
@@ -29,8 +31,11 @@ MINE: dict[str, Any] = {
     "prior_plays": 5.0,
     "min_lift": 1.0,
     "keep_unobserved": True,
-    "seed": 0,
 }
+
+
+def mine(plays: Any, feedback: Any, shape: Any, seed: int = 0, **options: Any) -> tuple[Pairs, dict[str, Any]]:
+    return mining.mine(plays, feedback, shape, PairsConfig(**options), seed)
 
 
 def table(pairs: Pairs) -> list[tuple[int, int]]:

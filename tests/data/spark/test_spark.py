@@ -16,6 +16,7 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
+from configs.data import PairsConfig
 from configs.errors import UserError
 from data.item_pairs import mining as positives
 from data.spark import pairs as spark_pairs
@@ -27,7 +28,7 @@ if not (os.environ.get("JAVA_HOME") or shutil.which("java")):
 
 MINE: dict[str, Any] = {
     "similarity": "phi", "shrinkage": 0.0, "top_k": 8, "min_common": 1, "max_history": 0, "posterior": "later_plays",
-    "prior_plays": 5.0, "min_lift": 1.0, "keep_unobserved": True, "seed": 0,
+    "prior_plays": 5.0, "min_lift": 1.0, "keep_unobserved": True,
 }  # fmt: skip
 
 
@@ -150,11 +151,11 @@ FEEDBACK = pl.DataFrame(
     ids=lambda one: f"{one['similarity']}-{one.get('posterior', 'later_plays')}",
 )
 def test_the_same_pairs(options: dict[str, Any], spark: Any, folder: Path) -> None:
-    asked = MINE | options
-    local, told = positives.mine(pl.scan_parquet(folder / "plays.parquet"), FEEDBACK, (120, 50), **asked)
-    found, evidence = spark_pairs.mine(spark, folder, FEEDBACK, (120, 50), **asked)
+    asked = PairsConfig(**MINE | options)
+    local, told = positives.mine(pl.scan_parquet(folder / "plays.parquet"), FEEDBACK, (120, 50), asked, 0)
+    found, evidence = spark_pairs.mine(spark, folder, FEEDBACK, (120, 50), asked, 0)
     assert evidence == told and len(found) > 100
-    if asked["posterior"] == "later_plays":
+    if asked.posterior == "later_plays":
         assert evidence["dropped"] > 0 and evidence["users_capped"] > 0
     if options["similarity"] in ("phi", "cosine"):  # of whole numbers: not even a rounding differs
         assert_frame_equal(found.frame(), local.frame())
@@ -184,7 +185,7 @@ def test_what_is_not_to_be_had(spark: Any, folder: Path, prepare: Callable[..., 
     with pytest.raises(UserError, match="split_users is for engine=local"):
         prepare(tmp_path, tmp_path / "out", "engine=spark", "pairs.posterior=split_users")
     with pytest.raises(UserError, match="no i2i_feedback"):
-        spark_pairs.mine(spark, folder, None, (120, 50), **MINE | {"posterior": "feedback"})
+        spark_pairs.mine(spark, folder, None, (120, 50), PairsConfig(posterior="feedback"), 0)
     with pytest.raises(UserError, match="memory_gb= is for engine=local"):
         prepare(tmp_path, tmp_path / "out", "engine=spark", "memory_gb=1")
 

@@ -1,0 +1,322 @@
+"""The routes: songs come in, out go similar songs, audiences, margins, clusters and pictures; users, what they did, and
+the service itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import quote
+
+import numpy as np
+import polars as pl
+from fastapi import APIRouter, Depends, File, Form, Header, Query, Request, Response, UploadFile
+from fastapi.responses import FileResponse
+from fastapi.security import HTTPBearer
+from pydantic import ValidationError
+
+from configs.serving import ServingConfig
+from data.audio.recordings import AudioError, decode
+from serving import answers, schemas, shown
+from serving.decoding import Decoders, from_flac
+from serving.engine import Engine
+from serving.incoming import Incoming
+from serving.refusals import Refused
+from serving.schemas import Id, Mode
+from serving.state import State
+
+NO_BOUNDARY = "this model has no boundary: make the service folder with boundary=RUN"
+Key = Annotated[str | None, Header(alias="Idempotency-Key", min_length=1, max_length=200)]
+Budget = Annotated[int, Query(ge=1, le=10_000)]
+Offset = Annotated[int, Query(ge=0, le=10**9)]
+Count = Annotated[int, Query(ge=1, le=1000)]
+Margin = Annotated[float, Query(ge=-1e6, le=1e6, allow_inf_nan=False)]
+Text = Annotated[str, Query(max_length=200)]
+FAILURES: dict[int | str, dict[str, Any]] = {
+    **{status: {"model": schemas.Failure} for status in (400, 401, 403, 404, 408, 409, 413, 421, 429, 503)},
+    422: {"model": schemas.Unusable},
+}
+TOKEN: dict[str, Any] = {"dependencies": [Depends(HTTPBearer(auto_error=False))]}  # as described; `Limits` looks at it
+SOUND: dict[int | str, dict[str, Any]] = {
+    **{status: {"description": "The recording, or a part of it", "content": {"audio/*": {}}} for status in (200, 206)},
+    416: {"description": "It has no such part"},
+}
+routes = APIRouter(responses=FAILURES, **TOKEN)
+open_routes = APIRouter(responses=FAILURES)
+
+
+class Service:
+    """What the routes share: the engine, who decodes, and where the catalogue's recordings are."""
+
+    def __init__(self, engine: Engine, config: ServingConfig) -> None:
+        audio = engine.state.model.manifest["audio"]
+        seconds, rate = float(audio["max_seconds"]), int(audio["sample_rate"])
+        self.engine, self.config = engine, config
+        longest, least = 60 * config.max_minutes, float(audio["min_seconds"])
+        self.decoders = Decoders(config.decoders, rate, seconds, longest, config.timeout, min_seconds=least)
+        self.incoming = Incoming(engine, self.decoders, config.timeout)
+
+    @property
+    def state(self) -> State:
+        """What answers now."""
+        return self.engine.state
+
+    @property
+    def audio(self) -> Path | None:
+        """Where the catalogue's recordings are."""
+        folder = Path(self.config.audio or self.state.model.manifest["audio_root"])
+        return folder if folder.is_dir() else None
+
+
+def service_of(request: Request) -> Service:
+    """The service of a request."""
+    service: Service = request.app.state.service
+    return service
+
+
+Here = Annotated[Service, Depends(service_of)]
+
+
+@dataclass
+class SongForm:
+    """The form of a song."""
+
+    audio: Annotated[UploadFile | None, File(description="a recording")] = None
+    title: Annotated[str, Form()] = ""
+    lyrics: Annotated[str, Form()] = ""
+    language: Annotated[str, Form()] = ""
+    artist_id: Annotated[str, Form()] = ""
+    genres: Annotated[list[str] | None, Form()] = None
+    tags: Annotated[list[str] | None, Form()] = None
+    song_id: Annotated[str, Form()] = ""
+    features: Annotated[str, Form(description="JSON: name → numbers")] = "{}"
+
+    def song(self) -> schemas.NewSong:
+        """The song, whose empty fields are none; 422 if it cannot be one."""
+        words = {name: getattr(self, name) or None for name in ("title", "lyrics", "language", "artist_id", "song_id")}
+        try:
+            return schemas.NewSong(
+                **words,
+                genres=[one for one in self.genres or [] if one],
+                tags=[one for one in self.tags or [] if one],
+                features=schemas.FEATURES.validate_json(self.features),
+            )
+        except ValidationError as error:
+            raise Refused(422, sentence(error.errors())) from None
+
+
+@routes.post("/songs", status_code=201)
+def add_song(
+    here: Here,
+    response: Response,
+    form: Annotated[SongForm, Depends()],
+    mode: Mode = "i2i2u",
+    budget: Budget = 50,
+    gate: bool = False,
+    margin: Margin = 0.0,
+    key: Key = None,
+) -> schemas.Song:
+    """Take a new song in: its similar songs and its first listeners."""
+    check_mode(here.state, mode, gate)
+    given = form.song()
+    recording = form.audio.file.read() if form.audio is not None else None
+    made = here.incoming.song(given, recording or None, key)
+    state, number = number_of(here, made)
+    check_mode(state, mode, gate)  # another model may have come into use
+    response.headers["location"] = f"/songs/{quote(made, safe='')}"
+    song = shown.song(state, number, here.audio)
+    song.similar = shown.similar(state, number, 20, here.audio)
+    song.audience = shown.audience(state, number, mode, budget, gate, margin)
+    return song
+
+
+@routes.post("/songs/batch")
+def add_songs(here: Here, given: schemas.NewSongs, key: Key = None) -> schemas.BatchResults:
+    """Take songs in, each judged alone."""
+    made = here.incoming.songs(given.songs, key)
+    return schemas.BatchResults(
+        results=[schemas.BatchResult(song_id=one, status=status, detail=detail) for one, status, detail in made]
+    )
+
+
+@routes.get("/songs")
+def list_songs(here: Here, query: Text = "", offset: Offset = 0, limit: Count = 50) -> schemas.Songs:
+    """New songs, the newest first, whose title, id, artist or genre has `query` in it."""
+    state = here.state
+    found = shown.matching(state, query)
+    return schemas.Songs(total=len(found), songs=shown.briefs(state, found[offset : offset + limit], here.audio))
+
+
+@routes.delete("/songs/{song_id:path}", status_code=204)
+def delete_song(here: Here, song_id: Id) -> None:
+    """Forget an accepted song."""
+    state, number = number_of(here, song_id)
+    if number < state.model.n_songs:
+        raise Refused(403, f"song {song_id!r} is of the catalogue")
+    if not here.engine.delete(song_id):
+        raise Refused(404, f"no song {song_id!r}")
+
+
+@routes.get("/songs/{song_id:path}/similar")
+def get_similar(
+    here: Here, song_id: Id, k: Count = 20, among: Literal["known", "new"] = "known"
+) -> schemas.SimilarSongs:
+    """The known songs like a song, or the other new ones."""
+    state, number = number_of(here, song_id)
+    return schemas.SimilarSongs(song_id=song_id, similar=shown.similar(state, number, k, here.audio, among))
+
+
+@routes.get("/songs/{song_id:path}/audience")
+def get_audience(
+    here: Here, song_id: Id, mode: Mode = "i2i2u", budget: Budget = 50, gate: bool = False, margin: Margin = 0.0
+) -> schemas.Audience:
+    """The first listeners of a song."""
+    state, number = number_of(here, song_id)
+    check_mode(state, mode, gate)
+    return shown.audience(state, number, mode, budget, gate, margin)
+
+
+@routes.get("/songs/{song_id:path}/margins")
+def get_margins(here: Here, song_id: Id) -> schemas.Margins:
+    """How far a song clears users' boundaries, and whom each operating point reaches."""
+    state, number = number_of(here, song_id)
+    if not state.model.has_boundary:
+        raise Refused(409, NO_BOUNDARY)
+    return schemas.Margins(song_id=song_id, **answers.margin_curve(state, number))
+
+
+@routes.get("/songs/{song_id:path}/clusters")
+def get_clusters(here: Here, song_id: Id) -> schemas.Clusters:
+    """The users that CAT starts from, by cluster, in two dimensions."""
+    state, number = number_of(here, song_id)
+    return schemas.Clusters(song_id=song_id, **answers.cluster_picture(state, number))
+
+
+@routes.get("/songs/{song_id:path}/picture")
+def get_picture(here: Here, song_id: Id) -> schemas.Picture:
+    """Waveform and spectrogram of a song's recording."""
+    state, found = recording(here, song_id)
+    audio = state.model.manifest["audio"]
+    rate = int(audio["sample_rate"])
+    try:
+        wave = from_flac(found, rate) if isinstance(found, bytes) else decode(found, rate, float(audio["max_seconds"]))
+    except AudioError:
+        raise Refused(404, f"the recording of song {song_id!r} cannot be read") from None
+    return shown.picture(wave, audio)
+
+
+@routes.get("/songs/{song_id:path}/audio", response_class=Response, responses=SOUND)
+def get_audio(here: Here, song_id: Id) -> Response:
+    """A song's recording; of an accepted song the part that is heard, as FLAC."""
+    _, found = recording(here, song_id)
+    return Response(found, media_type="audio/flac") if isinstance(found, bytes) else FileResponse(found)
+
+
+# An id may have slashes: this comes after the routes above, whose ends it would take for a part of one.
+@routes.get("/songs/{song_id:path}")
+def get_song(here: Here, song_id: Id) -> schemas.Song:
+    """A song, and the tags guessed of it."""
+    return shown.song(*number_of(here, song_id), here.audio)
+
+
+@routes.get("/users")
+def list_users(here: Here, query: Text = "", limit: Count = 20) -> schemas.Users:
+    """Known users whose id has `query` in it."""
+    model = here.state.model
+    ids = model.catalogue.users.with_row_index("user").select("user", "user_id")
+    found = ids.filter(pl.col("user_id").str.contains(query, literal=True))
+    plays = np.diff(model.play_start)
+    shown_users = found.head(limit).iter_rows(named=True)
+    return schemas.Users(
+        total=found.height,
+        users=[schemas.User(user_id=one["user_id"], plays=int(plays[one["user"]])) for one in shown_users],
+    )
+
+
+@routes.get("/users/{user_id:path}/recommendations")
+def get_recommendations(here: Here, user_id: Id, k: Count = 20, margin: Margin = 0.0) -> schemas.Recommendations:
+    """New songs above a user's boundary."""
+    state = here.state
+    user = state.model.user_of.get(user_id)
+    if user is None:
+        raise Refused(404, f"no user {user_id!r}")
+    if not state.model.has_boundary:
+        raise Refused(409, NO_BOUNDARY)
+    songs, considered = shown.recommended(state, user, k, margin)
+    boundary = float(state.model.boundary_U[user])
+    return schemas.Recommendations(user_id=user_id, boundary=boundary, considered=considered, songs=songs)
+
+
+@routes.post("/plays")
+def add_plays(here: Here, given: schemas.NewPlays, key: Key = None) -> schemas.PlaysTaken:
+    """Take feedback in: histories, warm-up, and the next training's input."""
+    accepted, unknown, rejected = here.incoming.plays(given.plays, key)
+    refused = [schemas.Rejected(row=row, detail=detail) for row, detail in rejected]
+    return schemas.PlaysTaken(accepted=accepted, unknown_users=unknown, rejected=refused)
+
+
+@routes.get("/model")
+def get_model(here: Here) -> schemas.ModelInfo:
+    """What is serving."""
+    state, counts = here.state, here.engine.store.counts()
+    model, manifest = state.model, state.model.manifest
+    return schemas.ModelInfo(
+        version=model.version,
+        **{name: manifest[name] for name in ("clip", "encoder", "boundary", "labels")},
+        modes=model.modes,
+        users=model.n_users,
+        known_songs=model.n_songs - len(model.new),
+        new_songs=state.pool.size,
+        accepted_songs=counts["songs"],
+        plays_received=counts["plays"],
+        audio_seconds=float(manifest["audio"]["max_seconds"]),
+        max_upload_mb=here.config.max_upload_mb,
+        reload_error=here.engine.reload_error,
+    )
+
+
+@open_routes.get("/healthz", include_in_schema=False)
+async def healthz() -> dict[str, str]:
+    """The process answers; no thread is needed for it."""
+    return {"status": "ok"}
+
+
+@open_routes.get("/readyz")
+def readyz(here: Here) -> schemas.Ready:
+    """The model is loaded, and the store can be read. It is open to all: of an error, which names folders, it is only
+    told that there is one."""
+    here.engine.store.counts()
+    error = here.engine.reload_error and "a newer model was not taken: /model says why"
+    return schemas.Ready(ready=True, model=here.state.model.version, reload_error=error)
+
+
+def number_of(service: Service, song_id: str) -> tuple[State, int]:
+    """A state and the number of a song in it; 404 if there is none."""
+    state = service.state
+    number = state.number(song_id)
+    if number is None:
+        raise Refused(404, f"no song {song_id!r}")
+    return state, number
+
+
+def check_mode(state: State, mode: str, gate: bool) -> None:
+    """409 for what needs a boundary that the model does not have."""
+    if not state.model.has_boundary and (mode == "boundary" or gate):
+        raise Refused(409, NO_BOUNDARY)
+
+
+def recording(here: Service, song_id: str) -> tuple[State, Path | bytes]:
+    """A state, and the file of a song of the catalogue, or the FLAC of one that came in: also of one that is of the
+    catalogue by now, if its file is not here."""
+    state, number = number_of(here, song_id)
+    path = shown.audio_path(state, number, here.audio) if number < state.model.n_songs else None
+    found = path if path is not None and path.is_file() else here.engine.store.audio(song_id)
+    if found is None:
+        raise Refused(404, f"song {song_id!r} has no recording")
+    return state, found
+
+
+def sentence(errors: Any) -> str:
+    """Pydantic's first complaint, without what was given: that may be long, or secret."""
+    first = errors[0]
+    return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
