@@ -16,7 +16,7 @@ import sys
 from typing import Any
 
 from configs.load import command
-from configs.schema import BoundaryConfig, ClipConfig, CorpusConfig, I2IConfig
+from configs.training import BoundaryConfig, ClipConfig, CorpusConfig, I2IConfig
 
 TASKS: dict[str, type] = {"text": CorpusConfig, "clip": ClipConfig, "i2i": I2IConfig, "boundary": BoundaryConfig}
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from artifacts.tracking import finishing, first_rank, reaching
-from configs.schema import LoggerConfig
+from configs.options import LoggerConfig
 
 
 def loggers(out: Path, options: LoggerConfig, config: dict[str, Any], task: str) -> list[Any]:

@@ -1,1 +1,1 @@
-"""Typed configuration: `schema.py` names every option, `load.py` merges schema, YAML and `key=value`."""
+"""Typed configuration: one schema file an area names every option, `load.py` merges schema, YAML and `key=value`."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from configs.data import PrepareConfig
 from configs.errors import UserError
-from configs.schema import AudienceConfig, PrepareConfig, TargetingConfig
+from configs.targeting import AudienceConfig, TargetingConfig
 
 
 def check_options(config: AudienceConfig) -> str:

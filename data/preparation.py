@@ -14,9 +14,9 @@ import polars as pl
 from artifacts.folders import scratch, writing
 from artifacts.tracking import made, tracked, used
 from configs.checks import check_preparation
+from configs.data import PrepareConfig
 from configs.errors import UserError
 from configs.load import as_dict, recorded
-from configs.schema import PrepareConfig
 from data import adapters, play_tables, text
 from data.arrays import IntArray
 from data.audio import cache as audio_cache

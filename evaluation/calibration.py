@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 from scipy import sparse
 
-from configs.schema import TargetingConfig
+from configs.targeting import TargetingConfig
 from data.arrays import AnyArray, IntArray
 from data.catalogue import Catalogue
 from evaluation.outcomes import logged

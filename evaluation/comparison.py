@@ -1,6 +1,8 @@
-"""Methods side by side on the same new songs: what each finds, and differences paired by song, with intervals.
+"""Methods side by side on the same new songs: what each finds, and differences paired by song, with intervals; and
+where FirstPlay finds more than the best baseline, where less: by songs, by their genre, by listeners.
 
-Shapes: C new songs, H of them with a held-out listener, B budgets, K users named for a song.
+Shapes: C new songs, H of them with a held-out listener, P (song, held-out listener) pairs, B budgets, K users named for
+a song, U users.
 """
 
 from __future__ import annotations
@@ -9,14 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from configs.schema import EvaluateConfig
+from configs.targeting import EvaluateConfig
 from data.arrays import AnyArray, IntArray
-from evaluation.buckets import buckets, by_bucket
 from retrieval.audience import Audience
 from retrieval.bootstrap import mean_interval
 from retrieval.metrics import hits, ndcg_at_k, recall_at_k, true_counts
 
 OURS = "FirstPlay I2I2U"  # fixed before anything is measured; other FirstPlay rows are variants of it
+GENRES = 8  # the most frequent ones; the others are one bucket
+FEW = 5  # songs, below which a genre is among the others
 PARTS = (  # what is added, the method with it, the method without it
     ("our weights, untrained vectors", "content kNN, our targeting", "content kNN"),
     ("trained song vectors", OURS, "content kNN, our targeting"),
@@ -115,3 +118,111 @@ def difference(more_BH: IntArray, count_H: IntArray, config: EvaluateConfig) -> 
         row[f"recall@{budget}"] = float(recall_H.mean())
         row[f"recall@{budget}_ci95"] = mean_interval(recall_H, config.seed)
     return row
+
+
+def buckets(
+    method: str,
+    baseline: str,
+    found: dict[str, Audience],
+    listeners: tuple[IntArray, IntArray],
+    genre_C: AnyArray,
+    plays_U: IntArray,
+    config: EvaluateConfig,
+) -> dict[str, Any]:
+    """Recall of a method and of a baseline in buckets of the held-out listeners, at the largest budget, paired by song.
+
+    Args:
+        method: the method, by its name in `found`.
+        baseline: what it is measured against, likewise.
+        found: audiences by method.
+        listeners: place of the song, and user, of each pair, (P,) both.
+        genre_C: first genre of each new song, "" for none.
+        plays_U: training plays of each user.
+        config: budgets, and the seed of the bootstrap.
+    """
+    song_P, user_P = listeners
+    hit = {name: pairs_found(found[name], listeners, config.budgets[-1]) for name in (method, baseline)}
+    groups = {
+        "held-out listeners of the song": by_listeners(song_P),
+        "training plays of the listener": by_activity(plays_U[user_P]),
+        "first genre of the song": by_genre(song_P, genre_C),
+    }
+    rows = [
+        {"by": by, "bucket": name, **in_bucket(song_P[of], hit[method][of], hit[baseline][of], config.seed)}
+        for by, parts in groups.items()
+        for name, of in parts.items()
+    ]
+    return {"method": method, "baseline": baseline, "budget": config.budgets[-1], "rows": rows}
+
+
+def by_bucket(users_CB: AnyArray, songs: IntArray, listeners: tuple[IntArray, IntArray]) -> list[dict[str, Any]]:
+    """Recall for thirds of the new songs by how many listeners they found: rare, middle, popular."""
+    counts = true_counts(songs, *listeners)
+    heard = counts[counts > 0]
+    recall = recall_at_k(users_CB, songs, *listeners)
+    rows = []
+    for name, part in song_thirds(heard).items():
+        span = [int(heard[part].min()), int(heard[part].max())]
+        rows.append({"bucket": name, "songs": len(part), "listeners": span, "recall": float(recall[part].mean())})
+    return rows
+
+
+def song_thirds(count_H: IntArray) -> dict[str, IntArray]:
+    """Places of the songs of each third by how many listeners they found, by its name; none is empty."""
+    parts = np.array_split(np.argsort(count_H, kind="stable"), 3)
+    return {name: part for name, part in zip(("rare", "middle", "popular"), parts, strict=True) if len(part)}
+
+
+def pairs_found(found: Audience, listeners: tuple[IntArray, IntArray], budget: int) -> AnyArray:
+    """Whether each listener is among those named for their song, (P,) bool."""
+    song_P, user_P = listeners
+    top = found.users_CB[:, :budget].astype(np.int64)
+    span = int(max(top.max(initial=0), user_P.max(initial=0))) + 1
+    row, rank = np.nonzero(top >= 0)
+    return np.isin(song_P * span + user_P, row * span + top[row, rank])
+
+
+def by_listeners(song_P: IntArray) -> dict[str, AnyArray]:
+    """Places of the pairs in each third of the songs by how many listeners they found: those of each method's row."""
+    heard, place_P, count = np.unique(song_P, return_inverse=True, return_counts=True)
+    third_H = np.zeros(len(heard), dtype=np.int64)
+    parts = song_thirds(count)
+    for third, part in enumerate(parts.values()):
+        third_H[part] = third
+    return {
+        f"{name}: {count[part].min():,} to {count[part].max():,}": np.flatnonzero(third_H[place_P] == third)
+        for third, (name, part) in enumerate(parts.items())
+    }
+
+
+def by_activity(plays_P: IntArray) -> dict[str, AnyArray]:
+    """Places of the pairs in each third by how much their user plays; each user is in one, so they are not even."""
+    third_P = np.searchsorted(np.quantile(plays_P, (1 / 3, 2 / 3), method="higher"), plays_P)
+    parts = {name: np.flatnonzero(third_P == third) for third, name in enumerate(("fewest", "middle", "most"))}
+    return {f"{name}: {plays_P[of].min():,} to {plays_P[of].max():,}": of for name, of in parts.items() if len(of)}
+
+
+def by_genre(song_P: IntArray, genre_C: AnyArray) -> dict[str, AnyArray]:
+    """Places of the pairs of each frequent genre, by name, and of all others."""
+    heard = genre_C[np.unique(song_P)]
+    names, songs = np.unique(heard[heard != ""], return_counts=True)
+    most = np.argsort(-songs, kind="stable")[:GENRES]
+    often = sorted(names[most[songs[most] >= FEW]])
+    parts = {str(name): np.flatnonzero(genre_C[song_P] == name) for name in often}
+    parts["other or no genre"] = np.flatnonzero(~np.isin(genre_C[song_P], often))
+    return {name: of for name, of in parts.items() if len(of)}
+
+
+def in_bucket(song_P: IntArray, ours_P: AnyArray, base_P: AnyArray, seed: int) -> dict[str, Any]:
+    """Mean over songs of the share of the bucket's listeners that each method found, and the paired difference."""
+    songs, place_P = np.unique(song_P, return_inverse=True)
+    count = np.bincount(place_P)
+    ours, base = (np.bincount(place_P, weights=hit_P) / count for hit_P in (ours_P, base_P))
+    return {
+        "songs": len(songs),
+        "listeners": len(song_P),
+        "recall": float(ours.mean()),
+        "baseline_recall": float(base.mean()),
+        "difference": float((ours - base).mean()),
+        "difference_ci95": mean_interval(ours - base, seed),
+    }

@@ -15,7 +15,7 @@ from artifacts.tracking import log_table, made, tracked, used
 from configs.checks import check_targeting
 from configs.errors import UserError
 from configs.load import recorded
-from configs.schema import EvaluateConfig
+from configs.targeting import EvaluateConfig
 from data.arrays import AnyArray, IntArray
 from data.catalogue import Catalogue, first_genre, held_out_listeners
 from data.fields import SongFields, read_fields

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from artifacts.folders import write_text
 from configs.errors import UserError
-from configs.schema import ProbeConfig
+from configs.targeting import ProbeConfig
 from data.arrays import AnyArray, FloatArray, IntArray
 from data.audio.crops import CropReader
 from data.catalogue import Catalogue, read_features

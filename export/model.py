@@ -16,7 +16,7 @@ from artifacts.folders import read_manifest, writing
 from artifacts.runs import Run, open_run, read_vocabularies
 from artifacts.tracking import made, tracked, used
 from configs.errors import UserError
-from configs.schema import ExportConfig
+from configs.serving import ExportConfig
 from export.model_card import model_card
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from artifacts.runs import Run, open_run
 from artifacts.tracking import made, tracked, used
 from configs.checks import check_targeting
 from configs.load import as_dict
-from configs.schema import ServiceConfig, ZeroshotConfig
+from configs.serving import ServiceConfig
+from configs.targeting import ZeroshotConfig
 from data.arrays import FloatArray
 from data.catalogue import Catalogue
 from data.fields import FEATURES, read_fields

@@ -13,14 +13,19 @@ from artifacts.tracking import log_table, made, tracked, used
 from configs.checks import check_options
 from configs.errors import UserError
 from configs.load import recorded
-from configs.schema import AudienceConfig, TargetingConfig
+from configs.targeting import AudienceConfig, TargetingConfig
 from data.arrays import BoolArray, FloatArray, IntArray
 from data.catalogue import Catalogue
 from data.item_pairs.verification import listening_matrix
 from inference.audience_tables import audience_table, example_table, recommendation_table, show, similar_table
-from inference.exclusions import Exclusions, read_exclusions
-from inference.first_plays import FirstPlays, read_first_plays
-from inference.pool import songs_in_pool, without_listeners
+from inference.filters import (
+    Exclusions,
+    FirstPlays,
+    read_exclusions,
+    read_first_plays,
+    songs_in_pool,
+    without_listeners,
+)
 from inference.similar import Similar, find_similar
 from inference.song_index import SongIndex, open_index
 from inference.vectors import Boundary, boundary_vectors

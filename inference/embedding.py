@@ -15,7 +15,7 @@ from artifacts.runs import Run, open_run
 from artifacts.tracking import made, tracked, used
 from configs.errors import UserError
 from configs.load import as_dict
-from configs.schema import EmbedConfig, EmbedTextConfig
+from configs.training import EmbedConfig, EmbedTextConfig
 from data.arrays import AnyArray, FloatArray
 from data.catalogue import Catalogue
 from data.fields import FEATURES

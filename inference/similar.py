@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
-from configs.schema import TargetingConfig
+from configs.targeting import TargetingConfig
 from data.arrays import AnyArray, FloatArray, IntArray
 from inference.song_index import SongIndex
 from retrieval import audience as targeting

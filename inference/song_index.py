@@ -13,7 +13,7 @@ from artifacts.folders import read_manifest, read_whole, writing
 from artifacts.runs import open_run
 from artifacts.tracking import made, tracked, used
 from configs.errors import UserError
-from configs.schema import IndexConfig
+from configs.targeting import IndexConfig
 from data.arrays import FloatArray, IntArray
 from data.catalogue import Catalogue
 from inference.vectors import song_vectors

@@ -14,7 +14,7 @@ import torch
 from artifacts.folders import read_manifest, writing
 from artifacts.runs import Run, open_run
 from configs.errors import UserError
-from configs.schema import ZeroshotConfig
+from configs.targeting import ZeroshotConfig
 from data.arrays import FloatArray, IntArray
 from data.catalogue import Catalogue, read_features
 from data.fields import FEATURES, check_same_songs

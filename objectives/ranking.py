@@ -1,4 +1,4 @@
-"""Ranking losses of the song encoder: on song pairs (BPR, sampled softmax, sparsemax), and on whole histories.
+"""Ranking losses of the song encoder: on song pairs (BPR, sampled softmax), and on whole histories.
 
 Shapes: N pairs, M shared negatives, C = 1 + M candidates, D vector size; B users, S songs.
 """
@@ -60,43 +60,6 @@ def sampled_softmax_loss(
     if keep_NM is not None:
         logits_NM = logits_NM.masked_fill(~keep_NM, -torch.inf)
     return (torch.cat([positive_N1, logits_NM], dim=1).logsumexp(dim=1) - positive_N1.squeeze(1)).mean()
-
-
-def sampled_sparsemax_loss(
-    query_ND: Tensor, positive_ND: Tensor, negative_MD: Tensor, keep_NM: Tensor | None = None
-) -> Tensor:
-    """`sampled_softmax_loss` with sparsemax for softmax: songs far below the positive are given up altogether.
-
-    `sparsemax_loss` with all weight on the positive: 0 once the positive leads all others by 1.
-    """
-    logits_NC = torch.cat([(query_ND * positive_ND).sum(dim=1, keepdim=True), query_ND @ negative_MD.T], dim=1)
-    if keep_NM is not None:
-        shown_NC = torch.cat([torch.ones_like(keep_NM[:, :1]), keep_NM], dim=1)
-        logits_NC = logits_NC.masked_fill(~shown_NC, -1e4)  # finite, for 0 · −∞ is no number
-    target_NC = torch.zeros_like(logits_NC)
-    target_NC[:, 0] = 1
-    return sparsemax_loss(logits_NC, target_NC)
-
-
-def sparsemax(logits_NC: Tensor) -> Tensor:
-    """The point of the simplex nearest to each row (Martins & Astudillo, ICML 2016, algorithm 1)."""
-    # Nothing that lies 1 or more below the highest score has weight; cut off there, long sums stay exact.
-    below = (logits_NC - logits_NC.amax(dim=1, keepdim=True)).clamp(min=-1)
-    sorted_NC = below.sort(dim=1, descending=True).values
-    rank = torch.arange(1, below.shape[1] + 1, device=below.device)
-    total = sorted_NC.cumsum(dim=1) - 1
-    support_N1 = (rank * sorted_NC > total).sum(dim=1, keepdim=True)
-    return (below - total.gather(1, support_N1 - 1) / support_N1).clamp(min=0)
-
-
-def sparsemax_loss(logits_NC: Tensor, target_NC: Tensor) -> Tensor:
-    """Fenchel-Young loss of sparsemax (Blondel et al., JMLR 2020): ½‖t‖² − ½‖p‖² + (p − t)·z, p = sparsemax(z).
-
-    Its gradient is p − t. p counts as a constant, being the maximiser in its own definition.
-    """
-    weight_NC = sparsemax(logits_NC.detach())
-    squares_N = target_NC.square().sum(dim=1) - weight_NC.square().sum(dim=1)
-    return (0.5 * squares_N + ((weight_NC - target_NC) * logits_NC).sum(dim=1)).mean()
 
 
 def listening_loss(logits_BS: Tensor, wanted_BS: Tensor, shown_BS: Tensor, users_weight: float = 1.0) -> Tensor:

@@ -15,7 +15,7 @@ boundary, if any), and prints one song's audience as a table.
 from __future__ import annotations
 
 from configs.load import command
-from configs.schema import AudienceConfig
+from configs.targeting import AudienceConfig
 
 
 def main(config: AudienceConfig) -> None:

@@ -11,7 +11,7 @@ columns text.fields. A row of NaN: the song lacks the modality. song_ids.parquet
 from __future__ import annotations
 
 from configs.load import command
-from configs.schema import EmbedConfig
+from configs.training import EmbedConfig
 
 
 def main(config: EmbedConfig) -> None:

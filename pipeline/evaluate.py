@@ -9,7 +9,7 @@ world's truth.parquet, ever read.
 from __future__ import annotations
 
 from configs.load import command
-from configs.schema import EvaluateConfig
+from configs.targeting import EvaluateConfig
 
 
 def main(config: EvaluateConfig) -> None:

@@ -16,7 +16,7 @@ Load it anywhere that has FirstPlay's `models/`:
 from __future__ import annotations
 
 from configs.load import command
-from configs.schema import ExportConfig
+from configs.serving import ExportConfig
 
 
 def main(config: ExportConfig) -> None:

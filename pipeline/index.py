@@ -13,7 +13,7 @@ who has it open goes on with the version that he opened.
 from __future__ import annotations
 
 from configs.load import command
-from configs.schema import IndexConfig
+from configs.targeting import IndexConfig
 
 
 def main(config: IndexConfig) -> None:

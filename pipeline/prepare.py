@@ -10,8 +10,8 @@ do the tags that its own held-out listeners gave it.
 
 from __future__ import annotations
 
+from configs.data import PrepareConfig
 from configs.load import command
-from configs.schema import PrepareConfig
 
 
 def main(config: PrepareConfig) -> None:

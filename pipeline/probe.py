@@ -10,7 +10,7 @@ the recordings (models/audio_encoder.py: mel_statistics), which need no training
 from __future__ import annotations
 
 from configs.load import command
-from configs.schema import ProbeConfig
+from configs.targeting import ProbeConfig
 
 
 def main(config: ProbeConfig) -> None:

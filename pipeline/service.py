@@ -16,7 +16,7 @@ other, and is replaced as a whole: a running service then goes over to the new o
 from __future__ import annotations
 
 from configs.load import command
-from configs.schema import ServiceConfig
+from configs.serving import ServiceConfig
 
 
 def main(config: ServiceConfig) -> None:

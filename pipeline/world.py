@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from configs.data import WorldConfig
 from configs.load import as_dict, command
-from configs.schema import WorldConfig
 
 
 def main(config: WorldConfig) -> None:

@@ -12,7 +12,7 @@ tags.parquet: song_id, rank, label, score (cosine); songs without audio have non
 from __future__ import annotations
 
 from configs.load import command
-from configs.schema import ZeroshotConfig
+from configs.targeting import ZeroshotConfig
 
 
 def main(config: ZeroshotConfig) -> None:

@@ -25,7 +25,7 @@ import uvicorn
 
 from configs.errors import UserError
 from configs.load import command
-from configs.schema import ServingConfig
+from configs.serving import ServingConfig
 from serving.app import make_app
 from serving.connections import Connection
 from serving.engine import open_engine

@@ -16,7 +16,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 
-from configs.schema import ServingConfig
+from configs.serving import ServingConfig
 from serving import song_routes, user_routes
 from serving.common import Service
 from serving.engine import Engine

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import Depends, Header, Query, Request
 from fastapi.security import HTTPBearer
 
-from configs.schema import ServingConfig
+from configs.serving import ServingConfig
 from serving import replies
 from serving.decoding import Decoders
 from serving.engine import Engine

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from artifacts.folders import writing
 from configs.load import command
-from configs.schema import FeedbackConfig
+from configs.serving import FeedbackConfig
 from data.contract.columns import ABOUT, TIME
 from serving.database import Row, pages, reading, utc
 

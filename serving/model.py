@@ -19,7 +19,7 @@ from scipy import sparse
 
 from artifacts.folders import read_manifest, read_whole
 from configs.errors import UserError
-from configs.schema import TargetingConfig
+from configs.targeting import TargetingConfig
 from data.arrays import BoolArray, FloatArray, IntArray, group_starts
 from data.catalogue import Catalogue, read_features
 from data.contract.columns import ABOUT

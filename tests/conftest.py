@@ -140,8 +140,8 @@ def write_dataset() -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def prepare() -> Callable[..., Path]:
     """`prepare(source, out, "key=value", …)` runs `pipeline.prepare` in this process."""
+    from configs.data import PrepareConfig
     from configs.load import load
-    from configs.schema import PrepareConfig
     from pipeline.prepare import main
 
     def run(source: Path, out: Path, *overrides: str) -> Path:
@@ -175,7 +175,7 @@ def catalogue(catalogue_folder: Path) -> Any:
 def train_i2i(catalogue_folder: Path) -> Callable[..., Path]:
     """`train_i2i(out, "key=value", …)` runs `train.py i2i` on the tiny catalogue, in this process: three epochs."""
     from configs.load import load
-    from configs.schema import I2IConfig
+    from configs.training import I2IConfig
     from training.tasks import train_i2i
 
     def run(out: Path, *overrides: str) -> Path:
@@ -204,7 +204,7 @@ def i2i_run(train_i2i: Callable[..., Path], tmp_path_factory: pytest.TempPathFac
 def boundary_run(catalogue_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of the three towers on the tiny catalogue, one epoch (read-only by agreement)."""
     from configs.load import load
-    from configs.schema import BoundaryConfig
+    from configs.training import BoundaryConfig
     from training.tasks import train_boundary
 
     out = tmp_path_factory.mktemp("runs") / "boundary"

@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from callbacks.index_recall import retrieve
+from configs.data import PrepareConfig, WorldConfig
 from configs.load import load
-from configs.schema import BoundaryConfig, ClipConfig, PrepareConfig, WorldConfig
+from configs.training import BoundaryConfig, ClipConfig
 from pipeline import prepare, world
 from retrieval.index import add, build_index, gpu_resources, remove, search, to_cpu, tune
 from training.tasks import train_boundary, train_clip

@@ -24,7 +24,7 @@ NOT_OURS = {".venv", "tests", "runs", "build", "dist"}
 PLAIN = ("objectives", "models", "retrieval")  # functions of tensors and arrays
 # each may import those before it; `retrieval`, `models` and `objectives` are PLAIN and import one another alone
 ORDER = ("configs", "objectives", "models", "retrieval", "artifacts", "data", "datamodules", "lightning_modules",
-         "callbacks", "training", "inference", "evaluation", "export", "pipeline", "train", "serving",
+         "callbacks", "inference", "training", "evaluation", "export", "pipeline", "train", "serving",
          "benchmarks")  # fmt: skip
 OURS = set(ORDER)
 FORBIDDEN = {
@@ -37,7 +37,7 @@ FILES = {"pathlib", "os", "io", "shutil", "tempfile", "json", "pickle", "polars"
 OPENERS = {"open", "read_text", "read_bytes", "write_text", "write_bytes", "load", "save", "memmap", "fromfile",
            "tofile", "loadtxt", "genfromtxt", "read_index", "write_index", "read_parquet", "scan_parquet"}  # fmt: skip
 READS_WEIGHTS = {"models/pretrained.py", "models/musicnn.py"}  # from the name of an encoder to its published weights
-NO_CODE = "configs/schema.py"  # one table of all options: nothing in it can be understood apart from its neighbours
+NO_CODE = "configs/training.py"  # one table: no option of the trainings is understood apart from its neighbours
 
 
 def sources(root: Path, folder: str = "") -> Iterator[tuple[str, ast.Module]]:
@@ -105,7 +105,7 @@ def too_long(root: Path) -> list[str]:
     found = []
     for name, _ in sources(root):
         lines = len((root / name).read_text("utf-8").splitlines())
-        limit = 175 if name.startswith("lightning_modules/") else 400
+        limit = 150 if name.startswith("lightning_modules/") else 400
         if lines > limit and name != NO_CODE:
             found.append(f"{name}: {lines} lines, at most {limit}")
     return found
@@ -125,22 +125,20 @@ def test_files_are_short_enough_to_be_read() -> None:
     assert too_long(ROOT) == []
     kinds = {type(node) for node in ast.parse((ROOT / NO_CODE).read_text("utf-8")).body}
     assert kinds <= {ast.Expr, ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef}
-    tree = ast.parse((ROOT / NO_CODE).read_text("utf-8"))
-    assert [node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)] == ["opt"], "a table, no code"
 
 
 @pytest.mark.parametrize(
     ("file", "text", "finds"),
     [
         ("objectives/a.py", "def f():\n    from lightning import pytorch", wrong_imports),
-        ("models/a.py", "if TYPE_CHECKING:\n    import configs.schema", wrong_imports),
+        ("models/a.py", "if TYPE_CHECKING:\n    import configs.data", wrong_imports),
         ("retrieval/deep/a.py", "from ..configs import errors", wrong_imports),
         ("lightning_modules/a.py", "from data.catalogue import Catalogue", wrong_imports),
         ("models/a.py", "importlib.import_module('artifacts.runs')", wrong_imports),
         ("models/a.py", "x = open('a')", file_use),
         ("retrieval/a.py", "import numpy as np\nx = np.load('a')", file_use),
         ("objectives/a.py", "from pathlib import Path", file_use),
-        ("lightning_modules/a.py", "\n" * 176, too_long),
+        ("lightning_modules/a.py", "\n" * 151, too_long),
         ("pipeline/a.py", "\n" * 401, too_long),
     ],
 )
@@ -163,7 +161,7 @@ def test_an_import_circle_is_found(tmp_path: Path) -> None:
 def test_a_module_has_the_defaults_of_its_options(task: str) -> None:
     """Two places say what α is when nobody says anything: they must agree."""
     from configs.load import as_dict
-    from configs.schema import BoundaryConfig, ClipConfig, I2IConfig
+    from configs.training import BoundaryConfig, ClipConfig, I2IConfig
     from lightning_modules.boundary import BoundaryModule
     from lightning_modules.clip import ClipModule
     from lightning_modules.i2i import I2IModule
@@ -227,7 +225,7 @@ def train_on(world: Path, folder: Path, prepare: Callable[..., Path]) -> Trained
     """`pipeline.prepare`, then one epoch of `train.py i2i` and of `train.py boundary`."""
     from artifacts.runs import open_run
     from configs.load import load
-    from configs.schema import BoundaryConfig, I2IConfig
+    from configs.training import BoundaryConfig, I2IConfig
     from training.tasks import train_boundary, train_i2i
 
     truth = world / "truth.parquet"

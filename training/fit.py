@@ -9,7 +9,8 @@ from typing import Any
 from artifacts.tracking import made, used
 from configs.errors import UserError
 from configs.load import as_dict, dump
-from configs.schema import LoggerConfig, TrainerConfig
+from configs.options import LoggerConfig
+from configs.training import TrainerConfig
 
 Built = tuple[Any, Any, list[Any], dict[str, Any]]  # LightningModule, DataModule, callbacks, vocabulary
 

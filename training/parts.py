@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from configs.errors import UserError
 from configs.load import as_dict
-from configs.schema import BoundaryConfig, ClipConfig, I2IConfig
+from configs.training import BoundaryConfig, ClipConfig, I2IConfig
 
 if TYPE_CHECKING:
     from datamodules.catalogue import CatalogueDataModule

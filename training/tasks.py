@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from configs.load import as_dict
-from configs.schema import BoundaryConfig, ClipConfig, CorpusConfig, I2IConfig
+from configs.training import BoundaryConfig, ClipConfig, CorpusConfig, I2IConfig
 from training.fit import Built, fit
 from training.parts import boundary_parts, clip_parts, i2i_parts
 

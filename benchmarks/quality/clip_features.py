@@ -27,7 +27,7 @@ from benchmarks.quality.item_cold.measure import TO_SONGS, TO_USERS, numbers, ro
 from benchmarks.quality.item_cold.table import cell, less
 from configs.errors import UserError
 from configs.load import command
-from configs.schema import opt
+from configs.options import opt
 from data.catalogue import Catalogue, read_features
 from inference.embedding import KIND as FEATURES
 from inference.embedding import write_features

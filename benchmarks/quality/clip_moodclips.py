@@ -27,9 +27,11 @@ from artifacts.folders import write_text
 from artifacts.runs import open_run
 from benchmarks.quality.item_cold.folds import read_json
 from benchmarks.table import markdown
+from configs.data import PrepareConfig
 from configs.errors import UserError
 from configs.load import command, load
-from configs.schema import ClipConfig, EmbedConfig, PrepareConfig, opt
+from configs.options import opt
+from configs.training import ClipConfig, EmbedConfig
 from data.arrays import AnyArray, FloatArray, IntArray
 from data.audio.inputs import FrozenAudio
 from data.catalogue import Catalogue, read_features

@@ -30,9 +30,11 @@ from tqdm import tqdm
 from artifacts.folders import write_text
 from benchmarks.quality.towers import best_epoch
 from benchmarks.table import markdown
+from configs.data import PrepareConfig
 from configs.errors import UserError
 from configs.load import command, load
-from configs.schema import BoundaryConfig, PrepareConfig, opt
+from configs.options import opt
+from configs.training import BoundaryConfig
 from data.arrays import AnyArray, FloatArray
 from data.catalogue import Catalogue, read_features
 from data.preparation import prepare

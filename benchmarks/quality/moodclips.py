@@ -20,7 +20,7 @@ from omegaconf import MISSING
 from benchmarks.table import main as print_tables
 from configs.errors import UserError
 from configs.load import command
-from configs.schema import opt
+from configs.options import opt
 
 
 @dataclass

@@ -13,7 +13,7 @@ import lightning as L
 import numpy as np
 import torch
 
-from configs.schema import BoundaryConfig
+from configs.training import BoundaryConfig
 from data.arrays import FloatArray
 from training.parts import boundary_parts
 

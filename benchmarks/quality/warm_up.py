@@ -3,11 +3,11 @@
     python -m benchmarks.quality.warm_up --config configs/item_cold/lfm2k.yaml \
         data=$FIRSTPLAY_DATA/lfm2k out=runs/warm_up.json
 
-Options, splits and `firstplay` are those of benchmarks.quality.item_cold (with its work= nothing is trained anew). New
-songs with 25 held-out listeners or more; the first 20, in a seeded order, are revealed step by step, the others are to
-be found among all users but the first 20: recall@50, so that a column differs from the next by what is known alone. Rows:
-content alone; behaviour alone (`retrieval.warm_up`); content up to so many plays and behaviour from there on; item kNN
-of co-listening alone; and both fused. The count and the prior are chosen on the validation songs.
+Options, splits and `firstplay` are those of benchmarks.quality.item_cold (with its work= nothing is trained anew).
+New songs with 25 held-out listeners or more; the first 20, in a seeded order, are revealed step by step, the others
+are to be found among all users but the first 20: recall@50, so that a column differs from the next by what is known
+alone. Rows: content alone; behaviour alone (`retrieval.warm_up`); content up to so many plays and behaviour from
+there on; item kNN of co-listening alone; and both fused. The count and the prior are chosen on the validation songs.
 
 Shapes: U users, C new songs, D vector size.
 """
@@ -31,7 +31,7 @@ from benchmarks.quality.item_cold.folds import Fold, Held, feature_sets
 from benchmarks.table import markdown, writable
 from configs.errors import UserError
 from configs.load import command
-from configs.schema import TargetingConfig
+from configs.targeting import TargetingConfig
 from data.arrays import FloatArray, IntArray
 from retrieval.audience import top_users
 from retrieval.clusters import user_vectors

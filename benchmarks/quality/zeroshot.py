@@ -24,9 +24,12 @@ from artifacts.folders import write_text
 from artifacts.runs import open_run
 from benchmarks.quality.clip_moodclips import TOWERS
 from benchmarks.table import markdown
+from configs.data import PrepareConfig
 from configs.errors import UserError
 from configs.load import command, load
-from configs.schema import EmbedConfig, PrepareConfig, ZeroshotConfig, opt
+from configs.options import opt
+from configs.targeting import ZeroshotConfig
+from configs.training import EmbedConfig
 from data.catalogue import Catalogue
 from data.preparation import prepare
 from data.split import artists

@@ -28,7 +28,8 @@ from artifacts.folders import write_text
 from configs.checks import check_targeting
 from configs.errors import UserError
 from configs.load import as_dict, command
-from configs.schema import TargetingConfig, opt
+from configs.options import opt
+from configs.targeting import TargetingConfig
 from inference import audience
 from inference.similar import find_similar
 from inference.song_index import SongIndex

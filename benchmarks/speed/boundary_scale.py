@@ -21,7 +21,7 @@ import numpy as np
 from benchmarks.speed.audience_scale import forget_peak, memory, tell, timed
 from configs.errors import UserError
 from configs.load import as_dict, command
-from configs.schema import opt
+from configs.options import opt
 from data.arrays import FloatArray
 from retrieval.audience import Audience, rank_by_score, songs_at_once
 from retrieval.boundary import margins, songs_above, users_above

@@ -32,9 +32,11 @@ from omegaconf import MISSING
 from artifacts.folders import write_text, writing
 from benchmarks.speed.train_overhead import side_by_side
 from callbacks.index_recall import IndexRecall
+from configs.data import AudioConfig, PrepareConfig
 from configs.errors import UserError
 from configs.load import command, load
-from configs.schema import AudioConfig, ClipConfig, PrepareConfig, opt
+from configs.options import opt
+from configs.training import ClipConfig
 from data.audio.shards import SUFFIX
 from data.catalogue import KIND
 from data.preparation import prepare

@@ -26,7 +26,7 @@ from tqdm import tqdm
 from benchmarks.speed.audience_scale import tell
 from configs.errors import UserError
 from configs.load import as_dict, command
-from configs.schema import opt
+from configs.options import opt
 from lightning_modules.clip import compile_blocks
 from models.clip import ClipModel
 from objectives.contrastive import clip_loss

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from benchmarks.speed.audience_scale import memory, tell, timed
 from configs.errors import UserError
 from configs.load import as_dict, command
-from configs.schema import opt
+from configs.options import opt
 from data.arrays import FloatArray
 from retrieval.index import (
     add,

@@ -28,9 +28,10 @@ import polars as pl
 from scipy import sparse
 
 from benchmarks.speed.audience_scale import forget_peak, memory, tell
+from configs.data import PairsConfig, PrepareConfig
 from configs.errors import UserError
 from configs.load import as_dict, command
-from configs.schema import PairsConfig, PrepareConfig, opt
+from configs.options import opt
 from data.arrays import AnyArray
 
 CHUNK = 1_000_000

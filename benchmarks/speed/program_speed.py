@@ -19,9 +19,11 @@ from typing import Any
 import torch
 
 from benchmarks.speed.audience_scale import tell
+from configs.data import AudioConfig
 from configs.errors import UserError
 from configs.load import as_dict, command
-from configs.schema import AudioConfig, BoundaryConfig, ClipConfig, I2IConfig, opt
+from configs.options import opt
+from configs.training import BoundaryConfig, ClipConfig, I2IConfig
 from export.parts import Part, parts_of
 from export.programs import opened, quiet, write_program
 from models.clip import ClipModel

@@ -34,7 +34,8 @@ from benchmarks.speed.serve_requests import KINDS, WRITES, Material, Side, in_pr
 from benchmarks.speed.serve_world import write_world
 from configs.errors import UserError
 from configs.load import as_dict, command
-from configs.schema import ServingConfig, opt
+from configs.options import opt
+from configs.serving import ServingConfig
 from serving.common import Service
 from serving.engine import open_engine
 

@@ -18,7 +18,7 @@ import httpx
 from benchmarks.speed.audience_scale import memory
 from configs.errors import UserError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 GRACE = 60  # seconds
 
 

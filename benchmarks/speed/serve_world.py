@@ -21,7 +21,9 @@ from tqdm import tqdm
 
 from artifacts.folders import write_manifest, writing
 from benchmarks.speed.audience_scale import GENRES, listening_of
-from configs.schema import AudioConfig, BoundaryConfig, ClipConfig, IndexConfig, TargetingConfig
+from configs.data import AudioConfig
+from configs.targeting import IndexConfig, TargetingConfig
+from configs.training import BoundaryConfig, ClipConfig
 from data.arrays import FloatArray
 from data.catalogue import Catalogue
 from data.fields import encode, values_of

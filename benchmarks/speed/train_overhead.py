@@ -31,7 +31,8 @@ from callbacks.correlation import FeatureCorrelation
 from callbacks.index_recall import IndexRecall
 from configs.errors import UserError
 from configs.load import as_dict, command, load
-from configs.schema import BoundaryConfig, I2IConfig, LoggerConfig, TrainerConfig, opt
+from configs.options import LoggerConfig, opt
+from configs.training import BoundaryConfig, I2IConfig, TrainerConfig
 from training.fit import build_trainer
 from training.parts import boundary_parts, i2i_parts
 

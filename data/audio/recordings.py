@@ -111,7 +111,7 @@ def decoded(
     Args:
         paths: files.
         options: store, sample_rate, max_seconds, min_seconds; with store=logmel also n_mels, win_length and hop_length
-            (configs/schema.py: AudioConfig).
+            (configs/data.py: AudioConfig).
         workers: decoding processes of one thread each (0: in this process), CHUNK files ahead.
     """
     from torch.utils.data import DataLoader

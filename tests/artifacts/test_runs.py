@@ -15,7 +15,7 @@ from artifacts.folders import write_manifest
 from artifacts.runs import fingerprint, finish_run, is_finished, open_run, read_vocabulary, start_run
 from configs.errors import UserError
 from configs.load import as_dict, dump
-from configs.schema import I2IConfig
+from configs.training import I2IConfig
 from inference.vectors import restore
 from lightning_modules.i2i import I2IModule
 

@@ -19,9 +19,12 @@ import wandb
 from artifacts import tracking
 from artifacts.folders import read_manifest
 from artifacts.tracking import artifact
-from configs import schema
+from configs.data import PrepareConfig, WorldConfig
 from configs.errors import UserError
 from configs.load import load
+from configs.serving import ExportConfig
+from configs.targeting import AudienceConfig, EvaluateConfig, IndexConfig
+from configs.training import BoundaryConfig, ClipConfig, EmbedConfig, I2IConfig
 from data.catalogue import Catalogue
 from pipeline import audience, embed, evaluate, export, index, prepare, world
 from tests.callbacks.test_resume import STOPPED, assert_same_run, states
@@ -45,21 +48,21 @@ def road(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Every command once, all of them tracked."""
     at = tmp_path_factory.mktemp("tracked")
     few = ["songs=90", "users=60", "seconds=1", "truth_users=60", "workers=1"]
-    run(world.main, schema.WorldConfig, f"out={at}/world", *few)
+    run(world.main, WorldConfig, f"out={at}/world", *few)
     options = [f"source={at}/world", "split.cutoff=2026-05-01", "workers=0"]
-    run(prepare.main, schema.PrepareConfig, f"out={at}/catalogue", *options, ON)
+    run(prepare.main, PrepareConfig, f"out={at}/catalogue", *options, ON)
     data, features = f"data={at}/catalogue", f"features={at}/features"
     options = ["model.dim=16", "model.width=16", "model.layers=1", "model.crop_seconds=0.5", "text.max_tokens=16"]
-    run(train.train_clip, schema.ClipConfig, data, f"out={at}/clip", *options, *QUICK, ON)
-    run(embed.main, schema.EmbedConfig, data, f"clip={at}/clip", "accelerator=cpu", f"out={at}/features", ON)
+    run(train.train_clip, ClipConfig, data, f"out={at}/clip", *options, *QUICK, ON)
+    run(embed.main, EmbedConfig, data, f"clip={at}/clip", "accelerator=cpu", f"out={at}/features", ON)
     small = ["model.hidden=16", "model.dim=8", "model.field_dim=8", *QUICK, ON]
-    run(train.train_i2i, schema.I2IConfig, data, features, f"out={at}/i2i", *small, "logger.upload=true")
-    run(train.train_boundary, schema.BoundaryConfig, data, features, f"out={at}/boundary", *small)
-    run(index.main, schema.IndexConfig, f"run={at}/i2i", f"out={at}/index", ON, "logger.upload=true")
+    run(train.train_i2i, I2IConfig, data, features, f"out={at}/i2i", *small, "logger.upload=true")
+    run(train.train_boundary, BoundaryConfig, data, features, f"out={at}/boundary", *small)
+    run(index.main, IndexConfig, f"run={at}/i2i", f"out={at}/index", ON, "logger.upload=true")
     found = [f"index={at}/index", f"boundary={at}/boundary"]
-    run(audience.main, schema.AudienceConfig, *found, "targeting.budget=7", f"out={at}/audience", ON)
-    run(evaluate.main, schema.EvaluateConfig, data, features, *found, f"out={at}/evaluation", ON)
-    run(export.main, schema.ExportConfig, f"run={at}/i2i", f"out={at}/export", ON)
+    run(audience.main, AudienceConfig, *found, "targeting.budget=7", f"out={at}/audience", ON)
+    run(evaluate.main, EvaluateConfig, data, features, *found, f"out={at}/evaluation", ON)
+    run(export.main, ExportConfig, f"run={at}/i2i", f"out={at}/export", ON)
     wandb.teardown()  # its service has then written everything
     return at
 
@@ -195,7 +198,7 @@ def test_the_evaluation_brings_its_figures_and_its_report(road: Path, runs: dict
 def test_manifests_do_not_hang_on_whether_anybody_watched(road: Path, tmp_path: Path) -> None:
     options = read_manifest(road / "catalogue", "catalogue", "prepare")["options"]
     assert "logger" not in options and options["split"]["cutoff"] == "2026-05-01"
-    run(index.main, schema.IndexConfig, f"run={road}/i2i", f"out={tmp_path}/index")
+    run(index.main, IndexConfig, f"run={road}/i2i", f"out={tmp_path}/index")
     assert (tmp_path / "index" / "manifest.json").read_text() == (road / "index" / "manifest.json").read_text()
     assert [path.name for path in tmp_path.iterdir()] == ["index"], "off by default"
 
@@ -232,8 +235,9 @@ def test_stopped_and_resumed_it_is_one_run(
 
 def test_without_wandb_it_is_not_even_imported(catalogue_folder: Path, tmp_path: Path) -> None:
     code = (
-        "import sys, train; from configs.load import load; from configs.schema import *; "
-        "train.train_i2i(load(I2IConfig, sys.argv[1:])); from pipeline import index; "
+        "import sys; from configs.load import load; from configs.targeting import IndexConfig; "
+        "from configs.training import I2IConfig; from training.tasks import train_i2i; "
+        "train_i2i(load(I2IConfig, sys.argv[1:])); from pipeline import index; "
         "index.main(load(IndexConfig, ['run=i2i', 'out=index'])); print('wandb' in sys.modules)"
     )
     argv = [*i2i_options(catalogue_folder, Path("i2i")), "trainer.epochs=1"]
@@ -266,7 +270,7 @@ def test_a_command_online_without_an_account_does_nothing(
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setattr(sys, "stdin", None)  # nobody to ask
     with pytest.raises(UserError, match=r"Weights & Biases: .*logger\.wandb=offline"):
-        run(index.main, schema.IndexConfig, f"run={i2i_run}", f"out={tmp_path}/index", "logger.wandb=online")
+        run(index.main, IndexConfig, f"run={i2i_run}", f"out={tmp_path}/index", "logger.wandb=online")
     assert not (tmp_path / "index").exists()
 
 

@@ -149,7 +149,7 @@ def test_a_checkpoint_at_the_last_step_of_an_epoch_skips_no_validation(
 STOPPED = """
 import os, signal, sys
 from configs.load import load
-from configs.schema import I2IConfig
+from configs.training import I2IConfig
 from lightning_modules.i2i import I2IModule
 from training import tasks as train
 real = I2IModule.training_step
@@ -210,7 +210,7 @@ SCRIPT = """
 import os, signal, sys
 from callbacks.checkpoint import StepSeed
 from configs.load import load
-from configs.schema import I2IConfig
+from configs.training import I2IConfig
 from training import tasks as train
 real = StepSeed.on_train_epoch_start
 def deadly(self, trainer, module):

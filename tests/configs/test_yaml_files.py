@@ -9,7 +9,8 @@ import pytest
 
 from benchmarks.quality.item_cold.__main__ import ItemColdConfig
 from configs.load import load
-from configs.schema import BoundaryConfig, ClipConfig, EvaluateConfig, I2IConfig
+from configs.targeting import EvaluateConfig
+from configs.training import BoundaryConfig, ClipConfig, I2IConfig
 
 ROOT = Path(__file__).parents[2]
 SCHEMAS = {"clip": ClipConfig, "i2i": I2IConfig, "boundary": BoundaryConfig, "targeting": EvaluateConfig}

@@ -10,8 +10,8 @@ import polars as pl
 import pytest
 
 from artifacts.folders import read_manifest
+from configs.data import WorldConfig
 from configs.errors import UserError
-from configs.schema import WorldConfig
 from data.contract.dataset import read_dataset
 from data.world import behaviour, generate
 from data.world.audio import STYLES, Recording, render

@@ -15,7 +15,7 @@ import torch
 from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from configs.errors import UserError
-from configs.schema import EmbedConfig
+from configs.training import EmbedConfig
 from data.text import song_texts, text_vectors, token_rows, unknown_share
 from datamodules.batches import Batch
 from datamodules.clip import ClipDataModule
@@ -361,7 +361,7 @@ def test_embed_writes_the_feature_folder(folder: Path, run_folder: Path, tmp_pat
     out = tmp_path / "features"
     arrays = []
     for batch_size in (3, 64):
-        embed.main(EmbedConfig(str(run_folder), str(folder), str(out), batch_size=batch_size, accelerator="cpu"))
+        embed.embed(EmbedConfig(str(run_folder), str(folder), str(out), batch_size=batch_size, accelerator="cpu"))
         arrays.append({name: np.load(out / f"{name}.npy") for name in ("clip_audio", "clip_text", "text")})
     for name, array in arrays[0].items():
         assert np.array_equal(array, arrays[1][name], equal_nan=True) and array.dtype == np.float32
@@ -375,7 +375,7 @@ def test_embed_writes_the_feature_folder(folder: Path, run_folder: Path, tmp_pat
 
 def test_embed_refuses_what_does_not_fit(folder: Path, run_folder: Path, tmp_path: Path) -> None:
     def embed_with(clip: Path, data: Path) -> None:
-        embed.main(EmbedConfig(str(clip), str(data), str(tmp_path / "out"), accelerator="cpu"))
+        embed.embed(EmbedConfig(str(clip), str(data), str(tmp_path / "out"), accelerator="cpu"))
 
     other_run = tmp_path / "other_run"
     other_run.mkdir()

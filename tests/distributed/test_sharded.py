@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from configs.data import PrepareConfig, WorldConfig
 from configs.load import load
-from configs.schema import PrepareConfig, WorldConfig
 from pipeline import prepare, world
 from tests.distributed.test_launch import ROOT, ended, launch, weights
 

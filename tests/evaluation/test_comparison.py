@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from configs.schema import EvaluateConfig
-from evaluation import buckets, comparison
-from evaluation.buckets import by_bucket
+from configs.targeting import EvaluateConfig
+from evaluation import comparison
+from evaluation.comparison import by_bucket
 from retrieval.audience import Audience
 from retrieval.bootstrap import mean_interval
 
@@ -191,14 +191,14 @@ def test_buckets_are_counted_among_their_listeners_alone(seed: int) -> None:
 
 def test_users_who_play_alike_are_in_one_bucket() -> None:
     plays = np.array([5] * 7 + [9, 9, 40])
-    parts = buckets.by_activity(plays)
+    parts = comparison.by_activity(plays)
     assert [(name, len(of)) for name, of in parts.items()] == [("fewest: 5 to 5", 7), ("most: 9 to 40", 3)]
-    assert list(buckets.by_activity(np.full(4, 2))) == ["fewest: 2 to 2"]
+    assert list(comparison.by_activity(np.full(4, 2))) == ["fewest: 2 to 2"]
 
 
 def test_more_genres_than_are_shown_are_one_bucket() -> None:
-    genre = np.repeat([f"g{i}" for i in range(buckets.GENRES + 2)], buckets.FEW)
-    parts = buckets.by_genre(np.arange(len(genre)), genre)
-    assert list(parts) == [f"g{i}" for i in range(buckets.GENRES)] + ["other or no genre"]
-    assert len(parts["other or no genre"]) == 2 * buckets.FEW
-    assert list(buckets.by_genre(np.arange(3), np.array(["", "", ""]))) == ["other or no genre"]
+    genre = np.repeat([f"g{i}" for i in range(comparison.GENRES + 2)], comparison.FEW)
+    parts = comparison.by_genre(np.arange(len(genre)), genre)
+    assert list(parts) == [f"g{i}" for i in range(comparison.GENRES)] + ["other or no genre"]
+    assert len(parts["other or no genre"]) == 2 * comparison.FEW
+    assert list(comparison.by_genre(np.arange(3), np.array(["", "", ""]))) == ["other or no genre"]

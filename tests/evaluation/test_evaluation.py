@@ -14,7 +14,7 @@ from scipy import sparse
 
 from configs.errors import UserError
 from configs.load import load
-from configs.schema import EvaluateConfig, IndexConfig, TargetingConfig
+from configs.targeting import EvaluateConfig, IndexConfig, TargetingConfig
 from data.catalogue import Catalogue
 from data.fields import SongFields
 from data.item_pairs.verification import listening_matrix

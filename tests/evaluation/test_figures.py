@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 from configs.load import load
-from configs.schema import EvaluateConfig
+from configs.targeting import EvaluateConfig
 from data.catalogue import Catalogue
 from data.fields import read_fields
 from evaluation import baselines, figures

@@ -11,7 +11,7 @@ import pytest
 
 from configs.errors import UserError
 from configs.load import load
-from configs.schema import ProbeConfig
+from configs.targeting import ProbeConfig
 from data.catalogue import Catalogue
 from evaluation.probing import mel_of_songs, most_frequent, probe
 from inference.zeroshot import accuracy, own_labels

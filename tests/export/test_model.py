@@ -21,7 +21,7 @@ from torch import Tensor
 from artifacts.runs import finish_run, open_run, start_run
 from configs.errors import UserError
 from configs.load import load as options
-from configs.schema import ExportConfig
+from configs.serving import ExportConfig
 from data.catalogue import Catalogue
 from datamodules.boundary import BoundaryDataModule
 from datamodules.catalogue import CatalogueDataModule

@@ -13,11 +13,11 @@ from scipy import sparse
 
 from configs.checks import check_targeting
 from configs.errors import UserError
-from configs.schema import AudienceConfig, TargetingConfig
+from configs.targeting import AudienceConfig, TargetingConfig
 from data.catalogue import Catalogue
 from inference.audience import find_audience, songs_of_users, users_of_songs
 from inference.audience_tables import audience_table, show
-from inference.exclusions import Exclusions
+from inference.filters import Exclusions
 from inference.similar import Similar, find_similar
 from inference.song_index import SongIndex
 from inference.vectors import Boundary

@@ -14,7 +14,7 @@ import torch
 
 from configs.errors import UserError
 from configs.load import load
-from configs.schema import EmbedConfig, EmbedTextConfig, TextConfig
+from configs.training import EmbedConfig, EmbedTextConfig, TextConfig
 from data.catalogue import Catalogue
 from data.fields import read_fields
 from datamodules.clip import ClipDataModule

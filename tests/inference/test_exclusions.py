@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from configs.errors import UserError
-from inference.exclusions import read_exclusions
+from inference.filters import read_exclusions
 
 NEW = np.array([1, 3, 4])
 

@@ -13,11 +13,9 @@ from scipy import sparse
 
 from configs.errors import UserError
 from configs.load import load
-from configs.schema import AudienceConfig, IndexConfig, TargetingConfig
+from configs.targeting import AudienceConfig, IndexConfig, TargetingConfig
 from data.catalogue import Catalogue
-from inference.exclusions import Exclusions
-from inference.first_plays import read_first_plays
-from inference.pool import songs_in_pool, without_listeners
+from inference.filters import Exclusions, read_first_plays, songs_in_pool, without_listeners
 from inference.similar import find_similar
 from inference.song_index import SongIndex
 from pipeline import audience, index

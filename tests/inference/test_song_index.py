@@ -14,7 +14,7 @@ import pytest
 
 from configs.errors import UserError
 from configs.load import load
-from configs.schema import IndexConfig
+from configs.targeting import IndexConfig
 from data.catalogue import Catalogue
 from inference.song_index import open_index
 from pipeline import index

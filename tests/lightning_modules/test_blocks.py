@@ -11,7 +11,7 @@ from torch import nn
 
 from configs.errors import UserError
 from configs.load import load
-from configs.schema import I2IConfig
+from configs.training import I2IConfig
 from lightning_modules.clip import ClipModule, blocks_of, compile_blocks
 from models.audio_encoder import AudioEncoder
 from tests.conftest import i2i_options

@@ -13,7 +13,7 @@ import torch
 from artifacts.runs import open_run
 from configs.errors import UserError
 from configs.load import load
-from configs.schema import CorpusConfig
+from configs.training import CorpusConfig
 from data.text import text_vectors, unknown_share
 from datamodules.masked_lm import IGNORED, MaskedLMDataModule
 from lightning_modules.masked_lm import MaskedLMModule

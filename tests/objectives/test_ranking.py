@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from objectives.ranking import bpr_loss, listening_loss, sampled_softmax_loss, sampled_sparsemax_loss
+from objectives.ranking import bpr_loss, listening_loss, sampled_softmax_loss
 
 N, M, D = 6, 9, 4
 
@@ -318,43 +318,3 @@ def test_listening_stays_finite_at_extreme_values(scale: float) -> None:
 def test_a_song_that_is_shown_and_wanted_is_wanted() -> None:
     logits, wanted, shown = histories()
     assert torch.equal(listening_loss(logits, wanted, shown | wanted), listening_loss(logits, wanted, shown))
-
-
-def naive_sparsemax(query: Tensor, positive: Tensor, negative: Tensor, keep: Tensor) -> float:
-    """max over weights p of the simplex of p·z − ½‖p‖², less its value with all weight on the positive, one by one.
-
-    The maximum is found by bisection of the threshold t at which the weights max(z − t, 0) sum to 1.
-    """
-    losses = []
-    for i in range(len(query)):
-        z = [float(query[i] @ positive[i])] + [float(query[i] @ one) for j, one in enumerate(negative) if keep[i, j]]
-        low, high = max(z) - 1, max(z)
-        for _ in range(100):
-            t = (low + high) / 2
-            low, high = (t, high) if sum(max(x - t, 0) for x in z) > 1 else (low, t)
-        p = [max(x - low, 0) for x in z]
-        losses.append(sum(a * b - a * a / 2 for a, b in zip(p, z, strict=True)) - (z[0] - 0.5))
-    return sum(losses) / len(losses)
-
-
-@pytest.mark.parametrize("scale", [0.3, 1.0, 5.0])
-def test_sampled_sparsemax_against_a_naive_loop(scale: float) -> None:
-    keep = torch.rand(N, M, generator=torch.Generator().manual_seed(1)) < 0.6
-    for mask in (keep, torch.ones(N, M, dtype=torch.bool)):
-        expected = naive_sparsemax(*vectors(scale=scale), mask)
-        assert float(sampled_sparsemax_loss(*vectors(scale=scale), mask)) == pytest.approx(expected, abs=1e-9)
-    assert float(sampled_sparsemax_loss(*vectors(scale=scale))) == pytest.approx(expected, abs=1e-9)
-
-
-def test_sampled_sparsemax_gradient_is_the_weight_less_the_positive() -> None:
-    query, positive, negative = (x.requires_grad_() for x in vectors())
-    assert torch.autograd.gradcheck(lambda *x: sampled_sparsemax_loss(*x), (query, positive, negative))
-
-
-def test_sampled_sparsemax_is_zero_once_the_positive_leads_by_one() -> None:
-    query, positive = torch.eye(2, requires_grad=True), 3 * torch.eye(2)
-    loss = sampled_sparsemax_loss(query, positive, torch.tensor([[1.9, 1.9]]))
-    loss.backward()
-    assert float(loss.detach()) == 0 and not query.grad.any()  # type: ignore[union-attr]
-    nothing = torch.zeros(2, 1, dtype=torch.bool)
-    assert float(sampled_sparsemax_loss(query, positive, torch.tensor([[9.0, 9.0]]), nothing)) == 0

@@ -23,23 +23,26 @@ import pytest
 
 import train
 from artifacts.folders import write_manifest
-from configs import schema
+from configs.data import PrepareConfig, WorldConfig
 from configs.load import command
+from configs.serving import ExportConfig
+from configs.targeting import AudienceConfig, EvaluateConfig, IndexConfig, ProbeConfig, ZeroshotConfig
+from configs.training import EmbedConfig
 from pipeline import audience, embed, evaluate, export, index, prepare, probe, world, zeroshot
 
 ROOT = Path(__file__).parents[2]
 CPU = "trainer.accelerator=cpu trainer.progress=false logger.wandb=off trainer.epochs=1"
 COMMANDS: dict[str, tuple[Any, type]] = {
-    "world": (world.main, schema.WorldConfig),
-    "prepare": (prepare.main, schema.PrepareConfig),
-    "embed": (embed.main, schema.EmbedConfig),
-    "index": (index.main, schema.IndexConfig),
-    "audience": (audience.main, schema.AudienceConfig),
-    "evaluate": (evaluate.main, schema.EvaluateConfig),
-    "export": (export.main, schema.ExportConfig),
+    "world": (world.main, WorldConfig),
+    "prepare": (prepare.main, PrepareConfig),
+    "embed": (embed.main, EmbedConfig),
+    "index": (index.main, IndexConfig),
+    "audience": (audience.main, AudienceConfig),
+    "evaluate": (evaluate.main, EvaluateConfig),
+    "export": (export.main, ExportConfig),
     **{task: (partial(train.train, task), schema_) for task, schema_ in train.TASKS.items()},
-    "zeroshot": (zeroshot.main, schema.ZeroshotConfig),
-    "probe": (probe.main, schema.ProbeConfig),
+    "zeroshot": (zeroshot.main, ZeroshotConfig),
+    "probe": (probe.main, ProbeConfig),
 }
 
 
@@ -345,7 +348,7 @@ import os, signal, sys
 import numpy as np
 from pipeline.{name} import main
 from configs.load import load
-from configs.schema import {schema}
+from configs.{area} import {schema}
 real, left = np.save, [{after}]
 def save(*arguments, **options):
     left[0] -= 1
@@ -358,13 +361,15 @@ main(load({schema}, sys.argv[1:]))
 
 
 @pytest.mark.parametrize(
-    ("name", "of", "line", "earlier"),
+    ("name", "area", "of", "line", "earlier"),
     [
-        ("embed", "EmbedConfig", "clip={at}/clip data={tmp}/catalogue accelerator=cpu out={tmp}/out", True),
-        ("index", "IndexConfig", "run={at}/i2i out={tmp}/out", False),
+        ("embed", "training", "EmbedConfig", "clip={at}/clip data={tmp}/catalogue accelerator=cpu out={tmp}/out", True),
+        ("index", "targeting", "IndexConfig", "run={at}/i2i out={tmp}/out", False),
     ],
 )
-def test_a_killed_command_is_run_again(name: str, of: str, line: str, earlier: bool, at: Path, tmp_path: Path) -> None:
+def test_a_killed_command_is_run_again(
+    name: str, area: str, of: str, line: str, earlier: bool, at: Path, tmp_path: Path
+) -> None:
     """Killed while it writes its folder; whether or not an earlier one was there."""
     shutil.copytree(at / "catalogue", tmp_path / "catalogue")
     shutil.rmtree(tmp_path / "catalogue" / "text_cache", ignore_errors=True)
@@ -373,7 +378,7 @@ def test_a_killed_command_is_run_again(name: str, of: str, line: str, earlier: b
     if earlier:
         shutil.copytree(expected, tmp_path / "out")
         before = everything(tmp_path / "out")
-    code = DEADLY.format(name=name, schema=of, after=int(earlier))
+    code = DEADLY.format(name=name, area=area, schema=of, after=int(earlier))
     killed = subprocess.run([sys.executable, "-c", code, *line.split()], cwd=ROOT, capture_output=True, text=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr[-2000:]
     assert (everything(tmp_path / "out") == before) if earlier else not (tmp_path / "out").exists()

@@ -17,9 +17,12 @@ import polars as pl
 import pytest
 
 from benchmarks import table
-from configs import schema
+from configs.data import PrepareConfig, WorldConfig
 from configs.errors import UserError
 from configs.load import load
+from configs.serving import ExportConfig
+from configs.targeting import AudienceConfig, EvaluateConfig, IndexConfig, ProbeConfig, ZeroshotConfig
+from configs.training import BoundaryConfig, ClipConfig, EmbedConfig, I2IConfig
 from data.catalogue import Catalogue
 from evaluation.comparison import PARTS
 from inference.vectors import boundary_vectors
@@ -41,13 +44,13 @@ def run(main: Any, of: type, *options: str) -> None:
 def find_users(at: Path, name: str, index_folder: Path, out: Path) -> None:
     options = [*AUDIENCES[name], f"index={index_folder}", "split=cold", f"targeting.budget={BUDGETS[-1]}"]
     model = [] if name == "i2i2u" else [f"boundary={at}/boundary"]
-    run(audience.main, schema.AudienceConfig, *options, *model, f"out={out}")
+    run(audience.main, AudienceConfig, *options, *model, f"out={out}")
 
 
 def measure(at: Path, out: Path, *options: str) -> dict[str, Any]:
     """Run `pipeline.evaluate` and read its metrics, strictly."""
     budgets, truth = f"budgets={list(reversed(BUDGETS))}", f"truth={at}/world/truth.parquet"
-    run(evaluate.main, schema.EvaluateConfig, f"data={at}/catalogue", truth, budgets, f"out={out}", *options)
+    run(evaluate.main, EvaluateConfig, f"data={at}/catalogue", truth, budgets, f"out={out}", *options)
     return json.loads((out / "metrics.json").read_text("utf-8"), parse_constant=pytest.fail)
 
 
@@ -55,26 +58,26 @@ def measure(at: Path, out: Path, *options: str) -> dict[str, Any]:
 def road(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     at = tmp_path_factory.mktemp("road")
     size = ["songs=500", "users=500", "seconds=2", "truth_users=250", "workers=1"]
-    run(world.main, schema.WorldConfig, f"out={at}/world", f"seed={SEED}", *size)
+    run(world.main, WorldConfig, f"out={at}/world", f"seed={SEED}", *size)
     options = [f"source={at}/world", "split.cutoff=2026-05-01", "workers=0"]
-    run(prepare.main, schema.PrepareConfig, f"out={at}/catalogue", *options)
+    run(prepare.main, PrepareConfig, f"out={at}/catalogue", *options)
     data, off = [f"data={at}/catalogue", f"features={at}/features"], "logger.wandb=off"
     options = ["model.dim=32", "model.width=48", "model.layers=1", "model.crop_seconds=1.5", "model.crops=1"]
     options += ["text.max_tokens=32", "trainer.epochs=25", "batch_size=32", "optim.lr=3e-3", off, *CPU]
-    run(train.train_clip, schema.ClipConfig, data[0], f"out={at}/clip", *options)
-    run(embed.main, schema.EmbedConfig, data[0], f"clip={at}/clip", "accelerator=cpu", f"out={at}/features")
+    run(train.train_clip, ClipConfig, data[0], f"out={at}/clip", *options)
+    run(embed.main, EmbedConfig, data[0], f"clip={at}/clip", "accelerator=cpu", f"out={at}/features")
     for name, weight in (("i2i", 0.1), ("cb2cf", 0)):
         options = [f"objective.bcl_weight={weight}", "trainer.epochs=6", "bcl_batch_size=64", off, *SMALL]
-        run(train.train_i2i, schema.I2IConfig, *data, f"out={at}/{name}", *options)
-        run(index.main, schema.IndexConfig, f"run={at}/{name}", f"out={at}/{name}_index")
+        run(train.train_i2i, I2IConfig, *data, f"out={at}/{name}", *options)
+        run(index.main, IndexConfig, f"run={at}/{name}", f"out={at}/{name}_index")
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("WANDB_MODE", raising=False)  # the option alone must keep W&B off the network
         options = ["trainer.epochs=3", "model.history=20", "logger.wandb=offline", *SMALL]
-        run(train.train_boundary, schema.BoundaryConfig, *data, f"out={at}/boundary", *options)
+        run(train.train_boundary, BoundaryConfig, *data, f"out={at}/boundary", *options)
     for name in AUDIENCES:
         find_users(at, name, at / "i2i_index", at / f"audience_{name}")
     for name in ("i2i", "boundary", "clip"):
-        run(export.main, schema.ExportConfig, f"run={at}/{name}", f"out={at}/export/{name}")
+        run(export.main, ExportConfig, f"run={at}/{name}", f"out={at}/export/{name}")
     yield at
 
 
@@ -89,8 +92,8 @@ def exchanged(road: Path) -> dict[str, Any]:
     """The same figures after the new songs' vectors and all recordings were dealt to other songs."""
     rng, catalogue = np.random.default_rng(1), Catalogue.read(road / "catalogue")
     bad = road / "exchanged"
-    run(index.main, schema.IndexConfig, f"run={road}/i2i", f"out={bad}/index")
-    run(embed.main, schema.EmbedConfig, f"data={road}/catalogue", f"clip={road}/clip", f"out={bad}/features")
+    run(index.main, IndexConfig, f"run={road}/i2i", f"out={bad}/index")
+    run(embed.main, EmbedConfig, f"data={road}/catalogue", f"clip={road}/clip", f"out={bad}/features")
     vectors, audio = np.load(bad / "index" / "vectors.npy"), np.load(bad / "features" / "clip_audio.npy")
     new = catalogue.rows("cold")
     vectors[new] = vectors[rng.choice(catalogue.n_songs, len(new), replace=False)]
@@ -147,7 +150,7 @@ def test_text_finds_its_recording_and_the_other_way_round(metrics: dict[str, Any
 def test_audio_alone_tells_genres(road: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """By words that the encoder never saw as labels, and by a linear probe on artists that it did not see."""
     data, features = f"data={road}/catalogue", f"features={road}/features"
-    run(zeroshot.main, schema.ZeroshotConfig, data, features, "column=genres", "top=3", f"out={tmp_path}/tags")
+    run(zeroshot.main, ZeroshotConfig, data, features, "column=genres", "top=3", f"out={tmp_path}/tags")
     right, constant, chance = (float(one) for one in re.findall(r"(0\.\d{3})", capsys.readouterr().out))
     assert right > 1.3 * max(constant, chance), (right, constant, chance)
     tags = pl.read_parquet(tmp_path / "tags" / "tags.parquet")
@@ -156,7 +159,7 @@ def test_audio_alone_tells_genres(road: Path, tmp_path: Path, capsys: pytest.Cap
     assert set(tags["song_id"]) == set(heard["song_id"]) and tags.height == 3 * heard.height
     assert tags["rank"].to_list() == [1, 2, 3] * heard.height
     assert (tags["score"].diff().fill_null(0.0).to_numpy()[tags["rank"].to_numpy() > 1] <= 0).all()
-    run(probe.main, schema.ProbeConfig, data, features, "use=[clip_audio]", "folds=3", f"out={tmp_path}/probe.json")
+    run(probe.main, ProbeConfig, data, features, "use=[clip_audio]", "folds=3", f"out={tmp_path}/probe.json")
     rows = {row["space"]: row["accuracy"] for row in json.loads((tmp_path / "probe.json").read_text())["rows"]}
     assert rows["clip_audio"] > 2 * rows["most frequent label"]
 
@@ -173,7 +176,7 @@ def test_tags_of_given_labels_and_prompts(road: Path, tmp_path: Path) -> None:
     for wrong in (["labels=[a]", "column=genres"], [], ["labels=[a]", "prompts=[song]"], ["labels=[a]", "top=0"]):
         options = [f"data={road}/catalogue", f"features={road}/features", f"out={tmp_path}/tags", *wrong]
         with pytest.raises(UserError, match=r"labels=|prompts=|top="):
-            run(zeroshot.main, schema.ZeroshotConfig, *options)
+            run(zeroshot.main, ZeroshotConfig, *options)
 
 
 def test_song_vectors_gather_genres(metrics: dict[str, Any], exchanged: dict[str, Any]) -> None:
@@ -315,7 +318,7 @@ def test_metrics_agree_with_the_audience_command(road: Path, metrics: dict[str, 
 
 
 def test_index_and_audiences_come_out_the_same_again(road: Path, tmp_path: Path) -> None:
-    run(index.main, schema.IndexConfig, f"run={road}/i2i", f"out={tmp_path}/index")
+    run(index.main, IndexConfig, f"run={road}/i2i", f"out={tmp_path}/index")
     for file in ("vectors.npy", "index.faiss", "songs.parquet"):
         assert (tmp_path / "index" / file).read_bytes() == (road / "i2i_index" / file).read_bytes()
     for name in AUDIENCES:

@@ -11,8 +11,11 @@ from typing import Any
 import pytest
 
 from benchmarks.speed.serve_process import Running, serving
-from configs import schema
+from configs.data import PrepareConfig, WorldConfig
 from configs.load import load
+from configs.serving import ServiceConfig
+from configs.targeting import IndexConfig
+from configs.training import BoundaryConfig, ClipConfig, EmbedConfig, I2IConfig
 from pipeline import embed, index, prepare, service, world
 from training import tasks as train
 
@@ -43,19 +46,19 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def train_small_world(at: Path) -> None:
     few = ["songs=160", "users=120", "seconds=2", "truth_users=20", "workers=1"]
-    run(world.main, schema.WorldConfig, f"out={at}/world", *few)
+    run(world.main, WorldConfig, f"out={at}/world", *few)
     cut = ["split.cutoff=2026-05-01", "workers=0"]
-    run(prepare.main, schema.PrepareConfig, f"source={at}/world", f"out={at}/catalogue", *cut)
+    run(prepare.main, PrepareConfig, f"source={at}/world", f"out={at}/catalogue", *cut)
     data, both = [f"data={at}/catalogue"], [f"data={at}/catalogue", f"features={at}/features"]
     size = ["model.dim=16", "model.width=32", "model.layers=1", "model.crop_seconds=1", "model.crops=2"]
     size += ["text.max_tokens=32", "batch_size=32"]
-    run(train.train_clip, schema.ClipConfig, *data, f"out={at}/clip", *size, *QUICK)
-    run(embed.main, schema.EmbedConfig, *data, f"clip={at}/clip", "accelerator=cpu", f"out={at}/features")
-    run(train.train_i2i, schema.I2IConfig, *both, f"out={at}/i2i", "bcl_batch_size=64", *SMALL)
-    run(train.train_boundary, schema.BoundaryConfig, *both, f"out={at}/boundary", "model.history=20", *SMALL)
-    run(index.main, schema.IndexConfig, f"run={at}/i2i", f"out={at}/index")
+    run(train.train_clip, ClipConfig, *data, f"out={at}/clip", *size, *QUICK)
+    run(embed.main, EmbedConfig, *data, f"clip={at}/clip", "accelerator=cpu", f"out={at}/features")
+    run(train.train_i2i, I2IConfig, *both, f"out={at}/i2i", "bcl_batch_size=64", *SMALL)
+    run(train.train_boundary, BoundaryConfig, *both, f"out={at}/boundary", "model.history=20", *SMALL)
+    run(index.main, IndexConfig, f"run={at}/i2i", f"out={at}/index")
     models = [f"index={at}/index", f"boundary={at}/boundary"]
-    run(service.main, schema.ServiceConfig, *models, f"out={at}/service")
+    run(service.main, ServiceConfig, *models, f"out={at}/service")
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,8 @@ import polars as pl
 import pytest
 from scipy import sparse
 
-from configs import schema
 from configs.load import load
+from configs.targeting import AudienceConfig
 from data.audio.recordings import decode
 from data.contract.columns import ABOUT
 from pipeline import audience
@@ -107,7 +107,7 @@ def test_words_alone_and_sound_alone(model: Model, trained: Path) -> None:
 def test_an_audience_is_that_of_the_command(model: Model, trained: Path, tmp_path: Path, mode: str, gate: bool) -> None:
     options = [f"mode={mode}", f"gate={str(gate).lower()}", f"index={trained}/index", f"boundary={trained}/boundary"]
     options += ["split=cold", "targeting.margin=0.05", f"targeting.budget={BUDGET}", f"out={tmp_path}/audience"]
-    audience.main(load(schema.AudienceConfig, options))
+    audience.main(load(AudienceConfig, options))
     expected = pl.read_parquet(tmp_path / "audience" / "audience.parquet")
     similar = pl.read_parquet(tmp_path / "audience" / "similar.parquet")
     state = State(model)

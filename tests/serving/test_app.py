@@ -295,12 +295,13 @@ def numbers(found: Any) -> dict[str, float]:
 
 def test_without_a_boundary_and_without_clip(i2i_run: Path, tmp_path: Path, serve: Any) -> None:
     """A model of tags and given vectors alone: there are no boundaries, and no tags to guess."""
-    from configs import schema
     from configs.load import load
+    from configs.serving import ServiceConfig
+    from configs.targeting import IndexConfig
     from pipeline import index, service
 
-    index.main(load(schema.IndexConfig, [f"run={i2i_run}", f"out={tmp_path}/index"]))
-    service.main(load(schema.ServiceConfig, [f"index={tmp_path}/index", f"out={tmp_path}/service"]))
+    index.main(load(IndexConfig, [f"run={i2i_run}", f"out={tmp_path}/index"]))
+    service.main(load(ServiceConfig, [f"index={tmp_path}/index", f"out={tmp_path}/service"]))
     vectors = np.load(tmp_path / "service" / "features" / "content.npy")
     songs = pl.read_parquet(tmp_path / "service" / "catalogue" / "songs.parquet")
     with serve(tmp_path / "service", tmp_path / "store") as running, running.client() as client:

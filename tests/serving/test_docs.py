@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from omegaconf import MISSING
 
-from configs.schema import ServingConfig
+from configs.serving import ServingConfig
 from serving.common import FAILURES
 
 ROOT = Path(__file__).parents[2]

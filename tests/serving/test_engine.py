@@ -19,8 +19,10 @@ import pytest
 import soundfile
 
 from benchmarks.speed.serve_process import ROOT
-from configs import schema
 from configs.errors import UserError
+from configs.serving import ServiceConfig
+from configs.targeting import IndexConfig
+from configs.training import I2IConfig
 from data.catalogue import Catalogue
 from pipeline import index, service
 from serving import answers
@@ -56,9 +58,9 @@ def other(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     at = tmp_path_factory.mktemp("other")
     both = [f"data={trained}/catalogue", f"features={trained}/features"]
-    run(train.train_i2i, schema.I2IConfig, *both, f"out={at}/i2i", "bcl_batch_size=64", "seed=5", *SMALL)
-    run(index.main, schema.IndexConfig, f"run={at}/i2i", f"out={at}/index")
-    run(service.main, schema.ServiceConfig, f"index={at}/index", f"out={at}/service")
+    run(train.train_i2i, I2IConfig, *both, f"out={at}/i2i", "bcl_batch_size=64", "seed=5", *SMALL)
+    run(index.main, IndexConfig, f"run={at}/i2i", f"out={at}/index")
+    run(service.main, ServiceConfig, f"index={at}/index", f"out={at}/service")
     return at / "service"
 
 
@@ -68,9 +70,9 @@ def tags_alone(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from training import tasks as train
 
     at = tmp_path_factory.mktemp("tags_alone")
-    run(train.train_i2i, schema.I2IConfig, f"data={trained}/catalogue", f"out={at}/i2i", "bcl_batch_size=64", *SMALL)
-    run(index.main, schema.IndexConfig, f"run={at}/i2i", f"out={at}/index")
-    run(service.main, schema.ServiceConfig, f"index={at}/index", f"out={at}/service")
+    run(train.train_i2i, I2IConfig, f"data={trained}/catalogue", f"out={at}/i2i", "bcl_batch_size=64", *SMALL)
+    run(index.main, IndexConfig, f"run={at}/i2i", f"out={at}/index")
+    run(service.main, ServiceConfig, f"index={at}/index", f"out={at}/service")
     return at / "service"
 
 

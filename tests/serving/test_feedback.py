@@ -22,7 +22,7 @@ import soundfile
 from polars.testing import assert_frame_equal
 
 from configs.load import command
-from configs.schema import FeedbackConfig
+from configs.serving import FeedbackConfig
 from serving import feedback
 from serving.feedback import audio_name, main
 from serving.store import Play, Store, StoredSong

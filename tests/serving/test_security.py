@@ -32,7 +32,7 @@ from pydantic import ValidationError
 from starlette.testclient import TestClient
 
 from configs.load import load
-from configs.schema import ServingConfig
+from configs.serving import ServingConfig
 from serving import schemas
 from serving.__main__ import LEAST_SECONDS
 from serving.app import make_app

@@ -16,7 +16,8 @@ import transformers as hf
 
 from configs.errors import UserError
 from configs.load import load
-from configs.schema import ClipConfig, EmbedConfig, ExportConfig
+from configs.serving import ExportConfig
+from configs.training import ClipConfig, EmbedConfig
 from data.audio import inputs as audio_inputs
 from data.audio.crops import CropReader
 from data.catalogue import Catalogue, read_features

@@ -17,8 +17,9 @@ from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_com
 from wandb.sdk.lib.config_util import save_config_file_from_dict
 
 import train
-from configs import schema
+from configs.data import PrepareConfig, WorldConfig
 from configs.load import load
+from configs.training import BoundaryConfig, ClipConfig, EmbedConfig, I2IConfig
 from pipeline import embed, prepare, world
 from tests.offline_wandb import runs_in
 
@@ -27,7 +28,7 @@ with warnings.catch_warnings():
     import sweeps
 
 ROOT = Path(__file__).parents[2]
-TASKS = {"clip": schema.ClipConfig, "i2i": schema.I2IConfig, "boundary": schema.BoundaryConfig}
+TASKS = {"clip": ClipConfig, "i2i": I2IConfig, "boundary": BoundaryConfig}
 FILES = sorted((ROOT / "configs" / "sweeps").glob("*.yaml"))
 SMALL = ["trainer.accelerator=cpu", "trainer.epochs=1", "trainer.workers=0", "batch_size=32", "model.dim=8"]
 SMALL_OF = {
@@ -97,11 +98,11 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """A catalogue with sound, and features of its words."""
     at = tmp_path_factory.mktemp("sweep")
     few = ["songs=90", "users=60", "seconds=1", "truth_users=60", "workers=1"]
-    world.main(load(schema.WorldConfig, [f"out={at}/world", *few]))
+    world.main(load(WorldConfig, [f"out={at}/world", *few]))
     options = [f"source={at}/world", f"out={at}/catalogue", "split.cutoff=2026-05-01", "workers=0"]
-    prepare.main(load(schema.PrepareConfig, options))
+    prepare.main(load(PrepareConfig, options))
     words = [f"data={at}/catalogue", f"out={at}/features", "text.fields=[genres,tags]", "text.max_tokens=8"]
-    embed.main(load(schema.EmbedConfig, words))
+    embed.main(load(EmbedConfig, words))
     return {"DATA": f"{at}/catalogue", "FEATURES": f"{at}/features"}
 
 

@@ -41,7 +41,7 @@ from benchmarks.quality.item_cold.table import table
 from benchmarks.table import writable
 from configs.errors import UserError
 from configs.load import command
-from configs.schema import opt
+from configs.options import opt
 
 Runs = dict[str, dict[str, list[dict[str, Any]]]]  # feature set → method → one entry a seed
 

@@ -11,7 +11,7 @@ from benchmarks.quality.item_cold.encoders import dense, options_of
 from benchmarks.quality.item_cold.folds import Fold
 from benchmarks.quality.item_cold.measure import Scores
 from configs.load import load
-from configs.schema import BoundaryConfig
+from configs.training import BoundaryConfig
 from data.arrays import FloatArray
 from inference.vectors import boundary_vectors
 from retrieval import audience as targeting

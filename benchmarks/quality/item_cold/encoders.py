@@ -16,7 +16,7 @@ from benchmarks.quality.item_cold.closed_form import content_knn
 from benchmarks.quality.item_cold.folds import Fold
 from benchmarks.quality.item_cold.measure import BUCKETS, Scores
 from configs.load import load
-from configs.schema import I2IConfig
+from configs.training import I2IConfig
 from data.arrays import FloatArray, IntArray
 from inference.vectors import encode_songs
 from retrieval import audience as targeting
@@ -47,7 +47,6 @@ VARIANTS = {  # method → what differs from `firstplay`
     "τ=0.5": "objective.temperature=0.5",
     "no pairs": "objective.pair_weight=0",
     "softmax on pairs": "objective.pair_loss=softmax",
-    "sparsemax on pairs": "objective.pair_loss=sparsemax",
     "in-batch negatives": "objective.pair_loss=softmax objective.in_batch=true",
     "no residual embeddings": "model.residual=false",
     "field dropout": "model.field_dropout=0.3",

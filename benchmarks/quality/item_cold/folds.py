@@ -15,9 +15,10 @@ import numpy as np
 from scipy import sparse
 
 from artifacts.folders import read_manifest, write_text
+from configs.data import PrepareConfig
 from configs.errors import UserError
 from configs.load import as_dict, load
-from configs.schema import EmbedConfig, PrepareConfig
+from configs.training import EmbedConfig
 from data.arrays import FloatArray, IntArray
 from data.catalogue import Catalogue, held_out_listeners
 from data.fields import FEATURES, read_fields

@@ -26,7 +26,6 @@ from torch import Tensor, nn
 
 from configs.errors import UserError
 from data.arrays import FloatArray
-from objectives.ranking import sparsemax, sparsemax_loss
 
 HIDDEN = 256  # units of the one hidden layer of every network
 
@@ -156,6 +155,27 @@ def softmax_loss(score_NW: Tensor, target_NW: Tensor) -> Tensor:
     """Fenchel-Young loss of softmax: the mean of KL(target ‖ softmax(score)); rows of the target sum to 1."""
     fitted_N = score_NW.logsumexp(dim=1) - (target_NW * score_NW).sum(dim=1)
     return (fitted_N + torch.xlogy(target_NW, target_NW).sum(dim=1)).mean()
+
+
+def sparsemax(score_NC: Tensor) -> Tensor:
+    """The point of the simplex nearest to each row (Martins & Astudillo, ICML 2016, algorithm 1)."""
+    # Nothing that lies 1 or more below the highest score has weight; cut off there, long sums stay exact.
+    below = (score_NC - score_NC.amax(dim=1, keepdim=True)).clamp(min=-1)
+    sorted_NC = below.sort(dim=1, descending=True).values
+    rank = torch.arange(1, below.shape[1] + 1, device=below.device)
+    total = sorted_NC.cumsum(dim=1) - 1
+    support_N1 = (rank * sorted_NC > total).sum(dim=1, keepdim=True)
+    return (below - total.gather(1, support_N1 - 1) / support_N1).clamp(min=0)
+
+
+def sparsemax_loss(score_NC: Tensor, target_NC: Tensor) -> Tensor:
+    """Fenchel-Young loss of sparsemax (Blondel et al., JMLR 2020): ½‖t‖² − ½‖p‖² + (p − t)·z, p = sparsemax(z).
+
+    Its gradient is p − t. p counts as a constant, being the maximiser in its own definition.
+    """
+    weight_NC = sparsemax(score_NC.detach())
+    squares_N = target_NC.square().sum(dim=1) - weight_NC.square().sum(dim=1)
+    return (0.5 * squares_N + ((weight_NC - target_NC) * score_NC).sum(dim=1)).mean()
 
 
 NORMALISERS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]]] = {

@@ -39,9 +39,11 @@ from benchmarks.quality.uib import factorisation
 from benchmarks.quality.uib.factorisation import Settings
 from benchmarks.quality.uib.protocol import Plays, Split, deal, judged, read_plays
 from benchmarks.table import markdown, writable
+from configs.data import PrepareConfig
 from configs.errors import UserError
 from configs.load import as_dict, command, load
-from configs.schema import BoundaryConfig, PrepareConfig, opt
+from configs.options import opt
+from configs.training import BoundaryConfig
 from data.adapters import read_hetrec
 from data.arrays import FloatArray
 from data.catalogue import Catalogue

@@ -12,9 +12,9 @@ import pytest
 
 from benchmarks.quality import clip_features, clip_moodclips, zeroshot
 from benchmarks.quality.clip_moodclips import TOWERS, ClipMoodclipsConfig, chance, repeated, retrieval, ridge
+from configs.data import WorldConfig
 from configs.errors import UserError
 from configs.load import load
-from configs.schema import WorldConfig
 from data.catalogue import Catalogue, read_features
 from pipeline import world
 

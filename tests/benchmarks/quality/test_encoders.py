@@ -25,8 +25,9 @@ from benchmarks.quality.item_cold.encoders import (
 )
 from benchmarks.quality.item_cold.folds import Fold, make_fold
 from benchmarks.quality.item_cold.measure import BUCKETS
+from configs.data import PrepareConfig
 from configs.load import load
-from configs.schema import I2IConfig, PrepareConfig
+from configs.training import I2IConfig
 from inference.vectors import song_vectors
 
 TINY = [

@@ -22,9 +22,10 @@ from benchmarks.quality.item_cold.neural import (
     seeded,
     semco,
     softmax_loss,
+    sparsemax,
+    sparsemax_loss,
 )
 from configs.errors import UserError
-from objectives.ranking import sparsemax, sparsemax_loss
 
 torch.set_num_threads(1)
 SMALL: dict[str, dict[str, Any]] = {

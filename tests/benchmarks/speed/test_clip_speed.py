@@ -1,4 +1,4 @@
-"""clip_speed and shard_formats: that both sides of a comparison do the same work, and the commands in small."""
+"""clip_speed: that both sides of a comparison do the same work, and the command in small."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.speed import clip_speed, shard_formats, train_overhead
+from benchmarks.speed import clip_speed, train_overhead
 from benchmarks.speed.clip_speed import SpeedConfig
+from configs.data import PrepareConfig, WorldConfig
 from configs.errors import UserError
 from configs.load import load
-from configs.schema import PrepareConfig, TrainerConfig, WorldConfig
+from configs.training import TrainerConfig
 from data.catalogue import Catalogue
 from datamodules.clip import ClipDataModule
 from pipeline import prepare, world
@@ -89,22 +90,3 @@ def test_a_command_that_fails_is_told() -> None:
     assert seconds > 0.3 and 90 < peak < 1000
     with pytest.raises(UserError, match="no such luck"):
         clip_speed.measured([sys.executable, "-c", "raise SystemExit('no such luck')"])
-
-
-@pytest.mark.parametrize("name", ["raw", "parquet", "litdata"])
-def test_every_format_gives_back_what_was_written(tmp_path: Path, name: str) -> None:
-    ((write, opened),) = [(one[1], one[2]) for one in shard_formats.FORMATS if one[0] == name]
-    if name == "litdata":
-        pytest.importorskip("litdata")
-    write(tmp_path, 20)
-    songs, first = np.array([19, 0, 7]), np.array([0, 1300, 11])
-    crops = opened(tmp_path)(songs, first)
-    for crop, song, start in zip(crops, songs, first, strict=True):
-        np.testing.assert_array_equal(crop, shard_formats.recording(int(song))[start : start + 200])
-
-
-def test_formats_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    shard_formats.main(load(shard_formats.FormatsConfig, [f"out={tmp_path}", "songs=40", "epochs=1", "batch=16"]))
-    rows = {row["method"]: row for row in json.loads((tmp_path / "results.json").read_text())}
-    assert rows["raw"]["raw over it"] == 1 and rows["parquet"]["megabytes"] > 40 * 1500 * 64 * 2 / 1e6
-    assert "| raw |" in capsys.readouterr().out

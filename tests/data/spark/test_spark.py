@@ -194,7 +194,7 @@ def test_missing_pyspark_or_java_is_one_line(missing: str, tmp_path: Path, datas
     """In a process of its own: without the package, and with a JAVA_HOME where no Java is."""
     hide = "import sys; sys.modules['pyspark'] = None; sys.modules['pyspark.errors'] = None; " * (missing == "pyspark")
     code = f"{hide}from data.spark.plays import connect; from configs.load import command"
-    code += "; from configs.schema import PrepareConfig; command(lambda c: connect(c.spark.master), PrepareConfig, '', "
+    code += "; from configs.data import PrepareConfig; command(lambda c: connect(c.spark.master), PrepareConfig, '', "
     code += f"['source={dataset}', 'out={tmp_path}/out', 'engine=spark', 'spark.master=local[1]'])"
     away = os.environ | {"JAVA_HOME": str(tmp_path)} if missing == "java" else os.environ
     done = subprocess.run([sys.executable, "-c", code], env=away, capture_output=True, text=True)

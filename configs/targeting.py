@@ -1,0 +1,122 @@
+"""Options of what trained models are used for: index, audience, evaluation, tags, probe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from omegaconf import MISSING
+
+from configs.options import CommandLoggerConfig, opt
+
+
+@dataclass
+class IndexConfig:
+    run: str = opt(MISSING, "run folder of train.py i2i")
+    out: str = opt(MISSING, "index folder to write")
+    data: str | None = opt(None, "catalogue folder (default: the one the run was trained on)")
+    features: str | None = opt(None, "feature folder (default: the one the run was trained on)")
+    index: str = opt(
+        "auto",
+        "FAISS factory string: Flat (exact), IVF,Flat (2√N lists), IVF4096,PQ64, HNSW32 …; auto: by how many songs",
+    )
+    recall: float = opt(0.95, "share of the exact 100 most similar songs that an approximate index must find")
+    update: bool = opt(
+        False, "add, replace and remove songs of the index folder that is there (same encoder), instead of a new one"
+    )
+    seed: int = opt(0, "seed of the samples that an approximate index is learned from and tuned on")
+    logger: CommandLoggerConfig = field(default_factory=CommandLoggerConfig)
+
+
+@dataclass
+class TargetingConfig:
+    neighbours: int = opt(100, "similar songs looked up for a new song")
+    budget: int = opt(100, "users per new song")
+    activity_power: float = opt(0.0, "a user's score is divided by (his plays + 1) to this power")
+    popularity_power: float = opt(0.5, "a known song's listeners weigh 1 / (its plays + 1) to this power")
+    similarity_power: float = opt(1.0, "sharpness of the similarity weights")
+    seed_users: int = opt(20, "CAT: first listeners by I2I2U whose tastes are clustered")
+    clusters: int = opt(8, "CAT: clusters of a new song's first listeners")
+    song_weight: float = opt(2.0, "CAT: weight of the new song itself beside a cluster's centre (0: centres alone)")
+    seed: int = opt(0, "CAT: seed of the k-means starts")
+    margin: float = opt(
+        0.0, "the gate: how far a song must clear a user's boundary (above 0: fewer and surer, below 0: more)"
+    )
+    warm_up: float = opt(5.0, "with plays=: first plays at which they say as much of a song as its content")
+    users_index: str = opt(
+        "Flat", "mode=boundary: FAISS index of the users; Flat is exact, IVF,Flat faster where there are millions"
+    )
+    songs_per_user: int = opt(20, "with boundary=: songs listed for a user in recommendations.parquet")
+    per_user_cap: int = opt(0, "new songs a user may be named for in audience.parquet, over all of them (0: no limit)")
+    memory_mb: float = opt(1024.0, "working memory for scores; new songs are scored so many at a time as fit in it")
+
+
+@dataclass
+class AudienceConfig:
+    mode: Literal["i2i2u", "taste", "cat", "union", "boundary"] = opt(
+        "i2i2u",
+        "similar songs' listeners; users whose songs are similar on the whole; users near clusters of the first; "
+        "first and last together; users above their own boundary",
+    )
+    out: str = opt(MISSING, "audience folder to write")
+    index: str | None = opt(None, "index folder (needed)")
+    boundary: str | None = opt(None, "run folder of train.py boundary (needed for mode=boundary and for gate=true)")
+    gate: bool = opt(False, "keep only users whose boundary the song clears (mode=boundary does anyway)")
+    exclude: str | None = opt(
+        None, "Parquet file of user_id [, song_id]: users who must not be reached, or not with that song"
+    )
+    plays: str | None = opt(
+        None,
+        "Parquet file of first plays of new songs (like plays.parquet): they warm up, their listeners are left out",
+    )
+    split: Literal["cold", "cold_test", "cold_val"] = opt("cold_test", "which new songs; cold: all of them")
+    since: str | None = opt(None, "YYYY-MM-DD: of these only the ones released on or after it")
+    long_tail: int | None = opt(
+        None,
+        "known songs with at most this many training plays get an audience too (of users who have not played them)",
+    )
+    targeting: TargetingConfig = field(default_factory=TargetingConfig)
+    show: str | None = opt(None, "song_id whose audience is printed as a table (default: the first)")
+    logger: CommandLoggerConfig = field(default_factory=CommandLoggerConfig)
+
+
+@dataclass
+class EvaluateConfig:
+    data: str = opt(MISSING, "catalogue folder")
+    out: str = opt(MISSING, "folder for metrics.json and report.html")
+    index: str = opt(MISSING, "index folder of the full model")
+    cb2cf: str | None = opt(None, "index folder of the model without the contrastive part")
+    features: str | None = opt(None, "feature folder (audio-text retrieval, content kNN)")
+    boundary: str | None = opt(None, "run folder of train.py boundary")
+    truth: str | None = opt(None, "truth.parquet of the demo world: outcome of every new song for some users")
+    split: Literal["cold_test", "cold_val"] = opt("cold_test", "which new songs are evaluated")
+    targeting: TargetingConfig = field(default_factory=TargetingConfig)
+    budgets: list[int] = opt([10, 50, 100], "audience sizes at which target users are counted")
+    seed: int = opt(0, "seed of the random baseline and of the bootstrap intervals")
+    logger: CommandLoggerConfig = field(default_factory=CommandLoggerConfig)
+
+
+@dataclass
+class ZeroshotConfig:
+    features: str = opt(MISSING, "feature folder of pipeline.embed with clip=")
+    data: str = opt(MISSING, "catalogue folder")
+    out: str = opt(MISSING, "folder to write")
+    labels: list[str] = opt([], "labels to choose from")
+    column: str | None = opt(
+        None, "or a column of songs.parquet: its values are the labels, and the answers are checked"
+    )
+    prompts: list[str] = opt(["{}", "{} music", "a {} song"], "ways to write a label, {} being the label")
+    top: int = opt(5, "tags a song")
+
+
+@dataclass
+class ProbeConfig:
+    data: str = opt(MISSING, "catalogue folder")
+    features: str | None = opt(None, "feature folder of pipeline.embed")
+    column: str = opt("genres", "column of songs.parquet; a song's first value is its label")
+    use: list[str] = opt(
+        [], "vectors to probe beside mel statistics: clip_audio, clip_text, text, or own feature names"
+    )
+    folds: int = opt(5, "parts, each tested once by a classifier trained on the others")
+    out: str | None = opt(None, "JSON file to write")
+    seed: int = opt(0, "seed of the parts")

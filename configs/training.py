@@ -1,0 +1,257 @@
+"""Options of the trainings, and of the features that they read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from omegaconf import MISSING
+
+from configs.options import CommandLoggerConfig, LoggerConfig, opt
+
+
+@dataclass
+class OptimConfig:
+    lr: float = opt(1e-3, "peak learning rate (AdamW)")
+    weight_decay: float = opt(0.01, "weight decay (none on biases, norms and scalars)")
+    warmup: float = opt(0.05, "share of all steps with linear warm-up; cosine decay to zero after it")
+
+
+@dataclass
+class TrainerConfig:
+    epochs: int = opt(20, "passes over the training data")
+    devices: str = opt("auto", "devices per node, as Lightning reads it")
+    nodes: int = opt(1, "machines")
+    accelerator: str = opt("auto", "auto | cpu | gpu")
+    strategy: str = opt(
+        "auto", "auto | ddp …, as Lightning reads it; fsdp (train.py clip): weights divided among the ranks"
+    )
+    precision: str = opt(
+        "auto", "auto: bf16-mixed on GPUs that have it, else 32-true | 32-true | bf16-mixed | 16-mixed"
+    )
+    accumulate: int = opt(
+        1, "batches whose gradients are added (adds no negatives; for clip see objective.micro_batch)"
+    )
+    clip_norm: float = opt(1.0, "gradient norm limit (0: none)")
+    workers: int = opt(0, "data loading processes")
+    checkpoint_steps: int = opt(0, "steps between checkpoints within an epoch (0: at its end and on SIGTERM alone)")
+    log_every: int = opt(10, "steps between logged values")
+    progress: bool = opt(True, "progress bar")
+
+
+@dataclass
+class EmbedTextConfig:
+    model: str = opt("minilm", "minilm (packaged all-MiniLM-L6-v2), or any Hugging Face name or folder")
+    fields: list[str] = opt(
+        ["title", "lyrics"], "columns of text or lists of text that make a song's text, in this order"
+    )
+    max_tokens: int = opt(128, "tokens of a window")
+    windows: int = opt(1, "windows that a long text (lyrics) is read in, one after another; the rest is cut off")
+
+
+@dataclass
+class TextConfig(EmbedTextConfig):
+    frozen: bool = opt(True, "keep BERT fixed (its vectors are cached); false fine-tunes it")
+    last_layers: int = opt(0, "with frozen=false: train the last n layers alone (0: all)")
+    lora_rank: int = opt(0, "with frozen=false: train low-rank additions alone (LoRA; 0: the weights themselves)")
+    lr_scale: float = opt(0.1, "learning-rate factor of BERT when it is not frozen")
+    variants: int = opt(0, "texts with part of a song's genres and tags that training alternates with the whole one")
+    keep: float = opt(0.65, "chance of each genre and tag to be in a variant")
+
+
+@dataclass
+class AudioTowerConfig:
+    model: str = opt(
+        "transformer",
+        "transformer: our own, trained from scratch; musicnn (packaged); or any Hugging Face audio encoder by name or "
+        "folder (these need audio.store=samples)",
+    )
+    frozen: bool = opt(True, "keep a published encoder fixed (its vectors are cached); false fine-tunes it")
+    last_layers: int = opt(0, "with frozen=false: train the last n layers alone (0: all)")
+    lora_rank: int = opt(0, "with frozen=false: train low-rank additions alone (LoRA; 0: the weights themselves)")
+    lr_scale: float = opt(0.1, "learning-rate factor of a published encoder that is not frozen")
+
+
+@dataclass
+class CorpusModelConfig:
+    width: int = opt(128, "width of the BERT")
+    layers: int = opt(4, "layers")
+    heads: int = opt(4, "attention heads")
+    dropout: float = opt(0.1, "dropout")
+
+
+@dataclass
+class CorpusConfig:
+    corpus: str = opt(MISSING, "documents: .jsonl, .jsonl.gz or .parquet")
+    out: str = opt(MISSING, "run folder to write; a run found there goes on; its model/ is a text.model")
+    fields: list[str] = opt(["title", "lyrics"], "fields that make a document's text, in this order")
+    max_tokens: int = opt(128, "tokens of a block, and the most that the model takes")
+    min_count: int = opt(5, "characters seen less often are unknown")
+    batch_size: int = opt(64, "blocks per step and device")
+    seed: int = opt(0, "seed")
+    model: CorpusModelConfig = field(default_factory=CorpusModelConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    logger: LoggerConfig = field(default_factory=LoggerConfig)
+
+
+@dataclass
+class ClipModelConfig:
+    dim: int = opt(128, "size of the shared audio-text space")
+    width: int = opt(128, "audio Transformer width")
+    layers: int = opt(4, "audio Transformer layers")
+    heads: int = opt(4, "attention heads")
+    dropout: float = opt(0.1, "dropout")
+    recompute: bool = opt(False, "activations are computed again in the backward pass: less memory, a third more time")
+    compile: bool = opt(False, "torch.compile the encoders' blocks: slow to start, faster on GPUs")
+    crop_seconds: float = opt(4.0, "length of the random training crop and of the fixed inference crops")
+    crops: int = opt(3, "evenly spaced crops averaged at inference")
+
+
+@dataclass
+class ClipObjectiveConfig:
+    loss: Literal["infonce", "siglip"] = opt(
+        "infonce", "infonce: the right one of all in the batch; siglip: pair by pair"
+    )
+    unpaired: int = opt(32, "songs a step and device that have only one of audio and text: further negatives")
+    micro_batch: int = opt(
+        0, "songs embedded at a time (0: all): the loss of a batch_size beyond memory, for a second forward pass"
+    )
+    temperature: float = opt(0.07, "initial temperature (learnable; its inverse is clamped at 100)")
+    freq_mask: int = opt(8, "SpecAugment: widest masked band, mel bins (0: off)")
+    time_mask: int = opt(20, "SpecAugment: longest masked stretch, frames (0: off)")
+    gain_db: float = opt(0.0, "crops are made louder or softer by up to this (decibel; needs audio.store=samples)")
+    noise_db: float = opt(
+        0.0, "white noise, this to this + 40 decibel below a crop (0: off; needs audio.store=samples)"
+    )
+
+
+@dataclass
+class ClipConfig:
+    data: str = opt(MISSING, "catalogue folder (python -m pipeline.prepare)")
+    out: str = opt(MISSING, "run folder to write; a run found there goes on")
+    batch_size: int = opt(128, "songs per step and device")
+    seed: int = opt(0, "seed")
+    text: TextConfig = field(default_factory=TextConfig)
+    audio: AudioTowerConfig = field(default_factory=AudioTowerConfig)
+    model: ClipModelConfig = field(default_factory=ClipModelConfig)
+    objective: ClipObjectiveConfig = field(default_factory=ClipObjectiveConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    logger: LoggerConfig = field(default_factory=LoggerConfig)
+
+
+@dataclass
+class EmbedConfig:
+    clip: str | None = opt(None, "run folder of train.py clip; none: vectors of the text encoder alone")
+    data: str = opt(MISSING, "catalogue folder")
+    out: str = opt(MISSING, "feature folder to write")
+    text: EmbedTextConfig = field(default_factory=EmbedTextConfig)  # without clip=; a run has its own
+    batch_size: int = opt(64, "songs per step and device")
+    devices: str = opt("auto", "devices per node")
+    accelerator: str = opt("auto", "auto | cpu | gpu")
+    workers: int = opt(0, "data loading processes")
+    logger: CommandLoggerConfig = field(default_factory=CommandLoggerConfig)
+
+
+@dataclass
+class FieldsConfig:
+    use: list[str] = opt([], "fields to use (empty: every feature vector, language, genres, tags, artist_id)")
+    min_count: int = opt(2, "a category value seen on fewer warm songs counts as unknown")
+    block: int = opt(64, "dense vectors are cut into blocks of this many numbers; each block is one feature")
+
+
+@dataclass
+class I2IModelConfig:
+    field_dim: int = opt(32, "size of each field's embedding")
+    hidden: int = opt(256, "hidden width of the encoder f (0: f is linear in the field embeddings)")
+    dim: int = opt(64, "size of the song vector")
+    dropout: float = opt(0.1, "dropout in f")
+    input_dropout: float = opt(0.0, "dropout of single numbers of dense fields (a ridge, where songs are few)")
+    field_dropout: float = opt(0.0, "chance that training hides a whole field of a song (for songs that lack some)")
+    normalise: bool = opt(True, "song vectors of one length, so that popularity is no part of similarity")
+    residual: bool = opt(True, "known songs add a learned residual embedding to content: what their listeners taught")
+
+
+@dataclass
+class I2IObjectiveConfig:
+    pair_loss: Literal["bpr", "softmax"] = opt("bpr", "loss on verified pairs; bpr: the article's")
+    pair_weight: float = opt(1.0, "weight of the loss on verified pairs (0: off)")
+    in_batch: bool = opt(False, "the other pairs' targets are negatives too (softmax: with logQ correction)")
+    listening_weight: float = opt(1.0, "weight of predicting half of a user's songs from the other half (0: off)")
+    listening_temperature: float = opt(0.1, "initial temperature of that part (learnable)")
+    users_weight: float = opt(1.0, "in that part, weight of a song's users among all users beside a user's songs")
+    users: int = opt(512, "users a step for that part, drawn uniformly")
+    history: int = opt(100, "songs of a user used at a time")
+    candidates: int = opt(2048, "songs drawn uniformly as candidates beside the users' own (all, if there are no more)")
+    item_bias: bool = opt(True, "in that part a bias predicted from content takes popularity out of the vectors")
+    bcl_weight: float = opt(0.1, "λ, weight of the contrastive part (0: CB2CF)")
+    temperature: float = opt(0.1, "τ of the contrastive part")
+    negatives: int = opt(512, "songs drawn uniformly per step; every pair is ranked against all of them")
+    bcl_sampling: Literal["uniform", "popularity"] = opt("uniform", "how songs are drawn for the contrastive part")
+    grouping: Literal["correlation", "random", "none"] = opt("correlation", "how features are split into two views")
+    augment: Literal["mask", "noise", "both", "either", "embedding"] = opt(
+        "either", "transformation of each view; embedding: single numbers of the embeddings are hidden"
+    )
+    mask_rate: float = opt(0.2, "chance that a shown feature (augment=embedding: a number of it) is hidden")
+    noise_std: float = opt(0.1, "noise, as a share of the feature embedding's own spread")
+    contrastive_head: bool = opt(True, "the contrastive part compares g(f(view)), not f(view)")
+
+
+@dataclass
+class I2IConfig:
+    data: str = opt(MISSING, "catalogue folder (python -m pipeline.prepare)")
+    features: str | None = opt(None, "feature folder (python -m pipeline.embed); none: the catalogue's own fields")
+    out: str = opt(MISSING, "run folder to write; a run found there goes on")
+    batch_size: int = opt(256, "pairs per step and device")
+    bcl_batch_size: int = opt(256, "songs drawn uniformly for the contrastive part, per step and device")
+    seed: int = opt(0, "seed")
+    recall_k: int = opt(20, "K of the validation recall")
+    recall_users: int = opt(50, "users a validation song is offered to")
+    fields: FieldsConfig = field(default_factory=FieldsConfig)
+    model: I2IModelConfig = field(default_factory=I2IModelConfig)
+    objective: I2IObjectiveConfig = field(default_factory=I2IObjectiveConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    logger: LoggerConfig = field(default_factory=LoggerConfig)
+
+
+@dataclass
+class BoundaryModelConfig:
+    history: int = opt(50, "latest plays that make a user's history")
+    field_dim: int = opt(32, "size of each field's embedding")
+    hidden: int = opt(256, "hidden width of the towers")
+    dim: int = opt(64, "size of user, item and boundary vectors")
+    dropout: float = opt(0.1, "dropout")
+
+
+@dataclass
+class BoundaryObjectiveConfig:
+    alpha: float = opt(0.25, "α, weight of a negative; 1 / negatives balances the two sides")
+    negatives: int = opt(4, "negatives drawn for each positive")
+    sampling: Literal["uniform", "popularity", "batch", "mixed"] = opt(
+        "uniform",
+        "negatives are drawn over the whole catalogue, by plays, from the batch's other plays (the cheapest), or half "
+        "from the batch, half over the catalogue; the score is corrected for it, so that it means the same",
+    )
+    strengths: list[float] = opt([1.0, 1.0, 1.0], "weight of a positive that was only played, completed, favourited")
+    positives: Literal["liked", "played"] = opt(
+        "liked",
+        "liked: favourited or completed plays are positive, other plays negative; played: every play is positive",
+    )
+
+
+@dataclass
+class BoundaryConfig:
+    data: str = opt(MISSING, "catalogue folder (python -m pipeline.prepare)")
+    features: str | None = opt(None, "feature folder (python -m pipeline.embed); none: the catalogue's own fields")
+    out: str = opt(MISSING, "run folder to write; a run found there goes on")
+    batch_size: int = opt(512, "labelled plays per step and device")
+    seed: int = opt(0, "seed")
+    recall_k: int = opt(20, "K of the validation recall")
+    fields: FieldsConfig = field(default_factory=FieldsConfig)
+    model: BoundaryModelConfig = field(default_factory=BoundaryModelConfig)
+    objective: BoundaryObjectiveConfig = field(default_factory=BoundaryObjectiveConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    logger: LoggerConfig = field(default_factory=LoggerConfig)
