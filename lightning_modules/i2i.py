@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lightning_modules.optim import adamw
 from models.song_encoder import Fields, SongEncoder
-from models.views import draw_group, hide_fields, make_view
+from models.views import draw_group, make_view
 from objectives.contrastive import info_nce
 from objectives.gather import gather_rows, gather_with_grad
 from objectives.ranking import bpr_loss, listening_loss, sampled_softmax_loss
@@ -27,8 +27,6 @@ class I2IModule(L.LightningModule):
     what its listeners taught beyond content; songs without a training play have none (`residual_size=0`: no song has).
     `correlation` (F, F) is rebuilt each epoch by `callbacks.correlation.FeatureCorrelation`; the checkpoint keeps it.
     """
-
-    correlation: Tensor
 
     def __init__(
         self,
@@ -74,16 +72,10 @@ class I2IModule(L.LightningModule):
         self.model.head.requires_grad_(bcl_weight > 0 and contrastive_head)
         self.model.item_bias.requires_grad_(listening_weight > 0 and item_bias)
         self.logit_scale.requires_grad_(listening_weight > 0)
-        self.register_buffer("field_of", torch.tensor(self.model.embedding.field_of), persistent=False)
         self.register_buffer("correlation", torch.eye(len(self.model.embedding.names)))
 
-    def forward(self, fields: Fields, residual_N: Tensor) -> Tensor:
-        """Song vectors (N, D); residual code 0 is a song that nobody has played."""
-        vector_ND, _ = self.model.content(*self.model.embedding(fields))
-        return self.with_residual(vector_ND, residual_N)
-
     def with_residual(self, vector_ND: Tensor, residual_N: Tensor) -> Tensor:
-        """Add residual embeddings to content vectors of free length, and give the sum its final length."""
+        """Song vectors: content vectors plus residual embeddings (code 0: none, the song has no training play)."""
         return self.model.finish(vector_ND if self.residual is None else vector_ND + self.residual(residual_N))
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
@@ -98,68 +90,58 @@ class I2IModule(L.LightningModule):
             parts["info_nce"] = (p["bcl_weight"], contrastive)
             self.log("train/songs_left_out", left_out)
         loss = torch.stack([weight * part for weight, part in parts.values()]).sum()
-        self.log_dict(
-            {"train/loss": loss} | {f"train/{name}": part for name, (_, part) in parts.items()}, prog_bar=True
-        )
+        figures = {f"train/{name}": part for name, (_, part) in parts.items()}
+        self.log_dict({"train/loss": loss} | figures, prog_bar=True)
         return loss
 
     def pair_loss(self, batch: dict[str, Any]) -> Tensor:
         """Rank every pair against the negatives of the batch: the song asks by content, the others are known songs."""
         n, negatives = len(batch["source"]), batch["negatives"]
-        vectors_SD, _ = self.training_content(batch["pairs"])
+        vectors_SD, _ = self.model.content_of(batch["pairs"], self.hparams["field_dropout"])
         found = self.with_residual(vectors_SD[batch["at"]], batch["residual"])
         query_ND, positive_ND, negative_MD = found.split([n, n, len(negatives)])
         if self.hparams["in_batch"]:
             negatives, negative_MD = torch.cat([batch["target"], negatives]), torch.cat([positive_ND, negative_MD])
         keep_NM = (negatives != batch["source"][:, None]) & (negatives != batch["target"][:, None])
+        scored = (query_ND, positive_ND, negative_MD, keep_NM)
         if self.hparams["pair_loss"] == "bpr":
-            return bpr_loss(query_ND, positive_ND, negative_MD, keep_NM)
-        log_q_N, log_q_M = batch["log_q"][:n], batch["log_q"][-len(negatives) :]
-        return sampled_softmax_loss(query_ND, positive_ND, negative_MD, keep_NM, log_q_N, log_q_M)
+            return bpr_loss(*scored)
+        return sampled_softmax_loss(*scored, batch["log_q"][:n], batch["log_q"][-len(negatives) :])
 
     def listening_loss(self, batch: dict[str, Any]) -> Tensor:
         """Half of each user's songs must find the other half by its content, and these songs the user."""
-        vector_SD, bias_S = self.training_content(batch["fields"])
+        vector_SD, bias_S = self.model.content_of(batch["fields"], self.hparams["field_dropout"])
         user_BD = F.normalize(batch["heard"] @ self.with_residual(vector_SD, batch["residual"]), dim=1)
         logits_BS = self.logit_scale.clamp(max=4.6).exp() * user_BD @ F.normalize(vector_SD, dim=1).T - batch["log_q"]
-        if self.hparams["item_bias"]:
-            logits_BS = logits_BS + bias_S
+        logits_BS = logits_BS + bias_S if self.hparams["item_bias"] else logits_BS
         return listening_loss(logits_BS, batch["wanted"], batch["heard"] > 0, self.hparams["users_weight"])
-
-    def training_content(self, fields: Fields) -> tuple[Tensor, Tensor]:
-        """Vectors of free length and item biases of songs, some fields of which `field_dropout` hides."""
-        e_NFE, shown_NF = self.model.embedding(fields)
-        if self.hparams["field_dropout"] > 0:
-            shown_NF = hide_fields(shown_NF, self.get_buffer("field_of"), self.hparams["field_dropout"])
-        return self.model.content(e_NFE, shown_NF)
 
     def contrastive_loss(self, fields: Fields, ids_N: Tensor) -> tuple[Tensor, Tensor]:
         """InfoNCE between two views of each song, over all ranks, and the share of songs left out (a view is empty)."""
         p, views, shown = self.hparams, [], []
         e_NFE, present_NF = self.model.embedding(fields)
-        for group_F in draw_group(self.correlation, p["grouping"]):
+        for group_F in draw_group(self.get_buffer("correlation"), p["grouping"]):
             view_NFE, shown_NF = make_view(e_NFE, present_NF, group_F, p["augment"], p["mask_rate"], p["noise_std"])
             vector_ND = self.model.encode(view_NFE, shown_NF)
             views.append(gather_with_grad(self.model.head(vector_ND) if p["contrastive_head"] else vector_ND))
             shown.append(shown_NF.any(dim=1))
         valid_N = gather_rows(shown[0] & shown[1])
-        loss = info_nce(views[0], views[1], p["temperature"], gather_rows(ids_N), valid_N)
-        return loss, 1 - valid_N.float().mean()
+        return info_nce(views[0], views[1], p["temperature"], gather_rows(ids_N), valid_N), 1 - valid_N.float().mean()
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         """Song vectors for the recall callbacks (loader 0: index, loader 1: queries)."""
-        return {"id": batch["id"], "vector": self(batch["fields"], batch["residual"])}
+        return self.predict_step(batch, batch_idx)
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
         """Song vectors, and item biases."""
-        vector_ND, bias_N = self.model.content(*self.model.embedding(batch["fields"]))
+        vector_ND, bias_N = self.model.content_of(batch["fields"])
         return {"id": batch["id"], "vector": self.with_residual(vector_ND, batch["residual"]), "item_bias": bias_N}
 
     def configure_optimizers(self) -> Any:
         """AdamW with warm-up and cosine decay; a residual embedding sees few of the steps and takes larger ones."""
-        p, steps = self.hparams, int(self.trainer.estimated_stepping_batches)
-        scales = {"residual.": p["residual_lr_scale"]}
-        return adamw(self, p["lr"], p["weight_decay"], p["warmup"], steps, scales, undecayed=("residual.",))
+        p, steps = self.hparams, self.trainer.estimated_stepping_batches
+        rates = {"residual.": p["residual_lr_scale"]}
+        return adamw(self, p["lr"], p["weight_decay"], p["warmup"], steps, rates, undecayed=("residual.",))
 
     def on_fit_start(self) -> None:
         """Fix the centre and scale of the dense inputs, measured on warm songs (a resumed run already has them)."""

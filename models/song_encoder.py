@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.views import hide_fields
+
 Fields = dict[str, Tensor]
 WIDE = 16  # numbers from which on a dense field counts as an embedding, with its meaning in the direction
 LENGTH = 18.0  # of every wide field, however wide: each modality has the same say at first
@@ -128,8 +130,15 @@ class SongEncoder(nn.Module):
         nn.init.zeros_(self.item_bias.weight), nn.init.zeros_(self.item_bias.bias)
         self.head = nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, dim))
 
+    def content_of(self, fields: Fields, field_dropout: float = 0.0) -> tuple[Tensor, Tensor]:
+        """Vectors of free length and item biases of songs, fields of which are hidden with chance `field_dropout`."""
+        e_NFE, shown_NF = self.embedding(fields)
+        if field_dropout > 0:
+            shown_NF = hide_fields(shown_NF, torch.tensor(self.embedding.field_of).to(shown_NF.device), field_dropout)
+        return self.content(e_NFE, shown_NF)
+
     def content(self, e_NFE: Tensor, shown_NF: Tensor) -> tuple[Tensor, Tensor]:
-        """Vectors of free length (N, D) and item biases (N,) from field embeddings, of which `shown` features are seen.
+        """Vectors of free length (N, D) and item biases (N,) from those features' embeddings that are `shown`.
 
         A hidden feature is replaced by `absent`. An item bias is the log of how often anybody listens, as far as
         content tells: it takes popularity out of the vectors where whole histories train them (`objectives.ranking`).

@@ -11,7 +11,7 @@ import pytest
 from configs import data, serving, targeting, training
 from configs.data import PrepareConfig
 from configs.errors import UserError
-from configs.load import as_dict, command, dump, help_text, load
+from configs.load import RENAMED, as_dict, command, dump, help_text, load
 from configs.targeting import AudienceConfig
 from configs.training import I2IConfig
 
@@ -119,6 +119,16 @@ def test_text_in_lists_of_a_dictionary_is_as_typed(tmp_path: Path) -> None:
 def test_wrong_options_are_one_clear_line(override: str, words: tuple[str, ...]) -> None:
     message = complaint(*GIVEN, override)
     assert all(word in message for word in words), message
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED.items())
+def test_an_option_of_earlier_versions_names_the_new_one(old: str, new: str, tmp_path: Path) -> None:
+    assert complaint(*GIVEN, f"{old}=false") == f"option '{old}' is now called '{new}'"
+    group, name = old.split(".")
+    (tmp_path / "mine.yaml").write_text(f"{group}: {{{name}: false}}\n")
+    message = complaint(*GIVEN, config=tmp_path / "mine.yaml")
+    assert "mine.yaml" in message and message.endswith(f"option '{old}' is now called '{new}'")
+    load(I2IConfig, [*GIVEN, f"{new}=false"])
 
 
 def test_missing_keys_are_all_named() -> None:

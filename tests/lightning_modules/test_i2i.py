@@ -4,6 +4,7 @@ to what the article says."""
 from __future__ import annotations
 
 import itertools
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from configs.errors import UserError
 from datamodules.i2i import I2IDataModule
+from inference.vectors import boundary_vectors, song_vectors
 from lightning_modules.i2i import I2IModule
 from objectives.contrastive import info_nce
 from objectives.ranking import bpr_loss, listening_loss, sampled_softmax_loss
@@ -204,9 +207,10 @@ def test_residuals_are_nothing_at_first_and_nothing_for_a_song_without_a_play(da
     torch.manual_seed(0)
     fresh = I2IModule(data.fields.dense_dims, data.fields.vocab_sizes, residual_size=data.residual_size, **SMALL)
     fields, codes = data.fields.gather(np.arange(60)), torch.from_numpy(data.residual_codes)
-    assert torch.equal(fresh(fields, codes), fresh.model(fields))
+    batch = {"id": torch.arange(60), "fields": fields, "residual": codes}
+    assert torch.equal(fresh.predict_step(batch, 0)["vector"], fresh.model(fields))
     module = make(data)
-    differs = (module(fields, codes) - module.model(fields)).abs().amax(dim=1) > 1e-4
+    differs = (module.predict_step(batch, 0)["vector"] - module.model(fields)).abs().amax(dim=1) > 1e-4
     assert differs.tolist() == (codes > 0).tolist()
     assert module.residual is not None
     module.training_step(batch_of(data), 0).backward()
@@ -255,6 +259,26 @@ def test_a_songs_residual_takes_larger_steps(data: I2IDataModule) -> None:
     decay = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
     assert decay[id(module.residual.weight)] == 0, "a step sees few songs; the others must not shrink meanwhile"
     assert decay[id(module.model.skip.weight)] == 0.01
+
+
+def test_a_run_of_before_its_options_were_renamed_is_refused_in_one_line(
+    i2i_run: Path, boundary_run: Path, tmp_path: Path
+) -> None:
+    for run, vectors in ((i2i_run, song_vectors), (boundary_run, lambda run: boundary_vectors(run, np.arange(3)))):
+        old = Path(shutil.copytree(run, tmp_path / run.name))
+        path = old / "checkpoints" / "best.ckpt"
+        checkpoint = torch.load(path, weights_only=True)
+        for part in ("state_dict", "hyper_parameters"):
+            checkpoint[part] = {
+                key.replace("item_bias.", "appeal_of.").replace("residual", "memory"): value
+                for key, value in checkpoint[part].items()
+            }
+        torch.save(checkpoint, path)
+        with pytest.raises(
+            UserError, match=r"the checkpoint cannot be used here: .*(memory|loading state_dict)"
+        ) as caught:
+            vectors(old)  # type: ignore[operator]
+        assert "\n" not in str(caught.value)
 
 
 def test_hidden_fields_are_hidden_in_training_alone(data: I2IDataModule) -> None:
