@@ -1,4 +1,4 @@
-"""The figures of the report beside audience targeting: audio-text retrieval, genre grouping, song map, boundaries."""
+"""Figures of the report besides audience targeting: audio-text retrieval, genre grouping, song map, boundaries."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from retrieval.index import unit_rows
 from retrieval.metrics import own_ranks
 from retrieval.plane import project
 
-MAP_SONGS = 1000  # songs drawn in each map
-MAP_NEIGHBOURS = 5  # nearest songs that a map tells of each
-NEIGHBOURS = 10  # of the genre vote
-CLUSTERED_SONGS = 20_000  # at most, a sample of the others
-ENDS_SEEN = 1 << 16  # pairs
+MAP_SONGS = 1000  # sampled songs of each map
+MAP_NEIGHBOURS = 5  # neighbours of each song in a map
+NEIGHBOURS = 10  # k of the kNN genre vote
+CLUSTERED_SONGS = 20_000  # of more songs, a sample is clustered
+SAMPLED_PAIRS = 1 << 16  # of more pairs, the histogram's range is from a sample
 
 
 def audio_text(features: str | None, catalogue: Catalogue, split: str) -> list[dict[str, Any]]:
     """Text→audio and audio→text retrieval of the exact song, over all new songs and over the evaluated split.
 
-    The checkpoint was chosen on the validation songs, so the figure that counts is the test split's; the pool of all
-    new songs is the harder search. Ties rank last.
+    The checkpoint was selected on the validation songs, so the main figure is that of the test split; the pool of all
+    new songs is the harder task. Ties rank last.
     """
     if features is None:
         return []
@@ -51,7 +51,7 @@ def audio_text(features: str | None, catalogue: Catalogue, split: str) -> list[d
 
 
 def ranks_summary(query_QD: AnyArray, item_QD: AnyArray, genre_Q: AnyArray) -> dict[str, Any]:
-    """R@1/5/10 and median rank of the row's own item, beside chance; and R@1 among items of the query's own genre."""
+    """R@1/5/10 and median rank of each query's own item, with chance levels; and R@1 within the query's genre."""
     rank = own_ranks(query_QD, item_QD)
     n, k = len(rank), min(10, len(rank))
     rank_in_genre, size_of_genre = np.empty((2, n), dtype=np.int64)
@@ -72,10 +72,10 @@ def ranks_summary(query_QD: AnyArray, item_QD: AnyArray, genre_Q: AnyArray) -> d
 def genre_grouping(
     spaces: dict[str, AnyArray], catalogue: Catalogue, split: str, seed: int = 0
 ) -> list[dict[str, Any]]:
-    """How well song vectors group by genre: the vote of new songs' neighbours, and k-means over all songs.
+    """Measure how song vectors group by genre: kNN accuracy of new songs, and k-means over all songs.
 
     `knn_genre_accuracy`: share of new songs whose nearest known songs (cosine) vote for their genre. `genre_nmi` and
-    `chance_genre_nmi`: see `cluster_agreement`. A song without a genre takes no part.
+    `chance_genre_nmi`: see `cluster_agreement`. Songs without a genre are left out.
     """
     genre = first_genre(catalogue)
     tagged, warm, new = np.arange(len(genre)), catalogue.rows("warm"), catalogue.rows(split)
@@ -95,11 +95,11 @@ def genre_grouping(
 
 
 def cluster_agreement(vectors_ND: AnyArray, label_N: AnyArray, seed: int, shuffles: int = 20) -> dict[str, float]:
-    """How much k-means clusters, as many as there are labels, tell about the labels.
+    """Normalised mutual information of labels and as many k-means clusters.
 
-    `genre_nmi` is the mutual information of cluster and label over the mean of their entropies: 1 for the same
-    partition, whatever its names. Small clusters agree with anything by chance: `chance_genre_nmi` is the mean of the
-    same with the labels shuffled over the songs. Empty where there is one label only.
+    `genre_nmi` is the mutual information of cluster and label over the mean of their entropies: 1 for equal partitions.
+    Small clusters agree by chance: `chance_genre_nmi` is its mean over random permutations of the labels. Empty for a
+    single label.
     """
     from sklearn.metrics import normalized_mutual_info_score
 
@@ -117,7 +117,7 @@ def cluster_agreement(vectors_ND: AnyArray, label_N: AnyArray, seed: int, shuffl
 
 
 def kmeans(vectors_ND: AnyArray, k: int, seed: int, starts: int = 5) -> IntArray:
-    """Each row's cluster by FAISS k-means, the best of some random starts by its sum of squares."""
+    """Cluster of each row by FAISS k-means, the best of `starts` random starts by its sum of squares."""
     import faiss
 
     vectors_ND = np.ascontiguousarray(vectors_ND, dtype=np.float32)
@@ -130,9 +130,9 @@ def kmeans(vectors_ND: AnyArray, k: int, seed: int, starts: int = 5) -> IntArray
 
 
 def song_map(spaces: dict[str, AnyArray], catalogue: Catalogue, seed: int) -> dict[str, Any]:
-    """A sample of songs in two dimensions, by each kind of vectors: genre, title, whether the song is new, and maps.
+    """Project a sample of songs to two dimensions in each vector space; with their genre, title and whether new.
 
-    Each map names of every song the ones among the sample that are nearest to it by cosine, the nearest first.
+    Each map also has every song's nearest neighbours in the sample by cosine, nearest first.
     """
     chosen: IntArray = np.sort(np.random.default_rng(seed).permutation(catalogue.n_songs)[:MAP_SONGS])
     songs = catalogue.songs[chosen]
@@ -147,7 +147,7 @@ def song_map(spaces: dict[str, AnyArray], catalogue: Catalogue, seed: int) -> di
 
 
 def nearest(unit_ND: AnyArray, k: int = MAP_NEIGHBOURS) -> list[list[int]]:
-    """Up to k other rows nearest to each row by inner product, the nearest first; none at a right angle or beyond."""
+    """Up to k nearest other rows of each row by inner product, nearest first; only those with a positive one."""
     score_NN = unit_ND @ unit_ND.T
     np.fill_diagonal(score_NN, 0)
     near_NK = np.argsort(-score_NN, axis=1, kind="stable")[:, :k]
@@ -156,7 +156,7 @@ def nearest(unit_ND: AnyArray, k: int = MAP_NEIGHBOURS) -> list[list[int]]:
 
 
 def boundary_summary(open_share_U: AnyArray, catalogue: Catalogue) -> dict[str, Any]:
-    """How open users are to the new songs (`open_shares`), in all and by how popular what they listen to is."""
+    """Summarise the users' `open_shares` overall and by the popularity of the songs they listen to."""
     taste = (
         catalogue.plays.join(
             catalogue.songs.select("popularity").with_row_index("song").cast({"song": pl.Int32}), on="song"
@@ -182,11 +182,11 @@ def boundary_histogram(
 ) -> dict[str, Any]:
     """Histograms of the margin ⟨u,i⟩ − ⟨u,b⟩ over (new song, user) pairs, and of the users' `open_shares`.
 
-    The first reaches from quantile .001 of the margins to .999; of more than ENDS_SEEN pairs these are a sample's.
+    The first reaches from quantile .001 of the margins to .999; of more than SAMPLED_PAIRS pairs these are a sample's.
     """
     n_users = len(boundary.user_UD)
     n = len(boundary.item_CD) * n_users
-    pair_P = np.arange(n) if n <= ENDS_SEEN else np.random.default_rng(seed).integers(n, size=ENDS_SEEN)
+    pair_P = np.arange(n) if n <= SAMPLED_PAIRS else np.random.default_rng(seed).integers(n, size=SAMPLED_PAIRS)
     song_P, user_P = np.divmod(pair_P, n_users)
     score_P = (boundary.item_CD[song_P] * boundary.user_UD[user_P]).sum(axis=1)
     low, high = np.quantile(score_P - boundary.boundary_U[user_P], [0.001, 0.999])
@@ -202,12 +202,12 @@ def boundary_histogram(
 
 
 def open_shares(boundary: Boundary, memory_mb: float = 1024.0) -> AnyArray:
-    """Of how many of the new songs each user's boundary is cleared, as a share: (U,)."""
+    """Share of new songs above each user's boundary: (U,)."""
     above_U = sum((margin > 0).sum(axis=0) for margin in margin_parts(boundary, memory_mb))
     return np.asarray(above_U / len(boundary.item_CD))
 
 
 def margin_parts(boundary: Boundary, memory_mb: float) -> Iterator[AnyArray]:
-    """The margins of all pairs, (c, U) of some songs at a time."""
+    """Yield the margins of all pairs, (c, U) for a chunk of c songs at a time."""
     for part in slices(len(boundary.item_CD), songs_at_once(memory_mb, len(boundary.user_UD))):
         yield margins(boundary.item_CD[part], boundary.user_UD, boundary.boundary_U)

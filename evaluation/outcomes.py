@@ -1,8 +1,8 @@
-"""What reached users did with a new song: favourite and completion rates, from truth.parquet or from logged plays.
+"""Favourite and completion rates of the users reached for new songs, from truth.parquet or from logged plays.
 
-Favourite rate = favourites / plays, completion rate = completes / plays (the article's Q1). Logged plays are selected
-(a user was shown the song for a reason), so where `truth.parquet` gives the outcome for a fixed sample of users,
-exposed or not, the rates come from it.
+Favourite rate = favourites / plays, completion rate = completes / plays (the article's Q1). Logged plays have selection
+bias (users were exposed for a reason), so rates come from `truth.parquet` if given: outcomes of a fixed sample of
+users, exposed or not.
 
 Shapes: C new songs, D draws of the bootstrap.
 """
@@ -26,10 +26,10 @@ RATES = {"favourite_rate": "favourited", "completion_rate": "completed"}
 
 
 def read_truth(path: str, catalogue: Catalogue) -> pl.DataFrame:
-    """Outcomes with song and user numbers: `song`, `user`, `completed`, `favourited`.
+    """Read outcomes with song and user numbers: `song`, `user`, `completed`, `favourited`.
 
     Raises:
-        UserError: missing or damaged file, missing column.
+        UserError: the file is missing or damaged, or lacks a column.
     """
     if not Path(path).is_file():
         raise UserError(f"truth file not found: {path} (only the demo world has one)")
@@ -46,38 +46,39 @@ def read_truth(path: str, catalogue: Catalogue) -> pl.DataFrame:
 
 
 def outcome_rates(
-    found: dict[str, Audience], truth: pl.DataFrame | None, catalogue: Catalogue, new: IntArray, seed: int = 0
+    audiences: dict[str, Audience], truth: pl.DataFrame | None, catalogue: Catalogue, new: IntArray, seed: int = 0
 ) -> dict[str, Any]:
-    """Rates among the reached users of each method and among everybody, and what each part of FirstPlay adds to them.
+    """Rates among the users reached by each method and among all users, and the difference that each part makes.
 
-    Empty if no outcome is known. Intervals come from drawing the new songs anew (`seed`), the same for all methods.
+    Empty if no outcome is known. Intervals are from a bootstrap over new songs (`seed`), with the same draws for all
+    methods.
     """
     source = "truth" if truth is not None else "logged plays"
     known = truth if truth is not None else logged(catalogue)
     known = known.filter(pl.col("song").is_in(pl.Series(new)))
     if known.is_empty():
         return {}
-    met = {"everybody": known} | {name: outcomes_of(audience, known, new) for name, audience in found.items()}
-    sums = {name: sums_by_song(outcomes, new) for name, outcomes in met.items()}
+    reached = {"everybody": known} | {name: outcomes_of(one, known, new) for name, one in audiences.items()}
+    sums = {name: sums_by_song(outcomes, new) for name, outcomes in reached.items()}
     drawn = {name: ratios(resampled_sums(sums_C4, seed)) for name, sums_C4 in sums.items()}
     rate = {name: ratios(sums_C4.sum(axis=0)) for name, sums_C4 in sums.items()}
     return {
         "source": source,
         "rows": [
             {"method": name, "outcomes": outcomes.height, **with_intervals(rate[name], drawn[name])}
-            for name, outcomes in met.items()
+            for name, outcomes in reached.items()
         ],
         "parts": [
             {"part": part, "method": more, "less": less}
             | with_intervals(rate[more] - rate[less], drawn[more] - drawn[less])
             for part, more, less in PARTS
-            if {more, less} <= set(met)
+            if {more, less} <= set(reached)
         ],
     }
 
 
 def outcomes_of(audience: Audience, known: pl.DataFrame, new: IntArray) -> pl.DataFrame:
-    """Those of the known outcomes whose user the audience names for the song."""
+    """Select the known outcomes of users in the audience of the song."""
     row, rank = np.nonzero(audience.users_CB >= 0)
     if not len(row):
         return known.clear()
@@ -86,13 +87,13 @@ def outcomes_of(audience: Audience, known: pl.DataFrame, new: IntArray) -> pl.Da
 
 
 def logged(catalogue: Catalogue) -> pl.DataFrame:
-    """Held-out plays whose outcome is known."""
+    """Held-out plays with a known outcome."""
     plays = catalogue.cold_plays.select("song", "user", "completed", "favourited")
     return plays.filter(pl.col("completed").is_not_null() | pl.col("favourited").is_not_null())
 
 
 def sums_by_song(outcomes: pl.DataFrame, new: IntArray) -> AnyArray:
-    """Of each new song: favourites, outcomes where that is known, completes, outcomes where that is known, (C, 4)."""
+    """Sums of each new song, (C, 4): favourites, known favourite outcomes, completes, known complete outcomes."""
     place = np.searchsorted(new, outcomes["song"].to_numpy())
     columns = []
     for column in RATES.values():
@@ -102,13 +103,13 @@ def sums_by_song(outcomes: pl.DataFrame, new: IntArray) -> AnyArray:
 
 
 def ratios(sums_4: AnyArray) -> AnyArray:
-    """Favourite and completion rate of (…, 4) sums, (…, 2); NaN where no outcome is known."""
+    """Favourite and completion rate (…, 2) of sums (…, 4); NaN where no outcome is known."""
     with np.errstate(invalid="ignore"):
         return np.asarray(sums_4[..., 0::2] / sums_4[..., 1::2])
 
 
 def with_intervals(rate_2: AnyArray, drawn_D2: AnyArray) -> dict[str, Any]:
-    """Both rates, or differences of them, by name, with 95 % intervals; None where no outcome is known."""
+    """Name both rates, or differences of rates, with 95 % intervals; None where no outcome is known."""
     row: dict[str, Any] = {}
     for name, rate, drawn_D in zip(RATES, rate_2, drawn_D2.T, strict=True):
         known = bool(np.isfinite(rate))

@@ -1,4 +1,4 @@
-"""Measure how much song vectors know of a label: a linear classifier, tested on songs that it did not see."""
+"""Linear probing: predict a label from frozen song vectors, tested on held-out songs."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from inference.zeroshot import own_labels
 from models.audio_encoder import mel_statistics
 from models.audio_front import AudioFront
 
-SONGS = 64  # measured at a time
-STRENGTHS = tuple(10.0**power for power in range(-4, 3))  # C of the logistic regression, of which validation chooses
+SONGS = 64  # per batch
+STRENGTHS = tuple(10.0**power for power in range(-4, 3))  # C of the logistic regression, chosen by validation
 
 
 def probe_features(config: ProbeConfig) -> None:
@@ -38,7 +38,7 @@ def probe_features(config: ProbeConfig) -> None:
     catalogue = Catalogue.read(config.data)
     own = own_labels(catalogue, config.column)
     spaces = spaces_of(catalogue, config)
-    usable = np.array([bool(one) for one in own])
+    usable = np.array([bool(labels) for labels in own])
     for vectors in spaces.values():
         usable &= np.isfinite(vectors).all(axis=1)
     songs = np.flatnonzero(usable)
@@ -69,19 +69,19 @@ def probe_features(config: ProbeConfig) -> None:
 
 
 def spaces_of(catalogue: Catalogue, config: ProbeConfig) -> dict[str, FloatArray]:
-    """What is probed: the feature vectors asked for, and `mel statistics` where there are recordings.
+    """Select the vectors to probe: those of `use`, and `mel statistics` if there are recordings.
 
     Raises:
-        UserError: no such vectors, or those of other songs.
+        UserError: a name is unknown, or the vectors are of other songs.
     """
-    found = read_features(Path(config.features), catalogue.n_songs) if config.features else {}
-    found |= catalogue.features()
-    unknown = [name for name in config.use if name not in found]
+    features = read_features(Path(config.features), catalogue.n_songs) if config.features else {}
+    features |= catalogue.features()
+    unknown = [name for name in config.use if name not in features]
     if unknown:
-        raise UserError(f"use={unknown}: there are {', '.join(found) or 'no vectors; give features='}")
+        raise UserError(f"use={unknown}: there are {', '.join(features) or 'no vectors; give features='}")
     if config.features:
         check_same_songs(catalogue, Path(config.features))
-    spaces = {name: np.asarray(found[name]) for name in config.use}
+    spaces = {name: np.asarray(features[name]) for name in config.use}
     measured = mel_of_songs(catalogue)
     return spaces if measured is None else spaces | {"mel statistics": measured}
 
@@ -98,16 +98,16 @@ def mel_of_songs(catalogue: Catalogue) -> FloatArray | None:
     for at in tqdm(range(0, len(heard), SONGS), desc="mel statistics"):
         crops = {name: values[:, 0] for name, values in whole.fixed(heard[at : at + SONGS]).items()}
         logmel, frames = front(crops)
-        missing = (frames == 0).unsqueeze(1)  # a file that could not be read after all
+        missing = (frames == 0).unsqueeze(1)  # an unreadable file
         parts.append(mel_statistics(logmel, frames).flatten(1).masked_fill(missing, torch.nan))
     measured = torch.cat(parts).numpy()
-    found = np.full((catalogue.n_songs, measured.shape[1]), np.nan, dtype=np.float32)
-    found[heard] = measured
-    return found
+    statistics = np.full((catalogue.n_songs, measured.shape[1]), np.nan, dtype=np.float32)
+    statistics[heard] = measured
+    return statistics
 
 
 def probe(x_ND: FloatArray, label_N: AnyArray, group_N: AnyArray, folds: int, seed: int) -> list[float]:
-    """Accuracy on each fold of a logistic regression fitted on the others; groups (artists) are never split."""
+    """Cross-validated accuracy of a logistic regression, by fold; folds share no group (artist)."""
     outer = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     scores = []
     for train, test in outer.split(x_ND, label_N, group_N):

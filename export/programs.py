@@ -1,6 +1,6 @@
-"""The parts of a model as programs that need no code of FirstPlay: ONNX and torch.export, checked before they leave.
+"""Export the parts of a model as ONNX and torch.export programs, which need no code of FirstPlay, and verify them.
 
-<format>/<part>.onnx or .pt2 takes a dict of named arrays, whose first axis is of any size, and gives "vector".
+<format>/<part>.onnx or .pt2 takes a dict of named arrays, whose first axis is dynamic, and returns "vector".
 """
 
 from __future__ import annotations
@@ -22,107 +22,110 @@ from models.text_encoder import load_tokenizer
 
 ENDING = {"onnx": ".onnx", "torch_export": ".pt2"}
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-OPSET = 18  # the one that torch's exporter is written for
+OPSET = 18  # the native one of torch's exporter
 OUTPUT = "vector"
-TOLERANCE = 1e-4  # largest difference from the model's own vectors, as a share of their largest number above 1
+TOLERANCE = 1e-4  # maximum difference from the model's vectors, relative to max(1, their largest absolute value)
 
 
 def check_installed(formats: Sequence[str]) -> None:
-    """Raise UserError unless what the formats need is installed."""
+    """Raise UserError unless the packages that the formats need are installed."""
     absent = [name for name in PACKAGES if "onnx" in formats and find_spec(name) is None]
     if absent:
         raise UserError(f"formats=[onnx] needs {', '.join(absent)}: pip install -e '.[onnx]'")
 
 
 def write_programs(model: nn.Module, config: dict[str, Any], formats: Sequence[str], folder: Path) -> dict[str, Any]:
-    """Write every part of a model in every format, and the tokenizer of one that reads text.
+    """Write every part of a model in every format, and the tokenizer of a model with text.
 
-    Returns what config.json says of them, by format and part.
+    Returns:
+        Signatures for config.json, by format and part.
 
     Raises:
-        UserError: a part cannot be traced, or a program does not give the vectors of the model.
+        UserError: a part cannot be traced, or a program's vectors differ from the model's.
     """
-    told: dict[str, Any] = {form: {} for form in formats}
+    signatures: dict[str, Any] = {form: {} for form in formats}
     for name, part in parts_of(model, config).items():
-        for form, one in write_program(part, name, formats, folder).items():
-            told[form][name] = one
+        for form, described in write_program(part, name, formats, folder).items():
+            signatures[form][name] = described
     if config["task"] == "clip":
         load_tokenizer(config["model"]["text"]["model"]).save_pretrained(folder)
-    return told
+    return signatures
 
 
 def write_program(part: Part, name: str, formats: Sequence[str], folder: Path) -> dict[str, Any]:
-    """Write one part in every format; returns what is to be said of it, by format."""
-    told = {}
+    """Write one part in every format; returns its signatures by format."""
+    signatures = {}
     with quiet(), torch.no_grad():
-        with told_as_user_error(f"the part {name} cannot be traced by torch.export"):
+        with exporter_errors(f"the part {name} cannot be traced by torch.export"):
             program = trace(part.eval())
         for form in formats:
             path = folder / form / f"{name}{ENDING[form]}"
             path.parent.mkdir(exist_ok=True)
-            with told_as_user_error(f"the part {name} cannot be written for {form}"):
+            with exporter_errors(f"the part {name} cannot be written for {form}"):
                 save(program, part, path)
-                told[form] = signature(part, path) | {"max_difference": checked(part, path)}
-    return told
+                signatures[form] = signature(part, path) | {"max_difference": checked(part, path)}
+    return signatures
 
 
 def trace(part: Part) -> Any:
-    """The program of a part, with free axes."""
+    """Trace a part with dynamic axes."""
     example = part.batch(3, part.sizes[1])
     free = {key: dict.fromkeys(axes, torch.export.Dim.DYNAMIC) for key, axes in part.axes.items()}
     program: Any = torch.export.export(part, (example,), dynamic_shapes=(free,), strict=False)
-    program.example_inputs = None  # they would be pickled
+    program.example_inputs = None  # would be pickled into the file
     for node in program.graph.nodes:
-        node.meta.pop("stack_trace", None)  # where this code lies on this machine
+        node.meta.pop("stack_trace", None)  # has paths of this machine
     return program
 
 
 def save(program: Any, part: Part, path: Path) -> None:
-    """Write a traced program; the suffix says in which format."""
+    """Write a traced program in the format of the suffix."""
     if path.suffix == ".pt2":
         return torch.export.save(program, path)
     options: dict[str, Any] = {"dynamo": True, "opset_version": OPSET, "verbose": False}
     made: Any = torch.onnx.export(
         program, input_names=list(part.axes), output_names=[OUTPUT], dynamic_shapes=(part.axes,), **options
     )
-    made.save(path)  # one file, up to 2 GB; beyond them the weights lie beside it
+    made.save(path)  # one file up to 2 GB; beyond, weights go to a second file
 
 
 def opened(path: Path, threads: int = 0) -> Callable[[Batch], Tensor]:
-    """A written program as a function on the CPU; onnxruntime's has threads of its own (0: one a core)."""
+    """Load a program as a function on the CPU; `threads` are onnxruntime's (0: one per core)."""
     if path.suffix == ".pt2":
-        module = torch.export.load(path).module(check_guards=False)  # they hold a batch of one for another program
+        module = torch.export.load(path).module(check_guards=False)  # guards reject a batch of one
         return lambda batch: module(batch)
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    return lambda batch: torch.from_numpy(session.run([OUTPUT], {key: one.numpy() for key, one in batch.items()})[0])
+    return lambda batch: torch.from_numpy(session.run([OUTPUT], {key: x.numpy() for key, x in batch.items()})[0])
 
 
 def checked(part: Part, path: Path) -> float:
-    """Largest difference between a written program's vectors and the model's, on two batches of unlike sizes.
+    """Maximum difference of a program's vectors from the model's, on two batches of different sizes.
 
     Raises:
-        UserError: it is above `TOLERANCE`, or there are NaNs.
+        UserError: the difference is above `TOLERANCE`, or NaN.
     """
-    run, found = opened(path), []
+    run, differences = opened(path), []
     for n, size in zip((1, 4), (part.sizes[0], part.sizes[1] + 2), strict=True):
         batch = part.batch(n, size)
-        wanted_ND, made_ND = part(batch), run(batch)
-        found.append(float((made_ND - wanted_ND).abs().max() / wanted_ND.abs().max().clamp(min=1)))
-    if not all(one <= TOLERANCE for one in found):  # so asked, NaN is none
+        expected_ND, actual_ND = part(batch), run(batch)
+        differences.append(float((actual_ND - expected_ND).abs().max() / expected_ND.abs().max().clamp(min=1)))
+    if not all(difference <= TOLERANCE for difference in differences):  # also true for NaN
         raise UserError(
-            f"{path.parent.name}/{path.name} gives other vectors than the model: largest difference {found[0]:.2g} and "
-            f"{found[1]:.2g} in two batches, allowed {TOLERANCE:g}; export without {path.parent.name}"
+            f"{path.parent.name}/{path.name} gives other vectors than the model: largest difference "
+            f"{differences[0]:.2g} and {differences[1]:.2g} in two batches, allowed {TOLERANCE:g}; export without "
+            f"{path.parent.name}"
         )
-    return max(found)
+    return max(differences)
 
 
 def signature(part: Part, path: Path) -> dict[str, Any]:
-    """File, inputs and output of a program."""
-    batch, least = part.batch(2, part.sizes[0]), part.sizes[0]
+    """Describe a program: file, inputs, output, and minimum sizes of dynamic axes."""
+    minimum = part.sizes[0]
+    batch = part.batch(2, minimum)
     inputs = {
         name: {
             "dtype": str(value.dtype).removeprefix("torch."),
@@ -131,14 +134,14 @@ def signature(part: Part, path: Path) -> dict[str, Any]:
         for name, value in batch.items()
     }
     output = {"dtype": "float32", "shape": [list(part.axes.values())[-1][0], part(batch).shape[1]]}
-    told = {"file": f"{path.parent.name}/{path.name}", "inputs": inputs, "outputs": {OUTPUT: output}}
-    limits = {name: least for axes in part.axes.values() for axis, name in axes.items() if axis and least > 1}
-    return told | ({"opset": OPSET} if path.suffix == ".onnx" else {}) | ({"at_least": limits} if limits else {})
+    described = {"file": f"{path.parent.name}/{path.name}", "inputs": inputs, "outputs": {OUTPUT: output}}
+    limits = {name: minimum for axes in part.axes.values() for axis, name in axes.items() if axis and minimum > 1}
+    return described | ({"opset": OPSET} if path.suffix == ".onnx" else {}) | ({"at_least": limits} if limits else {})
 
 
 @contextmanager
-def told_as_user_error(what: str) -> Iterator[None]:
-    """Exporters raise many types for what is one fault here: a model that they do not know."""
+def exporter_errors(what: str) -> Iterator[None]:
+    """Raise the exporters' many types of error as UserError."""
     try:
         yield
     except UserError:
@@ -150,7 +153,7 @@ def told_as_user_error(what: str) -> Iterator[None]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the exporters' remarks on packages that are not here and on names of axes that are alike."""
+    """Silence the exporters' warnings about absent packages and repeated names of axes."""
     log = logging.getLogger("torch.onnx._internal.exporter._registration")
     level = log.level
     log.setLevel(logging.ERROR)

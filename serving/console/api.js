@@ -1,4 +1,4 @@
-/** Questions to the service, the token that goes with them, and what its refusals mean in words. */
+/** Client of the service: requests with the access token, and error messages. */
 
 import { newToken, token } from "./token.js";
 
@@ -16,7 +16,7 @@ const SENTENCES = {
   503: "The service cannot take this at the moment.",
 };
 
-/** A refusal that a person can read. `status` 0: no answer came. */
+/** An error with a readable message. `status` 0: no response. */
 export class Problem extends Error {
   constructor(status, detail = "", wait = "") {
     super(inWords(status, detail, wait));
@@ -24,14 +24,14 @@ export class Problem extends Error {
   }
 }
 
-/** The reason that the service gave, or else what the status means, and when to come again. */
+/** The service's reason, or the meaning of the status, and when to retry. */
 function inWords(status, detail, wait) {
   const reason = Array.isArray(detail)
     ? detail.map((one) => `${(one.loc ?? []).slice(1).join(".")}: ${one.msg}`).join("; ")
     : String(detail ?? "");
   const meaning = SENTENCES[status] ?? `The service failed (${status}).`;
   const given = status === 401 || !reason ? "" : sentence(reason);
-  const alone = [403, 404, 409, 421, 422].includes(status); // there the reason says it all
+  const alone = [403, 404, 409, 421, 422].includes(status); // the reason suffices
   return [alone && given ? "" : meaning, given, wait && `Try again in ${wait} s.`].filter(Boolean).join(" ");
 }
 
@@ -41,11 +41,11 @@ function detailOf(text) {
   try {
     return JSON.parse(text).detail;
   } catch {
-    return ""; // of a proxy in between: its page is no sentence
+    return ""; // a proxy's page, not the service's JSON
   }
 }
 
-/** One answer, asked again with another token as long as somebody gives one. */
+/** Sends a request; on 401 asks for another token and repeats it. */
 async function send(path, options) {
   const used = token();
   const signal = AbortSignal.any([options.signal, AbortSignal.timeout(PATIENCE)].filter(Boolean));
@@ -63,22 +63,22 @@ async function send(path, options) {
   return response;
 }
 
-/** The JSON at `path`; `query` may hold null for what is not asked. */
+/** GETs the JSON at `path`; null values of `query` are left out. */
 export async function ask(path, query = {}, signal = null) {
   const given = Object.entries(query).filter(([, value]) => value !== null);
   return (await send(`${path}?${new URLSearchParams(given)}`, { signal })).json();
 }
 
-/** The bytes at `path`: an audio element cannot send the token itself. */
+/** GETs the blob at `path`: an audio element cannot send the token. */
 export const bytes = async (path, signal = null) => (await send(path, { signal })).blob();
 
-/** Posts JSON. */
+/** POSTs JSON. */
 export async function tell(path, content) {
   const headers = { "Content-Type": "application/json" };
   return (await send(path, { method: "POST", headers, body: JSON.stringify(content) })).json();
 }
 
-/** Posts a form and tells how much of it has left; fetch cannot tell, hence the older way. */
+/** POSTs a form and reports upload progress, which fetch does not support. */
 export async function upload(path, form, key, onProgress, signal) {
   const used = token();
   const { status, text, wait } = await posted(path, form, key, used, onProgress, signal);
@@ -104,9 +104,9 @@ function posted(path, form, key, used, onProgress, signal) {
   });
 }
 
-/** A key that makes sending again the same as sending once (randomUUID is there on secure pages only). */
+/** A random idempotency key (randomUUID exists on secure pages only). */
 export const newKey = () =>
   Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 
-/** The address of something of a song. Ids may hold any characters. */
+/** The path of a song's resource; ids may have any characters. */
 export const ofSong = (id, what = "") => `songs/${encodeURIComponent(id)}${what && `/${what}`}`;

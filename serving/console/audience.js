@@ -1,4 +1,4 @@
-/** The audience: who the song goes to first under a budget, and which songs of theirs say so. */
+/** Audience panel: the users to target under a budget, with the songs that explain each choice. */
 
 import { ask, ofSong } from "./api.js";
 import { $, bar, count, debounced, make, many, say, score, signed, title, words } from "./dom.js";
@@ -13,12 +13,12 @@ const MODES = {
 };
 
 const SCORE = "The score is what the mode ranks by: it compares users of one song and mode, nothing else.";
-const BUDGET = 50; // to begin with
-const MOST = 10_000; // users that the service names at a time
-const LISTED = 200; // of them in the table: a longer one makes the page slow, and nobody reads on
+const BUDGET = 50; // default
+const MOST = 10_000; // the service's limit
+const LISTED = 200; // rows of the table: more make the page slow
 
-/** Functions `show(song)`, `query()` (what is set, or null) and `margin(value)`. `onAnswer` hears each audience,
- *  `pickUser` each click on a user, if it is not null. */
+/** Returns `show(song)`, `query()` (the settings, or null) and `margin(value)`. Calls `onAnswer(audience)` for each
+ *  audience, and `pickUser(id)`, unless null, for each click on a user. */
 export function setUpAudience(model, onAnswer, pickUser) {
   const form = $("#audience form");
   const fill = panel($("#audience"));
@@ -29,7 +29,7 @@ export function setUpAudience(model, onAnswer, pickUser) {
   form.budget.value = Math.min(BUDGET, model.users);
   form.gate.closest("label").hidden = !model.boundary;
 
-  /** What is set; null while the budget is no number. */
+  /** The settings; null while the budget is invalid. */
   function query() {
     const right = form.budget.checkValidity() && form.budget.value !== "";
     form.budget.setAttribute("aria-invalid", String(!right));
@@ -51,8 +51,8 @@ export function setUpAudience(model, onAnswer, pickUser) {
   function load(fresh = false, given = null) {
     const set = query();
     if (!song || !set) return;
-    form.gate.disabled = set.mode === "boundary"; // which is a gate itself
-    // the answer to an upload holds the audience already, if nothing was set anew since
+    form.gate.disabled = set.mode === "boundary"; // this mode is a gate itself
+    // the response to an upload has the audience already, unless the settings have changed
     const fits = given && Object.keys(set).every((name) => String(given[name]) === String(set[name]));
     fill(async (signal) => (fits ? given : ask(ofSong(song.song_id, "audience"), set, signal)), shown, fresh);
   }
@@ -64,7 +64,7 @@ export function setUpAudience(model, onAnswer, pickUser) {
     query,
     show(one) {
       song = one;
-      if (!query()) form.budget.value = Math.min(BUDGET, model.users); // else the last song's users would stay
+      if (!query()) form.budget.value = Math.min(BUDGET, model.users); // else nothing would load
       load(true, one.audience);
     },
     margin(value) {
@@ -74,7 +74,7 @@ export function setUpAudience(model, onAnswer, pickUser) {
   };
 }
 
-/** How many are named, beside what was allowed, and what held others back. */
+/** The size of the audience and of the budget, and why places stay empty. */
 function size({ users, budget, mode, gate, margin, users_total: total, above_boundary: above }) {
   const kept = gate || mode === "boundary";
   const at = margin ? `a margin of ${signed(margin)}` : "their boundary";
@@ -112,14 +112,14 @@ function table({ users, above_boundary: above }, pickUser) {
   return [make("p", { class: "faint" }, SCORE), box];
 }
 
-/** All that are named, as a file: who sends the song to them works with a list. */
+/** A button that saves the whole audience as CSV. */
 function saver({ song_id: song, mode, users }) {
   const why = (user) => because(user.because)?.textContent;
   const save = () => {
     const rows = users.map((user) => [user.rank, user.user_id, user.score, user.margin, why(user)]);
     const url = URL.createObjectURL(new Blob([csv([["rank", "user_id", "score", "margin", "reason"], ...rows])]));
     make("a", { href: url, download: `audience of ${song} (${mode}).csv` }).click();
-    setTimeout(() => URL.revokeObjectURL(url), 60_000); // until the browser has taken it
+    setTimeout(() => URL.revokeObjectURL(url), 60_000); // after the browser has read it
   };
   return make("button", { type: "button", class: "save", onclick: save, disabled: !users.length }, "Save as CSV");
 }
@@ -130,7 +130,7 @@ function csv(rows) {
   return rows.map((row) => row.map(quoted).join(",")).join("\r\n");
 }
 
-/** The songs that the user listened to and that explain the choice. */
+/** The songs in the user's history that explain the choice. */
 export function because(songs) {
   if (!songs?.length) return null;
   const names = songs.flatMap((song, n) => [n ? ", " : "", words(title(song))]);

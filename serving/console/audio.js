@@ -1,11 +1,11 @@
-/** Players. Audio is fetched with the token and played from memory; one thing sounds at a time. */
+/** Audio players: recordings are fetched with the token and played from memory, one at a time. */
 
 import { bytes, ofSong } from "./api.js";
 import { make, say, title } from "./dom.js";
 import { trouble } from "./panel.js";
 
 const sound = new Audio();
-let playing = null; // the button whose song sounds
+let playing = null; // the button of the playing song
 
 function quiet() {
   sound.pause();
@@ -14,14 +14,14 @@ function quiet() {
 }
 sound.addEventListener("ended", quiet);
 
-/** Plays a blob's bytes, whose address is given back as soon as another comes. */
+/** Sets an element's source to a blob, and revokes the URL of the previous one. */
 function load(element, blob) {
   if (element.src) URL.revokeObjectURL(element.src);
   element.src = URL.createObjectURL(blob);
 }
 
-/** A button that plays a song of a list, or nothing where there is no recording. `onTrouble` hears that it cannot be
- *  played, and "" when it is tried again. */
+/** A button that plays a song of a list, or a placeholder without a recording. Calls `onTrouble(message)` on failure,
+ *  and with "" on a new try. */
 export function playButton(song, onTrouble) {
   if (!song.has_audio) return make("span", { class: "play none", title: "No recording" });
   const name = { "aria-label": `Play ${title(song)}`, "aria-pressed": "false" };

@@ -1,4 +1,4 @@
-/** The boundary at work: all users' margins for the song, and a slider for where the gate stands. */
+/** Boundary panel: a histogram of all users' margins for the song, and a slider for the gate's threshold. */
 
 import { ask, ofSong } from "./api.js";
 import { $, count, draw, make, percent, signed } from "./dom.js";
@@ -9,14 +9,14 @@ const STEPS = 200; // of the slider over the histogram
 const LIKE = "A like is a play completed or favourited. The chance is that of listeners in the log, who were not drawn "
   + "at random: others may like it less.";
 
-/** Functions `show(song)` and `exact(audience)`: the service's own count replaces the estimate. */
+/** Returns `show(song)` and `exact(audience)`, which replaces the estimated count by the service's. */
 export function setUpBoundary(model, onMargin) {
   const root = $("#boundary");
   const fill = panel(root);
   let read = null; // sets the readout
-  let last = null; // the last audience: it may come before the margins
+  let last = null; // the last audience: it may arrive before the margins
   let song = null;
-  let margin = 0; // stays when the song changes: it is a setting of the service, not of a song
+  let margin = 0; // kept when the song changes: not a setting of one song
   const moved = (value) => {
     margin = value;
     onMargin(value);
@@ -59,7 +59,7 @@ function parts(answer, margin, onMargin) {
   const back = make("button", { type: "button", class: "quiet", onclick: () => move(0) }, "Back to 0");
 
   function update(at, exact = at === 0 ? answer.above : null) {
-    if (Math.abs(at - Number(slider.value)) > step / 2) return; // an answer to an earlier place
+    if (Math.abs(at - Number(slider.value)) > step / 2) return; // an answer to an earlier position
     const share = exact === null ? reached(curve, at) : exact / (users || 1);
     const above = exact === null ? `≈ ${count(Math.round(share * users))}` : count(exact);
     figures.tell(above, percent(share), percent(calibration && chance(calibration, at)));
@@ -68,7 +68,7 @@ function parts(answer, margin, onMargin) {
     bars.mark(at);
   }
   function move(to) {
-    // four digits are enough to ask with, and the boundary itself is easy to hit
+    // rounded to four digits, and snapped to 0, the boundary itself
     slider.value = Math.abs(to) < step / 2 ? 0 : Number(to.toPrecision(4));
     update(Number(slider.value));
     onMargin(Number(slider.value));
@@ -120,7 +120,7 @@ function histogram({ edges, counts }, low, high) {
   return { svg, mark };
 }
 
-/** Names of the axis: 0, and those ends that have room beside it. */
+/** Tick labels of the axis: 0, and the ends that do not overlap it. */
 function ticks(low, high, across) {
   const room = 110;
   const zero = across(0);
@@ -135,10 +135,10 @@ function ticks(low, high, across) {
 
 const chance = ([slope, intercept], margin) => 1 / (1 + Math.exp(-(slope * margin + intercept)));
 
-/** The share of users above a margin, on a straight line between the curve's rows; at its ends beyond them. */
+/** The share of users above a margin, by linear interpolation of the curve, constant beyond its ends. */
 function reached(curve, margin) {
   const after = curve.findIndex((row) => row.margin >= margin);
-  if (after <= 0) return curve.at(after).reached; // −1, the last row, where none is after
+  if (after <= 0) return curve.at(after).reached; // −1 gives the last row
   const [a, b] = [curve[after - 1], curve[after]];
   return a.reached + ((margin - a.margin) / (b.margin - a.margin)) * (b.reached - a.reached);
 }

@@ -6,7 +6,7 @@ import { $, bar, clock, make, many, score, title, words } from "./dom.js";
 import { panel } from "./panel.js";
 import { pictures } from "./pictures.js";
 
-/** Small labels of a song: genres, tags, language, and where it came from. */
+/** Labels of a song: genres, tags, language, and whether it was uploaded. */
 export const chips = (song) => [
   ...(song.genres ?? []).map((name) => words(name, "chip")),
   ...(song.tags ?? []).map((name) => words(name, "chip soft")),
@@ -14,7 +14,7 @@ export const chips = (song) => [
   song.accepted && make("span", { class: "chip mark" }, "uploaded"),
 ];
 
-/** `show(song)` fills the card. */
+/** Returns `show(song)`, which fills the card. */
 export function setUpCard() {
   const body = $("#song .body");
   return (song) => {
@@ -35,7 +35,7 @@ function facts(song) {
   return make("div", { class: "facts" }, ...items, ...chips(song));
 }
 
-/** The pictures and the player; a song of words alone says so. */
+/** The pictures and the player, or a note if the song has no recording. */
 function heard(song) {
   if (!song.has_audio)
     return make("p", { class: "faint" }, "No recording: the model knows this song by its words alone.");
@@ -62,7 +62,7 @@ function guessed(song) {
 const lyrics = (text) =>
   make("details", {}, make("summary", {}, "Lyrics"), make("p", { class: "lyrics", dir: "auto" }, text));
 
-/** `show(song)` fills the list, of the song's own answer where it has one. */
+/** Returns `show(song)`, which fills the list, from the song's own data if it has similar songs. */
 export function setUpSimilar() {
   const fill = panel($("#similar"));
   return (song) =>

@@ -1,4 +1,4 @@
-/** CAT's clusters as a picture: each seed user a point, each cluster a mark of its own, the new song a cross. */
+/** Clusters panel: a map of CAT's seed users as points, one mark per cluster, the new song as a cross. */
 
 import { ask, ofSong } from "./api.js";
 import { $, count, draw, make, many, percent, say, words } from "./dom.js";
@@ -6,7 +6,7 @@ import { panel } from "./panel.js";
 
 const SIDE = 400;
 const EDGE = 14;
-const MOST = 3000; // points: more make the page slow and the picture no clearer
+const MOST = 3000; // points: more make the page slow without clarity
 const KINDS = 12;
 const MARKS = [
   (r) => `M${-r} 0a${r} ${r} 0 1 0 ${2 * r} 0a${r} ${r} 0 1 0 ${-2 * r} 0z`,
@@ -15,7 +15,7 @@ const MARKS = [
   (r) => `M0 ${-1.3 * r}L${1.3 * r} 0L0 ${1.3 * r}L${-1.3 * r} 0z`,
 ];
 
-/** `show(song)` fills the picture; `pickUser` hears a click on a point, if it is not null. */
+/** Returns `show(song)`, which draws the map. Calls `pickUser(id)`, unless null, for a click on a point. */
 export function setUpClusters(model, pickUser) {
   const root = $("#clusters");
   root.hidden = !model.modes.includes("cat");
@@ -44,7 +44,7 @@ function picture(answer, pickUser) {
   return [make("div", { class: "seen" }, make("div", {}, map, line), legend(centroids, map))];
 }
 
-/** From the plane to the picture, one scale for both directions, so that distances compare. */
+/** Maps coordinates to the picture, with one scale for both axes, so that distances are comparable. */
 function placing(spots) {
   const span = (key) => [Math.min(...spots.map((s) => s[key])), Math.max(...spots.map((s) => s[key]))];
   const [[left, right], [low, high]] = [span("x"), span("y")];
@@ -54,7 +54,7 @@ function placing(spots) {
 
 const shape = (kind, r) => MARKS[kind % MARKS.length](r);
 const at = ([x, y]) => `translate(${x.toFixed(1)} ${y.toFixed(1)})`;
-const told = (genres) =>
+const genreShares = (genres) =>
   genres
     .slice(0, 3)
     .map(({ genre, share }) => `${genre} ${percent(share, 0)}`)
@@ -62,7 +62,7 @@ const told = (genres) =>
 
 function userMark(point, centre, place, pickUser) {
   const kind = point.cluster % KINDS;
-  const genres = centre ? told(centre.genres) : "";
+  const genres = centre ? genreShares(centre.genres) : "";
   const label = `${point.user_id}, cluster ${point.cluster + 1}${genres && ` (${genres})`}`;
   return draw("path", {
     class: `point k${kind}`, d: shape(kind, 4), transform: at(place(point)), "data-cluster": point.cluster,
@@ -80,7 +80,7 @@ const songMark = (spot) =>
   draw("g", { class: "newsong", transform: at(spot), role: "img", "aria-label": "The new song" },
     draw("path", { class: "halo", d: "M-8 -8L8 8M-8 8L8 -8" }), draw("path", { d: "M-8 -8L8 8M-8 8L8 -8" }));
 
-/** One stop of the tab key; arrows go on from there. What is pointed at or focused is told below the picture. */
+/** Keyboard navigation: one tab stop, arrow keys between points; the label of the current point is shown below. */
 function walk(map, marks, line) {
   const rest = line.textContent;
   marks[0].setAttribute("tabindex", "0");
@@ -100,7 +100,7 @@ function walk(map, marks, line) {
     line.textContent = stop.getAttribute("aria-label");
   };
   for (const mark of marks) {
-    mark.addEventListener("focus", focused); // on the picture itself it would make that a stop too
+    mark.addEventListener("focus", focused); // a listener on the picture would make it a tab stop too
     mark.addEventListener("blur", () => (line.textContent = rest));
   }
   map.addEventListener("pointerover", (event) => {
@@ -109,14 +109,14 @@ function walk(map, marks, line) {
   map.addEventListener("pointerleave", () => (line.textContent = rest));
 }
 
-/** What each cluster is; a press on one dims the others. */
+/** The legend; pressing a cluster dims the others. */
 function legend(centroids, map) {
   const buttons = centroids.map((centre, n) => {
     const sign = draw("path", { class: "point", d: shape(n % KINDS, 5) });
     const mark = draw("svg", { viewBox: "-8 -8 16 16", class: `k${n % KINDS}`, "aria-hidden": "true" }, sign);
     const size = `Cluster ${n + 1}, ${many(centre.size, "user")}`;
     const pressed = { "aria-pressed": "false", onclick: () => only(n) };
-    const name = make("span", {}, size, words(told(centre.genres), "faint"));
+    const name = make("span", {}, size, words(genreShares(centre.genres), "faint"));
     return make("button", { type: "button", class: "quiet", ...pressed }, mark, name);
   });
   function only(n) {

@@ -1,4 +1,4 @@
-/** The console: which song is chosen, and which parts of the page hear of it. The address says it too: #song=ID. */
+/** The console: connects the panels, and shows the song of the address (#song=ID) in them. */
 
 import { ask, ofSong } from "./api.js";
 import { setUpAudience } from "./audience.js";
@@ -11,10 +11,10 @@ import { setUpToken } from "./token.js";
 import { setUpUpload } from "./upload.js";
 import { setUpUsers } from "./users.js";
 
-const PAGE = 20; // songs of the list at a time
+const PAGE = 20; // songs per page of the list
 const narrow = matchMedia("(max-width: 70rem)");
-const chosenId = () => new URLSearchParams(location.hash.slice(1)).get("song"); // null where none is
-let uploaded = null; // the answer to an upload: it need not be asked for again
+const chosenId = () => new URLSearchParams(location.hash.slice(1)).get("song"); // or null
+let uploaded = null; // the response to the last upload, to avoid a second request
 
 async function begin() {
   $("#down").replaceChildren();
@@ -41,9 +41,9 @@ function tellModel(model) {
   $("#down").replaceChildren(...(model.reload_error ? [make("p", { class: "trouble" }, late)] : []));
 }
 
-const refresh = () => ask("model").then(tellModel, () => {}); // counts in the head; their absence harms nothing
+const refresh = () => ask("model").then(tellModel, () => {}); // counts in the header; optional
 
-/** Each part is told what the others must hear. */
+/** Sets up the panels and connects their events. */
 function connect(model) {
   const pickSong = (id) => (location.hash = `song=${encodeURIComponent(id)}`);
   const users = setUpUsers(model, pickSong, refresh);
@@ -67,7 +67,7 @@ function connect(model) {
   open(false);
 }
 
-/** The list of new songs; the function that loads it anew. */
+/** Sets up the list of new songs; returns the function that reloads it. */
 function setUpList(pickSong) {
   const entry = (song) => {
     const about = [song.artist_id && words(song.artist_id, "faint"), ...chips(song)];
@@ -82,7 +82,7 @@ function setUpList(pickSong) {
   return searched($("#known"), page, entry, "new songs");
 }
 
-/** A function that shows the song of the address in all `parts`; `byHand`: the person is led to it. */
+/** Returns a function that shows the song of the address in all `parts`; `byHand`: and scrolls to it. */
 function setUpResult(parts) {
   const [empty, about] = [$("#empty"), $("#about")];
   const nothing = [...$(".body", empty).childNodes];
@@ -110,13 +110,13 @@ function setUpResult(parts) {
   };
 }
 
-/** To what was asked for: on a narrow page it lies far below. */
+/** Focuses a heading and scrolls to it: on a narrow page it is far below. */
 function lead(heading) {
   heading.focus({ preventScroll: true });
   heading.scrollIntoView({ block: narrow.matches ? "start" : "nearest" });
 }
 
-// by hand: the link's own way would take the song out of the address
+// handled here: the link itself would replace the song in the address
 $(".skip").addEventListener("click", (event) => {
   event.preventDefault();
   $("#result").focus();

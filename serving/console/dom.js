@@ -1,8 +1,8 @@
-/** Small tools that build the page from data. Text goes in as text nodes, never as markup: titles may hold anything. */
+/** DOM helpers. Text is inserted as text nodes, never as markup: titles may have any characters. */
 
 const SVG = "http://www.w3.org/2000/svg";
 
-/** The one element of a selector. */
+/** The element of a selector. */
 export const $ = (selector, within = document) => within.querySelector(selector);
 
 const there = (value) => value !== null && value !== undefined && value !== false;
@@ -24,13 +24,13 @@ export const make = (tag, attributes = {}, ...children) => complete(document.cre
 export const draw = (tag, attributes = {}, ...children) =>
   complete(document.createElementNS(SVG, tag), attributes, children);
 
-/** Words that a user wrote: they may run from right to left. */
+/** Text from users, which may run from right to left. */
 export const words = (text, css = "") => make("bdi", { class: css || null }, text);
 
-/** A bar of `value` on a scale that ends at `most`; its figure stands beside it, so it is hidden from readers. */
+/** A bar of `value` on a scale up to `most`; hidden from screen readers, since the number is beside it. */
 export function bar(value, most) {
   const inner = make("span");
-  // by the object model: the page's policy forbids style attributes
+  // through the DOM: the content security policy forbids style attributes
   inner.style.width = `${100 * Math.min(1, Math.max(0, value / (most || 1) || 0))}%`;
   return make("span", { class: "bar", "aria-hidden": "true" }, inner);
 }
@@ -40,9 +40,9 @@ const counts = new Intl.NumberFormat("en");
 export const count = (value) => counts.format(value);
 /** "1 user", "2 users" */
 export const many = (value, noun) => `${count(value)} ${noun}${value === 1 ? "" : "s"}`;
-/** Three digits after the point. */
+/** Three decimals. */
 export const score = (value) => (there(value) ? value.toFixed(3) : "–");
-/** The same with its sign, which is what a margin is about. */
+/** Three decimals with the sign. */
 export const signed = (value) => (there(value) ? `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(3)}` : "–");
 /** A share as per cent. */
 export const percent = (value, digits = 1) => (there(value) ? `${(100 * value).toFixed(digits)}\u202f%` : "–");
@@ -50,10 +50,10 @@ export const percent = (value, digits = 1) => (there(value) ? `${(100 * value).t
 export const clock = (seconds) =>
   `${Math.floor(Math.round(seconds) / 60)}:${String(Math.round(seconds) % 60).padStart(2, "0")}`;
 
-/** What a song is called: one without a title by its id. */
+/** The title of a song, or its id. */
 export const title = (song) => song.title || `Untitled (${song.song_id})`;
 
-/** `act` once nothing more has come for `wait` ms: a moving slider asks once. */
+/** Calls `act` after `wait` ms without another call. */
 export function debounced(act, wait = 250) {
   let timer;
   return (...given) => {
@@ -62,12 +62,12 @@ export function debounced(act, wait = 250) {
   };
 }
 
-/** Tells a screen reader what has changed. */
+/** Announces a change to screen readers. */
 export const say = (text) => {
   $("#said").textContent = text;
 };
 
-/** Marks the one button of a list that is chosen: `kind` is "song" or "user". */
+/** Marks the chosen button of a list: `kind` is "song" or "user". */
 export function current(kind, id) {
   for (const button of document.querySelectorAll(`[data-${kind}]`)) {
     if (button.dataset[kind] === id) button.setAttribute("aria-current", "true");

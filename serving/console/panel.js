@@ -1,15 +1,15 @@
-/** A panel asks, waits, and shows the answer or what went wrong; only its last question counts. */
+/** Panels load and show content or an error; only the last request counts. */
 
 import { $, count, debounced, make, say } from "./dom.js";
 
-/** A refusal in words, with a way to try again where that may help. */
+/** An error message, with a button to retry if that may help. */
 export function trouble(error, again) {
-  if (error.status === undefined) console.error(error); // ours, not the service's
+  if (error.status === undefined) console.error(error); // a bug here, not an answer of the service
   const retry = again && make("button", { type: "button", onclick: again }, "Try again");
   return make("div", { class: "trouble", role: "alert" }, make("p", {}, error.message), retry);
 }
 
-/** The nodes become the content; where they are it already they are left, so that what has the focus keeps it. */
+/** Replaces the content by nodes, unless they are the content already, which keeps the focus. */
 function put(body, nodes) {
   const same = nodes.length === body.childNodes.length && nodes.every((node, n) => node === body.childNodes[n]);
   if (!same) body.replaceChildren(...nodes);

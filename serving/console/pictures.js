@@ -1,4 +1,4 @@
-/** What a recording looks like: its waveform and its spectrogram, drawn anew when their box or the colours change. */
+/** Waveform and spectrogram of a recording, redrawn when their box or the colours change. */
 
 import { clock, make } from "./dom.js";
 
@@ -9,7 +9,7 @@ dark.addEventListener("change", () => redraws.forEach((redraw) => redraw()));
 
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
-/** Both pictures over one axis of seconds. */
+/** Both pictures over one time axis. */
 export function pictures({ seconds, waveform, spectrogram }) {
   const length = clock(seconds);
   const wave = make("canvas", { class: "wave", role: "img", "aria-label": `Waveform, ${length}` });
@@ -19,11 +19,11 @@ export function pictures({ seconds, waveform, spectrogram }) {
   const axis = make("div", { class: "times faint", "aria-hidden": "true" }, ...times);
   boxes.disconnect();
   redraws = [() => drawWave(wave, waveform), () => drawTones(tones, spectrogram)];
-  [wave, tones].forEach((canvas) => boxes.observe(canvas)); // draws at once, as soon as there is a box
+  [wave, tones].forEach((canvas) => boxes.observe(canvas)); // the first call draws, once there is a box
   return make("div", { class: "pictures" }, wave, tones, axis);
 }
 
-/** The canvas's pen, with as many pixels as its box has on this screen. */
+/** The canvas's context, at the resolution of the screen. */
 function sized(canvas) {
   canvas.width = Math.max(1, Math.round(canvas.clientWidth * devicePixelRatio));
   canvas.height = Math.max(1, Math.round(canvas.clientHeight * devicePixelRatio));
@@ -41,7 +41,7 @@ function drawWave(canvas, peaks) {
   });
 }
 
-/** One pixel for a frame and a band, stretched: from the panel's colour (silence) over the accent to the ink (loud). */
+/** One pixel per frame and band, scaled up; colours from the panel's (silence) through the accent to the ink (loud). */
 function drawTones(canvas, { frames, bands, data }) {
   if (!frames || !bands) return;
   const loud = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
@@ -58,7 +58,7 @@ function drawTones(canvas, { frames, bands, data }) {
   pen.drawImage(small, 0, 0, canvas.width, canvas.height);
 }
 
-/** #rrggbb as three numbers. */
+/** Parses #rrggbb to three numbers. */
 const parts = (hex) => [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
 
 function mixed([low, middle, high], share) {

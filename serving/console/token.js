@@ -1,4 +1,4 @@
-/** The access token: asked for when the service wants one, forgotten with the tab. */
+/** The access token: asked for when the service requires one, kept until the tab is closed. */
 
 import { $ } from "./dom.js";
 
@@ -8,7 +8,7 @@ let asking = null;
 /** The token in use, "" for none. */
 export const token = () => sessionStorage.getItem(NAME) ?? "";
 
-/** True once there is another token than the refused one: of the person, who is asked once for all waiting requests. */
+/** Waits for a token other than the refused one; true if there is. The user is asked once for all waiting requests. */
 export async function newToken(refused) {
   if (token() !== refused) return true;
   asking ??= dialog(refused ? "The service does not accept this token." : "The service asks for an access token.");
@@ -23,7 +23,7 @@ function dialog(why) {
   const field = $("input", box);
   $("#token-why").textContent = why;
   field.value = "";
-  box.returnValue = "cancel"; // what Escape leaves
+  box.returnValue = "cancel"; // the value after Escape
   box.showModal();
   return new Promise((resolve) => {
     box.addEventListener(
@@ -39,7 +39,7 @@ function dialog(why) {
   });
 }
 
-/** The button that changes the token; the page begins anew with it. */
+/** Sets up the button that changes the token and reloads the page. */
 export function setUpToken() {
   $("#token").addEventListener("click", async () => {
     if (await dialog("It goes with every question to the service.")) location.reload();

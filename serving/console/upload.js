@@ -1,13 +1,13 @@
-/** The form for a new song: a recording by drop or file dialog, words about it, progress, and what can go wrong. */
+/** Upload form for a new song: recording by drop or file dialog, text fields, progress and errors. */
 
 import { newKey, Problem, upload } from "./api.js";
 import { $, make, percent, say } from "./dom.js";
 import { trouble } from "./panel.js";
 
-/** `query()` gives the audience's settings, which go along; `onSong` hears the accepted song. */
+/** `query()` gives the audience's settings to send along; calls `onSong(song)` once accepted. */
 export function setUpUpload(model, query, onSong) {
   const form = $("#upload form");
-  let key = newKey(); // of this content: sending it again after a lost answer adds no second song
+  let key = newKey(); // idempotency key of this content: resending adds no second song
   let running = null;
   setUpZone(form, model);
   form.addEventListener("input", () => (key = newKey()));
@@ -26,10 +26,10 @@ export function setUpUpload(model, query, onSong) {
       form.dispatchEvent(new Event("change"));
       onSong(song);
     } catch (error) {
-      const hopeless = [413, 422].includes(error.status); // what is sent must change first
+      const hopeless = [413, 422].includes(error.status); // resending the same cannot help
       if (error.name === "AbortError") {
         say("Cancelled");
-        $("button[type=submit]", form).focus(); // the other button goes
+        $("button[type=submit]", form).focus(); // the other button disappears
       } else $("#upload-trouble").replaceChildren(trouble(error, hopeless ? null : () => form.requestSubmit()));
     }
     running = null;
@@ -37,7 +37,7 @@ export function setUpUpload(model, query, onSong) {
   });
 }
 
-/** What is sent: only what was filled in. Throws Problem where the service would refuse it after a long upload. */
+/** The form data of filled-in fields. Throws Problem for content that the service would refuse after the upload. */
 function checked(form, model) {
   const content = new FormData();
   const file = form.audio.files[0];
@@ -57,13 +57,13 @@ const size = ({ size: bytes }) =>
 
 function waiting(form, on) {
   $("#upload-progress").hidden = !on;
-  $("button[type=submit]", form).setAttribute("aria-disabled", String(on)); // `disabled` would take its focus away
+  $("button[type=submit]", form).setAttribute("aria-disabled", String(on)); // `disabled` would lose the focus
   if (!on) return;
   $("#upload-trouble").replaceChildren();
   progress(0);
 }
 
-/** Bytes on their way, then the model at work: how long that takes is not known. */
+/** Progress of the upload, then indeterminate while the model works. */
 function progress(share) {
   const bar = $("#upload-progress progress");
   if (share < 1) bar.value = share;
@@ -72,7 +72,7 @@ function progress(share) {
   $("#upload-stage").textContent = stage;
 }
 
-/** The drop zone is the label of the file input: it can be clicked, focused and dropped on. */
+/** Sets up the drop zone, the label of the file input: clickable, focusable and a drop target. */
 function setUpZone(form, model) {
   const zone = $(".zone", form);
   const input = form.audio;
@@ -93,7 +93,7 @@ function setUpZone(form, model) {
     form.dispatchEvent(new Event("change"));
     input.focus();
   });
-  // beside the zone a dropped file would replace the page
+  // a file dropped beside the zone would replace the page
   for (const kind of ["dragover", "drop"]) document.addEventListener(kind, (event) => event.preventDefault());
   document.addEventListener("dragover", (event) => zone.classList.toggle("over", zone.contains(event.target)));
   document.addEventListener("dragleave", (event) => event.relatedTarget ?? zone.classList.remove("over"));
@@ -101,7 +101,7 @@ function setUpZone(form, model) {
     zone.classList.remove("over");
     const file = event.dataTransfer?.files[0];
     if (!file || !zone.contains(event.target)) return;
-    const one = new DataTransfer(); // one song at a time, however many were dropped
+    const one = new DataTransfer(); // the first of the dropped files only
     one.items.add(file);
     input.files = one.files;
     form.dispatchEvent(new Event("change"));

@@ -1,4 +1,4 @@
-/** One user: the new songs above the boundary, and buttons that tell the service what became of them. */
+/** User panel: the new songs above a user's boundary, and buttons that report plays to the service. */
 
 import { ask, Problem, tell } from "./api.js";
 import { because } from "./audience.js";
@@ -12,7 +12,7 @@ const FEEDBACK = {
   favourited: { favourited: true },
   skipped: { skipped: true },
 };
-const PAGE = 8; // users of the list at a time
+const PAGE = 8; // users per page of the list
 const NONE = "The service has no boundary model, so nothing says which new songs are for a user.";
 
 /** Functions `pick(user)` (null where a user has nothing to show) and `margin(value)`. `pickSong` hears a click on a
@@ -93,9 +93,9 @@ function feedback(user, song, onPlay) {
     return make("button", { type: "button", class: "quiet", onclick: click }, name);
   });
   async function send(button, name, fields) {
-    if (button.getAttribute("aria-disabled") === "true") return; // one click, one play
-    button.setAttribute("aria-disabled", "true"); // `disabled` would take its focus away
-    // the song that led here goes along, so that the next training learns how such recommendations did
+    if (button.getAttribute("aria-disabled") === "true") return; // one play per click
+    button.setAttribute("aria-disabled", "true"); // `disabled` would lose the focus
+    // with the song that led here, as feedback on the recommendation for the next training
     const source = song.because?.[0]?.song_id ?? null;
     const play = { user_id: user, song_id: song.song_id, source_song_id: source, ...fields };
     try {

@@ -230,8 +230,8 @@ def test_the_ends_of_a_large_histogram_are_a_sample_s(monkeypatch: pytest.Monkey
     boundary: Any = Boundary(None, rng.normal(size=(80, 3)), rng.normal(size=(900, 3)), rng.normal(size=900))  # type: ignore[arg-type]
     shares = figures.open_shares(boundary)
     sampled = figures.boundary_histogram(boundary, shares)
-    assert figures.ENDS_SEEN < 80 * 900
-    monkeypatch.setattr(figures, "ENDS_SEEN", 80 * 900)
+    assert figures.SAMPLED_PAIRS < 80 * 900
+    monkeypatch.setattr(figures, "SAMPLED_PAIRS", 80 * 900)
     whole = figures.boundary_histogram(boundary, shares)
     np.testing.assert_allclose(sampled["margin_edge"], whole["margin_edge"], atol=0.5)
     assert sampled["margin_edge"] != whole["margin_edge"] and sampled["open_count"] == whole["open_count"]
