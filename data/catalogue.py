@@ -16,7 +16,7 @@ from artifacts.folders import read_manifest
 from configs import options
 from configs.errors import UserError
 from data.arrays import AnyArray, FloatArray, IntArray
-from data.audio.recordings import line_of
+from data.audio.recordings import step_type
 from data.audio.shards import Shards
 
 KIND = "catalogue"
@@ -112,7 +112,7 @@ class Catalogue:
             return None
         folders = [self.folder / folder for folder in shards["folders"]]
         existing = next((folder for folder in folders if folder.is_dir()), folders[0])
-        return Shards(existing, shards["names"], *line_of(self.manifest["audio"]))
+        return Shards(existing, shards["names"], *step_type(self.manifest["audio"]))
 
     def audio_files(self) -> list[Path] | None:
         """Path of each song's recording if decoded audio is not kept (audio.store=files), else None."""

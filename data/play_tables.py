@@ -11,11 +11,11 @@ from data.arrays import IntArray
 from data.contract.play_rules import spill
 from data.split import WARM, Split
 
-# Strength of a play's strongest signal, from the columns of the contract; in SQL, which polars and Spark both run.
-STRENGTH = (
-    "CASE WHEN COALESCE(disliked, FALSE) THEN -1.0 WHEN COALESCE(favourited, FALSE) THEN 3.0 "
-    "WHEN COALESCE(completed, FALSE) THEN 2.0 ELSE 1.0 END"
-)
+# The strength of a play is that of its first signal that is true, else that of a play without any.
+SIGNALS = {"disliked": -1.0, "favourited": 3.0, "completed": 2.0}
+PLAYED = 1.0
+WHEN = " ".join(f"WHEN COALESCE({name}, FALSE) THEN {value}" for name, value in SIGNALS.items())
+STRENGTH = f"CASE {WHEN} ELSE {PLAYED} END"  # in SQL, since two engines read it
 
 
 def write_plays(
@@ -42,6 +42,11 @@ def write_plays(
     for name, tables in written.items():
         pl.concat(tables).sink_parquet(folder / f"{name}.parquet")
     return popularity_S, late
+
+
+def strength(play: object) -> float:
+    """The strength of one play whose attributes are the signals."""
+    return next((value for name, value in SIGNALS.items() if getattr(play, name)), PLAYED)
 
 
 def index_plays(plays: pl.DataFrame, songs: pl.DataFrame, users: pl.DataFrame) -> pl.DataFrame:

@@ -1,4 +1,4 @@
-"""What a user had listened to before a moment, and at the end of training time.
+"""Listening histories of users: before a moment, and at the end of training time.
 
 Shapes: B histories, T history places, S distinct songs of them, M songs asked about.
 Nobody sees their own future: a history ends strictly before the play's time. No target is in its own history.
@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 import torch
 
-from data.arrays import BoolArray, IntArray, group_starts, is_member
+from data.arrays import BoolArray, FloatArray, IntArray, group_starts, is_member
 
 NOBODY = -1  # target of a history that is not cut for any song
 
@@ -65,15 +65,24 @@ class Histories:
     def _histories(
         self, position: Callable[[IntArray], IntArray], count_B: IntArray, target_B: IntArray
     ) -> dict[str, Any]:
-        """Distinct songs `songs` (S,), and (B, T) `history` (positions into them), `mask`, `strength`."""
+        """`history_batch` of the plays at `position`, `count_B` of them at most, without the songs `target_B`."""
         count_B = np.clip(count_B, 0, self.length)
         place = np.arange(max(1, count_B.max(initial=0)))  # never of width 0: the mask says what is there
         at_BT = np.where(place < count_B[:, None], position(place), 0)
         mask_BT = (place < count_B[:, None]) & (self.song[at_BT] != target_B[:, None])
-        songs, history = np.unique(np.where(mask_BT, self.song[at_BT], self.song[0]), return_inverse=True)
-        return {
-            "songs": songs,
-            "history": torch.from_numpy(history.reshape(mask_BT.shape)),
-            "mask": torch.from_numpy(mask_BT),
-            "strength": torch.from_numpy(np.where(mask_BT, self.strength[at_BT], 0).astype(np.float32)),
-        }
+        song_BT = np.where(mask_BT, self.song[at_BT], self.song[0])
+        return history_batch(song_BT, mask_BT, np.where(mask_BT, self.strength[at_BT], 0))
+
+
+def history_batch(song_BT: IntArray, mask_BT: BoolArray, strength_BT: FloatArray) -> dict[str, Any]:
+    """Histories as the user tower reads them: distinct `songs` (S,), positions into these, mask and strengths (B, T).
+
+    Where the mask is False, `song_BT` may hold any song.
+    """
+    songs, history = np.unique(song_BT, return_inverse=True)
+    return {
+        "songs": songs,
+        "history": torch.from_numpy(history.reshape(mask_BT.shape)),
+        "mask": torch.from_numpy(mask_BT),
+        "strength": torch.from_numpy(strength_BT.astype(np.float32)),
+    }

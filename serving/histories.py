@@ -1,4 +1,4 @@
-"""What a user has played, plays that came in before those that the model knows; and his vectors, which follow from it.
+"""Recompute users' vectors from their plays: those that have come in, and before them those that the model knows.
 
 Shapes: N users, T places of a history, D vector size.
 """
@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from data.arrays import FloatArray, IntArray
-from retrieval.index import unit_rows
+from datamodules.histories import history_batch
+from retrieval.clusters import user_vectors
 from serving.encoder import Features, fields
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def follow(state: State, users: IntArray) -> None:
-    """Compute the vectors of users anew from all that they have played."""
+    """Recompute the vectors of users from all their plays."""
     model = state.model
     model.taste_UD[users], model.cat_UD[users] = taste_vectors(state, users)
     model.no_taste_U[users], model.no_cat_U[users] = (~of[users].any(axis=1) for of in (model.taste_UD, model.cat_UD))
@@ -29,18 +30,18 @@ def follow(state: State, users: IntArray) -> None:
 
 
 def taste_vectors(state: State, users: IntArray) -> tuple[FloatArray, FloatArray]:
-    """As `retrieval.clusters.user_vectors`, of known songs alone, with what has come in, without and with weights."""
+    """User vectors (N, D) from known songs and all plays so far, without and with the songs' popularity weights."""
     model = state.model
     rows = state.heard(users)
     heard = np.unique(rows.indices)
-    vectors = model.index.vectors[heard]
-    weighted = vectors * model.popularity_S[heard, None]
-    return unit_rows(np.asarray(rows[:, heard] @ vectors)), unit_rows(np.asarray(rows[:, heard] @ weighted))
+    listening, vectors = rows[:, heard], model.index.vectors[heard]
+    popularity = model.popularity_S[heard]
+    return user_vectors(listening, vectors, np.ones_like(popularity)), user_vectors(listening, vectors, popularity)
 
 
 @torch.inference_mode()
 def tower_vectors(state: State, users: IntArray) -> tuple[FloatArray, FloatArray]:
-    """User vectors (N, D) and boundary scores (N,) from histories with the plays that have come in first."""
+    """Vectors (N, D) and boundary scores (N,) of users by the user tower; the latest plays come first in a history."""
     model, most = state.model, state.model.encoder.history
     known_NT, strength_NT, count_N = model.latest(users, most)
     song_NT, value_NT = np.zeros((len(users), most), dtype=np.int64), np.zeros((len(users), most), dtype=np.float32)
@@ -52,20 +53,14 @@ def tower_vectors(state: State, users: IntArray) -> tuple[FloatArray, FloatArray
         value_NT[row, : len(fresh) + rest] = [*(value for _, value in fresh), *strength_NT[row, :rest]]
         length_N[row] = len(fresh) + rest
     mask_NT = np.arange(most) < length_N[:, None]
-    songs, place = np.unique(np.where(mask_NT, song_NT, song_NT[0, 0]), return_inverse=True)
-    user_batch: dict[str, Any] = {
-        **model.profile.gather(users),
-        "songs": song_fields(state, songs),
-        "history": torch.from_numpy(place.reshape(mask_NT.shape)),
-        "mask": torch.from_numpy(mask_NT),
-        "strength": torch.from_numpy(value_NT),
-    }
-    user_ND, boundary_N = model.encoder.towers.user_vectors(user_batch)
+    batch = history_batch(np.where(mask_NT, song_NT, song_NT[0, 0]), mask_NT, value_NT)
+    batch["songs"] = song_fields(state, batch["songs"])
+    user_ND, boundary_N = model.encoder.towers.user_vectors(model.profile.gather(users) | batch)
     return user_ND.numpy(), boundary_N.numpy()
 
 
 def song_fields(state: State, songs: IntArray) -> Any:
-    """Fields of songs as the user tower takes them."""
+    """Gather the fields of songs, known and accepted, for the user tower."""
     model, dims = state.model, state.model.encoder.towers.user.embedding.dense_dims
     known = songs < model.n_songs
     dense: Features = {}

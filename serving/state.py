@@ -23,6 +23,7 @@ import numpy as np
 from scipy import sparse
 
 from data.arrays import FloatArray, IntArray
+from data.play_tables import strength
 from retrieval.index import add, build_index, remove, search
 from retrieval.warm_up import warm_vectors
 from serving.histories import follow
@@ -241,8 +242,3 @@ def parts(numbers: list[int]) -> Iterator[list[int]]:
         if at:
             time.sleep(0.001)
         yield numbers[at : at + CHUNK]
-
-
-def strength(play: Play) -> float:
-    """The strongest signal that a play is, as `prepare` reads it: −1 disliked, 3 favourited, 2 completed, else 1."""
-    return -1.0 if play.disliked else 3.0 if play.favourited else 2.0 if play.completed else 1.0

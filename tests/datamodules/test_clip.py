@@ -19,9 +19,10 @@ from configs.training import EmbedConfig
 from data.text import song_texts, text_vectors, token_rows, unknown_share
 from datamodules.batches import Batch
 from datamodules.clip import ClipDataModule
-from inference import embedding as embed
+from inference.embedding import merge
 from lightning_modules.clip import ClipModule
 from models.text_encoder import TextEncoder, load_tokenizer
+from pipeline import embed
 
 N_MELS, WARM, VALIDATION, SONGS = 8, 90, 10, 110
 SMALL: dict[str, Any] = {
@@ -361,7 +362,7 @@ def test_embed_writes_the_feature_folder(folder: Path, run_folder: Path, tmp_pat
     out = tmp_path / "features"
     arrays = []
     for batch_size in (3, 64):
-        embed.embed(EmbedConfig(str(run_folder), str(folder), str(out), batch_size=batch_size, accelerator="cpu"))
+        embed.main(EmbedConfig(str(run_folder), str(folder), str(out), batch_size=batch_size, accelerator="cpu"))
         arrays.append({name: np.load(out / f"{name}.npy") for name in ("clip_audio", "clip_text", "text")})
     for name, array in arrays[0].items():
         assert np.array_equal(array, arrays[1][name], equal_nan=True) and array.dtype == np.float32
@@ -375,7 +376,7 @@ def test_embed_writes_the_feature_folder(folder: Path, run_folder: Path, tmp_pat
 
 def test_embed_refuses_what_does_not_fit(folder: Path, run_folder: Path, tmp_path: Path) -> None:
     def embed_with(clip: Path, data: Path) -> None:
-        embed.embed(EmbedConfig(str(clip), str(data), str(tmp_path / "out"), accelerator="cpu"))
+        embed.main(EmbedConfig(str(clip), str(data), str(tmp_path / "out"), accelerator="cpu"))
 
     other_run = tmp_path / "other_run"
     other_run.mkdir()
@@ -401,7 +402,7 @@ def test_parts_of_several_ranks_are_merged_by_song(tmp_path: Path) -> None:
     want = rng.normal(size=(7, 3)).astype(np.float32)
     for rank, rows in enumerate(([0, 2, 4, 6], [1, 3, 5, 0])):  # song 0 was given to both
         np.savez(tmp_path / f"{rank}.npz", id=rows, clip_audio=want[rows], clip_text=-want[rows])
-    merged = embed.merge([tmp_path / "0.npz", tmp_path / "1.npz"], 7)
+    merged = merge([tmp_path / "0.npz", tmp_path / "1.npz"], 7)
     assert np.array_equal(merged["clip_audio"], want) and np.array_equal(merged["clip_text"], -want)
 
 
