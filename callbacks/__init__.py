@@ -1,1 +1,1 @@
-"""What happens around training: correlation matrix, FAISS recall, checkpoints, pictures."""
+"""Lightning callbacks: correlation matrix, FAISS recall, checkpoints, pictures."""

@@ -1,4 +1,4 @@
-"""Validation of the song encoder by what it is for: new songs that find their listeners, and the other way round."""
+"""Validate the song encoder by audience recall: new songs that find their listeners, and the other way round."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class AudienceRecall(IndexRecall):
         self.k, self.users = k, users
 
     def measure(self, items: Array, item_ids: Array, queries: Array, query_ids: Array, data: Any) -> dict[str, Any]:
-        """The figures, from vectors of known songs and of validation songs."""
+        """Compute the metrics from vectors of known songs and of validation songs."""
         metrics = super().measure(items, item_ids, queries, query_ids, data)
         taste_UD = user_vectors(data.listening[:, item_ids], items, np.ones(len(items)))
         users = np.flatnonzero(taste_UD.any(axis=1))

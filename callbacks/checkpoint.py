@@ -24,7 +24,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint aside and renames it, so that `last.ckpt` is always whole."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        """Save, then rename."""
+        """Save under another name, then rename."""
         aside = Path(f"{path}.part")
         super().save_checkpoint(checkpoint, aside, storage_options)
         os.replace(aside, path)
@@ -72,7 +72,7 @@ class Progress(Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Before a checkpoint is written, which Lightning lets follow the other callbacks."""
+        """Record the rows seen, before a checkpoint is written (Lightning runs checkpoints after other callbacks)."""
         batches = sampler(trainer)
         if batches is None:
             return
@@ -102,7 +102,7 @@ class StopOnSignal(Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Not after the last step of an epoch: its validation comes first."""
+        """Stop if a rank was asked to, but not after the last step of an epoch: its validation comes first."""
         asked = self.asked
         if trainer.world_size > 1:
             asked = bool(sum_over_ranks(torch.tensor(float(asked), device=pl_module.device)) > 0)
@@ -120,7 +120,7 @@ class StepCheckpoint(ModelCheckpoint):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save within an epoch alone."""
+        """Save unless this is the last step of an epoch."""
         if batch_idx + 1 < trainer.num_training_batches:
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 

@@ -43,7 +43,7 @@ class IndexRecall(L.Callback):
         self.sample: dict[int, tuple[Array, Array]] = {}
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Forget the last epoch's vectors."""
+        """Drop the last epoch's vectors."""
         self.parts = {ITEMS: [], QUERIES: []}
 
     def on_validation_batch_end(
@@ -59,7 +59,7 @@ class IndexRecall(L.Callback):
         self.parts[dataloader_idx].append({key: value.detach().cpu() for key, value in outputs.items()})
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Build the index, search it, log the figures."""
+        """Build the index, search it and log the metrics."""
         self.device = pl_module.device.index or 0
         items, item_ids = self._collect(ITEMS, pl_module.device)
         queries, query_ids = self._collect(QUERIES, pl_module.device)
@@ -69,7 +69,7 @@ class IndexRecall(L.Callback):
         pl_module.log_dict({key: float(value) for key, value in metrics.items()}, prog_bar=True, rank_zero_only=False)
 
     def measure(self, items: Array, item_ids: Array, queries: Array, query_ids: Array, data: Any) -> dict[str, Any]:
-        """The figures, from vectors and ids of both loaders."""
+        """Compute the metrics from vectors and ids of both loaders."""
         query_of, item_of = data.val_positives()
         widest = max(self.ks)
         found = retrieve(items, item_ids, queries, widest, self.device)
@@ -94,7 +94,7 @@ class IndexRecall(L.Callback):
 
 
 def evenly(ids: Array, vectors: Array) -> tuple[Array, Array]:
-    """At most `SAMPLE` rows, evenly spaced."""
+    """Take at most `SAMPLE` rows, evenly spaced."""
     step = -(-len(ids) // SAMPLE) or 1
     return ids[::step].copy(), vectors[::step].copy()
 

@@ -38,14 +38,14 @@ class Pictures(L.Callback):
         self.recall, self.songs = recall, songs
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """The matrix that this epoch groups features by."""
+        """Draw the matrix that this epoch groups features by."""
         if hasattr(pl_module, "correlation") and takes_images(trainer):
             embedding: Any = pl_module.model.embedding  # type: ignore[union-attr]
             matrix: Any = pl_module.correlation
             log(trainer, "features/correlation", heat_map(matrix.cpu().numpy(), embedding.names, embedding.field_of))
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """What the last validation has seen."""
+        """Draw the songs and recall curves of the last validation."""
         if not takes_images(trainer) or not self.recall.sample:
             return
         ids, vectors = zip(*(self.recall.sample[loader] for loader in self.songs), strict=True)
@@ -59,12 +59,12 @@ class Pictures(L.Callback):
 
 
 def takes_images(trainer: L.Trainer) -> list[Any]:
-    """The loggers to draw for: none on any rank but 0."""
+    """Loggers that accept images, on rank 0 alone."""
     return [logger for logger in trainer.loggers if hasattr(logger, "log_image")] if trainer.is_global_zero else []
 
 
 def log(trainer: L.Trainer, name: str, picture: Figure) -> None:
-    """Hand a figure to all loggers that take images."""
+    """Log a figure with all loggers that accept images."""
     for logger in takes_images(trainer):
         logger.log_image(name, [pixels(picture)], step=trainer.global_step)
 

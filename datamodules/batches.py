@@ -1,4 +1,4 @@
-"""One way to cut an epoch into batches, for every task.
+"""Cut an epoch into batches, in one way for every task.
 
 A batch is a function of (seed, epoch, step, rank) and of nothing else: no global random state, no worker state.
 That is what makes a resumed run continue exactly, and what lets a dataset build its whole batch in one
@@ -48,17 +48,17 @@ class EpochBatches(Sampler[Batch]):
         self.start = (0, 0)  # (epoch, rows) that a resumed run has seen
 
     def go_on(self, epoch: int, rows: int) -> None:
-        """Leave out the first rows of that epoch."""
+        """Skip the first rows of that epoch."""
         self.seen = self.start = (epoch, rows)
 
     def steps_done(self) -> int:
-        """Batches of the present epoch that need not come again."""
+        """Number of batches of the current epoch that are done already."""
         epoch, rows = self.start
         remaining = max(0, self.n - rows) if epoch == self.epoch else self.n
         return len(self) - -(-remaining // (self.batch_size * self.world_size))
 
     def rows_after(self, step: int) -> int:
-        """Rows of the present epoch that all ranks have seen after so many of its batches."""
+        """Number of rows of the current epoch that all ranks have seen after `step` of its batches."""
         epoch, rows = self.start
         before = rows if epoch == self.epoch else 0
         return before + (step - self.steps_done()) * self.batch_size * self.world_size
@@ -102,18 +102,18 @@ class EpochLoader(DataLoader[Any]):
         yield from super().__iter__()
 
     def state_dict(self) -> dict[str, Any]:
-        """How far training has come in its epoch; Lightning puts it into a checkpoint."""
+        """Epoch and rows seen in it, which Lightning puts into a checkpoint."""
         batches: Any = self.sampler
         return {"epoch": batches.seen[0], "rows": batches.seen[1]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on there."""
+        """Continue from the epoch and rows of a checkpoint."""
         batches: Any = self.sampler
         batches.go_on(state["epoch"], state["rows"])
 
 
 def batches_of(data: Any, n: int, batch_size: int, shuffle: bool) -> EpochBatches:
-    """The batches of n rows that a DataModule, by its `seed`, deals to its rank; without a trainer to a single one."""
+    """Deal n rows to the rank of a DataModule, by its `seed`; without a trainer there is one rank."""
     rank, world_size = (data.trainer.global_rank, data.trainer.world_size) if data.trainer else (0, 1)
     return EpochBatches(n, batch_size, data.seed, rank, world_size, shuffle)
 

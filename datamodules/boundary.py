@@ -25,7 +25,7 @@ from datamodules.histories import Histories
 
 
 def labels(plays: pl.DataFrame, positives: str) -> FloatArray:
-    """y of each play, (plays,): 1 positive, 0 negative.
+    """Label of each play, (plays,): 1 positive, 0 negative.
 
     A disliked play is negative. With `positives="liked"` so is one explicitly not completed, unless it was favourited.
     An unknown flag speaks against no play: without flags every play is positive, as with `positives="played"`.
@@ -102,7 +102,7 @@ class InteractionBatches(Dataset[Any]):
         }
 
     def _draw(self, rows: IntArray, rng: np.random.Generator) -> tuple[IntArray, float]:
-        """Songs to set against each play's own, (B, negatives or fewer), and which share is drawn by plays."""
+        """Draw negatives of each play, (B, negatives or fewer), and say which share of them is drawn by plays."""
         shape = (len(rows), self.negatives)
         if self.sampling == "uniform":
             return rng.choice(self.songs, shape), 0.0

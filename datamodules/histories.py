@@ -1,4 +1,4 @@
-"""Listening histories of users: before a moment, and at the end of training time.
+"""Users' listening histories: before a moment, and at the end of training time.
 
 Shapes: B histories, T history places, S distinct songs of them, M songs asked about.
 Nobody sees their own future: a history ends strictly before the play's time. No target is in its own history.

@@ -1,4 +1,4 @@
-"""Halves of users' histories: what the song encoder is trained on when one half must predict the other.
+"""Halves of users' histories, one of which must predict the other in the training of the song encoder.
 
 Shapes: B users of a batch, S songs of a batch.
 """

@@ -54,7 +54,7 @@ class FieldEmbedding(nn.Module):
 
     @property
     def field_of(self) -> list[int]:
-        """Which field each feature is a part of: the blocks of one dense field share a number."""
+        """Number of the field that each feature belongs to: the blocks of one dense field share it."""
         blocks = [len(blocks) for blocks in self.blocks if isinstance(blocks, nn.ModuleList)]
         sizes = blocks + [1] * len(self.vocab_sizes)
         return [field for field, size in enumerate(sizes) for _ in range(size)]
@@ -148,7 +148,7 @@ class SongEncoder(nn.Module):
         return vector_ND, self.item_bias(x_N).squeeze(1)
 
     def finish(self, vector_ND: Tensor) -> Tensor:
-        """The last step of `encode`: all vectors get the learned length, if they are to have one."""
+        """Scale vectors to the learned length, if `normalise` is on: the last step of `encode`."""
         return vector_ND if self.scale is None else F.normalize(vector_ND, dim=1) * self.scale
 
     def encode(self, e_NFE: Tensor, shown_NF: Tensor) -> Tensor:
@@ -161,6 +161,6 @@ class SongEncoder(nn.Module):
 
 
 def trunk(width: int, hidden: int, dim: int, dropout: float) -> nn.Sequential:
-    """Two hidden layers."""
+    """Build two hidden layers and an output layer."""
     inner = (nn.Linear(width, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, hidden), nn.GELU())
     return nn.Sequential(*inner, nn.Linear(hidden, dim))

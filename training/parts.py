@@ -1,4 +1,4 @@
-"""What a training is made of: from a task's options to its LightningModule and its DataModule."""
+"""Build a task's LightningModule and DataModule from its options."""
 
 from __future__ import annotations
 
