@@ -15,7 +15,7 @@ import polars as pl
 from artifacts.folders import read_manifest
 from configs.errors import UserError
 from data.arrays import AnyArray, FloatArray, IntArray
-from data.audio.recordings import line_of
+from data.audio.recordings import step_type
 from data.audio.shards import Shards
 
 KIND = "catalogue"
@@ -111,7 +111,7 @@ class Catalogue:
             return None
         folders = [self.folder / folder for folder in shards["folders"]]
         there = next((folder for folder in folders if folder.is_dir()), folders[0])
-        return Shards(there, shards["names"], *line_of(self.manifest["audio"]))
+        return Shards(there, shards["names"], *step_type(self.manifest["audio"]))
 
     def audio_files(self) -> list[Path] | None:
         """The recordings themselves, one a song, where `prepare` was told not to keep decoded audio (store=files)."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain, repeat
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -26,7 +26,10 @@ MAX_VALUES = 8  # category values kept per song and field
 UNKNOWN = 1  # code of a value outside the vocabulary
 FEATURES = "features", "python -m pipeline.embed clip=RUN data=CATALOGUE out=FEATURES"  # a folder's kind, and its maker
 
+CHUNK = 100_000  # rows encoded at a time, which bounds the memory of their values
+
 Vocabulary = dict[str, list[str]]
+Codes = dict[str | None, int]  # of the values of a category field
 
 
 @dataclass
@@ -51,7 +54,7 @@ class SongFields:
         return SongFields(dense, codes, {key: self.vocabulary[key] for key in codes})
 
     def without(self, names: Sequence[str]) -> SongFields:
-        """The same songs, none of which has the named fields; f still knows that there are such fields."""
+        """The same songs with the named fields missing in all of them; the song encoder still expects these fields."""
         dense = {key: np.full_like(array, np.nan) if key in names else array for key, array in self.dense.items()}
         codes = {key: np.zeros_like(array) if key in names else array for key, array in self.codes.items()}
         return SongFields(dense, codes, self.vocabulary)
@@ -113,7 +116,7 @@ def read_fields(
         )
     if vocabulary is None:
         vocabulary = build_vocabulary(catalogue, [name for name in chosen if name in CATEGORIES], min_count)
-    codes = {name: encode(values_of(catalogue.songs, name), values) for name, values in vocabulary.items()}
+    codes = {name: column_codes(catalogue.songs, name, values) for name, values in vocabulary.items()}
     return SongFields({name: dense[name] for name in chosen if name in dense}, codes, vocabulary)
 
 
@@ -155,13 +158,31 @@ def build_vocabulary(catalogue: Catalogue, names: list[str], min_count: int) -> 
     return vocabulary
 
 
-def encode(values: pl.Series, vocabulary: list[str]) -> IntArray:
-    """Lists of strings → codes (songs, MAX_VALUES): 0 none, 1 unknown, 2… vocabulary; unknown values fold into one."""
-    table = pl.DataFrame({"value": pl.Series(vocabulary, dtype=pl.String), "code": np.arange(2, len(vocabulary) + 2)})
-    long = values.to_frame("value").with_row_index("row").explode("value").drop_nulls()
-    long = long.join(table, on="value", how="left").with_columns(pl.col("code").fill_null(UNKNOWN))
-    long = long.select("row", "code").unique().sort("row", pl.col("code") == UNKNOWN, "code")
-    long = long.with_columns(pl.int_range(pl.len()).over("row").alias("slot")).filter(pl.col("slot") < MAX_VALUES)
-    codes: Any = np.zeros((len(values), MAX_VALUES), dtype=np.int64)
-    codes[long["row"].to_numpy(), long["slot"].to_numpy()] = long["code"].to_numpy()
-    return codes
+def column_codes(table: pl.DataFrame, name: str, vocabulary: Sequence[str]) -> IntArray:
+    """Codes (rows, MAX_VALUES) of a category column."""
+    values, codes = values_of(table, name), codes_of(vocabulary)
+    parts = [encode(values[at : at + CHUNK].to_list(), codes) for at in range(0, len(values), CHUNK)]
+    return np.concatenate([np.zeros((0, MAX_VALUES), dtype=np.int64), *parts])
+
+
+def codes_of(vocabulary: Sequence[str]) -> Codes:
+    """The code of each value of a vocabulary, and of no value."""
+    return {None: 0} | dict(zip(vocabulary, range(UNKNOWN + 1, UNKNOWN + 1 + len(vocabulary)), strict=True))
+
+
+def encode(values: Sequence[Sequence[str | None] | None], codes: Codes) -> IntArray:
+    """Codes of lists of values, (N, MAX_VALUES): 0 none, 1 unknown, 2… vocabulary.
+
+    Each code once, in ascending order, so that the most frequent values of a long list are kept; "unknown" comes last.
+    """
+    lists = [one or () for one in values]
+    count_N = np.fromiter(map(len, lists), np.int64, len(lists))
+    code_R = np.fromiter(map(codes.get, chain.from_iterable(lists), repeat(UNKNOWN)), np.int64, count_N.sum())
+    present_R, size = code_R != 0, len(codes) + 1
+    row_R, code_R = np.repeat(np.arange(len(lists)), count_N)[present_R], code_R[present_R]
+    row_R, order_R = np.divmod(np.unique(row_R * size + (code_R - 2) % size), size)  # unknown last
+    slot_R = np.arange(len(row_R)) - np.searchsorted(row_R, row_R)
+    kept_R = slot_R < MAX_VALUES
+    found_NV: IntArray = np.zeros((len(lists), MAX_VALUES), dtype=np.int64)
+    found_NV[row_R[kept_R], slot_R[kept_R]] = (order_R[kept_R] + 2) % size
+    return found_NV

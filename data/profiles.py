@@ -1,4 +1,4 @@
-"""What is known of a user beside his plays: the profile columns of users.parquet as codes and numbers.
+"""User profiles: the profile columns of users.parquet as category codes and numbers.
 
 Text and Boolean columns are categories, numeric columns are numbers; other types (lists, dates) are not used.
 """
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from data.arrays import FloatArray, IntArray
 from data.contract.columns import TEXT_TYPES
-from data.fields import Vocabulary, encode, values_of
+from data.fields import Vocabulary, column_codes
 
 MIN_USERS = 2  # a category value that fewer training users have counts as unknown
 CATEGORICAL = (*TEXT_TYPES, pl.Boolean)
@@ -67,7 +67,7 @@ def read_profile(users: pl.DataFrame, rows: IntArray, vocabulary: Vocabulary | N
         vocabulary = build_vocabulary(users[rows])
     missing = [pl.lit(None, pl.String).alias(name) for name in vocabulary if name not in users.columns]
     users = users.with_columns(missing)
-    codes = [encode(values_of(users, name), values)[:, 0] for name, values in vocabulary.items() if values]
+    codes = [column_codes(users, name, values)[:, 0] for name, values in vocabulary.items() if values]
     numbers = [_numbers(users[name]) for name, values in vocabulary.items() if not values]
     empty = np.zeros((users.height, 0))
     return Profile(

@@ -29,7 +29,7 @@ Loaded = TypeVar("Loaded")
 
 
 def read_as(prepared: dict[str, Any]) -> dict[str, Any]:
-    """How a CLIP run reads texts (`model`, `fields`, `max_tokens`, `windows`), from what it was prepared with."""
+    """Options by which a CLIP run reads texts: `model`, `fields`, `max_tokens`, `windows`."""
     names = {"model": "text_model", "fields": "text_fields", "max_tokens": "max_tokens", "windows": "windows"}
     return {name: prepared[of] for name, of in names.items()}
 
@@ -127,7 +127,7 @@ def token_rows(
 
 
 def token_batch(ids_NWL: AnyArray, lengths_NW: IntArray) -> dict[str, torch.Tensor]:
-    """What `TextEncoder` reads, {"input_ids", "attention_mask"} (N, W, L): no more than the real tokens are seen."""
+    """Inputs of `TextEncoder`, {"input_ids", "attention_mask"} (N, W, L), in which only real tokens are seen."""
     mask_NWL = np.arange(ids_NWL.shape[2]) < lengths_NW[:, :, None]
     return {"input_ids": torch.from_numpy(ids_NWL).long(), "attention_mask": torch.from_numpy(mask_NWL).long()}
 
@@ -186,38 +186,29 @@ def unknown_share(texts: Sequence[str], model: str) -> float:
 
 def _compute(texts: Texts, model: str, max_tokens: int, batch_size: int, windows: int) -> FloatArray:
     ids_NWL, lengths_NW = token_rows(texts, model, max_tokens, windows)
-    vectors_RB = _pooled(ids_NWL.reshape(-1, ids_NWL.shape[2]), lengths_NW.ravel(), model, batch_size)
-    if lengths_NW.shape[1] == 1:
-        return vectors_RB
-    weight_NW1 = lengths_NW[:, :, None] / lengths_NW.sum(axis=1).clip(min=1)[:, None, None]
-    mean_NB = (np.nan_to_num(vectors_RB.reshape(*lengths_NW.shape, -1)) * weight_NW1).sum(axis=1)
-    mean_NB[lengths_NW.sum(axis=1) == 0] = np.nan
-    return mean_NB.astype(np.float32)
-
-
-def _pooled(ids_NL: IntArray, lengths_N: IntArray, model: str, batch_size: int) -> FloatArray:
-    vectors_NB = np.full((len(ids_NL), text_dim(model)), np.nan, dtype=np.float32)
+    vectors_NB = np.full((len(texts), text_dim(model)), np.nan, dtype=np.float32)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     encoder = or_user_error(TextEncoder, model).to(device)
-    batches = list(_buckets(lengths_N, batch_size))
+    batches = list(_buckets(lengths_NW, batch_size))
     with torch.inference_mode():
-        for rows, length in tqdm(batches, desc="text vectors", disable=not batches):
-            batch_RL = np.zeros((batch_size, length), dtype=np.int64)
-            width = min(length, ids_NL.shape[1])
-            batch_RL[: len(rows), :width] = ids_NL[rows, :width]
-            mask_RL = np.arange(length) < np.resize(lengths_N[rows], batch_size)[:, None]
-            pooled_RB = encoder(torch.from_numpy(batch_RL).to(device), torch.from_numpy(mask_RL).long().to(device))
+        for rows, n_windows, length in tqdm(batches, desc="text vectors", disable=not batches):
+            ids_RWL = np.zeros((batch_size, n_windows, length), dtype=np.int64)
+            width = min(length, ids_NWL.shape[2])
+            ids_RWL[: len(rows), :, :width] = ids_NWL[rows, :n_windows, :width]
+            batch = token_batch(ids_RWL, np.resize(lengths_NW[rows, :n_windows], (batch_size, n_windows)))
+            pooled_RB = encoder(**{name: values.to(device) for name, values in batch.items()})
             vectors_NB[rows] = pooled_RB[: len(rows)].float().cpu().numpy()
     return vectors_NB
 
 
-def _buckets(lengths_N: IntArray, batch_size: int) -> Iterator[tuple[IntArray, int]]:
-    """(rows, padded length): at most `batch_size` songs of one bucket, shortest first; songs without text in none."""
-    padded_N = -(-lengths_N // BUCKET) * BUCKET
-    for length in np.unique(padded_N[padded_N > 0]):
-        rows = np.flatnonzero(padded_N == length)
+def _buckets(lengths_NW: IntArray, batch_size: int) -> Iterator[tuple[IntArray, int, int]]:
+    """(rows, windows, padded length): at most `batch_size` songs of one bucket; songs without text in none."""
+    windows_N, longest_N = (lengths_NW > 0).sum(axis=1), lengths_NW.max(axis=1)
+    shapes_N2 = np.stack([windows_N, -(-longest_N // BUCKET) * BUCKET], axis=1)
+    for shape in np.unique(shapes_N2[windows_N > 0], axis=0):
+        rows = np.flatnonzero((shapes_N2 == shape).all(axis=1))
         for at in range(0, len(rows), batch_size):
-            yield rows[at : at + batch_size], int(length)
+            yield rows[at : at + batch_size], int(shape[0]), int(shape[1])
 
 
 def _key(texts: Texts, model: str, max_tokens: int, windows: int) -> str:
@@ -240,7 +231,7 @@ def folder_state(model: str) -> str:
 
 
 def or_user_error(load: Callable[[str], Loaded], model: str, option: str = "text.model or text_model") -> Loaded:
-    """What `load` makes of a model's name; its ValueError becomes a UserError that names the option."""
+    """Load a model by its name; a ValueError becomes a UserError that names the option."""
     try:
         return load(model)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Song, user and boundary vectors from trained runs: what index, audience and evaluate have in common."""
+"""Song, user and boundary vectors from trained runs, for index, audience and evaluate."""
 
 from __future__ import annotations
 

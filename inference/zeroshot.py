@@ -1,4 +1,4 @@
-"""Tag songs that nobody has tagged from their audio: each label is put into words and compared with it."""
+"""Zero-shot tagging: compare each song's audio with each label, put into words."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def tag_songs(config: ZeroshotConfig) -> None:
         tag_table(catalogue, heard, np.array(labels), scores_SK, at_SK).write_parquet(to / "tags.parquet")
     print(f"{config.out}: {len(heard):,} of {catalogue.n_songs:,} songs have audio; {len(labels)} labels")
     if figures is not None:
-        print(told(figures))
+        print(summary(figures))
 
 
 def audio_vectors(features: str, catalogue: Catalogue) -> FloatArray:
@@ -117,7 +117,7 @@ def label_vectors(run: Run, labels: Sequence[str], prompts: Sequence[str], cache
 def tag_table(
     catalogue: Catalogue, heard: IntArray, labels: Any, scores_SK: FloatArray, at_SK: IntArray
 ) -> pl.DataFrame:
-    """tags.parquet, best first."""
+    """The rows of tags.parquet, each song's best label first."""
     k = at_SK.shape[1]
     return pl.DataFrame(
         {
@@ -130,8 +130,9 @@ def tag_table(
 
 
 def accuracy(first: IntArray, heard: IntArray, own: list[list[str]], labels: list[str]) -> dict[str, float]:
-    """How often a song's first tag is one of its own labels, among songs with audio and a label; and what a constant
-    answer and a random one reach.
+    """Share of songs whose first tag is one of their own labels, and what a constant and a random answer reach.
+
+    Only songs with audio and a label count.
 
     Raises:
         UserError: no such song.
@@ -148,8 +149,8 @@ def accuracy(first: IntArray, heard: IntArray, own: list[list[str]], labels: lis
     }
 
 
-def told(figures: dict[str, float]) -> str:
-    """One line of what was measured."""
+def summary(figures: dict[str, float]) -> str:
+    """One line with the accuracy and what it compares to."""
     return (
         f"first tag right for {figures['accuracy']:.3f} of {figures['songs']:,} labelled songs "
         f"(most frequent label {figures['most_frequent']:.3f}, chance {figures['chance']:.3f})"

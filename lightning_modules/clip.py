@@ -5,16 +5,16 @@ Shapes: N songs of this rank, G of all ranks, C crops a song, D size of the shar
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import lightning as L
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_modules.blocks import compile_blocks, shard
 from lightning_modules.optim import adamw
-from models.chunked import embed_in_chunks, embed_in_fixed_batches
+from models.chunked import embed_in_chunks, embed_in_fixed_batches, embed_recordings
 from models.clip import ClipModel
 from objectives.contrastive import clip_loss, siglip_loss
 from objectives.gather import gather_with_grad
@@ -96,11 +96,7 @@ class ClipModule(L.LightningModule):
         return adamw(self, h["lr"], h["weight_decay"], h["warmup"], steps, scales)
 
     def _embed_crops(self, batch: Batch) -> Tensor:
-        """Unit vectors (N, D): the mean over a song's crops (N, C, …)."""
-        n, c = next(iter(batch["audio"].values())).shape[:2]
-        crops = {name: values.flatten(0, 1) for name, values in batch["audio"].items()}
-        vector_RD = embed_in_fixed_batches(self.model.embed_audio, crops)
-        return F.normalize(vector_RD.view(n, c, -1).mean(dim=1), dim=-1)
+        return embed_recordings(partial(embed_in_fixed_batches, self.model.embed_audio), batch["audio"])
 
     def _embed_text(self, batch: Batch) -> Tensor:
         return embed_in_fixed_batches(self.model.embed_text, batch["text"])

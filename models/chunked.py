@@ -1,6 +1,7 @@
 """Embedding many rows some at a time: in training without keeping their activations, at inference in one shape.
 
-Shapes: N rows, D vector size. Rows are tensors by name that share their first dimension.
+Shapes: N rows or recordings, C crops of a recording, D vector size. Rows are tensors by name that share their first
+dimension.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
@@ -51,3 +53,14 @@ def embed_in_fixed_batches(embed: Embed, rows: Rows) -> Tensor:
     padded = {key: torch.cat([x, x.new_zeros(-n % size, *x.shape[1:])]) for key, x in rows.items()}
     parts = [embed({key: x[at : at + size] for key, x in padded.items()}) for at in range(0, n, size)]
     return torch.cat(parts)[:n]
+
+
+def embed_crops(embed: Embed, crops: Rows) -> Tensor:
+    """`embed` of all crops of recordings, (N, C, D); the crops are (N, C, …)."""
+    n, c = next(iter(crops.values())).shape[:2]
+    return embed({name: values.flatten(0, 1) for name, values in crops.items()}).view(n, c, -1)
+
+
+def embed_recordings(embed: Embed, crops: Rows) -> Tensor:
+    """Unit vectors of recordings, (N, D): the mean over their crops (N, C, …)."""
+    return F.normalize(embed_crops(embed, crops).mean(dim=1), dim=-1)

@@ -1,9 +1,9 @@
-"""What comes in with a new song → its features, its song vector, its item vector, and tags guessed from its sound.
+"""Encode new songs: their features, song vectors and item vectors, and tags guessed from their sound.
 
-The same models and the same steps as pipeline.embed, pipeline.index and pipeline.audience take, for songs that come one
-at a time.
+The models of a service folder, and the functions by which pipeline.embed, pipeline.index and pipeline.audience encode a
+whole catalogue.
 
-Shapes: N songs, C crops a song, T lines (frames or samples) of width M, W width of a feature, D vector size.
+Shapes: N songs, W width of a feature, D vector size.
 """
 
 from __future__ import annotations
@@ -18,33 +18,32 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from data.arrays import FloatArray, IntArray
-from data.audio.crops import Crops, evenly_spaced, lines_a_second
+from data.audio.crops import fixed_crops
 from data.audio.inputs import audio_inputs
-from data.audio.recordings import lines_of, resample
+from data.audio.recordings import resample, to_steps
 from data.contract.columns import ABOUT
-from data.fields import CATEGORIES, MAX_VALUES, UNKNOWN, Vocabulary
+from data.fields import CATEGORIES, UNKNOWN, Codes, Vocabulary, codes_of, encode
 from data.text import or_user_error, read_as, song_texts, token_batch, token_rows
 from export.model import load
+from models.chunked import embed_crops, embed_recordings
 from models.pretrained_audio import OWN, PretrainedAudio
 from models.text_encoder import TextEncoder, load_tokenizer
 
 GUESSES = 5  # tags guessed of a song
 
 Features = dict[str, FloatArray]  # by name, (W,) of one song or (N, W); NaN where the song lacks it
-Codes = dict[str, dict[str, int]]  # of the values of each category field
 
 
 class Unfit(Exception):  # noqa: N818
-    """A dense field that was given is none of this model's: another came into use since it was looked at."""
+    """A given dense field is none of this model's: another model came into use since the song was checked."""
 
 
 @dataclass
 class Content:
-    """A song as it comes in: words and tags (`ABOUT`), mono samples, and dense fields that the caller made himself."""
+    """A song as it is received: words and tags (`ABOUT`), mono samples, and dense fields that the caller made."""
 
     about: dict[str, Any]
     wave: FloatArray | None = None
@@ -63,14 +62,14 @@ class Encoder:
         self.manifest, self.audio = manifest, manifest["audio"]
         self.song: Any
         self.song, config = load(folder / "i2i", check=False)
-        self.song_codes = codes_of(config["vocabulary"]["songs"])
+        self.song_codes = category_codes(config["vocabulary"]["songs"])
         self.widths: dict[str, int] = dict(config["model"]["dense_dims"])
         self.item: Any = None
         if manifest["boundary"]:
             self.towers: Any
             self.towers, config = load(folder / "boundary", check=False)
             self.item = self.towers.item
-            self.item_codes = codes_of(config["vocabulary"]["songs"])
+            self.item_codes = category_codes(config["vocabulary"]["songs"])
             self.profile_vocabulary: Vocabulary = config["vocabulary"]["users"]
             self.history: int = config["trained_with"]["model"]["history"]
             self.widths |= config["model"]["dense_dims"]
@@ -95,7 +94,7 @@ class Encoder:
 
     @property
     def hears(self) -> bool:
-        """Whether a song's sound says anything to these models."""
+        """Whether these models use a song's sound."""
         return self.clip is not None
 
     @torch.inference_mode()
@@ -108,7 +107,7 @@ class Encoder:
         found = {name: np.full((len(songs), width), np.nan, dtype=np.float32) for name, width in self.widths.items()}
         heard = [at for at, song in enumerate(songs) if song.wave is not None]
         if self.hears and heard:
-            found["clip_audio"][heard] = self._hear([self._wave(songs[at]) for at in heard])
+            found["clip_audio"][heard] = self._hear([songs[at] for at in heard])
         self._read(songs, found)
         for at, song in enumerate(songs):
             for name, vector in song.given.items():
@@ -138,40 +137,22 @@ class Encoder:
         return [{"label": self.manifest["labels"][at], "score": float(score_L[at])} for at in best]
 
     def says_nothing(self, content: Content) -> bool:
-        """Whether no model would see anything of a song."""
-        codes = [self.song_codes, *([self.item_codes] if self.item is not None else [])]
-        if any((encode([content.about], name, of[name]) > UNKNOWN).any() for of in codes for name in of):
-            return False
+        """Whether a song has nothing that any model uses."""
+        for codes in (self.song_codes, self.item_codes if self.item is not None else {}):
+            if any((found > UNKNOWN).any() for found in encode_about([content.about], codes).values()):
+                return False
         return not (content.given or (self.hears and content.wave is not None) or any(self._texts([content])))
 
-    def _hear(self, waves: Sequence[Any]) -> FloatArray:
-        """clip_audio of recordings, (N, D): the mean over their crops, at length 1."""
-        crops = join([self._crops(wave) for wave in waves])
-        n, c = next(iter(crops.values())).shape[:2]
-        rows = {name: values.flatten(0, 1) for name, values in self.inputs(crops).items()}
+    def _hear(self, songs: Sequence[Content]) -> FloatArray:
+        """clip_audio of songs with a recording, (N, D)."""
+        own, heard = int(self.audio["sample_rate"]), []
+        for song in songs:
+            assert song.wave is not None
+            heard.append(to_steps(resample(song.wave, song.rate or own, own), self.audio))
+        crops = self.inputs(fixed_crops(heard, self.audio, self.prepared["crop_seconds"], self.prepared["crops"]))
         if self.ears is not None:
-            rows = {"pooled": self.ears(rows)}
-        vector_ND = self.clip.embed_audio(rows).view(n, c, -1).mean(dim=1)
-        return np.asarray(F.normalize(vector_ND, dim=-1).numpy())
-
-    def _wave(self, song: Content) -> Any:
-        """The samples of a song at the rate that the model hears."""
-        own = int(self.audio["sample_rate"])
-        return song.wave if song.wave is None else resample(song.wave, song.rate or own, own)
-
-    def _crops(self, wave: FloatArray) -> Crops:
-        """The evenly spaced crops of a recording, as `data.audio.crops.CropReader.fixed` cuts them, (1, C, …)."""
-        logmel = self.audio["store"] == "logmel"
-        lines_TM = lines_of(wave, self.audio)
-        crop, count = max(1, round(self.prepared["crop_seconds"] * lines_a_second(self.audio))), self.prepared["crops"]
-        offsets = evenly_spaced(np.array([len(lines_TM)]), crop, count)[0]
-        crops = np.zeros((1, count, crop, lines_TM.shape[1]), dtype=lines_TM.dtype)
-        real = np.minimum(len(lines_TM) - offsets, crop)
-        for at, (offset, length) in enumerate(zip(offsets, real, strict=True)):
-            crops[0, at, :length] = lines_TM[offset : offset + length]
-        found = crops if logmel else crops[..., 0]
-        names = ("logmel", "frames") if logmel else ("samples", "length")
-        return dict(zip(names, (torch.from_numpy(found), torch.from_numpy(real[None])), strict=True))
+            crops = {"pooled": embed_crops(self.ears, crops)}
+        return np.asarray(embed_recordings(self.clip.embed_audio, crops).numpy())
 
     def _texts(self, songs: Sequence[Content]) -> list[str | None]:
         known = [name for name in self.read["fields"] if name in ABOUT] if self.read else []
@@ -196,35 +177,27 @@ class Encoder:
 
 
 def about_table(about: Sequence[dict[str, Any]]) -> pl.DataFrame:
-    """Words and tags of songs as a table with the columns of `ABOUT`."""
+    """Table of the words and tags of songs, with the columns of `ABOUT`."""
     return pl.DataFrame({name: [one.get(name) for one in about] for name in ABOUT}, schema=ABOUT)
 
 
 def fields(
-    features: Features, about: Sequence[dict[str, Any]], dense_dims: dict[str, int], codes: Codes
+    features: Features, about: Sequence[dict[str, Any]], dense_dims: dict[str, int], codes: dict[str, Codes]
 ) -> dict[str, Tensor]:
-    """What a song encoder takes: dense fields and category codes."""
+    """Inputs of a song encoder, as `data.fields.SongFields.gather` gives them: dense fields and category codes."""
     dense = {name: torch.from_numpy(np.asarray(features[name], dtype=np.float32)) for name in dense_dims}
-    return dense | {name: torch.from_numpy(encode(about, name, of)) for name, of in codes.items()}
+    return dense | {name: torch.from_numpy(found) for name, found in encode_about(about, codes).items()}
 
 
-def codes_of(vocabulary: Vocabulary) -> Codes:
-    """The code of each value, as `data.fields.encode` has it."""
-    return {name: dict(zip(v, range(UNKNOWN + 1, UNKNOWN + 1 + len(v)), strict=True))
-            for name, v in vocabulary.items() if name in CATEGORIES}  # fmt: skip
-
-
-def encode(about: Sequence[dict[str, Any]], name: str, codes: dict[str, int]) -> IntArray:
-    """`data.fields.encode` for a few songs, of which it makes no table: (N, MAX_VALUES)."""
-    found: IntArray = np.zeros((len(about), MAX_VALUES), dtype=np.int64)
-    for row, one in zip(found, about, strict=True):
-        values = one.get(name)
-        values = [values] if isinstance(values, str) else values or []
-        of_song = {codes.get(value, UNKNOWN) for value in values if value is not None}
-        row[: len(of_song)] = sorted(of_song, key=lambda code: (code == UNKNOWN, code))[:MAX_VALUES]
+def encode_about(about: Sequence[dict[str, Any]], codes: dict[str, Codes]) -> dict[str, IntArray]:
+    """Codes (N, MAX_VALUES) of the category fields of songs."""
+    found = {}
+    for name, of in codes.items():
+        values = [one.get(name) for one in about]
+        found[name] = encode([[value] if isinstance(value, str) else value for value in values], of)
     return found
 
 
-def join(crops: Sequence[Crops]) -> Crops:
-    """Crops of songs as one batch."""
-    return {name: torch.cat([one[name] for one in crops]) for name in crops[0]}
+def category_codes(vocabulary: Vocabulary) -> dict[str, Codes]:
+    """The codes of each category field."""
+    return {name: codes_of(values) for name, values in vocabulary.items() if name in CATEGORIES}

@@ -24,7 +24,7 @@ from benchmarks.speed.audience_scale import GENRES, listening_of
 from configs.schema import AudioConfig, BoundaryConfig, ClipConfig, IndexConfig, TargetingConfig
 from data.arrays import FloatArray
 from data.catalogue import Catalogue
-from data.fields import encode, values_of
+from data.fields import column_codes
 from export.model import CLASSES, model_class, write_weights
 from export.service import KIND
 from inference.song_index import KIND as INDEX
@@ -167,7 +167,7 @@ def encoded(folder: Path, songs: pl.DataFrame, models: dict[str, tuple[Any, Any]
     for rows in tqdm(list(slices(songs.height, CHUNK)), "vectors of songs"):
         given = {name: torch.from_numpy(np.array(dense[name][rows])) for name in DENSE}
         for name, values in SONG_VOCABULARY.items():
-            given[name] = torch.from_numpy(encode(values_of(songs[rows], name), values))
+            given[name] = torch.from_numpy(column_codes(songs[rows], name, values))
         vectors.append(models["i2i"][0](given).numpy())
         items.append(models["boundary"][0].item(given).numpy())
     return np.concatenate(vectors), np.concatenate(items)

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from artifacts.folders import MANIFEST, PART, check_replaceable, read_manifest, remove_left, write_manifest
 from configs.errors import UserError
 from data.arrays import AnyArray, IntArray
-from data.audio.recordings import announced, decoded, line_of
+from data.audio.recordings import announced, decoded, step_type
 from data.audio.shards import SUFFIX
 
 KIND = "audio cache"
@@ -41,9 +41,9 @@ SCHEMA = {
 
 @dataclass
 class Cached:
-    """Where N recordings are: number of the shard (−1: none), first line, lines; and what was found.
+    """Where N recordings are: number of the shard (−1: none), first step, number of steps; and what was found.
 
-    A line is a log-mel frame or a sample.
+    A step along time is a log-mel frame or a sample.
     """
 
     shard: IntArray
@@ -149,11 +149,11 @@ def decode_into(folder: Path, files: pl.DataFrame, options: dict[str, Any], work
     keys = files.select(KEY).iter_rows()
     try:
         found = decoded([Path(one) for one in files["path"]], options, workers)
-        for key, (problem, lines, changes) in zip(keys, found, strict=True):
+        for key, (problem, steps, changes) in zip(keys, found, strict=True):
             if problem in TRIED_AGAIN:
                 failed.append((*key, 0, 0, problem, False, False, None))
                 continue
-            shard.add(key, problem, lines, changes)
+            shard.add(key, problem, steps, changes)
             if shard.bytes >= SHARD_BYTES:
                 shard.finish()
                 shard = Shard(folder)
@@ -171,16 +171,16 @@ class Shard:
         self.aside = folder / f"{uuid.uuid4().hex[:12]}{SUFFIX}{PART}"  # two commands may fill one cache
         self.file = self.aside.open("wb")
         self.rows: list[tuple[Any, ...]] = []
-        self.bytes = self.lines = self.crc = 0
+        self.bytes = self.steps = self.crc = 0
 
-    def add(self, key: tuple[Any, ...], problem: str | None, lines: AnyArray, changes: Sequence[str]) -> None:
-        """One recording's frames or samples, or why it has none."""
-        data = lines.tobytes()
+    def add(self, key: tuple[Any, ...], problem: str | None, steps: AnyArray, changes: Sequence[str]) -> None:
+        """Append one recording's frames or samples, or why it has none."""
+        data = steps.tobytes()
         self.file.write(data)
-        length = len(lines) if problem is None else 0
+        length = len(steps) if problem is None else 0
         changed = ("resampled" in changes, "downmixed" in changes)
-        self.rows.append((*key, self.lines, length, problem, *changed))
-        self.bytes, self.lines, self.crc = self.bytes + len(data), self.lines + length, zlib.crc32(data, self.crc)
+        self.rows.append((*key, self.steps, length, problem, *changed))
+        self.bytes, self.steps, self.crc = self.bytes + len(data), self.steps + length, zlib.crc32(data, self.crc)
 
     def finish(self) -> None:
         """Data first, then the table: only with it the shard counts."""
@@ -208,7 +208,7 @@ def damaged(folder: Path, options: dict[str, Any], verify: bool) -> list[pl.Data
     All of its files that are still as they were, whoever needs them: decoded again in their order they make a shard of
     the same name, so that other catalogues find it again.
     """
-    dtype, width = line_of(options)
+    dtype, width = step_type(options)
     files = []
     for table in sorted(folder.glob("*.parquet")):
         data = table.with_suffix(SUFFIX)

@@ -1,10 +1,11 @@
 """Crops of a catalogue's recordings: from shards of log-mel frames or samples, or straight from the files.
 
-Shapes: N songs, C crops a song, T frames or L samples a crop, M mel bands; a line is a frame or a sample.
+Shapes: N songs, C crops a song, T frames or L samples a crop, M mel bands. A step along time is a frame or a sample.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import copy
 from typing import Any
 
@@ -13,22 +14,39 @@ import torch
 from torch import Tensor
 
 from data.arrays import AnyArray, FloatArray, IntArray
-from data.audio.recordings import SILENCE, AudioError, as_int16, line_of, stretch
+from data.audio.recordings import SILENCE, AudioError, as_int16, step_type, stretch
 from data.audio.shards import windows
 from data.catalogue import Catalogue
 
 Crops = dict[str, Tensor]
 
 
-def lines_a_second(audio: dict[str, Any]) -> float:
-    """Frames or samples of what a catalogue with these `audio` options keeps of a second."""
-    return int(audio["sample_rate"]) / (int(audio["hop_length"]) if audio["store"] == "logmel" else 1)
+def crop_length(audio: dict[str, Any], seconds: float) -> int:
+    """Steps of a crop of what a catalogue with these `audio` options keeps."""
+    per_second = int(audio["sample_rate"]) / (int(audio["hop_length"]) if audio["store"] == "logmel" else 1)
+    return max(1, round(seconds * per_second))
 
 
 def evenly_spaced(length_N: IntArray, crop: int, crops: int) -> IntArray:
-    """First lines of the C evenly spaced crops of recordings, (N, C); one crop is in the middle."""
+    """First steps of the C evenly spaced crops of recordings, (N, C); one crop is in the middle."""
     share_C = np.linspace(0, 1, crops) if crops > 1 else np.array([0.5])
     return np.rint(np.maximum(length_N - crop, 0)[:, None] * share_C).astype(np.int64)
+
+
+def fixed_crops(recordings: Sequence[AnyArray], audio: dict[str, Any], seconds: float, crops: int) -> Crops:
+    """The crops of N recordings in memory, each (steps, width), as `CropReader.fixed` gives those of a catalogue."""
+    length_N, crop = np.array([len(one) for one in recordings]), crop_length(audio, seconds)
+    offset_NC = evenly_spaced(length_N, crop, crops)
+    first_NC = (np.cumsum(length_N) - length_N)[:, None] + offset_NC
+    real_NC = np.minimum(length_N[:, None] - offset_NC, crop)
+    found = windows(np.concatenate(recordings), first_NC.ravel(), real_NC.ravel(), crop)
+    return named(found.reshape(*real_NC.shape, crop, -1), real_NC, audio)
+
+
+def named(crop: AnyArray, real: IntArray, audio: dict[str, Any]) -> Crops:
+    """Crops (…, steps, width), of which `real` (…) steps are real, under the names of a catalogue of these options."""
+    names, found = (("logmel", "frames"), crop) if audio["store"] == "logmel" else (("samples", "length"), crop[..., 0])
+    return dict(zip(names, (torch.from_numpy(found), torch.from_numpy(real)), strict=True))
 
 
 class CropReader:
@@ -48,7 +66,7 @@ class CropReader:
         if self.shards is None and self.paths is None:
             self.length = np.zeros_like(self.length)
         longest = int(self.length.max(initial=1))
-        self.crop = longest if seconds is None else max(1, round(seconds * lines_a_second(self.audio)))
+        self.crop = longest if seconds is None else crop_length(self.audio, seconds)
         self.crops = crops
         self.failed: set[int] = set()
 
@@ -77,20 +95,16 @@ class CropReader:
             crop, real = self._from_files(rows, offset, real)
         else:
             crop = self._from_shards(rows, offset, real)
-        names = ("logmel", "frames") if self.is_logmel else ("samples", "length")
-        found = crop if self.is_logmel else crop[..., 0]
-        return dict(zip(names, (torch.from_numpy(found), torch.from_numpy(real)), strict=True))
+        return named(crop, real, self.audio)
 
     def _from_shards(self, rows: IntArray, offset: IntArray, real: IntArray) -> AnyArray:
-        dtype, width = line_of(self.audio)
+        dtype, width = step_type(self.audio)
         crop = np.zeros((*offset.shape, self.crop, width), dtype=dtype)
         if self.shards is None:
             return crop
         first = self.start[rows] + offset
-        for lines, at in self.shards.by_shard(self.shard[rows]):
-            crop[at] = windows(lines, first[at], self.crop)
-        short = np.nonzero(real < self.crop)  # beyond a song's end is another song
-        crop[short] *= (np.arange(self.crop) < real[short][:, None])[:, :, None]
+        for steps, at in self.shards.by_shard(self.shard[rows]):
+            crop[at] = windows(steps, first[at], real[at], self.crop)
         return crop
 
     def _from_files(self, rows: IntArray, offset: IntArray, real: IntArray) -> tuple[AnyArray, IntArray]:

@@ -1,4 +1,4 @@
-"""What an audio tower takes of a crop, and the cached vectors of one that is frozen.
+"""Turn crops into an audio tower's inputs, and cache the vectors of a frozen audio encoder.
 
 Shapes: N songs, C crops a song, L samples, W width of the tower.
 """
@@ -9,6 +9,7 @@ import hashlib
 import os
 import uuid
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from configs.errors import UserError
 from data.arrays import FloatArray, IntArray
 from data.audio.crops import CropReader, Crops
 from data.text import folder_state, or_user_error
-from models.chunked import embed_in_fixed_batches
+from models.chunked import embed_crops, embed_in_fixed_batches
 from models.pretrained_audio import OWN, Extractor, PretrainedAudio, audio_width
 
 SONGS = 16  # a batch of `compute`
@@ -41,7 +42,7 @@ def audio_dim(model: str) -> int:
 
 
 def audio_inputs(model: str, audio: dict[str, Any], crop_seconds: float) -> Inputs:
-    """From crops, as a catalogue with these `audio` options has them, to what the tower takes, (N, …) or (N, C, …).
+    """Return the function from a catalogue's crops, (N, …) or (N, C, …), to the inputs of an audio tower.
 
     Raises:
         UserError: a published encoder without samples, or with crops longer than it can hear, or that cannot be loaded.
@@ -54,18 +55,19 @@ def audio_inputs(model: str, audio: dict[str, Any], crop_seconds: float) -> Inpu
         )
     extract = or_user_error(Extractor, model, "audio.model")
     if crop_seconds > extract.longest_seconds():
-        told = f"model.crop_seconds={crop_seconds:g}: {model} hears at most {extract.longest_seconds():g} s at once"
-        raise UserError(told)
+        raise UserError(
+            f"model.crop_seconds={crop_seconds:g}: {model} hears at most {extract.longest_seconds():g} s at once"
+        )
     return FromSamples(extract, int(audio["sample_rate"]))
 
 
 def as_they_are(crops: Crops) -> Crops:
-    """Crops for our own Transformer."""
+    """Leave crops as they are: our own Transformer takes them so."""
     return crops
 
 
 class FromSamples:
-    """Crops of samples → a published encoder's inputs."""
+    """Turn crops of samples into a published encoder's inputs."""
 
     def __init__(self, extract: Extractor, sample_rate: int) -> None:
         self.extract, self.sample_rate = extract, sample_rate
@@ -142,10 +144,10 @@ def compute(reader: CropReader, model: str, inputs: Inputs, path: Path) -> None:
             for at in tqdm(range(0, len(heard), SONGS), "audio vectors", unit="batch", disable=not len(heard)):
                 rows = heard[at : at + SONGS]
                 crops = reader.fixed(rows)
-                given = {name: values.flatten(0, 1).to(device) for name, values in inputs(crops).items()}
-                vectors_RW = embed_in_fixed_batches(encoder, given).float().cpu().numpy()
-                read = (crops["length"].amax(dim=1) > 0).numpy()
-                vectors_NCW[rows[read]] = vectors_RW.reshape(len(rows), reader.crops, -1)[read]
+                given = {name: values.to(device) for name, values in inputs(crops).items()}
+                found_RCW = embed_crops(partial(embed_in_fixed_batches, encoder), given).float().cpu().numpy()
+                read_R = (crops["length"].amax(dim=1) > 0).numpy()
+                vectors_NCW[rows[read_R]] = found_RCW[read_R]
         vectors_NCW.flush()
         del vectors_NCW
         with aside.open("rb") as file:

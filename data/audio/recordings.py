@@ -68,22 +68,22 @@ def log_mel(wave: FloatArray, sample_rate: int, n_mels: int, win_length: int, ho
     return found
 
 
-def line_of(options: dict[str, Any]) -> tuple[np.dtype[Any], int]:
-    """Type and width of what is kept of a recording in store=logmel (frames) and store=samples (16-bit samples)."""
+def step_type(options: dict[str, Any]) -> tuple[np.dtype[Any], int]:
+    """Type and width of a step along time: a log-mel frame (store=logmel), else one 16-bit sample."""
     logmel = options["store"] == "logmel"
     return (np.dtype(np.float16), int(options["n_mels"])) if logmel else (np.dtype(np.int16), 1)
 
 
-def lines_of(wave: FloatArray, options: dict[str, Any]) -> AnyArray:
-    """What is kept of a recording's samples: log-mel frames (T, M) or samples (L, 1), of the type of `line_of`."""
+def to_steps(wave: FloatArray, options: dict[str, Any]) -> AnyArray:
+    """What is kept of a recording's samples: log-mel frames (T, M) or samples (L, 1), of the type of `step_type`."""
     if options["store"] != "logmel":
         return as_int16(wave)[:, None]
     shape = [int(options[name]) for name in ("sample_rate", "n_mels", "win_length", "hop_length")]
-    return log_mel(wave, *shape).astype(line_of(options)[0])
+    return log_mel(wave, *shape).astype(step_type(options)[0])
 
 
 def announced(path: Path, options: dict[str, Any]) -> tuple[str | None, int]:
-    """Key of `PROBLEMS` or None, and how many samples `decode` will give, by a file's header alone (store=files)."""
+    """Read from a file's header its problem (a key of `PROBLEMS`) or None, and how many samples `decode` will give."""
     try:
         file = soundfile.info(path) if path.is_file() else None
     except (soundfile.SoundFileError, RuntimeError, TypeError, ValueError, OSError):
@@ -95,7 +95,7 @@ def announced(path: Path, options: dict[str, Any]) -> tuple[str | None, int]:
 
 
 def stretch(path: str | Path, sample_rate: int, max_seconds: float, start: int, length: int) -> FloatArray:
-    """Samples `start` … `start` + `length` of what `decode` gives; no more of the file than these is decoded.
+    """Decode samples `start` … `start` + `length` of what `decode` gives, and no more of the file.
 
     Raises:
         AudioError: as `decode`.
@@ -140,14 +140,14 @@ class _Recordings:
     def __getitem__(self, index: int) -> tuple[str | None, AnyArray, list[str]]:
         options = self.options
         changes: list[str] = []
-        dtype, width = line_of(options)
+        dtype, width = step_type(options)
         window = int(options["win_length"]) if options["store"] == "logmel" else 1
         try:
             wave, changes = _decode(self.paths[index], options["sample_rate"], options["max_seconds"])
             check(wave, max(options["min_seconds"] * options["sample_rate"], window, 1))
         except AudioError as error:
             return error.reason, np.empty((0, width), dtype), changes
-        return None, lines_of(wave, options), changes
+        return None, to_steps(wave, options), changes
 
 
 def as_int16(wave: FloatArray) -> AnyArray:
@@ -157,13 +157,13 @@ def as_int16(wave: FloatArray) -> AnyArray:
     return np.rint(np.clip(wave * FULL_SCALE, -FULL_SCALE, FULL_SCALE - 1)).astype(np.int16)
 
 
-def check(wave: FloatArray, least: float) -> None:
-    """Whether a wave is worth keeping.
+def check(wave: FloatArray, min_samples: float) -> None:
+    """Refuse a wave that is not worth keeping.
 
     Raises:
-        AudioError: too short (fewer than `least` samples, at least 1), silent.
+        AudioError: too short (fewer than `min_samples`, which is at least 1), silent.
     """
-    if len(wave) < least:
+    if len(wave) < min_samples:
         raise AudioError("too short")
     if np.abs(wave).max() < SILENCE:
         raise AudioError("silent")

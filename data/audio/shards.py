@@ -17,14 +17,14 @@ SUFFIX = ".raw"
 
 
 class Shards:
-    """The shards of a catalogue, each (lines, width), memory-mapped when first asked for."""
+    """The shards of a catalogue, each (steps, width), memory-mapped when first asked for."""
 
     def __init__(self, folder: Path, names: Sequence[str], dtype: np.dtype[Any], width: int) -> None:
         self.folder, self.names, self.dtype, self.width = folder, list(names), dtype, width
         self.maps: dict[int, AnyArray] = {}
 
     def shard(self, number: int) -> AnyArray:
-        """Lines of one shard.
+        """The frames or samples of one shard, (steps, width).
 
         Raises:
             UserError: it is gone.
@@ -42,7 +42,7 @@ class Shards:
         return table.filter(pl.col("length") > 0).select("start", "length")
 
     def by_shard(self, shard: IntArray) -> Iterator[tuple[AnyArray, tuple[AnyArray, ...]]]:
-        """For each shard that occurs in an array of any shape: its lines, and where in the array it is."""
+        """For each shard that occurs in an array of any shape: its steps, and where in the array it is."""
         for number in np.unique(shard[shard >= 0]):
             yield self.shard(int(number)), np.nonzero(shard == number)
 
@@ -50,16 +50,19 @@ class Shards:
         return self.__dict__ | {"maps": {}}  # a process that is spawned opens the files itself
 
 
-def windows(lines: AnyArray, first_N: IntArray, length: int) -> AnyArray:
-    """Lines `first` … `first` + `length` of each of N places, (N, length, width); beyond the end the last line repeats.
+def windows(steps: AnyArray, first_N: IntArray, real_N: IntArray, length: int) -> AnyArray:
+    """Windows of frames or samples, (N, length, width): `real` of them from `first` on, then zeros.
 
-    Whole stretches are copied: picking line by line is many times slower where a line is a single sample.
+    Whole stretches are copied: picking step by step is many times slower where a step is a single sample.
     """
-    width = lines.shape[1]
-    found = np.empty((len(first_N), length * width), dtype=lines.dtype)
-    fits_N = first_N + length <= len(lines)
+    width = steps.shape[1]
+    found = np.empty((len(first_N), length * width), dtype=steps.dtype)
+    fits_N = first_N + length <= len(steps)
     if fits_N.any():
-        found[fits_N] = sliding_window_view(lines.reshape(-1), length * width)[first_N[fits_N] * width]
-    at = np.minimum(first_N[~fits_N][:, None] + np.arange(length), len(lines) - 1)
-    found[~fits_N] = lines[at].reshape(len(at), length * width)
-    return found.reshape(len(first_N), length, width)
+        found[fits_N] = sliding_window_view(steps.reshape(-1), length * width)[first_N[fits_N] * width]
+    at = np.minimum(first_N[~fits_N][:, None] + np.arange(length), len(steps) - 1)
+    found[~fits_N] = steps[at].reshape(len(at), length * width)
+    windows_NLW = found.reshape(len(first_N), length, width)
+    short_N = np.flatnonzero(real_N < length)  # beyond a recording's end is another one
+    windows_NLW[short_N] *= (np.arange(length) < real_N[short_N, None])[:, :, None]
+    return windows_NLW

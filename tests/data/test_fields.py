@@ -12,8 +12,9 @@ import torch
 
 from artifacts.folders import write_manifest
 from configs.errors import UserError
+from data import fields as fields_module
 from data.catalogue import Catalogue, read_features
-from data.fields import MAX_VALUES, UNKNOWN, build_vocabulary, encode, read_fields, values_of
+from data.fields import MAX_VALUES, UNKNOWN, build_vocabulary, codes_of, column_codes, encode, read_fields, values_of
 
 
 def small(folder: Path, **columns: Any) -> Catalogue:
@@ -47,31 +48,39 @@ def test_a_value_twice_in_one_song_is_one_song(tmp_path: Path) -> None:
 
 
 def test_codes_of_known_unknown_and_missing_values() -> None:
-    codes = encode(pl.Series(GENRES), ["rock", "pop"])
+    codes = encode(GENRES, codes_of(["rock", "pop"]))
     assert codes.shape == (6, MAX_VALUES) and codes.dtype == np.int64
     assert [sorted(row[row > 0].tolist()) for row in codes] == [[2, 3], [2], [1, 2, 3], [], [1, 2], [1]]
     assert ((codes[:, :-1] > 0) >= (codes[:, 1:] > 0)).all(), "no gap before a value"
 
 
 def test_several_unknown_values_fold_into_one_and_repeats_count_once() -> None:
-    codes = encode(pl.Series([["x", "y", "z"], ["rock", "rock"], [], [None]], dtype=pl.List(pl.String)), ["rock"])
+    codes = encode([["x", "y", "z"], ["rock", "rock"], [], [None]], codes_of(["rock"]))
     assert [row[row > 0].tolist() for row in codes] == [[UNKNOWN], [2], [], []]
 
 
 def test_more_values_than_places_keeps_the_most_frequent_known_ones() -> None:
     vocabulary = [f"v{i:02d}" for i in range(20)]
-    (codes,) = encode(pl.Series([["?", *reversed(vocabulary)]]), vocabulary)
+    (codes,) = encode([["?", *reversed(vocabulary)]], codes_of(vocabulary))
     assert codes.tolist() == list(range(2, 2 + MAX_VALUES))
 
 
-def test_encode_against_a_loop() -> None:
+def test_codes_against_a_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of a table that is encoded some rows at a time, and of one without rows."""
     rng = np.random.default_rng(0)
-    vocabulary = [f"v{i}" for i in range(9)]
-    songs = [[f"v{j}" for j in rng.integers(0, 14, rng.integers(0, 7))] for _ in range(80)]
-    songs = [song if rng.random() < 0.8 else None for song in songs]
-    codes = encode(pl.Series(songs, dtype=pl.List(pl.String)), vocabulary)
-    for song, row in zip(songs, codes, strict=True):
-        assert set(row[row > 0].tolist()) == {vocabulary.index(v) + 2 if v in vocabulary else 1 for v in song or []}
+    vocabulary = [f"v{i}" for i in rng.permutation(16)]
+    songs: list[Any] = [[f"v{j}" for j in rng.integers(0, 20, rng.integers(0, 16))] for _ in range(80)]
+    songs = [[*song, None] if rng.random() < 0.8 else None for song in songs]
+    expected = []
+    for song in songs:
+        known = sorted({vocabulary.index(value) + 2 for value in song or [] if value in vocabulary})
+        unknown = [UNKNOWN] if any(value and value not in vocabulary for value in song or []) else []
+        expected.append([*known, *unknown, *[0] * MAX_VALUES][:MAX_VALUES])
+    assert encode(songs, codes_of(vocabulary)).tolist() == expected
+    table = pl.DataFrame({"tags": pl.Series(songs, dtype=pl.List(pl.String))})
+    monkeypatch.setattr(fields_module, "CHUNK", 7)
+    assert column_codes(table, "tags", vocabulary).tolist() == expected
+    assert column_codes(table[:0], "tags", vocabulary).shape == (0, MAX_VALUES) == encode([], {}).shape
 
 
 @pytest.mark.parametrize(

@@ -19,9 +19,10 @@ from configs.schema import EmbedConfig
 from data.text import song_texts, text_vectors, token_rows, unknown_share
 from datamodules.batches import Batch
 from datamodules.clip import SongDataModule
-from inference import embedding as embed
+from inference.embedding import merge
 from lightning_modules.clip import ClipModule
 from models.text_encoder import TextEncoder, load_tokenizer
+from pipeline import embed
 
 N_MELS, WARM, VALIDATION, SONGS = 8, 90, 10, 110
 SMALL: dict[str, Any] = {
@@ -401,7 +402,7 @@ def test_parts_of_several_ranks_are_merged_by_song(tmp_path: Path) -> None:
     want = rng.normal(size=(7, 3)).astype(np.float32)
     for rank, rows in enumerate(([0, 2, 4, 6], [1, 3, 5, 0])):  # song 0 was given to both
         np.savez(tmp_path / f"{rank}.npz", id=rows, clip_audio=want[rows], clip_text=-want[rows])
-    merged = embed.merge([tmp_path / "0.npz", tmp_path / "1.npz"], 7)
+    merged = merge([tmp_path / "0.npz", tmp_path / "1.npz"], 7)
     assert np.array_equal(merged["clip_audio"], want) and np.array_equal(merged["clip_text"], -want)
 
 

@@ -1,25 +1,152 @@
-"""The service's own ways to what the training's tables hold: they must give the same."""
+"""Song by song, the service makes what the pipeline makes of a whole catalogue: both call the same functions."""
 
 from __future__ import annotations
 
+import json
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
+import soundfile
 
-from data import fields
-from serving.encoder import about_table, codes_of, encode
+from artifacts.folders import read_manifest
+from artifacts.runs import open_run
+from configs import schema
+from data.audio.recordings import decode
+from data.catalogue import Catalogue, read_features
+from data.contract.columns import ABOUT, TEXTS
+from data.fields import MAX_VALUES, UNKNOWN, read_fields
+from data.play_tables import index_plays, strength
+from data.text import read_as
+from export.model import write_model
+from export.service import KIND, MADE_BY
+from inference.vectors import boundary_vectors, encode_songs
+from pipeline import embed
+from serving.encoder import Content, Encoder, fields
+from serving.store import Play
+from tests.serving.conftest import QUICK, run
+from tests.training.test_clip_towers import published  # noqa: F401 (a fixture)
+from training.tasks import train_clip
+
+RATE = 16000  # Hz
+MISSING = 0.3  # share of the songs that lack a thing
+CLOSE = {"atol": 2e-5, "rtol": 0}
 
 
-@pytest.mark.parametrize("name", ["genres", "language"])
-def test_codes_are_those_of_training(name: str) -> None:
+def mixed_songs(songs: pl.DataFrame, vocabulary: Mapping[str, Iterable[str | None]], folder: Path) -> pl.DataFrame:
+    """The songs with drawn contents: each thing there or not, values known and unknown, long and short recordings."""
     rng = np.random.default_rng(0)
-    values = [None, "", *(f"value {number}" for number in range(20))]
-    vocabulary = {name: [f"value {number}" for number in rng.permutation(20)[:12]]}
-    about: list[dict[str, Any]] = [{}, {name: None}]
-    for _ in range(200):
-        drawn = [values[at] for at in rng.integers(0, len(values), rng.integers(0, 15))]
-        about.append({name: drawn if name == "genres" else (drawn or [None])[0]})
-    expected = fields.encode(fields.values_of(about_table(about), name), vocabulary[name])
-    assert (expected > 0).all(axis=1).any() or name == "language"
-    np.testing.assert_array_equal(encode(about, name, codes_of(vocabulary)[name]), expected)
+    words = np.array(["rain", "night", "sea", "雨", "zzyzx", "love,", "fire"])
+
+    def some(make: Callable[[], Any]) -> list[Any]:
+        return [make() if rng.random() > MISSING else None for _ in range(songs.height)]
+
+    def text(most: int) -> str:
+        return " ".join(rng.choice(words, rng.integers(0, most))) or " "
+
+    def values(name: str) -> list[str | None]:
+        among = [*vocabulary.get(name, []), "unheard of", "nor this", None]
+        return [among[at] for at in rng.integers(0, len(among), rng.integers(0, 2 * MAX_VALUES))]
+
+    def recording() -> str:
+        rate, seconds = (RATE, 44100)[rng.integers(2)], rng.choice([0.3, 0.9, 1.0, 2.5])
+        path = folder / f"{rng.integers(2**32)}.wav"
+        soundfile.write(path, rng.normal(0, 0.1, (round(rate * seconds), rng.integers(1, 3))), rate)
+        return path.name
+
+    one = {name: some(lambda name=name: next(iter(values(name)), None)) for name in ("language", "artist_id")}
+    lists = {name: pl.Series(some(lambda name=name: values(name)), dtype=TEXTS) for name in ("genres", "tags")}
+    about = {"title": some(lambda: text(6)), "lyrics": some(lambda: text(200)), **one, **lists}
+    about |= {"audio_path": some(recording)}
+    plain = songs.drop([name for name in songs.columns if name in about or name.startswith("feature_")])
+    return plain.with_columns(
+        pl.Series(name, values, dtype=ABOUT.get(name, pl.String())) for name, values in about.items()
+    )
+
+
+@pytest.fixture(scope="module", params=["logmel", "samples", "published"])
+def batch(
+    request: pytest.FixtureRequest,
+    trained: Path,
+    prepare: Callable[..., Path],
+    write_dataset: Callable[..., Path],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """A service folder, and a catalogue of mixed songs with features by the service's CLIP model.
+
+    That model hears log-mel frames, or makes them of samples, or has a frozen published encoder's vectors of samples
+    and reads texts in two windows.
+    """
+    at = tmp_path_factory.mktemp(request.param)
+    shutil.copytree(trained / "service", at / "service")
+    source, clip = write_dataset(at / "dataset"), trained / "clip"
+    mixed_songs(pl.read_parquet(source / "songs.parquet"), opened(at).song_codes, source).write_parquet(
+        source / "songs.parquet"
+    )
+    store = "logmel" if request.param == "logmel" else "samples"
+    prepare(source, at / "catalogue", f"audio.store={store}", "audio.min_seconds=0.2")
+    if request.param == "published":
+        clip, size = at / "clip", ["model.dim=16", "model.crop_seconds=1", "model.crops=3", "batch_size=16"]
+        size += [f"audio.model={request.getfixturevalue('published')}", "text.max_tokens=32", "text.windows=2"]
+        run(train_clip, schema.ClipConfig, f"data={at}/catalogue", f"out={clip}", *size, *QUICK)
+        shutil.rmtree(at / "service" / "clip")
+        (at / "service" / "clip").mkdir()
+        write_model(open_run(clip, "clip"), Catalogue.read(at / "catalogue"), at / "service" / "clip")
+    run(embed.main, schema.EmbedConfig, f"clip={clip}", f"data={at}/catalogue", f"out={at}/features", "accelerator=cpu")
+    return at
+
+
+def opened(at: Path) -> Encoder:
+    """The encoder of a service folder that hears what the catalogue beside it keeps, and reads as its CLIP model."""
+    manifest = read_manifest(at / "service", KIND, MADE_BY)
+    manifest["text"] = read_as(json.loads((at / "service" / "clip" / "config.json").read_text())["prepared"])
+    if (at / "catalogue").exists():
+        manifest["audio"] = Catalogue.read(at / "catalogue").manifest["audio"]
+    return Encoder(at / "service", manifest)
+
+
+def test_the_service_encodes_songs_as_the_pipeline_does(trained: Path, batch: Path) -> None:
+    encoder, catalogue = opened(batch), Catalogue.read(batch / "catalogue")
+    songs, about = catalogue.songs, catalogue.songs.select(list(ABOUT)).to_dicts()
+    files = [batch / "dataset" / name if name else None for name in songs["audio_path"]]
+    waves = [decode(path, RATE, encoder.audio["max_seconds"]) if path else None for path in files]
+    contents = [Content(one, wave) for one, wave in zip(about, waves, strict=True)]
+    data, features = str(batch / "catalogue"), str(batch / "features")
+
+    expected, found = read_features(batch / "features", songs.height), encoder.features(contents)
+    assert found.keys() == expected.keys() == {"clip_audio", "clip_text", "text"}
+    for name, dense in found.items():
+        np.testing.assert_allclose(dense, expected[name], err_msg=name, **CLOSE)
+        assert 0 < np.isnan(dense[:, 0]).sum() < songs.height / 2, "some songs have none"
+
+    vocabulary = {name: [value for value in codes if value] for name, codes in encoder.song_codes.items()}
+    known = read_fields(catalogue, features, [], 1, vocabulary)
+    seen = fields(found, about, {}, encoder.song_codes)
+    assert seen.keys() == known.codes.keys() >= {"genres", "language"}
+    for name, codes in known.codes.items():
+        np.testing.assert_array_equal(seen[name], codes, err_msg=name)
+        assert {0, UNKNOWN} <= set(codes.ravel().tolist()), name
+    assert (known.codes["genres"] > 0).all(axis=1).any(), "more values than places"
+
+    vectors, items = encoder.vectors(found, about)
+    np.testing.assert_allclose(vectors, encode_songs(trained / "i2i", data, features)[1]["vector"], **CLOSE)
+    boundary = boundary_vectors(trained / "boundary", np.arange(songs.height), data, features)
+    np.testing.assert_allclose(items, boundary.item_CD, **CLOSE)
+
+    alone = [encoder.features([content]) for content in contents[:12]]
+    for name in found:
+        np.testing.assert_allclose(np.concatenate([one[name] for one in alone]), found[name][:12], **CLOSE)
+
+
+def test_a_play_is_as_strong_as_in_the_training() -> None:
+    signals = [False, True]
+    plays = [Play("u", "s", completed=c, favourited=f, disliked=d) for c in signals for f in signals for d in signals]
+    names = ("user_id", "song_id", "completed", "favourited", "disliked", "played_at")
+    table = pl.DataFrame([[getattr(play, name) for name in names] for play in plays], schema=names, orient="row")
+    ids = pl.DataFrame({"song_id": ["s"], "user_id": ["u"]})
+    table = table.with_columns(pl.col("played_at").fill_null(pl.int_range(pl.len())))
+    assert index_plays(table, ids, ids)["strength"].to_list() == [strength(play) for play in plays]

@@ -43,15 +43,15 @@ def fill(paths: list[Path | None], folder: Path, workers: int = 0, verify: bool 
     return cached(paths, folder, OPTIONS | options, workers, verify)
 
 
-def lines_of(found: Cached, folder: Path, row: int, store: str = "logmel") -> np.ndarray:
-    lines = Shards(folder, found.shards, *audio.line_of(OPTIONS | {"store": store})).shard(int(found.shard[row]))
-    return np.asarray(lines[found.start[row] : found.start[row] + found.length[row]])
+def steps_of(found: Cached, folder: Path, row: int, store: str = "logmel") -> np.ndarray:
+    steps = Shards(folder, found.shards, *audio.step_type(OPTIONS | {"store": store})).shard(int(found.shard[row]))
+    return np.asarray(steps[found.start[row] : found.start[row] + found.length[row]])
 
 
 def check(found: Cached, folder: Path, paths: list[Path | None], rows: list[int]) -> None:
     for row in rows:
         expected = audio.log_mel(audio.decode(paths[row] or "", RATE, 4.0), RATE, MELS, 800, 320)
-        np.testing.assert_allclose(lines_of(found, folder, row), expected, atol=2e-3, err_msg=str(row))
+        np.testing.assert_allclose(steps_of(found, folder, row), expected, atol=2e-3, err_msg=str(row))
 
 
 @pytest.fixture
@@ -94,8 +94,8 @@ def test_every_recording_is_found_and_every_bad_one_named(tmp_path: Path, worker
 
 def test_one_band_is_still_a_frame(tmp_path: Path) -> None:
     found = fill([sound(tmp_path / "a.wav")], tmp_path / "cache", n_mels=1)
-    lines = Shards(tmp_path / "cache", found.shards, np.dtype(np.float16), 1).shard(0)
-    assert found.length.tolist() == [76] == [len(lines)] and np.isfinite(lines).all()
+    steps = Shards(tmp_path / "cache", found.shards, np.dtype(np.float16), 1).shard(0)
+    assert found.length.tolist() == [76] == [len(steps)] and np.isfinite(steps).all()
 
 
 def test_the_cache_does_not_depend_on_workers(tmp_path: Path) -> None:
@@ -249,9 +249,9 @@ def test_a_catalogue_of_an_earlier_version_is_told(catalogue_folder: Path, tmp_p
 def test_a_process_that_gets_the_frames_opens_them_itself(tmp_path: Path) -> None:
     found = fill([sound(tmp_path / "a.wav")], tmp_path / "cache")
     frames = Shards(tmp_path / "cache", found.shards, np.dtype(np.float16), MELS)
-    lines = frames.shard(0)
+    steps = frames.shard(0)
     copy = pickle.loads(pickle.dumps(frames))
-    assert copy.maps == {} and np.array_equal(copy.shard(0), lines)
+    assert copy.maps == {} and np.array_equal(copy.shard(0), steps)
     (tmp_path / "cache" / f"{found.shards[0]}.raw").unlink()
     with pytest.raises(UserError, match="is gone: put the audio cache back, or prepare the catalogue again"):
         Shards(tmp_path / "cache", found.shards, np.dtype(np.float16), MELS).shard(0)

@@ -155,10 +155,10 @@ def test_no_store_leaves_files_behind(made: dict[str, Catalogue]) -> None:
 @pytest.mark.parametrize("length", [1, 4, 20, 33])
 def test_windows_against_a_loop(width: int, length: int) -> None:
     """Also where they reach beyond the end, and where a shard is shorter than a window."""
-    lines = np.random.default_rng(0).normal(size=(20, width)).astype(np.float16)
-    first = np.array([0, 3, 19, 16, 3])
-    found = windows(lines, first, length)
-    for at, start in enumerate(first):
-        expected = np.stack([lines[min(start + step, 19)] for step in range(length)])
-        np.testing.assert_array_equal(found[at], expected)
-    assert windows(lines, first[:0], length).shape == (0, length, width)
+    steps = np.random.default_rng(0).normal(size=(20, width)).astype(np.float16)
+    first, real = np.array([0, 3, 19, 16, 3]), np.minimum([20, 17, 1, 2, 0], length)
+    found = windows(steps, first, real, length)
+    for at, (start, end) in enumerate(zip(first, first + real, strict=True)):
+        expected = [steps[step] if step < end else np.zeros(width) for step in range(start, start + length)]
+        np.testing.assert_array_equal(found[at], np.stack(expected))
+    assert windows(steps, first[:0], real[:0], length).shape == (0, length, width)

@@ -145,7 +145,7 @@ def test_a_flac_file_that_cannot_say_how_long_it_is(tmp_path: Path) -> None:
 
 def test_only_what_computes_imports_torch() -> None:
     """A process that only decodes starts in a tenth of the time."""
-    code = "import sys; from datamodules import audio; sys.exit('torch' in sys.modules)"
+    code = "import sys; from data.audio import recordings; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[3], check=True)
 
 
