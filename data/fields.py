@@ -29,6 +29,8 @@ FEATURES = "features", options.MADE_BY["features"]  # a folder's kind, and its m
 
 CHUNK = 100_000  # rows encoded at a time, which bounds the memory of their values
 
+CHUNK = 100_000  # rows encoded at a time, which bounds the memory of their values
+
 Vocabulary = dict[str, list[str]]
 Codes = dict[str | None, int]  # of the values of a category field
 
