@@ -67,6 +67,7 @@ def command(main: Callable[[Any], None], schema: type, doc: str, argv: Sequence[
     if "--help" in arguments or "-h" in arguments:
         print(help_text(schema, doc))
         return
+    share_cores()
     quieten()
     try:
         config = None
@@ -86,6 +87,14 @@ def command(main: Callable[[Any], None], schema: type, doc: str, argv: Sequence[
     except KeyboardInterrupt:
         print("stopped; run the same command again to go on", file=sys.stderr)
         raise SystemExit(130) from None
+
+
+def share_cores() -> None:
+    """Let idle OpenMP threads sleep instead of spin, unless the user has chosen (benchmarks/speed/busy.py).
+
+    Read when torch or FAISS is loaded: that is why commands import them later.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def quieten() -> None:

@@ -20,15 +20,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 import uvicorn
 
 from configs.errors import UserError
 from configs.load import command
 from configs.schema import ServingConfig
-from serving.app import make_app
 from serving.connections import Connection
-from serving.engine import open_engine
 from serving.limits import Limits
 
 TOKEN = "FIRSTPLAY_TOKEN"
@@ -39,6 +36,11 @@ LEAST_SECONDS = 5.0  # for the head of a request
 
 def main(config: ServingConfig) -> None:
     """Run the command (see the module's docstring)."""
+    import torch  # here: --help and wrong options answer at once, and `command` has set how threads wait
+
+    from serving.app import make_app
+    from serving.engine import open_engine
+
     check(config)
     token = token_of(config)
     if token is None and not loopback(config.host):

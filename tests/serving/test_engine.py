@@ -324,5 +324,5 @@ def test_no_request_fails_while_models_are_exchanged(
 
 
 def test_it_starts_without_what_training_needs() -> None:
-    code = "import sys, serving.__main__; sys.exit('lightning' in sys.modules)"
+    code = "import sys, serving.__main__, serving.app; sys.exit('lightning' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
