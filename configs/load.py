@@ -71,6 +71,7 @@ def command(main: Callable[[Any], None], schema: type, doc: str, argv: Sequence[
     if "--help" in arguments or "-h" in arguments:
         print(help_text(schema, doc))
         return
+    share_cores()
     quieten()
     try:
         config = None
@@ -104,6 +105,14 @@ def check_inputs(config: Any) -> None:
             raise no_folder(path, kind, MADE_BY[kind])
         if kind not in MADE_BY and not Path(path).exists():
             raise UserError(f"{field.name}={path}: no such {kind}")
+
+
+def share_cores() -> None:
+    """Let idle OpenMP threads sleep instead of spin, unless the user has chosen (benchmarks/speed/busy.py).
+
+    Read when torch or FAISS is loaded: that is why commands import them later.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def quieten() -> None:

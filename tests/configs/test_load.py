@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -244,3 +247,30 @@ def test_help_needs_nothing_else(flag: str, capsys: pytest.CaptureFixture[str]) 
     seen: list[Any] = []
     run(["nonsense", flag], seen)
     assert not seen and "objective.bcl_weight" in capsys.readouterr().out
+
+
+WAITING = """
+import importlib, os, sys
+from dataclasses import dataclass
+from configs.load import command
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+assert not {"torch", "faiss", "sklearn"} & set(sys.modules), "OpenMP is loaded before it is told"
+
+@dataclass
+class Options:
+    pass
+
+command(lambda _: print(os.environ["OMP_WAIT_POLICY"]), Options, "", [])
+"""
+
+
+@pytest.mark.parametrize("chosen", [None, "ACTIVE"])
+def test_idle_threads_sleep_unless_the_user_has_chosen(chosen: str | None) -> None:
+    root = Path(__file__).parents[2]
+    commands = [f"pipeline.{path.stem}" for path in sorted((root / "pipeline").glob("[a-z]*.py"))]
+    given = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    given |= {"OMP_WAIT_POLICY": chosen} if chosen else {}
+    argv = [sys.executable, "-c", WAITING, "train", "serving.__main__", *commands]
+    ended = subprocess.run(argv, cwd=root, env=given, capture_output=True, text=True)
+    assert ended.stdout.strip() == (chosen or "PASSIVE"), ended.stderr
