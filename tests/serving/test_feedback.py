@@ -173,7 +173,7 @@ def test_the_service_goes_on_meanwhile(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "word"),
     [
-        (["store=absent", "out=o"], "has no songs.sqlite"),
+        (["store=absent", "out=o"], "folder not found: absent (expected a store folder"),
         (["store=store", "out=store"], "not an earlier feedback folder"),
         (["store=store", "out=o", "form=csv"], "form"),
         (["store=store"], "out"),
