@@ -28,10 +28,9 @@ from data.contract.columns import ABOUT
 from data.fields import CATEGORIES, UNKNOWN, Codes, Vocabulary, codes_of, encode
 from data.text import or_user_error, read_as, song_texts, token_batch, token_rows
 from export.model import load
-from models.bert import frozen_text_encoder
 from models.chunked import embed_crops, embed_recordings
 from models.pretrained_audio import OWN, PretrainedAudio
-from models.text_encoder import load_tokenizer
+from models.text_encoder import TextEncoder, load_tokenizer
 
 GUESSES = 5  # tags guessed of a song
 
@@ -75,7 +74,7 @@ class Encoder:
             self.history: int = config["trained_with"]["model"]["history"]
             self.widths |= config["model"]["dense_dims"]
         self.clip: Any = None
-        self.bert: Any = or_user_error(frozen_text_encoder, manifest["text"]["model"]) if manifest["text"] else None
+        self.bert: Any = or_user_error(TextEncoder, manifest["text"]["model"]).eval() if manifest["text"] else None
         if manifest["clip"]:
             self.clip, config = load(folder / "clip", check=False)
             self.prepared = config["prepared"]

@@ -37,7 +37,7 @@ FORBIDDEN = {
 FILES = {"pathlib", "os", "io", "shutil", "tempfile", "json", "pickle", "polars", "pyarrow", "soundfile", "safetensors"}
 OPENERS = {"open", "read_text", "read_bytes", "write_text", "write_bytes", "load", "save", "memmap", "fromfile",
            "tofile", "loadtxt", "genfromtxt", "read_index", "write_index", "read_parquet", "scan_parquet"}  # fmt: skip
-READS_WEIGHTS = {"models/pretrained.py", "models/musicnn.py", "models/bert.py"}  # from an encoder's name to its weights
+READS_WEIGHTS = {"models/pretrained.py", "models/musicnn.py"}  # from an encoder's name to its weights
 KERNELS = {"data/item_pairs/neighbours.py": {"_fill", "_intersect"}}  # numba compiles these as one loop over arrays
 PENDING = {  # too long or of too many arguments today
     "evaluation/evaluation.py": {"evaluate"},
