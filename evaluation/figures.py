@@ -201,9 +201,9 @@ def boundary_histogram(
     }
 
 
-def open_shares(boundary: Boundary, memory_mb: float = 1024.0) -> AnyArray:
-    """Of how many of the new songs each user's boundary is cleared, as a share: (U,)."""
-    above_U = sum((margin > 0).sum(axis=0) for margin in margin_parts(boundary, memory_mb))
+def open_shares(boundary: Boundary, memory_mb: float = 1024.0, gate: float = 0.0) -> AnyArray:
+    """Of how many of the new songs each user's boundary is cleared by more than `gate`, as a share: (U,)."""
+    above_U = sum((margin > gate).sum(axis=0) for margin in margin_parts(boundary, memory_mb))
     return np.asarray(above_U / len(boundary.item_CD))
 
 
