@@ -8,8 +8,9 @@ from scipy import sparse
 from data.arrays import FloatArray, IntArray
 from data.fields import SongFields
 from inference.song_index import SongIndex
-from retrieval.audience import Audience, listeners_of_similar, top_users
+from retrieval.audience import Audience, listener_scores, rank_by_score, song_rows, top_users
 from retrieval.index import unit_rows
+from retrieval.listening import Listening
 
 SKETCH = 64  # dimensions of a category field's random projection
 
@@ -35,12 +36,9 @@ def content_knn(
     With F fields of length 1 the inner product is F times their mean cosine, which ranks alike; negative ones are zero.
     """
     scores, positions = content.similar(content.vectors[new], k)
-    row = np.broadcast_to(np.arange(len(new))[:, None], positions.shape)
-    found = (positions >= 0) & (scores > 0)
-    shape = (len(new), listening_US.shape[1])
-    weights = sparse.csr_matrix((scores[found], (row[found], positions[found])), shape=shape)
-    heard = listening_US.astype(bool).astype(np.float32)
-    return listeners_of_similar(weights, heard, np.ones(heard.shape[0], dtype=np.float32), budget)
+    weights = song_rows(np.where(scores > 0, positions, -1), scores, listening_US.shape[1])
+    heard, one_U = Listening(listening_US.astype(bool).astype(np.float32)), np.ones(listening_US.shape[0], dtype="f4")
+    return rank_by_score(lambda rows: listener_scores(weights[rows], heard, one_U), len(new), budget)
 
 
 def content_vectors(fields: SongFields, warm: IntArray, seed: int = 0) -> FloatArray:

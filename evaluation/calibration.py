@@ -6,16 +6,14 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from scipy import sparse
 
-from configs.targeting import TargetingConfig
 from data.arrays import AnyArray, IntArray
 from data.catalogue import Catalogue
 from evaluation.outcomes import logged
-from inference.similar import Similar
 from inference.vectors import Boundary
-from retrieval.audience import activity_scale, slices
+from retrieval.audience import slices
 from retrieval.gate import calibration_error, fit_calibration, gate_curve, precision_recall, probability, reach_curve
+from retrieval.targeting import Songs, Targeting
 
 LIKED = "liked"  # completed or favourited
 FEW = 20  # exposures, below which nothing is told
@@ -23,7 +21,13 @@ CHUNK = 50_000  # exposures scored at a time
 
 
 def gate_figures(
-    boundary: Boundary, new: IntArray, validation: Boundary, held: IntArray, truth: pl.DataFrame | None, data: Catalogue
+    boundary: Boundary,
+    new: IntArray,
+    validation: Boundary,
+    held: IntArray,
+    truth: pl.DataFrame | None,
+    data: Catalogue,
+    gate: float = 0.0,
 ) -> dict[str, Any]:
     """Curve, classification and calibration of the gate; empty where too few outcomes are known.
 
@@ -32,8 +36,8 @@ def gate_figures(
         new: their song numbers, ascending.
         validation: scores of the songs `held`, to whose outcomes the calibration is fitted.
         held: their song numbers, ascending.
-        truth: outcomes for a fixed sample of users, exposed or not; None: logged plays, which are selected.
-        data: the catalogue.
+        truth: outcomes for a fixed sample of users, exposed or not; None: logged plays of `data`, which are selected.
+        gate: the margin at which it is classified.
     """
     known = truth if truth is not None else logged(data)
     seen = exposures(known, boundary, new)
@@ -46,7 +50,7 @@ def gate_figures(
         "source": "truth" if truth is not None else "logged plays",
         "exposures": len(margin),
         "curve": gate_curve(margin, rates | {"liked_rate": liked}),
-        "at_the_boundary": precision_recall(margin, liked),
+        "at_the_boundary": precision_recall(margin, liked, gate),
         "calibration_error_before": calibration_error(probability(margin), liked),
     }
     fitted_on = exposures(known, validation, held)
@@ -61,10 +65,10 @@ def gate_figures(
 def reach_figures(
     boundary: Boundary,
     new: IntArray,
-    similar: Similar,
+    songs: Songs,
     truth: pl.DataFrame | None,
-    listening: sparse.csr_matrix,
-    options: TargetingConfig,
+    targeting: Targeting,
+    gate: float = 0.0,
 ) -> dict[str, Any]:
     """Outcome rates of those whom I2I2U reaches, against how many it reaches, gated and ungated; empty without truth.
 
@@ -73,27 +77,28 @@ def reach_figures(
     Args:
         boundary: scores of the songs `new`.
         new: their song numbers, ascending.
-        similar: known songs like each of them.
+        songs: the same songs, and the known ones like each of them.
         truth: outcomes for a fixed sample of users.
-        listening: who listened to what, (users, songs).
-        options: the margin of the gate, and how I2I2U scores.
+        targeting: how I2I2U scores.
+        gate: the margin at which the gate stands.
     """
     seen = exposures(truth, boundary, new) if truth is not None else None
     if seen is None or truth is None:
         return {}
     _, at, user = of_songs(truth, new)
+    weights_CS = songs.similar.weights_CS
     score = np.concatenate(
         [
-            np.asarray(similar.weights_CS[at[rows]].multiply(listening[user[rows]]).sum(axis=1)).ravel()
+            np.asarray(weights_CS[at[rows]].multiply(targeting.listening.heard(user[rows])).sum(axis=1)).ravel()
             for rows in slices(len(at), CHUNK)
         ]
     )
-    score *= activity_scale(listening, options.activity_power)[user]
+    score *= targeting.activity_U[user]
     margin, outcomes = seen
     rates = {f"{name}_rate": values for name, values in outcomes.items() if name != LIKED}
     return {
         "ungated": reach_curve(at, score, score > 0, rates),  # who heard none of the similar songs is never reached
-        "gated": reach_curve(at, score, (score > 0) & (margin > options.margin), rates),
+        "gated": reach_curve(at, score, (score > 0) & (margin > gate), rates),
     }
 
 

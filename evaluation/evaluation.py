@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from scipy import sparse
 
 from artifacts.folders import writing
 from artifacts.tracking import log_table, made, tracked, used
@@ -25,14 +24,13 @@ from evaluation.comparison import compare
 from evaluation.outcomes import outcome_rates, read_truth
 from evaluation.report.genre_maps import genre_maps_svg
 from evaluation.report.page import write_report
-from inference import audience as audiences
-from inference.similar import Similar
 from inference.song_index import SongIndex, open_index
+from inference.targeting import targeting_of
 from inference.vectors import Boundary, boundary_vectors
-from retrieval import audience as targeting
-from retrieval.audience import Audience
-from retrieval.boundary import users_above
+from retrieval.audience import Audience, union
 from retrieval.index import build_index
+from retrieval.listening import Listening
+from retrieval.targeting import Songs, Targeting
 
 KIND = "evaluation"
 WITH_GENRE, CB2CF = "content, genre included", "CB2CF (λ=0)"
@@ -50,36 +48,10 @@ def evaluate(config: EvaluateConfig, run: Any) -> None:
         raise UserError(
             f"{config.data}: no {config.split} song has a held-out listener, so there is nothing to evaluate"
         )
-    held, boundary, of_held = catalogue.rows("cold_val"), None, None
-    if config.boundary:  # in one go, since the users are the same
-        asked = np.concatenate([new, held])
-        both = boundary_vectors(config.boundary, asked, config.data, config.features)
-        boundary, of_held = (replace(both, item_CD=part) for part in np.split(both.item_CD, [len(new)]))
+    boundaries = boundaries_of(config, new, catalogue.rows("cold_val"))
     truth = read_truth(config.truth, catalogue) if config.truth else None
     with writing(config.out, KIND, {"options": recorded(config)}) as folder:
-        listening = listening_matrix(catalogue.plays, catalogue.n_users, catalogue.n_songs)
-        similar = audiences.find_similar(trained["FirstPlay"], new, listening, config.targeting)
-        spaces = songs_in_space(config, catalogue, trained)
-        content = content_index(spaces[WITH_GENRE], catalogue)
-        found = find_all(config, content, trained, boundary, new, listening, similar)
-        metrics: dict[str, Any] = {
-            "catalogue": catalogue.manifest["counts"],
-            "split": config.split,
-            "new_songs": len(new),
-            "new_songs_with_a_listener": len(np.unique(listeners[0])),
-            **compare(found, listeners, first_genre(catalogue)[new], np.diff(listening.indptr), config),
-            "outcomes": outcome_rates(found, truth, catalogue, new, config.seed),
-            "retrieval": figures.audio_text(config.features, catalogue, config.split),
-            "genres": figures.genre_grouping(spaces, catalogue, config.split, config.seed),
-        }
-        drawn = pictures(catalogue, spaces, config)
-        if boundary is not None and of_held is not None:
-            memory_mb = config.targeting.memory_mb
-            open_share_U = figures.open_shares(boundary, memory_mb)
-            metrics["boundary"] = figures.boundary_summary(open_share_U, catalogue)
-            drawn["boundary"] = figures.boundary_histogram(boundary, open_share_U, memory_mb, seed=config.seed)
-            metrics["gate"] = gate_figures(boundary, new, of_held, held, truth, catalogue)
-            metrics["reach"] = reach_figures(boundary, new, similar, truth, listening, config.targeting)
+        metrics, drawn = measure(config, catalogue, trained, listeners, boundaries, truth)
         text = json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False)
         (folder / "metrics.json").write_text(text + "\n")
         write_report(folder / "report.html", metrics, drawn)
@@ -90,47 +62,88 @@ def evaluate(config: EvaluateConfig, run: Any) -> None:
     print(f"report: {config.out}/report.html")
 
 
+def boundaries_of(config: EvaluateConfig, new: IntArray, held: IntArray) -> tuple[Boundary, Boundary] | None:
+    """The boundary model's vectors for the evaluated songs and for the validation songs; None without a model."""
+    if not config.boundary:
+        return None
+    both = boundary_vectors(config.boundary, np.concatenate([new, held]), config.data, config.features)
+    one, other = np.split(both.item_CD, [len(new)])  # in one go, since the users are the same
+    return replace(both, item_CD=one), replace(both, item_CD=other)
+
+
+def measure(
+    config: EvaluateConfig,
+    catalogue: Catalogue,
+    trained: dict[str, SongIndex],
+    listeners: tuple[IntArray, IntArray],
+    boundaries: tuple[Boundary, Boundary] | None,
+    truth: pl.DataFrame | None,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """All figures, and the data of the report's pictures."""
+    new, options = catalogue.rows(config.split), config.targeting
+    boundary = boundaries[0] if boundaries else None
+    listening = Listening(listening_matrix(catalogue.plays, catalogue.n_users, catalogue.n_songs))
+    targeting = targeting_of(trained["FirstPlay"], listening, options, boundary)
+    songs = targeting.songs(targeting.song_SD[new], new, None if boundary is None else boundary.item_CD)
+    spaces = songs_in_space(config, catalogue, trained)
+    found = find_all(config, targeting, songs, content_index(spaces[WITH_GENRE], catalogue), trained.get(CB2CF), new)
+    metrics: dict[str, Any] = {
+        "catalogue": catalogue.manifest["counts"],
+        "split": config.split,
+        "new_songs": len(new),
+        "new_songs_with_a_listener": len(np.unique(listeners[0])),
+        **compare(found, listeners, first_genre(catalogue)[new], np.diff(listening.known_US.indptr), config),
+        "outcomes": outcome_rates(found, truth, catalogue, new, config.seed),
+        "retrieval": figures.audio_text(config.features, catalogue, config.split),
+        "genres": figures.genre_grouping(spaces, catalogue, config.split, config.seed),
+    }
+    drawn = pictures(catalogue, spaces, config)
+    if boundaries is not None:
+        boundary, of_held = boundaries
+        open_share_U = figures.open_shares(boundary, options.memory_mb, options.margin)
+        metrics["boundary"] = figures.boundary_summary(open_share_U, catalogue)
+        drawn["boundary"] = figures.boundary_histogram(boundary, open_share_U, options.memory_mb, seed=config.seed)
+        held = catalogue.rows("cold_val")
+        metrics["gate"] = gate_figures(boundary, new, of_held, held, truth, catalogue, options.margin)
+        metrics["reach"] = reach_figures(boundary, new, songs, truth, targeting, options.margin)
+    return metrics, drawn
+
+
 def find_all(
     config: EvaluateConfig,
+    targeting: Targeting,
+    songs: Songs,
     content: SongIndex,
-    trained: dict[str, SongIndex],
-    boundary: Boundary | None,
+    cb2cf: SongIndex | None,
     new: IntArray,
-    listening: sparse.csr_matrix,
-    similar: Similar,
 ) -> dict[str, Audience]:
     """The audience of every new song by every method, at the largest budget.
 
-    `content` is of untrained vectors; `trained` has the full model's index ("FirstPlay") and CB2CF's, where there is
-    one; `similar` is as the full model has it.
+    `targeting` and `songs` are of the full model; `content` is of untrained vectors.
     """
-    scale = targeting.activity_scale(listening, config.targeting.activity_power)
-    budget = min(max(config.budgets), listening.shape[0])
+    listening, margin = targeting.listening, config.targeting.margin
+    budget = min(max(config.budgets), listening.n_users)
 
-    def i2i2u(near: Similar, allowed: Any = None) -> Audience:
-        return targeting.listeners_of_similar(near.weights_CS, listening, scale, budget, allowed)
-
-    def by(one: SongIndex) -> Audience:
-        return i2i2u(audiences.find_similar(one, new, listening, config.targeting))
+    def i2i2u(index: SongIndex) -> Audience:
+        other = targeting_of(index, listening, config.targeting)
+        return other.audience(other.songs(index.vectors[new], new), "i2i2u", budget)
 
     found = {
-        "random": baselines.random_users(len(new), listening.shape[0], budget, config.seed),
-        "most active users": baselines.most_active_users(listening, len(new), budget),
-        "content kNN": baselines.content_knn(content, listening, new, budget),
-        "content kNN, our targeting": by(content),
+        "random": baselines.random_users(len(new), listening.n_users, budget, config.seed),
+        "most active users": baselines.most_active_users(listening.known_US, len(new), budget),
+        "content kNN": baselines.content_knn(content, listening.known_US, new, budget),
+        "content kNN, our targeting": i2i2u(content),
     }
-    if CB2CF in trained:
-        found[CB2CF] = by(trained[CB2CF])
-    vectors = trained["FirstPlay"].vectors
-    found["FirstPlay I2I2U"] = i2i2u(similar)
-    found["FirstPlay CAT"] = audiences.cat(similar, listening, vectors, new, config.targeting, budget)
-    found["FirstPlay I2I2U ∪ CAT"] = targeting.union(found["FirstPlay I2I2U"], found["FirstPlay CAT"], budget)
-    if boundary is not None:
-        allowed = audiences.allowed_users(boundary, None, config.targeting.margin)
-        found["FirstPlay I2I2U, gated"] = i2i2u(similar, allowed)
-        item, user = boundary.item_CD, boundary.user_UD
-        found["FirstPlay U2I, no boundary"] = users_above(item, user, np.zeros(len(user)), budget, least=-np.inf)
-        found["FirstPlay U2I boundary"] = users_above(item, user, boundary.boundary_U, budget, config.targeting.margin)
+    if cb2cf is not None:
+        found[CB2CF] = i2i2u(cb2cf)
+    found["FirstPlay I2I2U"] = targeting.audience(songs, "i2i2u", budget)
+    found["FirstPlay CAT"] = targeting.audience(songs, "cat", budget)
+    found["FirstPlay I2I2U ∪ CAT"] = union(found["FirstPlay I2I2U"], found["FirstPlay CAT"], budget)
+    if targeting.boundary_U is not None:
+        found["FirstPlay I2I2U, gated"] = targeting.audience(songs, "i2i2u", budget, gate=True, margin=margin)
+        unbounded = replace(targeting, boundary_U=np.zeros_like(targeting.boundary_U))
+        found["FirstPlay U2I, no boundary"] = unbounded.audience(songs, "boundary", budget, margin=-np.inf)
+        found["FirstPlay U2I boundary"] = targeting.audience(songs, "boundary", budget, margin=margin)
     return found
 
 

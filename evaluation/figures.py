@@ -201,9 +201,9 @@ def boundary_histogram(
     }
 
 
-def open_shares(boundary: Boundary, memory_mb: float = 1024.0) -> AnyArray:
-    """Share of new songs above each user's boundary: (U,)."""
-    above_U = sum((margin > 0).sum(axis=0) for margin in margin_parts(boundary, memory_mb))
+def open_shares(boundary: Boundary, memory_mb: float = 1024.0, threshold: float = 0.0) -> AnyArray:
+    """Share of new songs whose margin for each user exceeds a threshold: (U,)."""
+    above_U = sum((margin > threshold).sum(axis=0) for margin in margin_parts(boundary, memory_mb))
     return np.asarray(above_U / len(boundary.item_CD))
 
 

@@ -6,40 +6,23 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from scipy import sparse
 
-from data.arrays import FloatArray, IntArray
+from data.arrays import IntArray
 from data.catalogue import Catalogue
-from inference.similar import Similar
 from inference.vectors import Boundary
-from retrieval import reasons
 from retrieval.audience import Audience
+from retrieval.targeting import Similar
 
 SHOWN = 10  # users and similar songs in the printed table
 EXAMPLES, EXAMPLE_USERS = 20, 5  # new songs of the table of examples, and users of each
 
 
 def audience_table(
-    audience: Audience,
-    similar: Similar,
-    listening: sparse.csr_matrix,
-    catalogue: Catalogue,
-    new: IntArray,
-    boundary: Boundary | None,
-    vectors: FloatArray | None = None,
+    audience: Audience, because_CBT: IntArray, catalogue: Catalogue, new: IntArray, boundary: Boundary | None
 ) -> pl.DataFrame:
-    """One row a (new song, user): rank, score, margin over the user's boundary, and the songs that explain it.
-
-    These are the similar songs that he listened to. With the song `vectors`, a user who listened to none of them has
-    those of his own songs that are nearest to the new song.
-    """
+    """One row a (new song, user): rank, score, margin over the user's boundary, and the songs that explain it."""
     row, rank = np.nonzero(audience.users_CB >= 0)
     user = audience.users_CB[row, rank]
-    because_CBT = reasons.explain(audience.users_CB, similar.positions_CK, similar.weights_CK, listening)
-    if vectors is not None:
-        without = np.where(because_CBT[:, :, 0] < 0, audience.users_CB, -1)
-        nearest = reasons.nearest_heard(without, vectors[new], vectors, listening)
-        because_CBT = np.where(without[:, :, None] >= 0, nearest, because_CBT)
     reason = because_CBT[row, rank]
     margin: Any = [None] * len(row) if boundary is None else boundary.margin(row, user)
     ids = catalogue.songs["song_id"]
@@ -73,7 +56,7 @@ def similar_table(similar: Similar, catalogue: Catalogue, new: IntArray) -> pl.D
 
 
 def recommendation_table(songs: Audience, catalogue: Catalogue, new: IntArray) -> pl.DataFrame:
-    """One row a (user, new song above his boundary): rank and margin."""
+    """One row a (user, new song above their boundary): rank and margin."""
     row, rank = np.nonzero(songs.users_CB >= 0)
     return pl.DataFrame(
         {
@@ -86,7 +69,7 @@ def recommendation_table(songs: Audience, catalogue: Catalogue, new: IntArray) -
 
 
 def example_table(table: pl.DataFrame, similar: Similar, catalogue: Catalogue, new: IntArray) -> pl.DataFrame:
-    """First listeners of a few new songs, evenly spaced, with words for ids: what resembles the song, and why he."""
+    """First listeners of a few new songs, evenly spaced, with words for ids: what resembles the song, and why they."""
     named, genres = pl.coalesce("title", "song_id").alias("title"), pl.col("genres").list.join("/")
     songs = catalogue.songs.select("song_id", named, genres)
     chosen = np.unique(np.linspace(0, len(new) - 1, EXAMPLES).round().astype(np.int64))

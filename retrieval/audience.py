@@ -1,21 +1,25 @@
-"""Audience targeting: a new song's similar songs → their listeners, ranked and cut to a budget (I2I2U); unions of
-audiences, and a cap on how often a user is reached. Targeting by clusters is in retrieval/clusters.py, by the interest
-boundary in retrieval/boundary.py. Vectorised; memory is bounded by `chunk` new songs at a time.
+"""Building blocks of audience targeting (`retrieval.targeting`): scores of similar songs' listeners (I2I2U), ranked
+lists cut to a budget, unions of audiences, and a cap on how often a user is reached. Vectorised; memory is bounded by
+`chunk` new songs at a time.
 
 Shapes: C new songs, S known songs, U users, K similar songs, B budget, D vector size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from retrieval.listening import Listening
+
 Array = NDArray[Any]
+Scores = Callable[[slice], Any]  # of some new songs → scores (rows, U), an array or a sparse matrix
+Allowed = Callable[[slice], Array]  # of some new songs → users who may be reached, (rows, U)
 CELL_BYTES = 32  # at most, to score a (new song, user) pair: score, index, their copies and masks (12 to 25 measured)
 FUSION = 60.0  # of reciprocal rank fusion, as its authors chose it
 
@@ -28,8 +32,26 @@ class Audience:
     scores_CB: Array
 
 
-def similarity_weights(scores_CK: Array, positions_CK: Array, n_songs: int, power: float = 1.0) -> sparse.csr_matrix:
-    """Similar songs of each new song as a sparse matrix (C, S).
+@dataclass(frozen=True)
+class Excluded:
+    """Users who must not be reached at all, and (song, user) pairs that must not be; songs by place, ascending."""
+
+    users: Array = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    song: Array = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    user: Array = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+
+    def cut(self, allowed_CU: Array, rows: slice) -> None:
+        """Take them out of a mask of the songs of a slice."""
+        allowed_CU[:, self.users] = False
+        start, stop = np.searchsorted(self.song, [rows.start, rows.stop])
+        allowed_CU[self.song[start:stop] - rows.start, self.user[start:stop]] = False
+
+    def __bool__(self) -> bool:
+        return bool(len(self.users) or len(self.song))
+
+
+def similarity_weights(scores_CK: Array, positions_CK: Array, power: float = 1.0) -> Array:
+    """How much each similar song of a new song weighs, (C, K); 0 where there is none.
 
     A weight is the similarity, min-max scaled within the song's own K neighbours to (0, 1], to the given power: inner
     products have no common zero, so only their order and spacing within a list are used.
@@ -41,9 +63,14 @@ def similarity_weights(scores_CK: Array, positions_CK: Array, n_songs: int, powe
     scaled = np.where(found, scores_CK - low, 0.0) / width
     floor = 1.0 / positions_CK.shape[1]
     weight_CK = (floor + (1 - floor) * np.where(high > low, scaled, 1.0)) ** power
-    row = np.broadcast_to(np.arange(len(positions_CK))[:, None], positions_CK.shape)
-    shape = (len(positions_CK), n_songs)
-    return sparse.csr_matrix((weight_CK[found].astype(np.float32), (row[found], positions_CK[found])), shape=shape)
+    return np.where(found, weight_CK, 0.0).astype(np.float32)
+
+
+def song_rows(positions_CK: Array, weights_CK: Array, n_songs: int) -> sparse.csr_matrix:
+    """Weights of similar songs as a sparse matrix, (C, S)."""
+    row, at = np.nonzero(positions_CK >= 0)
+    entries = weights_CK[row, at], (row, positions_CK[row, at])
+    return sparse.csr_matrix(entries, shape=(len(positions_CK), n_songs))
 
 
 def activity_scale(listening_US: sparse.csr_matrix, power: float) -> Array:
@@ -58,46 +85,42 @@ def popularity_scale(listening_US: sparse.csr_matrix, power: float) -> Array:
     return np.asarray((listeners_S + 1.0) ** -power, dtype=np.float32)
 
 
-def listeners_of_similar(
-    weights_CS: sparse.csr_matrix,
-    listening_US: sparse.csr_matrix,
-    scale_U: Array,
-    budget: int,
-    allowed_CU: Any = None,
-    chunk: int = 256,
-) -> Audience:
-    """I2I2U: score(u) = scale(u) · Σ_similar songs weight · strength of u's signal on it; the best `budget` users.
+def listener_scores(weights_CS: sparse.csr_matrix, listening: Listening, scale_U: Array) -> sparse.csr_matrix:
+    """I2I2U: score(u) = scale(u) · Σ_similar songs weight · strength of u's signal on it, (C, U).
 
-    Args:
-        weights_CS: similar songs of each new song.
-        listening_US: strongest signal of each user on each song (favourite > complete > play).
-        scale_U: factor of each user.
-        budget: users per new song.
-        allowed_CU: function of a slice of new songs → (rows, U) bool mask of users who may be reached, or None.
-        chunk: new songs scored at a time; the working set is chunk × U numbers.
+    Stored are those who listened to a similar song; −inf where the score is not above 0.
     """
-    by_song_SU = sparse.csr_matrix(listening_US.T)
-    parts = []
-    for rows in slices(weights_CS.shape[0], chunk):
-        score = listener_scores(weights_CS[rows], by_song_SU, scale_U)
-        if allowed_CU is not None:
-            row = np.repeat(np.arange(score.shape[0], dtype=np.int32), np.diff(score.indptr))
-            score.data[~allowed_CU(rows)[row, score.indices]] = -np.inf
-        parts.append(top_entries(score, budget))
-    return join(parts)
-
-
-def listener_scores(weights_CS: Any, by_song_SU: sparse.csr_matrix, scale_U: Array) -> sparse.csr_matrix:
-    """The scores of `listeners_of_similar`, (C, U): of those who listened to a similar song, −inf where not above 0."""
-    score = sparse.csr_matrix(weights_CS @ by_song_SU)
+    score = listening.weighted(weights_CS)
     score.data = score.data * scale_U[score.indices]
     score.data[score.data <= 0] = -np.inf
     return score
 
 
-def rank_by_score(score_of: Any, n_new: int, budget: int, chunk: int = 256) -> Audience:
-    """The best `budget` users by a dense score: `score_of(slice)` gives (rows, U), −inf for who must not be reached."""
-    return join([top_users(score_of(rows), budget) for rows in slices(n_new, chunk)])
+def rank_by_score(
+    score_of: Scores, n_new: int, budget: int, chunk: int = 256, allowed: Allowed | None = None
+) -> Audience:
+    """The best `budget` users of each new song who may be reached; −inf never qualifies.
+
+    Args:
+        score_of: scores, of all users or the stored entries of a sparse matrix; they may be overwritten.
+        n_new: new songs.
+        budget: users per new song.
+        chunk: new songs scored at a time; the working set is chunk × U numbers.
+        allowed: who may be reached; None: everybody.
+    """
+    parts = []
+    for rows in slices(n_new, chunk):
+        score = score_of(rows)
+        if sparse.issparse(score):
+            if allowed is not None:
+                row = np.repeat(np.arange(score.shape[0], dtype=np.int32), np.diff(score.indptr))
+                score.data[~allowed(rows)[row, score.indices]] = -np.inf
+            parts.append(top_entries(score, budget))
+        else:
+            if allowed is not None:
+                score[~allowed(rows)] = -np.inf
+            parts.append(top_users(score, budget))
+    return join(parts)
 
 
 def top_users(score_CU: Array, budget: int) -> Audience:
@@ -144,8 +167,8 @@ def _ranked(row: Array, user: Array, score: Array, n_rows: int, budget: int) -> 
 def union(one: Audience, other: Audience, budget: int) -> Audience:
     """Two audiences of the same songs merged by reciprocal rank fusion (Cormack et al., SIGIR 2009).
 
-    A user's score is Σ 1 / (60 + rank) over the lists he is in: scores of unlike methods are never compared, and who is
-    in both lists goes ahead of his neighbours in either. Equal ranks go to the lower user number.
+    A user's score is Σ 1 / (60 + rank) over the lists they are in: scores of unlike methods are never compared, and who
+    is in both lists goes ahead of their neighbours in either. Equal ranks go to the lower user number.
     """
     n_users = max(int(one.users_CB.max(initial=-1)), int(other.users_CB.max(initial=-1)), budget - 1) + 1
     total = sparse.csr_matrix((len(one.users_CB), n_users))

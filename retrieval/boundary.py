@@ -1,4 +1,4 @@
-"""The interest boundary in bulk: who clears his own threshold for a song, and which songs clear a user's.
+"""The interest boundary in bulk: whose own threshold a song clears, and which songs clear a user's.
 
 A margin ⟨u, i⟩ − ⟨u, b⟩ is the inner product of [u, −⟨u, b⟩] and [i, 1]. So FAISS finds the largest margins themselves,
 and what it finds is cut at each user's own boundary: exact with a flat index, in both directions.
@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.audience import Audience, join
+from retrieval.audience import CELL_BYTES, Audience, Excluded, join, top_users
 from retrieval.index import GPU_MOST, build_index, search, to_cpu
 
 Array = NDArray[Any]
-Pairs = tuple[Array, Array]  # (song, user) row numbers
-NO_PAIRS: Pairs = (np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64))
+NOBODY = Excluded()
 FEW = 10_000  # users, below which an index of lists saves nothing
+AT_ONCE = 16  # queries, up to which comparing all is faster than indexing all
 RESULT_BYTES = 48  # of a query's result, with its copies and masks
 
 
@@ -33,35 +33,32 @@ def users_above(
     user_UD: Array,
     boundary_U: Array,
     k: int,
-    least: float = 0.0,
-    users: Array | None = None,
-    without: Pairs = NO_PAIRS,
+    margin: float = 0.0,
+    excluded: Excluded = NOBODY,
     kind: str = "Flat",
     memory_mb: float = 1024.0,
 ) -> Audience:
-    """For each song the k users with the largest margins above `least`, fewer where fewer clear it.
+    """For each song the k users with the largest margins above `margin`, fewer where fewer clear it.
 
     Args:
         item_CD: song vectors i.
         user_UD: user vectors u.
         boundary_U: boundary scores ⟨u, b⟩.
         k: users per song.
-        least: how far a boundary must be cleared.
-        users: rows of the users who may be reached at all; None: everybody.
-        without: (song, user) pairs that must not be.
+        margin: how far a boundary must be cleared.
+        excluded: users and pairs that must not be.
         kind: FAISS index of the users: "Flat" is exact, "IVF,Flat" faster and nearly so (for ten thousand users or
             more).
         memory_mb: working memory for results beside the index.
     """
-    users = np.arange(len(user_UD)) if users is None else np.unique(users)
+    users = np.setdiff1d(np.arange(len(user_UD)), excluded.users)
     if not len(users):
         return _nobody(len(item_CD), k)
     kind = kind if len(users) >= FEW else "Flat"
     index = build_index(_with_boundary(user_UD[users], boundary_U[users]), kind)
-    song, user = without
-    at = np.searchsorted(users, user)
-    in_index = (at < len(users)) & (users[np.minimum(at, len(users) - 1)] == user)
-    found = above(index, _with_one(item_CD), k, least, (song[in_index], at[in_index]), memory_mb)
+    at = np.searchsorted(users, excluded.user)
+    in_index = (at < len(users)) & (users[np.minimum(at, len(users) - 1)] == excluded.user)
+    found = above(index, _with_one(item_CD), k, margin, (excluded.song[in_index], at[in_index]), memory_mb)
     return Audience(np.where(found.users_CB >= 0, users[found.users_CB], -1), found.scores_CB)
 
 
@@ -70,22 +67,35 @@ def songs_above(
     user_UD: Array,
     boundary_U: Array,
     k: int,
-    least: float = 0.0,
-    without: Pairs = NO_PAIRS,
+    margin: float = 0.0,
+    excluded: Excluded = NOBODY,
     memory_mb: float = 1024.0,
 ) -> Audience:
-    """For each user the k songs with the largest margins above `least`: possibly none. Arguments as `users_above`.
+    """For each user the k songs with the largest margins above `margin`: possibly none. Arguments as `users_above`.
 
-    Read `users_CB` of the result as song numbers, (U, k).
+    Read `users_CB` of the result as song numbers, (U, k). A few users are compared with all songs, without an index.
     """
-    if not len(item_CD):
-        return _nobody(len(user_UD), k)
-    index = build_index(_with_one(item_CD))
-    return above(index, _with_boundary(user_UD, boundary_U), k, least, without[::-1], memory_mb)
+    n_songs, n_users = len(item_CD), len(user_UD)
+    if not n_songs:
+        return _nobody(n_users, k)
+    if n_users <= AT_ONCE and n_users * n_songs * CELL_BYTES <= memory_mb * 2**20:
+        margin_UC = margins(item_CD, user_UD, boundary_U).T.copy()
+        margin_UC[excluded.user, excluded.song] = -np.inf
+        margin_UC[margin_UC <= margin] = -np.inf
+        found, best = _nobody(n_users, k), top_users(margin_UC, k)
+        found.users_CB[:, : best.users_CB.shape[1]] = best.users_CB
+        found.scores_CB[:, : best.users_CB.shape[1]] = best.scores_CB
+    else:
+        queries_UD = _with_boundary(user_UD, boundary_U)
+        found = above(build_index(_with_one(item_CD)), queries_UD, k, margin, (excluded.user, excluded.song), memory_mb)
+    found.users_CB[excluded.users], found.scores_CB[excluded.users] = -1, -np.inf
+    return found
 
 
-def above(index: Any, queries_QD: Array, k: int, least: float, without: Pairs, memory_mb: float = 1024.0) -> Audience:
-    """The k largest inner products above `least` of each query, without some (query, indexed row) pairs.
+def above(
+    index: Any, queries_QD: Array, k: int, margin: float, without: tuple[Array, Array], memory_mb: float = 1024.0
+) -> Audience:
+    """The k largest inner products above `margin` of each query, without some (query, indexed row) pairs.
 
     So many more are searched for as a query has such pairs; queries that need about as many go together. An index of
     lists probes so many of them as hold eight times what is asked for, on average.
@@ -106,7 +116,7 @@ def above(index: Any, queries_QD: Array, k: int, least: float, without: Pairs, m
         if hasattr(index, "nlist"):
             index.nprobe = max(index.nlist // 8, 1, min(index.nlist, -(-8 * fetch * index.nlist // index.ntotal)))
         score, position = search(index, queries_QD[query], fetch)
-        kept = (position >= 0) & (score > least)
+        kept = (position >= 0) & (score > margin)
         if len(left_out):
             key = query[:, None] * index.ntotal + position
             kept &= left_out[np.minimum(np.searchsorted(left_out, key), len(left_out) - 1)] != key

@@ -5,7 +5,7 @@ The paper leaves open what represents a user, how many clusters there are and wh
 mean direction of the known songs that he listened to, the points are a song's first I2I2U users, relevance is the
 inner product with the best centroid. Centroids are scaled to length 1, or else a tight cluster would beat a loose one
 whatever the user; and the new song's own direction is added to each, or else the users drift from the song to the
-middle of its audience. Vectorised over songs; memory is bounded by `chunk` new songs at a time.
+middle of its audience. Vectorised over songs.
 
 Shapes: C new songs, S known songs, U users, P points of a song, K clusters, B budget, D vector size.
 """
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from retrieval.audience import Audience, rank_by_score, slices
+from retrieval.audience import slices
 from retrieval.index import unit_rows
 
 Array = NDArray[Any]
@@ -28,7 +28,7 @@ BLOCK = 16_384  # users whose vectors a processor's cache may hold
 def user_vectors(
     listening_US: sparse.csr_matrix, song_SD: Array, weight_S: Array, chunk: int = 50_000
 ) -> NDArray[np.float32]:
-    """Each user's taste, (U, D): the mean of his songs' vectors, scaled to length 1; zero for a user without a play.
+    """Each user's taste, (U, D): the mean of their songs' vectors, scaled to length 1; zero for a user without a play.
 
     Args:
         listening_US: strength of each user's signal on each known song (favourite 3, complete 2, play 1).
@@ -41,39 +41,6 @@ def user_vectors(
     for rows in slices(len(user_UD), chunk):
         user_UD[rows] = unit_rows(listening_US[rows] @ weighted_SD)
     return user_UD
-
-
-def users_near_songs(
-    user_UD: Array,
-    new_CD: Array,
-    budget: int,
-    allowed_CU: Any = None,
-    chunk: int = 256,
-    nobody_U: Array | None = None,
-) -> Audience:
-    """I2I2U over all known songs at once: score(u) = ⟨u, i/‖i‖⟩; the best `budget` users.
-
-    A user's vector is the sum of his songs', so this sums his songs' similarities to song i, near and far, and divides
-    by the length of the sum: the score that `objectives.ranking.listening_loss` trains.
-
-    Args:
-        user_UD: `user_vectors`; a user whose vector is zero is in no audience.
-        new_CD: vectors of the new songs.
-        budget: users per new song.
-        allowed_CU: function of a slice of new songs → (rows, U) bool mask of users who may be reached, or None.
-        chunk: new songs at a time; the working set is chunk × U numbers.
-        nobody_U: which users' vectors are zero, where it is known already.
-    """
-    nobody_U = ~np.any(user_UD, axis=1) if nobody_U is None else nobody_U
-
-    def score(rows: slice) -> Array:
-        score_CU = unit_rows(new_CD[rows]) @ user_UD.T
-        score_CU[:, nobody_U] = -np.inf
-        if allowed_CU is not None:
-            score_CU[~allowed_CU(rows)] = -np.inf
-        return score_CU
-
-    return rank_by_score(score, len(new_CD), budget, chunk)
 
 
 def clusters(points_CPD: Array, present_CP: Array, draws_CK: Array, steps: int = 10) -> tuple[Array, Array]:
@@ -126,48 +93,23 @@ def lloyd_step(points_CPD: Array, present_CP: Array, centre_CKD: Array) -> tuple
     return np.where(size_CK[:, :, None] > 0, mean_CKD, centre_CKD), size_CK
 
 
-def users_near_centroids(
-    seeds_CP: Array,
-    user_UD: Array,
-    new_CD: Array,
-    n_clusters: int,
-    budget: int,
-    song_weight: float = 0.0,
-    allowed_CU: Any = None,
-    chunk: int = 256,
-    seed: int = 0,
-    nobody_U: Array | None = None,
-) -> Audience:
-    """CAT: score(u) = max over centroids c of ⟨u, c/‖c‖ + song_weight · i/‖i‖⟩ for song i; the best `budget` users.
+def centroid_scores(seeds_CP: Array, user_UD: Array, new_CD: Array, draws_CK: Array, song_weight: float = 0.0) -> Array:
+    """CAT: score(u) = max over centroids c of ⟨u, c/‖c‖ + song_weight · i/‖i‖⟩ for song i, (C, U).
 
     Args:
         seeds_CP: users whose vectors are clustered, e.g. the first of the I2I2U audience; −1 where fewer. A song
-            without one has no audience.
-        user_UD: `user_vectors`; a user whose vector is zero is neither a point nor in an audience.
+            without one scores −inf for everybody.
+        user_UD: `user_vectors`; a user whose vector is zero is no point.
         new_CD: vectors of the new songs.
-        n_clusters: clusters a song.
-        budget: users per new song.
+        draws_CK: uniform numbers of the k-means starts, one a cluster.
         song_weight: weight of the new song's own direction beside a centroid; 0 is the paper's method.
-        allowed_CU: function of a slice of new songs → (rows, U) bool mask of users who may be reached, or None.
-        chunk: new songs at a time; the working set is chunk × (U + P × D) numbers and their copies.
-        seed: of the k-means starts; every song has its own draws, whatever the chunk.
-        nobody_U: which users' vectors are zero, where it is known already.
     """
-    nobody_U = ~np.any(user_UD, axis=1) if nobody_U is None else nobody_U
-    draws_CK = np.random.default_rng(seed).random((len(seeds_CP), n_clusters))
-
-    def score(rows: slice) -> Array:
-        seeds = seeds_CP[rows]
-        present = np.where(seeds >= 0, ~nobody_U[seeds], False)
-        centre_CKD, _ = clusters(user_UD[seeds], present, draws_CK[rows])
-        score_CU = relevance(unit_rows(centre_CKD) + song_weight * unit_rows(new_CD[rows])[:, None], user_UD)
-        score_CU[:, nobody_U] = -np.inf
-        score_CU[~present.any(axis=1)] = -np.inf
-        if allowed_CU is not None:
-            score_CU[~allowed_CU(rows)] = -np.inf
-        return score_CU
-
-    return rank_by_score(score, len(seeds_CP), budget, chunk)
+    points_CPD = user_UD[seeds_CP]
+    present_CP = (seeds_CP >= 0) & points_CPD.any(axis=2)
+    centre_CKD, _ = clusters(points_CPD, present_CP, draws_CK)
+    score_CU = relevance(unit_rows(centre_CKD) + song_weight * unit_rows(new_CD)[:, None], user_UD)
+    score_CU[~present_CP.any(axis=1)] = -np.inf
+    return score_CU
 
 
 def relevance(centre_CKD: Array, user_UD: Array) -> Array:

@@ -1,6 +1,6 @@
-"""Why a user is in an audience: the known songs that brought him in, or those of his that are nearest to the new one.
+"""Why a user is in an audience: known songs that brought them in, or those of theirs nearest to the new one.
 
-Shapes: C new songs, S known songs, U users, K similar songs, B budget, D vector size.
+Shapes: C new songs, S known songs, N users, K similar songs, B budget, D vector size.
 """
 
 from __future__ import annotations
@@ -20,30 +20,29 @@ def explain(
     users_CB: Array,
     positions_CK: Array,
     weights_CK: Array,
-    listening_US: sparse.csr_matrix,
+    heard_NS: sparse.csr_matrix,
     top: int = 3,
     chunk: int = 64,
 ) -> Array:
     """The similar songs that brought each user in: song numbers (C, B, top), strongest contribution first, −1 padded.
 
     Args:
-        users_CB: the audience.
+        users_CB: the audience, as rows of `heard_NS`; −1 where fewer.
         positions_CK: similar songs, −1 where none.
         weights_CK: their weights.
-        listening_US: strongest signal of each user on each song.
+        heard_NS: strongest signal of each user on each song, with sorted indices.
         top: songs named per user.
         chunk: new songs at a time; the working set is chunk × B × K numbers.
     """
-    n_songs = listening_US.shape[1]
-    place_CB, heard_US = _reached(users_CB, listening_US)
-    key = np.repeat(np.arange(heard_US.shape[0], dtype=np.int64), np.diff(heard_US.indptr)) * n_songs
-    key += heard_US.indices
+    n_songs = heard_NS.shape[1]
+    key = np.repeat(np.arange(heard_NS.shape[0], dtype=np.int64), np.diff(heard_NS.indptr)) * n_songs
+    key += heard_NS.indices
     reasons = np.full((*users_CB.shape, top), -1, dtype=np.int64)
     for rows in slices(len(users_CB), chunk):
-        user, song = place_CB[rows][:, :, None], positions_CK[rows][:, None, :]
+        user, song = users_CB[rows][:, :, None].astype(np.int64), positions_CK[rows][:, None, :]
         wanted = np.where((user >= 0) & (song >= 0), user * n_songs + song, -1)
         at = np.minimum(np.searchsorted(key, wanted), max(len(key) - 1, 0))
-        strength = np.where(key[at] == wanted, heard_US.data[at], 0.0) if len(key) else np.zeros(wanted.shape)
+        strength = np.where(key[at] == wanted, heard_NS.data[at], 0.0) if len(key) else np.zeros(wanted.shape)
         value = strength * weights_CK[rows][:, None, :]
         k = min(top, value.shape[2])
         best = np.argsort(-value, axis=2, kind="stable")[:, :, :k]
@@ -56,30 +55,29 @@ def nearest_heard(
     users_CB: Array,
     new_CD: Array,
     song_SD: Array,
-    listening_US: sparse.csr_matrix,
+    heard_NS: sparse.csr_matrix,
     top: int = 3,
     chunk: int = 64,
 ) -> Array:
     """The songs each user listened to that are most similar to the new song: song numbers (C, B, top), −1 padded.
 
     Args:
-        users_CB: the audience.
+        users_CB: the audience, as rows of `heard_NS`; −1 where fewer.
         new_CD: vectors of the new songs.
         song_SD: vectors of the known songs.
-        listening_US: strongest signal of each user on each song.
+        heard_NS: strongest signal of each user on each song, with sorted indices.
         top: songs named per user.
         chunk: new songs at a time; the working set is chunk × H numbers, H the songs that chunk × B users heard.
     """
-    place_CB, heard_US = _reached(users_CB, listening_US)
-    length_U = np.diff(heard_US.indptr)
+    length_U = np.diff(heard_NS.indptr)
     reasons = np.full((*users_CB.shape, top), -1, dtype=np.int64)
     for rows in slices(len(users_CB), chunk):
-        row, rank = np.nonzero(place_CB[rows] >= 0)
-        user = place_CB[rows][row, rank]
+        row, rank = np.nonzero(users_CB[rows] >= 0)
+        user = users_CB[rows][row, rank]
         length = length_U[user]
         pair = np.repeat(np.arange(len(user)), length)
         within = np.arange(len(pair)) - np.repeat(np.cumsum(length) - length, length)
-        song = heard_US.indices[heard_US.indptr[user][pair] + within]
+        song = heard_NS.indices[heard_NS.indptr[user][pair] + within]
         heard, at = _distinct(song, len(song_SD))
         value = (new_CD[rows] @ song_SD[heard].T)[row[pair], at]
         order = np.lexsort((song, -value, pair))
@@ -95,12 +93,3 @@ def _distinct(song: Array, n_songs: int) -> tuple[Array, Array]:
         return np.unique(song, return_inverse=True)
     heard_S = np.bincount(song, minlength=n_songs) > 0
     return np.flatnonzero(heard_S), np.cumsum(heard_S)[song] - 1
-
-
-def _reached(users_CB: Array, listening_US: sparse.csr_matrix) -> tuple[Array, sparse.csr_matrix]:
-    """Their listening alone, songs in order, and each user's row in it (−1 stays): most users are in no audience."""
-    users, place = np.unique(users_CB, return_inverse=True)
-    place_CB = place.reshape(users_CB.shape).astype(np.int64) - int((users < 0).sum())
-    heard_US = sparse.csr_matrix(listening_US)[users[users >= 0]]
-    heard_US.sort_indices()
-    return np.where(users_CB >= 0, place_CB, -1), heard_US

@@ -1,6 +1,6 @@
 """A new song stops being cold: as plays arrive, what its listeners have in common joins what its content says.
 
-Ours, in the article's spirit ("future work"). The behaviour vector of a song is the ridge regression of "did he play
+Ours, in the article's spirit ("future work"). The behaviour vector of a song is the ridge regression of "did they play
 it?" on the users' vectors: unlike their mean, it leaves out what all users share. The fused vector goes over from
 content to behaviour with the number of plays n, by n / (n + prior): no play leaves content alone, and there is no count
 at which one system hands over to another.

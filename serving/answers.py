@@ -1,6 +1,6 @@
-"""What is asked of a state: similar songs, a song's audience, margins and clusters, a user's new songs; and why.
+"""Answers from a state: similar songs, a song's audience, margins and clusters, a user's new songs; and why.
 
-The ways to an audience are those of pipeline.audience, one song at a time, with what has come in since.
+Audiences are those of `retrieval.targeting`, one song at a time, with what has come in since.
 
 Shapes: S songs of the catalogue, U users, K similar songs, B budget, N new songs, D vector size; C = 1.
 """
@@ -11,16 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import sparse
 
-from data.arrays import AnyArray, BoolArray, FloatArray, IntArray
-from retrieval import audience as targeting
-from retrieval.audience import Audience, listener_scores, similarity_weights, top_entries, top_users
+from data.arrays import FloatArray, IntArray
+from retrieval.audience import Excluded
 from retrieval.boundary import margins
-from retrieval.clusters import clusters, users_near_centroids, users_near_songs
+from retrieval.clusters import clusters
 from retrieval.gate import probability
 from retrieval.index import unit_rows
-from retrieval.reasons import explain, nearest_heard
+from retrieval.targeting import Mode, Songs
 from serving.state import State
 
 BINS, STEPS = 40, 21  # of the histogram of margins and of the curve over it
@@ -52,99 +50,45 @@ def similar_songs(state: State, number: int, k: int, among: str = "known") -> Si
     if among == "new":
         scores_K, songs_K = state.similar_new(vector_D, k + 1)
     else:
-        scores_K, songs_K = (found[0] for found in state.model.index.similar(vector_D[None], k + 1))
+        scores_1K, songs_1K = state.model.targeting.similar(vector_D[None], np.array([number]), k)
+        scores_K, songs_K = scores_1K[0], songs_1K[0]
     kept = (songs_K >= 0) & (songs_K != number)
     return Similar(songs_K[kept][:k], scores_K[kept][:k])
 
 
-def audience(state: State, number: int, mode: str, budget: int, gate: bool, least: float) -> Reached:
-    """Users of a song by one of `state.model.modes`; `gate`: only those whose boundary it clears by `least`."""
+def song_of(state: State, number: int) -> Songs:
+    """A song as `retrieval.targeting` takes it, who has met it left out: in the training, or since."""
     model = state.model
-    margin_U = margins_of(state, number)
-    may_U = np.ones(model.n_users, dtype=bool) if margin_U is None or not gate else margin_U > least
-    may_U[list(state.met.get(number, ()))] = False
-    if number not in state.pool.row_of:
-        may_U[model.met(number)] = False  # in the training, as a song has that came in before this model was made
-    budget = min(budget, model.n_users)
-    near = similar_songs(state, number, model.targeting.neighbours)
-    weights = weights_of(state, near)
-    if mode == "boundary":
-        assert margin_U is not None
-        found = top_users(np.where(may_U & (margin_U > least), margin_U, -np.inf)[None], budget)
-    elif mode == "taste":
-        near_it = state.vectors(number)[0][None], budget, lambda _: may_U[None]
-        found = users_near_songs(model.taste_UD, *near_it, nobody_U=model.no_taste_U)
-    elif mode == "i2i2u":
-        found = i2i2u(state, weights, budget, may_U)
-    else:
-        found = cat(state, number, weights, budget, may_U)
-        if mode == "union":
-            found = targeting.union(i2i2u(state, weights, budget, may_U), found, budget)
-    users_B = found.users_CB[0][found.users_CB[0] >= 0].astype(np.int64)
+    vector_D, item_D = state.vectors(number)
+    met = set(state.met.get(number, ()))
+    if number not in state.pool.row_of:  # as a song has that came in before this model was made
+        met.update(model.met(number).tolist())
+    user = np.array(sorted(met), dtype=np.int64)
+    item_CD, excluded = None if item_D is None else item_D[None], Excluded(song=np.zeros_like(user), user=user)
+    return model.targeting.songs(vector_D[None], np.array([number]), item_CD, excluded)
+
+
+def audience(state: State, number: int, mode: Mode, budget: int, gate: bool, margin: float) -> Reached:
+    """Users of a song by one of `state.model.modes`; `gate`: only those whose boundary it clears by `margin`."""
+    targeting, songs = state.model.targeting, song_of(state, number)
+    songs.margin_CU = targeting.margins(songs) if state.model.has_boundary else None
+    found = targeting.audience(songs, mode, budget, gate, margin)
+    n = int((found.users_CB >= 0).sum())
+    users_1B, margin_CU = found.users_CB[:, :n], songs.margin_CU
     return Reached(
-        users_B,
-        found.scores_CB[0][: len(users_B)],
-        np.full(len(users_B), np.nan) if margin_U is None else margin_U[users_B],
-        reasons(state, number, users_B, near, weights),
-        None if margin_U is None else int((margin_U > least).sum()),
+        users_1B[0],
+        found.scores_CB[0, :n],
+        np.full(n, np.nan) if margin_CU is None else margin_CU[0, users_1B[0]],
+        targeting.reasons(users_1B, songs)[0],
+        None if margin_CU is None else int((margin_CU > margin).sum()),
     )
-
-
-def i2i2u(state: State, weights_CS: sparse.csr_matrix, budget: int, may_U: BoolArray | None) -> Audience:
-    """The listeners of similar songs, those that have come in since among them."""
-    model, near = state.model, weights_CS.indices
-    by_song_KU = model.by_song_SU[near] + state.likings(near.tolist())
-    score = listener_scores(sparse.csr_matrix(weights_CS.data[None]), sparse.csr_matrix(by_song_KU), model.activity_U)
-    if may_U is not None:
-        score.data[~may_U[score.indices]] = -np.inf
-    return top_entries(score, budget)
-
-
-def cat(state: State, number: int, weights_CS: sparse.csr_matrix, budget: int, may_U: BoolArray) -> Audience:
-    """Users near a cluster of the first of the above."""
-    model, options = state.model, state.model.targeting
-    seeds = i2i2u(state, weights_CS, min(options.seed_users, model.n_users), None).users_CB
-    at = (model.cat_UD, state.vectors(number)[0][None], options.clusters, budget, options.song_weight)
-    return users_near_centroids(seeds, *at, lambda _: may_U[None], seed=options.seed, nobody_U=model.no_cat_U)
-
-
-def weights_of(state: State, near: Similar) -> sparse.csr_matrix:
-    """How much each similar song weighs, (1, S), as `inference.similar` has it."""
-    model, options = state.model, state.model.targeting
-    power = options.similarity_power
-    weights = similarity_weights(near.scores_K[None], near.songs_K[None], model.n_songs, power)
-    weights.data = weights.data * model.popularity_S[weights.indices]
-    return weights
-
-
-def reasons(state: State, number: int, users_B: IntArray, near: Similar, weights_CS: sparse.csr_matrix) -> IntArray:
-    """The similar songs that a user listened to, or else those of his that are nearest to the song, (B, 3)."""
-    model = state.model
-    heard_BS = state.heard(users_B)
-    row_CB = np.arange(len(users_B))[None]
-    order = np.argsort(weights_CS.indices)
-    weight_K = weights_CS.data[order][np.searchsorted(weights_CS.indices[order], near.songs_K)]
-    because = explain(row_CB, near.songs_K[None], weight_K[None], heard_BS)
-    without = np.where(because[:, :, 0] < 0, row_CB, -1)
-    nearest = nearest_heard(without, state.vectors(number)[0][None], model.index.vectors, heard_BS)
-    found: IntArray = np.where(without[:, :, None] >= 0, nearest, because)[0]
-    return found
-
-
-def margins_of(state: State, number: int) -> FloatArray | None:
-    """How far the song clears each user's boundary, (U,); None without boundaries."""
-    if not state.model.has_boundary:
-        return None
-    _, item_D = state.vectors(number)
-    assert item_D is not None
-    found: FloatArray = margins(item_D[None], state.model.user_UD, state.model.boundary_U)[0]
-    return found
 
 
 def margin_curve(state: State, number: int) -> dict[str, Any]:
     """Histogram of a song's margins, and whom each operating point reaches."""
-    margin_U = margins_of(state, number)
-    assert margin_U is not None
+    _, item_D = state.vectors(number)
+    assert item_D is not None
+    margin_U = margins(item_D[None], state.model.user_UD, state.model.boundary_U)[0]
     counts, edges = np.histogram(margin_U, BINS)
     points = np.linspace(edges[0], edges[-1], STEPS)
     reached = 1 - np.searchsorted(np.sort(margin_U), points, side="right") / len(margin_U)
@@ -163,12 +107,12 @@ def margin_curve(state: State, number: int) -> dict[str, Any]:
 
 def cluster_picture(state: State, number: int) -> dict[str, Any]:
     """The seed users of CAT by cluster, in the two directions in which they differ most, and the song among them."""
-    model, options = state.model, state.model.targeting
-    weights = weights_of(state, similar_songs(state, number, options.neighbours))
-    seeds = i2i2u(state, weights, min(max(options.seed_users, SHOWN_SEEDS), model.n_users), None).users_CB[0]
-    seeds = seeds[seeds >= 0].astype(np.int64)
-    point_PD = model.cat_UD[seeds]
-    song_D = unit_rows(state.vectors(number)[0])
+    model, options, songs = state.model, state.model.options, song_of(state, number)
+    most = min(max(options.seed_users, SHOWN_SEEDS), model.n_users)
+    seeds = model.targeting.listeners(songs, most).users_CB[0]
+    seeds = seeds[seeds >= 0]
+    point_PD = model.targeting.cat_taste.user_UD[seeds]
+    song_D = unit_rows(songs.vector_CD[0])
     if not len(seeds):
         return {"song": {"x": 0.0, "y": 0.0}, "points": [], "centroids": []}
     draws = np.random.default_rng(options.seed).random((1, options.clusters))
@@ -202,19 +146,16 @@ def genres_of(state: State, users: IntArray) -> list[dict[str, Any]]:
     return [{"genre": genre, "share": n / max(1, counted["count"].sum())} for genre, n in top]
 
 
-def recommendations(state: State, user: int, k: int, least: float) -> tuple[IntArray, FloatArray, IntArray, int]:
-    """New songs above a user's boundary by more than `least`: numbers, margins, reasons (K, 3); how many there were."""
-    model = state.model
+def recommendations(state: State, user: int, k: int, margin: float) -> tuple[IntArray, FloatArray, IntArray, int]:
+    """New songs above a user's boundary by more than `margin`: numbers, margins, reasons (K, 3); and of how many."""
+    targeting, pool, users = state.model.targeting, state.pool, np.array([user])
     with state.lock:
-        pool = state.pool
         assert pool.item is not None
-        margin_N = pool.item[: pool.size] @ model.user_UD[user] - model.boundary_U[user]
-        number_N, vector_ND = pool.number[: pool.size].copy(), pool.vector
-        met = {song for song, _ in state.played.get(user, ())}
-        margin_N[[pool.row_of[song] for song in met if song in pool.row_of]] = -np.inf
-        best_K = top_users(np.where(margin_N > least, margin_N, -np.inf)[None], k).users_CB[0]
-        rows = best_K[best_K >= 0]
-        vector_KD = vector_ND[rows].copy()
-    asked: AnyArray = np.zeros((len(rows), 1), dtype=np.int64)
-    because = nearest_heard(asked, vector_KD, model.index.vectors, state.heard(np.array([user])))[:, 0]
-    return number_N[rows], margin_N[rows], because, len(margin_N)
+        met = {pool.row_of[song] for song, _ in state.played.get(user, ()) if song in pool.row_of}
+        song = np.array(sorted(met), dtype=np.int64)
+        excluded = Excluded(song=song, user=np.zeros_like(song))
+        found = targeting.songs_of_users(pool.item[: pool.size], k, margin, excluded, users)
+        kept = found.users_CB[0] >= 0
+        rows, margin_K, size = found.users_CB[0][kept], found.scores_CB[0][kept], pool.size
+        number_K, vector_KD = pool.number[rows].copy(), pool.vector[rows].copy()
+    return number_K, margin_K, targeting.nearest_heard(users, vector_KD)[:, 0], size

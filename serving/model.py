@@ -1,5 +1,5 @@
 """A service folder in memory: encoder, index, and what the known listeners have played. It never changes but for the
-vectors of users who play something (`serving.state`).
+vectors of users who play something, and what they play (`serving.state`).
 
 Shapes: S songs of the catalogue, U users, D vector size.
 """
@@ -15,20 +15,19 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from scipy import sparse
 
 from artifacts.folders import read_manifest, read_whole
 from configs.errors import UserError
 from configs.options import MADE_BY, SERVICE
 from configs.targeting import TargetingConfig
-from data.arrays import BoolArray, FloatArray, IntArray, group_starts
+from data.arrays import FloatArray, IntArray, group_starts
 from data.catalogue import Catalogue, read_features
 from data.contract.columns import ABOUT
 from data.item_pairs.verification import listening_matrix
 from data.profiles import read_profile
 from inference.song_index import read_index
-from retrieval.audience import activity_scale, popularity_scale
-from retrieval.clusters import user_vectors
+from inference.targeting import targeting_of
+from retrieval.listening import Listening
 from retrieval.warm_up import ridged_moments
 from serving.database import EPOCH, utc
 from serving.encoder import Encoder
@@ -37,7 +36,7 @@ MILLISECOND = timedelta(milliseconds=1)
 
 
 class Model:
-    """Everything of one service folder. Users' arrays (`taste_UD`, `user_UD` …) may be written to, row by row.
+    """Everything of one service folder. Users' arrays (`user_UD`, `boundary_U`) may be written to, row by row.
 
     Raises:
         UserError: no service folder, a damaged one, or an index of another encoder.
@@ -48,7 +47,7 @@ class Model:
         self.manifest = read_manifest(self.folder, SERVICE, MADE_BY[SERVICE])
         self.index, _ = read_index(self.folder / "index")
         self._check_index()
-        self.targeting = TargetingConfig(**self.manifest["targeting"])
+        self.options = TargetingConfig(**self.manifest["targeting"])
         try:
             self.encoder = Encoder(self.folder, self.manifest)
             self.catalogue = Catalogue.read(self.folder / "catalogue")
@@ -90,13 +89,9 @@ class Model:
             )
 
     def _listening(self) -> None:
-        """Who has listened to what, by user and by song, and how much each counts."""
+        """Who has listened to what, and how much each counts."""
         plays = self.catalogue.plays
         self.listening_US = listening_matrix(plays, self.n_users, self.n_songs)
-        self.by_song_SU = sparse.csr_matrix(self.listening_US.T)
-        options = self.targeting
-        self.activity_U = activity_scale(self.listening_US, options.activity_power)
-        self.popularity_S = popularity_scale(self.listening_US, options.popularity_power)
         self.play_song = plays["song"].to_numpy()  # by user and time
         self.play_strength = plays["strength"].to_numpy()
         self.play_start = group_starts(plays["user"].to_numpy(), self.n_users)
@@ -104,22 +99,24 @@ class Model:
 
     def _vectors(self) -> None:
         """Vectors of songs and users. Users' are copies in memory; what is mapped is read when it is looked at."""
-        vectors_SD = self.index.vectors
-        self.taste_UD = user_vectors(self.listening_US, vectors_SD, np.ones(self.n_songs))
-        self.cat_UD = user_vectors(self.listening_US, vectors_SD, self.popularity_S)
-        self.no_taste_U: BoolArray = np.logical_not(self.taste_UD.any(axis=1))
-        self.no_cat_U: BoolArray = np.logical_not(self.cat_UD.any(axis=1))
-        self.taste_moment_DD = ridged_moments(self.taste_UD)
+        listening = Listening(self.listening_US)
+        self.targeting = targeting_of(self.index, listening, self.options)
+        self.taste_moment_DD = ridged_moments(self.targeting.taste.user_UD)
         self.dense = read_features(self.folder / "features", self.n_songs)
         models = [self.encoder.song, *([self.encoder.item] if self.has_boundary else [])]
         missing = {name for model in models for name in model.embedding.dense_dims} - self.dense.keys()
         if missing:
             raise ValueError(f"features/{min(missing)}.npy is missing")
-        if not self.has_boundary:
-            return
+        if self.has_boundary:
+            self._boundaries()
+        _ = listening.known_SU, self.targeting.cat_taste, self.targeting.activity_U  # now, not at the first request
+
+    def _boundaries(self) -> None:
+        """Vectors of the boundary model."""
         self.item_SD: FloatArray = np.load(self.folder / "items.npy", mmap_mode="r")
         self.user_UD: FloatArray = np.load(self.folder / "users.npy")
         self.boundary_U: FloatArray = np.load(self.folder / "boundaries.npy")
+        self.targeting.user_UD, self.targeting.boundary_U = self.user_UD, self.boundary_U
         self.user_moment_DD = ridged_moments(self.user_UD)
         self.profile = read_profile(self.catalogue.users, np.arange(self.n_users), self.encoder.profile_vocabulary)
 
@@ -137,13 +134,6 @@ class Model:
         rows = slice(self.play_start[user], self.play_start[user + 1])
         at = (utc(played_at) - EPOCH) // MILLISECOND
         return bool(((self.play_song[rows] == song) & (self.play_time[rows] == at)).any())
-
-    def strength(self, user: int, song: int) -> float:
-        """How strongly a user likes a song by the training plays; 0 for a song that is not of the catalogue."""
-        listening = self.listening_US
-        row = slice(listening.indptr[user], listening.indptr[user + 1])
-        at = np.flatnonzero(listening.indices[row] == song)
-        return float(listening.data[row][at[0]]) if len(at) else 0.0
 
     def met(self, song: int) -> IntArray:
         """Users who have a training play of a song, whatever came of it."""

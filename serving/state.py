@@ -17,22 +17,22 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
-from scipy import sparse
 
 from data.arrays import FloatArray, IntArray
 from data.play_tables import strength
 from retrieval.index import add, build_index, remove, search
+from retrieval.listening import Strengths, strength_rows
 from retrieval.warm_up import warm_vectors
-from serving.histories import follow
+from serving.histories import tower_vectors
 from serving.model import Model
 from serving.pool import Pool
 from serving.store import Play, StoredSong
 
 CHUNK = 256  # users or songs whose vectors are computed at a time
-Likings = dict[int, dict[int, float]]
 
 
 class Gone(LookupError):  # noqa: N818
@@ -55,9 +55,8 @@ class State:
         self.new_index: Any = None  # FAISS index of the pool, by song number
         if len(model.new):
             self._index(model.new, self.pool.vector)
-        self.liked_by: Likings = defaultdict(dict)  # song → user → strength above what the model knows
-        self.likes_of: Likings = defaultdict(dict)  # user → song → the same, of known songs
-        self.warms: dict[int, set[int]] = defaultdict(set)  # user → new songs that he likes
+        self.liked_by: Strengths = defaultdict(dict)  # new song → user → strength, where they like it
+        self.warms: dict[int, set[int]] = defaultdict(set)  # user → new songs that they like
         self.met: dict[int, set[int]] = defaultdict(set)  # song → who has met it, whatever came of it
         self.played: dict[int, list[tuple[int, float]]] = defaultdict(list)  # user → (song, strength), latest last
 
@@ -157,13 +156,14 @@ class State:
                 users.add(user)
                 self.met[song].add(user)
                 self.played[user].append((song, strength(play)))
-                liking = 0.0 if play.skipped else max(0.0, strength(play) - self.model.strength(user, song))
-                if liking > self.liked_by[song].get(user, 0.0):
-                    self.liked_by[song][user] = liking
+                if play.skipped or strength(play) <= 0:
+                    continue
+                if song < self.model.n_songs and song not in self.pool.row_of:
+                    self.model.targeting.listening.add(user, song, strength(play))
+                elif strength(play) > self.liked_by[song].get(user, 0.0):
+                    self.liked_by[song][user] = strength(play)
                     if song in self.pool.row_of:
                         self.warms[user].add(song)
-                    elif song < self.model.n_songs:
-                        self.likes_of[user][song] = liking
         self._settle(users)
 
     def there(self, number: int) -> bool:
@@ -173,18 +173,6 @@ class State:
     def first_plays(self, number: int) -> int:
         """How many known users have met a new song."""
         return len(self.met.get(number, ()))
-
-    def likings(self, songs: Sequence[int], transposed: bool = False) -> sparse.csr_matrix:
-        """What has come in of some known songs, (songs, U); `transposed`: of some users, (users, S)."""
-        of, width = (self.likes_of, self.model.n_songs) if transposed else (self.liked_by, self.model.n_users)
-        with self.lock:
-            found = [(row, other, value) for row, one in enumerate(songs) for other, value in of.get(one, {}).items()]
-        row, column, value = (np.array(part) for part in zip(*found, strict=True)) if found else (np.zeros(0, int),) * 3
-        return sparse.csr_matrix((value.astype(np.float32), (row, column)), shape=(len(songs), width))
-
-    def heard(self, users_N: IntArray) -> sparse.csr_matrix:
-        """What users listened to, with what has come in, (N, S)."""
-        return sparse.csr_matrix(self.model.listening_US[users_N] + self.likings(users_N.tolist(), transposed=True))
 
     def _number_for(self, song_id: str) -> int:
         """The number of a song, also of one that is not there."""
@@ -202,11 +190,21 @@ class State:
         """
         for part in parts(sorted(users)):
             with self.lock:
-                follow(self, np.array(part))
+                self._follow(np.array(part))
         # a song follows its listeners' taste: so it is where it is in whatever parts the plays came
         for part in parts(sorted(set().union(*(self.warms[user] for user in users if user in self.warms)))):
             with self.lock:
                 self._warm(part)
+
+    def _follow(self, users: IntArray) -> None:
+        """Compute users' vectors anew from all that they have played."""
+        model = self.model
+        model.targeting.follow(users)
+        if model.has_boundary:
+            most = model.encoder.history
+            played = (reversed(self.played[user]) for user in users.tolist())
+            fresh = [list(islice((one for one in plays if self.there(one[0])), most)) for plays in played]
+            model.user_UD[users], model.boundary_U[users] = tower_vectors(model, self.accepted, users, fresh)
 
     def _warm(self, songs: Sequence[int]) -> None:
         """Move new songs' vectors from their content towards their listeners."""
@@ -217,14 +215,13 @@ class State:
                 item = None if pool.item is None else pool.item[row].copy()
                 self.content[song] = pool.vector[row].copy(), item
         users = np.unique([user for song in songs for user in self.liked_by[song]])
-        liked = self.likings(songs)[:, users]
-        known = model.taste_UD[users], model.targeting.warm_up, model.taste_moment_DD
+        liked = strength_rows(self.liked_by, songs, model.n_users)[:, users]
+        prior, taste_UD = model.options.warm_up, model.targeting.taste.user_UD
         content = np.stack([self.content[song][0] for song in songs])
-        pool.vector[rows] = warm_vectors(content, liked, *known)
+        pool.vector[rows] = warm_vectors(content, liked, taste_UD[users], prior, model.taste_moment_DD)
         if pool.item is not None:
             items = np.stack([item for song in songs if (item := self.content[song][1]) is not None])
-            known = model.user_UD[users], model.targeting.warm_up, model.user_moment_DD
-            pool.item[rows] = warm_vectors(items, liked, *known)
+            pool.item[rows] = warm_vectors(items, liked, model.user_UD[users], prior, model.user_moment_DD)
         remove(self.new_index, np.array(songs))
         self._index(np.array(songs), pool.vector[rows])
 

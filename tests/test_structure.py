@@ -39,12 +39,6 @@ OPENERS = {"open", "read_text", "read_bytes", "write_text", "write_bytes", "load
            "tofile", "loadtxt", "genfromtxt", "read_index", "write_index", "read_parquet", "scan_parquet"}  # fmt: skip
 READS_WEIGHTS = {"models/pretrained.py", "models/musicnn.py"}  # from an encoder's name to its weights
 KERNELS = {"data/item_pairs/neighbours.py": {"_fill", "_intersect"}}  # numba compiles these as one loop over arrays
-PENDING = {  # too long or of too many arguments today
-    "evaluation/evaluation.py": {"evaluate"},
-    "inference/audience.py": {"make_audience"},
-    "retrieval/boundary.py": {"users_above"},
-    "retrieval/clusters.py": {"users_near_centroids"},
-}
 NO_CODE = "configs/training.py"  # one table: no option of the trainings is understood apart from its neighbours
 
 
@@ -140,7 +134,7 @@ def too_big(root: Path) -> list[str]:
     """Functions above 40 lines, docstring not counted, or 8 arguments; constructors, losses and kernels may be."""
     found = []
     for name, tree in sources(root):
-        free = {"__init__"} | KERNELS.get(name, set()) | PENDING.get(name, set())
+        free = {"__init__"} | KERNELS.get(name, set())
         for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name not in free:
                 head = node.body[0] if ast.get_docstring(node) else None

@@ -24,12 +24,12 @@ from configs.errors import UserError
 from configs.load import as_dict, command
 from configs.options import opt
 from configs.targeting import TargetingConfig
-from inference import audience
-from inference.similar import find_similar
 from inference.song_index import SongIndex
-from retrieval import audience as targeting
-from retrieval import reasons
+from inference.targeting import targeting_of
+from retrieval.audience import Audience, activity_scale, cap_users, union
 from retrieval.index import build_index
+from retrieval.listening import Listening
+from retrieval.targeting import CHOICES
 
 GENRES = 50
 
@@ -76,26 +76,26 @@ def run(config: ScaleConfig, index: SongIndex, listening: sparse.csr_matrix) -> 
     """All stages, timed, and the plain form beside them."""
     options, new = config.targeting, np.arange(config.songs, config.songs + config.new)
     budget = min(options.budget, config.users)
-    depth = min(audience.CHOICES * budget, config.users) if options.per_user_cap else budget
+    depth = min(CHOICES * budget, config.users) if options.per_user_cap else budget
+    targeting = targeting_of(index, Listening(listening), options)
     seconds: dict[str, float] = {}
     with timed(seconds, "similar songs"):
-        similar = find_similar(index, new, listening, options)
+        songs = targeting.songs(index.vectors[new], new)
     with timed(seconds, "i2i2u"):
-        first = audience.i2i2u(similar, listening, options, depth)
+        first = targeting.listeners(songs, depth)
     with timed(seconds, "cat"):
-        second = audience.cat(similar, listening, index.vectors, new, options, depth)
+        second = targeting.near_clusters(songs, depth)
     with timed(seconds, "union"):
-        both = targeting.union(first, second, depth)
+        both = union(first, second, depth)
     with timed(seconds, "cap"):
-        capped = targeting.cap_users(both, options.per_user_cap or config.new, budget)
+        capped = cap_users(both, options.per_user_cap or config.new, budget)
     with timed(seconds, "reasons"):
-        reasons.explain(capped.users_CB, similar.positions_CK, similar.weights_CK, listening)
-        reasons.nearest_heard(capped.users_CB, index.vectors[new], index.vectors, listening)
+        targeting.reasons(capped.users_CB, songs)
     peak = memory("VmHWM")
-    dense, transposing, same = plain(config, similar.weights_CS, listening, first)
+    dense, transposing, same = plain(config, songs.similar.weights_CS, listening, first)
     expected = {"plain": transposing + dense * config.new}
     forget_peak()
-    joined, same_joined = join_in_polars(config, similar.weights_CS, listening, first)
+    joined, same_joined = join_in_polars(config, songs.similar.weights_CS, listening, first)
     expected["polars"] = joined * config.new
     return {
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
@@ -110,10 +110,10 @@ def run(config: ScaleConfig, index: SongIndex, listening: sparse.csr_matrix) -> 
 
 
 def plain(
-    config: ScaleConfig, weights: sparse.csr_matrix, listening: sparse.csr_matrix, ours: targeting.Audience
+    config: ScaleConfig, weights: sparse.csr_matrix, listening: sparse.csr_matrix, ours: Audience
 ) -> tuple[float, float, bool]:
     """The obvious form: seconds a song, seconds of the transposition that it and ours start with, same scores?"""
-    scale = targeting.activity_scale(listening, config.targeting.activity_power)
+    scale = activity_scale(listening, config.targeting.activity_power)
     n, budget = min(config.peer, config.new), ours.users_CB.shape[1]
     seconds: dict[str, float] = {}
     with timed(seconds, "transposing"):
@@ -129,11 +129,11 @@ def plain(
 
 
 def join_in_polars(
-    config: ScaleConfig, weights: sparse.csr_matrix, listening: sparse.csr_matrix, ours: targeting.Audience
+    config: ScaleConfig, weights: sparse.csr_matrix, listening: sparse.csr_matrix, ours: Audience
 ) -> tuple[float, bool]:
     """Two tables joined, summed and sorted: seconds a song, and whether the scores are the same."""
     n, budget = min(config.peer, config.new), ours.users_CB.shape[1]
-    scale = targeting.activity_scale(listening, config.targeting.activity_power)
+    scale = activity_scale(listening, config.targeting.activity_power)
     user = np.repeat(np.arange(listening.shape[0], dtype=np.int32), np.diff(listening.indptr))
     plays = pl.DataFrame({"user": user, "song": listening.indices, "value": listening.data * scale[user]})
     few = sparse.coo_matrix(weights[:n])

@@ -21,12 +21,14 @@ from data.item_pairs.verification import listening_matrix
 from evaluation import baselines, figures, outcomes
 from evaluation import evaluation as evaluate
 from evaluation.calibration import gate_figures, reach_figures
-from inference.similar import Similar
 from inference.song_index import SongIndex
+from inference.targeting import targeting_of
 from inference.vectors import Boundary
 from pipeline import index as index_command
 from retrieval.audience import Audience
 from retrieval.index import build_index
+from retrieval.listening import Listening
+from retrieval.targeting import Similar, Songs
 
 
 def toy(songs: dict[str, Any], **tables: Any) -> Any:
@@ -271,7 +273,7 @@ def test_gate_figures_are_those_of_the_exposures() -> None:
 
 
 def test_reach_is_by_the_score_of_i2i2u() -> None:
-    """Exposures are scored as an audience is: by similar songs that the user heard, less the more active he is."""
+    """Exposures are scored as an audience is: by similar songs that the user heard, less the more active they are."""
     boundary, margin, truth = gate_world()
     songs, rng = np.arange(5, 15), np.random.default_rng(4)
     plays = pl.DataFrame({"user": rng.integers(0, 40, 150), "song": rng.integers(0, 5, 150)}).unique(
@@ -281,7 +283,8 @@ def test_reach_is_by_the_score_of_i2i2u() -> None:
     listening = listening_matrix(plays, 40, 15)
     weights = sparse.csr_matrix(np.pad(rng.random((10, 5)), ((0, 0), (0, 10))))
     nothing = np.zeros((10, 0))
-    similar = Similar(nothing, nothing, nothing, weights)  # type: ignore[arg-type]
+    asked = Songs(nothing, Similar(nothing, nothing, nothing, weights))
+    index = SongIndex({}, None, songs, nothing)
     heard = np.zeros((40, 15))
     heard[plays["user"], plays["song"]] = 1
     for power in (0.0, 0.5):
@@ -289,8 +292,8 @@ def test_reach_is_by_the_score_of_i2i2u() -> None:
         mixed = truth.with_columns(pl.Series("score", score), pl.Series("margin", margin)).sample(
             fraction=1, shuffle=True
         )
-        options = TargetingConfig(activity_power=power, margin=0.2)
-        found = reach_figures(boundary, songs, similar, mixed.drop("score", "margin"), listening, options)
+        targeting = targeting_of(index, Listening(listening), TargetingConfig(activity_power=power))
+        found = reach_figures(boundary, songs, asked, mixed.drop("score", "margin"), targeting, 0.2)
         mixed = mixed.with_columns(pl.when(pl.col("score") > 0).then("score"))  # others are reached by nobody
         near = mixed.drop_nulls("score")
         for way, passing in (("ungated", near), ("gated", near.filter(pl.col("margin") > 0.2))):
@@ -298,7 +301,7 @@ def test_reach_is_by_the_score_of_i2i2u() -> None:
             row = next(row for row in found[way] if row["reached"] == pytest.approx(best.height / 400))
             assert row["favourite_rate"] == pytest.approx(best["favourited"].mean())
             assert row["completion_rate"] == pytest.approx(best["completed"].mean())
-    assert reach_figures(boundary, songs, similar, None, listening, TargetingConfig()) == {}
+    assert reach_figures(boundary, songs, asked, None, targeting) == {}
 
 
 def test_a_gate_of_which_too_little_is_known_is_left_out() -> None:

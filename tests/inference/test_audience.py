@@ -12,17 +12,19 @@ import pytest
 from scipy import sparse
 
 from configs.errors import UserError
-from configs.targeting import AudienceConfig, TargetingConfig
+from configs.targeting import TargetingConfig
 from data.catalogue import Catalogue
-from inference.audience import find_audience, songs_of_users, users_of_songs
+from inference.audience import left_out
 from inference.audience_tables import audience_table, show
 from inference.filters import Exclusions
-from inference.similar import Similar, find_similar
 from inference.song_index import SongIndex
+from inference.targeting import targeting_of
 from inference.vectors import Boundary
-from retrieval.audience import Audience, cap_users, listeners_of_similar, popularity_scale, union
-from retrieval.clusters import user_vectors, users_near_centroids
+from retrieval.audience import Audience, cap_users, popularity_scale, top_users, union
+from retrieval.clusters import centroid_scores, user_vectors
 from retrieval.index import build_index
+from retrieval.listening import Listening
+from retrieval.targeting import Mode, Similar, Songs, Targeting
 
 KNOWN, NEW = np.array([0, 2, 3, 5, 6]), np.array([1, 4])
 
@@ -45,7 +47,7 @@ def test_a_neighbour_weighs_its_similarity_less_the_more_popular_it_is(
     options = TargetingConfig(
         neighbours=neighbours, popularity_power=popularity_power, similarity_power=similarity_power
     )
-    found = find_similar(index, NEW, listening, options)
+    found = targeting_of(index, Listening(listening), options).songs(index.vectors[NEW], NEW).similar
     listeners = (listening.toarray() > 0).sum(axis=0)
     k = min(neighbours, len(KNOWN))
     assert found.weights_CS.shape == (2, 7)
@@ -84,11 +86,16 @@ def options(**given: Any) -> TargetingConfig:
     return TargetingConfig(**({"neighbours": 8, "budget": 12, "seed_users": 9, "clusters": 3} | given))
 
 
-def found_by(mode: Any, gate: bool = False, excluded: Exclusions | None = None, **given: Any) -> Audience:
+def asked(excluded: Exclusions | None = None, **given: Any) -> tuple[Targeting, Songs]:
     index, vectors, new, listening, boundary = big_world()
-    config = AudienceConfig(mode=mode, gate=gate, out="", boundary="run", targeting=options(**given))
-    similar = find_similar(index, new, listening, config.targeting)
-    return find_audience(similar, listening, config, boundary, vectors, new, excluded)
+    targeting = targeting_of(index, Listening(listening), options(**given), boundary)
+    return targeting, targeting.songs(vectors[new], new, boundary.item_CD, left_out(excluded))
+
+
+def found_by(mode: Mode, gate: bool = False, excluded: Exclusions | None = None, **given: Any) -> Audience:
+    targeting, songs = asked(excluded, **given)
+    config = options(**given)
+    return targeting.audience(songs, mode, config.budget, gate, config.margin, config.per_user_cap)
 
 
 def allowed_pairs(gate: bool, excluded: Exclusions | None) -> np.ndarray:
@@ -112,8 +119,8 @@ def some_excluded() -> Exclusions:
 
 
 @pytest.mark.parametrize("mode", ["i2i2u", "boundary"])
-def test_the_gate_is_moved_by_one_number(mode: str) -> None:
-    """Whoever passes clears his boundary by more than that; a gate far below lets everybody pass."""
+def test_the_gate_is_moved_by_one_number(mode: Mode) -> None:
+    """Whoever passes clears their boundary by more than that; a gate far below lets everybody pass."""
     *_, boundary = big_world()
     margin = boundary.item_CD @ boundary.user_UD.T - boundary.boundary_U
     before: list[set[int]] = []
@@ -132,7 +139,7 @@ def test_the_gate_is_moved_by_one_number(mode: str) -> None:
 @pytest.mark.parametrize("mode", ["i2i2u", "taste", "cat", "union", "boundary"])
 @pytest.mark.parametrize("gate", [False, True])
 @pytest.mark.parametrize("excluding", [False, True])
-def test_every_mode_keeps_to_who_may_be_reached(mode: str, gate: bool, excluding: bool) -> None:
+def test_every_mode_keeps_to_who_may_be_reached(mode: Mode, gate: bool, excluding: bool) -> None:
     """With room for everybody, the gated list is the free list without those who may not be reached."""
     excluded = some_excluded() if excluding else None
     allowed = allowed_pairs(gate or mode == "boundary", excluded)
@@ -153,11 +160,11 @@ def test_every_mode_keeps_to_who_may_be_reached(mode: str, gate: bool, excluding
 @pytest.mark.parametrize("index", ["Flat", "IVF,Flat"])
 def test_songs_of_users_are_the_users_of_songs(index: str, excluding: bool) -> None:
     """Both directions name the same pairs where there is room for all; an excluded user gets nothing."""
-    *_, boundary = big_world()
     excluded = some_excluded() if excluding else None
-    given = options(budget=60, users_index=index, songs_per_user=99, margin=0.5)
-    users = users_of_songs(boundary, excluded, given, 60)
-    songs = songs_of_users(boundary, excluded, given)
+    targeting, asked_songs = asked(excluded, users_index=index)
+    users = targeting.above_boundary(asked_songs, 60, 0.5)
+    assert asked_songs.item_CD is not None
+    songs = targeting.songs_of_users(asked_songs.item_CD, 99, 0.5, left_out(excluded))
     by_song = {(c, int(u)) for c, row in enumerate(users.users_CB) for u in row if u >= 0}
     by_user = {(int(c), u) for u, row in enumerate(songs.users_CB) for c in row if c >= 0}
     assert by_song <= by_user and (by_song == by_user or index != "Flat") and len(by_song) > 30
@@ -167,12 +174,14 @@ def test_songs_of_users_are_the_users_of_songs(index: str, excluding: bool) -> N
 
 
 def test_cat_is_made_of_the_first_listeners_whoever_may_be_reached() -> None:
-    index, vectors, new, listening, _ = big_world()
-    similar = find_similar(index, new, listening, options())
-    first = listeners_of_similar(similar.weights_CS, listening, np.ones(60, dtype=np.float32), 9)
+    _, vectors, new, listening, _ = big_world()
+    targeting, songs = asked()
+    first = targeting.listeners(songs, 9)
     users = user_vectors(listening, vectors, popularity_scale(listening, 0.5))
     excluded = some_excluded()
-    expected = users_near_centroids(first.users_CB, users, vectors[new], 3, 12, 2.0, excluded.allowed)
+    score = centroid_scores(first.users_CB, users, vectors[new], np.random.default_rng(0).random((10, 3)), 2.0)
+    score[~excluded.allowed(slice(0, 10))], score[:, 7] = -np.inf, -np.inf
+    expected = top_users(score, 12)
     found = found_by("cat", excluded=excluded)
     np.testing.assert_array_equal(found.users_CB, expected.users_CB)
     np.testing.assert_allclose(found.scores_CB, expected.scores_CB, atol=1e-5)
@@ -185,7 +194,7 @@ def test_union_is_of_both() -> None:
 
 @pytest.mark.parametrize("mode", ["i2i2u", "taste", "cat", "union", "boundary"])
 @pytest.mark.parametrize("cap", [1, 2, 4])
-def test_a_cap_per_user_takes_the_next_choice(mode: str, cap: int) -> None:
+def test_a_cap_per_user_takes_the_next_choice(mode: Mode, cap: int) -> None:
     found = found_by(mode, per_user_cap=cap)
     expected = cap_users(found_by(mode, budget=48), cap, 12)
     assert found.users_CB.shape == (10, 12)
@@ -196,34 +205,31 @@ def test_a_cap_per_user_takes_the_next_choice(mode: str, cap: int) -> None:
 
 
 @pytest.mark.parametrize("mode", ["i2i2u", "taste", "cat", "union", "boundary"])
-def test_the_memory_given_does_not_change_the_audience(mode: str) -> None:
+def test_the_memory_given_does_not_change_the_audience(mode: Mode) -> None:
     small, large = found_by(mode, memory_mb=1e-6), found_by(mode, memory_mb=64)
     np.testing.assert_array_equal(small.users_CB, large.users_CB)
     np.testing.assert_allclose(small.scores_CB, large.scores_CB, rtol=1e-5)
     assert found_by(mode, budget=1000).users_CB.shape == (10, 60), "no more users than there are"
 
 
-def test_cat_users_have_reasons_of_their_own() -> None:
-    """Who listened to none of the similar songs gets his own songs nearest to the new one; others what brought them."""
-    index, vectors, new, listening, boundary = big_world()
-    similar = find_similar(index, new, listening, options(neighbours=2))
-    found = found_by("cat", neighbours=2, budget=40)
-    songs = pl.DataFrame({"song_id": [f"s{i}" for i in range(40)]})
-    catalogue: Any = SimpleNamespace(songs=songs, users=pl.DataFrame({"user_id": [f"u{i}" for i in range(60)]}))
-    table = audience_table(found, similar, listening, catalogue, new, boundary, vectors)
-    plain = audience_table(found, similar, listening, catalogue, new, boundary)
-    assert table.drop("because").equals(plain.drop("because"))
+@pytest.mark.parametrize("mode", ["cat", "boundary"])
+def test_users_have_reasons_of_their_own(mode: Mode) -> None:
+    """Who listened to none of the similar songs gets their own nearest to the new one; others what brought them."""
+    _, vectors, new, listening, boundary = big_world()
+    targeting, songs = asked(neighbours=2)
+    found = targeting.audience(songs, mode, 40)
+    names = pl.DataFrame({"song_id": [f"s{i}" for i in range(40)]})
+    catalogue: Any = SimpleNamespace(songs=names, users=pl.DataFrame({"user_id": [f"u{i}" for i in range(60)]}))
+    table = audience_table(found, targeting.reasons(found.users_CB, songs), catalogue, new, boundary)
     heard, own = listening.toarray(), 0
-    for (song, user), because, brought in zip(
-        table.select("song_id", "user_id").iter_rows(), table["because"], plain["because"], strict=True
-    ):
-        if len(brought):
-            assert because.to_list() == brought.to_list()
-            continue
-        own += 1
-        listened = np.flatnonzero(heard[int(user[1:])])
-        nearest = listened[np.argsort(-(vectors[listened] @ vectors[int(song[1:])]), kind="stable")][:3]
-        assert because.to_list() == [f"s{i}" for i in nearest]
+    for song, user, because in table.select("song_id", "user_id", "because").iter_rows():
+        listened, place = np.flatnonzero(heard[int(user[1:])]), int(song[1:]) - 30
+        near, weights = songs.similar.positions_CK[place], songs.similar.weights_CK[place]
+        value = {int(one): weight * heard[int(user[1:]), one] for one, weight in zip(near, weights, strict=True)}
+        brought = sorted((one for one in value if value[one] > 0), key=lambda one: -value[one])
+        nearest = listened[np.argsort(-(vectors[listened] @ vectors[place + 30]), kind="stable")][:3]
+        assert because == [f"s{i}" for i in brought or nearest]
+        own += not brought
     assert 0 < own < table.height
 
 

@@ -16,10 +16,12 @@ from configs.load import load
 from configs.targeting import AudienceConfig, IndexConfig, TargetingConfig
 from data.catalogue import Catalogue
 from inference.filters import Exclusions, read_first_plays, songs_in_pool, without_listeners
-from inference.similar import find_similar
 from inference.song_index import SongIndex
+from inference.targeting import targeting_of
 from pipeline import audience, index
 from retrieval.index import build_index
+from retrieval.listening import Listening
+from retrieval.targeting import Similar
 
 
 def pool(catalogue: Catalogue, *options: str) -> np.ndarray:
@@ -65,15 +67,20 @@ def test_a_known_song_is_not_its_own_neighbour() -> None:
     known = np.array([0, 2, 3, 5, 6, 7, 9])
     listening = sparse.csr_matrix((rng.random((20, 12)) < 0.4).astype(np.float32))
     one, songs = SongIndex({}, build_index(vectors[known]), known, vectors), np.array([2, 4, 9])
+
+    def find_similar(songs: np.ndarray, neighbours: int) -> Similar:
+        options = TargetingConfig(neighbours=neighbours)
+        return targeting_of(one, Listening(listening), options).songs(vectors[songs], songs).similar
+
     for neighbours in (3, 30):
-        found = find_similar(one, songs, listening, TargetingConfig(neighbours=neighbours))
+        found = find_similar(songs, neighbours)
         for row, song in enumerate(songs):
             others = [other for other in known if other != song]
             best = sorted(others, key=lambda other: -float(vectors[song] @ vectors[other]))[:neighbours]
             assert found.positions_CK[row][: len(best)].tolist() == best
             assert (found.positions_CK[row][len(best) :] == -1).all() and found.positions_CK.shape[1] == neighbours
-    alone = find_similar(one, songs[1:2], listening, TargetingConfig(neighbours=3))
-    found = find_similar(one, songs, listening, TargetingConfig(neighbours=3))
+    alone = find_similar(songs[1:2], 3)
+    found = find_similar(songs, 3)
     np.testing.assert_array_equal(alone.positions_CK[0], found.positions_CK[1])
 
 

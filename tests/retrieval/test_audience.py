@@ -16,17 +16,30 @@ from retrieval.audience import (
     Audience,
     activity_scale,
     cap_users,
-    listeners_of_similar,
+    listener_scores,
     popularity_scale,
     rank_by_score,
     similarity_weights,
+    song_rows,
     songs_at_once,
     top_entries,
     top_users,
     union,
 )
+from retrieval.listening import Listening
 
 C, S, U, K = 7, 30, 50, 6
+
+
+def weight_rows(scores: np.ndarray, positions: np.ndarray, n_songs: int, power: float = 1.0) -> sparse.csr_matrix:
+    return song_rows(positions, similarity_weights(scores, positions, power), n_songs)
+
+
+def listeners(weights: sparse.csr_matrix, listening: sparse.csr_matrix, scale: np.ndarray, *ranking: Any) -> Audience:
+    known, (budget, chunk, allowed) = Listening(listening), ranking
+    return rank_by_score(
+        lambda rows: listener_scores(weights[rows], known, scale), weights.shape[0], budget, chunk, allowed
+    )
 
 
 def world(seed: int = 0) -> tuple[np.ndarray, np.ndarray, sparse.csr_matrix]:
@@ -83,7 +96,7 @@ def check(audience: Any, expected: list[list[tuple[int, float]]], budget: int) -
 @pytest.mark.filterwarnings("error")
 def test_similarity_weights_against_a_loop(power: float) -> None:
     scores, positions, _ = world()
-    weights = similarity_weights(scores, positions, S, power).toarray()
+    weights = weight_rows(scores, positions, S, power).toarray()
     for got, expected in zip(weights, naive_weights(scores, positions, power), strict=True):
         assert {int(s): got[s] for s in got.nonzero()[0]} == pytest.approx(expected, rel=1e-5)
     assert weights.max() == pytest.approx(1.0) and (weights >= 0).all()
@@ -92,12 +105,12 @@ def test_similarity_weights_against_a_loop(power: float) -> None:
 def test_similarity_weights_see_only_order_and_spacing() -> None:
     scores, positions, _ = world()
     shifted = np.where(positions >= 0, scores * 4 - 1000, scores)
-    one, other = (similarity_weights(x, positions, S).toarray() for x in (scores, shifted))
+    one, other = (weight_rows(x, positions, S).toarray() for x in (scores, shifted))
     np.testing.assert_allclose(one, other, rtol=1e-3)
 
 
 def test_equal_scores_weigh_the_same() -> None:
-    weights = similarity_weights(np.full((1, 4), -2.0, np.float32), np.array([[3, 1, 2, -1]]), 5)
+    weights = weight_rows(np.full((1, 4), -2.0, np.float32), np.array([[3, 1, 2, -1]]), 5)
     assert weights.toarray().tolist() == [[0, 1, 1, 1, 0]]
 
 
@@ -120,19 +133,13 @@ def test_popularity_scale() -> None:
 @pytest.mark.parametrize("budget", [1, 8, U])
 @pytest.mark.parametrize("chunk", [1, 3, 256])
 @pytest.mark.parametrize("restrict", [False, True])
-def test_listeners_of_similar_against_a_double_loop(budget: int, chunk: int, restrict: bool) -> None:
+def test_listeners_of_similar_songs_against_a_double_loop(budget: int, chunk: int, restrict: bool) -> None:
     scores, positions, listening = world()
     scale = activity_scale(listening, 0.5)
     allowed = np.random.default_rng(9).random((C, U)) < (0.5 if restrict else 2)
     expected = naive_audience(naive_weights(scores, positions, 1.0), listening.toarray(), scale, budget, allowed)
-    found = listeners_of_similar(
-        similarity_weights(scores, positions, S),
-        listening,
-        scale,
-        budget,
-        (lambda rows: allowed[rows]) if restrict else None,
-        chunk,
-    )
+    mask = (lambda rows: allowed[rows]) if restrict else None
+    found = listeners(weight_rows(scores, positions, S), listening, scale, budget, chunk, mask)
     check(found, expected, budget)
     assert (found.users_CB[3] == -1).all(), "no similar song, no audience"
     assert not (found.users_CB == 5).any(), "a user who listened to nothing is nobody's listener"
@@ -140,9 +147,9 @@ def test_listeners_of_similar_against_a_double_loop(budget: int, chunk: int, res
 
 def test_nobody_allowed() -> None:
     scores, positions, listening = world()
-    weights = similarity_weights(scores, positions, S)
+    weights = weight_rows(scores, positions, S)
     nobody = np.zeros((C, U), dtype=bool)
-    found = listeners_of_similar(weights, listening, np.ones(U), 4, lambda rows: nobody[rows])
+    found = listeners(weights, listening, np.ones(U), 4, 256, lambda rows: nobody[rows])
     assert (found.users_CB == -1).all() and np.isneginf(found.scores_CB).all()
 
 
@@ -287,6 +294,6 @@ def test_scores_stay_within_the_memory_given(restrict: bool) -> None:
     allowed = (lambda rows: np.ones((rows.stop - rows.start, users), dtype=bool)) if restrict else None
 
     def peak(chunk: int) -> float:
-        return peak_mb(lambda: listeners_of_similar(weights, listening, scale, 50, allowed, chunk))
+        return peak_mb(lambda: listeners(weights, listening, scale, 50, chunk, allowed))
 
     assert peak(songs_at_once(20, users)) < 20 < peak(songs), "all songs at once would need more"

@@ -7,7 +7,7 @@ import pytest
 
 from retrieval import boundary as boundary_search
 from retrieval import index as vector_index
-from retrieval.audience import Audience
+from retrieval.audience import Audience, Excluded
 from retrieval.boundary import margins, songs_above, users_above
 
 C, U, D = 13, 200, 6
@@ -47,12 +47,11 @@ def test_margins_against_a_loop() -> None:
 @pytest.mark.parametrize("memory_mb", [0.001, 64])
 @pytest.mark.parametrize("excluding", [False, True])
 def test_exactly_those_who_clear_their_own_boundary(k: int, least: float, memory_mb: float, excluding: bool) -> None:
-    users = np.setdiff1d(np.arange(U), [0, 3, 77, U - 1]) if excluding else None
-    pairs = PAIRS if excluding else (np.zeros(0, dtype=np.int64),) * 2
-    banned = set(zip(*(one.tolist() for one in pairs), strict=True))
-    everybody = list(range(U)) if users is None else users.tolist()
+    excluded = Excluded(np.array([0, 3, 77, U - 1]), *PAIRS) if excluding else Excluded()
+    banned = set(zip(excluded.song.tolist(), excluded.user.tolist(), strict=True))
+    everybody = np.setdiff1d(np.arange(U), excluded.users).tolist()
 
-    found = users_above(ITEM, USER, BOUNDARY, k, least, users, pairs, memory_mb=memory_mb)
+    found = users_above(ITEM, USER, BOUNDARY, k, least, excluded, memory_mb=memory_mb)
     expected = by_loop(True, k, least, everybody, banned)
     assert found.users_CB.shape == (C, k) and lists(found) == expected
     for c in range(C):
@@ -60,8 +59,9 @@ def test_exactly_those_who_clear_their_own_boundary(k: int, least: float, memory
         np.testing.assert_allclose(found.scores_CB[c, :n], [margin(c, u) for u in expected[c]], rtol=1e-3, atol=1e-5)
         assert np.isneginf(found.scores_CB[c, n:]).all() and (found.users_CB[c, n:] == -1).all()
 
-    songs = songs_above(ITEM, USER, BOUNDARY, min(k, C), least, pairs, memory_mb)
-    assert lists(songs) == by_loop(False, k, least, everybody, banned)
+    songs = songs_above(ITEM, USER, BOUNDARY, min(k, C), least, excluded, memory_mb)
+    expected = by_loop(False, k, least, everybody, banned)
+    assert lists(songs) == [[] if u in excluded.users else row for u, row in enumerate(expected)]
     assert not lists(songs)[50] and sum(map(len, lists(songs))) > 0
     if k == U and not excluding:  # both directions tell of the same pairs
         by_song = {(c, u) for c, row in enumerate(lists(found)) for u in row}
@@ -69,13 +69,13 @@ def test_exactly_those_who_clear_their_own_boundary(k: int, least: float, memory
 
 
 def test_nobody_and_nothing() -> None:
-    nobody = users_above(ITEM, USER, BOUNDARY, 4, users=np.zeros(0, dtype=np.int64))
+    nobody = users_above(ITEM, USER, BOUNDARY, 4, excluded=Excluded(np.arange(U)))
     assert nobody.users_CB.shape == (C, 4) and (nobody.users_CB == -1).all()
     assert users_above(ITEM, USER, BOUNDARY, 0).users_CB.shape == (C, 0)
     assert songs_above(ITEM[:0], USER, BOUNDARY, 3).users_CB.tolist() == [[-1] * 3] * U
     assert users_above(ITEM[:0], USER, BOUNDARY, 3).users_CB.shape == (0, 3)
-    all_of_one = (np.zeros(U, dtype=np.int64), np.arange(U))
-    found = users_above(ITEM, USER, BOUNDARY, 9, -99.0, without=all_of_one)
+    all_of_one = Excluded(song=np.zeros(U, dtype=np.int64), user=np.arange(U))
+    found = users_above(ITEM, USER, BOUNDARY, 9, -99.0, all_of_one)
     assert (found.users_CB[0] == -1).all() and (found.users_CB[1:] >= 0).sum() == (C - 1) * 9
 
 
@@ -88,25 +88,34 @@ def test_lists_of_an_approximate_index_are_long_where_there_are_many(k: int, exc
     user = (centre[rng.integers(0, 40, n)] + 0.5 * rng.standard_normal((n, D))).astype(np.float32)
     boundary = rng.normal(0, 1, n).astype(np.float32)
     best = np.argsort(-margins(ITEM[:4], user, boundary), axis=1)[:, :excluded]
-    without = np.repeat(np.arange(4), excluded), best.ravel()
-    exact = users_above(ITEM[:4], user, boundary, k, -99.0, without=without)
-    near = users_above(ITEM[:4], user, boundary, k, -99.0, without=without, kind="IVF,Flat")
+    without = Excluded(song=np.repeat(np.arange(4), excluded), user=best.ravel())
+    exact = users_above(ITEM[:4], user, boundary, k, -99.0, without)
+    near = users_above(ITEM[:4], user, boundary, k, -99.0, without, kind="IVF,Flat")
     assert (exact.users_CB >= 0).all() and (near.users_CB >= 0).mean() > 0.95
     assert np.mean([len(set(a) & set(b)) / k for a, b in zip(lists(exact), lists(near), strict=True)]) > 0.85
 
 
-def test_users_may_be_given_in_any_order() -> None:
-    some = np.array([9, 2, 5, 150, 2])
-    found = users_above(ITEM, USER, BOUNDARY, 5, -99.0, some, (np.zeros(2, dtype=int), np.array([9, 5])))
-    assert lists(found) == by_loop(True, 5, -99.0, sorted(set(some.tolist())), {(0, 9), (0, 5)})
+def test_users_may_be_excluded_in_any_order_and_twice() -> None:
+    some = Excluded(np.array([9, 2, 5, 150, 2]), np.zeros(2, dtype=int), np.array([11, 5]))
+    found = users_above(ITEM, USER, BOUNDARY, 5, -99.0, some)
+    assert lists(found) == by_loop(True, 5, -99.0, sorted(set(range(U)) - {2, 5, 9, 150}), {(0, 11)})
+
+
+@pytest.mark.parametrize("k", [2, 50])
+def test_a_few_users_are_answered_as_all_are(k: int) -> None:
+    some = np.array([7, 50, 3])
+    pairs = Excluded(song=np.array([1, 4]), user=np.array([0, 2]))
+    found = songs_above(ITEM, USER[some], BOUNDARY[some], k, 0.1, pairs)
+    expected = by_loop(False, k, 0.1, [], {(1, 7), (4, 3)})
+    assert found.users_CB.shape == (3, k) and lists(found) == [expected[user] for user in some]
 
 
 def test_one_long_list_of_exclusions_is_no_burden_to_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[int, int]] = []
     real = boundary_search.search
     monkeypatch.setattr(boundary_search, "search", lambda i, q, k: asked.append((len(q), k)) or real(i, q, k))
-    without = np.full(150, 4), np.arange(150)
-    found = users_above(ITEM, USER, BOUNDARY, 10, -99.0, without=without)
+    without = Excluded(song=np.full(150, 4), user=np.arange(150))
+    found = users_above(ITEM, USER, BOUNDARY, 10, -99.0, without)
     assert asked == [(C - 1, 10), (1, 160)]
     assert lists(found) == by_loop(True, 10, -99.0, list(range(U)), {(4, u) for u in range(150)})
 

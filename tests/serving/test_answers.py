@@ -13,6 +13,7 @@ from scipy import sparse
 
 from configs.load import load
 from configs.targeting import AudienceConfig
+from data.arrays import FloatArray
 from data.audio.recordings import decode
 from data.contract.columns import ABOUT
 from pipeline import audience
@@ -58,15 +59,15 @@ def test_a_song_that_comes_in_is_encoded_as_the_pipeline_encodes_it(model: Model
 
 def test_who_has_no_taste_is_kept_beside_the_tastes(state: State) -> None:
     model, user = state.model, 7
-    model.taste_UD[user], model.cat_UD[user] = 0, 0  # as if he were new
-    model.no_taste_U[user] = model.no_cat_U[user] = True
+    for tastes in (model.targeting.taste, model.targeting.cat_taste):  # as if they were new
+        tastes.user_UD[user], tastes.nobody_U[user] = 0, True
     asked = (state, int(model.new[0]), "taste", model.n_users, False, 0.0)
     assert user not in answers.audience(*asked).users_B
     known = next(song for song in range(model.n_songs) if song not in set(model.new.tolist()))
     state.add_plays([Play(model.user_ids[user], state.song_id(known), favourited=True)])
     assert user in answers.audience(*asked).users_B
-    for no, vectors in ((model.no_taste_U, model.taste_UD), (model.no_cat_U, model.cat_UD)):
-        np.testing.assert_array_equal(no, ~vectors.any(axis=1))
+    for tastes in (model.targeting.taste, model.targeting.cat_taste):
+        np.testing.assert_array_equal(tastes.nobody_U, ~tastes.user_UD.any(axis=1))
 
 
 def test_words_of_new_songs_are_searched(state: State) -> None:
@@ -118,12 +119,7 @@ def test_an_audience_is_that_of_the_command(model: Model, trained: Path, tmp_pat
         np.testing.assert_allclose(found.scores_B, rows["score"], rtol=1e-4)
         np.testing.assert_allclose(found.margins_B, rows["margin"], rtol=1e-3, atol=1e-4)
         because = [[model.songs["song_id"][int(one)] for one in row if one >= 0] for row in found.because_BT]
-        if mode not in ("i2i2u", "boundary"):
-            assert because == rows["because"].to_list()
-        else:  # the command names similar songs only, the service a user's nearest where he heard none of them
-            assert all(
-                ours == theirs or not theirs for ours, theirs in zip(because, rows["because"].to_list(), strict=True)
-            )
+        assert because == rows["because"].to_list()
         near = similar.filter(pl.col("song_id") == model.songs["song_id"][song])["similar_song_id"].to_list()
         assert [state.song_id(int(one)) for one in answers.similar_songs(state, song, len(near)).songs_K] == near
 
@@ -203,27 +199,38 @@ def test_accepted_songs_come_and_go(state: State) -> None:
     assert state.number("a") != state.number("b") and state.pool.size == len(model.new) + 3
 
 
+def of_users(model: Model) -> dict[str, FloatArray]:
+    """Arrays of users that follow from what they played."""
+    tastes = {"taste": model.targeting.taste.user_UD, "CAT": model.targeting.cat_taste.user_UD}
+    return {**tastes, "tower": model.user_UD, "boundary": model.boundary_U}
+
+
 def test_plays_change_whom_they_concern_and_nobody_else(state: State, service_folder: Path) -> None:
     fresh, model, new = Model(service_folder), state.model, int(state.model.new[0])
     known = int(model.catalogue.rows("warm")[0])
-    users = [int(user) for user in np.setdiff1d(np.arange(model.n_users), model.by_song_SU[known].indices)[:3]]
+    users = [
+        int(user)
+        for user in np.setdiff1d(np.arange(model.n_users), model.targeting.listening.known_SU[known].indices)[:3]
+    ]
     of_song = model.songs["song_id"]
     plays = [Play(model.user_ids[user], of_song[known], favourited=True) for user in users]
     plays += [Play(model.user_ids[user], of_song[new], completed=True) for user in users[:2]]
     plays += [Play(model.user_ids[users[2]], of_song[new], skipped=True), Play("a stranger", of_song[new])]
     state.add_plays(plays)
     others = np.setdiff1d(np.arange(model.n_users), users)
-    for name in ("taste_UD", "cat_UD", "user_UD", "boundary_U"):
-        np.testing.assert_array_equal(getattr(model, name)[others], getattr(fresh, name)[others], err_msg=name)
-        assert not np.allclose(getattr(model, name)[users], getattr(fresh, name)[users]), name
+    for name, now in of_users(model).items():
+        np.testing.assert_array_equal(now[others], of_users(fresh)[name][others], err_msg=name)
+        assert not np.allclose(now[users], of_users(fresh)[name][users]), name
     listening = fresh.listening_US.tolil()
     listening[users, known] = 3.0
     expected = user_vectors(listening.tocsr(), fresh.index.vectors, np.ones(fresh.n_songs))
-    np.testing.assert_allclose(model.taste_UD, expected, atol=1e-5)
+    np.testing.assert_allclose(model.targeting.taste.user_UD, expected, atol=1e-5)
     first = np.zeros((1, model.n_users), dtype=np.float32)
     first[0, users[:2]] = 2.0  # who skipped it did not like it
     liked = sparse.csr_matrix(first)
-    moved = warm_vectors(fresh.index.vectors[new][None], liked, model.taste_UD, 5.0, fresh.taste_moment_DD)[0]
+    moved = warm_vectors(
+        fresh.index.vectors[new][None], liked, model.targeting.taste.user_UD, 5.0, fresh.taste_moment_DD
+    )[0]
     np.testing.assert_allclose(state.vectors(new)[0], moved, atol=1e-5)
     scores, numbers = state.similar_new(moved, model.n_songs)
     assert scores[numbers.tolist().index(new)] == pytest.approx(float(moved @ moved), rel=1e-4), "its index entry too"
@@ -247,8 +254,8 @@ def test_plays_come_to_the_same_in_whatever_parts(service_folder: Path) -> None:
     one.add_plays(plays)
     for play in plays:
         other.add_plays([play])
-    for name in ("taste_UD", "cat_UD", "user_UD", "boundary_U"):
-        np.testing.assert_allclose(getattr(one.model, name), getattr(other.model, name), atol=1e-5, err_msg=name)
+    for name, vectors in of_users(one.model).items():
+        np.testing.assert_allclose(vectors, of_users(other.model)[name], atol=1e-5, err_msg=name)
     assert not np.allclose(one.pool.vector, Model(service_folder).index.vectors[model.new])
     np.testing.assert_allclose(one.pool.vector[: one.pool.size], other.pool.vector[: other.pool.size], atol=1e-5)
     np.testing.assert_allclose(one.pool.item, other.pool.item, atol=1e-5)
@@ -256,8 +263,8 @@ def test_plays_come_to_the_same_in_whatever_parts(service_folder: Path) -> None:
 
 def same(one: State, other: State) -> None:
     """Both states answer alike: users' vectors, new songs' vectors, and who has met what."""
-    for name in ("taste_UD", "cat_UD", "user_UD", "boundary_U"):
-        np.testing.assert_allclose(getattr(one.model, name), getattr(other.model, name), atol=1e-5, err_msg=name)
+    for name, vectors in of_users(one.model).items():
+        np.testing.assert_allclose(vectors, of_users(other.model)[name], atol=1e-5, err_msg=name)
     assert one.number_of.keys() == other.number_of.keys()
     for song_id in one.number_of:
         numbers = one.number_of[song_id], other.number_of[song_id]
@@ -309,7 +316,7 @@ def test_a_users_history_is_that_of_the_tower(state: State) -> None:
 
     model, user = state.model, 5
     songs, strengths, count = model.latest(np.array([user]), model.encoder.history)
-    vector, boundary = tower_vectors(state, np.array([user]))
+    vector, boundary = tower_vectors(model, {}, np.array([user]), [[]])
     np.testing.assert_allclose(vector[0], model.user_UD[user], atol=2e-5)
     np.testing.assert_allclose(boundary[0], model.boundary_U[user], atol=2e-5)
     run = open_run(Path(model.folder).parent / "boundary", "boundary")

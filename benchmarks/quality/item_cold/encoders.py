@@ -20,8 +20,9 @@ from configs.training import I2IConfig
 from data.arrays import FloatArray, IntArray
 from inference.vectors import encode_songs
 from retrieval import audience as targeting
-from retrieval.clusters import user_vectors, users_near_centroids
+from retrieval.clusters import centroid_scores, user_vectors
 from retrieval.index import build_index, search, unit_rows
+from retrieval.listening import Listening
 from training.tasks import train_i2i
 
 BIAS_WEIGHTS = (0.0, 0.25, 0.5, 1.0)  # weight of the item bias where users look for songs
@@ -187,8 +188,9 @@ def listeners(fold: Fold, similar: dict[str, Similar]) -> dict[str, dict[str, Fl
 def similar_weights(fold: Fold, similar: Similar, neighbours: int) -> sparse.csr_matrix:
     """Weight of the nearest known songs of each new one, (C, W), as `pipeline.audience` has it by default."""
     scores_CK, near_CK = similar.scores[:, :neighbours], similar.near[:, :neighbours]
-    weights = targeting.similarity_weights(scores_CK, near_CK, len(fold.known))
-    return weights.multiply(targeting.popularity_scale(fold.plays_UW, 0.5)).tocsr()
+    weights_CK = targeting.similarity_weights(scores_CK, near_CK)
+    weights_CK *= targeting.popularity_scale(fold.plays_UW, 0.5)[near_CK]
+    return targeting.song_rows(near_CK, weights_CK, len(fold.known))
 
 
 def audiences(
@@ -203,12 +205,15 @@ def audiences(
     known_WD = vectors[fold.known]
     taste_UD = user_vectors(fold.strength_UW, known_WD, np.ones(len(known_WD)))
     scale_U = targeting.activity_scale(fold.plays_UW, 0.5)
-    n_users = fold.plays_UW.shape[0]
+    n_users, listening = fold.plays_UW.shape[0], Listening(fold.strength_UW)
     result: dict[str, dict[str, Scores]] = {name: {} for name in AUDIENCES}
     for part, held in fold.parts.items():
         weights = similar_weights(fold, similar[part], neighbours)
-        through = targeting.listeners_of_similar(weights, fold.strength_UW, scale_U, 200)
-        near = users_near_centroids(through.users_CB[:, :20], taste_UD, vectors[held.songs], 8, 200, 2.0)
+        through = targeting.top_entries(targeting.listener_scores(weights, listening, scale_U), 200)
+        draws_CK = np.random.default_rng(0).random((len(held.songs), 8))
+        score_CU = centroid_scores(through.users_CB[:, :20], taste_UD, vectors[held.songs], draws_CK, 2.0)
+        score_CU[:, ~taste_UD.any(axis=1)] = -np.inf
+        near = targeting.top_users(score_CU, 200)
         for name, found in zip(AUDIENCES, (through, near, targeting.union(through, near, 200)), strict=True):
             dense_UC = dense(found, n_users).T
             result[name][part] = Scores(dense_UC, dense_UC)

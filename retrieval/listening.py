@@ -1,0 +1,75 @@
+"""Who listened to what, and how much each counts: a matrix by user and by song, and what has come in since on top.
+
+Shapes: S songs, U users, N some users, K some songs, C new songs.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+Array = NDArray[Any]
+Strengths = dict[int, dict[int, float]]  # row → column → strength
+
+
+@dataclass
+class Listening:
+    """Strongest signal of each user on each song (favourite 3, complete 2, play 1); `add` may run beside readers."""
+
+    known_US: sparse.csr_matrix
+    of_user: Strengths = field(default_factory=dict)  # user → song → strength above the known one
+    of_song: Strengths = field(default_factory=dict)  # song → user → the same
+    lock: Any = field(default_factory=threading.Lock, repr=False)
+
+    @cached_property
+    def known_SU(self) -> sparse.csr_matrix:
+        """The known listening by song."""
+        return sparse.csr_matrix(self.known_US.T)
+
+    @property
+    def n_users(self) -> int:
+        """How many users there are."""
+        return int(self.known_US.shape[0])
+
+    def add(self, user: int, song: int, strength: float) -> None:
+        """Raise a user's signal on a song to `strength`, where it is weaker."""
+        row = slice(self.known_US.indptr[user], self.known_US.indptr[user + 1])
+        at = np.flatnonzero(self.known_US.indices[row] == song)
+        more = strength - (float(self.known_US.data[row][at[0]]) if len(at) else 0.0)
+        with self.lock:
+            if more > self.of_song.get(song, {}).get(user, 0.0):
+                self.of_song.setdefault(song, {})[user] = more
+                self.of_user.setdefault(user, {})[song] = more
+
+    def heard(self, users_N: Array) -> sparse.csr_matrix:
+        """What some users listened to, (N, S)."""
+        known_NS = self.known_US[users_N]
+        if not self.of_user:
+            return known_NS
+        with self.lock:
+            since_NS = strength_rows(self.of_user, users_N.tolist(), self.known_US.shape[1])
+        return sparse.csr_matrix(known_NS + since_NS) if since_NS.nnz else known_NS
+
+    def weighted(self, weights_CS: sparse.csr_matrix) -> sparse.csr_matrix:
+        """Σ over songs of weight · strength, (C, U); only rows of songs that have a weight are read."""
+        sum_CU = sparse.csr_matrix(weights_CS @ self.known_SU)
+        if not self.of_song:
+            return sum_CU
+        songs_K = np.unique(weights_CS.indices)
+        with self.lock:
+            since_KU = strength_rows(self.of_song, songs_K.tolist(), self.n_users)
+        return sparse.csr_matrix(sum_CU + weights_CS[:, songs_K] @ since_KU) if since_KU.nnz else sum_CU
+
+
+def strength_rows(of: Strengths, rows: Sequence[int], width: int) -> sparse.csr_matrix:
+    """Some rows of nested dictionaries as a matrix, (rows, width)."""
+    found = [(at, other, value) for at, row in enumerate(rows) for other, value in of.get(row, {}).items()]
+    at, other, value = (np.array(part) for part in zip(*found, strict=True)) if found else (np.zeros(0, int),) * 3
+    return sparse.csr_matrix((value.astype(np.float32), (at, other)), shape=(len(rows), width))

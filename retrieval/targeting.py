@@ -1,0 +1,308 @@
+"""Audience targeting: whom new songs go to, in which order, and why.
+
+One `Targeting` answers for a whole catalogue of new songs (`pipeline.audience`, `pipeline.evaluate`) and for one song
+at a time (the service), also with plays that have come in since: what is listened to is in its `listening`, which
+grows, and users' vectors are replaced row by row.
+
+Modes: "i2i2u" are the listeners of similar songs; "taste" those whose songs are similar on the whole; "cat" those near
+clusters of the first; "union" the first and the third; "boundary" those whose interest boundary the song clears.
+Memory is bounded by `memory_mb`: new songs are scored so many at a time.
+
+Shapes: C new songs, S known songs, U users, N some users, K similar songs, B budget, D vector size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from retrieval.audience import (
+    Allowed,
+    Audience,
+    Excluded,
+    Scores,
+    activity_scale,
+    cap_users,
+    listener_scores,
+    popularity_scale,
+    rank_by_score,
+    similarity_weights,
+    song_rows,
+    songs_at_once,
+    union,
+)
+from retrieval.boundary import NOBODY, margins, songs_above, users_above
+from retrieval.clusters import centroid_scores, user_vectors
+from retrieval.index import unit_rows
+from retrieval.listening import Listening
+from retrieval.reasons import explain, nearest_heard
+
+Array = NDArray[Any]
+Mode = Literal["i2i2u", "taste", "cat", "union", "boundary"]
+CHOICES = 4  # with a cap per user, lists are made so many times longer, so that a song has a next choice
+
+
+@dataclass(frozen=True)
+class TargetingOptions:
+    """How audiences are found; `configs.schema.TargetingConfig` says what each option means."""
+
+    neighbours: int
+    activity_power: float
+    popularity_power: float
+    similarity_power: float
+    seed_users: int
+    clusters: int
+    song_weight: float
+    seed: int
+    users_index: str
+    memory_mb: float
+
+
+@dataclass
+class Similar:
+    """Similar known songs of each new song, −1 where there are fewer, how similar they are and how much each weighs."""
+
+    positions_CK: Array
+    scores_CK: Array
+    weights_CK: Array
+    weights_CS: sparse.csr_matrix
+
+
+@dataclass
+class Songs:
+    """New songs: what is known of them, and whom they must not go to."""
+
+    vector_CD: Array
+    similar: Similar
+    item_CD: Array | None = None  # vectors of the boundary model
+    excluded: Excluded = NOBODY
+    margin_CU: Array | None = None  # where it is known already; else computed where needed
+
+    def __len__(self) -> int:
+        return len(self.vector_CD)
+
+
+class Tastes:
+    """Users' vectors, (U, D), and whose are zero, (U,): who has no taste is near no song."""
+
+    def __init__(self, user_UD: Array) -> None:
+        self.user_UD: Array = user_UD
+        self.nobody_U: Array = np.logical_not(user_UD.any(axis=1))
+
+    def replace(self, users_N: Array, user_ND: Array) -> None:
+        """Overwrite some users' vectors."""
+        self.user_UD[users_N], self.nobody_U[users_N] = user_ND, ~user_ND.any(axis=1)
+
+
+@dataclass
+class Targeting:
+    """Targeting on one catalogue: its listening, its songs' vectors, and users' interest boundaries.
+
+    Args:
+        listening: who listened to what.
+        song_SD: vectors of all songs of the catalogue.
+        search: (vectors (Q, D), k) → scores and numbers (Q, k) of the k most similar known songs, −1 where fewer.
+        options: how audiences are found.
+        user_UD: user vectors of the boundary model, where there is one.
+        boundary_U: boundary scores of the same.
+    """
+
+    listening: Listening
+    song_SD: Array
+    search: Callable[[Array, int], tuple[Array, Array]]
+    options: TargetingOptions
+    user_UD: Array | None = None
+    boundary_U: Array | None = None
+
+    @cached_property
+    def activity_U(self) -> Array:
+        """Factor of each user, by their known plays."""
+        return activity_scale(self.listening.known_US, self.options.activity_power)
+
+    @cached_property
+    def popularity_S(self) -> Array:
+        """Factor of each song, by its known listeners."""
+        return popularity_scale(self.listening.known_US, self.options.popularity_power)
+
+    @cached_property
+    def taste(self) -> Tastes:
+        """Mean directions of users' songs."""
+        return Tastes(user_vectors(self.listening.known_US, self.song_SD, np.ones(len(self.song_SD))))
+
+    @cached_property
+    def cat_taste(self) -> Tastes:
+        """The same, less of popular songs: what CAT clusters."""
+        return Tastes(user_vectors(self.listening.known_US, self.song_SD, self.popularity_S))
+
+    def follow(self, users_N: Array) -> None:
+        """Compute the tastes of some users anew, with what has come in since."""
+        heard_NS = self.listening.heard(users_N)
+        songs = np.unique(heard_NS.indices)
+        heard_NS, song_SD, popularity_S = heard_NS[:, songs], self.song_SD[songs], self.popularity_S[songs]
+        self.taste.replace(users_N, user_vectors(heard_NS, song_SD, np.ones(len(songs))))
+        self.cat_taste.replace(users_N, user_vectors(heard_NS, song_SD, popularity_S))
+
+    def similar(self, vector_CD: Array, song_C: Array, k: int) -> tuple[Array, Array]:
+        """Scores and numbers, each (C, k), of the known songs most similar to some songs, none of them itself."""
+        return without_itself(*self.search(vector_CD, k + 1), song_C)
+
+    def songs(
+        self, vector_CD: Array, song_C: Array, item_CD: Array | None = None, excluded: Excluded = NOBODY
+    ) -> Songs:
+        """Songs to be targeted: by vector, number, item vector; a neighbour weighs less the more popular it is."""
+        scores, positions = self.similar(vector_CD, song_C, self.options.neighbours)
+        weights = similarity_weights(scores, positions, self.options.similarity_power) * self.popularity_S[positions]
+        weights_CS = song_rows(positions, weights, self.listening.known_US.shape[1])
+        return Songs(vector_CD, Similar(positions, scores, weights, weights_CS), item_CD, excluded)
+
+    def audience(
+        self, songs: Songs, mode: Mode, budget: int, gate: bool = False, margin: float = 0.0, cap: int = 0
+    ) -> Audience:
+        """Users of each song by a mode.
+
+        Args:
+            songs: whom users are looked for.
+            mode: see the module's docstring.
+            budget: users per song, at most as many as there are.
+            gate: only users whose boundary the song clears ("boundary" does anyway).
+            margin: how far it must clear it.
+            cap: songs that a user may be named for over all of them; 0: no limit.
+        """
+        budget = min(budget, self.listening.n_users)
+        depth = min(CHOICES * budget, self.listening.n_users) if cap else budget
+        allowed = self.allowed(songs, gate, margin)
+        if mode == "boundary":
+            found = self.above_boundary(songs, depth, margin)
+        elif mode == "taste":
+            found = self.near_taste(songs, depth, allowed)
+        elif mode == "i2i2u":
+            found = self.listeners(songs, depth, allowed)
+        else:
+            found = self.near_clusters(songs, depth, allowed)
+            if mode == "union":
+                found = union(self.listeners(songs, depth, allowed), found, depth)
+        return cap_users(found, cap, budget) if cap else found
+
+    def listeners(self, songs: Songs, budget: int, allowed: Allowed | None = None) -> Audience:
+        """I2I2U: the listeners of similar songs."""
+        weights_CS = songs.similar.weights_CS
+
+        def score(rows: slice) -> sparse.csr_matrix:
+            return listener_scores(weights_CS[rows], self.listening, self.activity_U)
+
+        return rank_by_score(score, len(songs), budget, self._chunk(), allowed)
+
+    def near_taste(self, songs: Songs, budget: int, allowed: Allowed | None = None) -> Audience:
+        """Users whose mean direction is nearest to the song: the similarities of all their songs, not of K neighbours.
+
+        A user's vector is the sum of their songs', so ⟨u, i/‖i‖⟩ sums their songs' similarities to song i, near and
+        far, over the length of the sum: the score that `objectives.ranking.listening_loss` trains.
+        """
+        user_UD = self.taste.user_UD
+        score = self._known(self.taste, lambda rows: unit_rows(songs.vector_CD[rows]) @ user_UD.T)
+        return rank_by_score(score, len(songs), budget, self._chunk(), allowed)
+
+    def near_clusters(self, songs: Songs, budget: int, allowed: Allowed | None = None) -> Audience:
+        """CAT: users near a cluster of the I2I2U users; who may not be reached may still tell about taste."""
+        options, user_UD = self.options, self.cat_taste.user_UD
+        seeds_CP = self.listeners(songs, min(options.seed_users, self.listening.n_users)).users_CB
+        draws_CK = np.random.default_rng(options.seed).random((len(songs), options.clusters))  # whatever the chunk
+
+        def score(rows: slice) -> Array:
+            vector_CD = songs.vector_CD[rows]
+            return centroid_scores(seeds_CP[rows], user_UD, vector_CD, draws_CK[rows], options.song_weight)
+
+        points = 4 * seeds_CP.shape[1] * user_UD.shape[1] * user_UD.itemsize  # of a song, and their copies
+        score_of = self._known(self.cat_taste, score)
+        return rank_by_score(score_of, len(songs), budget, self._chunk(points), allowed)
+
+    def above_boundary(self, songs: Songs, budget: int, margin: float = 0.0) -> Audience:
+        """The users of each song whose own boundary it clears the furthest."""
+        if songs.margin_CU is not None:
+            allowed = self.allowed(songs, gate=True, margin=margin)
+            return rank_by_score(
+                lambda rows: self.margins(songs, rows).copy(), len(songs), budget, self._chunk(), allowed
+            )
+        assert songs.item_CD is not None and self.user_UD is not None and self.boundary_U is not None
+        options, parts = self.options, (songs.item_CD, self.user_UD, self.boundary_U)
+        return users_above(*parts, budget, margin, songs.excluded, options.users_index, options.memory_mb)
+
+    def songs_of_users(
+        self, item_CD: Array, k: int, margin: float, excluded: Excluded, users: slice | Array = slice(None)
+    ) -> Audience:
+        """The songs of each user, or of `users` (by whose places `excluded` goes), that clear their boundary furthest.
+
+        Read `users_CB` of the result as places of songs, (U, k).
+        """
+        assert self.user_UD is not None and self.boundary_U is not None
+        of_users = self.user_UD[users], self.boundary_U[users]
+        return songs_above(item_CD, *of_users, min(k, len(item_CD)), margin, excluded, self.options.memory_mb)
+
+    def margins(self, songs: Songs, rows: slice = slice(None)) -> Array:
+        """How far songs clear each user's boundary, (C, U): positive where they do."""
+        if songs.margin_CU is not None:
+            return songs.margin_CU[rows]
+        assert songs.item_CD is not None and self.user_UD is not None and self.boundary_U is not None
+        return margins(songs.item_CD[rows], self.user_UD, self.boundary_U)
+
+    def allowed(self, songs: Songs, gate: bool, margin: float) -> Allowed | None:
+        """Who may be reached: not excluded and, with a gate, the boundary cleared by more than `margin`."""
+        if not gate and not songs.excluded:
+            return None
+
+        def allowed(rows: slice) -> Array:
+            shape = rows.stop - rows.start, self.listening.n_users
+            mask_CU = self.margins(songs, rows) > margin if gate else np.ones(shape, dtype=bool)
+            songs.excluded.cut(mask_CU, rows)
+            return mask_CU
+
+        return allowed
+
+    def reasons(self, users_CB: Array, songs: Songs) -> Array:
+        """Why users are in an audience: song numbers (C, B, 3), −1 padded.
+
+        They are the similar songs that a user listened to, the strongest contribution first; or else those of their
+        own that are nearest to the new song.
+        """
+        users, place = np.unique(users_CB, return_inverse=True)
+        place_CB = place.reshape(users_CB.shape).astype(np.int64) - int((users < 0).sum())  # −1 stays
+        heard_NS = self.listening.heard(users[users >= 0])
+        heard_NS.sort_indices()
+        because = explain(place_CB, songs.similar.positions_CK, songs.similar.weights_CK, heard_NS)
+        without_CB = np.where(because[:, :, 0] < 0, place_CB, -1)
+        nearest = nearest_heard(without_CB, songs.vector_CD, self.song_SD, heard_NS)
+        return np.where(without_CB[:, :, None] >= 0, nearest, because)
+
+    def nearest_heard(self, users_B: Array, vector_CD: Array) -> Array:
+        """The songs that each user listened to that are most similar to each song, (C, B, 3), −1 padded."""
+        heard_NS = self.listening.heard(users_B)
+        heard_NS.sort_indices()
+        users_CB = np.broadcast_to(np.arange(len(users_B)), (len(vector_CD), len(users_B)))
+        return nearest_heard(users_CB, vector_CD, self.song_SD, heard_NS)
+
+    def _chunk(self, extra: int = 0) -> int:
+        return songs_at_once(self.options.memory_mb, self.listening.n_users, extra)
+
+    def _known(self, tastes: Tastes, score_of: Scores) -> Scores:
+        """The scores, −inf for who has no taste."""
+
+        def score(rows: slice) -> Array:
+            score_CU: Array = score_of(rows)
+            score_CU[:, tastes.nobody_U] = -np.inf
+            return score_CU
+
+        return score
+
+
+def without_itself(scores_CK: Array, positions_CK: Array, song_C: Array) -> tuple[Array, Array]:
+    """Neighbours of each song but itself, one fewer; of a song that is not among its neighbours the last one goes."""
+    own = positions_CK == song_C[:, None]
+    own[~own.any(axis=1), -1] = True
+    shape = len(song_C), positions_CK.shape[1] - 1
+    return scores_CK[~own].reshape(shape), positions_CK[~own].reshape(shape)

@@ -1,0 +1,112 @@
+"""The service and a batch find the same audiences, for the same reasons, whatever has come in since the training."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from inference.targeting import targeting_of
+from inference.vectors import Boundary
+from retrieval.audience import Excluded
+from retrieval.listening import Listening
+from retrieval.targeting import Mode, Songs, Targeting
+from serving import answers
+from serving.model import Model
+from serving.state import State
+from serving.store import Play, StoredSong
+
+MODES: tuple[Mode, ...] = ("i2i2u", "taste", "cat", "union", "boundary")
+MARKS: list[dict[str, bool]] = [{}, {"completed": True}, {"favourited": True}, {"skipped": True}, {"disliked": True}]
+
+
+def random_state(folder: Path, rng: np.random.Generator, plays: int) -> tuple[State, Targeting]:
+    """A service whose users have played known and new songs; and a batch to which that is listening like any other."""
+    model, run = Model(folder), None
+    model.options = replace(
+        model.options,
+        neighbours=int(rng.choice([2, 10, 100])),
+        activity_power=float(rng.choice([0.0, 0.5])),
+        popularity_power=float(rng.choice([0.0, 0.5, 1.0])),
+        clusters=int(rng.integers(1, 6)),
+        seed=int(rng.integers(9)),
+        memory_mb=float(rng.choice([0.001, 64])),
+    )
+    parts: Any = run, model.item_SD, model.user_UD, model.boundary_U
+    model.targeting = targeting_of(model.index, Listening(model.listening_US), model.options, Boundary(*parts))
+    state, listening = State(model), model.listening_US.toarray()
+    like = int(model.new[0])
+    about = {name: np.array(dense[like]) for name, dense in model.dense.items()}
+    came = StoredSong("came", model.about(like), None, "2026-11-26T00:00:00+00:00", about, "")
+    between = [0.7 * of[like] + 0.3 * of[int(model.new[1])] for of in (model.index.vectors, model.item_SD)]
+    state.add_songs([came], between[0][None], between[1][None])
+    scales = model.targeting.activity_U, model.targeting.popularity_S
+    songs = [model.n_songs, *rng.choice(model.new, 4, replace=False), *rng.choice(model.catalogue.rows("warm"), 20)]
+    users = rng.choice(model.n_users, 15, replace=False)
+    for _ in range(plays):
+        song, user, marks = int(rng.choice(songs)), int(rng.choice(users)), MARKS[int(rng.integers(5))]
+        play = Play(model.user_ids[user], state.song_id(song), **marks)
+        state.add_plays([play])
+        if song not in state.pool.row_of and not play.skipped and not play.disliked:
+            strength = 3 if play.favourited else 2 if play.completed else 1
+            listening[user, song] = max(listening[user, song], strength)
+    heard = Listening(type(model.listening_US)(listening))
+    batch = targeting_of(model.index, heard, model.options, Boundary(*parts))
+    batch.activity_U, batch.popularity_S = scales  # a service goes by the plays of its training until the next
+    return state, batch
+
+
+def as_batch(state: State, batch: Targeting, numbers: list[int]) -> Songs:
+    """Songs of the pool with the vectors that they have now, whoever has met them left out."""
+    vectors, items = zip(*(state.vectors(number) for number in numbers), strict=True)
+    met = [(place, user) for place, number in enumerate(numbers) for user in sorted(state.met.get(number, ()))]
+    song, user = np.array(met, dtype=np.int64).reshape(-1, 2).T
+    return batch.songs(np.stack(vectors), np.array(numbers), np.stack(items), Excluded(song=song, user=user))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_service_says_what_a_batch_says(service_folder: Path, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    state, batch = random_state(service_folder, rng, plays=20 * seed)
+    numbers = [state.model.n_songs, *state.model.new[:6].tolist()]
+    excluded, reached = sum(len(state.met.get(number, ())) for number in numbers), 0
+    assert excluded > 0 or seed < 2
+    for mode in MODES:
+        for gate in (False, True):
+            budget, margin = int(rng.integers(1, state.model.n_users + 9)), float(rng.normal(0, 0.1))
+            together = (
+                [numbers] if mode not in ("cat", "union") else [[one] for one in numbers]
+            )  # k-means draws by place
+            for songs in together:
+                asked = as_batch(state, batch, songs)
+                found = batch.audience(asked, mode, budget, gate, margin)
+                because = batch.reasons(found.users_CB, asked)
+                for place, number in enumerate(songs):
+                    ours = answers.audience(state, number, mode, budget, gate, margin)
+                    n = int((found.users_CB[place] >= 0).sum())
+                    assert ours.users_B.tolist() == found.users_CB[place, :n].tolist(), (mode, gate, number)
+                    np.testing.assert_allclose(ours.scores_B, found.scores_CB[place, :n], rtol=1e-4, atol=1e-5)
+                    np.testing.assert_array_equal(ours.because_BT, because[place, :n])
+                    assert not set(ours.users_B.tolist()) & state.met.get(number, set())
+                    if gate or mode == "boundary":
+                        assert (ours.margins_B > margin).all()
+                    reached += n
+    assert reached > 500
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_songs_of_a_user_are_those_of_a_batch(service_folder: Path, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    state, batch = random_state(service_folder, rng, plays=60 * seed)
+    numbers = state.pool.number[: state.pool.size].tolist()
+    asked, k, margin = as_batch(state, batch, numbers), int(rng.integers(1, 60)), float(rng.normal(0, 0.1))
+    assert asked.item_CD is not None
+    found = batch.songs_of_users(asked.item_CD, k, margin, asked.excluded)
+    for user in range(state.model.n_users):
+        songs, margins, _, considered = answers.recommendations(state, user, k, margin)
+        row, n = found.users_CB[user], len(songs)
+        assert [numbers[place] for place in row[row >= 0]] == songs.tolist() and considered == len(numbers)
+        np.testing.assert_allclose(margins, found.scores_CB[user, :n], rtol=1e-4, atol=1e-5)
