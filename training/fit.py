@@ -86,7 +86,7 @@ def build_trainer(
     callbacks: list[Any],
     monitor: str,
 ) -> Any:
-    """A Lightning Trainer with FirstPlay's habits: atomic checkpoints, epoch seeds, CSV and W&B logs.
+    """Make a Lightning Trainer with FirstPlay's habits: atomic checkpoints, epoch seeds, CSV and W&B logs.
 
     Raises:
         UserError: devices, accelerator, strategy or precision are not to be had here.
@@ -99,8 +99,8 @@ def build_trainer(
     from callbacks.checkpoint import AtomicCheckpointIO, StepSeed, checkpoint_callbacks
     from callbacks.divergence import StopOnDivergence
 
-    bar = [TQDMProgressBar(refresh_rate=20)] if options.progress else []
-    checkpoints = checkpoint_callbacks(out / "checkpoints", monitor, options.checkpoint_steps)
+    always: list[Any] = [StepSeed(seed), StopOnDivergence(), *callbacks, LearningRateMonitor()]
+    always += [TQDMProgressBar(refresh_rate=20)] if options.progress else []
     try:
         return L.Trainer(
             max_epochs=options.epochs,
@@ -118,7 +118,7 @@ def build_trainer(
             enable_model_summary=False,
             plugins=[AtomicCheckpointIO()],
             logger=loggers(out, logging, config, task),
-            callbacks=[StepSeed(seed), StopOnDivergence(), *callbacks, LearningRateMonitor(), *bar, *checkpoints],
+            callbacks=always + checkpoint_callbacks(out / "checkpoints", monitor, options.checkpoint_steps),
         )
     except (MisconfigurationException, ImportError, TypeError, ValueError) as error:
         raise UserError(f"trainer.* options: {str(error).splitlines()[0]}") from error
