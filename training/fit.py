@@ -92,15 +92,12 @@ def build_trainer(
         UserError: devices, accelerator, strategy or precision are not to be had here.
     """
     import lightning as L
-    from lightning.pytorch.callbacks import LearningRateMonitor, TQDMProgressBar
     from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
     from artifacts.loggers import loggers
-    from callbacks.checkpoint import AtomicCheckpointIO, StepSeed, checkpoint_callbacks
+    from callbacks.checkpoint import AtomicCheckpointIO, StepSeed
     from callbacks.divergence import StopOnDivergence
 
-    always: list[Any] = [StepSeed(seed), StopOnDivergence(), *callbacks, LearningRateMonitor()]
-    always += [TQDMProgressBar(refresh_rate=20)] if options.progress else []
     try:
         return L.Trainer(
             max_epochs=options.epochs,
@@ -118,7 +115,18 @@ def build_trainer(
             enable_model_summary=False,
             plugins=[AtomicCheckpointIO()],
             logger=loggers(out, logging, config, task),
-            callbacks=always + checkpoint_callbacks(out / "checkpoints", monitor, options.checkpoint_steps),
+            callbacks=[StepSeed(seed), StopOnDivergence(), *callbacks, *common_callbacks(out, options, monitor)],
         )
     except (MisconfigurationException, ImportError, TypeError, ValueError) as error:
         raise UserError(f"trainer.* options: {str(error).splitlines()[0]}") from error
+
+
+def common_callbacks(out: Path, options: TrainerConfig, monitor: str) -> list[Any]:
+    """Make the callbacks of every training that come after its own: learning rate, progress, checkpoints."""
+    from lightning.pytorch.callbacks import LearningRateMonitor, TQDMProgressBar
+
+    from callbacks.checkpoint import checkpoint_callbacks
+
+    bar = [TQDMProgressBar(refresh_rate=20)] if options.progress else []
+    checkpoints = checkpoint_callbacks(out / "checkpoints", monitor, options.checkpoint_steps)
+    return [LearningRateMonitor(), *bar, *checkpoints]
