@@ -10,8 +10,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
 from artifacts.folders import MANIFEST
 
 CONTENT = "content"  # of a manifest: the fingerprint of what its folder holds
@@ -34,6 +32,8 @@ def of_table(path: Path, leave_out: tuple[str, ...] = ()) -> str:
 
     Stable within a version of Polars.
     """
+    import polars as pl  # here: an export is loaded without it
+
     rows = pl.scan_parquet(path, glob=False).drop(leave_out, strict=False)
     digest = hashlib.sha256(repr(list(rows.collect_schema().items())).encode())
     for part in rows.collect_batches(chunk_size=ROWS, maintain_order=True):

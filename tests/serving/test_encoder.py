@@ -15,7 +15,7 @@ import soundfile
 
 from artifacts.folders import read_manifest
 from artifacts.runs import open_run
-from configs import schema
+from configs.training import ClipConfig, EmbedConfig
 from data.audio.recordings import decode
 from data.catalogue import Catalogue, read_features
 from data.contract.columns import ABOUT, TEXTS
@@ -92,11 +92,11 @@ def batch(
     if request.param == "published":
         clip, size = at / "clip", ["model.dim=16", "model.crop_seconds=1", "model.crops=3", "batch_size=16"]
         size += [f"audio.model={request.getfixturevalue('published')}", "text.max_tokens=32", "text.windows=2"]
-        run(train_clip, schema.ClipConfig, f"data={at}/catalogue", f"out={clip}", *size, *QUICK)
+        run(train_clip, ClipConfig, f"data={at}/catalogue", f"out={clip}", *size, *QUICK)
         shutil.rmtree(at / "service" / "clip")
         (at / "service" / "clip").mkdir()
         write_model(open_run(clip, "clip"), Catalogue.read(at / "catalogue"), at / "service" / "clip")
-    run(embed.main, schema.EmbedConfig, f"clip={clip}", f"data={at}/catalogue", f"out={at}/features", "accelerator=cpu")
+    run(embed.main, EmbedConfig, f"clip={clip}", f"data={at}/catalogue", f"out={at}/features", "accelerator=cpu")
     return at
 
 
