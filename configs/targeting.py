@@ -49,7 +49,7 @@ class IndexConfig:
 class TargetingConfig:
     neighbours: int = opt(100, "similar songs looked up for a new song")
     budget: int = opt(100, "users per new song")
-    activity_power: float = opt(0.0, "a user's score is divided by (his plays + 1) to this power")
+    activity_power: float = opt(0.0, "a user's score is divided by (their plays + 1) to this power")
     popularity_power: float = opt(0.5, "a known song's listeners weigh 1 / (its plays + 1) to this power")
     similarity_power: float = opt(1.0, "sharpness of the similarity weights")
     seed_users: int = opt(20, "CAT: first listeners by I2I2U whose tastes are clustered")

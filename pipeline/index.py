@@ -7,7 +7,7 @@ The index folder holds index.faiss (warm songs), vectors.npy (all songs of the c
 `entry` of the index a song is) and manifest.json, which ties it to the encoder that made it. With `update=true` the
 folder that is there becomes the catalogue's: songs that are new to it are added, those whose vector is another are
 replaced, those that are gone are removed, and nothing is learned anew. Either way the folder is replaced as a whole;
-who has it open goes on with the version that he opened.
+a process that has it open goes on with the version that it opened.
 """
 
 from __future__ import annotations

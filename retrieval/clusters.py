@@ -2,7 +2,7 @@
 cluster centroids, then locate target audiences by relevance between audience representations and the centroids".
 
 The paper leaves open what represents a user, how many clusters there are and what relevance is. Here: a user is the
-mean direction of the known songs that he listened to, the points are a song's first I2I2U users, relevance is the
+mean direction of the known songs that they listened to, the points are a song's first I2I2U users, relevance is the
 inner product with the best centroid. Centroids are scaled to length 1, or else a tight cluster would beat a loose one
 whatever the user; and the new song's own direction is added to each, or else the users drift from the song to the
 middle of its audience. Vectorised over songs.

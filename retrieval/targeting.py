@@ -50,7 +50,7 @@ CHOICES = 4  # with a cap per user, lists are made so many times longer, so that
 
 @dataclass(frozen=True)
 class TargetingOptions:
-    """How audiences are found; `configs.schema.TargetingConfig` says what each option means."""
+    """How audiences are found; `configs.targeting.TargetingConfig` says what each option means."""
 
     neighbours: int
     activity_power: float
