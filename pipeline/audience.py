@@ -8,8 +8,8 @@
     python -m pipeline.audience mode=taste index=INDEX plays=FIRST.parquet out=AUDIENCE    (songs warm up)
 
 Writes audience.parquet (song_id, user_id, rank, score, margin, because), similar.parquet (song_id, similar_song_id,
-similarity), with a boundary recommendations.parquet (user_id, song_id, rank, margin: for each user the songs above their
-boundary, if any), and prints one song's audience as a table.
+similarity), with a boundary recommendations.parquet (user_id, song_id, rank, margin: for each user the songs above
+their boundary, if any), and prints one song's audience as a table.
 """
 
 from __future__ import annotations
