@@ -212,7 +212,10 @@ class Targeting:
         """CAT: users near a cluster of the I2I2U users; who may not be reached may still tell about taste."""
         options, user_UD = self.options, self.cat_taste.user_UD
         seeds_CP = self.listeners(songs, min(options.seed_users, self.listening.n_users)).users_CB
-        draws_CK = np.random.default_rng(options.seed).random((len(songs), options.clusters))  # whatever the chunk
+        draws_K = np.random.default_rng(options.seed).random(options.clusters)
+        draws_CK = np.broadcast_to(
+            draws_K, (len(songs), len(draws_K))
+        )  # a song's audience must not depend on its place
 
         def score(rows: slice) -> Array:
             vector_CD = songs.vector_CD[rows]

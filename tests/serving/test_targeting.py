@@ -77,23 +77,19 @@ def test_the_service_says_what_a_batch_says(service_folder: Path, seed: int) -> 
     for mode in MODES:
         for gate in (False, True):
             budget, margin = int(rng.integers(1, state.model.n_users + 9)), float(rng.normal(0, 0.1))
-            together = (
-                [numbers] if mode not in ("cat", "union") else [[one] for one in numbers]
-            )  # k-means draws by place
-            for songs in together:
-                asked = as_batch(state, batch, songs)
-                found = batch.audience(asked, mode, budget, gate, margin)
-                because = batch.reasons(found.users_CB, asked)
-                for place, number in enumerate(songs):
-                    ours = answers.audience(state, number, mode, budget, gate, margin)
-                    n = int((found.users_CB[place] >= 0).sum())
-                    assert ours.users_B.tolist() == found.users_CB[place, :n].tolist(), (mode, gate, number)
-                    np.testing.assert_allclose(ours.scores_B, found.scores_CB[place, :n], rtol=1e-4, atol=1e-5)
-                    np.testing.assert_array_equal(ours.because_BT, because[place, :n])
-                    assert not set(ours.users_B.tolist()) & state.met.get(number, set())
-                    if gate or mode == "boundary":
-                        assert (ours.margins_B > margin).all()
-                    reached += n
+            asked = as_batch(state, batch, numbers)
+            found = batch.audience(asked, mode, budget, gate, margin)
+            because = batch.reasons(found.users_CB, asked)
+            for place, number in enumerate(numbers):
+                ours = answers.audience(state, number, mode, budget, gate, margin)
+                n = int((found.users_CB[place] >= 0).sum())
+                assert ours.users_B.tolist() == found.users_CB[place, :n].tolist(), (mode, gate, number)
+                np.testing.assert_allclose(ours.scores_B, found.scores_CB[place, :n], rtol=1e-4, atol=1e-5)
+                np.testing.assert_array_equal(ours.because_BT, because[place, :n])
+                assert not set(ours.users_B.tolist()) & state.met.get(number, set())
+                if gate or mode == "boundary":
+                    assert (ours.margins_B > margin).all()
+                reached += n
     assert reached > 500
 
 
