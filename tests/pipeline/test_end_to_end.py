@@ -213,12 +213,12 @@ def test_reasons_are_similar_songs_that_the_user_listened_to(road: Path) -> None
         rows = pl.read_parquet(road / f"audience_{name}" / "audience.parquet")
         similar = pl.read_parquet(road / f"audience_{name}" / "similar.parquet")
         near = set(similar.select("song_id", "similar_song_id").iter_rows())
-        if name != "boundary":  # a boundary audience may hold users without a similar song
-            assert (rows["because"].list.len() >= 1).all(), "nobody is reached through nothing"
+        assert (rows["because"].list.len() >= 1).all(), "nobody is reached through nothing"
         why = rows.explode("because").drop_nulls("because")
-        assert why.height > rows.height / 2 and rows["because"].list.len().max() <= 3
+        assert rows["because"].list.len().max() <= 3
         assert set(why.select("user_id", "because").iter_rows()) <= heard
-        assert set(why.select("song_id", "because").iter_rows()) <= near
+        if name != "boundary":  # who is above their boundary may know no similar song: then their own nearest are named
+            assert set(why.select("song_id", "because").iter_rows()) <= near
         assert (rows["because"].list.n_unique() == rows["because"].list.len()).all()
 
 
