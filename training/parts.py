@@ -11,7 +11,6 @@ from configs.training import BoundaryConfig, ClipConfig, I2IConfig
 if TYPE_CHECKING:
     from datamodules.catalogue import CatalogueDataModule
 
-PREPARED = ("crop_seconds", "crops")  # of ClipModelConfig: how songs are cut for the model
 OWN_AUDIO = ("width", "layers", "heads")  # of ClipModelConfig: our own audio encoder
 AUGMENT = ("gain_db", "noise_db", "freq_mask", "time_mask")
 TUNED = ("model", "frozen", "last_layers", "lora_rank")
