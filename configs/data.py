@@ -79,15 +79,14 @@ class PairsConfig:
     posterior: Literal["auto", "feedback", "later_plays", "feedback_and_later_plays", "split_users", "none"] = opt(
         "auto", "how a pair is verified; auto: by what there is: a large feedback table, else times and a small one"
     )
-    prior_plays: float = opt(20.0, "smoothing: a pair's rate starts as this many plays at the global rate")
-    min_lift: float = opt(1.0, "keep a pair if its smoothed rate is at least this multiple of the global rate")
-    keep_unobserved: bool = opt(True, "keep pairs that were never recommended (they have the global rate)")
+    drop_above: float = opt(0.9, "drop a pair if the posterior probability that its lift is below 1 is above this")
+    prior_outcomes: float = opt(1.0, "expected good outcomes that the prior, with its mode at lift 1, is worth")
+    keep_unobserved: bool = opt(True, "keep pairs of which nothing is known yet")
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        at_least(
-            self, 0, *(f"pairs.{name}" for name in ("shrinkage", "max_history", "prior_plays", "min_lift")), below=1e9
-        )
+        at_least(self, 0, *(f"pairs.{name}" for name in ("shrinkage", "max_history", "prior_outcomes")), below=1e9)
+        above(self, 0, "pairs.drop_above", below=1)
         at_least(self, 1, "pairs.top_k", "pairs.min_common", below=1e9)
 
 

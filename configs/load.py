@@ -28,6 +28,10 @@ from configs.options import MADE_BY
 
 Schema = TypeVar("Schema")
 RENAMED = {"model.memory": "model.residual", "objective.appeal": "objective.item_bias"}  # options of earlier versions
+REPLACED = {  # options of earlier versions whose meaning has changed
+    "pairs.min_lift": "pairs.drop_above (a posterior probability)",
+    "pairs.prior_plays": "pairs.prior_outcomes (in expected good outcomes)",
+}
 TEXT, NULL = "tag:yaml.org,2002:str", "tag:yaml.org,2002:null"
 
 
@@ -233,5 +237,7 @@ def _one_line(error: Exception) -> str:
     key = next((line.removeprefix("full_key:").strip() for line in lines if line.startswith("full_key:")), "")
     if key in RENAMED and "not in" in useful[0]:
         return f"option '{key}' is now called '{RENAMED[key]}'"
+    if key in REPLACED:
+        return f"option '{key}' has given way to {REPLACED[key]}"
     text = " ".join(useful)
     return f"option '{key}': {text}" if key and f"'{key}'" not in text else text

@@ -148,7 +148,7 @@ def training_pairs(
         pairs, evidence = positives.mine(plays, feedback, shape, config.pairs, config.split.seed)
     if not len(pairs):
         raise UserError(
-            f"no song pair is left to learn from ({evidence}): lower pairs.min_common or pairs.min_lift, "
+            f"no song pair is left to learn from ({evidence}): lower pairs.min_common, raise pairs.drop_above, "
             "or check that plays.parquet has users with several songs"
         )
     return pairs, evidence

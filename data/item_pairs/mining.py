@@ -1,4 +1,4 @@
-"""From training plays to verified song pairs: mine by collaborative filtering, keep what users confirmed."""
+"""From training plays to verified song pairs: mine by collaborative filtering, drop what users contradict."""
 
 from __future__ import annotations
 
@@ -11,23 +11,21 @@ from scipy import sparse
 
 from configs.data import PairsConfig
 from configs.errors import UserError
-from data.arrays import AnyArray, IntArray
+from data.arrays import IntArray
 from data.item_pairs.neighbours import Pairs, cold_neighbours, neighbours
 from data.item_pairs.verification import (
+    KEYS,
     Table,
     cap_histories,
+    evidence_of_feedback,
+    evidence_of_listeners,
     listening_matrix,
-    pooled,
+    probability_below_chance,
     split_users,
-    verify_by_feedback,
-    verify_by_listeners,
 )
 
-EARLIER = 0.75  # share of the plays, in time order, that mines pairs when a later window verifies them
+EARLIER = 0.75  # share of the plays, in time order, before the later window that verifies pairs
 BOTH = "feedback_and_later_plays"
-
-Check = tuple[AnyArray, AnyArray]  # lift of each pair, observations of each
-Verified = tuple[Pairs, AnyArray, AnyArray]
 
 
 def mine(
@@ -37,10 +35,10 @@ def mine(
     config: PairsConfig,
     seed: int,
 ) -> tuple[Pairs, dict[str, Any]]:
-    """Verified positives and what the manifest says about them.
+    """Mine song pairs of all plays, drop those that the evidence speaks against; returns them and the counts.
 
-    A pair is kept if its smoothed lift (`collaborative.smoothed_lift`) is at least `config.min_lift`. What
-    `posterior=auto` takes is in `choose_posterior`.
+    The evidence comes from windows, halves or feedback (`choose_posterior`), but the pairs from all plays: of a song
+    that came out in the last of them there is no evidence yet, and it keeps its pairs.
 
     Args:
         plays: training plays with `user`, `song`, `strength` and maybe `played_at`.
@@ -54,27 +52,21 @@ def mine(
     """
     dated = plays.lazy().select(pl.col("played_at").is_not_null().mean()).collect().item()
     posterior = choose_posterior(config.posterior, feedback, dated or 0, shape[1])
-    capped = 0
-
-    def mined(plays: Table) -> Pairs:
-        nonlocal capped
-        short, heavy = cap_histories(plays, config.max_history, seed)
-        capped += heavy
-        heard = listening_matrix(short, *shape)
-        return neighbours(heard, config.top_k, config.min_common, config.similarity, config.shrinkage)
-
-    check: Check | None = None
+    pairs, capped = similar_songs(plays, shape, config, seed)
+    evidence = []
     if posterior == "split_users":
-        pairs, lift, shown = by_halves(split_users(plays, shape[0], seed), shape, mined, config.prior_plays)
-        check = lift, shown
+        evidence = evidence_of_halves(split_users(plays, shape[0], seed), shape, config, seed)
     elif posterior in ("later_plays", BOTH):
-        earlier, later = windows(plays)
-        pairs = mined(earlier)
-        check = verify_by_listeners(pairs, *taken_up(earlier, later, shape), config.prior_plays)
-    else:
-        pairs = mined(plays)
-    pairs, evidence = kept(pairs, check, feedback, posterior, config)
-    return pairs, evidence | {"users_capped": capped}
+        evidence = [evidence_of_listeners(pairs, *taken_up(*windows(plays), shape))]
+    pairs, counts = verified(pairs, evidence, feedback, posterior, config)
+    return pairs, counts | {"users_capped": capped}
+
+
+def similar_songs(plays: Table, shape: tuple[int, int], config: PairsConfig, seed: int) -> tuple[Pairs, int]:
+    """The most similar songs of each song, and the number of users whose history was capped."""
+    capped_plays, capped = cap_histories(plays, config.max_history, seed)
+    heard = listening_matrix(capped_plays, *shape)
+    return neighbours(heard, config.top_k, config.min_common, config.similarity, config.shrinkage), capped
 
 
 def validation_pairs(folder: Path, validation: IntArray, shape: tuple[int, int], top_k: int) -> Pairs:
@@ -113,25 +105,25 @@ def choose_posterior(asked: str, feedback: pl.DataFrame | None, dated: float, n_
     return asked
 
 
-def kept(
-    pairs: Pairs, check: Check | None, feedback: pl.DataFrame | None, posterior: str, config: PairsConfig
+def verified(
+    pairs: Pairs, evidence: list[pl.DataFrame], feedback: pl.DataFrame | None, posterior: str, config: PairsConfig
 ) -> tuple[Pairs, dict[str, Any]]:
-    """What is kept of mined pairs once feedback, if asked, is heard too, and the manifest's counts; unchecked, all."""
-    if posterior in ("feedback", BOTH):
-        told = verify_by_feedback(pairs, feedback, config.prior_plays)
-        check = told if check is None else pooled(check, told, config.prior_plays)
-    if check is None:
+    """Drop the mined pairs whose lift is probably below 1; returns the rest and the manifest's counts.
+
+    Outcomes of several sources add up. What is not known of a pair is no reason to drop it, unless
+    `pairs.keep_unobserved=false`.
+    """
+    if posterior in ("feedback", BOTH) and feedback is not None:
+        evidence = [*evidence, evidence_of_feedback(feedback, config.prior_outcomes)]
+    if posterior == "none":
         return pairs, {"posterior": posterior, "mined": len(pairs), "kept": len(pairs), "dropped": 0}
-    return keep_good((pairs, *check), posterior, config.min_lift, config.keep_unobserved)
-
-
-def keep_good(
-    verified: Verified, posterior: str, min_lift: float, keep_unobserved: bool
-) -> tuple[Pairs, dict[str, Any]]:
-    """The pairs that users confirmed, and the counts for the manifest."""
-    pairs, lift, shown = verified
-    observed = shown > 0
-    keep = (lift >= min_lift) & (observed | keep_unobserved)
+    outcomes = pl.concat(table.with_columns(pl.col(KEYS).cast(pl.Int64)) for table in evidence)
+    outcomes = outcomes.group_by(KEYS).agg(pl.col("good", "expected").sum())
+    of_pairs = pairs.frame().join(outcomes, on=KEYS, how="left", maintain_order="left").fill_null(0)
+    good, expected = of_pairs["good"].to_numpy(), of_pairs["expected"].to_numpy()
+    observed = expected > 0
+    keep = probability_below_chance(good, expected, config.prior_outcomes) <= config.drop_above
+    keep &= observed | config.keep_unobserved
     return pairs.take(keep), {
         "posterior": posterior,
         "mined": len(pairs),
@@ -164,19 +156,12 @@ def taken_up(earlier: Table, later: Table, shape: tuple[int, int]) -> tuple[spar
     return before, fresh
 
 
-def by_halves(halves: tuple[Table, Table], shape: tuple[int, int], mined: Any, prior: float) -> Verified:
-    """Pairs mined on each half of the users, verified on the other; a pair found twice keeps its better-seen check."""
-    parts = []
+def evidence_of_halves(
+    halves: tuple[Table, Table], shape: tuple[int, int], config: PairsConfig, seed: int
+) -> list[pl.DataFrame]:
+    """Outcomes of the pairs mined on each half of the users among the users of the other half."""
+    evidence = []
     for mine_on, check_on in halves, halves[::-1]:
-        pairs, check = mined(mine_on), listening_matrix(check_on, *shape)
-        parts.append((pairs, *verify_by_listeners(pairs, check, check, prior)))
-    source, target, similarity, lift, shown = (
-        np.concatenate(column)
-        for column in zip(*((p.source, p.target, p.similarity, a, n) for p, a, n in parts), strict=True)
-    )
-    order = np.lexsort((-shown, target, source))
-    source, target = source[order], target[order]
-    first = np.ones(len(order), dtype=bool)
-    first[1:] = (source[1:] != source[:-1]) | (target[1:] != target[:-1])
-    chosen = order[first]
-    return Pairs(source[first], target[first], similarity[chosen]), lift[chosen], shown[chosen]
+        heard = listening_matrix(check_on, *shape)
+        evidence.append(evidence_of_listeners(similar_songs(mine_on, shape, config, seed)[0], heard, heard))
+    return evidence

@@ -13,10 +13,10 @@ import numpy as np
 import polars as pl
 
 from configs.data import PairsConfig
-from data.arrays import AnyArray, IntArray
-from data.item_pairs.mining import BOTH, EARLIER, choose_posterior, kept
+from data.arrays import IntArray
+from data.item_pairs.mining import BOTH, EARLIER, choose_posterior, verified
 from data.item_pairs.neighbours import Pairs, Terms, terms
-from data.item_pairs.verification import draw, lift_of_listeners
+from data.item_pairs.verification import draw, evidence_of_counts
 from data.spark.plays import frame, pattern
 
 DAY = 24 * 3600 * 1000
@@ -38,18 +38,18 @@ def mine(
     plays = read_plays(spark, folder / "plays.parquet")
     dated = plays.selectExpr("avg(CAST(played_at IS NOT NULL AS INT))").first()[0]
     posterior = choose_posterior(config.posterior, feedback, dated or 0, shape[1])
-    earlier, later = windows(plays) if posterior in ("later_plays", BOTH) else (plays, None)
-    short, capped = cap_histories(earlier, config.max_history, seed)
+    short, capped = cap_histories(plays, config.max_history, seed)
     pairs = similar_songs(spark, short, shape, config)
-    check = None
-    if later is not None:
-        check = verify_by_later_plays(spark, pairs, liked(earlier), liked(later), shape[1], config.prior_plays)
-    pairs, evidence = kept(pairs, check, feedback, posterior, config)
-    return pairs, evidence | {"users_capped": capped}
+    evidence = []
+    if posterior in ("later_plays", BOTH):
+        earlier, later = windows(plays)
+        evidence = [evidence_of_later_plays(spark, pairs, liked(earlier), liked(later), shape[1])]
+    pairs, counts = verified(pairs, evidence, feedback, posterior, config)
+    return pairs, counts | {"users_capped": capped}
 
 
 def validation_pairs(spark: Any, folder: Path, validation: IntArray, shape: tuple[int, int], top_k: int) -> Pairs:
-    """As `positives.validation_pairs`, of the tables in `folder`."""
+    """As `mining.validation_pairs`, of the tables in `folder`."""
     songs = frame(spark, pl.DataFrame({"song": pl.Series(validation, dtype=pl.Int32)}))
     cold = liked(read_plays(spark, folder / "cold_plays.parquet")).join(songs, "song").select("user", "song")
     warm = liked(read_plays(spark, folder / "plays.parquet")).select("user", "song")
@@ -66,7 +66,7 @@ def read_plays(spark: Any, path: Path) -> Any:
 
 
 def windows(plays: Any) -> tuple[Any, Any]:
-    """As `positives.windows`; the day in which the later plays begin is found first, then the row."""
+    """As `mining.windows`; the day in which the later plays begin is found first, then the row."""
     from pyspark.sql import functions as F
 
     days = plays.groupBy(F.expr(f"floor(played_at / {DAY})").alias("day")).count().orderBy("day").toArrow()
@@ -90,7 +90,7 @@ def liked(plays: Any) -> Any:
 
 
 def cap_histories(plays: Any, most: int, seed: int) -> tuple[Any, int]:
-    """As `collaborative.cap_histories`: (user, song) once each, and how many users left songs out."""
+    """As `verification.cap_histories`: (user, song) once each, and how many users left songs out."""
     from pyspark.sql import Window
     from pyspark.sql import functions as F
 
@@ -164,10 +164,8 @@ def best(
     return Pairs(source_N, target_N, table["value"].to_numpy())
 
 
-def verify_by_later_plays(
-    spark: Any, pairs: Pairs, before: Any, after: Any, n_songs: int, prior: float
-) -> tuple[AnyArray, AnyArray]:
-    """As `collaborative.verify_by_listeners` of what users liked before and what they have taken up after."""
+def evidence_of_later_plays(spark: Any, pairs: Pairs, before: Any, after: Any, n_songs: int) -> pl.DataFrame:
+    """As `verification.evidence_of_listeners` of what users liked before and what they have taken up after."""
     from pyspark.sql import functions as F
 
     took = after.select("user", "song").join(before, ["user", "song"], "left_anti").withColumn("took", F.lit(1))
@@ -182,8 +180,8 @@ def verify_by_later_plays(
     both = pairs.frame().join(table, on=["source", "target"], how="left", maintain_order="left").fill_null(0)
     knew_S, took_S = number(knew, "song", n_songs), number(took, "song", n_songs)
     # Who took a song up had not known it: all that knew it are settled.
-    took_both, knew_both = both["took"].to_numpy(), both["knew"].to_numpy()
-    return lift_of_listeners(pairs, took_both, knew_both, knew_S, took_S, knew_S, active.count(), prior)
+    both_2N = both["took"].to_numpy(), both["knew"].to_numpy()
+    return evidence_of_counts(pairs, both_2N, (knew_S, took_S, knew_S), active.count())
 
 
 def number(heard: Any, column: str, n: int) -> IntArray:

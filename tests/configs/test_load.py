@@ -14,7 +14,7 @@ import pytest
 from configs import data, serving, targeting, training
 from configs.data import PrepareConfig
 from configs.errors import UserError
-from configs.load import RENAMED, as_dict, command, dump, help_text, load
+from configs.load import RENAMED, REPLACED, as_dict, command, dump, help_text, load
 from configs.targeting import AudienceConfig
 from configs.training import I2IConfig
 
@@ -132,6 +132,12 @@ def test_an_option_of_earlier_versions_names_the_new_one(old: str, new: str, tmp
     message = complaint(*GIVEN, config=tmp_path / "mine.yaml")
     assert "mine.yaml" in message and message.endswith(f"option '{old}' is now called '{new}'")
     load(I2IConfig, [*GIVEN, f"{new}=false"])
+
+
+@pytest.mark.parametrize("name", REPLACED)
+def test_an_option_that_is_gone_names_its_successor(name: str) -> None:
+    with pytest.raises(UserError, match=f"'{name}' has given way to pairs"):
+        load(PrepareConfig, ["source=a", "out=b", f"{name}=1"])
 
 
 def test_missing_keys_are_all_named() -> None:

@@ -123,7 +123,7 @@ WRONG = {  # command line → words of the complaint; out= is added
     "prepare source={at}/world pairs.shrinkage=nan": ["pairs.shrinkage=nan"],
     "prepare source={at}/world pairs.max_history=-1": ["pairs.max_history=-1: must be at least 0"],
     "prepare source={at}/world pairs.top_k=0": ["pairs.top_k=0: must be at least 1"],
-    "prepare source={at}/world pairs.prior_plays=nan": ["pairs.prior_plays=nan: must be at least 0"],
+    "prepare source={at}/world pairs.prior_outcomes=nan": ["pairs.prior_outcomes=nan: must be at least 0"],
     "prepare source={at}/world memory_gb=1e300": ["memory_gb=1e+300: must be at least 0 and below 1e+09"],
     "prepare source={at}/world memory_gb=-1": ["memory_gb=-1: must be at least 0"],
     "prepare source={at}/world plays={at}/nowhere": ["/nowhere: nothing is there"],

@@ -16,9 +16,8 @@ from configs.data import PairsConfig
 from configs.errors import UserError
 from data.catalogue import NO_VALIDATION, Catalogue
 from data.item_pairs import mining
-from data.item_pairs.mining import by_halves, keep_good, taken_up, windows
-from data.item_pairs.neighbours import Pairs, neighbours
-from data.item_pairs.verification import listening_matrix, split_users, verify_by_listeners
+from data.item_pairs.mining import taken_up, verified, windows
+from data.item_pairs.neighbours import Pairs
 from datamodules.i2i import I2IDataModule
 
 MINE: dict[str, Any] = {
@@ -28,8 +27,8 @@ MINE: dict[str, Any] = {
     "min_common": 1,
     "max_history": 0,
     "posterior": "auto",
-    "prior_plays": 5.0,
-    "min_lift": 1.0,
+    "drop_above": 0.9,
+    "prior_outcomes": 1.0,
     "keep_unobserved": True,
 }
 
@@ -69,28 +68,6 @@ def test_by_time_cuts_at_three_quarters_and_keeps_only_new_songs_later() -> None
     assert set(zip(*(axis.tolist() for axis in fresh.nonzero()), strict=True)) == later - known
 
 
-def test_by_halves_mines_on_one_half_and_verifies_on_the_other() -> None:
-    heard = np.random.default_rng(0).random((120, 25)) < np.linspace(0.6, 0.02, 25)
-    user, song = heard.nonzero()
-    halves = split_users(timed_plays([(int(u), int(s), 0.0) for u, s in zip(user, song, strict=True)]), 120, 3)
-
-    def mined(half: pl.DataFrame) -> Pairs:
-        return neighbours(listening_matrix(half, 120, 25), 4, 1)
-
-    expected: dict[tuple[int, int], tuple[float, float, float]] = {}
-    for mine_on, check_on in (halves, halves[::-1]):
-        pairs, check = mined(mine_on), listening_matrix(check_on, 120, 25)
-        lift, shown = verify_by_listeners(pairs, check, check, 5.0)
-        for i, pair in enumerate(zip(pairs.source.tolist(), pairs.target.tolist(), strict=True)):
-            if pair not in expected or shown[i] > expected[pair][2]:
-                expected[pair] = (float(pairs.similarity[i]), float(lift[i]), float(shown[i]))
-    pairs, lift, shown = by_halves(halves, (120, 25), mined, 5.0)
-    got = dict(zip(table(pairs), zip(pairs.similarity, lift, shown, strict=True), strict=True))
-    assert got.keys() == expected.keys()
-    for pair, values in expected.items():
-        assert got[pair] == pytest.approx(values)
-
-
 def test_a_pair_that_only_one_half_of_the_users_likes_is_dropped() -> None:
     """Songs 0 and 1 go together for one half alone (a coincidence), songs 2 and 3 for everybody."""
     rng = np.random.default_rng(0)
@@ -119,7 +96,7 @@ def test_a_huge_history_mines_no_pairs_but_bears_witness(posterior: str) -> None
     rows = [(0, song, 50.0 + (song < 2)) for song in range(12)] + [(1 + n % 3, 2 + n % 4, 60.0) for n in range(12)]
     rows += [(user, 8 + user % 3, 90.0) for user in range(1, 20)]
     feedback = pl.DataFrame({"source": [0], "target": [1], "plays": [9], "completes": [9], "favourites": [9]})
-    asked = MINE | {"posterior": posterior, "top_k": 20, "min_lift": 0.0, "seed": 1}
+    asked = MINE | {"posterior": posterior, "top_k": 20, "drop_above": 0.9999, "seed": 1}
     free, evidence = mine(timed_plays(rows), feedback, (20, 12), **asked)
     assert evidence["users_capped"] == 0 and {(0, 1), (1, 0), (10, 11), (0, 11)} <= set(table(free))
     capped, evidence = mine(timed_plays(rows), feedback, (20, 12), **asked | {"max_history": 2})
@@ -127,17 +104,31 @@ def test_a_huge_history_mines_no_pairs_but_bears_witness(posterior: str) -> None
     assert of_the_huge == {(0, 1), (1, 0)} and evidence["users_capped"] >= 1
 
 
-def test_keep_good_rules_and_counts() -> None:
+def test_pairs_go_on_evidence_only_and_are_counted() -> None:
+    """Evidence of two tables adds up: 4 expected outcomes that did not come are too many, 2 are not."""
     source, target = np.nonzero(~np.eye(3, dtype=bool))
     pairs = Pairs(source, target, np.zeros(6, dtype=np.float32))
-    lift, shown = np.array([2.0, 1.0, 0.5, 1.0, 3.0, 0.9]), np.array([5, 5, 5, 0, 0, 5])
-    kept, evidence = keep_good((pairs, lift, shown), "feedback", 1.0, True)
-    assert set(table(kept)) == {(0, 1), (0, 2), (1, 2), (2, 0)}
-    assert evidence == {
-        "posterior": "feedback", "mined": 6, "observed": 4, "kept": 4, "dropped": 2, "songs_with_a_pair": 3
+    one = pl.DataFrame({"source": [0, 0, 1], "target": [1, 2, 0], "good": [0.0, 0, 9], "expected": [2.0, 2, 9]})
+    other = pl.DataFrame({"source": [0, 7], "target": [1, 8], "good": [0.0, 0], "expected": [2.0, 99]})
+    kept, counts = verified(pairs, [one, other], None, "later_plays", PairsConfig())
+    assert set(table(pairs)) - set(table(kept)) == {(0, 1)}
+    assert counts == {
+        "posterior": "later_plays", "mined": 6, "observed": 3, "kept": 5, "dropped": 1, "songs_with_a_pair": 3
     }  # fmt: skip
-    strict, _ = keep_good((pairs, lift, shown), "feedback", 1.0, False)
-    assert set(table(strict)) == {(0, 1), (0, 2)}
+    strict, _ = verified(pairs, [one, other], None, "later_plays", PairsConfig(keep_unobserved=False))
+    assert set(table(strict)) == {(0, 2), (1, 0)}
+    lax, _ = verified(pairs, [one, other], None, "later_plays", PairsConfig(prior_outcomes=50))
+    assert len(lax) == 6, "50 expected outcomes of the prior outweigh 4"
+
+
+@pytest.mark.parametrize("posterior", ["later_plays", "split_users"])
+def test_the_newest_songs_keep_their_pairs(posterior: str) -> None:
+    """Songs 6 and 7 came out in the last weeks: they are only in the plays that verify, and go together."""
+    rng = np.random.default_rng(0)
+    rows = [(int(rng.integers(60)), int(rng.integers(6)), float(rng.integers(75))) for _ in range(600)]
+    rows += [(user, song, 90.0) for user in range(20) for song in (6, 7)]
+    pairs, counts = mine(timed_plays(rows), None, (60, 8), **MINE | {"posterior": posterior})
+    assert {(6, 7), (7, 6)} <= set(table(pairs)) and counts["observed"] > 0
 
 
 def test_mine_takes_the_strongest_evidence_there_is() -> None:
@@ -171,26 +162,36 @@ def test_mine_takes_the_strongest_evidence_there_is() -> None:
 
 
 def test_the_first_feedback_judges_the_pairs_it_saw_and_later_plays_go_on_judging_the_others() -> None:
+    """Users of songs 0 and 1 took up neither later, though they were many; feedback contradicts for (1, 0)."""
     rng = np.random.default_rng(0)
-    plays = timed_plays([(int(rng.integers(30)), int(rng.integers(8)), float(day)) for day in range(300)])
-    options = MINE | {"top_k": 20}
-    mined = mine(windows(plays)[0], None, (30, 8), **options | {"posterior": "none"})[0]
-    by_time = set(table(mine(plays, None, (30, 8), **options)[0]))
-    liked, disliked = next(pair for pair in table(mined) if pair not in by_time), min(by_time)
+    rows = [(int(rng.integers(300)), int(rng.integers(2, 8)), float(rng.integers(80))) for _ in range(3000)]
+    rows += [(user, song, 1.0) for user in range(60) for song in (0, 2)]  # who knew 0 …
+    rows += [(user, 1, 79.5) for user in range(100, 300)] + [(0, 1, 2.0), (1, 1, 2.0)]  # … did not take up 1
+    plays, options = timed_plays(rows), MINE | {"top_k": 20}
+    mined = set(table(mine(plays, None, (300, 8), **options | {"posterior": "none"})[0]))
+    by_time = set(table(mine(plays, None, (300, 8), **options)[0]))
+    assert (0, 1) in mined - by_time
+    disliked = next(pair for pair in sorted(by_time) if not {0, 1} & set(pair))
     feedback = pl.DataFrame(
-        {"source": [liked[0], disliked[0]], "target": [liked[1], disliked[1]],
-         "plays": [900, 900], "completes": [0, 0], "favourites": [600, 0]}
+        {"source": [0, 99, disliked[0], 99], "target": [1, 1, disliked[1], disliked[1]], "plays": [900] * 4,
+         "completes": [0] * 4, "favourites": [600, 6, 0, 600]}
     )  # fmt: skip
-    pairs, evidence = mine(plays, feedback, (30, 8), **options)
-    assert evidence["posterior"] == "feedback_and_later_plays"
-    assert set(table(pairs)) == by_time - {disliked} | {liked} and len(by_time) < len(mined) - 3
+    pairs, counts = mine(plays, feedback, (300, 8), **options)
+    assert counts["posterior"] == "feedback_and_later_plays"
+    assert set(table(pairs)) == by_time - {disliked} | {(0, 1)}
 
 
 def test_bad_feedback_drops_the_pair_and_only_that() -> None:
     rng = np.random.default_rng(0)
     plays = timed_plays([(int(rng.integers(30)), int(rng.integers(8)), float(day)) for day in range(300)])
     feedback = pl.DataFrame(
-        {"source": [0, 1], "target": [1, 0], "plays": [90, 90], "completes": [0, 60], "favourites": [0, 40]}
+        {
+            "source": [0, 1, 2],
+            "target": [1, 0, 1],
+            "plays": [90] * 3,
+            "completes": [0, 60, 60],
+            "favourites": [0, 40, 40],
+        }
     )
     options = MINE | {"top_k": 20}
     all_pairs = set(table(mine(plays, None, (30, 8), **options | {"posterior": "none"})[0]))
@@ -198,7 +199,7 @@ def test_bad_feedback_drops_the_pair_and_only_that() -> None:
     kept = set(table(mine(plays, feedback, (30, 8), **options)[0]))
     assert all_pairs - kept == {(0, 1)}
     only = set(table(mine(plays, feedback, (30, 8), **options | {"keep_unobserved": False})[0]))
-    assert only == {(1, 0)}
+    assert only == {(1, 0), (2, 1)}
 
 
 # ------------------------------------------------------------------------------------------ no leak from the future

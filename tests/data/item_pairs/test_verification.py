@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -9,19 +10,18 @@ import polars as pl
 import pytest
 from implicit.nearest_neighbours import CosineRecommender
 from polars.testing import assert_frame_equal
-from scipy import sparse
+from scipy import sparse, stats
 
 from configs.errors import UserError
 from data.item_pairs.neighbours import Pairs, cold_neighbours, common_listeners, neighbours
 from data.item_pairs.verification import (
     cap_histories,
     draw,
+    evidence_of_feedback,
+    evidence_of_listeners,
     listening_matrix,
-    pooled,
-    smoothed_lift,
+    probability_below_chance,
     split_users,
-    verify_by_feedback,
-    verify_by_listeners,
 )
 
 
@@ -279,7 +279,7 @@ def test_inputs_stay_as_they_are() -> None:
         for similarity in ("phi", "cosine", "iuf", "bm25"):
             neighbours(stored, 3, 1, similarity)
         cold_neighbours(stored, stored, 3, 1)
-        verify_by_listeners(every_pair(25), stored, stored, 5.0)
+        evidence_of_listeners(every_pair(25), stored, stored)
         assert (stored.toarray() == before).all()
 
 
@@ -293,37 +293,57 @@ def test_listening_matrix_keeps_the_strongest_signal_and_no_dislike() -> None:
 # ------------------------------------------------------------------------------------------ posterior check
 
 
-def test_smoothed_lift_closed_form() -> None:
-    good, shown = np.array([0.0, 3.0, 50.0, 0.0]), np.array([0.0, 10.0, 100.0, 40.0])
-    lift = smoothed_lift(good, shown, 0.25, 20.0)
-    assert lift == pytest.approx([1.0, (3 + 5) / 30 / 0.25, (50 + 5) / 120 / 0.25, 5 / 60 / 0.25])
-    assert smoothed_lift(np.array([3e6]), np.array([1e7]), 0.1, 20.0) == pytest.approx(3.0, rel=1e-4), "data beat prior"
+@pytest.mark.parametrize("popularity", [3.0, 10.0, 100.0])
+@pytest.mark.parametrize("lift", [0.2, 0.5, 1.0, 2.0])
+def test_error_rates_on_simulated_pairs_are_those_of_theory(lift: float, popularity: float) -> None:
+    """Type I: pairs of lift 1 or more that go; type II: pairs of less that stay. `popularity`: expected outcomes."""
+    good = np.random.default_rng(0).poisson(lift * popularity, 100_000)
+    dropped = (probability_below_chance(good, np.full(len(good), popularity), 0.0) > 0.9).mean()
+    # The exact test: the largest count whose chance to be reached or undercut at lift 1 is below a tenth.
+    critical = int(stats.poisson.ppf(0.1, popularity)) - 1
+    assert dropped == pytest.approx(stats.poisson.cdf(critical, lift * popularity), abs=0.005)
+    assert dropped <= 0.1 if lift >= 1 else dropped > 0.05
+    shrunk = (probability_below_chance(good, np.full(len(good), popularity), 20.0) > 0.9).mean()
+    assert shrunk <= dropped and (shrunk < dropped or popularity == 100 or not dropped), "the prior says lift 1"
 
 
-@pytest.mark.parametrize("prior", [0.0, 1.0, 3.0, 20.0, 0.7])
-def test_unobserved_pair_has_lift_one_exactly(prior: float) -> None:
-    """Not 1 − 1e−16: that would throw away every unobserved pair at min_lift = 1."""
-    rates = np.random.default_rng(0).random(500)
-    lifts = [float(smoothed_lift(np.zeros(1), np.zeros(1), rate, prior)[0]) for rate in [*rates, 0.0, 1.0]]
-    assert set(lifts) == {1.0}
+@pytest.mark.parametrize("prior", [0.0, 0.7, 1.0, 20.0, 1000.0])
+def test_a_pair_without_evidence_is_never_dropped(prior: float) -> None:
+    assert probability_below_chance(np.zeros(1), np.zeros(1), prior)[0] <= 0.5
 
 
-def test_verify_by_feedback_against_a_loop() -> None:
+def test_kept_share_does_not_depend_on_popularity_where_lift_does_not() -> None:
+    """Users choose at random, so that every pair has lift 1, from songs that 1 to 40 % of them know."""
+    rng = np.random.default_rng(0)
+    songs = 60
+    popularity = np.geomspace(0.01, 0.4, songs)
+    heard = sparse.csr_matrix((rng.random((2000, songs)) < popularity).astype(np.float32))
+    pairs = every_pair(songs)
+    found = evidence_of_listeners(pairs, heard, heard)
+    dropped = probability_below_chance(found["good"].to_numpy(), found["expected"].to_numpy(), 1.0) > 0.9
+    for rarer in (popularity < 0.05, popularity > 0.2):
+        of = rarer[pairs.source] & rarer[pairs.target]
+        assert dropped[of].mean() < 0.12, "at most a tenth, of rare songs and of hits"
+
+
+def test_evidence_of_feedback_against_a_loop() -> None:
     rng = np.random.default_rng(1)
     rows = [(int(a), int(b), int(n), int(n // 3), int(n // 5)) for a, b, n in rng.integers(0, 12, (150, 3))]
     feedback = pl.DataFrame(rows, schema=["source", "target", "plays", "completes", "favourites"], orient="row")
-    feedback = feedback.with_columns(pl.col("source", "target").cast(pl.UInt32))  # as with_row_index gives them
-    shown: dict[tuple[int, int], float] = {}
-    good: dict[tuple[int, int], float] = {}
+    shown, good, target_shown, target_good = (defaultdict(float) for _ in range(4))
     for a, b, plays, completes, favourites in rows:
-        shown[a, b] = shown.get((a, b), 0) + plays
-        good[a, b] = good.get((a, b), 0) + favourites + 0.5 * completes
-    rate = sum(good.values()) / sum(shown.values())
-    pairs = every_pair(14).take(rng.permutation(14 * 13))
-    lift, seen = verify_by_feedback(pairs, feedback, 20.0)
-    for i, pair in enumerate(zip(pairs.source.tolist(), pairs.target.tolist(), strict=True)):
-        n, g = shown.get(pair, 0), good.get(pair, 0)
-        assert seen[i] == n and lift[i] == pytest.approx((g + 20 * rate) / (n + 20) / rate)
+        shown[a, b] += plays
+        good[a, b] += favourites / 1.5 + 0.5 * completes / 1.5
+        target_shown[b] += plays
+        target_good[b] += favourites / 1.5 + 0.5 * completes / 1.5
+    overall = sum(good.values()) / sum(shown.values())
+    for prior in (0.0, 2.0):
+        found = evidence_of_feedback(feedback.with_columns(pl.col("source", "target").cast(pl.UInt32)), prior)
+        assert found.height == len(shown)
+        for a, b, g, expected in found.iter_rows():
+            at = target_shown[b] + prior / overall
+            rate = (target_good[b] + prior) / at if at else 0.0
+            assert (g, expected) == (pytest.approx(good[a, b]), pytest.approx(shown[a, b] * rate))
 
 
 @pytest.mark.parametrize("prior", [0.0, 20.0])
@@ -331,72 +351,51 @@ def test_feedback_without_a_good_outcome_says_nothing(prior: float) -> None:
     """Plays came in without marks: no pair did worse than another, and the pairs that users chose are not dropped."""
     feedback = pl.DataFrame({"source": [0, 1], "target": [1, 2], "plays": [9, 1], "completes": [0, 0],
                              "favourites": [0, 0]})  # fmt: skip
-    lift, seen = verify_by_feedback(every_pair(3), feedback, prior)
-    assert lift.tolist() == [1.0] * 6 and seen.tolist() == [0] * 6
+    assert evidence_of_feedback(feedback, prior)["expected"].to_list() == [0, 0]
 
 
-@pytest.mark.parametrize("prior", [0.0, 5.0, 20.0])
-def test_pooled_checks_are_one_check_of_all_observations(prior: float) -> None:
-    rng = np.random.default_rng(2)
-    shown = rng.integers(0, 40, (2, 50)) * (rng.random((2, 50)) < 0.6)
-    good = rng.binomial(shown, 0.3)
-    one, other = (
-        (smoothed_lift(good[side], shown[side], rate, prior), shown[side]) for side, rate in enumerate((0.3, 0.1))
-    )
-    lift, seen = pooled(one, other, prior)
-    assert seen.tolist() == shown.sum(axis=0).tolist()
-    for i in range(50):
-        n, multiple = shown[0, i] + shown[1, i], good[0, i] / 0.3 + good[1, i] / 0.1
-        assert lift[i] == pytest.approx((multiple + prior) / (n + prior) if n + prior else 1.0)
-    assert (lift[seen == 0] == 1.0).all() and (seen == 0).any(), "exactly, so that it clears min_lift"
-    for mine, theirs in zip(pooled(other, one, prior), (lift, seen), strict=True):
-        np.testing.assert_allclose(mine, theirs)
+def test_feedback_is_judged_by_the_targets_own_rate() -> None:
+    """A rare song that few like, but source 0's listeners as much as others', is no worse than a hit."""
+    feedback = pl.DataFrame(
+        {"source": [0, 1, 0, 1], "target": [8, 8, 9, 9], "plays": [500] * 4, "completes": [0] * 4,
+         "favourites": [50, 52, 400, 390]}
+    )  # fmt: skip
+    found = evidence_of_feedback(feedback, 1.0)
+    assert (probability_below_chance(found["good"].to_numpy(), found["expected"].to_numpy(), 1.0) < 0.9).all()
 
 
-def test_verify_by_listeners_against_a_loop_on_held_out_users() -> None:
+def test_evidence_of_listeners_against_a_loop_on_held_out_users() -> None:
     """Both windows the same users' listening, as for split_users: co-listening against the target's share."""
-    matrix, prior = listening(), 5.0
+    matrix = listening()
     pairs, of = every_pair(25), listeners(matrix)
     active = len(set().union(*of))
-    lift, shown = verify_by_listeners(pairs, matrix, matrix, prior)
-    for i, (a, b) in enumerate(zip(pairs.source, pairs.target, strict=True)):
-        share = len(of[b]) / active
-        if share == 0:
-            assert (lift[i], shown[i]) == (1.0, 0), "no evidence is no evidence against"
-        else:
-            expected = (len(of[a] & of[b]) + prior * share) / (len(of[a]) * share + prior * share)
-            assert lift[i] == pytest.approx(expected, rel=1e-5) and shown[i] == len(of[a])
+    for a, b, good, expected in evidence_of_listeners(pairs, matrix, matrix).iter_rows():
+        assert good == len(of[a] & of[b]) and expected == pytest.approx(len(of[a]) * len(of[b]) / active)
 
 
-def test_verify_by_listeners_against_a_loop_on_two_windows() -> None:
+def test_evidence_of_listeners_against_a_loop_on_two_windows() -> None:
     """Only users who could take the target up count: active in the later window, and new to the target."""
-    before, after, prior = listening(seed=2), listening(seed=3, share=0.15), 5.0
+    before, after = listening(seed=2), listening(seed=3, share=0.15)
     fresh = after.toarray() * (before.toarray() == 0)
     fresh[:10] = 0  # a quarter of the users never come back
     after = sparse.csr_matrix(fresh)
-    knew, took, pairs = listeners(before), listeners(after), every_pair(25)
+    knew, took = listeners(before), listeners(after)
     active = set().union(*took)
-    lift, shown = verify_by_listeners(pairs, before, after, prior)
-    for i, (a, b) in enumerate(zip(pairs.source, pairs.target, strict=True)):
+    for a, b, good, expected in evidence_of_listeners(every_pair(25), before, after).iter_rows():
         could = active - knew[b]
         share = len(took[b]) / len(could) if could else 0.0
-        if share == 0:
-            assert (lift[i], shown[i]) == (1.0, 0)
-            continue
-        asked = len(knew[a] & could)
-        expected = (len(knew[a] & took[b]) + prior * share) / (asked * share + prior * share)
-        assert lift[i] == pytest.approx(expected, rel=1e-5) and shown[i] == asked
+        assert (good, expected) == (len(knew[a] & took[b]), pytest.approx(len(knew[a] & could) * share))
 
 
 def test_unrelated_songs_have_lift_one_on_average_in_a_later_window() -> None:
-    """Users choose at random, half of them leave, and nobody takes up twice what he knows: no pair is good or bad."""
+    """Users choose at random, half of them leave, and nobody takes up twice what they know: no pair is good or bad."""
     rng = np.random.default_rng(0)
     users, songs = 4000, 12
     before = rng.random((users, songs)) < 0.4
     after = (rng.random((users, songs)) < 0.3) & ~before & (np.arange(users) % 2 == 0)[:, None]
     knew, took = (sparse.csr_matrix(window.astype(np.float32)) for window in (before, after))
-    lift, _ = verify_by_listeners(every_pair(songs), knew, took, 20.0)
-    assert lift.mean() == pytest.approx(1.0, abs=0.03)
+    found = evidence_of_listeners(every_pair(songs), knew, took)
+    assert (found["good"] / found["expected"]).mean() == pytest.approx(1.0, abs=0.03)
 
 
 @pytest.mark.parametrize("top_k", [4, 100])

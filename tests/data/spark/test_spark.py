@@ -28,7 +28,7 @@ if not (os.environ.get("JAVA_HOME") or shutil.which("java")):
 
 MINE: dict[str, Any] = {
     "similarity": "phi", "shrinkage": 0.0, "top_k": 8, "min_common": 1, "max_history": 0, "posterior": "later_plays",
-    "prior_plays": 5.0, "min_lift": 1.0, "keep_unobserved": True,
+    "drop_above": 0.5, "prior_outcomes": 1.0, "keep_unobserved": True,
 }  # fmt: skip
 
 
