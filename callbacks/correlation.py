@@ -5,6 +5,7 @@ The article: "a correlation matrix is maintained, and updated as the model train
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import lightning as L
@@ -16,7 +17,7 @@ from objectives.gather import sum_over_ranks
 
 
 class FeatureCorrelation(L.Callback):
-    """One Gram matrix of the concatenated embeddings of the warm songs, summed over ranks → linear CKA.
+    """Linear CKA of the features' embeddings of the warm songs of all ranks.
 
     Args:
         max_songs: warm songs used, evenly spaced, so that the cost does not grow with the catalogue.
@@ -32,29 +33,38 @@ class FeatureCorrelation(L.Callback):
         batches = (
             {name: x.to(pl_module.device) for name, x in batch["fields"].items()} for batch in data.songs_loader(warm)
         )
-        correlation = correlate(pl_module.model.embedding, list(batches))  # type: ignore[union-attr,arg-type]
-        pl_module.correlation.copy_(correlation)  # type: ignore[operator,union-attr]
+        module: Any = pl_module
+        module.correlation.copy_(correlate(module.model.embedding, batches, module.feature_of))
 
 
 @torch.no_grad()
-def correlate(embedding: nn.Module, batches: list[dict[str, Tensor]]) -> Tensor:
-    """Correlation (F, F) of the features over all songs in `batches` of all ranks.
+def correlate(embedding: nn.Module, batches: Iterable[dict[str, Tensor]], feature_of_F: Tensor) -> Tensor:
+    """Correlation (G, G) of the features over all songs in `batches` of all ranks, each pair over songs with both.
 
-    Two passes: the mean of each feature over the songs that have it, then the Gram matrix of the centred embeddings in
-    which an absent feature is zero, so a pair of features is compared on the songs that have both.
+    One pass gathers the moments of each pair of features; work and memory are those of one product (F·E)² a batch.
     """
-    training = embedding.training
+    training, n_features = embedding.training, int(feature_of_F.max()) + 1
     embedding.eval()
-    sums = [
-        (e_NFE.double().sum(dim=0), present_NF.double().sum(dim=0)) for e_NFE, present_NF in map(embedding, batches)
-    ]
-    total_FE, count_F = (torch.stack(part).sum(dim=0) for part in zip(*sums, strict=True))
-    mean_FE = sum_over_ranks(total_FE) / sum_over_ranks(count_F).clamp(min=1)[:, None]
-    n_features, dim = mean_FE.shape
-    gram = torch.zeros(n_features * dim, n_features * dim, dtype=torch.float64, device=mean_FE.device)
-    for e_NFE, present_NF in map(embedding, batches):
-        centred = ((e_NFE.double() - mean_FE) * present_NF.unsqueeze(-1)).flatten(1)
-        gram += centred.T @ centred
+    total: list[Tensor] = []
+    for fields in batches:
+        e_NFE, present_NF = embedding(fields)
+        x_G = [e_NFE[:, feature_of_F == g].flatten(1).double() for g in range(n_features)]
+        has_NG = torch.stack([present_NF[:, feature_of_F == g].any(dim=1) for g in range(n_features)], dim=1).double()
+        part = [has_NG.T @ has_NG]
+        for x_NE in x_G:  # absent features are zero: the other's presence is what is left to ask
+            of_G = has_NG.T.unsqueeze(-1) * x_NE
+            part += [of_G.sum(dim=1), of_G.transpose(1, 2) @ x_NE, *(x_NE.T @ other for other in x_G)]
+        total = [a + b for a, b in zip(total, part, strict=True)] if total else part
     embedding.train(training)
-    gram = sum_over_ranks(gram)
-    return feature_correlation(gram.reshape(n_features, dim, n_features, dim)).float()
+    return _matrix([sum_over_ranks(x).cpu() for x in total], n_features).to(feature_of_F.device)
+
+
+def _matrix(total: list[Tensor], n_features: int) -> Tensor:
+    """Correlation from the sums that `correlate` gathers: counts, and of each feature sums, squares and products."""
+    count_GG, rest = total[0], total[1:]
+    of_feature = [rest[at : at + n_features + 2] for at in range(0, len(rest), n_features + 2)]
+    moments = [
+        [(count_GG[i, j], sums[j], squares[j], products[j]) for j in range(n_features)]
+        for i, (sums, squares, *products) in enumerate(of_feature)
+    ]
+    return feature_correlation(moments).float()

@@ -40,9 +40,10 @@ class Pictures(L.Callback):
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Draw the matrix that this epoch groups features by."""
         if hasattr(pl_module, "correlation") and takes_images(trainer):
-            embedding: Any = pl_module.model.embedding  # type: ignore[union-attr]
-            matrix: Any = pl_module.correlation
-            log(trainer, "features/correlation", heat_map(matrix.cpu().numpy(), embedding.names, embedding.field_of))
+            module: Any = pl_module
+            names, fields = module.feature_names, module.model.embedding.field_of
+            fields = fields if len(names) == len(fields) else list(range(len(names)))
+            log(trainer, "features/correlation", heat_map(module.correlation.cpu().numpy(), names, fields))
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Draw the songs and recall curves of the last validation."""

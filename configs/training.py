@@ -236,7 +236,7 @@ class EmbedConfig:
 class FieldsConfig:
     use: list[str] = opt([], "fields to use (empty: every feature vector, language, genres, tags, artist_id)")
     min_count: int = opt(2, "a category value seen on fewer warm songs counts as unknown")
-    block: int = opt(64, "dense vectors are cut into blocks of this many numbers; each block is one feature")
+    block: int = opt(64, "dense vectors are embedded in blocks of this many numbers")
 
 
 @dataclass
@@ -266,7 +266,15 @@ class I2IObjectiveConfig:
     bcl_weight: float = opt(0.1, "λ, weight of the contrastive part (0: CB2CF)")
     temperature: float = opt(0.1, "τ of the contrastive part")
     negatives: int = opt(512, "songs drawn uniformly per step; every pair is ranked against all of them")
+    draws: float = opt(
+        0.0, "times an epoch that the contrastive part draws each song, on average (0: bcl_batch_size songs a step)"
+    )
+    artist_negatives: bool = opt(True, "in the contrastive part songs of one artist are negatives of each other")
     bcl_sampling: Literal["uniform", "popularity"] = opt("uniform", "how songs are drawn for the contrastive part")
+    views: Literal["complementary", "anchored"] = opt(
+        "complementary", "complementary: the view of one group against that of the other; anchored: each and the song"
+    )
+    cut_fields: bool = opt(False, "each block of a long vector is a feature of the views, not the field as a whole")
     grouping: Literal["correlation", "random", "none"] = opt("correlation", "how features are split into two views")
     augment: Literal["mask", "noise", "both", "either", "embedding"] = opt(
         "either", "transformation of each view; embedding: single numbers of the embeddings are hidden"
@@ -278,6 +286,7 @@ class I2IObjectiveConfig:
     def __post_init__(self) -> None:
         """Check the ranges, and that anything is learnt."""
         at_least(self, 1, "objective.negatives", "objective.users", "objective.candidates")
+        at_least(self, 0, "objective.draws", below=1e6)
         above(self, 0, "objective.temperature", "objective.listening_temperature")
         if max(self.pair_weight, self.listening_weight, self.bcl_weight) <= 0:
             raise UserError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ class PairBatches(Dataset[Any]):
     `pairs` holds the fields of each distinct song of the pairs and negatives once; `at` says which of them are the
     sources, the targets and the negatives, in this order.
     The warm catalogue includes songs without any play. Cold validation and test songs are not among `songs`.
+    `drawn_ids` are equal where songs are no negatives of each other (`same`).
     `log_q` is the log of how often each of target + negatives is expected among the candidates: drawn, or in the batch.
     """
 
@@ -43,8 +45,10 @@ class PairBatches(Dataset[Any]):
         in_batch: bool = False,
         listening: Listening | None = None,
         chance: AnyArray | None = None,
+        same: IntArray | None = None,
     ) -> None:
         self.fields, self.songs, self.residual_codes = fields, songs, residual_codes
+        self.same = np.arange(len(residual_codes)) if same is None else same
         self.listening, self.chance = listening, chance
         self.source, self.target = pairs
         self.negatives, self.drawn = negatives, drawn
@@ -67,7 +71,8 @@ class PairBatches(Dataset[Any]):
             "negatives": torch.from_numpy(negatives),
             "log_q": torch.from_numpy(np.log(expected).astype(np.float32)),
             "drawn": self.fields.gather(drawn),
-            "drawn_ids": torch.from_numpy(drawn),
+            "drawn_ids": torch.from_numpy(self.same[drawn]),
+            "views_seed": int(np.random.SeedSequence(batch.seed[:3]).generate_state(1)[0]),  # the same on all ranks
         }
         if self.listening is not None:
             songs, listening = self.listening.draw(rng)
@@ -97,6 +102,8 @@ class I2IDataModule(CatalogueDataModule):
         known: list[str] | None = None,
         in_batch: bool = False,
         bcl_sampling: str = "uniform",
+        draws: float = 0.0,
+        artist_negatives: bool = True,
         users: int = 0,
         history: int = 100,
         candidates: int = 2048,
@@ -106,6 +113,7 @@ class I2IDataModule(CatalogueDataModule):
         super().__init__(data, batch_size=batch_size, workers=workers, seed=seed)
         self.in_batch, self.users, self.history, self.candidates = in_batch, users, history, candidates
         self.bcl_batch_size, self.bcl_sampling, self.negatives = bcl_batch_size, bcl_sampling, negatives
+        self.draws, self.artist_negatives = draws, artist_negatives
         self.known = known_songs(self.catalogue) if known is None else known
         self.residual_codes = residual_codes(self.catalogue, self.known)
 
@@ -122,19 +130,24 @@ class I2IDataModule(CatalogueDataModule):
     def train_dataloader(self) -> DataLoader[Any]:
         """Pairs, negatives and uniformly drawn songs."""
         pairs = self.catalogue.pairs()
-        drawn = (self.warm, self.users, self.history, self.candidates)
+        batches = batches_of(self, len(pairs[0]), self.batch_size, shuffle=True)
+        per_step = self.bcl_batch_size
+        if self.draws > 0:
+            per_step = math.ceil(self.draws * len(self.warm) / (len(batches) * batches.world_size))
+        listened = (self.warm, self.users, self.history, self.candidates)
         dataset = PairBatches(
             self.fields,
             pairs,
             self.warm,
             self.negatives,
-            self.bcl_batch_size,
+            per_step,
             self.residual_codes,
             self.in_batch,
-            Listening(self.listening, *drawn) if self.users else None,
+            Listening(self.listening, *listened) if self.users else None,
             self._popularity() if self.bcl_sampling == "popularity" else None,
+            None if self.artist_negatives else songs_or_artists(self.catalogue),
         )
-        return loader(dataset, batches_of(self, len(pairs[0]), self.batch_size, shuffle=True), self.workers)
+        return loader(dataset, batches, self.workers)
 
     def val_dataloader(self) -> list[DataLoader[Any]]:
         """Loader 0: warm songs to index; loader 1: cold validation songs that ask.
@@ -163,6 +176,12 @@ class I2IDataModule(CatalogueDataModule):
 def known_songs(catalogue: Catalogue) -> list[str]:
     """Ids of the warm songs that somebody played in training."""
     return catalogue.songs.filter((pl.col("split") == "warm") & (pl.col("popularity") > 0))["song_id"].to_list()
+
+
+def songs_or_artists(catalogue: Catalogue) -> IntArray:
+    """A number (S,) that songs of one artist share; a song without an artist has one of its own."""
+    artist = pl.col("artist_id").rank("dense").cast(pl.Int64)
+    return catalogue.songs.select(artist.fill_null(pl.int_range(pl.len()) + pl.len())).to_series().to_numpy()
 
 
 def residual_codes(catalogue: Catalogue, known: list[str]) -> IntArray:

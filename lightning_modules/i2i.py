@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lightning_modules.optim import adamw
 from models.song_encoder import Fields, SongEncoder
-from models.views import draw_group, make_view
+from models.views import draw_augment, draw_groups, transform
 from objectives.contrastive import info_nce
 from objectives.gather import gather_rows, gather_with_grad
 from objectives.ranking import bpr_loss, listening_loss, sampled_softmax_loss
@@ -25,7 +25,8 @@ class I2IModule(L.LightningModule):
 
     A song asks as what its content says, f(x). A known song is found as f(x) + r, where its residual embedding r is
     what its listeners taught beyond content; songs without a training play have none (`residual_size=0`: no song has).
-    `correlation` (F, F) is rebuilt each epoch by `callbacks.correlation.FeatureCorrelation`; the checkpoint keeps it.
+    `correlation` (G, G) of the features (fields, or with `cut_fields` their blocks) is rebuilt each epoch by
+    `callbacks.correlation.FeatureCorrelation`; the checkpoint keeps it.
     """
 
     def __init__(
@@ -50,6 +51,8 @@ class I2IModule(L.LightningModule):
         item_bias: bool = True,
         bcl_weight: float = 0.1,
         temperature: float = 0.1,
+        views: str = "complementary",
+        cut_fields: bool = False,
         grouping: str = "correlation",
         augment: str = "either",
         mask_rate: float = 0.2,
@@ -72,7 +75,11 @@ class I2IModule(L.LightningModule):
         self.model.head.requires_grad_(bcl_weight > 0 and contrastive_head)
         self.model.item_bias.requires_grad_(listening_weight > 0 and item_bias)
         self.logit_scale.requires_grad_(listening_weight > 0)
-        self.register_buffer("correlation", torch.eye(len(self.model.embedding.names)))
+        embedding = self.model.embedding
+        self.feature_names = embedding.names if cut_fields else embedding.field_names
+        feature_of = range(len(embedding.names)) if cut_fields else embedding.field_of
+        self.register_buffer("feature_of", torch.tensor(list(feature_of)), persistent=False)
+        self.register_buffer("correlation", torch.eye(len(self.feature_names)))
 
     def with_residual(self, vector_ND: Tensor, residual_N: Tensor) -> Tensor:
         """Song vectors: content vectors plus residual embeddings (code 0: none, the song has no training play)."""
@@ -86,7 +93,7 @@ class I2IModule(L.LightningModule):
         if p["listening_weight"] > 0:
             parts["listening"] = (p["listening_weight"], self.listening_loss(batch["listening"]))
         if p["bcl_weight"] > 0:
-            contrastive, left_out = self.contrastive_loss(batch["drawn"], batch["drawn_ids"])
+            contrastive, left_out = self.contrastive_loss(batch["drawn"], batch["drawn_ids"], batch["views_seed"])
             parts["info_nce"] = (p["bcl_weight"], contrastive)
             self.log("train/songs_left_out", left_out)
         loss = torch.stack([weight * part for weight, part in parts.values()]).sum()
@@ -116,17 +123,39 @@ class I2IModule(L.LightningModule):
         logits_BS = logits_BS + bias_S if self.hparams["item_bias"] else logits_BS
         return listening_loss(logits_BS, batch["wanted"], batch["heard"] > 0, self.hparams["users_weight"])
 
-    def contrastive_loss(self, fields: Fields, ids_N: Tensor) -> tuple[Tensor, Tensor]:
-        """InfoNCE between two views of each song, over all ranks, and the share of songs left out (a view is empty)."""
-        p, views, shown = self.hparams, [], []
+    def contrastive_loss(self, fields: Fields, ids_N: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+        """InfoNCE between views of each song, over all ranks, and the share of songs left out (a view is empty).
+
+        "complementary": the view of one group against the view of the other; "anchored": each against the whole song.
+
+        Args:
+            fields: of N songs.
+            ids_N: songs of one id are no negatives of each other.
+            seed: of the groups and the transformations, the same on all ranks.
+        """
+        p, generator = self.hparams, torch.Generator().manual_seed(seed)
         e_NFE, present_NF = self.model.embedding(fields)
-        for group_F in draw_group(self.get_buffer("correlation"), p["grouping"]):
-            view_NFE, shown_NF = make_view(e_NFE, present_NF, group_F, p["augment"], p["mask_rate"], p["noise_std"])
-            vector_ND = self.model.encode(view_NFE, shown_NF)
-            views.append(gather_with_grad(self.model.head(vector_ND) if p["contrastive_head"] else vector_ND))
-            shown.append(shown_NF.any(dim=1))
-        valid_N = gather_rows(shown[0] & shown[1])
-        return info_nce(views[0], views[1], p["temperature"], gather_rows(ids_N), valid_N), 1 - valid_N.float().mean()
+        of_F = self.get_buffer("feature_of")
+        vectors, shown = [], []
+        for group_G in draw_groups(self.get_buffer("correlation"), p["grouping"], generator):
+            augment = draw_augment(p["augment"], generator)
+            part = (e_NFE, present_NF & group_G[of_F])
+            view_NFE, shown_NF = transform(*part, augment, of_F, p["mask_rate"], p["noise_std"])
+            vectors.append(self.projected(view_NFE, shown_NF))
+            shown.append(gather_rows(shown_NF.any(dim=1)))
+        pairs = [(vectors[0], vectors[1], shown[0] & shown[1])]
+        if p["views"] == "anchored":
+            whole_ND = self.projected(e_NFE, present_NF)
+            pairs = [(vector_ND, whole_ND, shown_N) for vector_ND, shown_N in zip(vectors, shown, strict=True)]
+        ids_N = gather_rows(ids_N)
+        losses = [info_nce(one, other, p["temperature"], ids_N, valid_N) for one, other, valid_N in pairs]
+        left_out = 1 - torch.stack([valid_N for _, _, valid_N in pairs]).float().mean()
+        return torch.stack(losses).mean(), left_out
+
+    def projected(self, e_NFE: Tensor, shown_NF: Tensor) -> Tensor:
+        """g(f(view)) of the songs of all ranks, with gradient; f(view) without `contrastive_head`."""
+        vector_ND = self.model.encode(e_NFE, shown_NF)
+        return gather_with_grad(self.model.head(vector_ND) if self.hparams["contrastive_head"] else vector_ND)
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         """Song vectors for the recall callbacks (loader 0: index, loader 1: queries)."""

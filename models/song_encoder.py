@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.views import hide_fields
+from models.views import hide_features
 
 Fields = dict[str, Tensor]
 WIDE = 16  # numbers from which on a dense field counts as an embedding, with its meaning in the direction
@@ -60,8 +60,13 @@ class FieldEmbedding(nn.Module):
         return [field for field, size in enumerate(sizes) for _ in range(size)]
 
     @property
+    def field_names(self) -> list[str]:
+        """Names of the fields, in the order of `field_of`."""
+        return [*self.dense_dims, *self.vocab_sizes]
+
+    @property
     def names(self) -> list[str]:
-        """Feature names in order, e.g. "clip_audio[0:64]", "language"."""
+        """Names of the blocks in order, e.g. "clip_audio[0:64]", "language"."""
         dense = [
             f"{name}[{at}:{min(at + self.block, width)}]"
             for name, width in self.dense_dims.items()
@@ -134,7 +139,7 @@ class SongEncoder(nn.Module):
         """Vectors of free length and item biases of songs, fields of which are hidden with chance `field_dropout`."""
         e_NFE, shown_NF = self.embedding(fields)
         if field_dropout > 0:
-            shown_NF = hide_fields(shown_NF, torch.tensor(self.embedding.field_of).to(shown_NF.device), field_dropout)
+            shown_NF = hide_features(shown_NF, torch.tensor(self.embedding.field_of).to(shown_NF.device), field_dropout)
         return self.content(e_NFE, shown_NF)
 
     def content(self, e_NFE: Tensor, shown_NF: Tensor) -> tuple[Tensor, Tensor]:

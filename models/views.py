@@ -1,9 +1,9 @@
-"""Two views of each song for bootstrapping contrastive learning: grouping by correlation, then mask or noise.
+"""Views of each song for bootstrapping contrastive learning: grouping by correlation, then mask or noise.
 
-Shapes: N songs, F features, G fields, E field embedding. Source: the article's grouping mechanism ("a seed feature is
-drawn; the half of the features most correlated with it makes one group, the rest the other; each group is transformed
-at random") and arXiv 2308.02844; complementary views are from arXiv 2007.12865, where the correlation is fixed
-beforehand.
+A feature is a field, or a block of a long one (`feature_of_F`). Shapes: N songs, F embedded blocks, G features, E block
+embedding. Source: the article's grouping mechanism ("a seed feature is drawn; the half of the features most correlated
+with it makes one group, the rest the other; each group is transformed at random") and arXiv 2308.02844; complementary
+views are from arXiv 2007.12865, where the correlation is fixed beforehand.
 """
 
 from __future__ import annotations
@@ -12,101 +12,120 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from objectives.gather import sum_over_ranks
+
 AUGMENTS = ("mask", "noise", "both", "either", "embedding")
 
 
-def feature_correlation(gram_FEFE: Tensor) -> Tensor:
-    """Linear CKA between all pairs of features, (F, F), in [0, 1], 1 on the diagonal.
+def feature_correlation(moments: list[list[tuple[Tensor, Tensor, Tensor, Tensor]]]) -> Tensor:
+    """Linear CKA between all pairs of features over the songs that have both, (G, G), in [0, 1], 1 on the diagonal.
 
-    CKA(i, j) = ‖G_ij‖² / (‖G_ii‖ ‖G_jj‖), Frobenius norms, where G_ij = Σ_songs e_i e_jᵀ of the *centred* field
-    embeddings (Kornblith et al., arXiv 1905.00414, equation 2 in feature space).
+    CKA(i, j) = ‖C_ij‖² / (‖C_ii‖ ‖C_jj‖), Frobenius norms of the covariances over these songs (Kornblith et al., arXiv
+    1905.00414, equation 2 in feature space). It is 0 where a feature does not vary, or fewer than two songs have both.
 
     Args:
-        gram_FEFE: (F, E, F, E) Gram matrix of the concatenated centred embeddings, absent features counting as zero.
+        moments: of each pair (i, j), sums over the songs that have both: their count; x_i; x_i x_iᵀ; x_i x_jᵀ.
     """
-    norms_FF = gram_FEFE.square().sum(dim=(1, 3))
-    self_F = norms_FF.diagonal().clamp(min=1e-20).sqrt()
-    correlation_FF = norms_FF / torch.outer(self_F, self_F)
-    correlation_FF.fill_diagonal_(1.0)
-    return correlation_FF.clamp(0.0, 1.0)
+    n_features = len(moments)
+    correlation_GG = torch.eye(n_features, dtype=torch.float64)
+    for i in range(n_features):
+        for j in range(i):
+            (count, sum_i, square_i, cross), (_, sum_j, square_j, _) = moments[i][j], moments[j][i]
+            own = _norm(square_i, sum_i, sum_i, count) * _norm(square_j, sum_j, sum_j, count)
+            if own > 0:
+                correlation_GG[i, j] = correlation_GG[j, i] = _norm(cross, sum_i, sum_j, count) ** 2 / own
+    return correlation_GG.clamp(0.0, 1.0)
 
 
-def group_by_correlation(correlation_FF: Tensor, seed: int) -> Tensor:
-    """Group A as a mask (F,): the seed feature and those most correlated with it, ⌈F/2⌉ in all; the rest is group B."""
-    n_features = len(correlation_FF)
-    order = correlation_FF[seed].clone()
+def _norm(total: Tensor, sum_i: Tensor, sum_j: Tensor, count: Tensor) -> float:
+    """Frobenius norm of Σ (x_i − x̄_i)(x_j − x̄_j)ᵀ; 0 if it is no more than rounding leaves of a constant."""
+    norm = float((total - torch.outer(sum_i, sum_j) / count.clamp(min=1)).norm())
+    return norm if count >= 2 and norm > 1e-9 * float(total.norm()) else 0.0
+
+
+def group_by_correlation(correlation_GG: Tensor, seed: int) -> Tensor:
+    """Group A as a mask (G,): the seed feature and those most correlated with it, ⌈G/2⌉ in all; the rest is group B."""
+    n_features = len(correlation_GG)
+    order = correlation_GG[seed].clone()
     order[seed] = float("inf")
     chosen = order.topk(-(-n_features // 2)).indices
-    group_F = torch.zeros(n_features, dtype=torch.bool, device=correlation_FF.device)
-    group_F[chosen] = True
-    return group_F
+    group_G = torch.zeros(n_features, dtype=torch.bool, device=correlation_GG.device)
+    group_G[chosen] = True
+    return group_G
 
 
-def draw_group(correlation_FF: Tensor, grouping: str) -> tuple[Tensor, Tensor]:
-    """Features of view 1 and of view 2, masks (F,), for one batch.
+def draw_groups(correlation_GG: Tensor, grouping: str, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Features of view 1 and of view 2, masks (G,), for one batch.
 
     "correlation": the seed feature is drawn uniformly; "random": a random half; "none": both views may see everything.
+
+    Args:
+        correlation_GG: of the features.
+        grouping: how.
+        generator: on the CPU, in the same state on all ranks, so that the global batch has one pair of groups.
     """
-    n_features = len(correlation_FF)
+    n_features = len(correlation_GG)
     if grouping == "none":
-        everything = torch.ones(n_features, dtype=torch.bool, device=correlation_FF.device)
+        everything = torch.ones(n_features, dtype=torch.bool, device=correlation_GG.device)
         return everything, everything
-    seed = int(torch.randint(n_features, ()))
+    seed = int(torch.randint(n_features, (), generator=generator))
     if grouping == "random":
-        correlation_FF = torch.rand(n_features, n_features).to(correlation_FF)
+        correlation_GG = torch.rand(n_features, n_features, generator=generator).to(correlation_GG)
     elif grouping != "correlation":
         raise ValueError(f"grouping={grouping!r}: expected correlation, random or none")
-    group_F = group_by_correlation(correlation_FF, seed)
-    return group_F, ~group_F
+    group_G = group_by_correlation(correlation_GG, seed)
+    return group_G, ~group_G
 
 
-def make_view(
-    e_NFE: Tensor, present_NF: Tensor, group_F: Tensor, augment: str, mask_rate: float, noise_std: float
-) -> tuple[Tensor, Tensor]:
-    """One randomly transformed view: (embeddings, shown_NF).
+def draw_augment(augment: str, generator: torch.Generator) -> str:
+    """The transformation of one view of the batch: "either" tosses a coin (the article: mask *or* noise).
 
-    Only features of the group that the song has can be shown. "mask" hides each with chance `mask_rate`, but never a
-    song's last one; "noise" adds Gaussian noise of `noise_std` × that feature's spread in the batch; "both" does both;
-    "either" tosses a coin for the view (the article: mask *or* noise). "embedding" hides single numbers of the
-    embeddings with chance `mask_rate` instead of whole features (embedding-level masking, as CL4CVR has it).
+    Raises:
+        ValueError: unknown name.
     """
     if augment not in AUGMENTS:
         raise ValueError(f"augment={augment!r}: expected {', '.join(AUGMENTS)}")
     if augment == "either":
-        augment = "mask" if torch.rand(()) < 0.5 else "noise"
-    shown_NF = present_NF & group_F
+        return "mask" if torch.rand((), generator=generator) < 0.5 else "noise"
+    return augment
+
+
+def transform(
+    e_NFE: Tensor, shown_NF: Tensor, augment: str, feature_of_F: Tensor, mask_rate: float, noise_std: float
+) -> tuple[Tensor, Tensor]:
+    """Transform the `shown` features of songs at random: (embeddings, shown_NF).
+
+    "mask" hides each feature with chance `mask_rate`, but never a song's last one; "noise" adds Gaussian noise of
+    `noise_std` × that feature's spread in the global batch; "both" does both. "embedding" hides single numbers of the
+    embeddings with chance `mask_rate` instead of whole features (embedding-level masking, as CL4CVR has it).
+    """
     if augment in ("noise", "both"):
-        spread_FE = _spread(e_NFE.detach(), present_NF)
-        e_NFE = e_NFE + noise_std * spread_FE * torch.randn_like(e_NFE)
+        e_NFE = e_NFE + noise_std * _spread(e_NFE.detach(), shown_NF) * torch.randn_like(e_NFE)
     if augment == "embedding":
         e_NFE = e_NFE * (torch.rand_like(e_NFE) >= mask_rate)
     if augment in ("mask", "both"):
-        chance_NF = torch.rand(shown_NF.shape, device=e_NFE.device)
-        kept_NF = shown_NF & (chance_NF >= mask_rate)
-        luckiest_NF = torch.where(shown_NF, chance_NF, -1.0).argmax(dim=1, keepdim=True)
-        rescued_NF = torch.zeros_like(shown_NF).scatter_(1, luckiest_NF, True) & shown_NF
-        shown_NF = kept_NF | rescued_NF
+        shown_NF = hide_features(shown_NF, feature_of_F, mask_rate)
     return e_NFE, shown_NF
 
 
-def hide_fields(shown_NF: Tensor, field_of_F: Tensor, rate: float) -> Tensor:
-    """Hide every field of every song, all features of it together, with chance `rate`, but never a song's last one.
+def hide_features(shown_NF: Tensor, feature_of_F: Tensor, rate: float) -> Tensor:
+    """Hide every feature of every song, all blocks of it together, with chance `rate`, but never a song's last one.
 
     Args:
-        shown_NF: features that each song has.
-        field_of_F: number of the field that each feature is a part of, from 0.
-        rate: chance; the field whose random number is highest stays whatever the chance.
+        shown_NF: blocks that each song has.
+        feature_of_F: number of the feature that each block is a part of, from 0.
+        rate: chance; the feature whose random number is highest stays whatever the chance.
     """
-    member_FG = F.one_hot(field_of_F).float()
+    member_FG = F.one_hot(feature_of_F).float()
     has_NG = shown_NF.float() @ member_FG > 0
     luck_NG = torch.rand(has_NG.shape, device=shown_NF.device).masked_fill(~has_NG, -1.0)
     spared_NG = torch.zeros_like(has_NG).scatter_(1, luck_NG.argmax(dim=1, keepdim=True), True)
-    return shown_NF & ((luck_NG >= rate) | spared_NG)[:, field_of_F]
+    return shown_NF & ((luck_NG >= rate) | spared_NG)[:, feature_of_F]
 
 
 def _spread(e_NFE: Tensor, present_NF: Tensor) -> Tensor:
-    """Standard deviation (F, E) of each feature over the songs that have it: an absent one is no song at zero."""
+    """Standard deviation (F, E) of each block over the songs of all ranks that have it: an absent one is none at 0."""
     has_NF1 = present_NF.unsqueeze(-1)
-    count_F1 = has_NF1.sum(dim=0).clamp(min=1)
-    mean_FE = (e_NFE * has_NF1).sum(dim=0) / count_F1
-    return (((e_NFE - mean_FE) * has_NF1).square().sum(dim=0) / count_F1).sqrt()
+    count_F1 = sum_over_ranks(has_NF1.sum(dim=0)).clamp(min=1)
+    mean_FE = sum_over_ranks((e_NFE * has_NF1).sum(dim=0)) / count_F1
+    return (sum_over_ranks(((e_NFE - mean_FE) * has_NF1).square().sum(dim=0)) / count_F1).sqrt()

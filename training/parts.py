@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from configs.errors import UserError
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 OWN_AUDIO = ("width", "layers", "heads")  # of ClipModelConfig: our own audio encoder
 AUGMENT = ("gain_db", "noise_db", "freq_mask", "time_mask")
+OF_BATCHES = ("negatives", "bcl_sampling", "draws", "artist_negatives", "history", "candidates")
 TUNED = ("model", "frozen", "last_layers", "lora_rank")
 
 
@@ -111,10 +113,14 @@ def i2i_parts(config: I2IConfig) -> tuple[Any, Any, dict[str, Any]]:
         workers=config.trainer.workers,
         seed=config.seed,
         known=None if config.model.residual else [],
-        **{key: objective.pop(key) for key in ("negatives", "bcl_sampling", "history", "candidates")},
+        **{key: objective.pop(key) for key in OF_BATCHES},
         users=objective.pop("users") if config.objective.listening_weight > 0 else 0,
         in_batch=config.objective.in_batch,
     )
+    fields = [*data.fields.dense_dims, *data.fields.vocab_sizes]
+    if config.objective.bcl_weight > 0 and len(fields) < 2 and not config.objective.cut_fields:
+        print(f"note: the contrastive part is off: {fields[0]} is the only field, and views need two", file=sys.stderr)
+        objective["bcl_weight"] = 0.0
     model = as_dict(config.model)
     module = I2IModule(
         data.fields.dense_dims,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from configs.errors import UserError
 from data.catalogue import Catalogue
 from datamodules.batches import Batch, EpochBatches
 from datamodules.catalogue import SongBatches
-from datamodules.i2i import I2IDataModule, PairBatches, known_songs, residual_codes
+from datamodules.i2i import I2IDataModule, PairBatches, known_songs, residual_codes, songs_or_artists
 
 
 @pytest.fixture
@@ -62,7 +63,7 @@ def test_negatives_and_drawn_songs_are_uniform_over_the_warm_songs(data: I2IData
 
 def flat(batch: dict[str, Any]) -> list[torch.Tensor]:
     """Every tensor of a batch, those of its fields and of its listening too."""
-    parts = [flat(value) if isinstance(value, dict) else [value] for value in batch.values()]
+    parts = [flat(value) if isinstance(value, dict) else [torch.as_tensor(value)] for value in batch.values()]
     return [tensor for part in parts for tensor in part]
 
 
@@ -199,6 +200,31 @@ def test_popularity_sampling_draws_by_training_plays(catalogue_folder: Path) -> 
     assert float(((counts - uniform)[plays > 0] ** 2 / uniform[plays > 0]).sum()) > 300, "else this could not fail"
     negatives = np.concatenate([batch["negatives"].numpy() for batch in batches])
     assert (negatives == 3).any(), "negatives of the pairs stay uniform"
+
+
+def test_each_song_is_drawn_as_often_as_asked(catalogue_folder: Path) -> None:
+    """On average, whatever the number of pairs, steps and ranks."""
+    for batch_size in (16, 64):
+        data = I2IDataModule(str(catalogue_folder), batch_size=batch_size, draws=5)
+        drawn = torch.cat([batch["drawn_ids"] for batch in epoch(data)])
+        assert 5 <= len(drawn) / len(data.warm) < 5 * 1.5 and set(drawn.tolist()) <= set(data.warm.tolist())
+
+
+def test_songs_of_one_artist_share_a_number() -> None:
+    artists = [None, "a", "b", "a", None, "b"]
+    catalogue: Any = SimpleNamespace(songs=pl.DataFrame({"artist_id": artists}))
+    same_S = songs_or_artists(catalogue).tolist()
+    for i, one in enumerate(artists):
+        for j, other in enumerate(artists):
+            assert (same_S[i] == same_S[j]) == (i == j or (one is not None and one == other))
+
+
+def test_all_ranks_have_one_seed_of_the_views(data: I2IDataModule) -> None:
+    pairs = data.catalogue.pairs()
+    dataset = PairBatches(data.fields, pairs, data.warm, 40, 24, data.residual_codes)
+    batches = [list(EpochBatches(len(pairs[0]), 8, 3, rank, 2)) for rank in (0, 1)]
+    seeds = [[dataset[batch]["views_seed"] for batch in of_rank[:5]] for of_rank in batches]
+    assert seeds[0] == seeds[1] and len(set(seeds[0])) == 5
 
 
 def test_listening_is_there_if_users_are_asked_for(data: I2IDataModule, catalogue_folder: Path) -> None:

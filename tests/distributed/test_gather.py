@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from lightning_modules.i2i import I2IModule
 from models.chunked import embed_in_chunks
 from objectives.contrastive import clip_loss, info_nce, siglip_loss
-from objectives.gather import gather_rows, gather_with_grad
+from objectives.gather import gather_rows, gather_with_grad, sum_over_ranks
 
 N, IN, D = 12, 7, 5
 
@@ -84,3 +85,37 @@ def test_without_process_group_rows_stay(gather: Any) -> None:
     rows = torch.randn(4, 2, requires_grad=True)
     assert torch.equal(gather(rows), rows)
     assert gather_with_grad(rows).requires_grad and not gather_rows(rows).requires_grad
+
+
+def views_and_gradients(rank: int, world_size: int) -> dict[str, Tensor]:
+    """The contrastive part of the I2I task with groups drawn by correlation; nothing else is random in it."""
+    torch.manual_seed(0)
+    module = I2IModule(
+        {"audio": 8, "text": 6}, {"genres": 5, "tags": 5}, field_dim=4, hidden=8, dim=6, dropout=0.0, augment="noise",
+        noise_std=0.0,
+    )  # fmt: skip
+    fields = {"audio": torch.randn(N, 8), "text": torch.randn(N, 6)}
+    fields |= {name: torch.randint(0, 5, (N, 2)) for name in ("genres", "tags")}
+    share = slice(rank * N // world_size, (rank + 1) * N // world_size)
+    torch.manual_seed(rank)  # ranks do not share torch's own randomness
+    results = {}
+    for seed in range(4):
+        module.zero_grad()
+        part = {name: x[share] for name, x in fields.items()}
+        loss, left_out = module.contrastive_loss(part, torch.arange(N)[share], seed)
+        loss.backward()
+        results |= {f"loss {seed}": loss.detach(), f"left out {seed}": left_out}
+        for key, p in module.named_parameters():
+            if p.grad is not None:
+                results[f"{key} {seed}"] = sum_over_ranks(p.grad) / world_size  # as DDP has it
+    return results
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_the_global_batch_has_one_pair_of_groups(on_ranks: Any, world_size: int) -> None:
+    expected = views_and_gradients(0, 1)
+    for result in on_ranks(views_and_gradients, world_size):
+        assert result.keys() == expected.keys()
+        for key, value in expected.items():
+            torch.testing.assert_close(result[key], value, rtol=1e-4, atol=1e-6, msg=key)
+    assert len({round(float(expected[f"loss {seed}"]), 4) for seed in range(4)}) > 1, "groups differ from draw to draw"

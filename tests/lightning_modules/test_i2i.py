@@ -17,6 +17,7 @@ from configs.errors import UserError
 from datamodules.i2i import I2IDataModule
 from inference.vectors import boundary_vectors, song_vectors
 from lightning_modules.i2i import I2IModule
+from models.views import draw_groups
 from objectives.contrastive import info_nce
 from objectives.ranking import bpr_loss, listening_loss, sampled_softmax_loss
 
@@ -70,6 +71,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "input dropout": {"input_dropout": 0.5},
     "no groups": {"grouping": "none"},
     "random groups": {"grouping": "random"},
+    "anchored views": {"views": "anchored"},
+    "cut fields": {"cut_fields": True},
     "masks": {"augment": "mask"},
     "noise": {"augment": "noise"},
     "embedding": {"augment": "embedding"},
@@ -134,6 +137,20 @@ def test_without_histories_and_residuals_it_is_the_articles_loss(data: I2IDataMo
         expected = expected + weight * info_nce(z_ND, z_ND, 0.2, batch["drawn_ids"], has)
     torch.testing.assert_close(module.training_step(batch, 0), expected, rtol=1e-4, atol=1e-5)
     assert not keep.all(), "a drawn song is one of the pair, else this could not fail"
+
+
+def test_anchored_views_are_compared_with_the_whole_song(data: I2IDataModule) -> None:
+    """Each group's view with f of all features, by hand: neither masks nor noise."""
+    module = make(data, views="anchored", augment="noise", noise_std=0.0, temperature=0.2)
+    songs = data.warm[:12]
+    fields, ids = data.fields.gather(songs), torch.from_numpy(songs)
+    e_NFE, present_NF = module.model.embedding(fields)
+    losses = []
+    for group_G in draw_groups(module.correlation, "correlation", torch.Generator().manual_seed(7)):
+        shown_NF = present_NF & group_G[module.feature_of]
+        z1_ND, z2_ND = (module.model.head(module.model.encode(e_NFE, shown)) for shown in (shown_NF, present_NF))
+        losses.append(info_nce(z1_ND, z2_ND, 0.2, ids, shown_NF.any(dim=1)))
+    torch.testing.assert_close(module.contrastive_loss(fields, ids, 7)[0], torch.stack(losses).mean())
 
 
 def songs_of(data: I2IDataModule, batch: dict[str, Any]) -> list[int]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from callbacks.correlation import correlate
 from models.song_encoder import SongEncoder
-from models.views import draw_group, feature_correlation, group_by_correlation, hide_fields, make_view
+from models.views import draw_augment, draw_groups, group_by_correlation, hide_features, transform
 
 
 def embeddings(n: int = 40, f: int = 5, e: int = 3, seed: int = 0) -> Tensor:
@@ -29,35 +32,57 @@ def brute_cka(x: np.ndarray, y: np.ndarray) -> float:
     return float((k * m).sum() / np.sqrt((k * k).sum() * (m * m).sum()))
 
 
-def gram(e_NFE: Tensor) -> Tensor:
-    centred = e_NFE - e_NFE.mean(dim=0)
-    return torch.einsum("nfa,ngb->fagb", centred, centred)
+def correlation_of(e_NFE: Tensor, present_NF: Tensor | None = None, feature_of: list[int] | None = None) -> Tensor:
+    """As the callback computes it, of embeddings that are given, in two batches."""
+    present_NF = torch.ones(e_NFE.shape[:2], dtype=torch.bool) if present_NF is None else present_NF
+
+    class Given(nn.Module):
+        def forward(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+            return e_NFE[rows] * present_NF[rows].unsqueeze(-1), present_NF[rows]
+
+    batches: Any = torch.arange(len(e_NFE)).split(len(e_NFE) // 2 + 1)
+    return correlate(Given(), batches, torch.tensor(feature_of or list(range(e_NFE.shape[1]))))
 
 
-def test_feature_correlation_against_brute_force_cka() -> None:
-    e_NFE = embeddings()
-    correlation = feature_correlation(gram(e_NFE))
-    for i in range(5):
-        for j in range(5):
-            expected = brute_cka(e_NFE[:, i].numpy(), e_NFE[:, j].numpy())
-            assert float(correlation[i, j]) == pytest.approx(expected, abs=1e-9)
-    assert torch.equal(correlation.diagonal(), torch.ones(5, dtype=torch.float64))
-    torch.testing.assert_close(correlation, correlation.T)
+def test_correlation_is_cka_of_each_pair_over_the_songs_that_have_both() -> None:
+    e_NFE = embeddings(n=60)
+    present_NF = torch.rand(60, 5, generator=torch.Generator().manual_seed(1)) < 0.6
+    for present in (torch.ones_like(present_NF), present_NF):
+        correlation = correlation_of(e_NFE, present)
+        for i in range(5):
+            for j in range(5):
+                both = present[:, i] & present[:, j]
+                expected = brute_cka(e_NFE[both, i].numpy(), e_NFE[both, j].numpy())
+                assert float(correlation[i, j]) == pytest.approx(expected, abs=1e-6)
 
 
-def test_cka_does_not_see_rotation_scale_or_shift() -> None:
-    e_NFE = embeddings(f=2)
+def test_the_blocks_of_a_field_are_one_feature() -> None:
+    e_NFE = embeddings(n=60)
+    correlation = correlation_of(e_NFE, feature_of=[0, 0, 1, 2, 2])
+    sides = [e_NFE[:, blocks].flatten(1).numpy() for blocks in ([0, 1], [2], [3, 4])]
+    for i in range(3):
+        for j in range(3):
+            assert float(correlation[i, j]) == pytest.approx(brute_cka(sides[i], sides[j]), abs=1e-6)
+
+
+@pytest.mark.parametrize("missing", [0.0, 0.5, 0.9])
+def test_a_copy_that_misses_most_songs_is_still_a_copy(missing: float) -> None:
+    """Up to a rotation, a scale and a shift, which CKA does not see."""
+    e_NFE = embeddings(n=200, f=2)
     rotation = torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1)))[0]
     e_NFE[:, 1] = 7 * e_NFE[:, 0] @ rotation + 5
-    assert float(feature_correlation(gram(e_NFE))[0, 1]) == pytest.approx(1.0)
+    present_NF = torch.ones(200, 2, dtype=torch.bool)
+    present_NF[: int(200 * missing), 1] = False
+    assert float(correlation_of(e_NFE, present_NF)[0, 1]) == pytest.approx(1.0)
 
 
-def test_a_dead_feature_correlates_with_nothing() -> None:
-    e_NFE = embeddings()
+def test_a_dead_feature_and_one_that_no_other_song_has_correlate_with_nothing() -> None:
+    e_NFE, present_NF = embeddings(), torch.ones(40, 5, dtype=torch.bool)
     e_NFE[:, 2] = 3.0
-    correlation = feature_correlation(gram(e_NFE))
-    assert torch.isfinite(correlation).all()
-    assert correlation[2].tolist() == pytest.approx([0, 0, 1, 0, 0])
+    present_NF[:20, 3] = present_NF[20:, 4] = False
+    correlation = correlation_of(e_NFE, present_NF)
+    assert torch.isfinite(correlation).all() and correlation[2].tolist() == [0, 0, 1, 0, 0]
+    assert correlation[3, 4] == 0 and correlation[0, 3] > 0
 
 
 # ------------------------------------------------------------------------------------------ groups
@@ -92,11 +117,11 @@ def test_the_seed_is_in_its_group_even_if_another_is_as_close() -> None:
 @pytest.mark.parametrize("grouping", ["correlation", "random"])
 @pytest.mark.parametrize("f", [2, 5, 8])
 def test_two_groups_are_complements_and_differ_per_draw(grouping: str, f: int) -> None:
-    torch.manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     correlation = random_correlation(f)
     seen = set()
     for _ in range(60):
-        a, b = draw_group(correlation, grouping)
+        a, b = draw_groups(correlation, grouping, generator)
         assert int(a.sum()) == (f + 1) // 2 and (a ^ b).all()
         seen.add(tuple(a.tolist()))
     possible = {tuple(group_by_correlation(correlation, seed).tolist()) for seed in range(f)}
@@ -105,19 +130,19 @@ def test_two_groups_are_complements_and_differ_per_draw(grouping: str, f: int) -
 
 def test_random_groups_do_not_follow_the_correlation() -> None:
     """Every feature is as often beside feature 0 as any other."""
-    torch.manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     correlation = torch.eye(6)
     correlation[:3, :3] = correlation[3:, 3:] = 1
-    groups = [draw_group(correlation, "random")[0] for _ in range(600)]
+    groups = [draw_groups(correlation, "random", generator)[0] for _ in range(600)]
     together = torch.stack([group == group[0] for group in groups]).float().mean(dim=0)
     assert together[1:].tolist() == pytest.approx([0.4] * 5, abs=0.08)
 
 
 def test_none_shows_everything_twice_and_nonsense_is_refused() -> None:
-    a, b = draw_group(torch.eye(4), "none")
+    a, b = draw_groups(torch.eye(4), "none", torch.Generator())
     assert a.all() and b.all()
     with pytest.raises(ValueError, match="grouping"):
-        draw_group(torch.eye(4), "corelation")
+        draw_groups(torch.eye(4), "corelation", torch.Generator())
 
 
 # ------------------------------------------------------------------------------------------ views
@@ -133,7 +158,8 @@ def view(augment: str, n: int = 500, f: int = 6, **options: float) -> tuple[Tens
     group_F = torch.arange(f) % 2 == 0
     torch.manual_seed(0)
     settings = {"mask_rate": 0.3, "noise_std": 0.1} | options
-    return e_NFE, present_NF & group_F, *make_view(e_NFE, present_NF, group_F, augment, **settings)
+    could_NF = present_NF & group_F
+    return e_NFE, could_NF, *transform(e_NFE, could_NF, augment, torch.arange(f), **settings)
 
 
 def test_mask_hides_at_its_rate_and_never_the_last_feature() -> None:
@@ -183,34 +209,26 @@ def test_embedding_hides_single_numbers_at_its_rate_and_no_feature() -> None:
 
 
 def test_either_tosses_a_coin() -> None:
-    e_NFE, present_NF, group_F = torch.randn(50, 6, 4), torch.ones(50, 6, dtype=torch.bool), torch.arange(6) < 3
-    torch.manual_seed(0)
-    kinds = []
-    for _ in range(200):
-        view_NFE, shown_NF = make_view(e_NFE, present_NF, group_F, "either", 0.3, 0.1)
-        masked, noisy = bool((shown_NF != group_F).any()), not torch.equal(view_NFE, e_NFE)
-        masked = not torch.equal(shown_NF, present_NF & group_F)
-        assert masked != noisy, "one of the two, not both, not none"
-        kinds.append(masked)
-    assert 70 < sum(kinds) < 130
+    generator = torch.Generator().manual_seed(0)
+    drawn = [draw_augment("either", generator) for _ in range(200)]
+    assert set(drawn) == {"mask", "noise"} and 70 < drawn.count("mask") < 130
+    assert draw_augment("both", generator) == "both"
     with pytest.raises(ValueError, match="augment"):
-        make_view(e_NFE, present_NF, group_F, "dropout", 0.3, 0.1)
+        draw_augment("dropout", generator)
 
 
 def test_two_draws_differ() -> None:
     torch.manual_seed(0)
-    arguments = torch.randn(30, 6, 4), torch.ones(30, 6, dtype=torch.bool), torch.ones(6, dtype=torch.bool)
-    one, two = (make_view(*arguments, "both", 0.3, 0.1) for _ in range(2))
+    arguments = torch.randn(30, 6, 4), torch.ones(30, 6, dtype=torch.bool), "both", torch.arange(6), 0.3, 0.1
+    one, two = transform(*arguments), transform(*arguments)
     assert not torch.equal(one[0], two[0]) and not torch.equal(one[1], two[1])
 
 
 def test_a_song_without_any_feature_of_the_group_gets_an_empty_view() -> None:
-    present_NF = torch.tensor([[True, True, False, False], [True, False, True, False], [False] * 4])
-    group_F = torch.tensor([True, True, False, False])
-    e_NFE = torch.randn(3, 4, 2) * present_NF.unsqueeze(-1)
-    for augment in ("mask", "noise", "both", "either"):
-        shown = [make_view(e_NFE, present_NF, g, augment, 0.5, 0.1)[1].any(dim=1).tolist() for g in (group_F, ~group_F)]
-        assert shown == [[True, True, False], [False, True, False]]
+    shown_NF = torch.tensor([[True, True, False, False], [False] * 4])
+    for augment in ("mask", "noise", "both", "embedding"):
+        after_NF = transform(torch.randn(2, 4, 2), shown_NF, augment, torch.arange(4), 0.5, 0.1)[1]
+        assert after_NF.any(dim=1).tolist() == [True, False]
 
 
 @pytest.mark.parametrize("augment", ["mask", "noise", "both"])
@@ -231,7 +249,7 @@ def test_view_one_knows_nothing_of_group_b(augment: str) -> None:
     def first_view(fields: dict[str, Tensor]) -> Tensor:
         e_NFE, present_NF = model.embedding(fields)
         torch.manual_seed(1)
-        return model.encode(*make_view(e_NFE, present_NF, group_F, augment, 0.3, 0.1))
+        return model.encode(*transform(e_NFE, present_NF & group_F, augment, torch.arange(4), 0.3, 0.1))
 
     assert torch.equal(first_view(x), first_view(changed))
     changed["genres"] = x["genres"] % 4 + 1
@@ -246,7 +264,7 @@ def test_fields_are_hidden_whole_and_never_the_last(rate: float) -> None:
     torch.manual_seed(0)
     shown_NF = torch.rand(4000, 5) < 0.8
     shown_NF[:10] = False  # songs with nothing stay songs with nothing
-    hidden_NF = hide_fields(shown_NF, FIELD_OF, rate)
+    hidden_NF = hide_features(shown_NF, FIELD_OF, rate)
     assert not (hidden_NF & ~shown_NF).any(), "nothing is shown that is not there"
     fields, kept = [], []
     for before, after in zip(shown_NF.tolist(), hidden_NF.tolist(), strict=True):
@@ -265,4 +283,4 @@ def test_fields_are_hidden_whole_and_never_the_last(rate: float) -> None:
 def test_each_song_loses_its_own_fields() -> None:
     torch.manual_seed(0)
     everything = torch.ones(200, 5, dtype=torch.bool)
-    assert len({tuple(row) for row in hide_fields(everything, FIELD_OF, 0.5).tolist()}) == 7
+    assert len({tuple(row) for row in hide_features(everything, FIELD_OF, 0.5).tolist()}) == 7
