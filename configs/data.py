@@ -43,7 +43,6 @@ class AudioConfig:
     verify: bool = opt(False, "compare the checksums of the decoded audio that is there, not its size alone")
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         at_least(self, 1, *(f"audio.{name}" for name in ("sample_rate", "n_mels", "win_length", "hop_length")))
         above(self, 0, "audio.max_seconds")
         at_least(self, 0, "audio.min_seconds")
@@ -84,7 +83,6 @@ class PairsConfig:
     keep_unobserved: bool = opt(True, "keep pairs that were never recommended (they have the global rate)")
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         at_least(
             self, 0, *(f"pairs.{name}" for name in ("shrinkage", "max_history", "prior_plays", "min_lift")), below=1e9
         )

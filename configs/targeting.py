@@ -40,7 +40,6 @@ class IndexConfig:
     logger: CommandLoggerConfig = field(default_factory=CommandLoggerConfig)
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         if not 0 < self.recall <= 1:
             raise UserError(f"recall={self.recall:g} must be above 0 and at most 1")
 
@@ -178,5 +177,4 @@ class ProbeConfig:
     seed: int = opt(0, "seed of the parts")
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         at_least(self, 2, "folds")

@@ -30,24 +30,13 @@ class ClipModule(L.LightningModule):
         model: arguments of `models.clip.ClipModel`; one that is `sigmoid` has the pairwise loss.
         prepared: how audio and text have to be prepared for it. Not used here: kept as a hyper-parameter, so that a
             checkpoint says so.
-        micro_batch: songs embedded at a time (0: all).
-        lr: peak learning rate, times `text_lr_scale` for BERT and `audio_lr_scale` for a published audio encoder.
-        weight_decay: of matrices.
-        warmup: share of all steps.
         compiled: the encoders' blocks go through torch.compile.
+        options: `micro_batch`, songs embedded at a time (0: all); `lr`, times `text_lr_scale` for BERT and
+            `audio_lr_scale` for a published audio encoder; `weight_decay`, `warmup`.
     """
 
     def __init__(
-        self,
-        model: dict[str, Any],
-        prepared: dict[str, Any],
-        micro_batch: int = 0,
-        lr: float = 1e-3,
-        weight_decay: float = 0.01,
-        warmup: float = 0.05,
-        text_lr_scale: float = 0.1,
-        audio_lr_scale: float = 0.1,
-        compiled: bool = False,
+        self, model: dict[str, Any], prepared: dict[str, Any], compiled: bool = False, **options: float
     ) -> None:
         super().__init__()
         self.save_hyperparameters(ignore="compiled")
@@ -89,11 +78,10 @@ class ClipModule(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW with warm-up and cosine decay; published encoders, when they are trained, at their own rates."""
-        h, steps = self.hparams, self.trainer.estimated_stepping_batches
-        scales = {"model.text_encoder": h["text_lr_scale"]}
+        scales = {"model.text_encoder": self.hparams["text_lr_scale"]}
         if self.model.front is None:
-            scales |= {"model.audio_encoder": h["audio_lr_scale"]}
-        return adamw(self, h["lr"], h["weight_decay"], h["warmup"], steps, scales)
+            scales |= {"model.audio_encoder": self.hparams["audio_lr_scale"]}
+        return adamw(self, scales)
 
     def _embed_crops(self, batch: Batch) -> Tensor:
         return embed_recordings(partial(embed_in_fixed_batches, self.model.embed_audio), batch["audio"])

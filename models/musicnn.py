@@ -36,7 +36,6 @@ class Musicnn(nn.Module):
     authors' training.
     """
 
-    width = WIDTH
     filters_FM: Tensor
     window: Tensor
 
@@ -71,9 +70,7 @@ class Musicnn(nn.Module):
         at_T = torch.arange(patches * PATCH, device=wave_NL.device)
         at_NT = at_T % frames_N.clamp(max=x_NTM.shape[1])[:, None]  # short crops repeat
         x_NTM = torch.gather(x_NTM, 1, at_NT[:, :, None].expand(-1, -1, MELS))
-        chunk = (
-            2 if wave_NL.device.type == "cpu" else 256
-        )  # feature maps are large: those of two patches fit a CPU's cache
+        chunk = 2 if wave_NL.device.type == "cpu" else 256  # feature maps of two patches fit a CPU's cache
         x_PTM = x_NTM.reshape(-1, PATCH, MELS)
         # an exported program cannot loop over a symbolic number of patches
         parts = [x_PTM] if torch.compiler.is_exporting() else x_PTM.split(chunk)

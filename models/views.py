@@ -12,8 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-AUGMENTS = ("mask", "noise", "both", "either", "embedding")
-
 
 def feature_correlation(gram_FEFE: Tensor) -> Tensor:
     """Linear CKA between all pairs of features, (F, F), in [0, 1], 1 on the diagonal.
@@ -54,8 +52,6 @@ def draw_group(correlation_FF: Tensor, grouping: str) -> tuple[Tensor, Tensor]:
     seed = int(torch.randint(n_features, ()))
     if grouping == "random":
         correlation_FF = torch.rand(n_features, n_features).to(correlation_FF)
-    elif grouping != "correlation":
-        raise ValueError(f"grouping={grouping!r}: expected correlation, random or none")
     group_F = group_by_correlation(correlation_FF, seed)
     return group_F, ~group_F
 
@@ -70,8 +66,6 @@ def make_view(
     "either" tosses a coin for the view (the article: mask *or* noise). "embedding" hides single numbers of the
     embeddings with chance `mask_rate` instead of whole features (embedding-level masking, as CL4CVR has it).
     """
-    if augment not in AUGMENTS:
-        raise ValueError(f"augment={augment!r}: expected {', '.join(AUGMENTS)}")
     if augment == "either":
         augment = "mask" if torch.rand(()) < 0.5 else "noise"
     shown_NF = present_NF & group_F

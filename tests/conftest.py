@@ -21,6 +21,11 @@ os.environ.setdefault("WANDB_MODE", "offline")
 SONGS, USERS, TASTES, FIRST_DAY = 60, 80, 3, datetime(2026, 1, 1)
 TABLES = ("songs", "users", "plays", "cold_plays", "pairs", "val_pairs")
 UNPLAYED, BARE = 3, 8  # song numbers: one without a play, one without any field
+FRONT = {"sample_rate": 16000, "n_mels": 10, "win_length": 800, "hop_length": 320}
+OWN = {"model": "transformer", "dim": 0, "width": 16, "layers": 2, "heads": 2}
+CLIP: dict[str, Any] = {  # arguments of a small ClipModel
+    "front": FRONT, "audio": OWN, "text": {"model": "minilm", "dim": 6}, "dim": 8, "dropout": 0.0, "temperature": 0.07
+}  # fmt: skip
 
 
 def tiny_dataset(folder: Path, seed: int = 0) -> Path:
@@ -183,6 +188,14 @@ def train_i2i(catalogue_folder: Path) -> Callable[..., Path]:
         return out
 
     return run
+
+
+def module_options(schema: type, **given: Any) -> dict[str, Any]:
+    """Options of a task's LightningModule: the defaults of its schema, but for those given."""
+    from configs.load import as_dict
+
+    options = as_dict(schema(data="", out=""))
+    return options["model"] | options["objective"] | options["optim"] | {"block": options["fields"]["block"]} | given
 
 
 def i2i_options(data: Path, out: Path) -> list[str]:

@@ -7,13 +7,11 @@ import ast
 import builtins
 import ctypes
 import dataclasses
-import inspect
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pytest
@@ -199,37 +197,6 @@ def test_an_import_circle_is_found(tmp_path: Path) -> None:
         (tmp_path / name / "a.py").write_text(text)
     with pytest.raises(CycleError):
         package_order(tmp_path)
-
-
-@pytest.mark.parametrize("task", ["clip", "i2i", "boundary"])
-def test_a_module_has_the_defaults_of_its_options(task: str) -> None:
-    """Two places say what α is when nobody says anything: they must agree."""
-    from configs.load import as_dict
-    from configs.training import BoundaryConfig, ClipConfig, I2IConfig
-    from lightning_modules.boundary import BoundaryModule
-    from lightning_modules.clip import ClipModule
-    from lightning_modules.i2i import I2IModule
-    from models.clip import ClipModel
-
-    config: Any
-    module: Any
-    config, module = {
-        "clip": (ClipConfig, ClipModule), "i2i": (I2IConfig, I2IModule), "boundary": (BoundaryConfig, BoundaryModule)
-    }[task]  # fmt: skip
-    given = as_dict(config(data="d", out="o"))
-    options = {
-        name: value for part in ("model", "objective", "optim", "fields") for name, value in given.get(part, {}).items()
-    }
-    signatures = [
-        inspect.signature(made).parameters for made in (module, ClipModel) if made is module or task == "clip"
-    ]
-    defaults = {name: one.default for signature in signatures for name, one in signature.items()}
-    shared = {
-        name: value
-        for name, value in options.items()
-        if defaults.get(name, inspect.Parameter.empty) is not inspect.Parameter.empty
-    }
-    assert len(shared) > 6 and shared == {name: defaults[name] for name in shared}
 
 
 # --------------------------------------------------------------------------------- the truth is the evaluation's alone

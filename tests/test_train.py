@@ -1,4 +1,4 @@
-"""`train.py i2i` as a whole: what it may not know, odd data that it must bear, and options that it refuses."""
+"""`train.py i2i` as a whole: what it may not know, and odd data that it must bear."""
 
 from __future__ import annotations
 
@@ -118,9 +118,9 @@ def songs_of(folder: Path, **columns: Any) -> None:
     pl.read_parquet(path).with_columns(**columns).write_parquet(path)
 
 
-def nobody_new(folder: Path) -> None:
+def idle_users(folder: Path) -> None:
     users = pl.read_parquet(folder / "users.parquet")
-    more = users.head(5).with_columns(pl.Series("user_id", [f"nobody{i}" for i in range(5)]))
+    more = users.head(5).with_columns(pl.Series("user_id", [f"idle{i}" for i in range(5)]))
     pl.concat([more, users]).write_parquet(folder / "users.parquet")
 
 
@@ -131,7 +131,7 @@ def with_numbers(folder: Path, width: int, number: Callable[[int, int], float]) 
 
 
 ODD: dict[str, Callable[[Path], None]] = {
-    "users without a play": nobody_new,
+    "users without a play": idle_users,
     "narrow duplicates": lambda folder: with_numbers(folder, 3, lambda song, at: 1.0 + at),
     "wide duplicates": lambda folder: with_numbers(folder, 20, lambda song, at: 1.0 + at),
     "pairs of equal songs": lambda folder: with_numbers(folder, 20, lambda song, at: float(song // 2 * at % 7)),
@@ -200,28 +200,7 @@ def test_more_than_the_catalogue_has_and_as_little_as_can_be(
     check(train_i2i(tmp_path / "i2i", "trainer.epochs=1", *options), catalogue_folder)
 
 
-@pytest.mark.parametrize(
-    ("option", "told"),
-    [
-        ("objective.users=0", "objective.users=0: must be at least 1"),
-        ("objective.negatives=0", "objective.negatives=0: must be at least 1"),
-        ("recall_users=0", "recall_users=0: must be at least 1"),
-        ("bcl_batch_size=0", "bcl_batch_size=0: must be at least 1"),
-        ("objective.history=1", "objective.history=1"),
-        ("objective.candidates=-1", "objective.candidates=-1: must be at least 1"),
-        ("objective.temperature=0", "objective.temperature=0: must be above 0 and finite"),
-        ("objective.listening_temperature=-1", "objective.listening_temperature=-1: must be above 0 and finite"),
-        ("optim.warmup=1", "optim.warmup=1: must be a share of all steps, at least 0 and below 1"),
-        ("objective.pair_weight=0 objective.listening_weight=0 objective.bcl_weight=0", "nothing is learnt"),
-    ],
-)
-def test_useless_options_are_one_line(option: str, told: str, train_i2i: Callable[..., Path], tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=told):
-        train_i2i(tmp_path / "i2i", *option.split())
-    assert not list((tmp_path / "i2i").rglob("*.ckpt"))
-
-
-def test_nobody_with_two_songs(catalogue_folder: Path, train_i2i: Callable[..., Path], tmp_path: Path) -> None:
+def test_no_user_with_two_songs(catalogue_folder: Path, train_i2i: Callable[..., Path], tmp_path: Path) -> None:
     """Pairs may come from elsewhere: then histories are refused, and can be switched off."""
     data = shutil.copytree(catalogue_folder, tmp_path / "catalogue")
     plays = pl.read_parquet(data / "plays.parquet").unique("user", keep="first", maintain_order=True)

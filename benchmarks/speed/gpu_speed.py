@@ -115,7 +115,7 @@ def training(config: GpuSpeedConfig, half: bool, recompute: bool) -> tuple[Calla
     torch.manual_seed(0)
     own = {"model": "transformer", "dim": 0, "width": config.width, "layers": config.layers, "heads": config.heads}
     text = {"model": "minilm", "frozen": True, "dim": TEXT}
-    model = ClipModel(FRONT, own | {"recompute": recompute}, text).to(config.device).train()
+    model = ClipModel(FRONT, own | {"recompute": recompute}, text, 128, 0.1, 0.07).to(config.device).train()
     logmel_NTM = torch.randn(config.batch_size, config.frames, FRONT["n_mels"], device=config.device)
     frames_N = torch.full((config.batch_size,), config.frames, device=config.device)
     pooled_NB = torch.randn(config.batch_size, TEXT, device=config.device)

@@ -68,16 +68,16 @@ def every_part(tokens: int) -> Iterator[tuple[str, Part, int]]:
     text, musicnn = {"model": "minilm", "dim": 384}, {"model": "musicnn", "dim": 200}
     front = {name: audio[name] for name in FRONT}
     for tower, store, size in ((own, "logmel", 201), (own, "samples", 64000), (musicnn, "samples", 64000)):
-        model = ClipModel(front, dict(tower), text, dim=clip["model"]["dim"]).eval()
+        model = ClipModel(front, dict(tower), text, clip["model"]["dim"], 0.1, 0.07).eval()
         described = {"task": "clip", "model": {"audio": tower, "text": text}, "prepared": {}}
         found = parts_of(model, described | {"audio": audio | {"store": store}})
         yield f"{tower['model']}, {store}: audio", found["audio"], size
     yield "minilm: text", found["text"], tokens
-    sizes = ("field_dim", "hidden", "dim")
+    sizes = ("field_dim", "hidden", "dim", "dropout")
     i2i, boundary = (as_dict(one(data="", out=""))["model"] for one in (I2IConfig, BoundaryConfig))
-    song = SongEncoder(*FIELDS, **{name: i2i[name] for name in sizes}).eval()
+    song = SongEncoder(*FIELDS, *[i2i[name] for name in sizes], block=64, normalise=True, input_dropout=0.0).eval()
     yield "i2i: song", parts_of(song, {"task": "i2i"})["song"], 8
-    towers = BoundaryModel(*FIELDS, {"country": 50}, 1, **{name: boundary[name] for name in sizes}).eval()
+    towers = BoundaryModel(*FIELDS, {"country": 50}, 1, 64, *(boundary[name] for name in sizes)).eval()
     for name, part in parts_of(towers, {"task": "boundary"}).items():
         yield f"boundary: {name}", part, 8 if name == "item" else boundary["history"]
 
