@@ -75,7 +75,7 @@ def every_part(tokens: int) -> Iterator[tuple[str, Part, int]]:
     yield "minilm: text", found["text"], tokens
     sizes = ("field_dim", "hidden", "dim", "dropout")
     i2i, boundary = (as_dict(one(data="", out=""))["model"] for one in (I2IConfig, BoundaryConfig))
-    song = SongEncoder(*FIELDS, *[i2i[name] for name in sizes], block=64, normalise=True, input_dropout=0.0).eval()
+    song = SongEncoder(*FIELDS, **{name: i2i[name] for name in (*sizes, "normalise", "input_dropout")}, block=64).eval()
     yield "i2i: song", parts_of(song, {"task": "i2i"})["song"], 8
     towers = BoundaryModel(*FIELDS, {"country": 50}, 1, 64, *(boundary[name] for name in sizes)).eval()
     for name, part in parts_of(towers, {"task": "boundary"}).items():
