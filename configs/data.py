@@ -53,9 +53,7 @@ class SplitConfig:
     cutoff: str | None = opt(None, "YYYY-MM-DD: songs released on or after it are cold (default: by cold_share)")
     until: str | None = opt(None, "YYYY-MM-DD: songs released on or after it are left out (undated ones stay)")
     cold_share: float = opt(0.2, "share of songs that is cold when no cutoff and no split column is given")
-    by: Literal["auto", "column", "time", "random", "artist"] = opt(
-        "auto", "how songs are split; artist: whole artists"
-    )
+    by: Literal["auto", "column", "time", "random", "artist"] = opt("auto", "how to split songs; artist: whole artists")
     seed: int = opt(0, "seed of a random split")
 
     def __post_init__(self) -> None:
@@ -91,21 +89,15 @@ class PairsConfig:
 
 @dataclass
 class SparkConfig:
-    master: str | None = opt(
-        None, "engine=spark: where it runs, e.g. local[8] (default: what spark-submit or its settings say)"
-    )
+    master: str | None = opt(None, "engine=spark: where it runs, e.g. local[8] (default: as its own settings say)")
 
 
 @dataclass
 class PrepareConfig:
-    source: str = opt(
-        REQUIRED, "dataset folder (or the published lfm2k folder / hetrec zip, see format)", "dataset folder"
-    )
+    source: str = opt(REQUIRED, "dataset folder (or the published lfm2k folder or hetrec zip)", "dataset folder")
     out: str = opt(REQUIRED, "catalogue folder to write")
     format: Literal["contract", "lfm2k", "hetrec"] = opt("contract", "layout of source")
-    plays: str | None = opt(
-        None, "Parquet file, folder or glob of plays (default: SOURCE/plays.parquet, SOURCE/plays/)"
-    )
+    plays: str | None = opt(None, "Parquet file, folder or glob of plays (default: plays.parquet or plays/ in source)")
     memory_gb: float = opt(0.0, "memory for plays while they are checked and sorted, the rest on disk (0: all at once)")
     engine: Literal["local", "spark"] = opt("local", "what reads plays and mines pairs: this machine, or Apache Spark")
     spark: SparkConfig = field(default_factory=SparkConfig)

@@ -7,16 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from configs.errors import UserError
-from configs.options import (
-    CATALOGUE,
-    FEATURES,
-    REQUIRED,
-    CommandLoggerConfig,
-    LoggerConfig,
-    above,
-    at_least,
-    opt,
-)
+from configs.options import CATALOGUE, FEATURES, REQUIRED, CommandLoggerConfig, LoggerConfig, above, at_least, opt
 
 OWN_AUDIO, MUSICNN = "transformer", "musicnn"  # of audio.model: the one trained from scratch, the packaged one
 NO_FEATURES = "feature folder (python -m pipeline.embed); none: the catalogue's own fields"
@@ -39,15 +30,11 @@ class TrainerConfig:
     devices: str = opt("auto", "devices per node, as Lightning reads it")
     nodes: int = opt(1, "machines")
     accelerator: str = opt("auto", "auto | cpu | gpu")
-    strategy: str = opt(
-        "auto", "auto | ddp …, as Lightning reads it; fsdp (train.py clip): weights divided among the ranks"
-    )
+    strategy: str = opt("auto", "auto | ddp …, as Lightning reads it; fsdp (train.py clip): ranks divide the weights")
     precision: str = opt(
         "auto", "auto: bf16-mixed on GPUs that have it, else 32-true | 32-true | bf16-mixed | 16-mixed"
     )
-    accumulate: int = opt(
-        1, "batches whose gradients are added (adds no negatives; for clip see objective.micro_batch)"
-    )
+    accumulate: int = opt(1, "batches whose gradients are added (no further negatives: see objective.micro_batch)")
     clip_norm: float = opt(1.0, "gradient norm limit (0: none)")
     workers: int = opt(0, "data loading processes")
     checkpoint_steps: int = opt(0, "steps between checkpoints within an epoch (0: at its end and on SIGTERM alone)")
@@ -62,9 +49,7 @@ class TrainerConfig:
 @dataclass
 class EmbedTextConfig:
     model: str = opt("minilm", "minilm (packaged all-MiniLM-L6-v2), or any Hugging Face name or folder")
-    fields: list[str] = opt(
-        ["title", "lyrics"], "columns of text or lists of text that make a song's text, in this order"
-    )
+    fields: list[str] = opt(["title", "lyrics"], "columns of text, or lists of it, that make a song's text, in order")
     max_tokens: int = opt(128, "tokens of a window")
     windows: int = opt(1, "windows that a long text (lyrics) is read in, one after another; the rest is cut off")
 
@@ -175,20 +160,14 @@ class ClipModelConfig:
 
 @dataclass
 class ClipObjectiveConfig:
-    loss: Literal["infonce", "siglip"] = opt(
-        "infonce", "infonce: the right one of all in the batch; siglip: pair by pair"
-    )
+    loss: Literal["infonce", "siglip"] = opt("infonce", "infonce: one of all in the batch; siglip: pair by pair")
     unpaired: int = opt(32, "songs a step and device that have only one of audio and text: further negatives")
-    micro_batch: int = opt(
-        0, "songs embedded at a time (0: all): the loss of a batch_size beyond memory, for a second forward pass"
-    )
+    micro_batch: int = opt(0, "songs embedded at a time (0: all): a larger batch_size for a second forward pass")
     temperature: float = opt(0.07, "initial temperature (learnable; its inverse is clamped at 100)")
     freq_mask: int = opt(8, "SpecAugment: widest masked band, mel bins (0: off)")
     time_mask: int = opt(20, "SpecAugment: longest masked stretch, frames (0: off)")
     gain_db: float = opt(0.0, "crops are made louder or softer by up to this (decibel; needs audio.store=samples)")
-    noise_db: float = opt(
-        0.0, "white noise, this to this + 40 decibel below a crop (0: off; needs audio.store=samples)"
-    )
+    noise_db: float = opt(0.0, "white noise, this to this + 40 decibel below a crop (0: off; for audio.store=samples)")
 
     def __post_init__(self) -> None:
         at_least(self, 0, *(f"objective.{name}" for name in ("unpaired", "micro_batch", "gain_db", "noise_db")))

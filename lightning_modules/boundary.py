@@ -47,13 +47,8 @@ class BoundaryModule(L.LightningModule):
         return loss
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
-        """Item vectors (loader 0) and user vectors (loader 1) for the recall callback.
-
-        The boundary is one number a user: it decides whether, and never in which order, they get songs.
-        """
-        if dataloader_idx == 0:
-            return {"id": batch["id"], "vector": self.model.item_vectors(batch["fields"])}
-        return {"id": batch["id"], "vector": self.model.user_vectors(batch)[0]}
+        """Item vectors (loader 0) and user vectors (loader 1) for the recall callback."""
+        return self.predict_step(batch, batch_idx)
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
         """Item vectors of a batch of songs; user vectors and boundary scores of a batch of users."""

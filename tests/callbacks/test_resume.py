@@ -18,6 +18,7 @@ from callbacks.checkpoint import BEST, LAST, StepSeed
 from callbacks.correlation import FeatureCorrelation
 from configs.errors import UserError
 from lightning_modules.i2i import I2IModule
+from tests.conftest import i2i_options
 
 ROOT = Path(__file__).parents[2]
 
@@ -145,7 +146,7 @@ def test_a_checkpoint_at_the_last_step_of_an_epoch_skips_no_validation(
     assert_same_run(out, i2i_run)
 
 
-SCRIPT = """
+STOPPED = """
 import os, sys
 from configs.load import load
 from configs.training import I2IConfig
@@ -154,22 +155,20 @@ from training.tasks import train_i2i
 real = I2IModule.training_step
 def step(module, batch, index):
     if (module.current_epoch, index) == (1, 2):
-        os.kill(os.getpid(), int(sys.argv[2]))
+        os.kill(os.getpid(), int(sys.argv[1]))
     return real(module, batch, index)
 I2IModule.training_step = step
-train_i2i(load(I2IConfig, [], sys.argv[1]))
+train_i2i(load(I2IConfig, sys.argv[2:]))
 """
 
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL])
 def test_a_signal_to_a_run_in_another_process(
-    sent: int, i2i_run: Path, train_i2i: Callable[..., Path], tmp_path: Path
+    sent: int, i2i_run: Path, catalogue_folder: Path, train_i2i: Callable[..., Path], tmp_path: Path
 ) -> None:
     """In the middle of epoch 1. On SIGTERM the step is finished and written; then all is as if nothing had happened."""
     out, steps = tmp_path / "i2i", states(i2i_run)["global_step"] // 3
-    options = yaml.safe_load((i2i_run / "config.yaml").read_text()) | {"out": str(out)}
-    (tmp_path / "same.yaml").write_text(yaml.safe_dump(options))
-    argv = [sys.executable, "-c", SCRIPT, str(tmp_path / "same.yaml"), str(int(sent))]
+    argv = [sys.executable, "-c", STOPPED, str(int(sent)), *i2i_options(catalogue_folder, out)]
     ended = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True)
     stopped = sent == signal.SIGTERM
     assert ended.returncode == (128 + sent if stopped else -sent), ended.stderr[-2000:]
