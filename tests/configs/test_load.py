@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -238,28 +236,11 @@ def test_command_turns_errors_of_main_into_exit_codes(
         run(GIVEN, [], ZeroDivisionError())
 
 
-WAITING = """
-import importlib, os, sys
-from dataclasses import dataclass
-from configs.load import command
-for name in sys.argv[1:]:
-    importlib.import_module(name)
-assert not {"torch", "faiss", "sklearn"} & set(sys.modules), "OpenMP is loaded before it is told"
-
-@dataclass
-class Options:
-    pass
-
-command(lambda _: print(os.environ["OMP_WAIT_POLICY"]), Options, "", [])
-"""
-
-
 @pytest.mark.parametrize("chosen", [None, "ACTIVE"])
-def test_idle_threads_sleep_unless_the_user_has_chosen(chosen: str | None) -> None:
-    root = Path(__file__).parents[2]
-    commands = [f"pipeline.{path.stem}" for path in sorted((root / "pipeline").glob("[a-z]*.py"))]
-    given = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
-    given |= {"OMP_WAIT_POLICY": chosen} if chosen else {}
-    argv = [sys.executable, "-c", WAITING, "train", "serving.__main__", *commands]
-    ended = subprocess.run(argv, cwd=root, env=given, capture_output=True, text=True)
-    assert ended.stdout.strip() == (chosen or "PASSIVE"), ended.stderr
+def test_idle_threads_sleep_unless_the_user_has_chosen(chosen: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """tests/test_startup.py has that no library is loaded before."""
+    monkeypatch.setenv("OMP_WAIT_POLICY", chosen or "")
+    if chosen is None:
+        monkeypatch.delenv("OMP_WAIT_POLICY")
+    run(GIVEN, [])
+    assert os.environ["OMP_WAIT_POLICY"] == (chosen or "PASSIVE")

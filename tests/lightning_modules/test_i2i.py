@@ -131,21 +131,16 @@ def test_without_histories_and_residuals_it_is_the_articles_loss(data: I2IDataMo
     assert not keep.all(), "a drawn song is one of the pair, else this could not fail"
 
 
-def songs_of(data: I2IDataModule, batch: dict[str, Any]) -> list[int]:
-    """Which songs a batch of histories is about: those with its residual codes, or its fields if they have none."""
-    content, codes = np.asarray(data.fields.dense["content"]), data.residual_codes
-    return [
-        next(s for s in data.warm.tolist() if codes[s] == code and np.array_equal(content[s], x, equal_nan=True))
-        for x, code in zip(batch["fields"]["content"].numpy(), batch["residual"].tolist(), strict=True)
-    ]
-
-
-def with_residual(module: I2IModule, data: I2IDataModule, songs: Any, finish: bool = True) -> tuple[Tensor, Tensor]:
-    """f(x) + residual as found, and f(x) as it asks, of free length."""
-    content, _ = module.model.content(*module.model.embedding(data.fields.gather(np.asarray(songs))))
+def with_residual(module: I2IModule, fields: dict[str, Tensor], codes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """f(x) + residual as found, f(x) as it asks, and the item bias."""
+    content, bias = module.model.content(*module.model.embedding(fields))
     assert module.residual is not None
-    found = content + module.residual.weight[torch.from_numpy(data.residual_codes[np.asarray(songs)])]
-    return module.model.finish(found) if finish else found, module.model.finish(content)
+    return module.model.finish(content + module.residual.weight[codes]), module.model.finish(content), bias
+
+
+def of_songs(data: I2IDataModule, songs: Any) -> tuple[dict[str, Tensor], Tensor]:
+    """Fields and residual codes of songs."""
+    return data.fields.gather(np.asarray(songs)), torch.from_numpy(data.residual_codes[np.asarray(songs)])
 
 
 @pytest.mark.parametrize("in_batch", [False, True])
@@ -157,7 +152,7 @@ def test_pairs_ask_by_content_and_find_by_residual(data: I2IDataModule, pair_los
     others = target + drawn if in_batch else drawn
     keep = torch.tensor([[n not in (s, t) for n in others] for s, t in zip(source, target, strict=True)])
     query, positive, negative = (
-        with_residual(module, data, songs)[at] for songs, at in ((source, 1), (target, 0), (others, 0))
+        with_residual(module, *of_songs(data, songs))[at] for songs, at in ((source, 1), (target, 0), (others, 0))
     )
     if pair_loss == "bpr":
         expected = bpr_loss(query, positive, negative, keep)
@@ -173,13 +168,11 @@ def test_histories_by_hand(data: I2IDataModule, item_bias: bool) -> None:
     """User by user: the heard songs' vectors, weighed by strength, against every song's content."""
     options: dict[str, Any] = {"pair_weight": 0.0, "bcl_weight": 0.0, "listening_weight": 0.7}
     module, batch = make(data, **options, item_bias=item_bias, listening_temperature=0.25), batch_of(data)["listening"]
-    songs = songs_of(data, batch)
-    found, asks = with_residual(module, data, songs)
-    bias = module.model.content(*module.model.embedding(data.fields.gather(np.asarray(songs))))[1]
-    logits = torch.empty(12, len(songs))
+    found, asks, bias = with_residual(module, batch["fields"], batch["residual"])
+    logits = torch.empty(12, len(bias))
     for b in range(12):
         user = sum((w * v for w, v in zip(batch["heard"][b], found, strict=True)), torch.zeros(6))
-        for s in range(len(songs)):
+        for s in range(len(bias)):
             cosine = user @ asks[s] / (user.norm() * asks[s].norm())
             logits[b, s] = cosine / 0.25 - batch["log_q"][s] + (bias[s] if item_bias else 0.0)
     expected = 0.7 * listening_loss(logits, batch["wanted"], batch["heard"] > 0, 1.0)
@@ -201,14 +194,14 @@ def test_the_parts_add_up(data: I2IDataModule) -> None:
 def test_residuals_are_nothing_at_first_and_nothing_for_a_song_without_a_play(data: I2IDataModule) -> None:
     torch.manual_seed(0)
     fresh = I2IModule(data.fields.dense_dims, data.fields.vocab_sizes, data.residual_size, **SMALL)
-    fields, codes = data.fields.gather(np.arange(60)), torch.from_numpy(data.residual_codes)
+    fields, codes = of_songs(data, np.arange(60))
     batch = {"id": torch.arange(60), "fields": fields, "residual": codes}
     assert torch.equal(fresh.predict_step(batch, 0)["vector"], fresh.model(fields))
     module = make(data)
-    predicted, found = module.predict_step(batch, 0), with_residual(module, data, np.arange(60))[0]
+    predicted, (found, _, bias) = module.predict_step(batch, 0), with_residual(module, fields, codes)
     torch.testing.assert_close(predicted["vector"], found)
     assert torch.equal(module.validation_step(batch, 0)["vector"], predicted["vector"])
-    assert torch.equal(predicted["item_bias"], module.model.content(*module.model.embedding(fields))[1])
+    assert torch.equal(predicted["item_bias"], bias)
     differs = (module.predict_step(batch, 0)["vector"] - module.model(fields)).abs().amax(dim=1) > 1e-4
     assert differs.tolist() == (codes > 0).tolist()
     assert module.residual is not None
