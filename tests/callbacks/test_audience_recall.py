@@ -15,6 +15,7 @@ from scipy import sparse
 
 from callbacks.audience_recall import AudienceRecall
 from callbacks.checkpoint import BEST
+from tests.callbacks.test_index_recall import recall
 
 USERS, KNOWN, D = 14, 9, 5
 SONG_IDS, NEW_IDS = np.arange(KNOWN) * 2, np.array([1, 3, 5, 7, 9])  # known songs 0, 2 … 16; the others are new
@@ -47,24 +48,13 @@ def brute(
     dense: np.ndarray, listeners: set[tuple[int, int]], known: dict[int, np.ndarray], new: dict[int, np.ndarray],
     n_users: int, k: int,
 ) -> tuple[float, float]:  # fmt: skip
-    """Recall of listeners among `n_users` a song, and of songs among `k` a user, one by one."""
-    taste = {}
-    for user, row in enumerate(dense):
-        total = sum((row[song] * vector.astype(np.float64) for song, vector in known.items()), np.zeros(1))
-        if np.any(total):
-            taste[user] = total / np.linalg.norm(total)
-    by_song, by_user = [], []
-    for song, vector in new.items():
-        wanted = {user for s, user in listeners if s == song}
-        if wanted:
-            best = sorted(taste, key=lambda u, v=vector: -float(taste[u] @ v))[:n_users]  # type: ignore[misc]
-            by_song.append(len(wanted & set(best)) / len(wanted))
-    for user, vector in taste.items():
-        wanted = {song for song, u in listeners if u == user}
-        if wanted:
-            best = sorted(new, key=lambda s, v=vector: -float(new[s] @ v))[:k]  # type: ignore[misc]
-            by_user.append(len(wanted & set(best)) / len(wanted))
-    return float(np.mean(by_song)), float(np.mean(by_user))
+    """Recall of listeners (song, user) among `n_users` a song, and of songs among `k` a user."""
+    taste_UD = sum(np.outer(dense[:, song], vector.astype(np.float64)) for song, vector in known.items())
+    users = np.flatnonzero(np.any(taste_UD, axis=1))
+    taste_UD = taste_UD[users] / np.linalg.norm(taste_UD[users], axis=1, keepdims=True)
+    scores = np.stack(list(new.values())) @ taste_UD.T
+    by_song = recall(scores, listeners, new, users, n_users)
+    return by_song, recall(scores.T, {(user, song) for song, user in listeners}, users, new, k)
 
 
 @pytest.mark.parametrize(("k", "users"), [(1, 3), (2, 6), (50, 100)])
