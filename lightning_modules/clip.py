@@ -44,11 +44,18 @@ class ClipModule(L.LightningModule):
         self.model = ClipModel(**model)
 
     def configure_model(self) -> None:
-        """Before training: compile; under trainer.strategy=fsdp divide the weights among the ranks."""
+        """Before training: compile; under trainer.strategy=fsdp divide weights, gradients and optimiser state.
+
+        A rank gathers a block when it is about to run and lets go of it after (Zhao et al., arXiv 2304.11277; torch's
+        FSDP2).
+        """
         if self.compiled:
             compile_blocks(self.model)
         if self.device_mesh is not None:
-            shard(self.model, self.device_mesh["data_parallel"], USES_WEIGHTS)
+            for part in (*blocks_of(self.model), self.model):
+                fully_shard(part, mesh=self.device_mesh["data_parallel"])
+            for name in USES_WEIGHTS:
+                register_fsdp_forward_method(self.model, name)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of the global batch; songs of the same id or text are no negatives of each other."""
@@ -93,23 +100,6 @@ class ClipModule(L.LightningModule):
 def blocks_of(model: nn.Module) -> list[nn.Module]:
     """The layers of each stack (`nn.ModuleList`) in a model, ours and those of published encoders."""
     return [block for stack in model.modules() if isinstance(stack, nn.ModuleList) for block in stack]
-
-
-def shard(model: nn.Module, mesh: Any, methods: tuple[str, ...]) -> None:
-    """Divide weights, gradients and optimiser state of each block, and of what is left, among the ranks of a mesh.
-
-    A block is gathered when it is about to run and let go after it (Zhao et al., arXiv 2304.11277; torch's FSDP2).
-
-    Args:
-        model: the whole model; changed in place.
-        mesh: one axis of ranks that see different data.
-        methods: of the model that are called from outside and use its weights.
-    """
-    for block in blocks_of(model):
-        fully_shard(block, mesh=mesh)
-    fully_shard(model, mesh=mesh)
-    for name in methods:
-        register_fsdp_forward_method(model, name)
 
 
 def compile_blocks(model: nn.Module) -> None:

@@ -14,10 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-import torchaudio
 from torch import Tensor, nn
 
-from models.log_mel import mel_power
+from models.log_mel import LogMel
 from models.pretrained import packaged
 
 PACKAGE, CHECKPOINT = "musicnn", "MSD_musicnn/.data-00000-of-00001"
@@ -36,15 +35,9 @@ class Musicnn(nn.Module):
     authors' training.
     """
 
-    filters_FM: Tensor
-    window: Tensor
-
     def __init__(self) -> None:
         super().__init__()
-        slaney = {"norm": "slaney", "mel_scale": "slaney"}  # librosa's filters
-        filters_FM = torchaudio.functional.melscale_fbanks(WINDOW // 2 + 1, 0.0, RATE / 2, MELS, RATE, **slaney)
-        self.register_buffer("filters_FM", filters_FM, persistent=False)
-        self.register_buffer("window", torch.hann_window(WINDOW), persistent=False)
+        self.mel = LogMel(RATE, MELS, WINDOW, HOP, norm="slaney", mel_scale="slaney")  # librosa's filters
         channels = sum(filters for _, filters in TIMBRAL + TEMPORAL)
         deep = channels + 3 * MIDDLE
         self.convs = nn.ModuleList(
@@ -81,7 +74,7 @@ class Musicnn(nn.Module):
 
     def log_mel(self, wave_NL: Tensor) -> Tensor:
         """log10(1 + 10,000 mel), (N, T, M), as in the authors' front end."""
-        return torch.log10(1 + 10000 * mel_power(wave_NL, self.window, self.filters_FM, HOP))
+        return torch.log10(1 + 10000 * self.mel.power(wave_NL))
 
     def patches(self, x_NTM: Tensor) -> Tensor:
         """Penultimate layer, (N, W), of patches of `PATCH` frames."""
