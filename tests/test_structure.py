@@ -120,10 +120,6 @@ def option_checks(root: Path) -> list[str]:
     return found
 
 
-def test_options_are_checked_in_configs_alone() -> None:
-    assert option_checks(ROOT) == []
-
-
 def too_big(root: Path) -> list[str]:
     """Functions above 40 lines, docstring not counted, or 8 arguments; constructors, losses and kernels may be."""
     found = []
@@ -145,22 +141,17 @@ def len_of(node: ast.stmt) -> int:
     return (node.end_lineno or node.lineno) - node.lineno + 1
 
 
-def test_functions_are_short_and_take_few_arguments() -> None:
-    assert too_big(ROOT) == []
+RULES = (wrong_imports, file_use, too_long, too_big, option_checks)
 
 
-def test_imports_run_one_way() -> None:
-    assert wrong_imports(ROOT) == []
+@pytest.mark.parametrize("finds", RULES, ids=lambda finds: finds.__name__)
+def test_the_rules_hold(finds: Callable[[Path], list[str]]) -> None:
+    assert finds(ROOT) == []
+
+
+def test_packages_have_an_order() -> None:
     order = package_order(ROOT)
     assert order.index("models") < order.index("lightning_modules") < order.index("train")
-
-
-def test_models_objectives_and_retrieval_touch_no_files() -> None:
-    assert file_use(ROOT) == []
-
-
-def test_files_are_short_enough_to_be_read() -> None:
-    assert too_long(ROOT) == []
 
 
 @pytest.mark.parametrize(

@@ -57,13 +57,15 @@ def assert_same_run(run: Path, undisturbed: Path) -> None:
     assert not list(run.rglob("*.part*")), "half-written files are left"
 
 
-def kill_when(patch: pytest.MonkeyPatch, owner: Any, name: str, condition: Callable[..., bool]) -> None:
-    """Raise Killed on entering `owner.name` where the condition on its arguments holds."""
+def kill_when(
+    patch: pytest.MonkeyPatch, owner: Any, name: str, condition: Callable[..., bool], error: type = Killed
+) -> None:
+    """Raise an error on entering `owner.name` where the condition on its arguments holds."""
     real = getattr(owner, name)
 
     def wrapped(*arguments: Any, **options: Any) -> Any:
         if condition(*arguments):
-            raise Killed
+            raise error
         return real(*arguments, **options)
 
     patch.setattr(owner, name, wrapped)

@@ -112,29 +112,6 @@ def test_a_user_does_not_depend_on_the_batch():
     torch.testing.assert_close(model.user_vectors(batch | {"songs": songs, "history": order[batch["history"]]})[0], u)
 
 
-def test_padding_is_invisible():
-    model, batch = make(), user_batch()
-    pad = torch.nn.functional.pad
-    wide = batch | {name: pad(batch[name], (2, 3), value=1) for name in ("history", "strength")}
-    wide["mask"] = pad(batch["mask"], (2, 3))
-    torch.testing.assert_close(model.user_vectors(wide)[0], model.user_vectors(batch)[0])
-
-
-def test_signal_and_recency_matter_and_one_empty_history_is_like_another():
-    model, batch = make(), user_batch()
-    u, _ = model.user_vectors(batch)
-    assert torch.isfinite(u).all()
-    louder, _ = model.user_vectors(dict(batch, strength=3 - batch["strength"]))
-    assert not torch.allclose(louder[2:], u[2:]) and torch.equal(louder[0], u[0])  # user 0 has no history
-    back = {k: batch[k].flip(1) for k in ("history", "mask", "strength")}
-    later, _ = model.user_vectors(batch | back)
-    assert not torch.allclose(later[2:], u[2:], atol=1e-4)
-    same = rows(batch, torch.tensor([0, 0]))
-    same["history"] = torch.tensor([[0] * 5, [8] * 5])
-    both, _ = model.user_vectors(same)
-    assert torch.equal(both[0], both[1])
-
-
 def test_missing_numbers_and_absent_profile():
     model, batch = make(), user_batch()
     model.standardise_numbers(torch.tensor([5.0, -2.0]), torch.tensor([3.0, 0.5]))
