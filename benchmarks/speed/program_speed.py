@@ -20,9 +20,8 @@ import torch
 
 from benchmarks.measure import tell
 from configs.data import AudioConfig
-from configs.errors import UserError
 from configs.load import as_dict, command
-from configs.options import opt
+from configs.options import at_least, opt
 from configs.training import BoundaryConfig, ClipConfig, I2IConfig
 from export.parts import Part, parts_of
 from export.programs import opened, quiet, write_program
@@ -49,15 +48,14 @@ class ProgramSpeedConfig:
 
 def main(config: ProgramSpeedConfig) -> None:
     """Run the command (see the module's docstring)."""
-    if min(config.rows, config.tokens, config.rounds, config.threads) < 1:
-        raise UserError("rows, tokens, rounds and threads must be at least 1")
-    report: dict[str, Any] = {"options": as_dict(config)}
+    at_least(config, 1, "rows", "tokens", "rounds", "threads")
+    report = {}
     torch.set_num_threads(config.threads)
     for name, part, size in every_part(config.tokens):
         if not config.parts or name in config.parts:
             with TemporaryDirectory() as folder, torch.no_grad():
                 report[name] = measured(part, name.split()[-1], size, config, Path(folder))
-    tell(report, config.out)
+    tell(config, report)
 
 
 def every_part(tokens: int) -> Iterator[tuple[str, Part, int]]:

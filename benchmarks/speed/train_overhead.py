@@ -10,7 +10,6 @@ Written: steps a second, the median of the ratios, and the share of the bare loo
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -29,9 +28,8 @@ from benchmarks.measure import tell
 from callbacks.audience_recall import AudienceRecall
 from callbacks.correlation import FeatureCorrelation
 from callbacks.index_recall import IndexRecall
-from configs.errors import UserError
-from configs.load import as_dict, command, load
-from configs.options import LoggerConfig, opt
+from configs.load import command, load
+from configs.options import LoggerConfig, at_least, opt
 from configs.training import BoundaryConfig, I2IConfig, TrainerConfig
 from training.fit import build_trainer
 from training.parts import boundary_parts, i2i_parts
@@ -56,12 +54,12 @@ class OverheadConfig:
 
 def main(config: OverheadConfig) -> None:
     """Run the command (see the module's docstring)."""
-    if min(config.rounds, config.steps) < 1:
-        raise UserError("rounds and steps must be at least 1")
-    report: dict[str, Any] = {"options": as_dict(config), "threads": torch.get_num_threads(), "cpus": os.cpu_count()}
-    for task, (chosen, parts) in tasks(config).items():
-        report[task] = side_by_side(parts, chosen.trainer, config.rounds, config.steps, task)
-    tell(report, config.out)
+    at_least(config, 1, "rounds", "steps")
+    report = {
+        task: side_by_side(parts, chosen.trainer, config.rounds, config.steps, task)
+        for task, (chosen, parts) in tasks(config).items()
+    }
+    tell(config, {"threads": torch.get_num_threads(), **report})
 
 
 def tasks(config: OverheadConfig) -> dict[str, tuple[Any, Parts]]:

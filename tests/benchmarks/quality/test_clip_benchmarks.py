@@ -11,21 +11,18 @@ import polars as pl
 import pytest
 
 from benchmarks.quality import clip_features, clip_moodclips, zeroshot
-from benchmarks.quality.clip_moodclips import TOWERS, ClipMoodclipsConfig, chance, repeated, retrieval, ridge
+from benchmarks.quality.clip_moodclips import TOWERS, ClipMoodclipsConfig, chance, retrieval, ridge
 from configs.data import WorldConfig
 from configs.errors import UserError
 from configs.load import load
 from data.catalogue import Catalogue, read_features
 from pipeline import world
+from tests.benchmarks.small import WORLD, listed
 
 TINY = [
     "model.dim=16", "model.width=16", "model.layers=1", "model.heads=2", "model.crop_seconds=1", "model.crops=1",
     "trainer.epochs=2", "trainer.accelerator=cpu", "batch_size=32", "text.max_tokens=16", "text.variants=1",
 ]  # fmt: skip
-
-
-def listed(names: list[str]) -> str:
-    return json.dumps(names, ensure_ascii=False)
 
 
 def test_figures_against_a_loop() -> None:
@@ -47,10 +44,6 @@ def test_chance_is_the_mean_of_random_vectors() -> None:
     for key, expected in chance(20).items():
         spread = np.std([one[key] for one in drawn]) / 20
         assert abs(np.mean([one[key] for one in drawn]) - expected) <= 4 * spread + 1e-9, key
-
-
-def test_repeated_rows() -> None:
-    assert repeated(np.array([[1.0, 2], [3, 4], [1, 2], [5, 6], [1, 2]])).tolist() == [True, False, True, False, True]
 
 
 def test_ridge_solves_its_equation_and_takes_the_best_strength(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,8 +73,7 @@ def test_ridge_solves_its_equation_and_takes_the_best_strength(monkeypatch: pyte
 def both(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Both commands on a world of 120 songs with sound."""
     at = tmp_path_factory.mktemp("clip")
-    size = ["songs=120", "users=60", "seconds=1.5", "truth_users=10", "workers=1"]
-    world.main(load(WorldConfig, [f"out={at}/world", *size]))
+    world.main(load(WorldConfig, [f"out={at}/world", *WORLD]))
     options = [f"data={at}/world", f"out={at}/runs", "seeds=2", f"clip={listed(TINY)}", "texts=[genres and moods]"]
     clip_moodclips.main(load(ClipMoodclipsConfig, options))
     for tower in TOWERS:

@@ -20,6 +20,7 @@ from configs.training import TrainerConfig
 from data.catalogue import Catalogue
 from datamodules.clip import ClipDataModule
 from pipeline import prepare, world
+from tests.benchmarks.small import WORLD
 
 TINY = ["model.dim=16", "model.width=16", "model.layers=1", "model.crop_seconds=1", "model.crops=1", "batch_size=32"]
 TINY += ["text.max_tokens=16", "trainer.accelerator=cpu", "model.dropout=0", "objective.freq_mask=0"]
@@ -30,8 +31,7 @@ TINY += ["objective.time_mask=0", "objective.unpaired=0"]
 def sounding(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A world of 120 songs with sound."""
     folder = tmp_path_factory.mktemp("speed") / "world"
-    size = ["songs=120", "users=60", "seconds=1.5", "truth_users=10", "workers=1"]
-    world.main(load(WorldConfig, [f"out={folder}", *size]))
+    world.main(load(WorldConfig, [f"out={folder}", *WORLD]))
     return folder
 
 
