@@ -14,7 +14,6 @@ the validation songs. Mean ± standard deviation over folds and seeds.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,12 +21,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 from omegaconf import MISSING
+from polars import selectors
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
-from artifacts.folders import write_text
+from benchmarks.measure import write_json
 from benchmarks.quality.towers import best_epoch
 from benchmarks.table import markdown
 from configs.data import PrepareConfig
@@ -85,7 +85,7 @@ def main(config: LikesConfig) -> None:
             part = np.zeros(catalogue.n_songs, dtype=int)  # 0 trains, 1 validates, 2 tests
             part[held], part[test] = 1, 2
             runs.append(one_fold(config, catalogue, marks, described, part, seed, fold))
-    write_text(Path(config.out), json.dumps(runs, indent=1) + "\n")
+    write_json(config.out, runs)
     print(markdown("method", runs, ["AUC", "balanced accuracy", "validation AUC"]))
 
 
@@ -132,17 +132,12 @@ def figures(score: AnyArray, liked: AnyArray, of: AnyArray) -> dict[str, float]:
     """AUC on the test marks, and balanced accuracy at the threshold that is best on the validation marks."""
     held, test = of == 1, of == 2
     cuts = np.unique(np.quantile(score[held], np.linspace(0.02, 0.98, 49)))
-    best = max(cuts, key=lambda cut: balanced(score[held] > cut, liked[held]))
+    best = max(cuts, key=lambda cut: balanced_accuracy_score(liked[held], score[held] > cut))
     return {
         "AUC": float(roc_auc_score(liked[test], score[test])),
         "validation AUC": float(roc_auc_score(liked[held], score[held])),
-        "balanced accuracy": balanced(score[test] > best, liked[test]),
+        "balanced accuracy": float(balanced_accuracy_score(liked[test], score[test] > best)),
     }
-
-
-def balanced(passed: AnyArray, liked: AnyArray) -> float:
-    """Mean of the shares of likes that pass and of dislikes that do not."""
-    return float((passed[liked == 1].mean() + (~passed[liked == 0]).mean()) / 2)
 
 
 def regression(x: AnyArray, liked: AnyArray, of: AnyArray) -> AnyArray:
@@ -168,9 +163,8 @@ def rate_of(marks: Marks, of: AnyArray, kind: AnyArray) -> AnyArray:
 
 def profile_columns(users: pl.DataFrame) -> FloatArray:
     """Numbers as they are, text as one column a value."""
-    columns = users.drop("user_id").get_columns()
-    parts = [one.to_numpy()[:, None] if one.dtype.is_numeric() else one_hot(one) for one in columns]
-    return np.concatenate(parts, axis=1).astype(np.float32)
+    known = users.drop("user_id").with_columns(selectors.string().fill_null("?"))
+    return known.to_dummies(selectors.string()).to_numpy().astype(np.float32)
 
 
 def one_hot(column: pl.Series) -> FloatArray:

@@ -56,17 +56,16 @@ def test_a_fold_has_every_play_once_in_its_part(fold: Fold, dataset: Path) -> No
         assert set(pairs) == {(u, s) for u, s in zip(*np.nonzero(heard), strict=True) if s in held.songs}
 
 
-def test_another_seed_is_another_split_in_another_folder(fold: Fold, dataset: Path, tmp_path: Path) -> None:
-    other = make_fold(dataset, tmp_path / "seed4", 4, [], [])
-    check_split(other, 60, 4)
-    assert other.folder != fold.folder and fold.features is None
-
-
 def test_what_is_there_is_read_and_not_made_again(fold: Fold, dataset: Path) -> None:
     made = (fold.folder / "manifest.json").stat().st_mtime_ns
     again = make_fold(dataset, fold.folder.parent, 3, [], [])
     assert (fold.folder / "manifest.json").stat().st_mtime_ns == made
-    assert (again.plays_UW != fold.plays_UW).nnz == 0
+    assert (again.plays_UW != fold.plays_UW).nnz == 0 and fold.features is None
+
+
+def test_the_same_data_elsewhere_is_the_same(fold: Fold, dataset: Path, tmp_path: Path) -> None:
+    shutil.copytree(dataset, tmp_path / "copy")
+    assert make_fold(tmp_path / "copy", fold.folder.parent, 3, [], []).folder == fold.folder
 
 
 @pytest.mark.parametrize(
@@ -154,19 +153,14 @@ def test_feature_sets_of_a_dataset(fold: Fold, dataset: Path) -> None:
         feature_sets(dataset, fold, ["lyrics", "mood", "mood+text"])
 
 
-def test_feature_sets_of_lfm2k(fold: Fold, tmp_path: Path) -> None:
+def test_layouts_and_their_feature_sets(fold: Fold, dataset: Path, tmp_path: Path) -> None:
+    assert format_of(dataset) == "contract" and format_of(tmp_path / "hetrec2011-lastfm-2k.zip") == "hetrec"
     (tmp_path / "lfm2k.inter").touch()
+    assert format_of(tmp_path) == "lfm2k"
     assert feature_sets(tmp_path, fold, []) == LFM2K_SETS
     assert feature_sets(tmp_path, fold, ["audio"]) == {"audio": ["vggish", "whisper"]}
     with pytest.raises(UserError, match=r"features=\['vggish'\]: this data has text, audio, text\+audio"):
         feature_sets(tmp_path, fold, ["vggish"])
-
-
-def test_layouts_are_told_apart(dataset: Path, tmp_path: Path) -> None:
-    assert format_of(dataset) == "contract"
-    (tmp_path / "lfm2k.inter").touch()
-    assert format_of(tmp_path) == "lfm2k"
-    assert format_of(tmp_path / "hetrec2011-lastfm-2k.zip") == "hetrec"
 
 
 def test_a_hetrec_zip_is_read(tmp_path: Path) -> None:

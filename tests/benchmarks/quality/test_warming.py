@@ -15,6 +15,7 @@ from benchmarks.quality.item_cold.folds import Held
 from configs.errors import UserError
 from configs.load import load
 from retrieval.index import unit_rows
+from tests.benchmarks.small import I2I, listed
 
 RNG = np.random.default_rng(0)
 
@@ -25,7 +26,7 @@ def held() -> Held:
     return Held(np.array([5, 8, 9]), user, np.repeat([0, 1, 2], [30, 26, 20]))
 
 
-def test_the_first_listeners_are_revealed_and_the_others_to_be_found() -> None:
+def test_the_first_listeners_are_revealed_and_the_others_to_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
     one = held()
     songs = warm_up.songs_of(one, np.eye(10, dtype=np.float32), seed=0)
     assert songs.content_CD.argmax(axis=1).tolist() == [5, 8]
@@ -41,11 +42,8 @@ def test_the_first_listeners_are_revealed_and_the_others_to_be_found() -> None:
         seen.append((first.toarray(), wanted))
         return wanted
 
-    warm_up.K = 9  # of 10 and 6 that are to be found, 9 and 5 are named
-    try:
-        found = warm_up.recalls(songs, 60, score)
-    finally:
-        warm_up.K = 50
+    monkeypatch.setattr(warm_up, "K", 9)  # of 10 and 6 that are to be found, 9 and 5 are named
+    found = warm_up.recalls(songs, 60, score)
     assert found == pytest.approx([(9 / 10 + 5 / 6) / 2] * 6)
     for n, (first, _) in zip(warm_up.SHOWN, seen, strict=True):
         assert (first.sum(axis=1) == n).all()
@@ -90,17 +88,9 @@ def test_the_command(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(warm_up, "SHOWN", (0, 1, 3))
-    monkeypatch.setattr(warm_up, "LEAST", 2)
-    small = ["batch_size=64", "bcl_batch_size=32", "objective.negatives=32", "objective.users=32", "fields.block=4",
-             "model.field_dim=8", "model.hidden=16", "model.dim=8", "trainer.epochs=2", "trainer.accelerator=cpu",
-             "optim.lr=1e-2"]  # fmt: skip
-    options = [
-        f"data={dataset}",
-        f"out={tmp_path}/warm.json",
-        "seeds=2",
-        "features=[content]",
-        f"i2i={json.dumps(small)}",
-    ]
+    monkeypatch.setattr(warm_up, "MINIMUM", 2)
+    small = listed([*I2I, "trainer.epochs=2"])
+    options = [f"data={dataset}", f"out={tmp_path}/warm.json", "seeds=2", "features=[content]", f"i2i={small}"]
     warm_up.main(load(ItemColdConfig, options))
     first, second = json.loads((tmp_path / "warm.json").read_text())["content"]
     rows = {row["method"]: row for row in first}
@@ -110,4 +100,4 @@ def test_the_command(
     assert rows["fused"]["0 plays"] == rows["content alone"]["0 plays"] > 0
     assert "| fused, default prior (5) |" in capsys.readouterr().out
     with pytest.raises(UserError, match="no such folder or zip"):
-        warm_up.main(load(ItemColdConfig, ["data=nowhere"]))
+        warm_up.main(load(ItemColdConfig, []))
