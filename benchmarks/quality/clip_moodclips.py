@@ -122,10 +122,10 @@ def one_text(
     embed(load(EmbedConfig, [f"clip={run}", f"data={catalogue.folder}", f"out={features}"]))
     found = read_features(features, catalogue.n_songs)
     measured = measure(catalogue, run, tower)
-    heard = {split: usable(catalogue, split, measured) for split in ("warm", "cold_val", "cold_test")}
-    test = heard["cold_test"]
+    rows_of = (catalogue.rows(split) for split in ("warm", "cold_val", "cold_test"))
+    warm, validation, test = (rows[np.isfinite(measured[rows, 0])] for rows in rows_of)  # that have a recording
     started = time.monotonic()
-    ridge_audio, ridge_text = ridge(measured, np.asarray(found["text"]), heard["warm"], heard["cold_val"])
+    ridge_audio, ridge_text = ridge(measured, np.asarray(found["text"]), warm, validation)
     closed = {**retrieval(ridge_audio[test], ridge_text[test]), "seconds": time.monotonic() - started}
     audio, words = (np.asarray(found[name])[test] for name in ("clip_audio", "clip_text"))
     shared = pl.DataFrame(np.asarray(found["text"])[test]).is_duplicated().to_numpy()
@@ -149,12 +149,6 @@ def measure(catalogue: Catalogue, run: Path, tower: str) -> FloatArray:
     data = song_data(open_run(run, "clip"), EmbedConfig(data=str(catalogue.folder)))
     vectors_SCK = FrozenAudio(data.crops, tower, data.inputs, catalogue.folder)[np.arange(catalogue.n_songs)]
     return vectors_SCK.mean(axis=1)
-
-
-def usable(catalogue: Catalogue, split: str, measured: FloatArray) -> IntArray:
-    """Songs of a split that have a recording."""
-    rows = catalogue.rows(split)
-    return rows[np.isfinite(measured[rows, 0])]
 
 
 def ridge(

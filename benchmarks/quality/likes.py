@@ -113,12 +113,13 @@ def one_fold(
 ) -> list[dict[str, Any]]:
     """Rows of one fold."""
     of = part[marks.song]
-    profile = profile_columns(catalogue.users)[marks.user]
-    genre = one_hot(catalogue.songs["genres"].list.get(0))[marks.song]
+    known, text = catalogue.users.drop("user_id"), selectors.string()
+    profile = known.with_columns(text.fill_null("?")).to_dummies(text).to_numpy()[marks.user]  # a column a value
+    genre = catalogue.songs["genres"].list.get(0).fill_null("?").to_dummies().to_numpy()[marks.song]
     rate = rate_of(marks, of, np.zeros(len(of), dtype=int))[:, None]
     scores: dict[str, AnyArray] = {"genre's rate within the profile": rate_of(marks, of, genre.argmax(axis=1))}
     for name, vectors in described.items():
-        x = np.concatenate([vectors[marks.song], profile], axis=1)
+        x = np.concatenate([vectors[marks.song], profile], axis=1, dtype=np.float32)
         scores[f"logistic regression, {name} + profile"] = regression(x, marks.liked, of)
         more = np.concatenate([x, genre, rate], axis=1)
         scores[f"logistic regression, {name} + profile + genre + own rate"] = regression(more, marks.liked, of)
@@ -159,17 +160,6 @@ def rate_of(marks: Marks, of: AnyArray, kind: AnyArray) -> AnyArray:
     n, likes = (np.bincount(cell[train], weight, minlength=size) for weight in (None, marks.liked[train]))
     prior = np.array([marks.liked[train & (kind == one)].mean() for one in range(kind.max() + 1)])[kind]
     return np.asarray((likes[cell] - train * marks.liked + 4 * prior) / (n[cell] - train + 4))
-
-
-def profile_columns(users: pl.DataFrame) -> FloatArray:
-    """Numbers as they are, text as one column a value."""
-    known = users.drop("user_id").with_columns(selectors.string().fill_null("?"))
-    return known.to_dummies(selectors.string()).to_numpy().astype(np.float32)
-
-
-def one_hot(column: pl.Series) -> FloatArray:
-    """A column a value, (rows, values)."""
-    return column.fill_null("?").to_dummies().to_numpy().astype(np.float32)
 
 
 def towers(

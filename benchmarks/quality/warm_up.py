@@ -75,7 +75,11 @@ def measure(fold: Fold, vectors: FloatArray, seed: int) -> list[dict[str, Any]]:
 
     def by_prior(part: str, prior: float) -> list[float]:
         songs = parts[part]
-        return recalls(songs, len(user_UD), lambda first: warm_scores(songs, first, user_UD, prior))
+
+        def score(first_CU: sparse.csr_matrix) -> FloatArray:  # as mode=taste ranks: ⟨u, i⟩ with the fused direction
+            return unit_rows(warm_vectors(songs.content_CD, first_CU, user_UD, prior)) @ user_UD.T
+
+        return recalls(songs, len(user_UD), score)
 
     priors = {NEVER, AT_ONCE, *PRIORS, DEFAULT}
     val, test = ({prior: by_prior(part, prior) for prior in priors} for part in ("cold_val", "cold_test"))
@@ -125,11 +129,6 @@ def recalls(songs: Songs, n_users: int, score_of: Scorer) -> list[float]:
         top = top_users(score_CU, K).users_CB
         found.append(float(recall_at_k(top, np.arange(shape[0]), songs.song[later], songs.user[later]).mean()))
     return found
-
-
-def warm_scores(songs: Songs, first_CU: sparse.csr_matrix, user_UD: FloatArray, prior: float) -> FloatArray:
-    """As mode=taste ranks: ⟨u, i⟩ with the fused direction."""
-    return np.asarray(unit_rows(warm_vectors(songs.content_CD, first_CU, user_UD, prior)) @ user_UD.T)
 
 
 def co_listening(first_CU: sparse.csr_matrix, plays_UW: sparse.csr_matrix) -> FloatArray:

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -125,7 +126,7 @@ def by_loop(parts: Parts, clip_norm: float, steps: int) -> tuple[float, float]:
     made = module.train().configure_optimizers()
     optimizer, schedule = made["optimizer"], made["lr_scheduler"]["scheduler"]
     seconds, waits = [], []
-    batches = endless(data)
+    batches = (batch for _ in count() for batch in data.train_dataloader())
     for index in range(steps):
         started = time.perf_counter()
         batch = next(batches)
@@ -137,12 +138,6 @@ def by_loop(parts: Parts, clip_norm: float, steps: int) -> tuple[float, float]:
         schedule.step()
         seconds.append(time.perf_counter() - started)
     return float(np.median(seconds[WARMUP:])), float(np.median(waits[WARMUP:]))
-
-
-def endless(data: Any) -> Iterator[Any]:
-    """Training batches, epoch after epoch."""
-    while True:
-        yield from data.train_dataloader()
 
 
 if __name__ == "__main__":

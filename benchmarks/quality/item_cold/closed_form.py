@@ -1,8 +1,8 @@
 """Cold-start methods without training: two controls, neighbours by content, and two ridge regressions.
 
-Every method is `method(plays_UW, x_WD, x_CD, **options) -> score_UC`: float32, higher is better, read along its rows
-(songs for a user) and along its columns (users for a song). None of them sees a play of a cold song. A song without
-content (a row of zeros) scores 0 with every user, except in the two controls, which look at no content.
+Every method is `method(plays_UW, x_WD, x_CD, **options) -> score_UC`, of plays (0/1) and content: float32, higher is
+better, read along its rows (songs for a user) and along its columns (users for a song). None of them sees a play of a
+cold song. A song without content (a row of zeros) scores 0 with every user, except in the two controls, which look at no content.
 
 Shapes: U users, W warm songs, C cold songs, D content features, K neighbours, N rows of any matrix.
 """
@@ -16,7 +16,7 @@ import numpy as np
 from scipy import linalg, sparse
 
 from data.arrays import AnyArray, FloatArray
-from retrieval.audience import rank_by_score, song_rows
+from retrieval.audience import rank_by_score, slices, song_rows
 
 Inverse = tuple[Callable[[AnyArray], AnyArray], AnyArray]  # left_NW ↦ left·P (N, W), and the diagonal of P (W,)
 
@@ -61,9 +61,6 @@ def content_knn(
     Similarity is the inner product. Negative ones count 0; of equally near songs the lower number comes first.
 
     Args:
-        plays_UW: who played what, 0/1.
-        x_WD: content of the warm songs.
-        x_CD: content of the cold songs.
         k: neighbours; more than W means all of them.
         chunk: cold songs compared at a time.
         kept: what the last call with the same content and at least this `k` found, so that a grid searches once.
@@ -94,12 +91,10 @@ def ridge_to_ease(
     """Ridge regression from content to the song's weights in EASE; a user scores the sum over what they played; (U, C).
 
     EASE (Steck, WWW 2019, arXiv 1905.03375, eq. 8) learns item-item weights B from the warm plays alone; a cold song
-    has none, so its row (or column) of B is predicted from its content: b̂ = x (XᵀX + ridge·I)⁻¹ XᵀB.
+    has none, so its row (or column) of B is predicted from its content: b̂ = x (XᵀX + ridge·I)⁻¹ XᵀB. B itself is not
+    formed: with P of `ease_inverse`, B[:, j] = −P[:, j] / P[j, j] and 0 on the diagonal, thus B = I − P·diag(P)⁻¹.
 
     Args:
-        plays_UW: who played what, 0/1.
-        x_WD: content of the warm songs.
-        x_CD: content of the cold songs.
         ridge: penalty of the regression.
         ease: penalty of EASE, in plays.
         of: "rows": what a song's own plays say of others; "columns": what the others' plays say of it.
@@ -110,7 +105,10 @@ def ridge_to_ease(
         kept["map", ridge] = ridge_map(x_WD, ridge)
     if ("ease", ease) not in kept:
         kept["ease", ease] = ease_inverse(plays_UW, ease)
-    return _scores(plays_UW, times_ease(kept["map", ridge], kept["ease", ease], of), x_CD)
+    map_DW, (times_p, diagonal_W) = kept["map", ridge], kept["ease", ease]
+    if of == "rows":
+        return _scores(plays_UW, map_DW - times_p(map_DW) / diagonal_W, x_CD)
+    return _scores(plays_UW, map_DW - times_p(map_DW / diagonal_W), x_CD)
 
 
 def ridge_map(x_WD: FloatArray, ridge: float) -> AnyArray:
@@ -125,43 +123,27 @@ def ridge_map(x_WD: FloatArray, ridge: float) -> AnyArray:
     return np.asarray(linalg.solve(_plus_diagonal(x @ x.T, ridge), x, assume_a="pos", overwrite_a=True)).T
 
 
-def ease_inverse(plays_UW: sparse.csr_matrix, ease: float) -> Inverse:
-    """P = (playsᵀ·plays + ease·I)⁻¹, by the users' system where there are more songs than users."""
-    users, songs = plays_UW.shape
-    return (inverse_by_users if songs > users else inverse_by_songs)(plays_UW, ease)
+def ease_inverse(plays_UW: sparse.csr_matrix, ease: float, chunk: int = 1024) -> Inverse:
+    """P = (playsᵀ·plays + ease·I)⁻¹ formed as it stands, W × W numbers.
 
-
-def times_ease(left_NW: AnyArray, inverse: Inverse, of: str) -> AnyArray:
-    """`left` · B (`of` "rows") or `left` · Bᵀ ("columns"), (N, W), with B of EASE; B itself is not formed.
-
-    With P of `ease_inverse`: B[:, j] = −P[:, j] / P[j, j] and 0 on the diagonal, thus B = I − P·diag(P)⁻¹.
+    Or, where there are more songs than users, as (I − playsᵀ(plays·playsᵀ + ease·I)⁻¹plays) / ease (Woodbury), of
+    U × U and U × `chunk` numbers.
     """
-    times_p, diagonal_W = inverse
-    if of == "rows":
-        return left_NW - times_p(left_NW) / diagonal_W
-    return left_NW - times_p(left_NW / diagonal_W)
-
-
-def inverse_by_songs(plays_UW: sparse.csr_matrix, ease: float) -> Inverse:
-    """P = (playsᵀ·plays + ease·I)⁻¹ formed as it stands: W × W numbers."""
-    plays = sparse.csr_matrix(plays_UW, dtype=np.float64)
-    p_WW = np.asarray(linalg.inv(_plus_diagonal((plays.T @ plays).toarray(), ease), overwrite_a=True))
-    return (lambda left_NW: np.asarray(left_NW @ p_WW)), np.diag(p_WW).copy()
-
-
-def inverse_by_users(plays_UW: sparse.csr_matrix, ease: float, chunk: int = 1024) -> Inverse:
-    """The same P as (I − playsᵀ(plays·playsᵀ + ease·I)⁻¹plays) / ease (Woodbury): U × U and U × `chunk` numbers."""
     plays = sparse.csc_matrix(plays_UW, dtype=np.float64)
+    users, songs = plays.shape
+    if songs <= users:
+        p_WW = np.asarray(linalg.inv(_plus_diagonal((plays.T @ plays).toarray(), ease), overwrite_a=True))
+        return (lambda left_NW: np.asarray(left_NW @ p_WW)), np.diag(p_WW).copy()
     factor = linalg.cho_factor(_plus_diagonal((plays @ plays.T).toarray(), ease), overwrite_a=True)
 
     def times_p(left_NW: AnyArray) -> AnyArray:
         inner_UN = linalg.cho_solve(factor, plays @ left_NW.T)
         return np.asarray(left_NW - (plays.T @ inner_UN).T) / ease
 
-    diagonal_W = np.empty(plays.shape[1])
-    for at in range(0, len(diagonal_W), chunk):
-        block = plays[:, at : at + chunk].toarray()
-        diagonal_W[at : at + chunk] = (1 - (block * linalg.cho_solve(factor, block)).sum(axis=0)) / ease
+    diagonal_W = np.empty(songs)
+    for rows in slices(songs, chunk):
+        block = plays[:, rows].toarray()
+        diagonal_W[rows] = (1 - (block * linalg.cho_solve(factor, block)).sum(axis=0)) / ease
     return times_p, diagonal_W
 
 

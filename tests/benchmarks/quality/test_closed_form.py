@@ -14,8 +14,7 @@ from benchmarks.quality.item_cold import closed_form
 from benchmarks.quality.item_cold.closed_form import (
     GRIDS,
     content_knn,
-    inverse_by_songs,
-    inverse_by_users,
+    ease_inverse,
     most_active,
     random_scores,
     ridge_to_ease,
@@ -117,11 +116,13 @@ def test_ridge_to_ease_is_the_loop(users: int, of: str) -> None:
     np.testing.assert_allclose(score, expected, rtol=1e-4, atol=1e-6)
 
 
-def test_woodbury_is_the_direct_inverse() -> None:
-    plays, left = toy(15, 40)[0], np.random.default_rng(2).standard_normal((4, 40))
-    by_songs, by_users = inverse_by_songs(plays, 3.0), inverse_by_users(plays, 3.0, chunk=7)
-    np.testing.assert_allclose(by_users[0](left), by_songs[0](left), atol=1e-12)
-    np.testing.assert_allclose(by_users[1], by_songs[1], atol=1e-12)
+@pytest.mark.parametrize(("users", "songs"), [(40, 15), (15, 40)])
+def test_both_forms_of_the_inverse_are_numpys(users: int, songs: int) -> None:
+    plays, left = toy(users, songs)[0], np.random.default_rng(2).standard_normal((4, songs))
+    expected = np.linalg.inv(plays.toarray().T @ plays.toarray() + 3.0 * np.eye(songs))
+    times_p, diagonal = ease_inverse(plays, 3.0, chunk=7)
+    np.testing.assert_allclose(times_p(left), left @ expected, atol=1e-5)
+    np.testing.assert_allclose(diagonal, np.diag(expected), atol=1e-6)
 
 
 @pytest.mark.parametrize(("warm", "features"), [(6000, 8), (12, 6000)])

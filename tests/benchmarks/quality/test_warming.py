@@ -14,7 +14,6 @@ from benchmarks.quality.item_cold.__main__ import ItemColdConfig
 from benchmarks.quality.item_cold.folds import Held
 from configs.errors import UserError
 from configs.load import load
-from retrieval.index import unit_rows
 from tests.benchmarks.small import I2I, listed
 
 RNG = np.random.default_rng(0)
@@ -73,13 +72,7 @@ def test_item_knn_against_a_loop() -> None:
             assert found[c, u] == pytest.approx(expected, rel=1e-5)
 
 
-def test_fused_scores_are_those_of_the_ends() -> None:
-    user = unit_rows(RNG.standard_normal((30, 4)))
-    songs = warm_up.Songs(RNG.standard_normal((2, 4)).astype(np.float32), *(np.zeros(0, dtype=int),) * 3)
-    first = sparse.csr_matrix((RNG.random((2, 30)) < 0.3).astype(np.float32))
-    cold = unit_rows(songs.content_CD) @ user.T
-    np.testing.assert_allclose(warm_up.warm_scores(songs, first, user, warm_up.NEVER), cold, atol=1e-5)
-    assert np.abs(warm_up.warm_scores(songs, first, user, warm_up.AT_ONCE) - cold).max() > 0.1
+def test_content_below_so_many_plays_and_behaviour_from_there_on() -> None:
     of_prior = {warm_up.NEVER: [0.0] * 6, warm_up.AT_ONCE: [1.0] * 6}
     assert warm_up.switched(of_prior, 5) == [0, 0, 0, 1, 1, 1]
 
