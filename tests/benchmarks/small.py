@@ -10,7 +10,6 @@ MODEL = [
     "optim.lr=1e-2",
 ]  # fmt: skip
 I2I = [*MODEL, "bcl_batch_size=32", "objective.negatives=32", "objective.users=32"]
-WORLD = ["songs=120", "users=60", "seconds=1.5", "truth_users=10", "workers=1"]  # with sound
 
 
 def listed(names: Sequence[str]) -> str:

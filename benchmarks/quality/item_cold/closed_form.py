@@ -2,7 +2,8 @@
 
 Every method is `method(plays_UW, x_WD, x_CD, **options) -> score_UC`, of plays (0/1) and content: float32, higher is
 better, read along its rows (songs for a user) and along its columns (users for a song). None of them sees a play of a
-cold song. A song without content (a row of zeros) scores 0 with every user, except in the two controls, which look at no content.
+cold song. A song without content (a row of zeros) scores 0 with every user, except in the two controls, which look at
+no content.
 
 Shapes: U users, W warm songs, C cold songs, D content features, K neighbours, N rows of any matrix.
 """

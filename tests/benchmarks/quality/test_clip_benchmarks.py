@@ -12,12 +12,10 @@ import pytest
 
 from benchmarks.quality import clip_features, clip_moodclips, zeroshot
 from benchmarks.quality.clip_moodclips import TOWERS, ClipMoodclipsConfig, chance, retrieval, ridge
-from configs.data import WorldConfig
 from configs.errors import UserError
 from configs.load import load
 from data.catalogue import Catalogue, read_features
-from pipeline import world
-from tests.benchmarks.small import WORLD, listed
+from tests.benchmarks.small import listed
 
 TINY = [
     "model.dim=16", "model.width=16", "model.layers=1", "model.heads=2", "model.crop_seconds=1", "model.crops=1",
@@ -69,15 +67,17 @@ def test_ridge_solves_its_equation_and_takes_the_best_strength(monkeypatch: pyte
     assert figures["text→audio R@10"] + figures["audio→text R@10"] == max(value.values())
 
 
+def options_of(data: Path, out: Path) -> list[str]:
+    return [f"data={data}", f"out={out}/runs", "seeds=2", f"clip={listed(TINY)}", "texts=[genres and moods]"]
+
+
 @pytest.fixture(scope="module")
-def both(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def both(sounding: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Both commands on a world of 120 songs with sound."""
     at = tmp_path_factory.mktemp("clip")
-    world.main(load(WorldConfig, [f"out={at}/world", *WORLD]))
-    options = [f"data={at}/world", f"out={at}/runs", "seeds=2", f"clip={listed(TINY)}", "texts=[genres and moods]"]
-    clip_moodclips.main(load(ClipMoodclipsConfig, options))
+    clip_moodclips.main(load(ClipMoodclipsConfig, options_of(sounding, at)))
     for tower in TOWERS:
-        options = [f"data={at}/world", f"clip={at}/runs", f"out={at}/zeroshot", "seeds=1", f"tower={tower}"]
+        options = [f"data={sounding}", f"clip={at}/runs", f"out={at}/zeroshot", "seeds=1", f"tower={tower}"]
         zeroshot.main(load(zeroshot.BenchmarkConfig, options))
     return at
 
@@ -120,10 +120,9 @@ def test_rows_of_both(both: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_second_call_trains_nothing(both: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_second_call_trains_nothing(sounding: Path, both: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = (both / "runs" / "results.json").read_text()
-    options = [f"data={both}/world", f"out={both}/runs", "seeds=2", f"clip={listed(TINY)}", "texts=[genres and moods]"]
-    clip_moodclips.main(load(ClipMoodclipsConfig, options))
+    clip_moodclips.main(load(ClipMoodclipsConfig, options_of(sounding, both)))
     assert capsys.readouterr().out.count("already finished") == 4
     drop = [[{k: v for k, v in row.items() if k != "seconds"} for row in run] for run in json.loads(before)]
     now = json.loads((both / "runs" / "results.json").read_text())

@@ -16,7 +16,6 @@ from benchmarks.quality.item_cold import neural
 from benchmarks.quality.item_cold.neural import (
     GRIDS,
     common_listening,
-    factorise,
     info_nce,
     seeded,
     softmax_loss,
@@ -131,15 +130,6 @@ def test_common_listening_is_the_loop() -> None:
     target, found = common_listening(sparse.csr_matrix(heard.T.astype(np.float32)), rows)
     np.testing.assert_allclose(target, expected, rtol=1e-6)
     assert found.tolist() == known.tolist() == [True, False, False, True]
-
-
-def test_factorisation_follows_the_seed_and_tells_plays_from_the_rest() -> None:
-    plays = world()[0]
-    user, song = factorise(plays, 8, 10.0, seed=1)
-    assert (user.shape, song.shape) == ((50, 8), (40, 8))
-    heard = plays.toarray() > 0
-    assert (user @ song.T)[heard].mean() > 0.7 > 0.4 > (user @ song.T)[~heard].mean()
-    np.testing.assert_array_equal(factorise(plays, 8, 10.0, seed=1)[0], user)
 
 
 def test_seeding_leaves_the_callers_draws_alone() -> None:
