@@ -18,6 +18,8 @@ from benchmarks.quality.item_cold.folds import LFM2K_SETS, Fold, content, featur
 from benchmarks.quality.item_cold.methods import FIXED
 from benchmarks.quality.item_cold.neural import semco
 from configs.errors import UserError
+from data.fields import read_fields
+from evaluation.baselines import content_vectors
 
 LFM2K = Path(os.environ.get("FIRSTPLAY_DATA", "not set")) / "lfm2k"
 needs_lfm2k = pytest.mark.skipif(not LFM2K.exists(), reason="needs lfm2k in $FIRSTPLAY_DATA")
@@ -27,11 +29,6 @@ needs_lfm2k = pytest.mark.skipif(not LFM2K.exists(), reason="needs lfm2k in $FIR
 def fold(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Fold:
     """Seed 3 of the tiny dataset, split at random."""
     return make_fold(dataset, tmp_path_factory.mktemp("folds") / "seed3", 3, [], [])
-
-
-def dense(songs: pl.DataFrame, field: str) -> np.ndarray:
-    width = len(songs[field].drop_nulls()[0])
-    return np.array([row if row is not None else [np.nan] * width for row in songs[field].to_list()])
 
 
 def check_split(fold: Fold, n_songs: int, seed: int) -> None:
@@ -110,28 +107,13 @@ def test_a_part_without_a_listener_is_refused(write_dataset: Callable[..., Path]
         make_fold(source, tmp_path / "seed0", 0, [], [])
 
 
-@pytest.mark.parametrize("weights", [[1.0, 1.0], [1.0, 0.3]])
-def test_content_is_centred_scaled_and_weighted_field_by_field(fold: Fold, dataset: Path, weights: list[float]) -> None:
-    songs = pl.read_parquet(dataset / "songs.parquet")
-    blocks = []
-    for field, weight in zip(("feature_content", "feature_mood"), weights, strict=True):
-        raw = dense(songs, field)
-        centre = np.mean([raw[song] for song in fold.known if not np.isnan(raw[song]).any()], axis=0)
-        rows = [np.zeros(len(one)) if np.isnan(one).any() else one - centre for one in raw]
-        blocks.append([weight * row / (np.linalg.norm(row) or 1.0) for row in rows])
-    expected = np.concatenate(blocks, axis=1)
-    np.testing.assert_allclose(content(fold, ["content", "mood"], weights), expected, atol=1e-5)
+def test_content_is_weighted_field_by_field(fold: Fold) -> None:
+    """Each field is `evaluation.baselines.content_vectors` of it, centred on the known songs."""
+    fields = read_fields(fold.catalogue, None, ["content", "genres"], min_count=1)
+    blocks = [content_vectors(fields.only(name), fold.known) for name in ("content", "genres")]
+    expected = np.concatenate([blocks[0], 0.3 * blocks[1]], axis=1)
+    np.testing.assert_allclose(content(fold, ["content", "genres"], [1.0, 0.3]), expected, atol=1e-6)
     assert not expected[8].any() and expected[5].any()  # song 5 has the second field only
-
-
-def test_content_of_a_category_field(fold: Fold) -> None:
-    """Songs of one genre have the same vector, those of two genres another; a song without one has none."""
-    x = content(fold, ["genres", "mood"], [0.5, 1.0])
-    genre = x[:, : -content(fold, ["mood"], [1.0]).shape[1]]
-    known = np.arange(60) != 8
-    np.testing.assert_allclose(np.linalg.norm(genre, axis=1), 0.5 * known, atol=1e-6)
-    np.testing.assert_array_equal(genre[0], genre[3])
-    assert not np.allclose(genre[0], genre[1], atol=0.01)
 
 
 def test_modality_weights() -> None:

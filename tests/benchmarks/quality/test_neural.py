@@ -16,9 +16,7 @@ from benchmarks.quality.item_cold import neural
 from benchmarks.quality.item_cold.neural import (
     GRIDS,
     common_listening,
-    info_nce,
     seeded,
-    softmax_loss,
     sparsemax,
     sparsemax_loss,
 )
@@ -95,25 +93,13 @@ def test_sparsemax_loss_is_the_loop() -> None:
     assert float(sparsemax_loss(score, sparsemax(score))) == pytest.approx(0, abs=1e-12)
 
 
-@pytest.mark.parametrize(("loss", "weights"), [(softmax_loss, lambda s: s.softmax(1)), (sparsemax_loss, sparsemax)])
-def test_fenchel_young_gradients(loss: Callable[..., torch.Tensor], weights: Callable[..., torch.Tensor]) -> None:
-    """Fitted minus target, and the slope of the loss itself."""
+def test_the_gradient_of_sparsemax_loss_is_fitted_minus_target() -> None:
+    """And the slope of the loss itself."""
     score, target = distributions()
     score.requires_grad_()
-    loss(score, target).backward()
-    torch.testing.assert_close(score.grad, (weights(score.detach()) - target) / len(score))
-    assert torch.autograd.gradcheck(lambda s: loss(s, target), (score,))
-
-
-def test_info_nce_is_the_loop() -> None:
-    rng = np.random.default_rng(1)
-    anchor, candidates = rng.standard_normal((4, 3)), rng.standard_normal((4, 6, 3))
-    total = 0.0
-    for a, several in zip(anchor, candidates, strict=True):
-        score = [math.exp(float(a @ one) / 0.3) for one in several]
-        total -= math.log(score[0] / sum(score))
-    found = info_nce(torch.from_numpy(anchor), torch.from_numpy(candidates), 0.3)
-    assert float(found) == pytest.approx(total / 4)
+    sparsemax_loss(score, target).backward()
+    torch.testing.assert_close(score.grad, (sparsemax(score.detach()) - target) / len(score))
+    assert torch.autograd.gradcheck(lambda s: sparsemax_loss(s, target), (score,))
 
 
 def test_common_listening_is_the_loop() -> None:
