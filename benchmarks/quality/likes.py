@@ -171,9 +171,10 @@ def towers(
         write_dataset(config, catalogue, marks, part, folder / "dataset")
         given = [f"source={folder}/dataset", f"out={folder}/catalogue", "split.by=column"]
         prepare(load(PrepareConfig, [*given, "pairs.min_common=1", "pairs.posterior=none"]))
-    options = [f"data={folder}/catalogue", f"out={folder}/run", f"seed={seed}", "objective.negatives=0"]
+    options = [f"data={folder}/catalogue", f"out={folder}/run", f"seed={seed}"]
     options += [f"trainer.epochs={config.epochs}", "trainer.accelerator=cpu"]
     chosen = load(BoundaryConfig, [*options, "objective.alpha=1", "batch_size=256", *config.boundary, *more])
+    chosen.objective.negatives = 0  # marked songs alone, which train.py, made for plays, does not offer
     of, liked = part[marks.song], marks.liked
 
     def judge(item_SD: FloatArray, user_UD: FloatArray, boundary_U: FloatArray) -> tuple[float, dict[str, AnyArray]]:
