@@ -3,7 +3,7 @@
     OMP_NUM_THREADS=1 python -m benchmarks.speed.prepare_scale plays=[1000000,5000000] out=runs/prepare_scale.json
 
 Logs with long tails of users and of songs, a Parquet file a million plays. Every stage is a process of its own, so that
-its peak memory is its own; those that are compared take turns `repeats` times, and their medians are told. Written:
+its peak memory is its own; those that are compared take turns `repeats` times, and their medians count. Written:
 seconds, peak memory above what the imports and the matrix take, whether both found the same similarities, growth from
 size to size, and with `spark=true` whether Spark found the same pairs.
 """

@@ -269,8 +269,8 @@ def test_wrong_tables_are_one_line(
     (tmp_path / "other.json").write_text('{"audience": []}')
     with pytest.raises(SystemExit) as stopped:
         print_tables([one.format(out=ran.out, other=tmp_path / "other.json") for one in arguments])
-    told = capsys.readouterr().err
-    assert stopped.value.code == 2 and says in told and told.count("\n") == 1
+    shown = capsys.readouterr().err
+    assert stopped.value.code == 2 and says in shown and shown.count("\n") == 1
 
 
 def test_only_the_same_seeds_are_paired(ran: Ran) -> None:
