@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,15 +11,27 @@ from pathlib import Path
 from typing import Any
 
 from artifacts.folders import write_text
+from configs.load import as_dict
 
 
-def tell(report: dict[str, Any], out: str | None) -> None:
-    """Print the report, and write it if asked."""
-    text = json.dumps(report, indent=2)
-    if out:
-        Path(out).parent.mkdir(parents=True, exist_ok=True)
-        write_text(Path(out), text + "\n")
-    print(text)
+def tell(config: Any, report: dict[str, Any]) -> None:
+    """Print the report below the options, figures to four digits, and write it to the option `out` if that is given."""
+    about = {"options": as_dict(config), "cpus": os.cpu_count(), "threads": os.environ.get("OMP_NUM_THREADS", "all")}
+    shown = json.loads(json.dumps(about | report), parse_float=lambda text: float(f"{float(text):.4g}"))
+    print(json.dumps(shown, indent=2))
+    if config.out:
+        write_json(config.out, shown)
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write a JSON file, and the folder that it is in."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    write_text(Path(path), json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file says; None where there is none."""
+    return json.loads(path.read_text("utf-8")) if path.exists() else None
 
 
 @contextmanager
@@ -29,11 +42,11 @@ def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
     seconds[name] = time.perf_counter() - started
 
 
-def memory(name: str, process: int | str = "self") -> int | None:
-    """A line of a process's memory account, MB: VmRSS now, VmHWM at most so far; None outside Linux."""
+def memory(name: str, process: int | str = "self") -> int:
+    """A line of a process's memory account, MB: VmRSS now, VmHWM at most so far; 0 outside Linux."""
     path = Path(f"/proc/{process}/status")
     lines = path.read_text().splitlines() if path.exists() else []
-    return next((int(line.split()[1]) // 1024 for line in lines if line.startswith(name)), None)
+    return next((int(line.split()[1]) // 1024 for line in lines if line.startswith(name)), 0)
 
 
 def forget_peak() -> None:

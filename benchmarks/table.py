@@ -24,7 +24,7 @@ Rows = list[dict[str, Any]]
 def main(paths: Sequence[str]) -> None:
     """Print the tables."""
     runs = [json.loads(Path(path).read_text()) for path in paths]
-    print(tables(runs))
+    print("\n\n".join(sections(runs).values()))
 
 
 def writable(out: str, work: Path) -> None:
@@ -34,13 +34,8 @@ def writable(out: str, work: Path) -> None:
     Path(out).parent.mkdir(parents=True, exist_ok=True)
 
 
-def tables(runs: Sequence[dict[str, Any]]) -> str:
-    """All tables of the given evaluations (of the same catalogue or of several seeds)."""
-    return "\n\n".join(sections(runs).values())
-
-
 def sections(runs: Sequence[dict[str, Any]]) -> dict[str, str]:
-    """The tables by name: methods, outcomes, search, genres; those without a row are left out."""
+    """The tables of one catalogue or several seeds by name: methods; outcomes, search and genres if they have rows."""
     first = runs[0]
     found = [key for key in first["audience"][0] if key.startswith("target_users_found@")]
     recall = [key for key in first["audience"][0] if key.startswith("recall@") and not key.endswith("ci95")]
@@ -53,16 +48,11 @@ def sections(runs: Sequence[dict[str, Any]]) -> dict[str, str]:
         parts["outcomes"] = f"What the reached users did ({first['outcomes']['source']}):\n\n{outcomes}"
     if first["retrieval"]:
         columns = [
-            "pool_size",
-            "recall@1",
-            "recall@5",
-            "recall@10",
-            "chance_recall@10",
-            "median_rank",
-            "recall@1_within_genre",
-        ]
+            "pool_size", "recall@1", "recall@5", "recall@10", "chance_recall@10", "median_rank",
+            "recall@1_within_genre", "chance_recall@1_within_genre",
+        ]  # fmt: skip
         rows = [[{**row, "search": f"{row['direction']}, {row['pool']}"} for row in run["retrieval"]] for run in runs]
-        parts["search"] = markdown("search", rows, [*columns, "chance_recall@1_within_genre"])
+        parts["search"] = markdown("search", rows, columns)
     if first["genres"]:
         columns = ["knn_genre_accuracy", "genre_nmi", "chance_genre_nmi"]
         parts["genres"] = markdown("space", [run["genres"] for run in runs], columns)

@@ -62,7 +62,7 @@ def rendered(file: Path, name: str) -> str:
     found: Any = json.loads(file.read_text("utf-8"))
     kind, _, part = name.partition(" ")
     if kind == "speed" and part in speeds.READERS:
-        return "\n".join([speeds.HEAD, *(f"| {' | '.join(row)} |" for row in speeds.READERS[part](found))])
+        return table.lines(speeds.HEAD, speeds.rows(part, found))
     if kind in ("comparison", "buckets") and isinstance(found, list):
         rows = [row for row in found if row["features"] == part]
         if rows:

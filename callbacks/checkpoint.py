@@ -136,14 +136,8 @@ def checkpoint_callbacks(folder: Path, monitor: str, steps: int = 0) -> list[Cal
 
     `last.ckpt` is also written every so many `steps`, if that is not 0, and when a signal ends training.
     """
-    common: dict[str, Any] = {
-        "dirpath": folder,
-        "enable_version_counter": False,
-        "save_on_train_epoch_end": True,
-        "auto_insert_metric_name": False,
-    }
-    best = ModelCheckpoint(filename="best", monitor=monitor, mode="max", save_top_k=1, **common)
-    last = ModelCheckpoint(filename="last", monitor=None, save_top_k=1, **common)
-    within = common | {"save_on_train_epoch_end": False, "every_n_train_steps": steps}
-    often = [StepCheckpoint(filename="last", monitor=None, save_top_k=1, **within)] if steps else []
-    return [Progress(), StopOnSignal(folder / LAST), best, *often, last]
+    common: dict[str, Any] = {"dirpath": folder, "enable_version_counter": False, "auto_insert_metric_name": False}
+    best = ModelCheckpoint(filename="best", monitor=monitor, mode="max", save_on_train_epoch_end=True, **common)
+    last = ModelCheckpoint(filename="last", save_on_train_epoch_end=True, **common)
+    often = StepCheckpoint(filename="last", save_on_train_epoch_end=False, every_n_train_steps=steps, **common)
+    return [Progress(), StopOnSignal(folder / LAST), best, *([often] if steps else []), last]

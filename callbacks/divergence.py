@@ -36,15 +36,7 @@ class StopOnDivergence(L.Callback):
         """Look at the losses that nobody has looked at."""
         self._look(trainer, pl_module, "the loss")
 
-    def on_validation_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
+    def on_validation_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, *_: Any) -> None:
         """Note the vectors."""
         self._note(outputs)
 

@@ -67,7 +67,7 @@ def takes_images(trainer: L.Trainer) -> list[Any]:
 def log(trainer: L.Trainer, name: str, picture: Figure) -> None:
     """Log a figure with all loggers that accept images."""
     for logger in takes_images(trainer):
-        logger.log_image(name, [pixels(picture)], step=trainer.global_step)
+        logger.log_image(name, [picture], step=trainer.global_step)
 
 
 def log_curve(logger: WandbLogger, name: str, curve: Array, step: int) -> None:
@@ -124,12 +124,3 @@ def song_map(xy_N2: Array, genre_N: Array, kind_N: Array) -> Figure:
         axes.scatter([], [], c="lightgrey", marker="s", label="other or no genre")
     figure.legend(loc="outside right upper", fontsize=8)
     return figure
-
-
-def pixels(figure: Figure) -> Array:
-    """A figure as (height, width, 3) bytes."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[:, :, :3].copy()

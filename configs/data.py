@@ -43,7 +43,6 @@ class AudioConfig:
     verify: bool = opt(False, "compare the checksums of the decoded audio that is there, not its size alone")
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         at_least(self, 1, *(f"audio.{name}" for name in ("sample_rate", "n_mels", "win_length", "hop_length")))
         above(self, 0, "audio.max_seconds")
         at_least(self, 0, "audio.min_seconds")
@@ -54,9 +53,7 @@ class SplitConfig:
     cutoff: str | None = opt(None, "YYYY-MM-DD: songs released on or after it are cold (default: by cold_share)")
     until: str | None = opt(None, "YYYY-MM-DD: songs released on or after it are left out (undated ones stay)")
     cold_share: float = opt(0.2, "share of songs that is cold when no cutoff and no split column is given")
-    by: Literal["auto", "column", "time", "random", "artist"] = opt(
-        "auto", "how songs are split; artist: whole artists"
-    )
+    by: Literal["auto", "column", "time", "random", "artist"] = opt("auto", "how to split songs; artist: whole artists")
     seed: int = opt(0, "seed of a random split")
 
     def __post_init__(self) -> None:
@@ -84,7 +81,6 @@ class PairsConfig:
     keep_unobserved: bool = opt(True, "keep pairs of which nothing is known yet")
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         at_least(self, 0, *(f"pairs.{name}" for name in ("shrinkage", "max_history", "prior_outcomes")), below=1e9)
         above(self, 0, "pairs.drop_above", below=1)
         at_least(self, 1, "pairs.top_k", "pairs.min_common", below=1e9)
@@ -92,21 +88,15 @@ class PairsConfig:
 
 @dataclass
 class SparkConfig:
-    master: str | None = opt(
-        None, "engine=spark: where it runs, e.g. local[8] (default: what spark-submit or its settings say)"
-    )
+    master: str | None = opt(None, "engine=spark: where it runs, e.g. local[8] (default: as its own settings say)")
 
 
 @dataclass
 class PrepareConfig:
-    source: str = opt(
-        REQUIRED, "dataset folder (or the published lfm2k folder / hetrec zip, see format)", "dataset folder"
-    )
+    source: str = opt(REQUIRED, "dataset folder (or the published lfm2k folder or hetrec zip)", "dataset folder")
     out: str = opt(REQUIRED, "catalogue folder to write")
     format: Literal["contract", "lfm2k", "hetrec"] = opt("contract", "layout of source")
-    plays: str | None = opt(
-        None, "Parquet file, folder or glob of plays (default: SOURCE/plays.parquet, SOURCE/plays/)"
-    )
+    plays: str | None = opt(None, "Parquet file, folder or glob of plays (default: plays.parquet or plays/ in source)")
     memory_gb: float = opt(0.0, "memory for plays while they are checked and sorted, the rest on disk (0: all at once)")
     engine: Literal["local", "spark"] = opt("local", "what reads plays and mines pairs: this machine, or Apache Spark")
     spark: SparkConfig = field(default_factory=SparkConfig)

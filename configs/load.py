@@ -88,10 +88,7 @@ def command(main: Callable[[Any], None], schema: type, doc: str, argv: Sequence[
         options: Any = load(schema, arguments, config)
         check_inputs(options)
         main(options)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except OSError as error:
+    except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:

@@ -59,7 +59,6 @@ class ServingConfig:
     watch_seconds: float = opt(5.0, "how often the model folder is looked at; 0: only on SIGHUP")
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         above(self, 0, "max_upload_mb", "max_minutes", "timeout", "max_requests", "batch", "decoders", below=1e6)
         at_least(self, 0, "threads", "watch_seconds")
         at_least(self, 0, "port", below=65536)

@@ -7,17 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from configs.errors import UserError
-from configs.options import (
-    CATALOGUE,
-    FEATURES,
-    INDEX,
-    REQUIRED,
-    CommandLoggerConfig,
-    a_date,
-    above,
-    at_least,
-    opt,
-)
+from configs.options import CATALOGUE, FEATURES, INDEX, REQUIRED, CommandLoggerConfig, a_date, above, at_least, opt
 
 PROMPTS = ["{}", "{} music", "a {} song"]
 
@@ -28,19 +18,13 @@ class IndexConfig:
     out: str = opt(REQUIRED, "index folder to write")
     data: str | None = opt(None, "catalogue folder (default: the one the run was trained on)", CATALOGUE)
     features: str | None = opt(None, "feature folder (default: the one the run was trained on)", FEATURES)
-    index: str = opt(
-        "auto",
-        "FAISS factory string: Flat (exact), IVF,Flat (2√N lists), IVF4096,PQ64, HNSW32 …; auto: by how many songs",
-    )
+    index: str = opt("auto", "FAISS factory string: Flat (exact), IVF,Flat (2√N lists), IVF4096,PQ64 …; auto: by size")
     recall: float = opt(0.95, "share of the exact 100 most similar songs that an approximate index must find")
-    update: bool = opt(
-        False, "add, replace and remove songs of the index folder that is there (same encoder), instead of a new one"
-    )
+    update: bool = opt(False, "add, replace and remove songs of the index folder that is there (same encoder)")
     seed: int = opt(0, "seed of the samples that an approximate index is learned from and tuned on")
     logger: CommandLoggerConfig = field(default_factory=CommandLoggerConfig)
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         if not 0 < self.recall <= 1:
             raise UserError(f"recall={self.recall:g} must be above 0 and at most 1")
 
@@ -56,13 +40,9 @@ class TargetingConfig:
     clusters: int = opt(8, "CAT: clusters of a new song's first listeners")
     song_weight: float = opt(2.0, "CAT: weight of the new song itself beside a cluster's centre (0: centres alone)")
     seed: int = opt(0, "CAT: seed of the k-means starts")
-    margin: float = opt(
-        0.0, "the gate: how far a song must clear a user's boundary (above 0: fewer and surer, below 0: more)"
-    )
+    margin: float = opt(0.0, "the gate: how far a song must clear a user's boundary (above 0: fewer, below 0: more)")
     warm_up: float = opt(5.0, "with plays=: first plays at which they say as much of a song as its content")
-    users_index: str = opt(
-        "Flat", "mode=boundary: FAISS index of the users; Flat is exact, IVF,Flat faster where there are millions"
-    )
+    users_index: str = opt("Flat", "mode=boundary: FAISS index of users (Flat: exact; IVF,Flat: faster for millions)")
     songs_per_user: int = opt(20, "with boundary=: songs listed for a user in recommendations.parquet")
     per_user_cap: int = opt(0, "new songs a user may be named for in audience.parquet, over all of them (0: no limit)")
     memory_mb: float = opt(1024.0, "working memory for scores; new songs are scored so many at a time as fit in it")
@@ -85,9 +65,7 @@ class AudienceConfig:
     )
     out: str = opt(REQUIRED, "audience folder to write")
     index: str = opt(REQUIRED, "index folder: similar songs come from it", INDEX)
-    boundary: str | None = opt(
-        None, "run folder of train.py boundary (needed for mode=boundary and for gate=true)", "boundary run"
-    )
+    boundary: str | None = opt(None, "run folder of train.py boundary (for mode=boundary, gate=true)", "boundary run")
     gate: bool = opt(False, "keep only users whose boundary the song clears (mode=boundary does anyway)")
     exclude: str | None = opt(
         None,
@@ -102,8 +80,7 @@ class AudienceConfig:
     split: Literal["cold", "cold_test", "cold_val"] = opt("cold_test", "which new songs; cold: all of them")
     since: str | None = opt(None, "YYYY-MM-DD: of these only the ones released on or after it")
     long_tail: int | None = opt(
-        None,
-        "known songs with at most this many training plays get an audience too (of users who have not played them)",
+        None, "known songs with at most so many training plays get an audience of new users too"
     )
     targeting: TargetingConfig = field(default_factory=TargetingConfig)
     show: str | None = opt(None, "song_id whose audience is printed as a table (default: the first)")
@@ -150,9 +127,7 @@ class ZeroshotConfig:
     data: str = opt(REQUIRED, "catalogue folder", CATALOGUE)
     out: str = opt(REQUIRED, "folder to write")
     labels: list[str] = opt([], "labels to choose from")
-    column: str | None = opt(
-        None, "or a column of songs.parquet: its values are the labels, and the answers are checked"
-    )
+    column: str | None = opt(None, "or a column of songs.parquet: its values are labels and answers to check")
     prompts: list[str] = opt(PROMPTS, "ways to write a label, {} being the label")
     top: int = opt(5, "tags a song")
 
@@ -170,13 +145,10 @@ class ProbeConfig:
     data: str = opt(REQUIRED, "catalogue folder", CATALOGUE)
     features: str | None = opt(None, "feature folder of pipeline.embed", FEATURES)
     column: str = opt("genres", "column of songs.parquet; a song's first value is its label")
-    use: list[str] = opt(
-        [], "vectors to probe beside mel statistics: clip_audio, clip_text, text, or own feature names"
-    )
+    use: list[str] = opt([], "vectors to probe beside mel statistics: clip_audio, clip_text, text, own feature names")
     folds: int = opt(5, "parts, each tested once by a classifier trained on the others")
     out: str | None = opt(None, "JSON file to write")
     seed: int = opt(0, "seed of the parts")
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         at_least(self, 2, "folds")

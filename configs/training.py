@@ -7,18 +7,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from configs.errors import UserError
-from configs.options import (
-    CATALOGUE,
-    FEATURES,
-    REQUIRED,
-    CommandLoggerConfig,
-    LoggerConfig,
-    above,
-    at_least,
-    opt,
-)
+from configs.options import CATALOGUE, FEATURES, REQUIRED, CommandLoggerConfig, LoggerConfig, above, at_least, opt
 
-OWN_AUDIO = "transformer"  # of audio.model: the encoder that is trained from scratch
+OWN_AUDIO, MUSICNN = "transformer", "musicnn"  # of audio.model: the one trained from scratch, the packaged one
+NO_FEATURES = "feature folder (python -m pipeline.embed); none: the catalogue's own fields"
 
 
 @dataclass
@@ -28,10 +20,8 @@ class OptimConfig:
     warmup: float = opt(0.05, "share of all steps with linear warm-up; cosine decay to zero after it")
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         at_least(self, 0, "optim.lr", "optim.weight_decay")
-        if not 0 <= self.warmup < 1:
-            raise UserError(f"optim.warmup={self.warmup:g}: must be a share of all steps, at least 0 and below 1")
+        at_least(self, 0, "optim.warmup", below=1)
 
 
 @dataclass
@@ -40,15 +30,11 @@ class TrainerConfig:
     devices: str = opt("auto", "devices per node, as Lightning reads it")
     nodes: int = opt(1, "machines")
     accelerator: str = opt("auto", "auto | cpu | gpu")
-    strategy: str = opt(
-        "auto", "auto | ddp …, as Lightning reads it; fsdp (train.py clip): weights divided among the ranks"
-    )
+    strategy: str = opt("auto", "auto | ddp …, as Lightning reads it; fsdp (train.py clip): ranks divide the weights")
     precision: str = opt(
         "auto", "auto: bf16-mixed on GPUs that have it, else 32-true | 32-true | bf16-mixed | 16-mixed"
     )
-    accumulate: int = opt(
-        1, "batches whose gradients are added (adds no negatives; for clip see objective.micro_batch)"
-    )
+    accumulate: int = opt(1, "batches whose gradients are added (no further negatives: see objective.micro_batch)")
     clip_norm: float = opt(1.0, "gradient norm limit (0: none)")
     workers: int = opt(0, "data loading processes")
     checkpoint_steps: int = opt(0, "steps between checkpoints within an epoch (0: at its end and on SIGTERM alone)")
@@ -56,7 +42,6 @@ class TrainerConfig:
     progress: bool = opt(True, "progress bar")
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         at_least(self, 1, "trainer.epochs", "trainer.nodes", "trainer.accumulate")
         at_least(self, 0, *(f"trainer.{name}" for name in ("clip_norm", "workers", "checkpoint_steps", "log_every")))
 
@@ -64,14 +49,11 @@ class TrainerConfig:
 @dataclass
 class EmbedTextConfig:
     model: str = opt("minilm", "minilm (packaged all-MiniLM-L6-v2), or any Hugging Face name or folder")
-    fields: list[str] = opt(
-        ["title", "lyrics"], "columns of text or lists of text that make a song's text, in this order"
-    )
+    fields: list[str] = opt(["title", "lyrics"], "columns of text, or lists of it, that make a song's text, in order")
     max_tokens: int = opt(128, "tokens of a window")
     windows: int = opt(1, "windows that a long text (lyrics) is read in, one after another; the rest is cut off")
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         at_least(self, 3, "text.max_tokens")
         at_least(self, 1, "text.windows")
 
@@ -86,9 +68,9 @@ class TextConfig(EmbedTextConfig):
     keep: float = opt(0.65, "chance of each genre and tag to be in a variant")
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         super().__post_init__()
-        at_least(self, 0, "text.variants", "text.lr_scale")
+        at_least(self, 0, "text.variants")
+        check_tuning("text", self)
         if not 0 < self.keep <= 1:
             raise UserError(f"text.keep={self.keep:g}: must be above 0 and at most 1")
 
@@ -106,12 +88,23 @@ class AudioTowerConfig:
     lr_scale: float = opt(0.1, "learning-rate factor of a published encoder that is not frozen")
 
     def __post_init__(self) -> None:
-        """Check the ranges, and that options of published encoders are not given to our own."""
-        at_least(self, 0, "audio.lr_scale")
+        """Check that options of published encoders are not given to our own, nor those of parts to musicnn."""
         if self.model == OWN_AUDIO and (not self.frozen or self.last_layers or self.lora_rank):
             raise UserError(
                 f"audio.frozen, last_layers, lora_rank are of published encoders: audio.model={OWN_AUDIO} is trained"
             )
+        if self.model == MUSICNN and (self.last_layers or self.lora_rank):
+            raise UserError("audio.last_layers, audio.lora_rank: musicnn is trained whole or not")
+        check_tuning("audio", self)
+
+
+def check_tuning(group: str, options: TextConfig | AudioTowerConfig) -> None:
+    """Refuse to train part of a frozen encoder, or parts of two kinds."""
+    at_least(options, 0, *(f"{group}.{name}" for name in ("last_layers", "lora_rank", "lr_scale")))
+    if (options.last_layers or options.lora_rank) and options.frozen:
+        raise UserError(f"{group}.last_layers, {group}.lora_rank: a frozen '{options.model}' is not trained")
+    if options.last_layers and options.lora_rank:
+        raise UserError(f"{group}.last_layers, {group}.lora_rank: give one of them")
 
 
 def no_fsdp(trainer: TrainerConfig) -> None:
@@ -143,7 +136,6 @@ class CorpusConfig:
     logger: LoggerConfig = field(default_factory=LoggerConfig)
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         at_least(self, 8, "max_tokens")
         at_least(self, 1, "batch_size")
         no_fsdp(self.trainer)
@@ -162,31 +154,23 @@ class ClipModelConfig:
     crops: int = opt(3, "evenly spaced crops averaged at inference")
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         above(self, 0, "model.crop_seconds")
         at_least(self, 1, "model.crops")
 
 
 @dataclass
 class ClipObjectiveConfig:
-    loss: Literal["infonce", "siglip"] = opt(
-        "infonce", "infonce: the right one of all in the batch; siglip: pair by pair"
-    )
+    loss: Literal["infonce", "siglip"] = opt("infonce", "infonce: one of all in the batch; siglip: pair by pair")
     unpaired: int = opt(32, "songs a step and device that have only one of audio and text: further negatives")
-    micro_batch: int = opt(
-        0, "songs embedded at a time (0: all): the loss of a batch_size beyond memory, for a second forward pass"
-    )
+    micro_batch: int = opt(0, "songs embedded at a time (0: all): a larger batch_size for a second forward pass")
     temperature: float = opt(0.07, "initial temperature (learnable; its inverse is clamped at 100)")
     freq_mask: int = opt(8, "SpecAugment: widest masked band, mel bins (0: off)")
     time_mask: int = opt(20, "SpecAugment: longest masked stretch, frames (0: off)")
     gain_db: float = opt(0.0, "crops are made louder or softer by up to this (decibel; needs audio.store=samples)")
-    noise_db: float = opt(
-        0.0, "white noise, this to this + 40 decibel below a crop (0: off; needs audio.store=samples)"
-    )
+    noise_db: float = opt(0.0, "white noise, this to this + 40 decibel below a crop (0: off; for audio.store=samples)")
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
-        at_least(self, 0, "objective.unpaired", "objective.micro_batch")
+        at_least(self, 0, *(f"objective.{name}" for name in ("unpaired", "micro_batch", "gain_db", "noise_db")))
         above(self, 0, "objective.temperature")
 
 
@@ -302,9 +286,7 @@ class I2IObjectiveConfig:
 @dataclass
 class I2IConfig:
     data: str = opt(REQUIRED, "catalogue folder (python -m pipeline.prepare)", CATALOGUE)
-    features: str | None = opt(
-        None, "feature folder (python -m pipeline.embed); none: the catalogue's own fields", FEATURES
-    )
+    features: str | None = opt(None, NO_FEATURES, FEATURES)
     out: str = opt(REQUIRED, "run folder to write; a run found there goes on")
     batch_size: int = opt(256, "pairs per step and device")
     bcl_batch_size: int = opt(256, "songs drawn uniformly for the contrastive part, per step and device")
@@ -319,7 +301,6 @@ class I2IConfig:
     logger: LoggerConfig = field(default_factory=LoggerConfig)
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         at_least(self, 1, "batch_size", "bcl_batch_size", "recall_k", "recall_users")
         no_fsdp(self.trainer)
 
@@ -349,7 +330,6 @@ class BoundaryObjectiveConfig:
     )
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         at_least(self, 1, "objective.negatives")
         if len(self.strengths) != 3 or not all(0 < one < math.inf for one in self.strengths):
             raise UserError(
@@ -360,9 +340,7 @@ class BoundaryObjectiveConfig:
 @dataclass
 class BoundaryConfig:
     data: str = opt(REQUIRED, "catalogue folder (python -m pipeline.prepare)", CATALOGUE)
-    features: str | None = opt(
-        None, "feature folder (python -m pipeline.embed); none: the catalogue's own fields", FEATURES
-    )
+    features: str | None = opt(None, NO_FEATURES, FEATURES)
     out: str = opt(REQUIRED, "run folder to write; a run found there goes on")
     batch_size: int = opt(512, "labelled plays per step and device")
     seed: int = opt(0, "seed")
@@ -375,6 +353,5 @@ class BoundaryConfig:
     logger: LoggerConfig = field(default_factory=LoggerConfig)
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         at_least(self, 1, "batch_size", "recall_k")
         no_fsdp(self.trainer)

@@ -13,29 +13,23 @@ from objectives.boundary import boundary_loss
 
 
 class BoundaryModule(L.LightningModule):
-    """loss = α-weighted cross-entropy of σ(⟨u, i⟩ − ⟨u, b⟩)."""
+    """loss = α-weighted cross-entropy of σ(⟨u, i⟩ − ⟨u, b⟩).
+
+    The options are the sizes of `BoundaryModel`, `alpha`, `lr`, `weight_decay` and `warmup`.
+    """
 
     def __init__(
         self,
         dense_dims: dict[str, int],
         vocab_sizes: dict[str, int],
         profile_sizes: dict[str, int],
-        n_numbers: int = 0,
-        block: int = 64,
-        field_dim: int = 32,
-        hidden: int = 256,
-        dim: int = 64,
-        dropout: float = 0.1,
-        alpha: float = 0.25,
-        lr: float = 1e-3,
-        weight_decay: float = 0.01,
-        warmup: float = 0.05,
+        n_numbers: int,
+        **options: Any,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        self.model = BoundaryModel(
-            dense_dims, vocab_sizes, profile_sizes, n_numbers, block, field_dim, hidden, dim, dropout
-        )
+        sizes = {name: options[name] for name in ("block", "field_dim", "hidden", "dim", "dropout")}
+        self.model = BoundaryModel(dense_dims, vocab_sizes, profile_sizes, n_numbers, **sizes)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Boundary loss of each play's own song and its negatives.
@@ -53,13 +47,8 @@ class BoundaryModule(L.LightningModule):
         return loss
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
-        """Item vectors (loader 0) and user vectors (loader 1) for the recall callback.
-
-        The boundary is one number a user: it decides whether, and never in which order, they get songs.
-        """
-        if dataloader_idx == 0:
-            return {"id": batch["id"], "vector": self.model.item_vectors(batch["fields"])}
-        return {"id": batch["id"], "vector": self.model.user_vectors(batch)[0]}
+        """Item vectors (loader 0) and user vectors (loader 1) for the recall callback."""
+        return self.predict_step(batch, batch_idx)
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
         """Item vectors of a batch of songs; user vectors and boundary scores of a batch of users."""
@@ -70,8 +59,7 @@ class BoundaryModule(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW with warm-up and cosine decay."""
-        steps = int(self.trainer.estimated_stepping_batches)
-        return adamw(self, self.hparams["lr"], self.hparams["weight_decay"], self.hparams["warmup"], steps)
+        return adamw(self, {})
 
     def on_fit_start(self) -> None:
         """Fix the centre and scale of the inputs, measured on training data (a resumed run already has them)."""

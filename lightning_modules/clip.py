@@ -30,24 +30,13 @@ class ClipModule(L.LightningModule):
         model: arguments of `models.clip.ClipModel`; one that is `sigmoid` has the pairwise loss.
         prepared: how audio and text have to be prepared for it. Not used here: kept as a hyper-parameter, so that a
             checkpoint says so.
-        micro_batch: songs embedded at a time (0: all).
-        lr: peak learning rate, times `text_lr_scale` for BERT and `audio_lr_scale` for a published audio encoder.
-        weight_decay: of matrices.
-        warmup: share of all steps.
         compiled: the encoders' blocks go through torch.compile.
+        options: `micro_batch`, songs embedded at a time (0: all); `lr`, times `text_lr_scale` for BERT and
+            `audio_lr_scale` for a published audio encoder; `weight_decay`, `warmup`.
     """
 
     def __init__(
-        self,
-        model: dict[str, Any],
-        prepared: dict[str, Any],
-        micro_batch: int = 0,
-        lr: float = 1e-3,
-        weight_decay: float = 0.01,
-        warmup: float = 0.05,
-        text_lr_scale: float = 0.1,
-        audio_lr_scale: float = 0.1,
-        compiled: bool = False,
+        self, model: dict[str, Any], prepared: dict[str, Any], compiled: bool = False, **options: float
     ) -> None:
         super().__init__()
         self.save_hyperparameters(ignore="compiled")
@@ -55,11 +44,18 @@ class ClipModule(L.LightningModule):
         self.model = ClipModel(**model)
 
     def configure_model(self) -> None:
-        """Before training: compile; under trainer.strategy=fsdp divide the weights among the ranks."""
+        """Before training: compile; under trainer.strategy=fsdp divide weights, gradients and optimiser state.
+
+        A rank gathers a block when it is about to run and lets go of it after (Zhao et al., arXiv 2304.11277; torch's
+        FSDP2).
+        """
         if self.compiled:
             compile_blocks(self.model)
         if self.device_mesh is not None:
-            shard(self.model, self.device_mesh["data_parallel"], USES_WEIGHTS)
+            for part in (*blocks_of(self.model), self.model):
+                fully_shard(part, mesh=self.device_mesh["data_parallel"])
+            for name in USES_WEIGHTS:
+                register_fsdp_forward_method(self.model, name)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of the global batch; songs of the same id or text are no negatives of each other."""
@@ -89,11 +85,10 @@ class ClipModule(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW with warm-up and cosine decay; published encoders, when they are trained, at their own rates."""
-        h, steps = self.hparams, self.trainer.estimated_stepping_batches
-        scales = {"model.text_encoder": h["text_lr_scale"]}
+        scales = {"model.text_encoder": self.hparams["text_lr_scale"]}
         if self.model.front is None:
-            scales |= {"model.audio_encoder": h["audio_lr_scale"]}
-        return adamw(self, h["lr"], h["weight_decay"], h["warmup"], steps, scales)
+            scales |= {"model.audio_encoder": self.hparams["audio_lr_scale"]}
+        return adamw(self, scales)
 
     def _embed_crops(self, batch: Batch) -> Tensor:
         return embed_recordings(partial(embed_in_fixed_batches, self.model.embed_audio), batch["audio"])
@@ -105,23 +100,6 @@ class ClipModule(L.LightningModule):
 def blocks_of(model: nn.Module) -> list[nn.Module]:
     """The layers of each stack (`nn.ModuleList`) in a model, ours and those of published encoders."""
     return [block for stack in model.modules() if isinstance(stack, nn.ModuleList) for block in stack]
-
-
-def shard(model: nn.Module, mesh: Any, methods: tuple[str, ...]) -> None:
-    """Divide weights, gradients and optimiser state of each block, and of what is left, among the ranks of a mesh.
-
-    A block is gathered when it is about to run and let go after it (Zhao et al., arXiv 2304.11277; torch's FSDP2).
-
-    Args:
-        model: the whole model; changed in place.
-        mesh: one axis of ranks that see different data.
-        methods: of the model that are called from outside and use its weights.
-    """
-    for block in blocks_of(model):
-        fully_shard(block, mesh=mesh)
-    fully_shard(model, mesh=mesh)
-    for name in methods:
-        register_fsdp_forward_method(model, name)
 
 
 def compile_blocks(model: nn.Module) -> None:

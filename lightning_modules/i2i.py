@@ -19,6 +19,8 @@ from objectives.contrastive import info_nce
 from objectives.gather import gather_rows, gather_with_grad
 from objectives.ranking import bpr_loss, listening_loss, sampled_softmax_loss
 
+OF_ENCODER = ("field_dim", "hidden", "dim", "dropout", "block", "normalise", "input_dropout")
+
 
 class I2IModule(L.LightningModule):
     """loss = `pair_weight` · pairs + `listening_weight` · histories + `bcl_weight` · InfoNCE; CB2CF has no InfoNCE.
@@ -27,58 +29,34 @@ class I2IModule(L.LightningModule):
     what its listeners taught beyond content; songs without a training play have none (`residual_size=0`: no song has).
     `correlation` (G, G) of the features (fields, or with `cut_fields` their blocks) is rebuilt each epoch by
     `callbacks.correlation.FeatureCorrelation`; the checkpoint keeps it.
+
+    The options are those of `SongEncoder` and of `train.py i2i`: model, objective and optim.
     """
 
     def __init__(
         self,
         dense_dims: dict[str, int],
         vocab_sizes: dict[str, int],
-        block: int = 64,
-        field_dim: int = 32,
-        hidden: int = 256,
-        dim: int = 64,
-        dropout: float = 0.1,
-        input_dropout: float = 0.0,
-        normalise: bool = True,
-        field_dropout: float = 0.0,
-        residual_size: int = 0,
-        pair_loss: str = "bpr",
-        in_batch: bool = False,
-        pair_weight: float = 1.0,
-        listening_weight: float = 1.0,
-        listening_temperature: float = 0.1,
-        users_weight: float = 1.0,
-        item_bias: bool = True,
-        bcl_weight: float = 0.1,
-        temperature: float = 0.1,
-        views: str = "complementary",
-        cut_fields: bool = False,
-        grouping: str = "correlation",
-        augment: str = "either",
-        mask_rate: float = 0.2,
-        noise_std: float = 0.1,
-        contrastive_head: bool = True,
-        lr: float = 1e-3,
-        weight_decay: float = 0.01,
-        warmup: float = 0.05,
+        residual_size: int,
         residual_lr_scale: float = 5.0,
+        **options: Any,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        options = (field_dim, hidden, dim, dropout, block, normalise, input_dropout)
-        self.model = SongEncoder(dense_dims, vocab_sizes, *options)
-        self.residual = nn.Embedding(residual_size, dim, padding_idx=0) if residual_size else None
+        self.model = SongEncoder(dense_dims, vocab_sizes, **{name: options[name] for name in OF_ENCODER})
+        listening, pairs = options["listening_weight"] > 0, options["pair_weight"] > 0
+        self.residual = nn.Embedding(residual_size, options["dim"], padding_idx=0) if residual_size else None
         if self.residual is not None:
-            nn.init.zeros_(self.residual.weight).requires_grad_(pair_weight > 0 or listening_weight > 0)
-        self.logit_scale = nn.Parameter(torch.tensor(1 / listening_temperature).log())
+            nn.init.zeros_(self.residual.weight).requires_grad_(pairs or listening)
+        self.logit_scale = nn.Parameter(torch.tensor(1 / options["listening_temperature"]).log())
         # DDP refuses a parameter that takes no part in the loss
-        self.model.head.requires_grad_(bcl_weight > 0 and contrastive_head)
-        self.model.item_bias.requires_grad_(listening_weight > 0 and item_bias)
-        self.logit_scale.requires_grad_(listening_weight > 0)
-        embedding = self.model.embedding
-        self.feature_names = embedding.names if cut_fields else embedding.field_names
-        feature_of = range(len(embedding.names)) if cut_fields else embedding.field_of
-        self.register_buffer("feature_of", torch.tensor(list(feature_of)), persistent=False)
+        self.model.head.requires_grad_(options["bcl_weight"] > 0 and options["contrastive_head"])
+        self.model.item_bias.requires_grad_(listening and options["item_bias"])
+        self.logit_scale.requires_grad_(listening)
+        embedding, cut = self.model.embedding, options["cut_fields"]
+        self.feature_names = embedding.names if cut else embedding.field_names
+        feature_of = list(range(len(embedding.names))) if cut else embedding.field_of
+        self.register_buffer("feature_of", torch.tensor(feature_of), persistent=False)
         self.register_buffer("correlation", torch.eye(len(self.feature_names)))
 
     def with_residual(self, vector_ND: Tensor, residual_N: Tensor) -> Tensor:
@@ -168,9 +146,7 @@ class I2IModule(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW with warm-up and cosine decay; a residual embedding sees few of the steps and takes larger ones."""
-        p, steps = self.hparams, self.trainer.estimated_stepping_batches
-        rates = {"residual.": p["residual_lr_scale"]}
-        return adamw(self, p["lr"], p["weight_decay"], p["warmup"], steps, rates, undecayed=("residual.",))
+        return adamw(self, {"residual.": self.hparams["residual_lr_scale"]}, undecayed=("residual.",))
 
     def on_fit_start(self) -> None:
         """Fix the centre and scale of the dense inputs, measured on warm songs (a resumed run already has them)."""

@@ -19,30 +19,21 @@ class MaskedLMModule(L.LightningModule):
     """BERT (Devlin et al., arXiv 1810.04805) that names hidden tokens; batches are those of `MaskedLMDataModule`."""
 
     def __init__(
-        self,
-        vocab_size: int,
-        max_tokens: int,
-        width: int = 128,
-        layers: int = 4,
-        heads: int = 4,
-        dropout: float = 0.1,
-        lr: float = 1e-3,
-        weight_decay: float = 0.01,
-        warmup: float = 0.05,
+        self, vocab_size: int, max_tokens: int, width: int, layers: int, heads: int, dropout: float, **optim: float
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        sizes = {"hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": heads}
-        self.model: Any = BertForMaskedLM(
-            BertConfig(
-                vocab_size=vocab_size,
-                max_position_embeddings=max_tokens,
-                intermediate_size=4 * width,
-                hidden_dropout_prob=dropout,
-                attention_probs_dropout_prob=dropout,
-                **sizes,
-            )
+        config = BertConfig(
+            vocab_size=vocab_size,
+            max_position_embeddings=max_tokens,
+            hidden_size=width,
+            intermediate_size=4 * width,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            hidden_dropout_prob=dropout,
+            attention_probs_dropout_prob=dropout,
         )
+        self.model: Any = BertForMaskedLM(config)
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Cross-entropy of the hidden tokens."""
@@ -65,5 +56,4 @@ class MaskedLMModule(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW with warm-up and cosine decay."""
-        h = self.hparams
-        return adamw(self, h["lr"], h["weight_decay"], h["warmup"], self.trainer.estimated_stepping_batches)
+        return adamw(self, {})

@@ -3,53 +3,38 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+import lightning as L
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 
-def adamw(
-    named_parameters: nn.Module | Iterable[tuple[str, nn.Parameter]],
-    lr: float,
-    weight_decay: float,
-    warmup: float,
-    total_steps: float,
-    lr_scales: Mapping[str, float] | None = None,
-    undecayed: tuple[str, ...] = (),
-) -> dict[str, Any]:
-    """What `configure_optimizers` returns.
+def adamw(module: L.LightningModule, lr_scales: Mapping[str, float], undecayed: tuple[str, ...] = ()) -> dict[str, Any]:
+    """What `configure_optimizers` returns, by the hyper-parameters `lr`, `weight_decay` and `warmup`.
+
+    Biases, norms and scalars (fewer than two axes) have no decay; frozen parameters are left out.
 
     Args:
-        named_parameters: a module, or its `named_parameters()`; frozen parameters are left out.
-        lr: peak learning rate.
-        weight_decay: decay of matrices; biases, norms and scalars (fewer than two axes) have none.
-        warmup: share of all steps, 0 … 1, over which the rate rises linearly.
-        total_steps: optimiser steps of the whole training (`trainer.estimated_stepping_batches`).
+        module: to be trained.
         lr_scales: learning-rate factor of the parameters whose name starts with a key.
         undecayed: beginnings of names that have no decay: a table of which a step sees few rows would lose the others.
-
-    Raises:
-        ValueError: warm-up is no share.
     """
-    if not 0 <= warmup < 1:
-        raise ValueError(f"warmup is a share of all steps, at least 0 and below 1, got {warmup}")
-    named = named_parameters.named_parameters() if isinstance(named_parameters, nn.Module) else named_parameters
+    options, total_steps = module.hparams, module.trainer.estimated_stepping_batches
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
-    for name, parameter in named:
+    for name, parameter in module.named_parameters():
         if parameter.requires_grad:
-            scale = next((s for prefix, s in (lr_scales or {}).items() if name.startswith(prefix)), 1.0)
+            scale = next((s for prefix, s in lr_scales.items() if name.startswith(prefix)), 1.0)
             decayed = parameter.ndim >= 2 and not name.startswith(undecayed)
             groups.setdefault((scale, decayed), []).append(parameter)
     optimizer = torch.optim.AdamW(
-        [
-            {"params": parameters, "lr": lr * scale, "weight_decay": weight_decay if decayed else 0.0}
-            for (scale, decayed), parameters in groups.items()
-        ]
+        {"params": parameters, "lr": options["lr"] * scale, "weight_decay": options["weight_decay"] * decayed}
+        for (scale, decayed), parameters in groups.items()
     )
-    schedule = LambdaLR(optimizer, lambda step: warmup_cosine(step, warmup * total_steps, total_steps))
+    warmup_steps = options["warmup"] * total_steps
+    schedule = LambdaLR(optimizer, lambda step: warmup_cosine(step, warmup_steps, total_steps))
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 

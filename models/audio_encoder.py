@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-STRIDE = 4  # frames a token
+STRIDE, CHANNELS = 4, 16  # frames a token; C
 SCALES = (1, 8, 32)  # frames between which `mel_statistics` measures change: 20 ms, 160 ms, 640 ms at the usual hop
 # Mean and standard deviation of the K = 5 statistics over bands, measured once on real music and then fixed.
 STATISTIC_MEAN, STATISTIC_STD = (0.13, 0.48, 0.26, 0.37, 0.32), (0.72, 0.20, 0.07, 0.17, 0.18)
@@ -32,22 +32,15 @@ class AudioEncoder(nn.Module):
     statistic_std_K1: Tensor
 
     def __init__(
-        self,
-        n_mels: int,
-        width: int = 128,
-        layers: int = 4,
-        heads: int = 4,
-        dropout: float = 0.1,
-        channels: int = 16,
-        recompute: bool = False,
+        self, n_mels: int, width: int, layers: int, heads: int, dropout: float, recompute: bool = False
     ) -> None:
         super().__init__()
         if width % heads or width % 2:
             raise ValueError(f"width must be even and a multiple of heads, got width={width}, heads={heads}")
         self.width, self.recompute = width, recompute
-        self.conv1 = nn.Conv2d(1, channels, 3, stride=2, padding=1)
-        self.conv2 = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
-        self.project = nn.Linear(channels * math.ceil(n_mels / STRIDE), width)
+        self.conv1 = nn.Conv2d(1, CHANNELS, 3, stride=2, padding=1)
+        self.conv2 = nn.Conv2d(CHANNELS, CHANNELS, 3, stride=2, padding=1)
+        self.project = nn.Linear(CHANNELS * math.ceil(n_mels / STRIDE), width)
         self.dropout = nn.Dropout(dropout)
         self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(width)

@@ -33,8 +33,6 @@ class AudioFront(nn.Module):
         time_mask: int = 0,
     ) -> None:
         super().__init__()
-        if gain_db < 0 or noise_db < 0:
-            raise ValueError(f"gain_db={gain_db:g}, noise_db={noise_db:g}: at least 0 (0: off)")
         self.log_mel = LogMel(sample_rate, n_mels, win_length, hop_length)
         self.gain_db, self.noise_db = gain_db, noise_db
         self.masks = freq_mask, time_mask

@@ -29,12 +29,7 @@ def embed_in_chunks(embed: Embed, rows: Rows, size: int) -> Tensor:
         embed: rows → vectors (n, D), each row independently.
         rows: the input of `embed`.
         size: rows per chunk; 0: all at once, activations kept.
-
-    Raises:
-        ValueError: `size` is negative.
     """
-    if size < 0:
-        raise ValueError(f"size must be 0 (all rows at once) or positive, got {size}")
     n = len(next(iter(rows.values())))
     if size == 0 or n <= size or not torch.is_grad_enabled():
         return embed(rows)

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from models.audio_encoder import AudioEncoder
 from models.audio_front import AudioFront
-from models.pretrained import check_trainable
 from models.pretrained_audio import OWN, PretrainedAudio
 from models.text_encoder import TextEncoder
 
@@ -40,7 +39,7 @@ class ClipModel(nn.Module):
         sigmoid: add a logit bias, for the sigmoid loss.
 
     Raises:
-        ValueError: the temperature is not positive, or an encoder cannot be built from its options.
+        ValueError: an encoder cannot be built from its options.
     """
 
     def __init__(
@@ -48,28 +47,27 @@ class ClipModel(nn.Module):
         front: dict[str, Any],
         audio: dict[str, Any],
         text: dict[str, Any],
-        dim: int = 128,
-        dropout: float = 0.1,
-        temperature: float = 0.07,
+        dim: int,
+        dropout: float,
+        temperature: float,
         sigmoid: bool = False,
     ) -> None:
         super().__init__()
-        if temperature <= 0:
-            raise ValueError(f"temperature must be positive, got {temperature}")
         audio, text = dict(audio), dict(text)
         audio_dim, text_dim = audio.pop("dim"), text.pop("dim")
         own = {name: audio.pop(name) for name in ("width", "layers", "heads") if name in audio}
-        self.front, self.audio_encoder, self.text_encoder = None, None, None
+        self.front: AudioFront | None = None
+        self.audio_encoder: AudioEncoder | PretrainedAudio | None = None
         if audio["model"] == OWN:
             self.front = AudioFront(**front)
             self.audio_encoder = AudioEncoder(
                 front["n_mels"], dropout=dropout, recompute=audio.get("recompute", False), **own
             )
-            self.audio_project: nn.Module = nn.Linear(self.audio_encoder.width, dim)
+            self.audio_project: nn.Module = nn.Linear(own["width"], dim)
         else:
-            self.audio_encoder = trainable_encoder(PretrainedAudio, audio)
+            self.audio_encoder = None if audio.get("frozen", True) else PretrainedAudio(**audio)
             self.audio_project = projection(audio_dim, dim, dropout)
-        self.text_encoder = trainable_encoder(TextEncoder, text)
+        self.text_encoder = None if text.get("frozen", True) else TextEncoder(**text)
         self.text_project = projection(text_dim, dim, dropout)
         self.log_scale = nn.Parameter(torch.tensor([-math.log(temperature)]))  # one axis: a scalar cannot be sharded
         # Only N of N² pairs match, so the sigmoid loss starts with all pairs improbable (arXiv 2303.15343, §3.2).
@@ -111,20 +109,6 @@ class ClipModel(nn.Module):
         else:
             pooled_NB = self.text_encoder(text["input_ids"], text["attention_mask"])
         return F.normalize(self.text_project(pooled_NB).float(), dim=-1)
-
-
-def trainable_encoder(encoder: Any, options: dict[str, Any]) -> Any:
-    """Build a published encoder that is to be trained; None for a frozen one, whose pooled vectors are enough.
-
-    Raises:
-        ValueError: the options ask to train part of a frozen encoder.
-    """
-    if not options.get("frozen", True):
-        return encoder(**options)
-    check_trainable(
-        options["model"], **{name: value for name, value in options.items() if name not in ("model", "recompute")}
-    )
-    return None
 
 
 def projection(width: int, dim: int, dropout: float) -> nn.Module:

@@ -19,32 +19,31 @@ class LogMel(nn.Module):
 
     mel: power spectrum under a Hann window of `win_length` samples, frames centred with reflected ends, triangular
     filters of peak 1 evenly spaced from 0 to sample_rate / 2 on the HTK mel scale (2595 log10(1 + f / 700)).
-    L must be more than win_length / 2.
+    L must be more than win_length / 2. `scale` may give the filters' `norm` and `mel_scale`, as torchaudio calls them.
     """
 
     window: Tensor
     filters_FM: Tensor
 
-    def __init__(self, sample_rate: int, n_mels: int, win_length: int, hop_length: int) -> None:
+    def __init__(self, sample_rate: int, n_mels: int, win_length: int, hop_length: int, **scale: str) -> None:
         super().__init__()
         self.hop_length = hop_length
-        filters_FM = torchaudio.functional.melscale_fbanks(win_length // 2 + 1, 0, sample_rate / 2, n_mels, sample_rate)
+        bins = win_length // 2 + 1
+        filters_FM = torchaudio.functional.melscale_fbanks(bins, 0, sample_rate / 2, n_mels, sample_rate, **scale)
         # Constants, on the device with the weights and not in checkpoints.
         self.register_buffer("filters_FM", filters_FM, persistent=False)
         self.register_buffer("window", torch.hann_window(win_length), persistent=False)
 
     def forward(self, wave_NL: Tensor) -> Tensor:
         """Log-mel frames of N waves."""
-        mel_NTM = mel_power(wave_NL, self.window, self.filters_FM, self.hop_length)
-        return (torch.log(mel_NTM + LOG_FLOOR) - LOG_MEAN) / LOG_STD
+        return (torch.log(self.power(wave_NL) + LOG_FLOOR) - LOG_MEAN) / LOG_STD
 
+    def power(self, wave_NL: Tensor) -> Tensor:
+        """Power of each mel band, float32 (N, 1 + L // hop_length, M).
 
-def mel_power(wave_NL: Tensor, window: Tensor, filters_FM: Tensor, hop_length: int) -> Tensor:
-    """Power of each mel band, float32 (N, 1 + L // hop_length, M), with frames as long as the window.
-
-    Autocast is disabled: there is no Fourier transform in bfloat16.
-    """
-    with torch.autocast(wave_NL.device.type, enabled=False):
-        sizes = len(window), hop_length, len(window)
-        power_NFT = torchaudio.functional.spectrogram(wave_NL.float(), 0, window, *sizes, 2.0, False)
-        return power_NFT.transpose(1, 2) @ filters_FM
+        Autocast is disabled: there is no Fourier transform in bfloat16.
+        """
+        with torch.autocast(wave_NL.device.type, enabled=False):
+            sizes = len(self.window), self.hop_length, len(self.window)
+            power_NFT = torchaudio.functional.spectrogram(wave_NL.float(), 0, self.window, *sizes, 2.0, False)
+            return power_NFT.transpose(1, 2) @ self.filters_FM

@@ -14,10 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-import torchaudio
 from torch import Tensor, nn
 
-from models.log_mel import mel_power
+from models.log_mel import LogMel
 from models.pretrained import packaged
 
 PACKAGE, CHECKPOINT = "musicnn", "MSD_musicnn/.data-00000-of-00001"
@@ -36,16 +35,9 @@ class Musicnn(nn.Module):
     authors' training.
     """
 
-    width = WIDTH
-    filters_FM: Tensor
-    window: Tensor
-
     def __init__(self) -> None:
         super().__init__()
-        slaney = {"norm": "slaney", "mel_scale": "slaney"}  # librosa's filters
-        filters_FM = torchaudio.functional.melscale_fbanks(WINDOW // 2 + 1, 0.0, RATE / 2, MELS, RATE, **slaney)
-        self.register_buffer("filters_FM", filters_FM, persistent=False)
-        self.register_buffer("window", torch.hann_window(WINDOW), persistent=False)
+        self.mel = LogMel(RATE, MELS, WINDOW, HOP, norm="slaney", mel_scale="slaney")  # librosa's filters
         channels = sum(filters for _, filters in TIMBRAL + TEMPORAL)
         deep = channels + 3 * MIDDLE
         self.convs = nn.ModuleList(
@@ -71,9 +63,7 @@ class Musicnn(nn.Module):
         at_T = torch.arange(patches * PATCH, device=wave_NL.device)
         at_NT = at_T % frames_N.clamp(max=x_NTM.shape[1])[:, None]  # short crops repeat
         x_NTM = torch.gather(x_NTM, 1, at_NT[:, :, None].expand(-1, -1, MELS))
-        chunk = (
-            2 if wave_NL.device.type == "cpu" else 256
-        )  # feature maps are large: those of two patches fit a CPU's cache
+        chunk = 2 if wave_NL.device.type == "cpu" else 256  # feature maps of two patches fit a CPU's cache
         x_PTM = x_NTM.reshape(-1, PATCH, MELS)
         # an exported program cannot loop over a symbolic number of patches
         parts = [x_PTM] if torch.compiler.is_exporting() else x_PTM.split(chunk)
@@ -84,7 +74,7 @@ class Musicnn(nn.Module):
 
     def log_mel(self, wave_NL: Tensor) -> Tensor:
         """log10(1 + 10,000 mel), (N, T, M), as in the authors' front end."""
-        return torch.log10(1 + 10000 * mel_power(wave_NL, self.window, self.filters_FM, HOP))
+        return torch.log10(1 + 10000 * self.mel.power(wave_NL))
 
     def patches(self, x_NTM: Tensor) -> Tensor:
         """Penultimate layer, (N, W), of patches of `PATCH` frames."""

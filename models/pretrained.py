@@ -9,7 +9,7 @@ import hashlib
 import importlib.util
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from torch import nn
 
@@ -70,44 +70,46 @@ def packaged(what: str, package: str, distribution: str, file: str, sha256: str)
     return path
 
 
-def enable_recompute(network: Any, name: str) -> None:
-    """Enable activation checkpointing: activations are recomputed in the backward pass instead of kept.
+class Published(nn.Module):
+    """A published encoder, frozen or trained: all of it, its last layers, or LoRA adapters of its linear layers.
+
+    A frozen one takes no gradient and stays in evaluation mode. LoRA (Hu et al., arXiv 2106.09685) adds nothing at
+    first. With `recompute`, activations are computed again in the backward pass instead of being kept.
 
     Raises:
-        ValueError: the network does not support it.
+        ValueError: the model cannot be loaded, has fewer layers, or cannot compute its activations again.
     """
-    if not getattr(network, "supports_gradient_checkpointing", False):
-        raise ValueError(f"{name} cannot compute its activations again: model.recompute=false")
-    network.gradient_checkpointing_enable({"use_reentrant": False})
 
+    def __init__(
+        self, model: str, frozen: bool = True, last_layers: int = 0, lora_rank: int = 0, recompute: bool = False
+    ) -> None:
+        super().__init__()
+        self.frozen, network = frozen, self.load(model)
+        if recompute and not frozen:
+            if not getattr(network, "supports_gradient_checkpointing", False):
+                raise ValueError(f"{model} cannot compute its activations again: model.recompute=false")
+            network.gradient_checkpointing_enable({"use_reentrant": False})
+        if frozen or last_layers or lora_rank:
+            network.requires_grad_(False)
+        if last_layers:
+            layers = layers_of(network, model)
+            if last_layers > len(layers):
+                raise ValueError(f"last_layers={last_layers}: '{model}' has {len(layers)}")
+            layers[-last_layers:].requires_grad_(True)
+        elif lora_rank:
+            from peft import LoraConfig, inject_adapter_in_model
 
-def set_trainable(model: nn.Module, name: str, frozen: bool, last_layers: int, lora_rank: int) -> None:
-    """Set, in place, which weights take a gradient: none, the last layers, LoRA adapters, or all.
+            config = LoraConfig(r=lora_rank, lora_alpha=2 * lora_rank, target_modules="all-linear")
+            inject_adapter_in_model(config, network)
+        self.train(self.training)
 
-    LoRA: Hu et al., arXiv 2106.09685.
+    def load(self, model: str) -> Any:
+        """Load the network into an attribute of the encoder's own, and return it."""
+        raise NotImplementedError
 
-    Raises:
-        ValueError: the model has fewer layers, or more than one of the three options is given.
-    """
-    check_trainable(name, frozen, last_layers, lora_rank)
-    if frozen or last_layers or lora_rank:
-        model.requires_grad_(False)
-    if last_layers:
-        layers = layers_of(model, name)
-        if last_layers > len(layers):
-            raise ValueError(f"last_layers={last_layers}: '{name}' has {len(layers)}")
-        for layer in layers[-last_layers:]:
-            layer.requires_grad_(True)
-    elif lora_rank:
-        add_low_rank(model, lora_rank)
-
-
-def check_trainable(name: str, frozen: bool = True, last_layers: int = 0, lora_rank: int = 0) -> None:
-    """Raise ValueError if the options exclude one another."""
-    if frozen and (last_layers or lora_rank):
-        raise ValueError(f"last_layers={last_layers}, lora_rank={lora_rank}: a frozen '{name}' is not trained")
-    if min(last_layers, lora_rank) < 0 or (last_layers and lora_rank):
-        raise ValueError(f"last_layers={last_layers}, lora_rank={lora_rank}: one of them, and not below 0")
+    def train(self, mode: bool = True) -> Self:
+        """Set training mode; a frozen encoder stays in evaluation mode."""
+        return super().train(mode and not self.frozen)
 
 
 def layers_of(model: nn.Module, name: str) -> nn.ModuleList:
@@ -116,10 +118,3 @@ def layers_of(model: nn.Module, name: str) -> nn.ModuleList:
     if not lists:
         raise ValueError(f"'{name}' has no list of layers, so that its last ones cannot be trained alone")
     return max(lists, key=lambda layers: sum(weight.numel() for weight in layers.parameters()))
-
-
-def add_low_rank(model: nn.Module, rank: int) -> None:
-    """Add LoRA adapters of this rank to every linear layer, in place; their output is zero at first."""
-    from peft import LoraConfig, inject_adapter_in_model
-
-    inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear"), model)

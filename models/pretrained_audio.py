@@ -11,12 +11,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 import torchaudio
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModel
 
 from models import musicnn
 from models.audio_front import FULL_SCALE
-from models.pretrained import enable_recompute, load_pretrained, set_trainable
+from models.pretrained import Published, load_pretrained
 
 KIND = "audio model"
 OWN, MUSICNN = "transformer", "musicnn"  # not loaded through transformers
@@ -26,33 +26,17 @@ SHORTEST = 0.1  # seconds: extractors need at least one window
 Inputs = dict[str, Tensor]
 
 
-class PretrainedAudio(nn.Module):
+class PretrainedAudio(Published):
     """`musicnn`, or any audio `AutoModel` (wav2vec 2.0, HuBERT, AST, Whisper's encoder, CLAP's audio tower): (N, W).
 
     With an `attention_mask` from the extractor, real tokens are averaged; otherwise the encoder's pooled output is
-    used, or the mean of all tokens. Training options are those of `models.text_encoder.TextEncoder`.
-
-    Raises:
-        ValueError: the model cannot be loaded, or has no such layers; or both `last_layers` and `lora_rank` are given.
+    used, or the mean of all tokens.
     """
 
-    def __init__(
-        self, model: str, frozen: bool = True, last_layers: int = 0, lora_rank: int = 0, recompute: bool = False
-    ) -> None:
-        super().__init__()
+    def load(self, model: str) -> Any:
+        """Load musicnn, or the encoder of a model of transformers."""
         self.encoder: Any = musicnn.load_musicnn() if model == MUSICNN else load_encoder(model)
-        self.frozen = frozen
-        if model == MUSICNN and (last_layers or lora_rank):
-            raise ValueError(f"last_layers={last_layers}, lora_rank={lora_rank}: musicnn is trained whole or not")
-        if recompute and not frozen:
-            enable_recompute(self.encoder, model)
-        set_trainable(self.encoder, model, frozen, last_layers, lora_rank)
-        self.train(self.training)
-
-    def train(self, mode: bool = True) -> PretrainedAudio:
-        """Set training mode; a frozen encoder stays in evaluation mode."""
-        super().train(mode and not self.frozen)
-        return self
+        return self.encoder
 
     def forward(self, crops: Inputs) -> Tensor:
         """Vectors (N, W) from the output of `Extractor` for N crops."""

@@ -36,7 +36,8 @@ class FieldEmbedding(nn.Module):
         super().__init__()
         if not dense_dims and not vocab_sizes:
             raise ValueError("a song encoder needs at least one field")
-        self.dense_dims, self.vocab_sizes, self.block = dict(dense_dims), dict(vocab_sizes), block
+        self.dense_dims, self.vocab_sizes = dict(dense_dims), dict(vocab_sizes)
+        self.dim, self.block = dim, block
         # Lists, not dicts by field name: a field may be called anything, also what a module may not be.
         self.blocks = nn.ModuleList(
             nn.ModuleList(nn.Linear(min(block, width - at), dim) for at in range(0, width, block))
@@ -115,23 +116,25 @@ class SongEncoder(nn.Module):
         self,
         dense_dims: dict[str, int],
         vocab_sizes: dict[str, int],
-        field_dim: int = 32,
-        hidden: int = 256,
-        dim: int = 64,
-        dropout: float = 0.1,
-        block: int = 64,
-        normalise: bool = True,
-        input_dropout: float = 0.0,
+        field_dim: int,
+        hidden: int,
+        dim: int,
+        dropout: float,
+        block: int,
+        normalise: bool,
+        input_dropout: float,
     ) -> None:
         super().__init__()
         # length of a normalised vector; inner products then reach scale²
         self.scale = nn.Parameter(torch.tensor(4.0)) if normalise else None
         self.embedding = FieldEmbedding(dense_dims, vocab_sizes, field_dim, block, input_dropout)
-        n_features = len(self.embedding.names)
-        self.absent_FE = nn.Parameter(torch.zeros(n_features, field_dim))
-        self.skip = nn.Linear(n_features * field_dim, dim)
-        self.trunk = trunk(n_features * field_dim, hidden, dim, dropout) if hidden else None
-        self.item_bias = nn.Linear(n_features * field_dim, 1)
+        self.absent_FE = nn.Parameter(torch.zeros(len(self.embedding.names), field_dim))
+        width = self.absent_FE.numel()
+        self.skip, self.trunk = nn.Linear(width, dim), None
+        if hidden:
+            inner = (nn.Linear(width, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, hidden), nn.GELU())
+            self.trunk = nn.Sequential(*inner, nn.Linear(hidden, dim))
+        self.item_bias = nn.Linear(width, 1)
         nn.init.zeros_(self.item_bias.weight), nn.init.zeros_(self.item_bias.bias)
         self.head = nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, dim))
 
@@ -163,9 +166,3 @@ class SongEncoder(nn.Module):
     def forward(self, fields: Fields) -> Tensor:
         """Fields of N songs → song vectors (N, D); compare them by inner product."""
         return self.encode(*self.embedding(fields))
-
-
-def trunk(width: int, hidden: int, dim: int, dropout: float) -> nn.Sequential:
-    """Build two hidden layers and an output layer."""
-    inner = (nn.Linear(width, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, hidden), nn.GELU())
-    return nn.Sequential(*inner, nn.Linear(hidden, dim))

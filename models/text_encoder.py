@@ -10,47 +10,23 @@ from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-from models.pretrained import enable_recompute, load_pretrained, set_trainable
+from models.pretrained import Published, load_pretrained
 
 KIND = "text model"
 
 
-class TextEncoder(nn.Module):
-    """Any `AutoModel` with mean pooling over real tokens (Reimers & Gurevych, arXiv 1908.10084).
+class TextEncoder(Published):
+    """Any `AutoModel` with mean pooling over real tokens (Reimers & Gurevych, arXiv 1908.10084)."""
 
-    A frozen encoder takes no gradient and stays in evaluation mode. Otherwise all of it is trained, or its last layers
-    only, or LoRA adapters of its linear layers only (Hu et al., arXiv 2106.09685).
-
-    Raises:
-        ValueError: the model cannot be loaded, or has no such layers; or both `last_layers` and `lora_rank` are given.
-    """
-
-    def __init__(
-        self, model: str, frozen: bool = True, last_layers: int = 0, lora_rank: int = 0, recompute: bool = False
-    ) -> None:
-        super().__init__()
+    def load(self, model: str) -> Any:
+        """Load the model without its pooler, which is unused: DDP stops at weights without a gradient."""
         self.bert: Any = load_pretrained(AutoModel, model, KIND)
-        self.frozen = frozen
-        # The pooler is unused, and DDP stops at weights without a gradient.
         if getattr(self.bert, "pooler", None) is not None:
             self.bert.pooler = None
-        if recompute and not frozen:
-            enable_recompute(self.bert, model)
-        set_trainable(self.bert, model, frozen, last_layers, lora_rank)
-        self.train(self.training)
-
-    @property
-    def width(self) -> int:
-        """Size of the pooled vector."""
-        return int(self.bert.config.hidden_size)
-
-    def train(self, mode: bool = True) -> TextEncoder:
-        """Set training mode; a frozen encoder stays in evaluation mode."""
-        super().train(mode and not self.frozen)
-        return self
+        return self.bert
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Mean of the last hidden states of real tokens, (N, B), from ids and mask (N, L) or (N, W, L).

@@ -31,18 +31,15 @@ class UserTower(nn.Module):
 
     def __init__(
         self,
-        dense_dims: dict[str, int],
-        vocab_sizes: dict[str, int],
+        songs: FieldEmbedding,
         profile_sizes: dict[str, int],
         n_numbers: int,
-        block: int,
-        field_dim: int,
         hidden: int,
         dim: int,
         dropout: float,
     ) -> None:
         super().__init__()
-        self.embedding = FieldEmbedding(dense_dims, vocab_sizes, field_dim, block)
+        self.embedding, field_dim = songs, songs.dim
         self.song = nn.Linear(len(self.embedding.names) * field_dim, dim)
         self.signal = small_embedding(SIGNALS, dim)
         self.age = small_embedding(AGES, dim)
@@ -103,20 +100,20 @@ class BoundaryModel(nn.Module):
         dense_dims: dict[str, int],
         vocab_sizes: dict[str, int],
         profile_sizes: dict[str, int],
-        n_numbers: int = 0,
-        block: int = 64,
-        field_dim: int = 32,
-        hidden: int = 256,
-        dim: int = 64,
-        dropout: float = 0.1,
+        n_numbers: int,
+        block: int,
+        field_dim: int,
+        hidden: int,
+        dim: int,
+        dropout: float,
     ) -> None:
         super().__init__()
-        self.item = SongEncoder(dense_dims, vocab_sizes, field_dim, hidden, dim, dropout, block, normalise=False)
+        self.item = SongEncoder(dense_dims, vocab_sizes, field_dim, hidden, dim, dropout, block, False, 0.0)
         self.item.head = nn.Identity()  # type: ignore[assignment]  # the contrastive head has no part in this loss
         self.item.item_bias.requires_grad_(False)  # nor has a bias: a song's length says it here
-        shape = (dense_dims, vocab_sizes, profile_sizes, n_numbers, block, field_dim, hidden, dim, dropout)
-        self.user = UserTower(*shape)
-        self.boundary = UserTower(*shape)
+        songs, shape = (dense_dims, vocab_sizes, field_dim, block), (profile_sizes, n_numbers, hidden, dim, dropout)
+        self.user = UserTower(FieldEmbedding(*songs), *shape)
+        self.boundary = UserTower(FieldEmbedding(*songs), *shape)
 
     def item_vectors(self, fields: Fields) -> Tensor:
         """Fields of songs → item vectors i, (songs, D)."""

@@ -31,12 +31,7 @@ def clip_loss(
             diagonal always counts.
         has_audio_N: False where a song has no audio; its row of `audio_ND` may hold anything. None: all have.
         has_text_N: the same of text. At least one song must have both.
-
-    Raises:
-        ValueError: the two batches differ in shape, or a number given as `logit_scale` is not positive.
     """
-    if not isinstance(logit_scale, Tensor) and logit_scale <= 0:
-        raise ValueError(f"logit_scale must be positive, got {logit_scale}")
     with torch.autocast(audio_ND.device.type, enabled=False):
         has_audio_N, has_text_N = _present(audio_ND, has_audio_N), _present(text_ND, has_text_N)
         cosine_NN, itself_NN = _cosines(audio_ND, text_ND, has_audio_N, has_text_N)
@@ -62,20 +57,8 @@ def siglip_loss(
     """Sigmoid loss: binary classification of every pair (SigLIP, Zhai et al., arXiv 2303.15343, equation 1).
 
     −1/N Σ_ij log σ(y_ij (logit_scale · cos(a_i, t_j) + logit_bias)), y = 1 on the diagonal and −1 elsewhere. Where
-    songs lack one of the two, the sum is over existing pairs and N counts the songs that have both.
-
-    Args:
-        audio_ND: audio vectors.
-        text_ND: text vectors, row n of the same song as audio row n.
-        logit_scale: 1 / temperature, positive.
-        logit_bias: added to every logit.
-        same_NN: True where row and column are the same song or have the same text; off the diagonal such pairs are
-            left out.
-        has_audio_N: False where a song has no audio; its row of `audio_ND` may hold anything. None: all have.
-        has_text_N: the same of text. At least one song must have both.
-
-    Raises:
-        ValueError: the two batches differ in shape.
+    songs lack one of the two, the sum is over existing pairs and N counts the songs that have both. `logit_bias` is
+    added to every logit; the other arguments are those of `clip_loss`.
     """
     with torch.autocast(audio_ND.device.type, enabled=False):
         has_audio_N, has_text_N = _present(audio_ND, has_audio_N), _present(text_ND, has_text_N)
@@ -108,22 +91,14 @@ def info_nce(
 
     Returns:
         The mean over valid views; zero, still attached to the graph, where no song is valid.
-
-    Raises:
-        ValueError: `temperature` is not positive, or the views differ in shape.
     """
-    if temperature <= 0:
-        raise ValueError(f"temperature must be positive, got {temperature}")
-    if z1_ND.shape != z2_ND.shape:
-        raise ValueError(f"views {tuple(z1_ND.shape)} and {tuple(z2_ND.shape)} must have one shape")
     n, device = len(z1_ND), z1_ND.device
     with torch.autocast(device.type, enabled=False):
         song_V = (torch.arange(n, device=device) if ids_N is None else ids_N).repeat(2)
-        valid_V = (torch.ones(n, dtype=torch.bool, device=device) if valid_N is None else valid_N.bool()).repeat(2)
+        valid_V = _present(z1_ND, valid_N).repeat(2)
         # An invalid view may be NaN, and 0 · NaN is NaN: replace it before the products.
         z_VD = _unit(torch.where(valid_V[:, None], torch.cat([z1_ND, z2_ND]), 0.0))
         positive_V = torch.arange(2 * n, device=device).roll(n)
-
         negative_VV = (song_V[:, None] != song_V) & valid_V
         shown_VV = negative_VV.scatter(1, positive_V[:, None], True)
         logits_VV = (z_VD @ z_VD.T / temperature).masked_fill(~shown_VV, -torch.inf)
@@ -138,8 +113,6 @@ def _present(x_ND: Tensor, has_N: Tensor | None) -> Tensor:
 
 def _cosines(audio_ND: Tensor, text_ND: Tensor, has_audio_N: Tensor, has_text_N: Tensor) -> tuple[Tensor, Tensor]:
     """Cosine of every audio and text, (N, N), and the diagonal mask of matching pairs."""
-    if audio_ND.shape != text_ND.shape:
-        raise ValueError(f"audio {tuple(audio_ND.shape)} and text {tuple(text_ND.shape)} must have one shape")
     # A missing row may be NaN, and 0 · NaN is NaN: replace it before the products.
     audio_ND = torch.where(has_audio_N[:, None], audio_ND, 0.0)
     text_ND = torch.where(has_text_N[:, None], text_ND, 0.0)

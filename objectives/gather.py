@@ -10,11 +10,10 @@ Shapes: N rows on this rank, W ranks, D vector size.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.nn.functional import all_gather
 
 
 def gather_with_grad(x_ND: Tensor) -> Tensor:
@@ -22,10 +21,7 @@ def gather_with_grad(x_ND: Tensor) -> Tensor:
 
     Shapes must be equal on all ranks (training batches are full: `datamodules.batches`).
     """
-    if not _many_ranks():
-        return x_ND
-    gathered: Tensor = _Gather.apply(x_ND)  # type: ignore[no-untyped-call]
-    return gathered
+    return torch.cat(all_gather(x_ND)) if _many_ranks() else x_ND
 
 
 def gather_rows(x: Tensor) -> Tensor:
@@ -44,22 +40,6 @@ def gather_rows(x: Tensor) -> Tensor:
 
 def _many_ranks() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-
-
-class _Gather(torch.autograd.Function):
-    """all-gather forward, reduce-scatter (sum over ranks) backward."""
-
-    @staticmethod
-    def forward(ctx: Any, x_ND: Tensor) -> Tensor:
-        gathered = x_ND.new_empty(dist.get_world_size() * len(x_ND), *x_ND.shape[1:])
-        dist.all_gather_into_tensor(gathered, x_ND.contiguous())
-        return gathered
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
-        own = grad.new_empty(len(grad) // dist.get_world_size(), *grad.shape[1:])
-        dist.reduce_scatter_tensor(own, grad.contiguous())
-        return own
 
 
 def mean_over_ranks(x: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 from objectives.gather import mean_over_ranks
 
 
-def bpr_loss(query_ND: Tensor, positive_ND: Tensor, negative_MD: Tensor, keep_NM: Tensor | None = None) -> Tensor:
+def bpr_loss(query_ND: Tensor, positive_ND: Tensor, negative_MD: Tensor, keep_NM: Tensor) -> Tensor:
     """Bayesian personalised ranking: the mean of softplus(⟨query, negative⟩ − ⟨query, positive⟩).
 
     Every pair is ranked against all M negatives of the batch, which were drawn uniformly from the catalogue.
@@ -26,8 +26,6 @@ def bpr_loss(query_ND: Tensor, positive_ND: Tensor, negative_MD: Tensor, keep_NM
     """
     positive_N1 = (query_ND * positive_ND).sum(dim=1, keepdim=True)
     loss_NM = F.softplus(query_ND @ negative_MD.T - positive_N1)
-    if keep_NM is None:
-        return loss_NM.mean()
     return (loss_NM * keep_NM).sum() / mean_over_ranks(keep_NM.sum()).clamp(min=1)
 
 
@@ -35,9 +33,9 @@ def sampled_softmax_loss(
     query_ND: Tensor,
     positive_ND: Tensor,
     negative_MD: Tensor,
-    keep_NM: Tensor | None = None,
-    positive_log_q_N: Tensor | None = None,
-    negative_log_q_M: Tensor | None = None,
+    keep_NM: Tensor,
+    positive_log_q_N: Tensor,
+    negative_log_q_M: Tensor,
 ) -> Tensor:
     """Cross-entropy of each pair's positive among itself and the M shared negatives.
 
@@ -51,18 +49,14 @@ def sampled_softmax_loss(
         negative_MD: vectors of the drawn songs; in-batch negatives are simply among them.
         keep_NM: False where a drawn song is the anchor or its positive (an accidental hit) and must not count.
         positive_log_q_N: log of the expected count of each positive among the candidates.
-        negative_log_q_M: the same of each negative; both or neither.
+        negative_log_q_M: the same of each negative.
     """
-    positive_N1 = (query_ND * positive_ND).sum(dim=1, keepdim=True)
-    logits_NM = query_ND @ negative_MD.T
-    if positive_log_q_N is not None and negative_log_q_M is not None:
-        positive_N1, logits_NM = positive_N1 - positive_log_q_N[:, None], logits_NM - negative_log_q_M
-    if keep_NM is not None:
-        logits_NM = logits_NM.masked_fill(~keep_NM, -torch.inf)
+    positive_N1 = (query_ND * positive_ND).sum(dim=1, keepdim=True) - positive_log_q_N[:, None]
+    logits_NM = (query_ND @ negative_MD.T - negative_log_q_M).masked_fill(~keep_NM, -torch.inf)
     return (torch.cat([positive_N1, logits_NM], dim=1).logsumexp(dim=1) - positive_N1.squeeze(1)).mean()
 
 
-def listening_loss(logits_BS: Tensor, wanted_BS: Tensor, shown_BS: Tensor, users_weight: float = 1.0) -> Tensor:
+def listening_loss(logits_BS: Tensor, wanted_BS: Tensor, shown_BS: Tensor, users_weight: float) -> Tensor:
     """Multinomial likelihood of one half of a user's songs given the other half, over songs and over users.
 
     The mean over users of the cross-entropy between softmax over songs and their wanted songs, equally weighted, plus

@@ -21,6 +21,13 @@ os.environ.setdefault("WANDB_MODE", "offline")
 SONGS, USERS, TASTES, FIRST_DAY = 60, 80, 3, datetime(2026, 1, 1)
 TABLES = ("songs", "users", "plays", "cold_plays", "pairs", "val_pairs")
 UNPLAYED, BARE = 3, 8  # song numbers: one without a play, one without any field
+TOWERS = ["model.field_dim=8", "model.hidden=16", "model.dim=8", "fields.block=4", "batch_size=64"]
+QUIET = ["trainer.accelerator=cpu", "trainer.progress=false", "trainer.log_every=1", "logger.wandb=off"]
+FRONT = {"sample_rate": 16000, "n_mels": 10, "win_length": 800, "hop_length": 320}
+OWN = {"model": "transformer", "dim": 0, "width": 16, "layers": 2, "heads": 2}
+CLIP: dict[str, Any] = {  # arguments of a small ClipModel
+    "front": FRONT, "audio": OWN, "text": {"model": "minilm", "dim": 6}, "dim": 8, "dropout": 0.0, "temperature": 0.07
+}  # fmt: skip
 
 
 def tiny_dataset(folder: Path, seed: int = 0) -> Path:
@@ -185,13 +192,32 @@ def train_i2i(catalogue_folder: Path) -> Callable[..., Path]:
     return run
 
 
+@pytest.fixture(scope="session")
+def train_boundary(catalogue_folder: Path) -> Callable[..., Path]:
+    """`train_boundary(out, "key=value", …)` runs `train.py boundary` in the same way."""
+    from configs.load import load
+    from configs.training import BoundaryConfig
+    from training.tasks import train_boundary
+
+    def run(out: Path, *overrides: str) -> Path:
+        train_boundary(load(BoundaryConfig, [f"data={catalogue_folder}", f"out={out}", *TOWERS, *QUIET, *overrides]))
+        return out
+
+    return run
+
+
+def module_options(schema: type, **given: Any) -> dict[str, Any]:
+    """Options of a task's LightningModule: the defaults of its schema, but for those given."""
+    from configs.load import as_dict
+
+    options = as_dict(schema(data="", out=""))
+    return options["model"] | options["objective"] | options["optim"] | {"block": options["fields"]["block"]} | given
+
+
 def i2i_options(data: Path, out: Path) -> list[str]:
     """A small model, everything switched on."""
-    return [
-        f"data={data}", f"out={out}", "batch_size=64", "bcl_batch_size=32", "objective.negatives=32", "fields.block=4",
-        "model.field_dim=8", "model.hidden=16", "model.dim=8", "trainer.epochs=3", "trainer.accelerator=cpu",
-        "trainer.progress=false", "trainer.log_every=1", "logger.wandb=off", "optim.lr=1e-2",
-    ]  # fmt: skip
+    drawn = ["bcl_batch_size=32", "objective.negatives=32", "trainer.epochs=3", "optim.lr=1e-2"]
+    return [f"data={data}", f"out={out}", *TOWERS, *QUIET, *drawn]
 
 
 @pytest.fixture(scope="session")
@@ -201,14 +227,6 @@ def i2i_run(train_i2i: Callable[..., Path], tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.fixture(scope="session")
-def boundary_run(catalogue_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def boundary_run(train_boundary: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of the three towers on the tiny catalogue, one epoch (read-only by agreement)."""
-    from configs.load import load
-    from configs.training import BoundaryConfig
-    from training.tasks import train_boundary
-
-    out = tmp_path_factory.mktemp("runs") / "boundary"
-    small = ["model.field_dim=8", "model.hidden=16", "model.dim=8", "fields.block=4", "batch_size=128"]
-    few = ["trainer.epochs=1", "trainer.accelerator=cpu", "trainer.progress=false", "logger.wandb=off"]
-    train_boundary(load(BoundaryConfig, [f"data={catalogue_folder}", f"out={out}", *small, *few]))
-    return out
+    return train_boundary(tmp_path_factory.mktemp("runs") / "boundary", "batch_size=128", "trainer.epochs=1")

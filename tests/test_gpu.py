@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -14,10 +13,11 @@ import torch
 from callbacks.index_recall import retrieve
 from configs.data import PrepareConfig, WorldConfig
 from configs.load import load
-from configs.training import BoundaryConfig, ClipConfig
+from configs.training import ClipConfig
 from pipeline import prepare, world
 from retrieval.index import add, build_index, gpu_resources, remove, search, to_cpu, tune
-from training.tasks import train_boundary, train_clip
+from tests.test_precision import losses
+from training.tasks import train_clip
 
 pytestmark = [
     pytest.mark.gpu,
@@ -68,30 +68,19 @@ def test_a_gpus_index_is_changed_in_main_memory() -> None:
     assert (search(index, items[:50], 1)[1][:, 0] == np.arange(5000, 5050)).all()
 
 
-def figures(run: Path) -> list[float]:
-    with (run / "logs" / "metrics.csv").open() as file:
-        return [float(row["train/loss"]) for row in csv.DictReader(file) if row.get("train/loss")]
-
-
 def assert_alike(half: Path, full: Path) -> None:
-    one, other = figures(half), figures(full)
+    one, other = losses(half), losses(full)
     assert len(one) == len(other) > 2 and np.isfinite(one).all()
     np.testing.assert_allclose(one, other, rtol=0.1)
 
 
 @pytest.mark.parametrize("task", ["i2i", "boundary"])
 def test_small_models_train_in_bfloat16(
-    task: str, catalogue_folder: Path, train_i2i: Callable[..., Path], tmp_path: Path
+    task: str, train_i2i: Callable[..., Path], train_boundary: Callable[..., Path], tmp_path: Path
 ) -> None:
     for name, precision in (("half", "auto"), ("full", "32-true")):
-        more = [f"trainer.precision={precision}", "trainer.accelerator=gpu", "trainer.devices=1"]
-        if task == "i2i":
-            train_i2i(tmp_path / name, *more)
-        else:
-            small = ["model.field_dim=8", "model.hidden=16", "model.dim=8", "fields.block=4", "batch_size=64"]
-            quiet = ["trainer.epochs=2", "trainer.log_every=1", "trainer.progress=false", "logger.wandb=off"]
-            given = [f"data={catalogue_folder}", f"out={tmp_path}/{name}", *small, *quiet, *more]
-            train_boundary(load(BoundaryConfig, given))
+        more = [f"trainer.precision={precision}", "trainer.accelerator=gpu", "trainer.devices=1", "trainer.epochs=2"]
+        {"i2i": train_i2i, "boundary": train_boundary}[task](tmp_path / name, *more)
     assert_alike(tmp_path / "half", tmp_path / "full")
 
 

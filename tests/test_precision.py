@@ -10,11 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from configs.load import load
-from configs.training import BoundaryConfig, TrainerConfig
-from objectives.boundary import boundary_loss
+from configs.training import TrainerConfig
 from training.fit import precision_of
-from training.tasks import train_boundary
 
 
 def losses(run: Path) -> list[float]:
@@ -40,22 +37,10 @@ def test_the_song_encoder_trains_in_bfloat16(loss: str, train_i2i: Callable[...,
     assert_alike(half, full)
 
 
-def test_the_towers_train_in_bfloat16(catalogue_folder: Path, tmp_path: Path) -> None:
-    small = ["model.field_dim=8", "model.hidden=16", "model.dim=8", "fields.block=4", "batch_size=64"]
-    small += ["trainer.epochs=2", "trainer.log_every=1", "trainer.accelerator=cpu", "trainer.progress=false"]
-    for name, more in (("full", "trainer.precision=auto"), ("half", "trainer.precision=bf16-mixed")):
-        given = [f"data={catalogue_folder}", f"out={tmp_path}/{name}", "logger.wandb=off", *small, more]
-        train_boundary(load(BoundaryConfig, given))
-    assert_alike(tmp_path / "half", tmp_path / "full")
-
-
-def test_margins_are_taken_in_full_precision() -> None:
-    """Of large scores bfloat16 keeps quarters: their difference, taken there, would be one of four values."""
-    score, boundary = torch.tensor([50.0, 50.25, 50.5]).bfloat16(), torch.tensor([50.0]).bfloat16()
-    found = boundary_loss(score, boundary, torch.ones(3), 1.0)
-    expected = torch.nn.functional.softplus(-torch.tensor([0.0, 0.25, 0.5])).mean()
-    assert found.dtype == torch.float32
-    torch.testing.assert_close(found, expected)
+def test_the_towers_train_in_bfloat16(train_boundary: Callable[..., Path], tmp_path: Path) -> None:
+    full = train_boundary(tmp_path / "full", "trainer.epochs=2")
+    half = train_boundary(tmp_path / "half", "trainer.epochs=2", "trainer.precision=bf16-mixed")
+    assert_alike(half, full)
 
 
 @pytest.mark.parametrize(

@@ -5,15 +5,10 @@ from __future__ import annotations
 
 import ast
 import builtins
-import ctypes
-import dataclasses
-import inspect
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pytest
@@ -125,10 +120,6 @@ def option_checks(root: Path) -> list[str]:
     return found
 
 
-def test_options_are_checked_in_configs_alone() -> None:
-    assert option_checks(ROOT) == []
-
-
 def too_big(root: Path) -> list[str]:
     """Functions above 40 lines, docstring not counted, or 8 arguments; constructors, losses and kernels may be."""
     found = []
@@ -150,22 +141,17 @@ def len_of(node: ast.stmt) -> int:
     return (node.end_lineno or node.lineno) - node.lineno + 1
 
 
-def test_functions_are_short_and_take_few_arguments() -> None:
-    assert too_big(ROOT) == []
+RULES = (wrong_imports, file_use, too_long, too_big, option_checks)
 
 
-def test_imports_run_one_way() -> None:
-    assert wrong_imports(ROOT) == []
+@pytest.mark.parametrize("finds", RULES, ids=lambda finds: finds.__name__)
+def test_the_rules_hold(finds: Callable[[Path], list[str]]) -> None:
+    assert finds(ROOT) == []
+
+
+def test_packages_have_an_order() -> None:
     order = package_order(ROOT)
     assert order.index("models") < order.index("lightning_modules") < order.index("train")
-
-
-def test_models_objectives_and_retrieval_touch_no_files() -> None:
-    assert file_use(ROOT) == []
-
-
-def test_files_are_short_enough_to_be_read() -> None:
-    assert too_long(ROOT) == []
 
 
 @pytest.mark.parametrize(
@@ -201,87 +187,26 @@ def test_an_import_circle_is_found(tmp_path: Path) -> None:
         package_order(tmp_path)
 
 
-@pytest.mark.parametrize("task", ["clip", "i2i", "boundary"])
-def test_a_module_has_the_defaults_of_its_options(task: str) -> None:
-    """Two places say what α is when nobody says anything: they must agree."""
-    from configs.load import as_dict
-    from configs.training import BoundaryConfig, ClipConfig, I2IConfig
-    from lightning_modules.boundary import BoundaryModule
-    from lightning_modules.clip import ClipModule
-    from lightning_modules.i2i import I2IModule
-    from models.clip import ClipModel
-
-    config: Any
-    module: Any
-    config, module = {
-        "clip": (ClipConfig, ClipModule), "i2i": (I2IConfig, I2IModule), "boundary": (BoundaryConfig, BoundaryModule)
-    }[task]  # fmt: skip
-    given = as_dict(config(data="d", out="o"))
-    options = {
-        name: value for part in ("model", "objective", "optim", "fields") for name, value in given.get(part, {}).items()
-    }
-    signatures = [
-        inspect.signature(made).parameters for made in (module, ClipModel) if made is module or task == "clip"
-    ]
-    defaults = {name: one.default for signature in signatures for name, one in signature.items()}
-    shared = {
-        name: value
-        for name, value in options.items()
-        if defaults.get(name, inspect.Parameter.empty) is not inspect.Parameter.empty
-    }
-    assert len(shared) > 6 and shared == {name: defaults[name] for name in shared}
-
-
 # --------------------------------------------------------------------------------- the truth is the evaluation's alone
 
 
-class Opened:
-    """Counts the openings of one file by whomever, native code included: the kernel tells (inotify, Linux)."""
-
-    IN_OPEN = 0x20
-
-    def __init__(self, path: Path) -> None:
-        libc = ctypes.CDLL(None, use_errno=True)
-        if not hasattr(libc, "inotify_init1"):
-            pytest.skip("the kernel does not tell who opens a file here")
-        self.queue = libc.inotify_init1(os.O_NONBLOCK)
-        if self.queue < 0 or libc.inotify_add_watch(self.queue, os.fsencode(path), self.IN_OPEN) < 0:
-            pytest.skip("the kernel does not tell who opens a file here")
-
-    def times(self) -> int:
-        """How often the file was opened since the last call."""
-        try:
-            return len(os.read(self.queue, 1 << 16)) // 16
-        except BlockingIOError:
-            return 0
+Weights = dict[str, dict[str, torch.Tensor]]
+TrainOn = Callable[[Path, Path], Weights]
 
 
-@dataclasses.dataclass
-class Trained:
-    """What prepare and training made of a world, and whether they opened its truth."""
-
-    catalogue: Path
-    weights: dict[str, dict[str, torch.Tensor]]
-    opened: int
-
-
-def train_on(world: Path, folder: Path, prepare: Callable[..., Path]) -> Trained:
-    """`pipeline.prepare`, then one epoch of `train.py i2i` and of `train.py boundary`."""
+@pytest.fixture(scope="module")
+def train_on(
+    prepare: Callable[..., Path], train_i2i: Callable[..., Path], train_boundary: Callable[..., Path]
+) -> TrainOn:
+    """`train_on(world, folder)`: `pipeline.prepare`, then one epoch of `train.py i2i` and of `train.py boundary`."""
     from artifacts.runs import open_run
-    from configs.load import load
-    from configs.training import BoundaryConfig, I2IConfig
-    from training.tasks import train_boundary, train_i2i
 
-    truth = world / "truth.parquet"
-    watch = Opened(truth) if truth.exists() else None
-    catalogue = prepare(world, folder / "catalogue")
-    small = ["trainer.epochs=1", "trainer.accelerator=cpu", "trainer.progress=false", "logger.wandb=off",
-             "model.field_dim=8", "model.hidden=16", "model.dim=8", "batch_size=64"]  # fmt: skip
-    weights = {}
-    for task, train, schema in (("i2i", train_i2i, I2IConfig), ("boundary", train_boundary, BoundaryConfig)):
-        train(load(schema, [f"data={catalogue}", f"out={folder / task}", *small]))
-        weights[task] = open_run(folder / task, task).weights
-    return Trained(catalogue, weights, watch.times() if watch else 0)
+    def run(world: Path, folder: Path) -> Weights:
+        options = [f"data={prepare(world, folder / 'catalogue')}", "trainer.epochs=1"]
+        tasks = {"i2i": train_i2i, "boundary": train_boundary}
+        return {task: open_run(train(folder / task, *options), task).weights for task, train in tasks.items()}
+
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -295,48 +220,35 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def trained(world: Path, prepare: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    return train_on(world, tmp_path_factory.mktemp("trained"), prepare)
-
-
-def test_training_opens_no_truth_and_the_evaluation_does(world: Path, trained: Trained) -> None:
-    from data.catalogue import Catalogue
-    from evaluation.outcomes import read_truth
-
-    assert trained.opened == 0
-    watch = Opened(world / "truth.parquet")
-    assert read_truth(str(world / "truth.parquet"), Catalogue.read(trained.catalogue)).height > 0
-    assert watch.times() > 0, "else this test could not fail"
+def trained(world: Path, train_on: TrainOn, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Weights]:
+    """The catalogue of the world, and what is trained on it."""
+    folder = tmp_path_factory.mktemp("trained")
+    weights = train_on(world, folder)
+    return folder / "catalogue", weights
 
 
 @pytest.mark.parametrize("truth", [b"not a table", None], ids=["garbage", "absent"])
 def test_truth_changes_no_table_and_no_weight(
-    truth: bytes | None, world: Path, trained: Trained, prepare: Callable[..., Path], tmp_path: Path
+    truth: bytes | None, world: Path, trained: tuple[Path, Weights], train_on: TrainOn, tmp_path: Path
 ) -> None:
-    other = tmp_path / "world"
+    """Whoever read it would fail."""
+    other, (catalogue, expected) = tmp_path / "world", trained
     shutil.copytree(world, other, ignore=shutil.ignore_patterns("truth.parquet"))
     if truth is not None:
         (other / "truth.parquet").write_bytes(truth)
-    again = train_on(other, tmp_path, prepare)
-    assert again.opened == 0
-    tables = sorted(path.name for path in trained.catalogue.glob("*.parquet"))
+    weights = train_on(other, tmp_path)
+    tables = sorted(path.name for path in catalogue.glob("*.parquet"))
     assert {"plays.parquet", "pairs.parquet", "val_pairs.parquet"} <= set(tables)
     for name in tables:
-        assert_frame_equal(pl.read_parquet(again.catalogue / name), pl.read_parquet(trained.catalogue / name))
-    for task, weights in trained.weights.items():
-        assert weights.keys() == again.weights[task].keys()
-        assert all(torch.equal(value, again.weights[task][name]) for name, value in weights.items())
+        assert_frame_equal(pl.read_parquet(tmp_path / "catalogue" / name), pl.read_parquet(catalogue / name))
+    torch.testing.assert_close(weights, expected, rtol=0, atol=0, equal_nan=True)
 
 
 def test_the_weights_do_hang_on_the_plays(
-    world: Path, trained: Trained, prepare: Callable[..., Path], tmp_path: Path
+    world: Path, trained: tuple[Path, Weights], train_on: TrainOn, tmp_path: Path
 ) -> None:
     """The control of the test above: without the first fifty plays it is another model."""
-    other = tmp_path / "world"
-    shutil.copytree(world, other)
-    plays = pl.read_parquet(world / "plays.parquet")
-    plays.tail(-50).write_parquet(other / "plays.parquet")
-    again = train_on(other, tmp_path, prepare)
-    assert any(
-        not torch.equal(value, again.weights["boundary"][name]) for name, value in trained.weights["boundary"].items()
-    )
+    other = shutil.copytree(world, tmp_path / "world")
+    pl.read_parquet(world / "plays.parquet").tail(-50).write_parquet(other / "plays.parquet")
+    weights = train_on(other, tmp_path)["boundary"]
+    assert any(not torch.equal(value, weights[name]) for name, value in trained[1]["boundary"].items())

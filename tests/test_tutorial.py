@@ -83,13 +83,13 @@ def walked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dic
                 end(int((at / "serving.pid").read_text()))
 
 
-def told(name: str) -> dict[str, int]:
+def shown_counts(name: str) -> dict[str, int]:
     """The counts that the page shows of what `prepare` says of a folder."""
     shown = PAGE.read_text("utf-8").split(f"    {name}: split by time\n")[1].split("    pairs:")[0]
     return {line.strip(): int(n.replace(",", "")) for line, n in re.findall(r"^ {6}(\S.*?) {2,}([\d,]+)$", shown, re.M)}
 
 
-def told_of_pairs(name: str) -> dict[str, str]:
+def shown_pairs(name: str) -> dict[str, str]:
     """What the page shows of the folder's song pairs."""
     line = PAGE.read_text("utf-8").split(f"    {name}: split by time\n")[1].split("    pairs:")[1].split("…")[0]
     return dict(part.split() for part in line.strip(" ,").split(", "))
@@ -105,10 +105,10 @@ def test_the_raw_files_become_a_catalogue(walked: tuple[Path, dict[str, Any]]) -
     assert pl.read_csv(at / "files" / "songs.csv").height == len(list((at / "files" / "audio").iterdir())) == 160
     assert pl.read_parquet(at / "my_music" / "songs.parquet").height == 160
     assert pl.read_parquet(at / "my_music" / "plays.parquet")["completed"].mean() == pytest.approx(0.5, abs=0.05)
-    shown = told("runs/catalogue")
+    shown = shown_counts("runs/catalogue")
     assert len(shown) == 8 and shown.items() <= counts(at / "runs" / "catalogue").items()
     manifest = json.loads((at / "runs" / "catalogue" / "manifest.json").read_text())
-    shown = told_of_pairs("runs/catalogue")
+    shown = shown_pairs("runs/catalogue")
     assert len(shown) == 5 and shown == {name: str(manifest["pairs"][name]) for name in shown}
     assert not manifest["rejected"]
 
@@ -142,9 +142,9 @@ def test_what_listeners_did_is_the_next_input(walked: tuple[Path, dict[str, Any]
     assert pairs["source_song_id"].unique().to_list() == ["1"] and pairs["plays"].to_list() == [3, 3, 3]
 
     catalogue = at / "runs" / "catalogue_2"
-    shown = told("runs/catalogue_2")
+    shown = shown_counts("runs/catalogue_2")
     assert len(shown) == 4 and shown.items() <= counts(catalogue).items()
-    pairs, shown = json.loads((catalogue / "manifest.json").read_text())["pairs"], told_of_pairs("runs/catalogue_2")
+    pairs, shown = json.loads((catalogue / "manifest.json").read_text())["pairs"], shown_pairs("runs/catalogue_2")
     assert pairs["posterior"] == shown["posterior"] == "feedback_and_later_plays"
     assert pairs["mined"] == int(shown["mined"]) and pairs["kept"] < pairs["mined"]
     songs = pl.read_parquet(catalogue / "songs.parquet").with_row_index("song")

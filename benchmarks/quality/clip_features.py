@@ -11,15 +11,15 @@ and songs → users as there. "less than text" is paired by seed.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from artifacts.folders import read_manifest, write_text
+from artifacts.folders import read_manifest
 from artifacts.runs import open_run
+from benchmarks.measure import write_json
 from benchmarks.quality.clip_moodclips import TOWERS, measure
 from benchmarks.quality.item_cold.__main__ import ItemColdConfig, Task, measure_all
 from benchmarks.quality.item_cold.folds import read_fold
@@ -86,7 +86,7 @@ def main(config: FeaturesConfig) -> None:
         for name, of_set in found.items()
         for method, runs in of_set.items()
     ]
-    write_text(Path(config.out), json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
+    write_json(config.out, rows)
     print("\n\n".join(table(rows, method) for method in METHODS))
 
 

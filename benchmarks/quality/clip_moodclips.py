@@ -13,7 +13,6 @@ seconds are of training, and of the first musicnn run also of the vectors that a
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +22,8 @@ import numpy as np
 import polars as pl
 from omegaconf import MISSING
 
-from artifacts.folders import write_text
 from artifacts.runs import open_run
-from benchmarks.quality.item_cold.folds import read_json
+from benchmarks.measure import read_json, write_json
 from benchmarks.table import markdown
 from configs.data import PrepareConfig
 from configs.errors import UserError
@@ -84,7 +82,7 @@ def main(config: ClipMoodclipsConfig) -> None:
         for tower in config.towers:
             catalogue = split_by_artist(Path(config.data), out, seed, TOWERS[tower][0])
             runs[-1] += [row for text in config.texts for row in one_text(config, catalogue, seed, text, tower)]
-    write_text(out / "results.json", json.dumps(runs, indent=1, ensure_ascii=False) + "\n")
+    write_json(out / "results.json", runs)
     print(markdown("method", runs, ["clips", *COLUMNS, "seconds"]))
 
 
@@ -119,18 +117,18 @@ def one_text(
     train_clip(load(ClipConfig, [*given, *config.clip]))
     # Of a run that was found finished, the time it took when it was trained.
     seconds = max(time.monotonic() - started, read_json(run / "seconds.json") or 0.0)
-    write_text(run / "seconds.json", json.dumps(seconds))
+    write_json(run / "seconds.json", seconds)
     features = run.with_name(f"{run.name}_features")
     embed(load(EmbedConfig, [f"clip={run}", f"data={catalogue.folder}", f"out={features}"]))
     found = read_features(features, catalogue.n_songs)
     measured = measure(catalogue, run, tower)
-    heard = {split: usable(catalogue, split, measured) for split in ("warm", "cold_val", "cold_test")}
-    test = heard["cold_test"]
+    rows_of = (catalogue.rows(split) for split in ("warm", "cold_val", "cold_test"))
+    warm, validation, test = (rows[np.isfinite(measured[rows, 0])] for rows in rows_of)  # that have a recording
     started = time.monotonic()
-    ridge_audio, ridge_text = ridge(measured, np.asarray(found["text"]), heard["warm"], heard["cold_val"])
+    ridge_audio, ridge_text = ridge(measured, np.asarray(found["text"]), warm, validation)
     closed = {**retrieval(ridge_audio[test], ridge_text[test]), "seconds": time.monotonic() - started}
     audio, words = (np.asarray(found[name])[test] for name in ("clip_audio", "clip_text"))
-    shared = repeated(np.asarray(found["text"])[test])
+    shared = pl.DataFrame(np.asarray(found["text"])[test]).is_duplicated().to_numpy()
     trained_rows = [("", None), (", text of one clip", ~shared), (", text of several", shared)]
     rows = [{"method": f"{tower}: ridge", **closed}]
     rows += [
@@ -153,12 +151,6 @@ def measure(catalogue: Catalogue, run: Path, tower: str) -> FloatArray:
     return vectors_SCK.mean(axis=1)
 
 
-def usable(catalogue: Catalogue, split: str, measured: FloatArray) -> IntArray:
-    """Songs of a split that have a recording."""
-    rows = catalogue.rows(split)
-    return rows[np.isfinite(measured[rows, 0])]
-
-
 def ridge(
     x_SK: FloatArray, text_SB: FloatArray, train: IntArray, validation: IntArray
 ) -> tuple[FloatArray, FloatArray]:
@@ -169,13 +161,15 @@ def ridge(
     z_SK = (x_SK - x_SK[train].mean(axis=0)) / (x_SK[train].std(axis=0) + 1e-6)
     y_SB = unit_rows(text_SB - text_SB[train].mean(axis=0))
     gram_KK, cross_KB = z_SK[train].T @ z_SK[train], z_SK[train].T @ y_SB[train]
-    best: tuple[float, FloatArray] = (-1.0, y_SB)
-    for strength in RIDGES:
-        found_SB = unit_rows(z_SK @ np.linalg.solve(gram_KK + strength * np.eye(len(gram_KK)), cross_KB))
+    tried = (
+        unit_rows(z_SK @ np.linalg.solve(gram_KK + strength * np.eye(len(gram_KK)), cross_KB)) for strength in RIDGES
+    )
+
+    def value(found_SB: FloatArray) -> float:
         figures = retrieval(found_SB[validation], y_SB[validation])
-        value = sum(figures[f"{way} R@10"] for way in WAYS)
-        best = max(best, (value, found_SB), key=lambda one: one[0])
-    return best[1], y_SB
+        return sum(figures[f"{way} R@10"] for way in WAYS)
+
+    return max(tried, key=value), y_SB
 
 
 def retrieval(audio_ND: FloatArray, text_ND: FloatArray, of: AnyArray | None = None) -> dict[str, float]:
@@ -193,12 +187,6 @@ def chance(n: int) -> dict[str, float]:
     """What random vectors are expected to find among n clips."""
     figures = {f"{way} R@{k}": min(k, n) / n for way in WAYS for k in (1, 5, 10)}
     return {"clips": n} | figures | {f"{way} median rank": (n + 1) / 2 for way in WAYS}
-
-
-def repeated(vectors_NB: FloatArray) -> AnyArray:
-    """Which rows another row equals, (N,)."""
-    _, which, count = np.unique(vectors_NB, axis=0, return_inverse=True, return_counts=True)
-    return np.asarray(count[which.ravel()] > 1)
 
 
 if __name__ == "__main__":

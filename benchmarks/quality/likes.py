@@ -14,7 +14,6 @@ the validation songs. Mean ± standard deviation over folds and seeds.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,12 +21,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 from omegaconf import MISSING
+from polars import selectors
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
-from artifacts.folders import write_text
+from benchmarks.measure import write_json
 from benchmarks.quality.towers import best_epoch
 from benchmarks.table import markdown
 from configs.data import PrepareConfig
@@ -85,7 +85,7 @@ def main(config: LikesConfig) -> None:
             part = np.zeros(catalogue.n_songs, dtype=int)  # 0 trains, 1 validates, 2 tests
             part[held], part[test] = 1, 2
             runs.append(one_fold(config, catalogue, marks, described, part, seed, fold))
-    write_text(Path(config.out), json.dumps(runs, indent=1) + "\n")
+    write_json(config.out, runs)
     print(markdown("method", runs, ["AUC", "balanced accuracy", "validation AUC"]))
 
 
@@ -113,12 +113,13 @@ def one_fold(
 ) -> list[dict[str, Any]]:
     """Rows of one fold."""
     of = part[marks.song]
-    profile = profile_columns(catalogue.users)[marks.user]
-    genre = one_hot(catalogue.songs["genres"].list.get(0))[marks.song]
+    known, text = catalogue.users.drop("user_id"), selectors.string()
+    profile = known.with_columns(text.fill_null("?")).to_dummies(text).to_numpy()[marks.user]  # a column a value
+    genre = catalogue.songs["genres"].list.get(0).fill_null("?").to_dummies().to_numpy()[marks.song]
     rate = rate_of(marks, of, np.zeros(len(of), dtype=int))[:, None]
     scores: dict[str, AnyArray] = {"genre's rate within the profile": rate_of(marks, of, genre.argmax(axis=1))}
     for name, vectors in described.items():
-        x = np.concatenate([vectors[marks.song], profile], axis=1)
+        x = np.concatenate([vectors[marks.song], profile], axis=1, dtype=np.float32)
         scores[f"logistic regression, {name} + profile"] = regression(x, marks.liked, of)
         more = np.concatenate([x, genre, rate], axis=1)
         scores[f"logistic regression, {name} + profile + genre + own rate"] = regression(more, marks.liked, of)
@@ -132,17 +133,12 @@ def figures(score: AnyArray, liked: AnyArray, of: AnyArray) -> dict[str, float]:
     """AUC on the test marks, and balanced accuracy at the threshold that is best on the validation marks."""
     held, test = of == 1, of == 2
     cuts = np.unique(np.quantile(score[held], np.linspace(0.02, 0.98, 49)))
-    best = max(cuts, key=lambda cut: balanced(score[held] > cut, liked[held]))
+    best = max(cuts, key=lambda cut: balanced_accuracy_score(liked[held], score[held] > cut))
     return {
         "AUC": float(roc_auc_score(liked[test], score[test])),
         "validation AUC": float(roc_auc_score(liked[held], score[held])),
-        "balanced accuracy": balanced(score[test] > best, liked[test]),
+        "balanced accuracy": float(balanced_accuracy_score(liked[test], score[test] > best)),
     }
-
-
-def balanced(passed: AnyArray, liked: AnyArray) -> float:
-    """Mean of the shares of likes that pass and of dislikes that do not."""
-    return float((passed[liked == 1].mean() + (~passed[liked == 0]).mean()) / 2)
 
 
 def regression(x: AnyArray, liked: AnyArray, of: AnyArray) -> AnyArray:
@@ -166,18 +162,6 @@ def rate_of(marks: Marks, of: AnyArray, kind: AnyArray) -> AnyArray:
     return np.asarray((likes[cell] - train * marks.liked + 4 * prior) / (n[cell] - train + 4))
 
 
-def profile_columns(users: pl.DataFrame) -> FloatArray:
-    """Numbers as they are, text as one column a value."""
-    columns = users.drop("user_id").get_columns()
-    parts = [one.to_numpy()[:, None] if one.dtype.is_numeric() else one_hot(one) for one in columns]
-    return np.concatenate(parts, axis=1).astype(np.float32)
-
-
-def one_hot(column: pl.Series) -> FloatArray:
-    """A column a value, (rows, values)."""
-    return column.fill_null("?").to_dummies().to_numpy().astype(np.float32)
-
-
 def towers(
     config: LikesConfig, catalogue: Catalogue, marks: Marks, part: AnyArray, more: list[str], seed: int, fold: int
 ) -> dict[str, AnyArray]:
@@ -187,9 +171,10 @@ def towers(
         write_dataset(config, catalogue, marks, part, folder / "dataset")
         given = [f"source={folder}/dataset", f"out={folder}/catalogue", "split.by=column"]
         prepare(load(PrepareConfig, [*given, "pairs.min_common=1", "pairs.posterior=none"]))
-    options = [f"data={folder}/catalogue", f"out={folder}/run", f"seed={seed}", "objective.negatives=0"]
+    options = [f"data={folder}/catalogue", f"out={folder}/run", f"seed={seed}"]
     options += [f"trainer.epochs={config.epochs}", "trainer.accelerator=cpu"]
     chosen = load(BoundaryConfig, [*options, "objective.alpha=1", "batch_size=256", *config.boundary, *more])
+    chosen.objective.negatives = 0  # marked songs alone, which train.py, made for plays, does not offer
     of, liked = part[marks.song], marks.liked
 
     def judge(item_SD: FloatArray, user_UD: FloatArray, boundary_U: FloatArray) -> tuple[float, dict[str, AnyArray]]:

@@ -48,21 +48,19 @@ class _Best(L.Callback):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Embed everything anew and ask the judge."""
         module: Any = pl_module.eval()
+        catalogue = self.data.catalogue
         with torch.inference_mode():
-            songs = self.data.songs_loader(np.arange(self.data.catalogue.n_songs))
-            item = np.concatenate([_given(module.model.item_vectors, one["fields"], pl_module) for one in songs])
-            users = self.data.users_loader(np.arange(self.data.catalogue.n_users))
-            found = [_given(module.model.user_vectors, one, pl_module) for one in users]
+            item = _embedded(module, self.data.songs_loader(np.arange(catalogue.n_songs)))
+            user = _embedded(module, self.data.users_loader(np.arange(catalogue.n_users)))
         module.train()
-        user, boundary = (np.concatenate(part) for part in zip(*found, strict=True))
-        value, kept = self.judge(item, user, boundary)
+        value, kept = self.judge(item["vector"], user["vector"], user["boundary"])
         self.since += 1
         if value > self.value:
             self.value, self.kept, self.since = value, kept, 0
         trainer.should_stop = bool(self.patience) and self.since >= self.patience
 
 
-def _given(function: Any, batch: Any, module: L.LightningModule) -> Any:
-    """Call on the module's device; arrays."""
-    made = function(module.transfer_batch_to_device(batch, module.device, 0))
-    return made.float().cpu().numpy() if torch.is_tensor(made) else tuple(one.float().cpu().numpy() for one in made)
+def _embedded(module: Any, loader: Any) -> dict[str, FloatArray]:
+    """What the module predicts of all batches, on its device; arrays."""
+    found = [module.predict_step(module.transfer_batch_to_device(one, module.device, 0), 0) for one in loader]
+    return {key: torch.cat([one[key] for one in found]).float().cpu().numpy() for key in found[0] if key != "id"}

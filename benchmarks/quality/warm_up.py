@@ -14,7 +14,6 @@ Shapes: U users, C new songs, D vector size.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,24 +21,22 @@ from typing import Any
 
 import numpy as np
 from scipy import sparse
-from tqdm import tqdm
 
-from artifacts.folders import write_text
+from benchmarks.measure import write_json
 from benchmarks.quality.item_cold import encoders
-from benchmarks.quality.item_cold.__main__ import ItemColdConfig, Task, fold_of, trained
-from benchmarks.quality.item_cold.folds import Fold, Held, feature_sets
-from benchmarks.table import markdown, writable
+from benchmarks.quality.item_cold.__main__ import ItemColdConfig, tasks, trained
+from benchmarks.quality.item_cold.folds import Fold, Held
+from benchmarks.table import markdown
 from configs.errors import UserError
 from configs.load import command
 from configs.targeting import TargetingConfig
 from data.arrays import FloatArray, IntArray
 from retrieval.audience import top_users
-from retrieval.clusters import user_vectors
 from retrieval.index import unit_rows
 from retrieval.metrics import recall_at_k
 from retrieval.warm_up import warm_vectors
 
-SHOWN, LEAST, K = (0, 1, 2, 5, 10, 20), 5, 50
+SHOWN, MINIMUM, K = (0, 1, 2, 5, 10, 20), 5, 50
 PRIORS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0)
 DEFAULT = TargetingConfig().warm_up
 COUNTS = (1, 2, 5, 10, 20)
@@ -60,17 +57,11 @@ class Songs:
 
 def main(config: ItemColdConfig) -> None:
     """Run the command (see the module's docstring)."""
-    if not config.data or not Path(config.data).exists():
-        raise UserError(f"data={config.data}: no such folder or zip (docs/data.md says where the published ones are)")
-    work = Path(config.work or config.out.removesuffix(".json"))
-    writable(config.out, work)
     found: dict[str, list[list[dict[str, Any]]]] = {}
-    for seed in tqdm(range(config.seeds), "seeds"):
-        fold = fold_of(config, work / f"seed{seed}", seed)
-        for name, fields in feature_sets(Path(config.data), fold, config.features).items():
-            run, of_run = trained(Task(config, fold, work, name, fields, seed), "firstplay")
-            found.setdefault(name, []).append(measure(of_run, encoders.outputs(of_run, run).vectors, seed))
-    write_text(Path(config.out), json.dumps(found, indent=1) + "\n")
+    for task in tasks(config):
+        run, fold = trained(task, "firstplay")
+        found.setdefault(task.name, []).append(measure(fold, encoders.outputs(fold, run).vectors, task.seed))
+    write_json(config.out, found)
     for name, runs in found.items():
         songs = [run[0]["songs"] for run in runs]
         print(f"\n{Path(config.data).stem}, {name}, {len(runs)} seeds, {min(songs)} to {max(songs)} songs\n")
@@ -79,15 +70,19 @@ def main(config: ItemColdConfig) -> None:
 
 def measure(fold: Fold, vectors: FloatArray, seed: int) -> list[dict[str, Any]]:
     """All rows of one seed."""
-    user_UD = user_vectors(fold.strength_UW, vectors[fold.known], np.ones(len(fold.known)))
+    user_UD = encoders.tastes(fold, vectors)
     parts = {part: songs_of(held, vectors, seed) for part, held in fold.parts.items()}
 
     def by_prior(part: str, prior: float) -> list[float]:
         songs = parts[part]
-        return recalls(songs, len(user_UD), lambda first: warm_scores(songs, first, user_UD, prior))
 
-    val = {prior: by_prior("cold_val", prior) for prior in {NEVER, AT_ONCE, *PRIORS, DEFAULT}}
-    test = {prior: by_prior("cold_test", prior) for prior in {NEVER, AT_ONCE, *PRIORS, DEFAULT}}
+        def score(first_CU: sparse.csr_matrix) -> FloatArray:  # as mode=taste ranks: ⟨u, i⟩ with the fused direction
+            return unit_rows(warm_vectors(songs.content_CD, first_CU, user_UD, prior)) @ user_UD.T
+
+        return recalls(songs, len(user_UD), score)
+
+    priors = {NEVER, AT_ONCE, *PRIORS, DEFAULT}
+    val, test = ({prior: by_prior(part, prior) for prior in priors} for part in ("cold_val", "cold_test"))
     prior = max(PRIORS, key=lambda one: sum(val[one]))
     count = max(COUNTS, key=lambda one: sum(switched(val, one)))
     knn = recalls(parts["cold_test"], len(user_UD), lambda first: co_listening(first, fold.plays_UW))
@@ -114,9 +109,9 @@ def songs_of(held: Held, vectors: FloatArray, seed: int) -> Songs:
     order = order[np.argsort(held.position_of[order], kind="stable")]
     song, user = held.position_of[order], held.user_of[order]
     place = np.arange(len(song)) - np.searchsorted(song, song)
-    enough = np.flatnonzero(np.bincount(song, minlength=len(held.songs)) >= SHOWN[-1] + LEAST)
+    enough = np.flatnonzero(np.bincount(song, minlength=len(held.songs)) >= SHOWN[-1] + MINIMUM)
     if not len(enough):
-        raise UserError(f"no new song has {SHOWN[-1] + LEAST} listeners, so nothing can be revealed")
+        raise UserError(f"no new song has {SHOWN[-1] + MINIMUM} listeners, so nothing can be revealed")
     kept = np.isin(song, enough)
     return Songs(vectors[held.songs[enough]], np.searchsorted(enough, song[kept]), user[kept], place[kept])
 
@@ -136,17 +131,10 @@ def recalls(songs: Songs, n_users: int, score_of: Scorer) -> list[float]:
     return found
 
 
-def warm_scores(songs: Songs, first_CU: sparse.csr_matrix, user_UD: FloatArray, prior: float) -> FloatArray:
-    """As mode=taste ranks: ⟨u, i⟩ with the fused direction."""
-    return np.asarray(unit_rows(warm_vectors(songs.content_CD, first_CU, user_UD, prior)) @ user_UD.T)
-
-
 def co_listening(first_CU: sparse.csr_matrix, plays_UW: sparse.csr_matrix) -> FloatArray:
     """Item kNN over all known songs: Σ of the cosines, by who listened, of the songs that a user played."""
-    length_C, length_W = (
-        np.sqrt(np.diff(first_CU.indptr)),
-        np.sqrt(np.bincount(plays_UW.indices, minlength=plays_UW.shape[1])),
-    )
+    length_C = np.sqrt(np.diff(first_CU.indptr))
+    length_W = np.sqrt(np.bincount(plays_UW.indices, minlength=plays_UW.shape[1]))
     cosine_CW = (first_CU @ plays_UW).toarray() / np.maximum(length_C[:, None] * length_W, 1e-12)
     return np.asarray((plays_UW @ cosine_CW.T).T, dtype=np.float32)
 

@@ -12,7 +12,6 @@ dataset folder with recordings and one genre a song. Writes results_<tower>.json
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,8 @@ from typing import Any
 import numpy as np
 from omegaconf import MISSING
 
-from artifacts.folders import write_text
 from artifacts.runs import open_run
+from benchmarks.measure import write_json
 from benchmarks.quality.clip_moodclips import TOWERS
 from benchmarks.table import markdown
 from configs.data import PrepareConfig
@@ -30,6 +29,7 @@ from configs.load import command, load
 from configs.options import opt
 from configs.targeting import PROMPTS
 from configs.training import EmbedConfig
+from data.arrays import FloatArray
 from data.catalogue import Catalogue
 from data.preparation import prepare
 from data.split import artists
@@ -70,7 +70,7 @@ def main(config: BenchmarkConfig) -> None:
         raise UserError(f"{config.data}: no song has a recording")
     usable = np.flatnonzero(np.isfinite(measured[:, 0]) & np.array([bool(one) for one in own]))
     rows = [one_run(config, run, catalogue, own, usable, measured, seed) for seed, run in enumerate(runs)]
-    write_text(out / f"results_{config.tower}.json", json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
+    write_json(out / f"results_{config.tower}.json", rows)
     print(f"{len(usable)} songs, {len({label for one in own for label in one})} labels, {len(runs)} encoders")
     print(markdown("method", rows, ["accuracy"]))
 
@@ -87,15 +87,16 @@ def one_run(
     found = accuracy((audio @ words.T).argmax(axis=1), usable, own, labels)
     label = np.array([own[song][0] for song in usable])
     artist = artists(catalogue.songs).to_numpy()[usable]
+
+    def probed(vectors: FloatArray) -> float:
+        return float(np.mean(probe(vectors, label, artist, FOLDS, seed)))
+
     return [
         {"method": "chance", "accuracy": found["chance"]},
         {"method": "most frequent label", "accuracy": found["most_frequent"]},
         {"method": "zero-shot", "accuracy": found["accuracy"]},
-        {"method": "linear probe", "accuracy": float(np.mean(probe(audio, label, artist, FOLDS, seed)))},
-        {
-            "method": "probe of mel statistics",
-            "accuracy": float(np.mean(probe(measured[usable], label, artist, FOLDS, seed))),
-        },
+        {"method": "linear probe", "accuracy": probed(audio)},
+        {"method": "probe of mel statistics", "accuracy": probed(measured[usable])},
     ]
 
 

@@ -12,20 +12,18 @@ Shapes: C songs, U users, D vector size.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from benchmarks.measure import forget_peak, memory, tell, timed
-from configs.errors import UserError
-from configs.load import as_dict, command
-from configs.options import opt
+from configs.load import command
+from configs.options import at_least, opt
 from data.arrays import FloatArray
 from retrieval.audience import Audience, rank_by_score, songs_at_once
 from retrieval.boundary import margins, songs_above, users_above
 from retrieval.index import unit_rows
+from retrieval.metrics import hits
 
 TASTES, OPEN = 200, 0.05
 
@@ -47,28 +45,17 @@ class BoundaryScaleConfig:
 
 def main(config: BoundaryScaleConfig) -> None:
     """Run the command (see the module's docstring)."""
-    if min(config.users, config.new, config.dim, config.budget, config.songs_per_user, config.peer) < 1:
-        raise UserError("users, new, dim, budget, songs_per_user and peer must be at least 1")
-    item_CD, user_UD, boundary_U = towers(config)
-    report: dict[str, Any] = {"options": as_dict(config), "threads": os.environ.get("OMP_NUM_THREADS", "all")}
-    report["memory_before_mb"] = memory("VmRSS")
+    at_least(config, 1, "users", "new", "dim", "budget", "songs_per_user", "peer")
+    item_CD, user_UD, boundary_U = parts = towers(config)
+    before = memory("VmRSS")
     forget_peak()
-    report |= run(config, item_CD, user_UD, boundary_U)
-    tell(report, config.out)
-
-
-def run(
-    config: BoundaryScaleConfig, item_CD: FloatArray, user_UD: FloatArray, boundary_U: FloatArray
-) -> dict[str, Any]:
-    """All forms, timed."""
     seconds: dict[str, float] = {}
     found: dict[str, Audience] = {}
     for kind in ("Flat", "IVF,Flat"):
         with timed(seconds, f"users of songs, {kind}"):
-            parts = (item_CD, user_UD, boundary_U)
             found[kind] = users_above(*parts, config.budget, kind=kind, memory_mb=config.memory_mb)
     with timed(seconds, "songs of users"):
-        songs = songs_above(item_CD, user_UD, boundary_U, config.songs_per_user, memory_mb=config.memory_mb)
+        songs = songs_above(*parts, config.songs_per_user, memory_mb=config.memory_mb)
     peak = memory("VmHWM")
     few = item_CD[: config.peer]
 
@@ -79,21 +66,20 @@ def run(
     with timed(seconds, "plain"):
         plain = rank_by_score(clear, len(few), config.budget, songs_at_once(config.memory_mb, len(user_UD)))
     expected = seconds.pop("plain") * config.new / len(few)
-    return {
-        "seconds": {name: round(value, 3) for name, value in seconds.items()},
+    song, place = np.nonzero(plain.users_CB >= 0)
+    exact = np.arange(len(few)), song, plain.users_CB[song, place]
+    report = {
+        "memory_before_mb": before,
+        "seconds": seconds,
         "peak_memory_mb": peak,
-        "plain_seconds_for_all_songs": round(expected, 3),  # from `peer` of them
-        "plain_over_ours": {kind: round(expected / seconds[f"users of songs, {kind}"], 2) for kind in found},
-        "share_of_exact_list": {kind: shared(one, plain) for kind, one in found.items()},
+        "plain_seconds_for_all_songs": expected,  # from `peer` of them
+        "plain_over_ours": {kind: expected / seconds[f"users of songs, {kind}"] for kind in found},
+        "share_of_exact_list": {
+            kind: float(hits(one.users_CB[: len(few)], *exact).sum() / max(1, len(song))) for kind, one in found.items()
+        },
         "users_with_a_song": float((songs.users_CB >= 0).any(axis=1).mean()),
     }
-
-
-def shared(found: Audience, exact: Audience) -> float:
-    """Share of the exact lists' users that the others hold, over the songs that both have."""
-    pairs = zip(found.users_CB, exact.users_CB, strict=False)
-    kept = [len(set(one[one >= 0]) & set(all_of[all_of >= 0])) for one, all_of in pairs]
-    return float(sum(kept) / max(1, (exact.users_CB >= 0).sum()))
+    tell(config, report)
 
 
 def towers(config: BoundaryScaleConfig) -> tuple[FloatArray, FloatArray, FloatArray]:

@@ -12,17 +12,15 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.speed.audience_scale import tell
-from configs.errors import UserError
-from configs.load import as_dict, command
-from configs.options import opt
+from benchmarks.measure import tell
+from configs.load import command
+from configs.options import above, opt
 
 POLICIES: dict[str, dict[str, str]] = {"default": {}, "ours": {"ours": "1"}, "one thread": {"OMP_NUM_THREADS": "1"}}
 TRAINING = """
@@ -61,8 +59,7 @@ class BusyConfig:
 
 def main(config: BusyConfig) -> None:
     """Run the command (see the module's docstring)."""
-    if min(config.rounds, config.neighbours, config.width, config.rows) < 1 or config.seconds <= 0:
-        raise UserError("rounds, neighbours, width, rows and seconds must be above 0")
+    above(config, 0, "rounds", "neighbours", "width", "rows", "seconds")
     found: dict[str, dict[str, list[float]]] = {"idle": {}, "busy": {}}
     for _ in tqdm(range(config.rounds), "busy"):
         for state, turns in found.items():
@@ -70,7 +67,7 @@ def main(config: BusyConfig) -> None:
                 for name in POLICIES:
                     turns.setdefault(name, []).append(steps_a_second(name, config))
     medians = {state: {name: float(np.median(one)) for name, one in turns.items()} for state, turns in found.items()}
-    tell({"options": as_dict(config), "cpus": os.cpu_count(), "steps_a_second": medians, "rounds": found}, config.out)
+    tell(config, {"steps_a_second": medians, "rounds": found})
 
 
 def steps_a_second(policy: str, config: BusyConfig) -> float:
@@ -83,14 +80,11 @@ def steps_a_second(policy: str, config: BusyConfig) -> float:
 @contextmanager
 def spinning(processes: int) -> Iterator[None]:
     """So many processes that compute for as long as the block lasts."""
-    started: list[subprocess.Popen[Any]] = []
-    try:
-        started += [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(processes)]
+    with ExitStack() as stack:
+        for _ in range(processes):
+            one = stack.enter_context(subprocess.Popen([sys.executable, "-c", "while True: pass"]))
+            stack.callback(one.kill)
         yield
-    finally:
-        for one in started:
-            one.kill()
-            one.wait()
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -29,8 +28,9 @@ import polars as pl
 import torch
 from omegaconf import MISSING
 
-from artifacts.folders import write_text, writing
-from benchmarks.speed.train_overhead import side_by_side
+from artifacts.folders import writing
+from benchmarks.measure import memory, write_json
+from benchmarks.speed.train_overhead import QUIET, side_by_side
 from callbacks.index_recall import IndexRecall
 from configs.data import AudioConfig, PrepareConfig
 from configs.errors import UserError
@@ -73,16 +73,14 @@ def main(config: SpeedConfig) -> None:
             prepare(load(PrepareConfig, given))
     report: dict[str, Any] = {"threads": torch.get_num_threads(), "cpus": os.cpu_count()}
     report |= {"step": step(config, out), "reading": reading(config, out), "embedding": embedding(config, out)}
-    write_text(out / "results.json", json.dumps(report, indent=1) + "\n")
+    write_json(out / "results.json", report)
     print(json.dumps(report, indent=1))
 
 
 def options(config: SpeedConfig, catalogue: Path, out: Path, *more: str) -> ClipConfig:
     """A CLIP training's options; it is stopped long before its last epoch."""
-    quiet = ["logger.wandb=off", "trainer.progress=false", "text.fields=[genres,tags]", "trainer.epochs=1000"]
-    quiet += ["trainer.accelerator=cpu"]  # where the bare loop runs
-    made: ClipConfig = load(ClipConfig, [f"data={catalogue}", f"out={out}", *quiet, *config.clip, *more])
-    return made
+    given = [f"data={catalogue}", f"out={out}", *QUIET, "text.fields=[genres,tags]"]
+    return load(ClipConfig, [*given, *config.clip, *more])
 
 
 def step(config: SpeedConfig, out: Path) -> dict[str, float]:
@@ -110,8 +108,7 @@ def reading(config: SpeedConfig, out: Path) -> dict[str, float]:
             for at in range(0, len(rows), 64):
                 items[Batch(np.arange(at, min(at + 64, len(rows))), (turn, at))]
             found[store] = len(rows) / (time.perf_counter() - started)
-    ratios = {f"{store}_over_files": found[store] / found["files"] for store in STORES[:2]}
-    return found | ratios
+    return found | {f"{store}_over_files": found[store] / found["files"] for store in STORES[:2]}
 
 
 def embedding(config: SpeedConfig, out: Path) -> list[dict[str, float]]:
@@ -155,15 +152,13 @@ def generated(out: Path, size: int) -> Path:
     return folder
 
 
-def measured(line: list[str]) -> tuple[float, float]:
+def measured(line: list[str]) -> tuple[float, int]:
     """Seconds that a command takes, and the most memory of its own, MB."""
-    started, peak = time.perf_counter(), 0.0
+    started, peak = time.perf_counter(), 0
     with tempfile.TemporaryFile("w+") as said:  # a pipe that nobody reads would fill up and stop the command
         process = subprocess.Popen(line, stdout=said, stderr=subprocess.STDOUT)
         while process.poll() is None:
-            status = Path(f"/proc/{process.pid}/status")
-            found = re.search(r"RssAnon:\s+(\d+) kB", status.read_text()) if status.exists() else None
-            peak = max(peak, int(found.group(1)) / 1024 if found else 0.0)
+            peak = max(peak, memory("RssAnon", process.pid))
             time.sleep(0.05)
         seconds = time.perf_counter() - started
         if process.returncode != 0:

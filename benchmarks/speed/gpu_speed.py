@@ -12,7 +12,6 @@ Shapes: N songs, T frames, M mel bands, B text vector size.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -20,13 +19,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from benchmarks.measure import tell
 from configs.errors import UserError
-from configs.load import as_dict, command
-from configs.options import opt
+from configs.load import command
+from configs.options import at_least, opt
 from lightning_modules.clip import compile_blocks
 from models.clip import ClipModel
 from objectives.contrastive import clip_loss
@@ -57,24 +57,20 @@ def main(config: GpuSpeedConfig) -> None:
     """Run the command (see the module's docstring)."""
     if config.device == "cuda" and not torch.cuda.is_available():
         raise UserError("device=cuda, but torch finds no GPU here: device=cpu runs the same on the CPU")
-    if min(config.batch_size, config.frames, config.width, config.layers, config.matrix, config.steps) < 1:
-        raise UserError("batch_size, frames, width, layers, matrix and steps must be at least 1")
+    at_least(config, 1, "batch_size", "frames", "width", "layers", "matrix", "steps")
     name = torch.cuda.get_device_name() if config.device == "cuda" else "CPU"
-    report: dict[str, Any] = {"options": as_dict(config), "device": name, "torch": torch.__version__}
     peak = {half: matmul_peak(config, torch.bfloat16 if half else torch.float32) for half in (False, True)}
-    report["matmul_tflops"] = {"float32": peak[False] / 1e12, "bfloat16": peak[True] / 1e12}
-    report["rows"], counted = [], operations(config)
-    for half, recompute, compiled in tqdm(VARIANTS, "variants"):
-        row = measure(config, half, recompute, compiled)
-        report["rows"].append(row | {"share_of_matmul_peak": counted / row["seconds"] / peak[half]})
-    tell(report, config.out)
+    rows, counted = [measure(config, *variant) for variant in tqdm(VARIANTS, "variants")], operations(config)
+    for row, (half, *_) in zip(rows, VARIANTS, strict=True):
+        row["share_of_matmul_peak"] = counted / row["seconds"] / peak[half]
+    tflops = {"float32": peak[False] / 1e12, "bfloat16": peak[True] / 1e12}
+    tell(config, {"device": name, "torch": torch.__version__, "matmul_tflops": tflops, "rows": rows})
 
 
 def matmul_peak(config: GpuSpeedConfig, dtype: torch.dtype) -> float:
     """Operations a second of a product of square matrices."""
     a = torch.randn(config.matrix, config.matrix, device=config.device, dtype=dtype)
-    seconds = timed(lambda: a @ a, config)
-    return 2 * config.matrix**3 / seconds
+    return 2 * config.matrix**3 / seconds_of(lambda: a @ a, config)
 
 
 def measure(config: GpuSpeedConfig, half: bool, recompute: bool, compiled: bool) -> dict[str, Any]:
@@ -91,7 +87,7 @@ def measure(config: GpuSpeedConfig, half: bool, recompute: bool, compiled: bool)
 
     if config.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    seconds = timed(step, config)
+    seconds = seconds_of(step, config)
     return {
         "precision": "bf16-mixed" if half else "32-true",
         "recompute": recompute,
@@ -115,7 +111,7 @@ def training(config: GpuSpeedConfig, half: bool, recompute: bool) -> tuple[Calla
     torch.manual_seed(0)
     own = {"model": "transformer", "dim": 0, "width": config.width, "layers": config.layers, "heads": config.heads}
     text = {"model": "minilm", "frozen": True, "dim": TEXT}
-    model = ClipModel(FRONT, own | {"recompute": recompute}, text).to(config.device).train()
+    model = ClipModel(FRONT, own | {"recompute": recompute}, text, 128, 0.1, 0.07).to(config.device).train()
     logmel_NTM = torch.randn(config.batch_size, config.frames, FRONT["n_mels"], device=config.device)
     frames_N = torch.full((config.batch_size,), config.frames, device=config.device)
     pooled_NB = torch.randn(config.batch_size, TEXT, device=config.device)
@@ -130,22 +126,11 @@ def training(config: GpuSpeedConfig, half: bool, recompute: bool) -> tuple[Calla
     return loss, model
 
 
-def timed(work: Any, config: GpuSpeedConfig) -> float:
+def seconds_of(work: Callable[[], Any], config: GpuSpeedConfig) -> float:
     """Seconds a call, on average over `steps`; the device is waited for."""
-    for _ in range(WARMUP):
-        work()
-    wait(config.device)
-    started = time.perf_counter()
-    for _ in range(config.steps):
-        work()
-    wait(config.device)
-    return (time.perf_counter() - started) / config.steps
-
-
-def wait(device: str) -> None:
-    """Until everything that was asked for is done."""
-    if device == "cuda":
-        torch.cuda.synchronize()
+    timer = Timer("work()", globals={"work": work}, num_threads=torch.get_num_threads())
+    timer.timeit(WARMUP)
+    return float(timer.timeit(config.steps).mean)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ Shapes: N songs, Q queries, D vector size.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,9 +20,9 @@ from tqdm import tqdm
 
 from benchmarks.measure import memory, tell, timed
 from configs.errors import UserError
-from configs.load import as_dict, command
+from configs.load import command
 from configs.options import opt
-from data.arrays import FloatArray
+from data.arrays import FloatArray, IntArray
 from retrieval.index import (
     add,
     build_index,
@@ -60,9 +59,7 @@ def main(config: IndexScaleConfig) -> None:
     """Run the command (see the module's docstring)."""
     if min([*config.sizes, config.dim, config.queries, config.repeats]) < 1 or not config.sizes:
         raise UserError("sizes, dim, queries and repeats must be at least 1")
-    report: dict[str, Any] = {"options": as_dict(config), "threads": os.environ.get("OMP_NUM_THREADS", "all")}
-    report["sizes"] = [measure(config, n) for n in tqdm(config.sizes, desc="sizes")]
-    tell(report, config.out)
+    tell(config, {"sizes": [measure(config, n) for n in tqdm(config.sizes, desc="sizes")]})
 
 
 def measure(config: IndexScaleConfig, n: int) -> dict[str, Any]:
@@ -70,36 +67,35 @@ def measure(config: IndexScaleConfig, n: int) -> dict[str, Any]:
     vectors = song_like(n + config.queries + TUNED_ON, config.dim, config.seed)
     songs, tuning, queries = np.split(vectors, [n, n + TUNED_ON])
     seconds: dict[str, float] = {}
-    kind = resolve(config.index, n)
-    before = memory("VmRSS") or 0
+    number, kind, before = np.arange(n), resolve(config.index, n), memory("VmRSS")
+
+    def recall(among: IntArray) -> float:
+        found, exact = search(index, queries, K)[1], exact_neighbours(queries, songs[among], K)
+        return share_found(found, among[exact])
+
     with timed(seconds, "build"):
-        index = build_index(songs, kind, np.arange(n), seed=config.seed)
-    taken = (memory("VmRSS") or 0) - before
+        index = build_index(songs, kind, number, seed=config.seed)
+    taken = memory("VmRSS") - before
     with timed(seconds, "tune"):
         effort, _ = tune(index, kind, tuning, exact_neighbours(tuning, songs, K), config.recall)
-    truth = exact_neighbours(queries, songs, K)
-    found = {"recall@10": share_found(search(index, queries, K)[1], truth)}
-    found |= rates(config, index, songs, kind, effort, queries)
+    found = {"recall@10": recall(number)} | rates(config, index, songs, kind, effort, queries)
     few = np.random.default_rng(config.seed).choice(n, max(1, n // 100), replace=False)
     with timed(seconds, "replace 1 %"):
         remove(index, few)
         songs[few] = unit_rows(songs[few] + songs[few[::-1]])
         add(index, songs[few], few)
-    found["recall@10 after replacing"] = share_found(search(index, queries, K)[1], exact_neighbours(queries, songs, K))
+    found["recall@10 after replacing"] = recall(number)
     with timed(seconds, "remove 1 %"):
         remove(index, few)
-    left = np.setdiff1d(np.arange(n), few)
-    found["recall@10 after removing"] = share_found(
-        search(index, queries, K)[1], left[exact_neighbours(queries, songs[left], K)]
-    )
+    found["recall@10 after removing"] = recall(np.setdiff1d(number, few))
     return {
         "songs": n,
         "kind": kind,
         "reason": choose(n)[1] if config.index == "auto" else "as asked for",
         "effort": effort,
-        **{name: round(value, 3) for name, value in found.items()},
+        **found,
         "index_mb": taken,
-        "seconds": {name: round(value, 3) for name, value in seconds.items()},
+        "seconds": seconds,
     }
 
 
@@ -113,19 +109,17 @@ def rates(
     bare.train(songs[: max(10_000, 40 * getattr(bare, "nlist", 0))])
     bare.add(songs)
     set_effort(bare, kind, effort)
-    ours, alone = [], []
-    for _ in range(config.repeats):
-        seconds: dict[str, float] = {}
+    turns: list[dict[str, float]] = [{} for _ in range(config.repeats)]
+    for seconds in turns:
         with timed(seconds, "ours"):
             search(index, queries, K)
         with timed(seconds, "alone"):
             bare.search(queries, K)
-        ours.append(len(queries) / seconds["ours"])
-        alone.append(len(queries) / seconds["alone"])
+    ours, alone = (np.array([len(queries) / seconds[name] for seconds in turns]) for name in ("ours", "alone"))
     return {
         "queries_per_second": float(np.median(ours)),
         "faiss_queries_per_second": float(np.median(alone)),
-        "ours_over_faiss": float(np.median(np.divide(ours, alone))),
+        "ours_over_faiss": float(np.median(ours / alone)),
     }
 
 

@@ -3,7 +3,7 @@
     OMP_NUM_THREADS=1 python -m benchmarks.speed.prepare_scale plays=[1000000,5000000] out=runs/prepare_scale.json
 
 Logs with long tails of users and of songs, a Parquet file a million plays. Every stage is a process of its own, so that
-its peak memory is its own; those that are compared take turns `repeats` times, and their medians are told. Written:
+its peak memory is its own; those that are compared take turns `repeats` times, and their medians count. Written:
 seconds, peak memory above what the imports and the matrix take, whether both found the same similarities, growth from
 size to size, and with `spark=true` whether Spark found the same pairs.
 """
@@ -11,11 +11,9 @@ size to size, and with `spark=true` whether Spark found the same pairs.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -27,12 +25,11 @@ import numpy as np
 import polars as pl
 from scipy import sparse
 
-from benchmarks.measure import forget_peak, memory, tell
+from benchmarks.measure import forget_peak, memory, tell, timed
 from configs.data import PairsConfig, PrepareConfig
 from configs.errors import UserError
 from configs.load import as_dict, command
 from configs.options import opt
-from data.arrays import AnyArray
 
 CHUNK = 1_000_000
 TOP_K = 30
@@ -61,12 +58,10 @@ def main(config: PrepareScaleConfig) -> None:
         return
     if min([*config.plays, config.repeats], default=0) < 1:
         raise UserError("plays and repeats must be at least 1")
-    threads = os.environ.get("OMP_NUM_THREADS", "all")
-    report: dict[str, Any] = {"options": as_dict(config), "cpus": os.cpu_count(), "threads": threads}
-    for number, plays in enumerate(sorted(config.plays)):
-        report[f"{plays} plays"] = of_size(config, plays, config.spark and number == 0)
-    report["growth"] = growth([report[f"{plays} plays"] for plays in sorted(config.plays)])
-    tell(report, config.out)
+    sizes = sorted(config.plays)
+    found = [of_size(config, plays, config.spark and plays == sizes[0]) for plays in sizes]
+    report = {f"{plays} plays": one for plays, one in zip(sizes, found, strict=True)}
+    tell(config, report | {"growth": growth(found)})
 
 
 def of_size(config: PrepareScaleConfig, plays: int, spark: bool) -> dict[str, Any]:
@@ -80,8 +75,9 @@ def of_size(config: PrepareScaleConfig, plays: int, spark: bool) -> dict[str, An
         found["same_catalogue"] = same_tables(work / "bounded", work / "at once")
         found["pairs"] = in_turns(("ours", "implicit"), config, plays, work)
         ours, implicit = (found["pairs"][name]["seconds"] for name in ("ours", "implicit"))
-        found["ours_over_implicit"] = round(ours / implicit, 3)
-        found["largest_difference"] = difference(np.load(work / "ours.npy"), np.load(work / "implicit.npy"))
+        found["ours_over_implicit"] = ours / implicit
+        ours_SK, implicit_SK = (np.load(work / f"{name}.npy") for name in ("ours", "implicit"))
+        found["largest_difference"] = float(np.abs(ours_SK - implicit_SK).max())
         if spark:
             found["pairs"] |= {name: alone(name, config, plays, work) for name in ("local pairs", "spark pairs")}
             found["same_pairs_as_spark"] = same_tables(work / "local", work / "spark")
@@ -94,8 +90,7 @@ def in_turns(stages: tuple[str, ...], config: PrepareScaleConfig, plays: int, wo
     """Each stage `repeats` times, one after the other: medians."""
     runs = [{stage: alone(stage, config, plays, work) for stage in stages} for _ in range(config.repeats)]
     return {
-        stage: {key: round(float(np.median([run[stage][key] for run in runs])), 4) for key in runs[0][stage]}
-        for stage in stages
+        stage: {key: float(np.median([run[stage][key] for run in runs])) for key in runs[0][stage]} for stage in stages
     }
 
 
@@ -146,7 +141,7 @@ def prepare(config: PrepareScaleConfig, work: Path, name: str, memory_gb: float)
     from data.preparation import prepare as run
 
     options = PrepareConfig(source=str(work / "log"), out=str(work / name), memory_gb=memory_gb)
-    return measured(lambda: run(options))
+    return measured(lambda: run(options))[0]
 
 
 def mine(config: PrepareScaleConfig, work: Path, name: str) -> dict[str, Any]:
@@ -161,23 +156,21 @@ def mine(config: PrepareScaleConfig, work: Path, name: str) -> dict[str, Any]:
     value_SK = np.zeros((songs, TOP_K), dtype=np.float32)
     if name == "ours":
         neighbours(sparse.csr_matrix(np.eye(3, dtype=np.float32)), 1, 1, "cosine")  # compiled once for all
-        pairs: list[Any] = []
-        told = measured(lambda: pairs.append(neighbours(heard, TOP_K, 1, "cosine")))
-        rank = np.arange(len(pairs[0])) - np.searchsorted(pairs[0].source, pairs[0].source)
-        value_SK[pairs[0].source, rank] = pairs[0].similarity
+        cost, pairs = measured(lambda: neighbours(heard, TOP_K, 1, "cosine"))
+        found = sparse.coo_matrix((pairs.similarity, (pairs.source, pairs.target)))
     else:
         from implicit.nearest_neighbours import CosineRecommender
 
         peer = CosineRecommender(K=TOP_K + 1, num_threads=threads())
-        told = measured(lambda: peer.fit(heard, show_progress=False))
+        cost, _ = measured(lambda: peer.fit(heard, show_progress=False))
         found = sparse.coo_matrix(peer.similarity)
         found.data[found.row == found.col] = 0  # itself comes last
-        order = np.lexsort((-found.data, found.row))
-        row, value = found.row[order], found.data[order]
-        rank = np.arange(len(row)) - np.searchsorted(row, row)
-        value_SK[row[rank < TOP_K], rank[rank < TOP_K]] = value[rank < TOP_K]
+    order = np.lexsort((-found.data, found.row))
+    row, value = found.row[order], found.data[order]
+    rank = np.arange(len(row)) - np.searchsorted(row, row)
+    value_SK[row[rank < TOP_K], rank[rank < TOP_K]] = value[rank < TOP_K]
     np.save(work / f"{name}.npy", value_SK)
-    return told | {"entries": heard.nnz, "products": int((np.diff(heard.indptr).astype(float) ** 2).sum())}
+    return cost | {"entries": heard.nnz, "products": int((np.diff(heard.indptr).astype(float) ** 2).sum())}
 
 
 def mine_by(config: PrepareScaleConfig, work: Path, engine: str) -> dict[str, Any]:
@@ -188,16 +181,15 @@ def mine_by(config: PrepareScaleConfig, work: Path, engine: str) -> dict[str, An
 
     catalogue = work / "bounded"
     shape = tuple(pl.read_parquet(catalogue / f"{table}.parquet").height for table in ("users", "songs"))
-    found: list[Any] = []
     if engine == "spark":
         spark = connect(None)
-        told = measured(lambda: found.append(spark_pairs.mine(spark, catalogue, None, shape, PairsConfig(), 0)))
+        cost, (pairs, _) = measured(lambda: spark_pairs.mine(spark, catalogue, None, shape, PairsConfig(), 0))
     else:
         plays = pl.scan_parquet(catalogue / "plays.parquet")
-        told = measured(lambda: found.append(positives.mine(plays, None, shape, PairsConfig(), 0)))
+        cost, (pairs, _) = measured(lambda: positives.mine(plays, None, shape, PairsConfig(), 0))
     (work / engine).mkdir()
-    found[0][0].frame().write_parquet(work / engine / "pairs.parquet")
-    return told | {"pairs": len(found[0][0])}
+    pairs.frame().write_parquet(work / engine / "pairs.parquet")
+    return cost | {"pairs": len(pairs)}
 
 
 STAGES: dict[str, Callable[[PrepareScaleConfig, Path], dict[str, Any]]] = {
@@ -211,19 +203,13 @@ STAGES: dict[str, Callable[[PrepareScaleConfig, Path], dict[str, Any]]] = {
 }
 
 
-def measured(work: Callable[[], Any]) -> dict[str, Any]:
-    """Seconds, and this process's memory before and at most (MB): Spark's own is not in it."""
-    before = memory("VmRSS")
+def measured(work: Callable[[], Any]) -> tuple[dict[str, Any], Any]:
+    """Seconds and this process's memory before and at most (MB; Spark's own is not in it); and the result."""
+    cost: dict[str, Any] = {"memory_before_mb": memory("VmRSS")}
     forget_peak()
-    started = time.perf_counter()
-    work()
-    seconds = round(time.perf_counter() - started, 4)
-    return {"seconds": seconds, "memory_before_mb": before or 0, "peak_memory_mb": memory("VmHWM") or 0}
-
-
-def difference(ours_SK: AnyArray, theirs_SK: AnyArray) -> float:
-    """The largest difference of two songs' k-th best similarities."""
-    return float(np.abs(ours_SK - theirs_SK).max())
+    with timed(cost, "seconds"):
+        result = work()
+    return cost | {"peak_memory_mb": memory("VmHWM")}, result
 
 
 def same_tables(one: Path, other: Path) -> bool:
@@ -240,10 +226,9 @@ def growth(sizes: list[dict[str, Any]]) -> list[dict[str, float]]:
         for kind, name in (("prepare", "bounded"), ("prepare", "at once"), ("pairs", "ours"), ("pairs", "implicit")):
             a, b = small[kind][name], large[kind][name]
             step[f"{name}: seconds"] = b["seconds"] / a["seconds"]
-            step[f"{name}: memory"] = (b["peak_memory_mb"] - b["memory_before_mb"]) / max(
-                1.0, a["peak_memory_mb"] - a["memory_before_mb"]
-            )
-        steps.append({key: round(value, 2) for key, value in step.items()})
+            more_a, more_b = (one["peak_memory_mb"] - one["memory_before_mb"] for one in (a, b))
+            step[f"{name}: memory"] = more_b / max(1.0, more_a)
+        steps.append(step)
     return steps
 
 

@@ -3,7 +3,7 @@
     python -m benchmarks.speed.program_speed threads=1 out=runs/program_speed.json
 
 The weights are random (but BERT's and musicnn's): neither figure hangs on them. A batch has `rows` rows; a crop is four
-seconds, a text `tokens` tokens, a history fifty plays. Each time is the least of `rounds` calls, of the model, of
+seconds, a text `tokens` tokens, a history fifty plays. Each time is the minimum of `rounds` calls, of the model, of
 torch.export's program and of onnxruntime in turn.
 """
 
@@ -20,9 +20,8 @@ import torch
 
 from benchmarks.measure import tell
 from configs.data import AudioConfig
-from configs.errors import UserError
 from configs.load import as_dict, command
-from configs.options import opt
+from configs.options import at_least, opt
 from configs.training import BoundaryConfig, ClipConfig, I2IConfig
 from export.parts import Part, parts_of
 from export.programs import opened, quiet, write_program
@@ -49,15 +48,14 @@ class ProgramSpeedConfig:
 
 def main(config: ProgramSpeedConfig) -> None:
     """Run the command (see the module's docstring)."""
-    if min(config.rows, config.tokens, config.rounds, config.threads) < 1:
-        raise UserError("rows, tokens, rounds and threads must be at least 1")
-    report: dict[str, Any] = {"options": as_dict(config)}
+    at_least(config, 1, "rows", "tokens", "rounds", "threads")
+    report = {}
     torch.set_num_threads(config.threads)
     for name, part, size in every_part(config.tokens):
         if not config.parts or name in config.parts:
             with TemporaryDirectory() as folder, torch.no_grad():
                 report[name] = measured(part, name.split()[-1], size, config, Path(folder))
-    tell(report, config.out)
+    tell(config, report)
 
 
 def every_part(tokens: int) -> Iterator[tuple[str, Part, int]]:
@@ -68,26 +66,26 @@ def every_part(tokens: int) -> Iterator[tuple[str, Part, int]]:
     text, musicnn = {"model": "minilm", "dim": 384}, {"model": "musicnn", "dim": 200}
     front = {name: audio[name] for name in FRONT}
     for tower, store, size in ((own, "logmel", 201), (own, "samples", 64000), (musicnn, "samples", 64000)):
-        model = ClipModel(front, dict(tower), text, dim=clip["model"]["dim"]).eval()
+        model = ClipModel(front, dict(tower), text, clip["model"]["dim"], 0.1, 0.07).eval()
         described = {"task": "clip", "model": {"audio": tower, "text": text}, "prepared": {}}
         found = parts_of(model, described | {"audio": audio | {"store": store}})
         yield f"{tower['model']}, {store}: audio", found["audio"], size
     yield "minilm: text", found["text"], tokens
-    sizes = ("field_dim", "hidden", "dim")
+    sizes = ("field_dim", "hidden", "dim", "dropout")
     i2i, boundary = (as_dict(one(data="", out=""))["model"] for one in (I2IConfig, BoundaryConfig))
-    song = SongEncoder(*FIELDS, **{name: i2i[name] for name in sizes}).eval()
+    song = SongEncoder(*FIELDS, **{name: i2i[name] for name in (*sizes, "normalise", "input_dropout")}, block=64).eval()
     yield "i2i: song", parts_of(song, {"task": "i2i"})["song"], 8
-    towers = BoundaryModel(*FIELDS, {"country": 50}, 1, **{name: boundary[name] for name in sizes}).eval()
+    towers = BoundaryModel(*FIELDS, {"country": 50}, 1, 64, *(boundary[name] for name in sizes)).eval()
     for name, part in parts_of(towers, {"task": "boundary"}).items():
         yield f"boundary: {name}", part, 8 if name == "item" else boundary["history"]
 
 
 def measured(part: Part, name: str, size: int, config: ProgramSpeedConfig, folder: Path) -> dict[str, Any]:
     """Largest difference, file sizes and milliseconds a batch."""
-    told = write_program(part, name, FORMATS, folder)
+    written = write_program(part, name, FORMATS, folder)
     calls: dict[str, Any] = {"model": part}
     with quiet():
-        calls |= {form: opened(folder / told[form]["file"], config.threads) for form in FORMATS}
+        calls |= {form: opened(folder / written[form]["file"], config.threads) for form in FORMATS}
     batch, times = part.batch(config.rows, size), dict.fromkeys(calls, float("inf"))
     for _ in range(config.rounds):
         for form, call in calls.items():
@@ -95,8 +93,8 @@ def measured(part: Part, name: str, size: int, config: ProgramSpeedConfig, folde
             call(batch)
             times[form] = min(times[form], time.perf_counter() - start)
     return {
-        "max_difference": {form: told[form]["max_difference"] for form in FORMATS},
-        "megabytes": {form: round((folder / told[form]["file"]).stat().st_size / 1e6, 2) for form in FORMATS},
+        "max_difference": {form: written[form]["max_difference"] for form in FORMATS},
+        "megabytes": {form: round((folder / written[form]["file"]).stat().st_size / 1e6, 2) for form in FORMATS},
         "milliseconds": {form: round(1000 * seconds, 2) for form, seconds in times.items()},
     }
 

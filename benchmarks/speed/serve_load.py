@@ -12,14 +12,13 @@ statuses, cores used, memory before and after, how long start and restart take.
 
 from __future__ import annotations
 
-import os
 import secrets
 import shutil
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,12 +27,13 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from benchmarks.measure import tell
+from benchmarks.measure import tell, timed
 from benchmarks.speed.serve_process import Running, serving
 from benchmarks.speed.serve_requests import KINDS, WRITES, Material, Side, in_process, over_http
 from benchmarks.speed.serve_world import write_world
+from benchmarks.table import lines
 from configs.errors import UserError
-from configs.load import as_dict, command
+from configs.load import command
 from configs.options import opt
 from configs.serving import ServingConfig
 from serving.engine import open_engine
@@ -75,10 +75,10 @@ def main(config: ServeLoadConfig) -> None:
         folder = Path(config.model or work / "service")
         if config.model is None:
             write_world(folder, config.users, config.songs, config.new, config.plays, config.seed)
-        report = {"options": as_dict(config), "cpus": os.cpu_count(), **measure(config, folder, work)}
+        report = measure(config, folder, work)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    tell(report, config.out)
+    tell(config, report)
     print(table(report))
 
 
@@ -102,28 +102,29 @@ def measure(config: ServeLoadConfig, folder: Path, work: Path) -> dict[str, Any]
         restart, kept = again.start_seconds, again.get("/model").json()["accepted_songs"]
     return {
         **{name: about[name] for name in ("users", "known_songs", "new_songs", "accepted_songs")},
-        "start_seconds": round(running.start_seconds, 2),
+        "start_seconds": running.start_seconds,
         "phases": phases,
         "past": {"clients": config.past, **past},
         "memory": memory | {"mb_while_reading": sum(one["own_mb_growth"] for one in reads)},
-        "restart": {"seconds": round(restart, 2), "accepted_songs": kept},
+        "restart": {"seconds": restart, "accepted_songs": kept},
     }
 
 
 def phase(config: ServeLoadConfig, running: Running, sides: dict[str, Side], kind: str, clients: int) -> dict[str, Any]:
     """One kind of request by so many clients: of the service, then of its parts."""
-    before, began = running.account(), time.perf_counter()
-    found = {"service": load(sides["service"], kind, clients, config.seconds, config.seed)}
-    after, took = running.account(), time.perf_counter() - began
-    found["in_process"] = load(sides["in_process"], kind, clients, config.seconds, config.seed)
-    rates = found["service"]["per_second"], found["in_process"]["per_second"]
+    before, took = running.account(), dict[str, float]()
+    with timed(took, "service"):
+        service = load(sides["service"], kind, clients, config.seconds, config.seed)
+    after = running.account()
+    alone = load(sides["in_process"], kind, clients, config.seconds, config.seed)
     return {
         "kind": kind,
         "clients": clients,
-        **found,
-        "service_over_in_process": round(rates[0] / max(rates[1], 1e-9), 3),
-        "service_cores": round((after["cpu_seconds"] - before["cpu_seconds"]) / took, 2),
-        "own_mb_growth": round(after["own_mb"] - before["own_mb"], 1),
+        "service": service,
+        "in_process": alone,
+        "service_over_in_process": service["per_second"] / max(alone["per_second"], 1e-9),
+        "service_cores": (after["cpu_seconds"] - before["cpu_seconds"]) / took["service"],
+        "own_mb_growth": after["own_mb"] - before["own_mb"],
     }
 
 
@@ -152,76 +153,59 @@ def load(side: Side, kind: str, clients: int, seconds: float, seed: int) -> dict
     end.set()
     for thread in threads:
         thread.join()
-    return told([one for part in seen for one in part], time.perf_counter() - began)
+    return summary([one for part in seen for one in part], time.perf_counter() - began)
 
 
-def told(seen: list[tuple[int, float]], seconds: float) -> dict[str, Any]:
+def summary(seen: list[tuple[int, float]], seconds: float) -> dict[str, Any]:
     """Rate and milliseconds of what was answered as wanted, and how often there was which other answer."""
     good = [took for status, took in seen if status in (200, 201)]
     other = Counter(str(status) for status, _ in seen if status not in (200, 201))
-    at = {f"p{part}_ms": round(1000 * float(np.percentile(good, part)), 2) if good else None for part in (50, 95, 99)}
-    return {"answered": len(good), "per_second": round(len(good) / seconds, 2), **at, "refused": dict(other)}
+    at = {f"p{part}_ms": 1000 * float(np.percentile(good, part)) if good else None for part in (50, 95, 99)}
+    return {"answered": len(good), "per_second": len(good) / seconds, **at, "refused": dict(other)}
 
 
 def soak(config: ServeLoadConfig, running: Running, side: Side) -> dict[str, Any]:
     """The service's memory while songs come in, and how it grows with them once every buffer has its size."""
-    songs, seen = 0, [running.account()]
-    counts = [0]
+    songs, seen = [0], [running.account()]
     for part in tqdm(range(PARTS), "soak"):
-        songs += load(side, KINDS[0], max(config.clients), config.soak / PARTS, config.seed + 3 + part)["answered"]
-        counts.append(songs)
+        found = load(side, KINDS[0], max(config.clients), config.soak / PARTS, config.seed + 3 + part)
+        songs.append(songs[-1] + found["answered"])
         seen.append(running.account())
-    own = [one["own_mb"] for one in seen]
+    own_mb, rss_mb = ([one[name] for one in seen] for name in ("own_mb", "rss_mb"))
     later = slice(PARTS // 2, None)
-    return {
-        "songs": counts,
-        "own_mb": own,
-        "rss_mb": [one["rss_mb"] for one in seen],
-        "kb_a_song": round(1024 * slope(counts[later], own[later]), 1),
-    }
-
-
-def slope(x: Sequence[float], y: Sequence[float]) -> float:
-    """Of the straight line nearest to some points."""
-    dx = np.asarray(x) - np.mean(x)
-    return float(dx @ np.asarray(y) / max(dx @ dx, 1e-9))
+    slope = np.polyfit(songs[later], own_mb[later], 1)[0]
+    return {"songs": songs, "own_mb": own_mb, "rss_mb": rss_mb, "kb_a_song": float(1024 * slope)}
 
 
 @contextmanager
 def beside(config: ServeLoadConfig, folder: Path, work: Path) -> Iterator[Service]:
     """The service's parts in this process."""
     options = ServingConfig(model=str(folder), store=str(work / "store_in_process"), threads=config.threads)
-    engine = open_engine(options.model, options.store, options.batch)
-    service = Service(engine, options)
-    try:
-        yield service
-    finally:
-        service.decoders.close()
-        engine.close()
+    with closing(open_engine(options.model, options.store, options.batch)) as engine:
+        service = Service(engine, options)
+        with closing(service.decoders):
+            yield service
 
 
 def table(report: dict[str, Any]) -> str:
     """The report for people."""
-    lines = [
-        f"{report['users']:,} users, {report['known_songs']:,} known songs; start {report['start_seconds']:.1f} s, "
-        f"with {report['restart']['accepted_songs']:,} accepted songs {report['restart']['seconds']:.1f} s",
-        "| request | clients | a second | p50 | p95 | p99 | errors | in process | service / in process | cores |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
+    head = ["request", "clients", "a second", "p50", "p95", "p99", "errors", "in process", "service / in process"]
+    rows = []
     for one in report["phases"]:
-        ours, ratio, cores = one["service"], one["service_over_in_process"], one["service_cores"]
-        ms = " | ".join(f"{ours[f'p{part}_ms']:.1f} ms" for part in (50, 95, 99))
-        lines.append(
-            f"| {one['kind']} | {one['clients']} | {ours['per_second']:.1f} | {ms} | {sum(ours['refused'].values())} | "
-            f"{one['in_process']['per_second']:.1f} | {ratio:.2f} | {cores:.2f} |"
-        )
+        ours, alone = one["service"], one["in_process"]
+        cells = [one["kind"], str(one["clients"]), f"{ours['per_second']:.1f}"]
+        cells += [f"{ours[f'p{part}_ms']:.1f} ms" for part in (50, 95, 99)]
+        cells += [str(sum(ours["refused"].values())), f"{alone['per_second']:.1f}"]
+        rows.append([*cells, f"{one['service_over_in_process']:.2f}", f"{one['service_cores']:.2f}"])
     past, kept = report["past"], report["memory"]
-    lines += [
-        f"{past['clients']} clients: {past['per_second']:.1f} songs a second, other answers {past['refused']}",
+    return (
+        f"{report['users']:,} users, {report['known_songs']:,} known songs; start {report['start_seconds']:.1f} s, "
+        f"with {report['restart']['accepted_songs']:,} accepted songs {report['restart']['seconds']:.1f} s\n"
+        f"{lines([*head, 'cores'], rows)}\n"
+        f"{past['clients']} clients: {past['per_second']:.1f} songs a second, other answers {past['refused']}\n"
         f"memory of its own: {kept['own_mb'][0]:,.0f} → {kept['own_mb'][-1]:,.0f} MB while {kept['songs'][-1]:,} songs "
-        f"came in, at last {kept['kb_a_song']:.1f} kB a song; {kept['mb_while_reading']:+.0f} MB while none did",
-    ]
-    return "\n".join(lines)
+        f"came in, at last {kept['kb_a_song']:.1f} kB a song; {kept['mb_while_reading']:+.0f} MB while none did"
+    )
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ class Running:
         """MB in memory, and of it what is the process's own (not mapped files); seconds of CPU, decoders' too."""
         pid = self.process.pid
         cpu = sum(cpu_seconds(one) for one in (pid, *children(pid)))
-        return {"rss_mb": memory("VmRSS", pid) or 0, "own_mb": memory("RssAnon", pid) or 0, "cpu_seconds": cpu}
+        return {"rss_mb": memory("VmRSS", pid), "own_mb": memory("RssAnon", pid), "cpu_seconds": cpu}
 
 
 @contextmanager

@@ -61,17 +61,10 @@ class Material:
         features = {name: vector.tolist() for name, vector in vectors.items() if np.isfinite(vector).all()}
         return {name: value for name, value in about.items() if value} | {"features": features}, None
 
-    def known(self, rng: np.random.Generator) -> str:
-        """The id of a new song of the catalogue."""
-        return str(self.new[rng.integers(len(self.new))]["song_id"])
-
     def play(self, rng: np.random.Generator) -> dict[str, Any]:
-        """A user has completed a new song."""
-        return {"user_id": self.user(rng), "song_id": self.known(rng), "completed": True}
-
-    def user(self, rng: np.random.Generator) -> str:
-        """The id of a user."""
-        return str(self.users[int(rng.integers(len(self.users)))])
+        """Some user has completed some new song of the catalogue."""
+        user, song = self.users[int(rng.integers(len(self.users)))], self.new[rng.integers(len(self.new))]["song_id"]
+        return {"user_id": user, "song_id": song, "completed": True}
 
 
 def over_http(material: Material, url: str, token: str) -> Side:
@@ -89,6 +82,7 @@ def over_http(material: Material, url: str, token: str) -> Side:
 def send(material: Material, client: httpx.Client, kind: str, rng: np.random.Generator) -> int:
     """One request; its status."""
     asked: dict[str, Any] = {"mode": kind.rpartition(", ")[2], "budget": BUDGET}
+    play = material.play(rng)
     try:
         if kind in SONGS:
             given, audio = material.song(kind, rng)
@@ -96,10 +90,10 @@ def send(material: Material, client: httpx.Client, kind: str, rng: np.random.Gen
             files = {"audio": ("song.mp3", audio)} if audio else None
             return client.post("/songs", data=words, files=files, params=asked).status_code
         if kind == PLAY:
-            return client.post("/plays", json={"plays": [material.play(rng)]}).status_code
+            return client.post("/plays", json={"plays": [play]}).status_code
         if kind == "recommendations":
-            return client.get(f"/users/{material.user(rng)}/recommendations").status_code
-        return client.get(f"/songs/{material.known(rng)}/audience", params=asked).status_code
+            return client.get(f"/users/{play['user_id']}/recommendations").status_code
+        return client.get(f"/songs/{play['song_id']}/audience", params=asked).status_code
     except httpx.HTTPError:
         return 0
 
@@ -112,7 +106,7 @@ def in_process(material: Material, service: Service) -> Side:
 def call(material: Material, service: Service, kind: str, rng: np.random.Generator) -> int:
     """What `send` asks for; the status that the service would answer with."""
     mode: Any = kind.rpartition(", ")[2]
-    state = service.state
+    state, play = service.state, material.play(rng)
     if kind in SONGS:
         given, audio = material.song(kind, rng)
         state, number = number_of(service, service.incoming.song(NewSong(**given), audio, None))
@@ -121,11 +115,11 @@ def call(material: Material, service: Service, kind: str, rng: np.random.Generat
         shown.audience(state, number, mode, BUDGET, False, 0.0)
         return 201
     if kind == PLAY:
-        service.incoming.plays([NewPlay(**material.play(rng))], None)
+        service.incoming.plays([NewPlay(**play)], None)
     elif kind == "recommendations":
-        shown.recommended(state, state.model.user_of[material.user(rng)], SIMILAR, 0.0)
+        shown.recommended(state, state.model.user_of[play["user_id"]], SIMILAR, 0.0)
     else:
-        shown.audience(*number_of(service, material.known(rng)), mode, BUDGET, False, 0.0)
+        shown.audience(*number_of(service, play["song_id"]), mode, BUDGET, False, 0.0)
     return 200
 
 

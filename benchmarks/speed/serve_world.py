@@ -7,7 +7,6 @@ Shapes: S songs, the new ones last, U users, D vector size, W width of a feature
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import torch
 from scipy import sparse
 from tqdm import tqdm
 
+from artifacts.fingerprints import of_values
 from artifacts.folders import write_manifest, writing
 from benchmarks.speed.audience_scale import GENRES, listening_of
 from configs.data import AudioConfig
@@ -53,9 +53,8 @@ SONG_VOCABULARY = {
 def write_world(out: Path, users: int, songs: int, new: int, plays: int, seed: int) -> None:
     """Write the folder; fewer plays than asked for where a user played a song twice."""
     rng, models = np.random.default_rng(seed), random_models(seed)
-    name = f"{seed} {users} {songs} {new} {plays}"
     manifest = {
-        **{of: hashlib.sha256(f"{of} {name}".encode()).hexdigest()[:16] for of in ("clip", "encoder", "boundary")},
+        **{of: of_values(of, users, songs, new, plays, seed) for of in ("clip", "encoder", "boundary")},
         "calibration": [0.5, 0.0],
         "labels": SONG_VOCABULARY["genres"],
         "text": {"model": "minilm", "fields": ["title", "lyrics"], "max_tokens": 128, "windows": 1},
@@ -91,7 +90,7 @@ def random_models(seed: int) -> dict[str, tuple[Any, dict[str, Any]]]:
         "i2i": of_songs,
         "boundary": of_songs | {"profile_sizes": {"country": len(COUNTRIES) + 2}},
     }  # fmt: skip
-    told = {
+    common = {
         "vocabulary": {"songs": SONG_VOCABULARY, "users": {"country": COUNTRIES}},
         "prepared": {"text_model": "minilm", "text_fields": ["title", "lyrics"], "max_tokens": 128, "windows": 1,
                      "frozen_text": True, "audio_model": OWN, "frozen_audio": True,
@@ -102,7 +101,7 @@ def random_models(seed: int) -> dict[str, tuple[Any, dict[str, Any]]]:
         torch.manual_seed(seed)
         models: dict[str, Any] = {task: model_class(task)(**given[task]).eval() for task in given}
     return {
-        task: (model, {"task": task, "class": CLASSES[task], "model": given[task], **told})
+        task: (model, {"task": task, "class": CLASSES[task], "model": given[task], **common})
         for task, model in models.items()
     }
 

@@ -11,19 +11,24 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks.table import lines
 from configs.errors import UserError
 
-Row = tuple[str, str, str, str]  # what, ours, its peer, how many times as fast
-HEAD = "| what | ours | beside | ours over it |\n|---|---|---|---|"
+Row = tuple[str, str, str, float | None]  # what, ours, its peer, how many times as fast
+HEAD = ("what", "ours", "beside", "ours over it")
 
 
 def main(folder: str) -> None:
     """Print the table of a folder of reports."""
-    found = [row for name, rows in READERS.items() if (path := Path(folder) / f"{name}.json").exists()
-             for row in rows(json.loads(path.read_text("utf-8")))]  # fmt: skip
-    if not found:
+    files = [file for name in READERS if (file := Path(folder) / f"{name}.json").exists()]
+    if not files:
         raise UserError(f"{folder} holds no report: sh bench.sh small|full writes them")
-    print("\n".join([HEAD, *(f"| {' | '.join(row)} |" for row in found)]))
+    print(lines(HEAD, [row for file in files for row in rows(file.stem, json.loads(file.read_text("utf-8")))]))
+
+
+def rows(name: str, report: Any) -> list[list[str]]:
+    """A report as rows of text; a ratio of 1.0 is level."""
+    return [[*words, "–" if ratio is None else f"{ratio:.2f}"] for *words, ratio in READERS[name](report)]
 
 
 def audience(report: dict[str, Any]) -> Iterator[Row]:
@@ -34,9 +39,9 @@ def audience(report: dict[str, Any]) -> Iterator[Row]:
         what = f"{report['options']['new']:,} new songs, {row['users']:,} users, {row['entries']:,} distinct plays"
         for name, peer in peers.items():
             theirs = f"{peer} {row[f'{name}_i2i2u_seconds_for_all_songs']:.1f} s"
-            yield f"I2I2U, {what}", f"{seconds['i2i2u']:.1f} s", theirs, times(row[f"{name}_over_ours"])
-        yield f"CAT, {what}", f"{seconds['cat']:.1f} s", "–", "–"
-        yield f"reasons, {what}", f"{seconds['reasons']:.1f} s, at most {row['peak_memory_mb']:,} MB", "–", "–"
+            yield f"I2I2U, {what}", f"{seconds['i2i2u']:.1f} s", theirs, row[f"{name}_over_ours"]
+        yield f"CAT, {what}", f"{seconds['cat']:.1f} s", "–", None
+        yield f"reasons, {what}", f"{seconds['reasons']:.1f} s, at most {row['peak_memory_mb']:,} MB", "–", None
 
 
 def boundary(report: dict[str, Any]) -> Iterator[Row]:
@@ -47,7 +52,7 @@ def boundary(report: dict[str, Any]) -> Iterator[Row]:
         ours = (
             f"{report['seconds'][f'users of songs, {kind}']:.1f} s, {report['share_of_exact_list'][kind]:.1%} of them"
         )
-        yield what, ours, plain, times(ratio)
+        yield what, ours, plain, ratio
 
 
 def index(report: dict[str, Any]) -> Iterator[Row]:
@@ -55,7 +60,7 @@ def index(report: dict[str, Any]) -> Iterator[Row]:
     for row in report["sizes"]:
         what = f"similar songs among {row['songs']:,}, {row['kind']}"
         ours = f"{row['queries_per_second']:,.0f} a second, recall@10 {row['recall@10']:.3f}, {row['index_mb']:,} MB"
-        yield what, ours, f"FAISS alone {row['faiss_queries_per_second']:,.0f} a second", times(row["ours_over_faiss"])
+        yield what, ours, f"FAISS alone {row['faiss_queries_per_second']:,.0f} a second", row["ours_over_faiss"]
 
 
 def prepare(report: dict[str, Any]) -> Iterator[Row]:
@@ -66,8 +71,8 @@ def prepare(report: dict[str, Any]) -> Iterator[Row]:
         size = f"{int(name.split()[0]):,} plays"
         for what, ours, peer in (("pairs", "ours", "implicit"), ("prepare", "bounded", "at once")):
             one, other = found[what][ours], found[what][peer]
-            told = [f"{side['seconds']:.1f} s, {side['peak_memory_mb']:,.0f} MB" for side in (one, other)]
-            yield f"{what}, {size}", told[0], f"{peer} {told[1]}", times(other["seconds"] / one["seconds"])
+            mine, theirs = (f"{side['seconds']:.1f} s, {side['peak_memory_mb']:,.0f} MB" for side in (one, other))
+            yield f"{what}, {size}", mine, f"{peer} {theirs}", other["seconds"] / one["seconds"]
 
 
 def overhead(report: dict[str, Any]) -> Iterator[Row]:
@@ -76,7 +81,7 @@ def overhead(report: dict[str, Any]) -> Iterator[Row]:
         row = report[task]
         ours = f"{row['steps_a_second']:.1f} steps a second, {row['share_of_waiting_for_data']:.1%} of them for data"
         bare = f"bare loop {row['steps_a_second_bare']:.1f}"
-        yield f"training {task}", ours, bare, times(row["ours_over_bare"])
+        yield f"training {task}", ours, bare, row["ours_over_bare"]
 
 
 def serve(report: dict[str, Any]) -> Iterator[Row]:
@@ -87,12 +92,7 @@ def serve(report: dict[str, Any]) -> Iterator[Row]:
             p50, p99 = (one["service"][f"p{part}_ms"] for part in (50, 99))
             ours = f"{one['service']['per_second']:.1f} a second, p50 {p50:.0f} ms, p99 {p99:.0f} ms"
             alone = f"without HTTP {one['in_process']['per_second']:.1f} a second"
-            yield f"{one['kind']}, {size}, {most} clients", ours, alone, times(one["service_over_in_process"])
-
-
-def times(ratio: float) -> str:
-    """1.0 is level."""
-    return f"{ratio:.2f}"
+            yield f"{one['kind']}, {size}, {most} clients", ours, alone, one["service_over_in_process"]
 
 
 READERS = {

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
-from configs.load import as_dict, command
+from benchmarks.measure import tell
+from configs.load import command
 from configs.options import SERVICE, at_least, opt
 
 ROOT = Path(__file__).parents[2]
@@ -53,13 +53,10 @@ class StartupConfig:
     model: str | None = opt(None, "service folder: the service is started too", SERVICE)
     out: str | None = opt(None, "JSON file to write")
 
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        at_least(self, 1, "rounds")
-
 
 def main(config: StartupConfig) -> None:
     """Run the command (see the module's docstring)."""
+    at_least(config, 1, "rounds")
     processes = PLAIN | dict(questions())
     measured: dict[str, Callable[[], float]] = {name: partial(ended, argv) for name, argv in processes.items()}
     with TemporaryDirectory() as folder:
@@ -69,11 +66,7 @@ def main(config: StartupConfig) -> None:
     seconds = {name: statistics.median(one[name] for one in rounds) for name in measured}
     for name, value in seconds.items():
         print(f"{value:7.2f} s  {name}")
-
-    from benchmarks.measure import tell  # here: it imports what commands must not wait for
-
-    report: dict[str, Any] = {"options": as_dict(config), "seconds": seconds}
-    tell(report, config.out)
+    tell(config, {"seconds": seconds})
 
 
 def questions() -> list[tuple[str, list[str]]]:

@@ -10,11 +10,11 @@ Written: steps a second, the median of the ratios, and the share of the bare loo
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -29,9 +29,8 @@ from benchmarks.measure import tell
 from callbacks.audience_recall import AudienceRecall
 from callbacks.correlation import FeatureCorrelation
 from callbacks.index_recall import IndexRecall
-from configs.errors import UserError
-from configs.load import as_dict, command, load
-from configs.options import LoggerConfig, opt
+from configs.load import command, load
+from configs.options import LoggerConfig, at_least, opt
 from configs.training import BoundaryConfig, I2IConfig, TrainerConfig
 from training.fit import build_trainer
 from training.parts import boundary_parts, i2i_parts
@@ -56,12 +55,12 @@ class OverheadConfig:
 
 def main(config: OverheadConfig) -> None:
     """Run the command (see the module's docstring)."""
-    if min(config.rounds, config.steps) < 1:
-        raise UserError("rounds and steps must be at least 1")
-    report: dict[str, Any] = {"options": as_dict(config), "threads": torch.get_num_threads(), "cpus": os.cpu_count()}
-    for task, (chosen, parts) in tasks(config).items():
-        report[task] = side_by_side(parts, chosen.trainer, config.rounds, config.steps, task)
-    tell(report, config.out)
+    at_least(config, 1, "rounds", "steps")
+    report = {
+        task: side_by_side(parts, chosen.trainer, config.rounds, config.steps, task)
+        for task, (chosen, parts) in tasks(config).items()
+    }
+    tell(config, {"threads": torch.get_num_threads(), **report})
 
 
 def tasks(config: OverheadConfig) -> dict[str, tuple[Any, Parts]]:
@@ -127,7 +126,7 @@ def by_loop(parts: Parts, clip_norm: float, steps: int) -> tuple[float, float]:
     made = module.train().configure_optimizers()
     optimizer, schedule = made["optimizer"], made["lr_scheduler"]["scheduler"]
     seconds, waits = [], []
-    batches = endless(data)
+    batches = (batch for _ in count() for batch in data.train_dataloader())
     for index in range(steps):
         started = time.perf_counter()
         batch = next(batches)
@@ -139,12 +138,6 @@ def by_loop(parts: Parts, clip_norm: float, steps: int) -> tuple[float, float]:
         schedule.step()
         seconds.append(time.perf_counter() - started)
     return float(np.median(seconds[WARMUP:])), float(np.median(waits[WARMUP:]))
-
-
-def endless(data: Any) -> Iterator[Any]:
-    """Training batches, epoch after epoch."""
-    while True:
-        yield from data.train_dataloader()
 
 
 if __name__ == "__main__":

@@ -216,9 +216,10 @@ def test_stopped_and_resumed_it_is_one_run(
     """SIGTERM in the middle of epoch 1: two folders of one run, whose steps follow each other."""
     out = tmp_path / "i2i"
     argv = [*i2i_options(catalogue_folder, out), ON]
-    script = STOPPED.replace("load(I2IConfig, [], sys.argv[1])", "load(I2IConfig, sys.argv[1:])")
     given = {**os.environ, "PYTHONPATH": str(ROOT)}
-    stopped = subprocess.run([sys.executable, "-c", script, *argv], env=given, capture_output=True, text=True)
+    stopped = subprocess.run(
+        [sys.executable, "-c", STOPPED, str(int(signal.SIGTERM)), *argv], env=given, capture_output=True, text=True
+    )
     assert stopped.returncode == 128 + signal.SIGTERM, stopped.stderr[-2000:]
     last = states(out)["global_step"] - 1
     train_i2i(out, ON)

@@ -41,7 +41,7 @@ def test_a_changed_measurement_rewrites_the_page(tmp_path: Path, capsys: pytest.
 
 
 @pytest.mark.parametrize(
-    ("named", "told"),
+    ("named", "message"),
     [
         ("absent.json methods", "has no absent.json"),
         ("demo_metrics.json nothing", "no such table"),
@@ -50,6 +50,6 @@ def test_a_changed_measurement_rewrites_the_page(tmp_path: Path, capsys: pytest.
         ("item_cold_lfm2k_one_seed.json methods", "no such table"),
     ],
 )
-def test_a_block_without_a_table_is_told(named: str, told: str) -> None:
-    with pytest.raises(UserError, match=told):
+def test_a_block_without_a_table_is_refused(named: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
         filled(f"<!-- table: {named} -->\n<!-- /table -->", DATA)

@@ -13,9 +13,11 @@ from torch import Tensor
 
 from artifacts.runs import open_run
 from callbacks.correlation import FeatureCorrelation, correlate
+from configs.training import I2IConfig
 from datamodules.i2i import I2IDataModule
 from lightning_modules.i2i import I2IModule
 from models.song_encoder import FieldEmbedding
+from tests.conftest import module_options
 
 
 @pytest.fixture
@@ -31,19 +33,13 @@ def trained_embedding(data: I2IDataModule) -> FieldEmbedding:
     return embedding
 
 
-def batches(data: I2IDataModule, size: int) -> list[dict[str, Tensor]]:
-    return [batch["fields"] for batch in data.songs_loader(data.warm, size)]
-
-
 def brute_correlation(embedding: FieldEmbedding, fields: dict[str, Tensor]) -> np.ndarray:
     """Linear CKA of each pair of fields over the songs that have both, from the songs' kernels."""
     with torch.no_grad():
         e, present = (x.numpy() for x in embedding(fields))
     of = np.array(embedding.field_of)
-    has, x = (
-        [present[:, of == g].any(axis=1) for g in range(of[-1] + 1)],
-        [e[:, of == g].reshape(len(e), -1).astype(np.float64) for g in range(of[-1] + 1)],
-    )
+    has = [present[:, of == g].any(axis=1) for g in range(of[-1] + 1)]
+    x = [e[:, of == g].reshape(len(e), -1).astype(np.float64) for g in range(of[-1] + 1)]
 
     def cka(i: int, j: int) -> float:
         both = has[i] & has[j]
@@ -57,21 +53,18 @@ def brute_correlation(embedding: FieldEmbedding, fields: dict[str, Tensor]) -> n
     return np.array([[cka(i, j) for j in range(len(x))] for i in range(len(x))])
 
 
-def test_against_brute_force_over_all_warm_songs(data: I2IDataModule) -> None:
+@pytest.mark.parametrize("size", [1, 7, 1024])
+def test_against_brute_force_over_all_warm_songs(data: I2IDataModule, size: int) -> None:
     embedding = trained_embedding(data).eval()
     expected = brute_correlation(embedding, data.fields.gather(data.warm))
     assert expected.shape == (5, 5), "content, mood, language, genres, tags"
-    for size in (1, 7, 1024):
-        got = correlate(embedding, batches(data, size), torch.tensor(embedding.field_of))
-        np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+    embedding.train()
+    batches = (batch["fields"] for batch in data.songs_loader(data.warm, size))
+    got = correlate(embedding, batches, torch.tensor(embedding.field_of))
+    assert embedding.training and not got.requires_grad and got.dtype == torch.float32
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
     content, genres, language = map(embedding.field_names.index, ("content", "genres", "language"))
     assert got[content, genres] > 2 * got[content, language], "what carries taste goes together"
-
-
-def test_training_mode_and_gradients_are_left_as_they_were(data: I2IDataModule) -> None:
-    embedding = trained_embedding(data).train()
-    correlation = correlate(embedding, batches(data, 16), torch.tensor(embedding.field_of))
-    assert embedding.training and not correlation.requires_grad and correlation.dtype == torch.float32
 
 
 class Watch(L.Callback):
@@ -89,36 +82,35 @@ class Watch(L.Callback):
         self.matrices.append(pl_module.correlation.clone())
 
 
-def fit(data: I2IDataModule, module: I2IModule, epochs: int, folder: Path, *callbacks: L.Callback) -> L.Trainer:
+def fit(data: I2IDataModule, epochs: int, *callbacks: L.Callback) -> None:
     trainer = L.Trainer(
         max_epochs=epochs, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, use_distributed_sampler=False, callbacks=list(callbacks), limit_val_batches=0,
     )  # fmt: skip
-    trainer.fit(module, datamodule=data)
-    trainer.save_checkpoint(folder / "end.ckpt")
-    return trainer
+    trainer.fit(module_for(data), datamodule=data)
 
 
 def module_for(data: I2IDataModule, **options: Any) -> I2IModule:
     """The article's two parts."""
-    sizes: Any = {"block": 4, "field_dim": 5, "hidden": 8, "dim": 6}
-    return I2IModule(data.fields.dense_dims, data.fields.vocab_sizes, **sizes, listening_weight=0.0, lr=0.05, **options)
+    sizes: Any = {"block": 4, "field_dim": 5, "hidden": 8, "dim": 6, "residual_size": 0}
+    options = module_options(I2IConfig, **sizes, listening_weight=0.0, lr=0.05, **options)
+    return I2IModule(data.fields.dense_dims, data.fields.vocab_sizes, **options)
 
 
-def test_rebuilt_each_epoch_from_the_current_embeddings(data: I2IDataModule, tmp_path: Path) -> None:
+def test_rebuilt_each_epoch_from_the_current_embeddings(data: I2IDataModule) -> None:
     watch = Watch()
-    fit(data, module_for(data), 2, tmp_path, FeatureCorrelation(), watch)
+    fit(data, 2, FeatureCorrelation(), watch)
     for matrix, expected in zip(watch.matrices, watch.expected, strict=True):
         np.testing.assert_allclose(matrix, expected, rtol=1e-4, atol=1e-5)
     assert not torch.allclose(*watch.matrices, atol=1e-3), "the embeddings moved, the matrix did not"
 
 
-def test_max_songs_takes_an_even_sample(data: I2IDataModule, tmp_path: Path) -> None:
-    """At most so many, from the first to the last; a sampled matrix is near the whole one."""
+def test_max_songs_takes_an_even_sample(data: I2IDataModule) -> None:
+    """At most so many, from the first to the last."""
     seen: list[list[int]] = []
     real = data.songs_loader
     data.songs_loader = lambda songs, *a: (seen.append(songs.tolist()), real(songs, *a))[1]  # type: ignore[method-assign]
-    fit(data, module_for(data), 1, tmp_path, FeatureCorrelation(max_songs=20))
+    fit(data, 1, FeatureCorrelation(max_songs=20))
     (songs,) = [one for one in seen if len(one) < len(data.warm)]
     assert 10 <= len(songs) <= 20 and set(songs) <= set(data.warm.tolist()) and max(songs) - min(songs) > 40
 
@@ -139,30 +131,3 @@ def test_a_song_with_an_empty_view_is_left_out_and_counted(data: I2IDataModule, 
     loss, left_out = module.contrastive_loss(data.fields.gather(np.array([0, 8, 1, 8])), torch.tensor([0, 8, 1, 8]), 0)
     assert float(left_out) == pytest.approx(0.5) and torch.isfinite(loss)
     assert float(module.contrastive_loss(data.fields.gather(np.array([0, 1])), torch.tensor([0, 1]), 0)[1]) == 0.0
-
-
-def test_bpr_ignores_a_negative_that_is_the_pair_itself(data: I2IDataModule, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The mask reaches the loss: False exactly where the drawn song is the anchor or its positive."""
-    seen: list[Tensor] = []
-
-    def spy(query: Tensor, positive: Tensor, negative: Tensor, keep: Tensor) -> Tensor:
-        seen.append(keep)
-        return query.sum() * 0
-
-    monkeypatch.setattr("lightning_modules.i2i.bpr_loss", spy)
-    module = module_for(data)
-    module.log = module.log_dict = lambda *a, **k: None  # type: ignore[method-assign,assignment]
-    batch = next(iter(data.train_dataloader()))
-    module.training_step(batch, 0)
-    source, target, drawn = (batch[key].tolist() for key in ("source", "target", "negatives"))
-    assert seen[0].tolist() == [[n not in (s, t) for n in drawn] for s, t in zip(source, target, strict=True)]
-    assert not seen[0].all()
-
-
-def test_weight_zero_is_cb2cf(data: I2IDataModule, monkeypatch: pytest.MonkeyPatch) -> None:
-    """λ = 0 computes no view at all."""
-    monkeypatch.setattr("lightning_modules.i2i.I2IModule.contrastive_loss", None)
-    module = module_for(data)
-    module.hparams["bcl_weight"] = 0.0
-    module.log_dict = lambda *a, **k: None  # type: ignore[method-assign,assignment]
-    assert torch.isfinite(module.training_step(next(iter(data.train_dataloader())), 0))

@@ -7,7 +7,7 @@ import pytest
 from matplotlib.colors import TABLEAU_COLORS, to_hex
 
 from callbacks.index_recall import SAMPLE, evenly
-from callbacks.pictures import GENRES, NAMED, heat_map, pixels, song_map
+from callbacks.pictures import GENRES, NAMED, heat_map, song_map
 
 
 def alike(n: int) -> np.ndarray:
@@ -56,11 +56,6 @@ def test_rare_genres_share_a_colour() -> None:
     figure = song_map(np.zeros((len(genre), 2)), genre, np.full(len(genre), "new"))
     assert [text.get_text() for text in figure.legends[0].get_texts()][-1] == "other or no genre"
     assert len(figure.legends[0].get_texts()) == 1 + GENRES + 1
-
-
-def test_pixels_are_the_figure() -> None:
-    shown = pixels(song_map(np.zeros((2, 2)), np.array(["", ""]), np.array(["new", "new"])))
-    assert shown.shape == (600, 800, 3) and shown.dtype == np.uint8 and shown.min() < 100 < shown.max()
 
 
 @pytest.mark.parametrize("n", [0, 1, SAMPLE, SAMPLE + 1, 7 * SAMPLE + 3])

@@ -14,11 +14,11 @@ import pytest
 import torch
 import yaml
 
-from callbacks import checkpoint as module
-from callbacks.checkpoint import BEST, LAST, AtomicCheckpointIO, StepSeed
+from callbacks.checkpoint import BEST, LAST, StepSeed
 from callbacks.correlation import FeatureCorrelation
 from configs.errors import UserError
 from lightning_modules.i2i import I2IModule
+from tests.conftest import i2i_options
 
 ROOT = Path(__file__).parents[2]
 
@@ -57,13 +57,15 @@ def assert_same_run(run: Path, undisturbed: Path) -> None:
     assert not list(run.rglob("*.part*")), "half-written files are left"
 
 
-def kill_when(patch: pytest.MonkeyPatch, owner: Any, name: str, condition: Callable[..., bool]) -> None:
-    """Raise Killed on entering `owner.name` where the condition on its arguments holds."""
+def kill_when(
+    patch: pytest.MonkeyPatch, owner: Any, name: str, condition: Callable[..., bool], error: type = Killed
+) -> None:
+    """Raise an error on entering `owner.name` where the condition on its arguments holds."""
     real = getattr(owner, name)
 
     def wrapped(*arguments: Any, **options: Any) -> Any:
         if condition(*arguments):
-            raise Killed
+            raise error
         return real(*arguments, **options)
 
     patch.setattr(owner, name, wrapped)
@@ -71,7 +73,7 @@ def kill_when(patch: pytest.MonkeyPatch, owner: Any, name: str, condition: Calla
 
 MOMENTS: dict[str, tuple[Any, str, Callable[..., bool]]] = {
     "start of epoch 1": (StepSeed, "on_train_epoch_start", lambda _, trainer, __: trainer.current_epoch == 1),
-    "middle of epoch 1": (I2IModule, "training_step", lambda m, _, i: m.current_epoch == 1 and i == 3),
+    "middle of epoch 1, with workers": (I2IModule, "training_step", lambda m, _, i: m.current_epoch == 1 and i == 3),
     "middle of epoch 0": (I2IModule, "training_step", lambda m, _, i: m.current_epoch == 0 and i == 3),
     "validation of epoch 2": (I2IModule, "validation_step", lambda m, *_: m.current_epoch == 2),
     "between writing and renaming last.ckpt": (
@@ -90,11 +92,13 @@ def test_killed_and_resumed_ends_with_the_same_weights(
     owner, name, condition = MOMENTS[moment]
     owner = sys.modules[owner] if isinstance(owner, str) else owner
     out = tmp_path / "i2i"
+    # Workers prefetch: asked too early, they would bring the batches of epoch 0.
+    options = ["trainer.workers=1"] if "workers" in moment else []
     with monkeypatch.context() as patch, pytest.raises(Killed):
         kill_when(patch, owner, name, condition)
-        train_i2i(out)
+        train_i2i(out, *options)
     torch.manual_seed(99)  # what happened in the process meanwhile does not matter
-    train_i2i(out)
+    train_i2i(out, *options)
     assert_same_run(out, i2i_run)
 
 
@@ -134,59 +138,46 @@ def test_a_checkpoint_at_the_last_step_of_an_epoch_skips_no_validation(
     moment: str, i2i_run: Path, train_i2i: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, steps = tmp_path / "i2i", states(i2i_run)["global_step"] // 3
-    if moment == "validation":
-        owner, name = I2IModule, "validation_step"
-    else:
-        owner, name = FeatureCorrelation, "on_train_epoch_start"
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        at = 1 if moment == "validation" else 2
-        kill_when(patch, owner, name, lambda *given: (given[0] if at == 1 else given[1]).current_epoch == at)
+        if moment == "validation":
+            kill_when(patch, I2IModule, "validation_step", lambda module, *_: module.current_epoch == 1)
+        else:
+            kill_when(patch, FeatureCorrelation, "on_train_epoch_start", lambda _, t, __: t.current_epoch == 2)
         train_i2i(out, f"trainer.checkpoint_steps={steps}")
     train_i2i(out, f"trainer.checkpoint_steps={steps}")
     assert_same_run(out, i2i_run)
 
 
 STOPPED = """
-import os, signal, sys
+import os, sys
 from configs.load import load
 from configs.training import I2IConfig
 from lightning_modules.i2i import I2IModule
-from training import tasks as train
+from training.tasks import train_i2i
 real = I2IModule.training_step
 def step(module, batch, index):
     if (module.current_epoch, index) == (1, 2):
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), int(sys.argv[1]))
     return real(module, batch, index)
 I2IModule.training_step = step
-train.train_i2i(load(I2IConfig, [], sys.argv[1]))
+train_i2i(load(I2IConfig, sys.argv[2:]))
 """
 
 
-def test_a_preempted_run_is_saved_where_it_stands(
-    i2i_run: Path, train_i2i: Callable[..., Path], tmp_path: Path
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL])
+def test_a_signal_to_a_run_in_another_process(
+    sent: int, i2i_run: Path, catalogue_folder: Path, train_i2i: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """SIGTERM in the middle of epoch 1: the step is finished and written, the rest is as if nothing had happened."""
+    """In the middle of epoch 1. On SIGTERM the step is finished and written; then all is as if nothing had happened."""
     out, steps = tmp_path / "i2i", states(i2i_run)["global_step"] // 3
-    options = yaml.safe_load((i2i_run / "config.yaml").read_text()) | {"out": str(out)}
-    (tmp_path / "same.yaml").write_text(yaml.safe_dump(options))
-    argv = [sys.executable, "-c", STOPPED, str(tmp_path / "same.yaml")]
-    stopped = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True)
-    assert stopped.returncode == 128 + signal.SIGTERM, stopped.stderr[-2000:]
-    assert f"stopped by a signal at step {steps + 3}; run the same command again" in stopped.stdout
-    assert states(out)["global_step"] == steps + 3
+    argv = [sys.executable, "-c", STOPPED, str(int(sent)), *i2i_options(catalogue_folder, out)]
+    ended = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True)
+    stopped = sent == signal.SIGTERM
+    assert ended.returncode == (128 + sent if stopped else -sent), ended.stderr[-2000:]
+    assert (f"stopped by a signal at step {steps + 3}; run the same command again" in ended.stdout) == stopped
+    assert states(out)["global_step"] == steps + 3 * stopped
     train_i2i(out)
     assert_same_run(out, i2i_run)
-
-
-def test_worker_processes_resume_in_the_right_epoch(
-    i2i_run: Path, train_i2i: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Workers prefetch: asked too early, they would bring the batches of epoch 0."""
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        kill_when(patch, I2IModule, "training_step", lambda m, _, i: m.current_epoch == 1 and i == 1)
-        train_i2i(tmp_path / "i2i", "trainer.workers=1")
-    train_i2i(tmp_path / "i2i", "trainer.workers=1")
-    assert_same_run(tmp_path / "i2i", i2i_run)
 
 
 def test_what_is_resumed_has_residuals_and_histories(i2i_run: Path) -> None:
@@ -204,34 +195,6 @@ def test_two_runs_are_the_same_and_another_seed_is_not(
     other = train_i2i(tmp_path / "other", "seed=1")
     key = "model.skip.weight"
     assert not torch.equal(states(other)["state_dict"][key], states(i2i_run)["state_dict"][key])
-
-
-SCRIPT = """
-import os, signal, sys
-from callbacks.checkpoint import StepSeed
-from configs.load import load
-from configs.training import I2IConfig
-from training import tasks as train
-real = StepSeed.on_train_epoch_start
-def deadly(self, trainer, module):
-    if trainer.current_epoch == 1:
-        os.kill(os.getpid(), signal.SIGKILL)
-    real(self, trainer, module)
-StepSeed.on_train_epoch_start = deadly
-train.train_i2i(load(I2IConfig, sys.argv[1:]))
-"""
-
-
-def test_a_real_sigkill_in_another_process(i2i_run: Path, train_i2i: Callable[..., Path], tmp_path: Path) -> None:
-    out = tmp_path / "i2i"
-    options = yaml.safe_load((i2i_run / "config.yaml").read_text()) | {"out": str(out)}
-    (tmp_path / "same.yaml").write_text(yaml.safe_dump(options))
-    code = SCRIPT.replace("load(I2IConfig, sys.argv[1:])", "load(I2IConfig, [], sys.argv[1])")
-    killed = subprocess.run([sys.executable, "-c", code, str(tmp_path / "same.yaml")], cwd=ROOT, capture_output=True)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()[-2000:]
-    assert states(out)["epoch"] == 0
-    train_i2i(out)
-    assert_same_run(out, i2i_run)
 
 
 def test_a_finished_run_is_left_alone(i2i_run: Path, train_i2i: Callable[..., Path], capsys: Any) -> None:
@@ -252,20 +215,3 @@ def test_bad_data_leaves_no_run_folder(train_i2i: Callable[..., Path], tmp_path:
     with pytest.raises(UserError, match="fields"):
         train_i2i(tmp_path / "out", "fields.use=[clip_audio]")
     assert not (tmp_path / "out").exists()
-
-
-def test_atomic_checkpoint_io(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    io, path = AtomicCheckpointIO(), tmp_path / LAST
-    io.save_checkpoint({"step": 1}, path)
-    assert os.listdir(tmp_path) == [LAST]
-
-    def half(checkpoint: Any, target: Any, *_: Any) -> None:
-        Path(target).write_bytes(b"half")
-        raise Killed
-
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(module.TorchCheckpointIO, "save_checkpoint", lambda self, *a: half(*a))
-        io.save_checkpoint({"step": 2}, path)
-    assert torch.load(path, weights_only=True) == {"step": 1}, "the old one is whole"
-    io.save_checkpoint({"step": 3}, path)
-    assert os.listdir(tmp_path) == [LAST] and torch.load(path, weights_only=True) == {"step": 3}

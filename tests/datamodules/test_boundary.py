@@ -9,6 +9,7 @@ import torch
 from artifacts.folders import write_manifest
 from callbacks.index_recall import IndexRecall
 from configs.errors import UserError
+from configs.training import BoundaryConfig
 from data.catalogue import KIND
 from data.profiles import read_profile
 from datamodules.batches import Batch
@@ -16,6 +17,7 @@ from datamodules.boundary import BoundaryDataModule, UserBatches, labels
 from datamodules.histories import Histories
 from lightning_modules.boundary import BoundaryModule
 from objectives.boundary import boundary_loss
+from tests.conftest import module_options
 
 START = datetime(2024, 1, 1)
 FLAGS = ("completed", "favourited", "disliked")
@@ -371,8 +373,8 @@ def test_training_finds_planted_tastes_of_new_songs(tmp_path, one_thread):
     folder, user_taste, song_taste = tastes(tmp_path / "c")
     data = BoundaryDataModule(folder, batch_size=64, history=20)
     module = BoundaryModule(
-        data.fields.dense_dims, data.fields.vocab_sizes, data.profile.vocab_sizes, n_numbers=data.profile.n_numbers,
-        field_dim=16, hidden=32, dim=16, lr=3e-3, alpha=0.25,
+        data.fields.dense_dims, data.fields.vocab_sizes, data.profile.vocab_sizes, data.profile.n_numbers,
+        **module_options(BoundaryConfig, field_dim=16, hidden=32, dim=16, lr=3e-3, alpha=0.25),
     )  # fmt: skip
     losses = []
 

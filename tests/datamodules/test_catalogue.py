@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from artifacts.runs import fingerprint
+from configs.training import BoundaryConfig, I2IConfig
 from data.catalogue import Catalogue
 from datamodules.boundary import BoundaryDataModule
 from datamodules.catalogue import CatalogueDataModule
@@ -21,8 +22,9 @@ from datamodules.clip import ClipDataModule
 from datamodules.i2i import I2IDataModule
 from lightning_modules.boundary import BoundaryModule
 from lightning_modules.i2i import I2IModule
+from tests.conftest import module_options
 
-SMALL: dict[str, Any] = {"block": 4, "field_dim": 5, "hidden": 8, "dim": 6}
+SIZES: dict[str, Any] = {"block": 4, "field_dim": 5, "hidden": 8, "dim": 6}
 
 
 @pytest.fixture
@@ -52,7 +54,7 @@ def train(module: L.LightningModule, data: CatalogueDataModule, folder: Path) ->
 def train_i2i(data: str | CatalogueDataModule, folder: Path) -> str:
     torch.manual_seed(0)
     source = I2IDataModule(data, batch_size=64, bcl_batch_size=16, negatives=16, users=8, seed=3)
-    sizes: dict[str, Any] = {"residual_size": source.residual_size, **SMALL}
+    sizes: dict[str, Any] = module_options(I2IConfig, residual_size=source.residual_size, **SIZES)
     return train(I2IModule(source.fields.dense_dims, source.fields.vocab_sizes, **sizes), source, folder)
 
 
@@ -60,7 +62,7 @@ def train_boundary(data: str | CatalogueDataModule, folder: Path) -> str:
     torch.manual_seed(0)
     source = BoundaryDataModule(data, batch_size=64, seed=3)
     dims = (source.fields.dense_dims, source.fields.vocab_sizes, source.profile.vocab_sizes, source.profile.n_numbers)
-    return train(BoundaryModule(*dims, **SMALL), source, folder)
+    return train(BoundaryModule(*dims, **module_options(BoundaryConfig, **SIZES)), source, folder)
 
 
 def test_two_modules_train_on_one_catalogue(catalogue_folder: Path, reads: Counter[str], tmp_path: Path) -> None:

@@ -28,6 +28,9 @@ N_MELS, WARM, VALIDATION, SONGS = 8, 90, 10, 110
 SMALL: dict[str, Any] = {
     "warmup": 0.1,
     "lr": 3e-3,
+    "weight_decay": 0.01,
+    "micro_batch": 0,
+    "audio_lr_scale": 0.1,
 }
 NO_AUDIO, NO_TEXT, SHORT = 4, 5, 6  # song rows
 WORDS = ["rain", "sun", "road", "night", "love", "sea"]  # what a song is about: heard in its audio
@@ -99,7 +102,7 @@ def module(data: ClipDataModule, bert: str, text_lr_scale: float = 0.1, **text: 
         "front": data.audio | {"freq_mask": 1, "time_mask": 5},
         "audio": {"model": data.audio_model, "dim": widths["audio"], "width": 16, "layers": 1, "heads": 2},
         "text": {"model": bert, "frozen": data.frozen_text, "dim": widths["text"], **text},
-        "dim": 8,
+        **{"dim": 8, "dropout": 0.1, "temperature": 0.07},
     }
     prepared |= data.audio | {"crop_seconds": 0.8, "crops": data.crops.crops}
     return ClipModule(model, prepared, text_lr_scale=text_lr_scale, **SMALL)

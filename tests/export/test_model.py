@@ -47,7 +47,7 @@ def runs(
     audio = {"sample_rate": 16000, "win_length": 800, "hop_length": 320, "n_mels": 64}
     towers = {"audio": {"model": "transformer", "dim": 0, "width": 16, "layers": 1, "heads": 2}}
     towers |= {"text": {"model": "minilm", "dim": 384}, "front": audio}
-    module = ClipModule(towers | {"dim": 8}, audio | {"text_model": "minilm"})
+    module = ClipModule(towers | {"dim": 8, "dropout": 0.1, "temperature": 0.07}, audio | {"text_model": "minilm"})
     start_run(at / "clip", "clip", f"data: {catalogue_folder}\nout: {at}/clip\n", {})
     (at / "clip" / "checkpoints").mkdir()
     saved = {"state_dict": module.state_dict(), "hyper_parameters": dict(module.hparams)}

@@ -39,6 +39,7 @@ ROOT = Path(__file__).parents[2]
 PARTS = {"i2i": ["song"], "boundary": ["item", "user", "boundary"], "clip": ["audio", "text"]}
 FRONT = {"sample_rate": 16000, "win_length": 800, "hop_length": 320, "n_mels": 64}
 OWN = {"model": "transformer", "dim": 0, "width": 16, "layers": 1, "heads": 2}
+SMALL: dict[str, Any] = {"dim": 8, "dropout": 0.1, "temperature": 0.07}
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +61,7 @@ def exports(
     at = tmp_path_factory.mktemp("programs")
     torch.manual_seed(0)
     text = {"model": bert, "dim": 16, "frozen": False, "lora_rank": 4}
-    model = {"audio": OWN, "text": text, "front": FRONT, "dim": 8}
+    model = {"audio": OWN, "text": text, "front": FRONT, **SMALL}
     module = ClipModule(model, FRONT | {"text_model": bert, "crops": 3, "windows": 1, "crop_seconds": 2.0})
     shake(module)
     start_run(at / "clip_run", "clip", f"data: {catalogue_folder}\nout: {at}/clip_run\n", {})
@@ -279,7 +280,7 @@ def test_every_audio_tower(tower: str, bert: str, wav2vec2: str, tmp_path: Path)
     published = {"model": wav2vec2, "dim": 24, "frozen": "trained" not in tower}
     audio = {"transformer": OWN, "musicnn": {"model": "musicnn", "dim": 200}}.get(tower, published)
     text = {"model": bert, "dim": 16}
-    model = ClipModel(FRONT, audio, text, dim=8)
+    model = ClipModel(FRONT, audio, text, **SMALL)
     told = written(model, {"task": "clip", "model": {"audio": audio, "text": text}}, "audio", tmp_path, "torch_export")
     inputs = {name: one["shape"] for name, one in told["inputs"].items()}
     assert (
@@ -304,7 +305,7 @@ def test_every_audio_tower(tower: str, bert: str, wav2vec2: str, tmp_path: Path)
 def test_a_frozen_bert_becomes_part_of_the_program(bert: str) -> None:
     torch.manual_seed(0)
     tower = {"model": bert, "dim": 16}
-    model = ClipModel(FRONT, OWN, tower, dim=8).eval()
+    model = ClipModel(FRONT, OWN, tower, **SMALL).eval()
     ids = torch.randint(0, 30522, (3, 6))
     with torch.no_grad():
         pooled = hf.AutoModel.from_pretrained(bert).eval()(input_ids=ids).last_hidden_state.mean(dim=1)
@@ -326,7 +327,7 @@ def test_a_text_tower_that_was_trained(tuned: dict[str, int], bert: str, wav2vec
     torch.manual_seed(0)
     windows = 3 if "lora_rank" in tuned else 1
     audio, text = {"model": wav2vec2, "dim": 24}, {"model": bert, "dim": 16, "frozen": False}
-    model = ClipModel(FRONT, audio, text | tuned, dim=8)
+    model = ClipModel(FRONT, audio, text | tuned, **SMALL)
     config = {"task": "clip", "model": {"audio": audio, "text": text | tuned}, "prepared": {"windows": windows}}
     told = written(model, config, "text", tmp_path)
     shape = ["texts", 3, "tokens"] if windows == 3 else ["texts", "tokens"]
@@ -336,7 +337,7 @@ def test_a_text_tower_that_was_trained(tuned: dict[str, int], bert: str, wav2vec
     batch["attention_mask"][1, ..., 3:] = 0
     with torch.no_grad():
         wanted = model.embed_text(batch).numpy()
-        other = ClipModel(FRONT, audio, text, dim=8).eval()
+        other = ClipModel(FRONT, audio, text, **SMALL).eval()
         other.text_project.load_state_dict(model.text_project.state_dict())
         assert np.abs(other.embed_text(batch).numpy() - wanted).max() > 1e-3, "training shows"
     np.testing.assert_allclose(run_onnx(tmp_path / "onnx" / "text.onnx", batch), wanted, atol=1e-5)
@@ -348,7 +349,7 @@ def test_a_text_tower_that_was_trained(tuned: dict[str, int], bert: str, wav2vec
 def test_a_field_may_be_called_anything(tmp_path: Path) -> None:
     torch.manual_seed(0)
     names = {"vector": 3, "a b/c.ö\"'": 2}
-    model = SongEncoder(names, {"mask": 5}, 8, 16, 8)
+    model = SongEncoder(names, {"mask": 5}, 8, 16, 8, 0.1, 64, True, 0.0)
     told = written(model, {"task": "i2i"}, "song", tmp_path)
     assert list(told["inputs"]) == [f"songs.{name}" for name in (*names, "mask")]
     card = program_card.programs({"onnx": {"song": told}, "model": {}, "audio": FRONT})
@@ -360,7 +361,7 @@ def test_a_field_may_be_called_anything(tmp_path: Path) -> None:
 
 def test_users_without_a_profile(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    model = BoundaryModel({"content": 5}, {}, {}, 0, field_dim=4, hidden=8, dim=4)
+    model = BoundaryModel({"content": 5}, {}, {}, 0, 64, field_dim=4, hidden=8, dim=4, dropout=0.1)
     told = written(model, {"task": "boundary"}, "user", tmp_path)
     assert told["inputs"]["codes"]["shape"] == ["users", 0]
 
@@ -393,7 +394,7 @@ def test_what_cannot_be_traced_is_told(tmp_path: Path) -> None:
             return super().forward(fields) * float(fields["content"].nan_to_num().sum())
 
     with pytest.raises(UserError, match=r"the part song cannot be traced by torch\.export"):
-        written(Odd({"content": 4}, {}, 4, 8, 4), {"task": "i2i"}, "song", tmp_path)
+        written(Odd({"content": 4}, {}, 4, 8, 4, 0.1, 64, True, 0.0), {"task": "i2i"}, "song", tmp_path)
 
 
 def test_without_the_packages_it_says_which(i2i_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

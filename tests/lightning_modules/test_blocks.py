@@ -1,21 +1,16 @@
-"""torch.compile block by block changes nothing but the time; what FSDP is for is said."""
+"""torch.compile block by block changes nothing but the time."""
 
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from configs.errors import UserError
-from configs.load import load
-from configs.training import I2IConfig
 from lightning_modules.clip import ClipModule, blocks_of, compile_blocks
 from models.audio_encoder import AudioEncoder
-from tests.conftest import i2i_options
-from training.tasks import train_i2i
+from tests.conftest import CLIP
 
 
 def encoder() -> AudioEncoder:
@@ -52,16 +47,7 @@ def test_compiled_blocks_compute_the_same() -> None:
 
 @pytest.mark.parametrize("compiled", [False, True])
 def test_a_module_compiles_when_it_is_asked_to(compiled: bool) -> None:
-    front = {"sample_rate": 16000, "n_mels": 8, "win_length": 800, "hop_length": 320}
-    audio = {"model": "transformer", "dim": 0, "width": 16, "layers": 2, "heads": 2}
-    model = {"front": front, "audio": audio, "text": {"model": "minilm", "frozen": True, "dim": 16}}
-    module = ClipModule(model, {}, compiled=compiled)
+    module = ClipModule(CLIP, {}, compiled=compiled)
     module.configure_model()
     assert [block._compiled_call_impl is not None for block in module.model.audio_encoder.blocks] == [compiled] * 2
     assert "compiled" not in module.hparams, "a checkpoint does not hang on it"
-
-
-def test_small_models_are_not_sharded(catalogue_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"strategy=fsdp is for train\.py clip alone"):
-        train_i2i(load(I2IConfig, [*i2i_options(catalogue_folder, tmp_path / "run"), "trainer.strategy=fsdp"]))
-    assert not (tmp_path / "run").exists()

@@ -14,14 +14,17 @@ import torch
 from torch import Tensor
 
 from configs.errors import UserError
+from configs.training import I2IConfig
 from datamodules.i2i import I2IDataModule
 from inference.vectors import boundary_vectors, song_vectors
 from lightning_modules.i2i import I2IModule
 from models.views import draw_groups
 from objectives.contrastive import info_nce
 from objectives.ranking import bpr_loss, listening_loss, sampled_softmax_loss
+from tests.conftest import module_options
 
-SMALL: dict[str, Any] = {"block": 4, "field_dim": 5, "hidden": 8, "dim": 6, "dropout": 0.0}
+SMALL = module_options(I2IConfig, block=4, field_dim=5, hidden=8, dim=6, dropout=0.0)
+PARTS = ("pair_weight", "listening_weight", "bcl_weight")
 
 
 @pytest.fixture(scope="module")
@@ -30,9 +33,9 @@ def data(catalogue_folder: Path) -> I2IDataModule:
     return I2IDataModule(str(catalogue_folder), in_batch=True, history=6, **sizes)
 
 
-def make(data: I2IDataModule, seed: int = 0, **options: Any) -> I2IModule:
+def make(data: I2IDataModule, **options: Any) -> I2IModule:
     """A module as after some training: residual embeddings, item bias and `absent` are not zero any more."""
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     options = {"residual_size": data.residual_size} | SMALL | options
     module = I2IModule(data.fields.dense_dims, data.fields.vocab_sizes, **options)
     module.log = module.log_dict = lambda *a, **k: None  # type: ignore[method-assign,assignment]
@@ -46,56 +49,48 @@ def make(data: I2IDataModule, seed: int = 0, **options: Any) -> I2IModule:
     return module
 
 
-def batch_of(data: I2IDataModule, step: int = 0) -> dict[str, Any]:
-    return next(itertools.islice(iter(data.train_dataloader()), step, None))
+def batch_of(data: I2IDataModule) -> dict[str, Any]:
+    return next(iter(data.train_dataloader()))
 
 
-OPTIONS: dict[str, dict[str, Any]] = {
-    "defaults": {},
-    "softmax": {"pair_loss": "softmax"},
-    "in_batch": {"in_batch": True},
-    "softmax in_batch": {"pair_loss": "softmax", "in_batch": True},
-    "no pairs": {"pair_weight": 0.0},
-    "no histories": {"listening_weight": 0.0},
-    "no views": {"bcl_weight": 0.0},
-    "hidden fields": {"field_dropout": 0.5},
-    "pairs alone": {"listening_weight": 0.0, "bcl_weight": 0.0},
-    "histories alone": {"pair_weight": 0.0, "bcl_weight": 0.0},
-    "views alone": {"pair_weight": 0.0, "listening_weight": 0.0},
-    "no residual": {"residual_size": 0},
-    "free length": {"normalise": False},
-    "free length, histories alone": {"normalise": False, "pair_weight": 0.0, "bcl_weight": 0.0},
-    "no head": {"contrastive_head": False},
-    "no item bias": {"item_bias": False},
-    "linear": {"hidden": 0},
-    "input dropout": {"input_dropout": 0.5},
-    "no groups": {"grouping": "none"},
-    "random groups": {"grouping": "random"},
-    "anchored views": {"views": "anchored"},
-    "cut fields": {"cut_fields": True},
-    "masks": {"augment": "mask"},
-    "noise": {"augment": "noise"},
-    "embedding": {"augment": "embedding"},
-}
+OPTIONS: list[dict[str, Any]] = [
+    {},
+    {"pair_loss": "softmax"},
+    {"in_batch": True},
+    {"pair_loss": "softmax", "in_batch": True},
+    *({part: 0.0} for part in PARTS),
+    *({part: 0.0 for part in PARTS if part != alone} for alone in PARTS),
+    {"field_dropout": 0.5},
+    {"residual_size": 0},
+    {"normalise": False},
+    {"normalise": False, "pair_weight": 0.0, "bcl_weight": 0.0},
+    {"contrastive_head": False},
+    {"item_bias": False},
+    {"hidden": 0},
+    {"input_dropout": 0.5},
+    {"views": "anchored"},
+    {"cut_fields": True},
+    *({"grouping": grouping} for grouping in ("none", "random")),
+    *({"augment": augment} for augment in ("mask", "noise", "embedding")),
+]
 
 
-@pytest.mark.parametrize("name", OPTIONS)
-def test_every_option_gives_a_loss_and_a_gradient_to_all_that_learns(data: I2IDataModule, name: str) -> None:
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_every_option_gives_a_loss_and_a_gradient_to_all_that_learns(
+    data: I2IDataModule, options: dict[str, Any]
+) -> None:
     """Distributed training refuses a parameter without a gradient."""
-    module = make(data, **OPTIONS[name])
+    module = make(data, **options)
     loss = module.training_step(batch_of(data), 0)
     assert torch.isfinite(loss) and loss > 0
     loss.backward()
-    learning = {key: p for key, p in module.named_parameters() if p.requires_grad}
-    assert [key for key, p in learning.items() if p.grad is None] == []
-    assert all(torch.isfinite(p.grad).all() for p in learning.values())  # type: ignore[arg-type]
+    assert all(p.grad is None or torch.isfinite(p.grad).all() for p in module.parameters())
     idle = {key for key, p in module.named_parameters() if p.grad is None}
     assert idle == {key for key, p in module.named_parameters() if not p.requires_grad}
-    on = {"pair_weight": 1.0, "listening_weight": 1.0, "bcl_weight": 0.1} | OPTIONS[name]
-    expected = set()
-    if on["bcl_weight"] == 0 or not on.get("contrastive_head", True):
+    on, expected = SMALL | options, set()
+    if on["bcl_weight"] == 0 or not on["contrastive_head"]:
         expected |= {key for key, _ in module.named_parameters() if key.startswith("model.head")}
-    if on["listening_weight"] == 0 or not on.get("item_bias", True):
+    if on["listening_weight"] == 0 or not on["item_bias"]:
         expected |= {"model.item_bias.weight", "model.item_bias.bias"}
     if on["listening_weight"] == 0:
         expected |= {"logit_scale"}
@@ -153,21 +148,16 @@ def test_anchored_views_are_compared_with_the_whole_song(data: I2IDataModule) ->
     torch.testing.assert_close(module.contrastive_loss(fields, ids, 7)[0], torch.stack(losses).mean())
 
 
-def songs_of(data: I2IDataModule, batch: dict[str, Any]) -> list[int]:
-    """Which songs a batch of histories is about: those with its residual codes, or its fields if they have none."""
-    content, codes = np.asarray(data.fields.dense["content"]), data.residual_codes
-    return [
-        next(s for s in data.warm.tolist() if codes[s] == code and np.array_equal(content[s], x, equal_nan=True))
-        for x, code in zip(batch["fields"]["content"].numpy(), batch["residual"].tolist(), strict=True)
-    ]
-
-
-def with_residual(module: I2IModule, data: I2IDataModule, songs: Any, finish: bool = True) -> tuple[Tensor, Tensor]:
-    """f(x) + residual as found, and f(x) as it asks, of free length."""
-    content, _ = module.model.content(*module.model.embedding(data.fields.gather(np.asarray(songs))))
+def with_residual(module: I2IModule, fields: dict[str, Tensor], codes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """f(x) + residual as found, f(x) as it asks, and the item bias."""
+    content, bias = module.model.content(*module.model.embedding(fields))
     assert module.residual is not None
-    found = content + module.residual.weight[torch.from_numpy(data.residual_codes[np.asarray(songs)])]
-    return module.model.finish(found) if finish else found, module.model.finish(content)
+    return module.model.finish(content + module.residual.weight[codes]), module.model.finish(content), bias
+
+
+def of_songs(data: I2IDataModule, songs: Any) -> tuple[dict[str, Tensor], Tensor]:
+    """Fields and residual codes of songs."""
+    return data.fields.gather(np.asarray(songs)), torch.from_numpy(data.residual_codes[np.asarray(songs)])
 
 
 @pytest.mark.parametrize("in_batch", [False, True])
@@ -179,7 +169,7 @@ def test_pairs_ask_by_content_and_find_by_residual(data: I2IDataModule, pair_los
     others = target + drawn if in_batch else drawn
     keep = torch.tensor([[n not in (s, t) for n in others] for s, t in zip(source, target, strict=True)])
     query, positive, negative = (
-        with_residual(module, data, songs)[at] for songs, at in ((source, 1), (target, 0), (others, 0))
+        with_residual(module, *of_songs(data, songs))[at] for songs, at in ((source, 1), (target, 0), (others, 0))
     )
     if pair_loss == "bpr":
         expected = bpr_loss(query, positive, negative, keep)
@@ -195,16 +185,14 @@ def test_histories_by_hand(data: I2IDataModule, item_bias: bool) -> None:
     """User by user: the heard songs' vectors, weighed by strength, against every song's content."""
     options: dict[str, Any] = {"pair_weight": 0.0, "bcl_weight": 0.0, "listening_weight": 0.7}
     module, batch = make(data, **options, item_bias=item_bias, listening_temperature=0.25), batch_of(data)["listening"]
-    songs = songs_of(data, batch)
-    found, asks = with_residual(module, data, songs)
-    bias = module.model.content(*module.model.embedding(data.fields.gather(np.asarray(songs))))[1]
-    logits = torch.empty(12, len(songs))
+    found, asks, bias = with_residual(module, batch["fields"], batch["residual"])
+    logits = torch.empty(12, len(bias))
     for b in range(12):
         user = sum((w * v for w, v in zip(batch["heard"][b], found, strict=True)), torch.zeros(6))
-        for s in range(len(songs)):
+        for s in range(len(bias)):
             cosine = user @ asks[s] / (user.norm() * asks[s].norm())
             logits[b, s] = cosine / 0.25 - batch["log_q"][s] + (bias[s] if item_bias else 0.0)
-    expected = 0.7 * listening_loss(logits, batch["wanted"], batch["heard"] > 0)
+    expected = 0.7 * listening_loss(logits, batch["wanted"], batch["heard"] > 0, 1.0)
     torch.testing.assert_close(module.training_step({"listening": batch}, 0), expected, rtol=1e-4, atol=1e-5)
     assert float(bias.detach().std()) > 0.1 and float(batch["log_q"].std()) > 0.05
 
@@ -222,27 +210,20 @@ def test_the_parts_add_up(data: I2IDataModule) -> None:
 
 def test_residuals_are_nothing_at_first_and_nothing_for_a_song_without_a_play(data: I2IDataModule) -> None:
     torch.manual_seed(0)
-    fresh = I2IModule(data.fields.dense_dims, data.fields.vocab_sizes, residual_size=data.residual_size, **SMALL)
-    fields, codes = data.fields.gather(np.arange(60)), torch.from_numpy(data.residual_codes)
+    fresh = I2IModule(data.fields.dense_dims, data.fields.vocab_sizes, data.residual_size, **SMALL)
+    fields, codes = of_songs(data, np.arange(60))
     batch = {"id": torch.arange(60), "fields": fields, "residual": codes}
     assert torch.equal(fresh.predict_step(batch, 0)["vector"], fresh.model(fields))
     module = make(data)
+    predicted, (found, _, bias) = module.predict_step(batch, 0), with_residual(module, fields, codes)
+    torch.testing.assert_close(predicted["vector"], found)
+    assert torch.equal(module.validation_step(batch, 0)["vector"], predicted["vector"])
+    assert torch.equal(predicted["item_bias"], bias)
     differs = (module.predict_step(batch, 0)["vector"] - module.model(fields)).abs().amax(dim=1) > 1e-4
     assert differs.tolist() == (codes > 0).tolist()
     assert module.residual is not None
     module.training_step(batch_of(data), 0).backward()
     assert module.residual.weight.grad is not None and (module.residual.weight.grad[0] == 0).all()
-
-
-def test_predict_and_validation_give_the_same_vectors(data: I2IDataModule) -> None:
-    module = make(data).eval()
-    (batch,) = data.songs_loader(np.arange(60))
-    predicted, validated = module.predict_step(batch, 0), module.validation_step(batch, 0)
-    assert torch.equal(predicted["vector"], validated["vector"]) and predicted["vector"].shape == (60, 6)
-    found = with_residual(module, data, np.arange(60))[0]
-    torch.testing.assert_close(predicted["vector"], found)
-    bias = module.model.content(*module.model.embedding(batch["fields"]))[1]
-    assert torch.equal(predicted["item_bias"], bias) and predicted["item_bias"].shape == (60,)
 
 
 def test_the_temperature_learns_and_is_bounded(data: I2IDataModule) -> None:
@@ -292,7 +273,7 @@ def test_a_run_of_before_its_options_were_renamed_is_refused_in_one_line(
             }
         torch.save(checkpoint, path)
         with pytest.raises(
-            UserError, match=r"the checkpoint cannot be used here: .*(memory|loading state_dict)"
+            UserError, match=r"the checkpoint cannot be used here: .*(residual_size|loading state_dict)"
         ) as caught:
             vectors(old)  # type: ignore[operator]
         assert "\n" not in str(caught.value)

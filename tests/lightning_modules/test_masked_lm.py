@@ -18,6 +18,7 @@ from data.text import text_vectors, unknown_share
 from datamodules.masked_lm import IGNORED, MaskedLMDataModule
 from lightning_modules.masked_lm import MaskedLMModule
 from models.text_encoder import TextEncoder, load_tokenizer
+from tests.callbacks.test_resume import assert_same, kill_when
 from training.tasks import train_text
 
 ALPHABET = "天地玄黄宇宙洪荒日月盈昃"
@@ -34,15 +35,8 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def options(corpus: Path, out: Path, *more: str) -> CorpusConfig:
-    small = [
-        "fields=[lyrics]",
-        "model.width=32",
-        "model.layers=1",
-        "model.heads=2",
-        "model.dropout=0",
-        "max_tokens=40",
-        "batch_size=16",
-    ]
+    small = ["fields=[lyrics]", "model.width=32", "model.layers=1", "model.heads=2", "model.dropout=0"]
+    small += ["max_tokens=40", "batch_size=16"]
     quiet = ["trainer.accelerator=cpu", "trainer.progress=false", "logger.wandb=off", "optim.lr=1e-2"]
     return load(CorpusConfig, [f"corpus={corpus}", f"out={out}", "trainer.epochs=40", *small, *quiet, *more])
 
@@ -64,12 +58,9 @@ def test_the_loss_is_that_of_the_model_itself(corpus: Path) -> None:
     torch.testing.assert_close(module.training_step(batch, 0), module.model(**batch).loss)
 
 
-def test_it_learns_what_neighbours_tell(run: Path) -> None:
+def test_it_learns_and_its_folder_is_a_text_model(run: Path, tmp_path: Path) -> None:
     best = json.loads((run / "manifest.json").read_text())["best"]["val/accuracy"]
-    assert best > 0.4, "chance is one in twelve"
-
-
-def test_its_folder_is_a_text_model(run: Path, tmp_path: Path) -> None:
+    assert best > 0.4, "neighbours tell; chance is one in twelve"
     name = str(run / "model")
     trained = open_run(run, "text")
     encoder = TextEncoder(name)
@@ -97,19 +88,10 @@ def test_a_killed_run_goes_on_to_the_same_weights(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train_text(options(corpus, tmp_path / "whole", "trainer.epochs=3"))
-    step = MaskedLMModule.training_step
-
-    def killed(self: MaskedLMModule, *arguments: Any) -> Any:
-        if self.current_epoch == 2:
-            raise KeyboardInterrupt
-        return step(self, *arguments)
-
-    monkeypatch.setattr(MaskedLMModule, "training_step", killed)
-    with pytest.raises(SystemExit):  # what Lightning makes of Ctrl-C
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):  # what Lightning makes of Ctrl-C
+        kill_when(patch, MaskedLMModule, "training_step", lambda m, *_: m.current_epoch == 2, KeyboardInterrupt)
         train_text(options(corpus, tmp_path / "killed", "trainer.epochs=3"))
     assert not (tmp_path / "killed" / "model").exists()
-    monkeypatch.undo()
     train_text(options(corpus, tmp_path / "killed", "trainer.epochs=3"))
-    one, other = (open_run(tmp_path / name, "text").weights for name in ("whole", "killed"))
-    assert all(torch.equal(value, other[name]) for name, value in one.items())
+    assert_same(*(open_run(tmp_path / name, "text").weights for name in ("whole", "killed")))
     assert (tmp_path / "killed" / "model" / "tokenizer.json").exists()

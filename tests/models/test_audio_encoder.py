@@ -54,7 +54,7 @@ def test_half_precision_comes_in_and_float_goes_out() -> None:
 def test_level_reaches_the_vector_by_the_statistics_alone() -> None:
     """A louder master is the same to the Transformer, and order is nothing to the mean and spread of a band."""
     torch.manual_seed(0)
-    encoder = AudioEncoder(n_mels=10, width=16, layers=2, heads=2).eval()
+    encoder = AudioEncoder(n_mels=10, width=16, layers=2, heads=2, dropout=0.1).eval()
     x, frames = torch.randn(1, 40, 10), torch.tensor([40])
 
     def both(logmel: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 import torch
 
 from data.audio.recordings import as_int16, log_mel
@@ -66,7 +65,7 @@ def test_gain_and_noise_are_what_they_are_called() -> None:
     assert torch.equal(augment_wave(wave, length, 0.0, 0.0), wave)
 
 
-def test_training_augments_and_impossible_options_are_refused() -> None:
+def test_training_augments() -> None:
     torch.manual_seed(0)
     given = crops([16000, 16000])
     plain, _ = AudioFront(**FRONT).train()(given)
@@ -74,5 +73,3 @@ def test_training_augments_and_impossible_options_are_refused() -> None:
     for options in ({"gain_db": 6.0}, {"noise_db": 10.0}, {"freq_mask": 8}):
         changed, count = AudioFront(**FRONT, **options).train()(given)  # type: ignore[arg-type]
         assert not torch.allclose(changed, plain, atol=1e-3) and count.tolist() == [51, 51]
-    with pytest.raises(ValueError, match="gain_db"):
-        AudioFront(**FRONT, gain_db=-1.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,28 +15,11 @@ from models.audio_encoder import AudioEncoder
 from models.clip import ClipModel
 from models.pretrained_audio import PretrainedAudio
 from models.text_encoder import TextEncoder
+from tests.conftest import CLIP
+from tests.models.test_pretrained_audio import small
 
 
-@pytest.fixture(scope="module")
-def bert(tmp_path_factory: pytest.TempPathFactory) -> str:
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("bert")
-    sizes = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32}
-    hf.BertModel(hf.BertConfig(vocab_size=50, **sizes)).save_pretrained(folder)
-    return str(folder)
-
-
-@pytest.fixture(scope="module")
-def ast(tmp_path_factory: pytest.TempPathFactory) -> str:
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("ast")
-    sizes = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32}
-    hf.ASTModel(hf.ASTConfig(max_length=128, num_mel_bins=32, **sizes)).save_pretrained(folder)
-    hf.ASTFeatureExtractor(max_length=128, num_mel_bins=32).save_pretrained(folder)
-    return str(folder)
-
-
-def kept(make: Callable[[], nn.Module], use: Callable[[Any], Tensor]) -> tuple[Tensor, dict[str, Tensor], int]:
+def kept(make: Callable[..., nn.Module], use: Callable[[Any], Tensor]) -> tuple[Tensor, dict[str, Tensor], int]:
     """Output, gradients, and how many numbers the graph keeps for the backward pass."""
     torch.manual_seed(1)
     network = make().train()
@@ -47,51 +31,44 @@ def kept(make: Callable[[], nn.Module], use: Callable[[Any], Tensor]) -> tuple[T
     return output.detach(), {n: p.grad for n, p in network.named_parameters() if p.grad is not None}, sum(sizes)
 
 
-def assert_same_for_less(make: Callable[[bool], nn.Module], use: Callable[[Any], Tensor]) -> None:
-    plain, again = kept(lambda: make(False), use), kept(lambda: make(True), use)
+def assert_same_for_less(make: Callable[..., nn.Module], use: Callable[[Any], Tensor]) -> None:
+    plain, again = kept(make, use), kept(lambda: make(recompute=True), use)
     torch.testing.assert_close(again[0], plain[0])
     assert again[2] < 0.8 * plain[2]
-    assert again[1].keys() == plain[1].keys() and len(plain[1]) > 5
-    for name, gradient in plain[1].items():
-        torch.testing.assert_close(again[1][name], gradient, msg=name)
-    assert sum(float(one.abs().sum()) for one in plain[1].values()) > 0
+    assert len(plain[1]) > 5 and sum(float(one.abs().sum()) for one in plain[1].values()) > 0
+    torch.testing.assert_close(again[1], plain[1])
 
 
 def test_our_transformer() -> None:
     logmel, frames = torch.randn(3, 60, 8, generator=torch.Generator().manual_seed(3)), torch.tensor([60, 31, 8])
     assert_same_for_less(
-        lambda recompute: AudioEncoder(8, width=16, layers=3, heads=2, dropout=0.3, recompute=recompute),
+        lambda **options: AudioEncoder(8, width=16, layers=3, heads=2, dropout=0.3, **options),
         lambda network: network(logmel, frames),
+    )
+    assert ClipModel(**CLIP | {"audio": CLIP["audio"] | {"recompute": True}}).audio_encoder.recompute  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("part", [{}, {"last_layers": 1}, {"lora_rank": 2}])
+def test_a_published_text_encoder(part: dict[str, int]) -> None:
+    ids = torch.randint(0, 50, (4, 12), generator=torch.Generator().manual_seed(3))
+    assert_same_for_less(
+        lambda **options: TextEncoder("minilm", frozen=False, **part, **options),
+        lambda network: network(ids, torch.ones_like(ids)),
     )
 
 
-def test_a_published_text_encoder(bert: str) -> None:
-    ids = torch.randint(0, 50, (4, 12), generator=torch.Generator().manual_seed(3))
-    for more in ({}, {"last_layers": 1}, {"lora_rank": 2}):
-        assert_same_for_less(
-            lambda recompute, more=more: TextEncoder(bert, frozen=False, recompute=recompute, **more),  # type: ignore[misc]
-            lambda network: network(ids, torch.ones_like(ids)),
-        )
-
-
-def test_a_published_audio_encoder(ast: str) -> None:
+def test_a_published_audio_encoder(tmp_path: Path) -> None:
+    for one in small("ast"):
+        one.save_pretrained(tmp_path)
     frames = torch.randn(2, 128, 32, generator=torch.Generator().manual_seed(3))
     assert_same_for_less(
-        lambda recompute: PretrainedAudio(ast, frozen=False, recompute=recompute),
+        lambda **options: PretrainedAudio(str(tmp_path), frozen=False, **options),
         lambda network: network({"input_values": frames}),
     )
 
 
-def test_it_is_an_option_of_the_whole_model_and_frozen_parts_do_not_mind(bert: str) -> None:
-    front = {"sample_rate": 16000, "win_length": 800, "hop_length": 320, "n_mels": 8}
-    own = {"model": "transformer", "dim": 0, "width": 16, "layers": 2, "heads": 2, "recompute": True}
-    text = {"model": bert, "dim": 16, "frozen": True, "recompute": True}
-    model: Any = ClipModel(front, own, text, dim=8)
-    assert model.audio_encoder.recompute and model.text_encoder is None
-
-
-def test_a_network_that_cannot_is_named(bert: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_that_cannot_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hf.BertModel, "supports_gradient_checkpointing", False)
     with pytest.raises(ValueError, match=r"cannot compute its activations again: model\.recompute=false"):
-        TextEncoder(bert, frozen=False, recompute=True)
-    TextEncoder(bert, frozen=True, recompute=True)
+        TextEncoder("minilm", frozen=False, recompute=True)
+    TextEncoder("minilm", frozen=True, recompute=True)

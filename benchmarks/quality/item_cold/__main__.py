@@ -13,35 +13,26 @@ are kept in work=, so that a killed run goes on. Protocol: docs/results/item_col
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from artifacts.folders import write_text
+from benchmarks.measure import read_json, timed, write_json
 from benchmarks.quality.item_cold import boundary, closed_form, encoders, neural
-from benchmarks.quality.item_cold.folds import (
-    LFM2K_SETS,
-    Fold,
-    content,
-    feature_sets,
-    fingerprint,
-    make_fold,
-    read_json,
-)
+from benchmarks.quality.item_cold.folds import LFM2K_SETS, Fold, content, feature_sets, fingerprint, make_fold
 from benchmarks.quality.item_cold.measure import POWERS, Scores, both, rows_of, tuned
 from benchmarks.quality.item_cold.methods import CLOSED, FIXED, OURS, SEEDED, TUNED, methods
 from benchmarks.quality.item_cold.table import table
 from benchmarks.table import writable
 from configs.errors import UserError
-from configs.load import command
-from configs.options import opt
+from configs.load import command, load
+from configs.options import at_least, opt
+from configs.training import BoundaryConfig, I2IConfig
+from training.tasks import train_boundary, train_i2i
 
 Runs = dict[str, dict[str, list[dict[str, Any]]]]  # feature set → method → one entry a seed
 
@@ -79,25 +70,34 @@ class Task:
 
 def main(config: ItemColdConfig) -> None:
     """Run the command (see the module's docstring)."""
-    if not config.data or not Path(config.data).exists():
-        raise UserError(f"data={config.data}: no such folder or zip (docs/data.md says where the published ones are)")
-    if config.seeds < 1:
-        raise UserError(f"seeds={config.seeds} must be at least 1")
     wanted = methods(config.methods)
-    work = Path(config.work or config.out.removesuffix(".json"))
-    writable(config.out, work)
     found: Runs = {}
-    for seed in tqdm(range(config.seeds), desc="seeds"):
-        fold = fold_of(config, work / f"seed{seed}", seed)
-        for name, fields in feature_sets(Path(config.data), fold, config.features).items():
-            of_set = found.setdefault(name, {})
-            for method, figures in measure_all(Task(config, fold, work, name, fields, seed), wanted):
-                of_set.setdefault(method, []).append(figures)
+    for task in tasks(config):
+        of_set = found.setdefault(task.name, {})
+        for method, figures in measure_all(task, wanted):
+            of_set.setdefault(method, []).append(figures)
     rows = [one for name, of_set in found.items() for one in rows_of(Path(config.data).stem, name, of_set)]
     if left_out := [method for method in wanted if not any(method in of_set for of_set in found.values())]:
         print(f"not measured, since no feature set has both text and audio: {'; '.join(left_out)}")
-    write_text(Path(config.out), json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
+    write_json(config.out, rows)
     print(table(rows))
+
+
+def tasks(config: ItemColdConfig) -> Iterator[Task]:
+    """Every seed's data by every feature set.
+
+    Raises:
+        UserError: there is no data, or an option cannot be used.
+    """
+    if not config.data or not Path(config.data).exists():
+        raise UserError(f"data={config.data}: no such folder or zip (docs/data.md says where the published ones are)")
+    at_least(config, 1, "seeds")
+    work = Path(config.work or config.out.removesuffix(".json"))
+    writable(config.out, work)
+    for seed in tqdm(range(config.seeds), desc="seeds"):
+        fold = fold_of(config, work / f"seed{seed}", seed)
+        for name, fields in feature_sets(Path(config.data), fold, config.features).items():
+            yield Task(config, fold, work, name, fields, seed)
 
 
 def fold_of(config: ItemColdConfig, work: Path, seed: int, more: Sequence[str] = ()) -> Fold:
@@ -106,40 +106,36 @@ def fold_of(config: ItemColdConfig, work: Path, seed: int, more: Sequence[str] =
 
 
 def measure_all(task: Task, wanted: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The test figures of every method, with its seconds."""
-    fold, fields, work, name, seed = task.fold, task.fields, task.work, task.name, task.seed
-    steps: dict[str, Callable[[], Any]] = {}
-    for method in wanted:
-        if method in FIXED:
-            steps[method] = partial(fixed, fold, fields, *FIXED[method], seed)
-        elif method in TUNED:
-            steps[method] = partial(choose, fold, fields, TUNED[method], seed)
-        elif method in encoders.WITHOUT and not set(LFM2K_SETS[encoders.WITHOUT[method][1]]) < set(fields):
-            continue
-        elif method in encoders.VARIANTS or method in encoders.WITHOUT:
-            steps[method] = partial(encoder, task, method)
-        elif method in (boundary.BOUNDARY, boundary.UNION):
-            steps[method] = partial(towers, task, method)
-        else:
-            steps[method] = partial(audience, task, method)
-    of = fingerprint(fold, fields)
+    """The test figures of every method, with its seconds; what hides a modality is left out where there is only one."""
+    of, fold = fingerprint(task.fold, task.fields), task.fold
     same_split = fold.catalogue.manifest["split"]["by"] in ("time", "column")  # for all seeds
-    for method, step in tqdm(steps.items(), desc=f"seed {seed}, {name}", leave=False):
-        kept = (
-            work / f"seed{0 if same_split and method in CLOSED else seed}" / "figures" / name / f"{slug(method)}.json"
-        )
-        before = read_json(kept)
-        if before is not None and before.get("of") != of:
-            before = None  # measured on other data
+    without = encoders.WITHOUT
+    possible = [one for one in wanted if one not in without or set(LFM2K_SETS[without[one][1]]) < set(task.fields)]
+    for method in tqdm(possible, desc=f"seed {task.seed}, {task.name}", leave=False):
+        seed = 0 if same_split and method in CLOSED else task.seed
+        path = task.work / f"seed{seed}" / "figures" / task.name / f"{slug(method)}.json"
+        found = read_json(path)
+        before = found if found and found.get("of") == of else None  # else measured on other data
         if before is None or method not in (*FIXED, *TUNED):
-            started = time.monotonic()
-            figures, chosen = step()
-            seconds = time.monotonic() - started
+            took: dict[str, float] = {}
+            with timed(took, "seconds"):
+                figures, chosen = measured(task, method)
             # Of a run that was found finished, the time it took when it was trained.
-            seconds = seconds if before is None else max(seconds, before["seconds"])
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            write_text(kept, json.dumps(figures | {"seconds": seconds, "chosen": chosen, "of": of}))
-        yield method, read_json(kept)
+            seconds = max(took["seconds"], before["seconds"] if before else 0.0)
+            found = figures | {"seconds": seconds, "chosen": chosen, "of": of}
+            write_json(path, found)
+        yield method, found
+
+
+def measured(task: Task, method: str) -> Any:
+    """Test figures of one method, and the settings that were chosen."""
+    if method in FIXED:
+        return fixed(task.fold, task.fields, *FIXED[method], task.seed)
+    if method in TUNED:
+        return choose(task.fold, task.fields, TUNED[method], task.seed)
+    if method in encoders.AUDIENCES:
+        return audience(task, method)
+    return (towers if method in (boundary.BOUNDARY, boundary.UNION) else encoder)(task, method)
 
 
 def slug(method: str) -> str:
@@ -193,50 +189,38 @@ def encoder(task: Task, method: str) -> Any:
     """One variant of our encoder; validation chooses how its vectors score, for each direction apart."""
     of, lacking = encoders.WITHOUT.get(method, (method, ""))
     run, fold = trained(task, of)
-    ways, similar = encoder_ways(fold, encoders.outputs(fold, run, LFM2K_SETS[lacking] if lacking else None))
-    figures, chosen = best_way(fold, ways)
-    return figures | encoders.neighbour_popularity(fold, similar["cold_test"]), chosen
+    found = encoders.outputs(fold, run, LFM2K_SETS[lacking] if lacking else None)
+    figures, chosen = best_way(fold, encoders.ways(fold, found))
+    similar = encoders.similar_songs(fold, found.vectors, fold.parts["cold_test"].songs)
+    return figures | encoders.neighbour_popularity(fold, similar), chosen
 
 
-def best_way(fold: Fold, ways: boundary.Ways) -> tuple[dict[str, float], dict[str, str]]:
+def best_way(fold: Fold, ways: encoders.Ways) -> tuple[dict[str, float], dict[str, str]]:
     """Test figures of the way of scoring that does best on validation, and which it is, for each direction apart."""
     return tuned([(name, name) for name in ways], (0.0,), ways.__getitem__, fold.parts, fold.plays_UW)
 
 
-def encoder_ways(fold: Fold, found: encoders.Outputs) -> tuple[boundary.Ways, dict[str, encoders.Similar]]:
-    """All ways from an encoder's outputs to scores, and the similar songs."""
-    scores = encoders.score(fold, found)
-    ways = {f"taste, item bias={w}": {part: scores[part][w] for part in scores} for w in encoders.BIAS_WEIGHTS}
-    ways |= encoders.nearest(fold, found.vectors)
-    similar = encoders.similar_songs(fold, found.vectors)
-    to_users = encoders.listeners(fold, similar)
-    for way, of_part in encoders.audiences(fold, found.vectors, similar).items():
-        to_users[way] = {part: one.users for part, one in of_part.items()}
-    for way, users_of in to_users.items():
-        ways[way] = {part: Scores(scores[part][0.0].songs, users_of[part]) for part in users_of}
-    return ways, similar
-
-
 def towers(task: Task, method: str) -> Any:
     """The boundary towers; or they and `firstplay` together, each as validation scores it best."""
-    fold = task.fold
+    fold, run = task.fold, run_of(task, "boundary")
     options = [*task.config.boundary, *task.config.boundary_of.get(task.name, [])]
-    run = boundary.train(fold, task.fields, run_of(task, "boundary"), task.seed, options)
+    train_boundary(load(BoundaryConfig, [*options_of(fold, task, run), *options]))
     ways = boundary.ways(fold, run)
     figures, chosen = best_way(fold, ways)
     if method == boundary.BOUNDARY:
         return figures, chosen
-    encoded, _ = encoder_ways(fold, encoders.outputs(fold, trained(task, OURS[0])[0]))
+    encoded = encoders.ways(fold, encoders.outputs(fold, trained(task, OURS[0])[0]))
     one, other = boundary.picked(ways, chosen), boundary.picked(encoded, best_way(fold, encoded)[1])
-    return both(boundary.union(one, other)["cold_test"], fold.parts["cold_test"], fold.plays_UW), {}
+    return both(boundary.union(one, other), fold.parts["cold_test"], fold.plays_UW), {}
 
 
 def audience(task: Task, method: str) -> Any:
     """Another way from the vectors of `firstplay` to users."""
     run, fold = trained(task, "firstplay")
-    vectors = encoders.outputs(fold, run).vectors
-    found = encoders.audiences(fold, vectors, encoders.similar_songs(fold, vectors))[method]["cold_test"]
-    return both(found, fold.parts["cold_test"], fold.plays_UW), {}
+    vectors, held = encoders.outputs(fold, run).vectors, fold.parts["cold_test"]
+    similar = encoders.similar_songs(fold, vectors, held.songs)
+    score_UC = encoders.audiences(fold, vectors, held.songs, similar)[method]
+    return both(Scores(score_UC, score_UC), held, fold.plays_UW), {}
 
 
 def run_of(task: Task, method: str) -> Path:
@@ -252,7 +236,16 @@ def trained(task: Task, method: str) -> tuple[Path, Fold]:
         of_teacher = task.work / "-".join(["teacher", *teacher]) / f"seed{task.seed}"
         fold = fold_of(config, of_teacher, task.seed, teacher)
     options = [*config.i2i, *config.i2i_of.get(task.name, []), *[one for one in given if one not in teacher]]
-    return encoders.train(fold, task.fields, run_of(task, method), task.seed, options), fold
+    run = run_of(task, method)
+    train_i2i(load(I2IConfig, [*options_of(fold, task, run), *options]))
+    return run, fold
+
+
+def options_of(fold: Fold, task: Task, out: Path) -> list[str]:
+    """Options of any training on a fold."""
+    given = [f"data={fold.folder}", f"out={out}", f"fields.use=[{','.join(task.fields)}]", f"seed={task.seed}"]
+    given += [f"features={fold.features}"] if fold.features else []
+    return [*given, "logger.wandb=off", "trainer.progress=false"]
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """Cold-start methods without training: two controls, neighbours by content, and two ridge regressions.
 
-Every method is `method(plays_UW, x_WD, x_CD, **options) -> score_UC`: float32, higher is better, read along its rows
-(songs for a user) and along its columns (users for a song). None of them sees a play of a cold song. A song without
-content (a row of zeros) scores 0 with every user, except in the two controls, which look at no content.
+Every method is `method(plays_UW, x_WD, x_CD, **options) -> score_UC`, of plays (0/1) and content: float32, higher is
+better, read along its rows (songs for a user) and along its columns (users for a song). None of them sees a play of a
+cold song. A song without content (a row of zeros) scores 0 with every user, except in the two controls, which look at
+no content.
 
 Shapes: U users, W warm songs, C cold songs, D content features, K neighbours, N rows of any matrix.
 """
@@ -15,9 +16,8 @@ from typing import Any
 import numpy as np
 from scipy import linalg, sparse
 
-from configs.errors import UserError
 from data.arrays import AnyArray, FloatArray
-from retrieval.audience import top_users
+from retrieval.audience import rank_by_score, slices, song_rows
 
 Inverse = tuple[Callable[[AnyArray], AnyArray], AnyArray]  # left_NW ↦ left·P (N, W), and the diagonal of P (W,)
 
@@ -62,39 +62,21 @@ def content_knn(
     Similarity is the inner product. Negative ones count 0; of equally near songs the lower number comes first.
 
     Args:
-        plays_UW: who played what, 0/1.
-        x_WD: content of the warm songs.
-        x_CD: content of the cold songs.
         k: neighbours; more than W means all of them.
-        chunk: cold songs compared at a time; the working set is some chunk × W numbers.
+        chunk: cold songs compared at a time.
         kept: what the last call with the same content and at least this `k` found, so that a grid searches once.
-
-    Raises:
-        UserError: `k` is below 1.
     """
-    if k < 1:
-        raise UserError(f"content_knn: k must be at least 1, not {k}")
     kept = {} if kept is None else kept
     if kept.get("k", 0) < k:
-        kept |= {"k": k, "found": [top_users(x_CD[at : at + chunk] @ x_WD.T, k) for at in range(0, len(x_CD), chunk)]}
-    by_song = sparse.csr_matrix(plays_UW.T)
-    score_UC = np.empty((plays_UW.shape[0], len(x_CD)), dtype=np.float32)
-    for at, nearest in zip(range(0, len(x_CD), chunk), kept["found"], strict=True):  # of columns, whatever they are
-        weight_CK = np.maximum(nearest.scores_CB[:, :k], 0).astype(np.float32)
-        rows, width = weight_CK.shape
-        starts = np.arange(rows + 1) * width
-        near = nearest.users_CB[:, :k].ravel()
-        weights = sparse.csr_matrix((weight_CK.ravel(), near, starts), shape=(rows, len(x_WD)))
-        score_UC[:, at : at + rows] = (weights @ by_song).toarray().T
-    return score_UC
+        kept |= {"k": k, "found": rank_by_score(lambda rows: x_CD[rows] @ x_WD.T, len(x_CD), k, chunk)}
+    nearest = kept["found"]  # of columns, whatever they are
+    weight_CK = np.maximum(nearest.scores_CB[:, :k], 0).astype(np.float32)
+    weight_CW = song_rows(nearest.users_CB[:, :k], weight_CK, len(x_WD))
+    return np.asarray((weight_CW @ sparse.csr_matrix(plays_UW.T)).toarray().T)
 
 
 def ridge_to_users(plays_UW: sparse.csr_matrix, x_WD: FloatArray, x_CD: FloatArray, ridge: float = 10.0) -> FloatArray:
-    """Ridge regression from a song's content to its vector of listeners, read off for the cold songs; (U, C).
-
-    Raises:
-        UserError: `ridge` is not above 0.
-    """
+    """Ridge regression from a song's content to its vector of listeners, read off for the cold songs; (U, C)."""
     return _scores(plays_UW, ridge_map(x_WD, ridge), x_CD)
 
 
@@ -110,37 +92,31 @@ def ridge_to_ease(
     """Ridge regression from content to the song's weights in EASE; a user scores the sum over what they played; (U, C).
 
     EASE (Steck, WWW 2019, arXiv 1905.03375, eq. 8) learns item-item weights B from the warm plays alone; a cold song
-    has none, so its row (or column) of B is predicted from its content: b̂ = x (XᵀX + ridge·I)⁻¹ XᵀB.
+    has none, so its row (or column) of B is predicted from its content: b̂ = x (XᵀX + ridge·I)⁻¹ XᵀB. B itself is not
+    formed: with P of `ease_inverse`, B[:, j] = −P[:, j] / P[j, j] and 0 on the diagonal, thus B = I − P·diag(P)⁻¹.
 
     Args:
-        plays_UW: who played what, 0/1.
-        x_WD: content of the warm songs.
-        x_CD: content of the cold songs.
         ridge: penalty of the regression.
         ease: penalty of EASE, in plays.
         of: "rows": what a song's own plays say of others; "columns": what the others' plays say of it.
         kept: what the last calls with the same plays and warm content solved, so that a grid solves nothing twice.
-
-    Raises:
-        UserError: `ridge` or `ease` is not above 0, or `of` is another word.
     """
     kept = {} if kept is None else kept
     if ("map", ridge) not in kept:
         kept["map", ridge] = ridge_map(x_WD, ridge)
     if ("ease", ease) not in kept:
         kept["ease", ease] = ease_inverse(plays_UW, ease)
-    return _scores(plays_UW, times_ease(kept["map", ridge], kept["ease", ease], of), x_CD)
+    map_DW, (times_p, diagonal_W) = kept["map", ridge], kept["ease", ease]
+    if of == "rows":
+        return _scores(plays_UW, map_DW - times_p(map_DW) / diagonal_W, x_CD)
+    return _scores(plays_UW, map_DW - times_p(map_DW / diagonal_W), x_CD)
 
 
 def ridge_map(x_WD: FloatArray, ridge: float) -> AnyArray:
     """(XᵀX + ridge·I)⁻¹Xᵀ = Xᵀ(XXᵀ + ridge·I)⁻¹, (D, W), by the smaller of the two systems; float64.
 
     Times the targets of the warm songs (W, …) it gives the coefficients of the features (D, …).
-
-    Raises:
-        UserError: `ridge` is not above 0.
     """
-    _check_penalty("ridge", ridge)
     x = x_WD.astype(np.float64)
     songs, features = x.shape
     if features <= songs:
@@ -148,53 +124,27 @@ def ridge_map(x_WD: FloatArray, ridge: float) -> AnyArray:
     return np.asarray(linalg.solve(_plus_diagonal(x @ x.T, ridge), x, assume_a="pos", overwrite_a=True)).T
 
 
-def ease_inverse(plays_UW: sparse.csr_matrix, ease: float) -> Inverse:
-    """P = (playsᵀ·plays + ease·I)⁻¹, by the users' system where there are more songs than users.
+def ease_inverse(plays_UW: sparse.csr_matrix, ease: float, chunk: int = 1024) -> Inverse:
+    """P = (playsᵀ·plays + ease·I)⁻¹ formed as it stands, W × W numbers.
 
-    Raises:
-        UserError: `ease` is not above 0.
+    Or, where there are more songs than users, as (I − playsᵀ(plays·playsᵀ + ease·I)⁻¹plays) / ease (Woodbury), of
+    U × U and U × `chunk` numbers.
     """
-    _check_penalty("ease", ease)
-    users, songs = plays_UW.shape
-    return (inverse_by_users if songs > users else inverse_by_songs)(plays_UW, ease)
-
-
-def times_ease(left_NW: AnyArray, inverse: Inverse, of: str) -> AnyArray:
-    """`left` · B (`of` "rows") or `left` · Bᵀ ("columns"), (N, W), with B of EASE; B itself is not formed.
-
-    With P of `ease_inverse`: B[:, j] = −P[:, j] / P[j, j] and 0 on the diagonal, thus B = I − P·diag(P)⁻¹.
-
-    Raises:
-        UserError: `of` is neither word.
-    """
-    if of not in ("rows", "columns"):
-        raise UserError(f'ridge_to_ease: of must be "rows" or "columns", not {of!r}')
-    times_p, diagonal_W = inverse
-    if of == "rows":
-        return left_NW - times_p(left_NW) / diagonal_W
-    return left_NW - times_p(left_NW / diagonal_W)
-
-
-def inverse_by_songs(plays_UW: sparse.csr_matrix, ease: float) -> Inverse:
-    """P = (playsᵀ·plays + ease·I)⁻¹ formed as it stands: W × W numbers."""
-    plays = sparse.csr_matrix(plays_UW, dtype=np.float64)
-    p_WW = np.asarray(linalg.inv(_plus_diagonal((plays.T @ plays).toarray(), ease), overwrite_a=True))
-    return (lambda left_NW: np.asarray(left_NW @ p_WW)), np.diag(p_WW).copy()
-
-
-def inverse_by_users(plays_UW: sparse.csr_matrix, ease: float, chunk: int = 1024) -> Inverse:
-    """The same P as (I − playsᵀ(plays·playsᵀ + ease·I)⁻¹plays) / ease (Woodbury): U × U and U × `chunk` numbers."""
     plays = sparse.csc_matrix(plays_UW, dtype=np.float64)
+    users, songs = plays.shape
+    if songs <= users:
+        p_WW = np.asarray(linalg.inv(_plus_diagonal((plays.T @ plays).toarray(), ease), overwrite_a=True))
+        return (lambda left_NW: np.asarray(left_NW @ p_WW)), np.diag(p_WW).copy()
     factor = linalg.cho_factor(_plus_diagonal((plays @ plays.T).toarray(), ease), overwrite_a=True)
 
     def times_p(left_NW: AnyArray) -> AnyArray:
         inner_UN = linalg.cho_solve(factor, plays @ left_NW.T)
         return np.asarray(left_NW - (plays.T @ inner_UN).T) / ease
 
-    diagonal_W = np.empty(plays.shape[1])
-    for at in range(0, len(diagonal_W), chunk):
-        block = plays[:, at : at + chunk].toarray()
-        diagonal_W[at : at + chunk] = (1 - (block * linalg.cho_solve(factor, block)).sum(axis=0)) / ease
+    diagonal_W = np.empty(songs)
+    for rows in slices(songs, chunk):
+        block = plays[:, rows].toarray()
+        diagonal_W[rows] = (1 - (block * linalg.cho_solve(factor, block)).sum(axis=0)) / ease
     return times_p, diagonal_W
 
 
@@ -206,8 +156,3 @@ def _scores(plays_UW: sparse.csr_matrix, map_DW: AnyArray, x_CD: FloatArray) -> 
 def _plus_diagonal(gram: AnyArray, penalty: float) -> AnyArray:
     gram[np.diag_indices_from(gram)] += penalty
     return gram
-
-
-def _check_penalty(name: str, value: float) -> None:
-    if not value > 0:
-        raise UserError(f"{name} must be above 0, not {value}: without it the system may have no solution")

@@ -5,8 +5,6 @@ Shapes: U users, W warm songs, C cold songs of one part, D content features.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,9 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from artifacts.folders import read_manifest, write_text
+from artifacts.fingerprints import of_file, of_values
+from artifacts.folders import read_manifest
+from benchmarks.measure import read_json, write_json
 from configs.data import PrepareConfig
 from configs.errors import UserError
 from configs.load import as_dict, load
@@ -27,7 +27,7 @@ from data.preparation import prepare
 from evaluation.baselines import content_vectors
 from inference.embedding import embed
 
-DATA = "data.json"  # in the folder of a seed: the state of the data that its catalogue was made of
+DATA = "data.json"  # in the folder of a seed: fingerprint of the data that its catalogue was made of
 LFM2K_SETS = {"text": ["text"], "audio": ["vggish", "whisper"], "text+audio": ["text", "vggish", "whisper"]}
 
 
@@ -83,7 +83,7 @@ def make_fold(
     config = load(PrepareConfig, [*given, *options])
     if not folder.exists():
         prepare(config)
-        write_text(work / DATA, json.dumps(state_of(data)))
+        write_json(work / DATA, state_of(data))
     if text and not features.exists():
         text_of = [f"text.fields=[{','.join(text)}]", f"text.model={text_model}"]
         embed(load(EmbedConfig, [f"data={folder}", f"out={features}", *text_of]))
@@ -109,24 +109,17 @@ def check_found(catalogue: Catalogue, config: PrepareConfig, features: Path | No
     # An option that did not exist then has its default.
     defaults = as_dict(PrepareConfig(source="", out=""))
     then = {key: defaults[key] | made["options"][key] for key in options}
-    source = Path(config.source)
-    kept = read_json(catalogue.folder.parent / DATA)
-    if made["source"] != str(source.resolve()) or options != then or kept not in (None, state_of(source)):
+    if options != then or read_json(catalogue.folder.parent / DATA) != state_of(Path(config.source)):
         raise UserError(f"{catalogue.folder} was made of other data or options: remove it or choose another work=")
     read = read_manifest(features, FEATURES[0], "this command").get("text", {}) if features else text
     if {name: read.get(name) for name in text} != text:
         raise UserError(f"{features} was made of other text: remove it or choose another work=")
 
 
-def state_of(data: Path) -> dict[str, list[int]]:
-    """Size and time of change of every file of a data set, by name."""
+def state_of(data: Path) -> str:
+    """Fingerprint of all files of a data set, by name."""
     files = sorted(path for path in data.rglob("*") if path.is_file()) if data.is_dir() else [data]
-    return {str(path.relative_to(data)): [path.stat().st_size, path.stat().st_mtime_ns] for path in files}
-
-
-def read_json(path: Path) -> Any:
-    """What a JSON file says; None where there is none."""
-    return json.loads(path.read_text("utf-8")) if path.exists() else None
+    return of_values([(str(path.relative_to(data)), of_file(path)) for path in files])
 
 
 def fingerprint(fold: Fold, fields: list[str]) -> str:
@@ -134,8 +127,7 @@ def fingerprint(fold: Fold, fields: list[str]) -> str:
     made = fold.catalogue.manifest
     split = made["options"]["split"] | {"seed": None}
     text = read_manifest(Path(fold.features), FEATURES[0], "this command").get("text") if fold.features else None
-    told = [made["source"], made["counts"], made["split"], split, read_json(fold.folder.parent / DATA), text, fields]
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
+    return of_values(made["source"], made["counts"], split, read_json(fold.folder.parent / DATA), text, fields)
 
 
 def held_out(catalogue: Catalogue, part: str) -> Held:

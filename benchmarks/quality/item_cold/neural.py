@@ -4,9 +4,7 @@ Every method is `method(plays_UW, x_WD, x_CD, seed=…, **options) -> score_UC`:
 cold songs is read once training is over, each row for itself; none of their plays is ever seen. Same seed, same result
 on a CPU; a GPU is used where there is one, and adds up in no fixed order.
 
-`seed` is that of weights and draws; `options` are those of the dataclass of the method's name, all of which have the
-`dim` of the vectors, and the `steps` of Adam at learning rate `lr` over batches of `batch` plays or songs, with weight
-decay `decay`.
+`seed` is that of weights and draws; further `options` are those of `Training`.
 
 Shapes: U users, W warm songs, C cold songs, D content features, N rows of a batch, K songs beside a play,
 E vector size.
@@ -26,10 +24,10 @@ from scipy import sparse
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
-from configs.errors import UserError
 from data.arrays import FloatArray
 
 HIDDEN = 256  # units of the one hidden layer of every network
+NEGATIVES = 32  # of a play, in `clcrec`
 
 GRIDS: dict[str, list[dict[str, Any]]] = {
     "dropoutnet": [{"drop": drop, "alpha": alpha} for drop in (0.5, 0.9) for alpha in (10.0, 30.0)],
@@ -42,48 +40,24 @@ GRIDS: dict[str, list[dict[str, Any]]] = {
 
 
 @dataclass(frozen=True)
-class DropoutNet:
-    """Options of `dropoutnet`."""
+class Training:
+    """Options of every method: `dim` of vectors; Adam's rate, decay and steps over batches of plays or songs."""
 
-    drop: float = 0.9
-    alpha: float = 10.0
     dim: int = 64
     steps: int = 300
-    batch: int = 1024
-    lr: float = 1e-3
-    decay: float = 1e-4
-
-
-@dataclass(frozen=True)
-class CLCRec:
-    """Options of `clcrec`."""
-
-    weight: float = 0.5
-    temperature: float = 1.0
-    replaced: float = 0.5
-    negatives: int = 32
-    dim: int = 64
-    steps: int = 300
-    batch: int = 256
-    lr: float = 5e-3
-    decay: float = 1e-4
-
-
-@dataclass(frozen=True)
-class SEMCo:
-    """Options of `semco`."""
-
-    normaliser: str = "softmax"
-    temperature: float = 0.1
-    dim: int = 128
-    steps: int = 60
     batch: int = 256
     lr: float = 1e-3
     decay: float = 1e-4
 
 
 def dropoutnet(
-    plays_UW: sparse.csr_matrix, x_WD: FloatArray, x_CD: FloatArray, seed: int = 0, **options: Any
+    plays_UW: sparse.csr_matrix,
+    x_WD: FloatArray,
+    x_CD: FloatArray,
+    seed: int = 0,
+    drop: float = 0.9,
+    alpha: float = 10.0,
+    **options: Any,
 ) -> FloatArray:
     """DropoutNet (Volkovs, Yu, Poutanen, NIPS 2017): the latents of a factorisation, often withheld; (U, C).
 
@@ -91,11 +65,11 @@ def dropoutnet(
     over pairs, half of them plays and half drawn at random, while v is zeroed with probability `drop`. A cold
     song's v is zero. `alpha` is the weight of a play in the factorisation, against 1 of a missing one.
     """
-    given = DropoutNet(**options)
-    factors = factorise(plays_UW, given.dim, given.alpha, seed)
+    given = Training(**{"batch": 1024} | options)
+    factors = factorise(plays_UW, given.dim, alpha, seed)
     with seeded(seed) as device:
         u_UE, v_WE, x = (torch.from_numpy(array).to(device) for array in (*factors, x_WD))
-        users, songs = played_pairs(plays_UW, device)
+        users, songs = (torch.from_numpy(index).to(device) for index in plays_UW.nonzero())
         of_user, of_song = (
             network(width, given.dim, nn.Tanh()).to(device) for width in (given.dim, given.dim + x.shape[1])
         )
@@ -104,9 +78,10 @@ def dropoutnet(
             plays = torch.randint(len(users), (given.batch // 2,), device=device)
             user = torch.cat([users[plays], torch.randint(len(u_UE), (given.batch // 2,), device=device)])
             song = torch.cat([songs[plays], torch.randint(len(v_WE), (given.batch // 2,), device=device)])
-            kept = (torch.rand(len(song), 1, device=device) >= given.drop).float()
+            kept = (torch.rand(len(song), 1, device=device) >= drop).float()
             f_song = of_song(torch.cat([v_WE[song] * kept, x[song]], dim=1))
-            return latent_loss(u_UE[user], v_WE[song], of_user(u_UE[user]), f_song)
+            error = (u_UE[user] * v_WE[song]).sum(dim=1) - (of_user(u_UE[user]) * f_song).sum(dim=1)
+            return error.square().mean()
 
         fit([*of_user.parameters(), *of_song.parameters()], loss, given.steps, given.lr, given.decay)
         cold = torch.from_numpy(x_CD).to(device)
@@ -114,52 +89,62 @@ def dropoutnet(
 
 
 def clcrec(
-    plays_UW: sparse.csr_matrix, x_WD: FloatArray, x_CD: FloatArray, seed: int = 0, **options: Any
+    plays_UW: sparse.csr_matrix,
+    x_WD: FloatArray,
+    x_CD: FloatArray,
+    seed: int = 0,
+    weight: float = 0.5,
+    temperature: float = 1.0,
+    replaced: float = 0.5,
+    **options: Any,
 ) -> FloatArray:
     """CLCRec (Wei et al., MM 2021): a song's content is to say what its listeners say; (U, C).
 
     `weight` · InfoNCE(song's embedding, its content's) + (1 − `weight`) · InfoNCE(user, song), where content stands in
-    for the share `replaced` of the songs' embeddings; each play against `negatives` drawn songs. A cold song has its
+    for the share `replaced` of the songs' embeddings; each play against NEGATIVES drawn songs. A cold song has its
     content's embedding alone. `decay` is the weight of the embeddings' squared length.
     """
-    given = CLCRec(**options)
+    given = Training(**{"lr": 5e-3} | options)
     with seeded(seed) as device:
         x = torch.from_numpy(x_WD).to(device)
-        users, songs = played_pairs(plays_UW, device)
+        users, songs = (torch.from_numpy(index).to(device) for index in plays_UW.nonzero())
         user_UE, song_WE = (nn.Parameter(0.1 * torch.randn(n, given.dim, device=device)) for n in plays_UW.shape)
         encoder = network(x.shape[1], given.dim, nn.LeakyReLU()).to(device)
 
         def loss() -> Tensor:
             plays = torch.randint(len(users), (given.batch,), device=device)
-            drawn = torch.randint(len(x), (given.batch, given.negatives), device=device)
+            drawn = torch.randint(len(x), (given.batch, NEGATIVES), device=device)
             rows = torch.cat([songs[plays, None], drawn], dim=1)
             once, at = rows.unique(return_inverse=True)  # a song drawn twice is encoded once
             content, user, song = encoder(x[once])[at], user_UE[users[plays]], song_WE[rows]
-            stands_in = torch.rand(rows.shape, device=device) < given.replaced
-            agree = info_nce(F.normalize(song[:, 0], dim=-1), F.normalize(content, dim=-1), given.temperature)
-            rank = info_nce(user, torch.where(stands_in[..., None], content, song), given.temperature)
+            stands_in = torch.rand(rows.shape, device=device) < replaced
+            agree = info_nce(F.normalize(song[:, 0], dim=-1), F.normalize(content, dim=-1), temperature)
+            rank = info_nce(user, torch.where(stands_in[..., None], content, song), temperature)
             length = user.square().sum(dim=-1).mean() + song.square().sum(dim=-1).mean()
-            return given.weight * agree + (1 - given.weight) * rank + given.decay * length
+            return weight * agree + (1 - weight) * rank + given.decay * length
 
         fit([user_UE, song_WE, *encoder.parameters()], loss, given.steps, given.lr)
         return products(user_UE, encoder(torch.from_numpy(x_CD).to(device)))
 
 
-def semco(plays_UW: sparse.csr_matrix, x_WD: FloatArray, x_CD: FloatArray, seed: int = 0, **options: Any) -> FloatArray:
+def semco(
+    plays_UW: sparse.csr_matrix,
+    x_WD: FloatArray,
+    x_CD: FloatArray,
+    seed: int = 0,
+    normaliser: str = "softmax",
+    temperature: float = 0.1,
+    **options: Any,
+) -> FloatArray:
     """Content is to say which warm songs a song shares its listeners with; (U, C).
 
     The softmax or sparsemax (`normaliser`) of cosine / `temperature` over all other warm songs is fitted, by its
     Fenchel-Young loss, to the song's common listeners, normalised to sum to 1. A user scores the sum of the cold
     song's weights over what they played. Queries and keys share one linear encoder: it starts out close to the
     neighbours by content, where two networks with hidden layers fell well short of them on validation.
-
-    Raises:
-        UserError: `normaliser` is neither word.
     """
-    given = SEMCo(**options)
-    if given.normaliser not in NORMALISERS:
-        raise UserError(f"semco: normaliser must be one of {', '.join(NORMALISERS)}, not {given.normaliser!r}")
-    weights_of, loss_of = NORMALISERS[given.normaliser]
+    given = Training(**{"dim": 128, "steps": 60} | options)
+    weights_of, loss_of = NORMALISERS[normaliser]
     by_song = sparse.csr_matrix(plays_UW.T)
     with seeded(seed) as device:
         x = torch.from_numpy(x_WD).to(device)
@@ -167,9 +152,7 @@ def semco(plays_UW: sparse.csr_matrix, x_WD: FloatArray, x_CD: FloatArray, seed:
         unit = x.shape[1] ** 0.5  # features of about unit size, beside which the bias starts out small
 
         def scores(x_ND: Tensor) -> Tensor:
-            return (
-                F.normalize(encoder(unit * x_ND), dim=1) @ F.normalize(encoder(unit * x), dim=1).T / given.temperature
-            )
+            return F.normalize(encoder(unit * x_ND), dim=1) @ F.normalize(encoder(unit * x), dim=1).T / temperature
 
         def loss() -> Tensor:
             rows = torch.randperm(len(x))[: given.batch]
@@ -184,11 +167,6 @@ def semco(plays_UW: sparse.csr_matrix, x_WD: FloatArray, x_CD: FloatArray, seed:
     return np.asarray(plays_UW @ weight_CW.T, dtype=np.float32)
 
 
-def latent_loss(u_NE: Tensor, v_NE: Tensor, f_user_NE: Tensor, f_song_NE: Tensor) -> Tensor:
-    """Mean of (u·v − f_U·f_V)² over the pairs."""
-    return ((u_NE * v_NE).sum(dim=1) - (f_user_NE * f_song_NE).sum(dim=1)).square().mean()
-
-
 def info_nce(anchor_NE: Tensor, candidate_NKE: Tensor, temperature: float) -> Tensor:
     """Mean of −log softmax(anchor · candidate / temperature) at the first candidate of each row."""
     score_NK = torch.einsum("ne,nke->nk", anchor_NE, candidate_NKE) / temperature
@@ -197,8 +175,7 @@ def info_nce(anchor_NE: Tensor, candidate_NKE: Tensor, temperature: float) -> Te
 
 def softmax_loss(score_NW: Tensor, target_NW: Tensor) -> Tensor:
     """Fenchel-Young loss of softmax: the mean of KL(target ‖ softmax(score)); rows of the target sum to 1."""
-    fitted_N = score_NW.logsumexp(dim=1) - (target_NW * score_NW).sum(dim=1)
-    return (fitted_N + torch.xlogy(target_NW, target_NW).sum(dim=1)).mean()
+    return F.kl_div(score_NW.log_softmax(dim=1), target_NW, reduction="batchmean")
 
 
 def sparsemax(score_NC: Tensor) -> Tensor:
@@ -239,20 +216,16 @@ def common_listening(by_song_WU: sparse.csr_matrix, rows: Any) -> tuple[FloatArr
     return common_NW / np.maximum(total_N1, 1), total_N1[:, 0] > 0
 
 
-def factorise(plays_UW: sparse.csr_matrix, dim: int, alpha: float, seed: int) -> tuple[FloatArray, FloatArray]:
+def factorise(
+    plays_UW: sparse.csr_matrix, dim: int, alpha: float, seed: int, regularisation: float = 0.1
+) -> tuple[FloatArray, FloatArray]:
     """Latents of users (U, E) and songs (W, E) by weighted matrix factorisation (Hu, Koren, Volinsky, ICDM 2008)."""
     from implicit.cpu.als import AlternatingLeastSquares
 
     with threadpool_limits(1, "blas"):  # `implicit` asks for it: its threads and those of BLAS hinder each other
-        model = AlternatingLeastSquares(dim, regularization=0.1, alpha=alpha, iterations=15, random_state=seed)
+        model = AlternatingLeastSquares(dim, regularization=regularisation, alpha=alpha, random_state=seed)
         model.fit(plays_UW, show_progress=False)
     return model.user_factors, model.item_factors
-
-
-def played_pairs(plays_UW: sparse.csr_matrix, device: torch.device) -> tuple[Tensor, Tensor]:
-    """User and song number of every play."""
-    users, songs = (torch.from_numpy(index.astype(np.int64)).to(device) for index in plays_UW.nonzero())
-    return users, songs
 
 
 def network(width: int, dim: int, activation: nn.Module) -> nn.Sequential:

@@ -15,25 +15,21 @@ the id. "+ iALS" adds to a margin the score of iALS, weighted by what is best on
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
-import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
-from implicit.als import AlternatingLeastSquares
 from omegaconf import MISSING
 from scipy import sparse
 from tqdm import tqdm
 
-from artifacts.folders import write_text
+from benchmarks.measure import read_json, write_json
 from benchmarks.quality.item_cold.__main__ import slug
 from benchmarks.quality.item_cold.folds import state_of
+from benchmarks.quality.item_cold.neural import factorise
 from benchmarks.quality.towers import Judge, best_epoch
 from benchmarks.quality.uib import factorisation
 from benchmarks.quality.uib.factorisation import Settings
@@ -88,44 +84,38 @@ def main(config: UibConfig) -> None:
     """Run the command (see the module's docstring)."""
     if unknown := sorted(set(config.methods) - set(METHODS)):
         raise UserError(f"methods={unknown}: choose from {', '.join(METHODS)}")
-    writable(config.out, work_of(config))
-    dataset = read_hetrec(config.data)
+    work = Path(config.out).with_suffix("")
+    writable(config.out, work)
+    dataset, state = read_hetrec(config.data), state_of(Path(config.data))
     plays = read_plays(dataset)
     print(f"{len(plays.users):,} users, {len(plays.artists):,} artists, {len(plays.pairs):,} listens")
     runs = []
     for seed in tqdm(range(config.seeds), "seeds"):
         split = deal(plays, seed)
         judge = partial(judged, split)
+        folder = work / f"seed{seed}"
         rows = []
         for method in tqdm(config.methods, f"seed {seed}", leave=False):
-            step = partial(measure, method, config, dataset, plays, split, judge, seed)
-            rows.append(kept(config, method, seed, step))
+            path, settings = folder / f"{slug(method)}.json", settings_of(config, state, method)
+            row = read_json(path) or {}
+            if row.get("settings") != settings:  # else a killed run goes on
+                found = measure(method, config, dataset, plays, split, judge, seed, folder / state)
+                row = {"settings": settings, "row": {"method": method} | found}
+                write_json(path, row)
+            rows.append(row["row"])
         runs.append(rows)
-    write_text(Path(config.out), json.dumps(runs, indent=1) + "\n")
+    write_json(config.out, runs)
     print(markdown("method", runs, COLUMNS))
 
 
-def work_of(config: UibConfig) -> Path:
-    """The folder of catalogues and finished rows."""
-    return Path(config.out).with_suffix("")
-
-
-def kept(config: UibConfig, method: str, seed: int, made: Callable[[], dict[str, float]]) -> dict[str, Any]:
-    """A row, from the work folder where it was measured with the same settings: a killed run goes on."""
+def settings_of(config: UibConfig, state: str, method: str) -> str:
+    """Changes with everything that a row hangs on, but for the seed."""
     ours = [config.boundary, OURS[method], as_dict(BoundaryConfig(data="", out=""))] if method in OURS else None
-    settings = repr([state_of(Path(config.data)), FACTORISED.get(method), STRENGTHS, ours])
-    path = work_of(config) / f"seed{seed}" / f"{slug(method)}.json"
-    before = json.loads(path.read_text("utf-8")) if path.exists() else {}
-    if before.get("settings") != settings:
-        before = {"settings": settings, "row": {"method": method} | made()}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, json.dumps(before))
-    row: dict[str, Any] = before["row"]
-    return row
+    return repr([state, FACTORISED.get(method), STRENGTHS, ours])
 
 
 def measure(
-    method: str, config: UibConfig, dataset: Dataset, plays: Plays, split: Split, judge: Judge, seed: int
+    method: str, config: UibConfig, dataset: Dataset, plays: Plays, split: Split, judge: Judge, seed: int, folder: Path
 ) -> dict[str, float]:
     """Test figures of one row."""
     n_users, n_artists = len(plays.users), len(plays.artists)
@@ -136,18 +126,13 @@ def measure(
         return judge(*ials(plays, split, judge, seed), np.zeros(n_users, np.float32))[1]
     if method in FACTORISED:
         return factorisation.train(split.train, n_users, n_artists, FACTORISED[method], judge, seed)
-    of = hashlib.sha256(repr(state_of(Path(config.data))).encode()).hexdigest()[:8]
-    folder = work_of(config) / f"seed{seed}" / of
     catalogue = prepared(dataset, plays, split, folder)
     given = [f"data={folder}/catalogue", f"out={folder}/run", f"seed={seed}", "objective.positives=played"]
     chosen = load(BoundaryConfig, [*given, f"model.dim={DIM}", *config.boundary, *OURS[method]])
     if method != FUSED:
         return best_epoch(chosen, in_order(plays, catalogue, judge), patience=3)
-
-    def kept_whole(item_SD: FloatArray, user_UD: FloatArray, boundary_U: FloatArray) -> tuple[float, Any]:
-        return judge(item_SD, user_UD, boundary_U)[0], (item_SD, user_UD, boundary_U)
-
-    towers = best_epoch(chosen, in_order(plays, catalogue, kept_whole), patience=3)
+    whole = in_order(plays, catalogue, lambda *vectors: (judge(*vectors)[0], vectors))
+    towers = best_epoch(chosen, whole, patience=3)
     return fused(towers, ials(plays, split, judge, seed), judge)
 
 
@@ -161,18 +146,11 @@ def fused(towers: tuple[FloatArray, ...], factors: tuple[FloatArray, FloatArray]
 
 def ials(plays: Plays, split: Split, judge: Judge, seed: int) -> tuple[FloatArray, FloatArray]:
     """Artists' and users' vectors of the regularisation that is best on validation."""
-    none_U = np.zeros(len(plays.users), np.float32)
-    tried = (factorised(plays, split, strength, seed) for strength in STRENGTHS)
-    return max(tried, key=lambda vectors: judge(vectors[0], vectors[1], none_U)[0])
-
-
-def factorised(plays: Plays, split: Split, regularisation: float, seed: int) -> tuple[FloatArray, FloatArray]:
-    """Weighted matrix factorisation (Hu et al., ICDM 2008) by a published library."""
     shape = len(plays.users), len(plays.artists)
     played = sparse.csr_matrix((np.ones(len(split.train), np.float32), tuple(split.train.T)), shape=shape)
-    model = AlternatingLeastSquares(factors=DIM, regularization=regularisation, alpha=10.0, random_state=seed)
-    model.fit(played, show_progress=False)
-    return np.asarray(model.item_factors), np.asarray(model.user_factors)
+    found = (factorise(played, DIM, 10.0, seed, regularisation) for regularisation in STRENGTHS)
+    tried = ((items, users) for users, items in found)
+    return max(tried, key=lambda one: judge(one[0], one[1], np.zeros(shape[0], np.float32))[0])
 
 
 def prepared(dataset: Dataset, plays: Plays, split: Split, folder: Path) -> Catalogue:
@@ -180,20 +158,17 @@ def prepared(dataset: Dataset, plays: Plays, split: Split, folder: Path) -> Cata
     if not (folder / "catalogue").exists():
         (folder / "dataset").mkdir(parents=True, exist_ok=True)
         user, artist = (pl.Series(ids, dtype=pl.String) for ids in (plays.users, plays.artists))
-        held = pl.concat(
-            pl.DataFrame({"user_id": user, "song_id": artist.gather(one)}) for one in (split.val, split.test)
-        )
+        held = pl.concat([artist.gather(split.val), artist.gather(split.test)])
+        held_out = pl.DataFrame({"user_id": pl.concat([user, user]), "song_id": held})
         assert dataset.tag_assignments is not None
-        tags = (
-            dataset.tag_assignments.join(held, on=["user_id", "song_id"], how="anti").select("song_id", "tag").unique()
-        )
+        shown = dataset.tag_assignments.join(held_out, on=["user_id", "song_id"], how="anti")
+        tags = shown.select("song_id", "tag").unique()
         common = tags.group_by("tag").len().filter(pl.col("len") >= TAG_ARTISTS)
         tags = tags.join(common, on="tag", how="semi").group_by("song_id").agg(tags=pl.col("tag").sort())
         new = pl.int_range(pl.len()).mod(2).replace_strict([0, 1], ["cold_val", "cold_test"])
         songs = dataset.songs.select("song_id", artist_id="song_id").join(tags, on="song_id", how="left")
-        songs = songs.with_columns(
-            split=pl.when(pl.col("song_id").is_in(plays.artists)).then(pl.lit("warm")).otherwise(new)
-        )
+        warm = pl.col("song_id").is_in(plays.artists)
+        songs = songs.with_columns(split=pl.when(warm).then(pl.lit("warm")).otherwise(new))
         songs.write_parquet(folder / "dataset" / "songs.parquet")
         pl.DataFrame({"user_id": user}).write_parquet(folder / "dataset" / "users.parquet")
         rows = {"user_id": user.gather(split.train[:, 0]), "song_id": artist.gather(split.train[:, 1])}

@@ -14,7 +14,7 @@ import polars as pl
 from data.arrays import FloatArray, IntArray
 from data.contract.dataset import Dataset
 
-LEAST, AGAINST = 5, 100
+MINIMUM, AGAINST = 5, 100
 
 
 @dataclass
@@ -40,7 +40,7 @@ class Split:
 def read_plays(dataset: Dataset) -> Plays:
     """Users with at least five artists, and the artists that one of them played."""
     pairs = dataset.plays.select("user_id", "song_id").unique()
-    enough = pairs.group_by("user_id").len().filter(pl.col("len") >= LEAST)
+    enough = pairs.group_by("user_id").len().filter(pl.col("len") >= MINIMUM)
     pairs = pairs.join(enough, on="user_id", how="semi")
     numbers = [sorted(pairs[name].unique().to_list(), key=int) for name in ("user_id", "song_id")]
     rows = [

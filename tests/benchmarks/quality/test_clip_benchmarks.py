@@ -11,21 +11,16 @@ import polars as pl
 import pytest
 
 from benchmarks.quality import clip_features, clip_moodclips, zeroshot
-from benchmarks.quality.clip_moodclips import TOWERS, ClipMoodclipsConfig, chance, repeated, retrieval, ridge
-from configs.data import WorldConfig
+from benchmarks.quality.clip_moodclips import TOWERS, ClipMoodclipsConfig, chance, retrieval, ridge
 from configs.errors import UserError
 from configs.load import load
 from data.catalogue import Catalogue, read_features
-from pipeline import world
+from tests.benchmarks.small import listed
 
 TINY = [
     "model.dim=16", "model.width=16", "model.layers=1", "model.heads=2", "model.crop_seconds=1", "model.crops=1",
     "trainer.epochs=2", "trainer.accelerator=cpu", "batch_size=32", "text.max_tokens=16", "text.variants=1",
 ]  # fmt: skip
-
-
-def listed(names: list[str]) -> str:
-    return json.dumps(names, ensure_ascii=False)
 
 
 def test_figures_against_a_loop() -> None:
@@ -47,10 +42,6 @@ def test_chance_is_the_mean_of_random_vectors() -> None:
     for key, expected in chance(20).items():
         spread = np.std([one[key] for one in drawn]) / 20
         assert abs(np.mean([one[key] for one in drawn]) - expected) <= 4 * spread + 1e-9, key
-
-
-def test_repeated_rows() -> None:
-    assert repeated(np.array([[1.0, 2], [3, 4], [1, 2], [5, 6], [1, 2]])).tolist() == [True, False, True, False, True]
 
 
 def test_ridge_solves_its_equation_and_takes_the_best_strength(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,16 +67,17 @@ def test_ridge_solves_its_equation_and_takes_the_best_strength(monkeypatch: pyte
     assert figures["text→audio R@10"] + figures["audio→text R@10"] == max(value.values())
 
 
+def options_of(data: Path, out: Path) -> list[str]:
+    return [f"data={data}", f"out={out}/runs", "seeds=2", f"clip={listed(TINY)}", "texts=[genres and moods]"]
+
+
 @pytest.fixture(scope="module")
-def both(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def both(sounding: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Both commands on a world of 120 songs with sound."""
     at = tmp_path_factory.mktemp("clip")
-    size = ["songs=120", "users=60", "seconds=1.5", "truth_users=10", "workers=1"]
-    world.main(load(WorldConfig, [f"out={at}/world", *size]))
-    options = [f"data={at}/world", f"out={at}/runs", "seeds=2", f"clip={listed(TINY)}", "texts=[genres and moods]"]
-    clip_moodclips.main(load(ClipMoodclipsConfig, options))
+    clip_moodclips.main(load(ClipMoodclipsConfig, options_of(sounding, at)))
     for tower in TOWERS:
-        options = [f"data={at}/world", f"clip={at}/runs", f"out={at}/zeroshot", "seeds=1", f"tower={tower}"]
+        options = [f"data={sounding}", f"clip={at}/runs", f"out={at}/zeroshot", "seeds=1", f"tower={tower}"]
         zeroshot.main(load(zeroshot.BenchmarkConfig, options))
     return at
 
@@ -128,10 +120,9 @@ def test_rows_of_both(both: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_second_call_trains_nothing(both: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_second_call_trains_nothing(sounding: Path, both: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = (both / "runs" / "results.json").read_text()
-    options = [f"data={both}/world", f"out={both}/runs", "seeds=2", f"clip={listed(TINY)}", "texts=[genres and moods]"]
-    clip_moodclips.main(load(ClipMoodclipsConfig, options))
+    clip_moodclips.main(load(ClipMoodclipsConfig, options_of(sounding, both)))
     assert capsys.readouterr().out.count("already finished") == 4
     drop = [[{k: v for k, v in row.items() if k != "seconds"} for row in run] for run in json.loads(before)]
     now = json.loads((both / "runs" / "results.json").read_text())

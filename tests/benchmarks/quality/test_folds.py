@@ -18,6 +18,8 @@ from benchmarks.quality.item_cold.folds import LFM2K_SETS, Fold, content, featur
 from benchmarks.quality.item_cold.methods import FIXED
 from benchmarks.quality.item_cold.neural import semco
 from configs.errors import UserError
+from data.fields import read_fields
+from evaluation.baselines import content_vectors
 
 LFM2K = Path(os.environ.get("FIRSTPLAY_DATA", "not set")) / "lfm2k"
 needs_lfm2k = pytest.mark.skipif(not LFM2K.exists(), reason="needs lfm2k in $FIRSTPLAY_DATA")
@@ -27,11 +29,6 @@ needs_lfm2k = pytest.mark.skipif(not LFM2K.exists(), reason="needs lfm2k in $FIR
 def fold(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Fold:
     """Seed 3 of the tiny dataset, split at random."""
     return make_fold(dataset, tmp_path_factory.mktemp("folds") / "seed3", 3, [], [])
-
-
-def dense(songs: pl.DataFrame, field: str) -> np.ndarray:
-    width = len(songs[field].drop_nulls()[0])
-    return np.array([row if row is not None else [np.nan] * width for row in songs[field].to_list()])
 
 
 def check_split(fold: Fold, n_songs: int, seed: int) -> None:
@@ -56,17 +53,16 @@ def test_a_fold_has_every_play_once_in_its_part(fold: Fold, dataset: Path) -> No
         assert set(pairs) == {(u, s) for u, s in zip(*np.nonzero(heard), strict=True) if s in held.songs}
 
 
-def test_another_seed_is_another_split_in_another_folder(fold: Fold, dataset: Path, tmp_path: Path) -> None:
-    other = make_fold(dataset, tmp_path / "seed4", 4, [], [])
-    check_split(other, 60, 4)
-    assert other.folder != fold.folder and fold.features is None
-
-
 def test_what_is_there_is_read_and_not_made_again(fold: Fold, dataset: Path) -> None:
     made = (fold.folder / "manifest.json").stat().st_mtime_ns
     again = make_fold(dataset, fold.folder.parent, 3, [], [])
     assert (fold.folder / "manifest.json").stat().st_mtime_ns == made
-    assert (again.plays_UW != fold.plays_UW).nnz == 0
+    assert (again.plays_UW != fold.plays_UW).nnz == 0 and fold.features is None
+
+
+def test_the_same_data_elsewhere_is_the_same(fold: Fold, dataset: Path, tmp_path: Path) -> None:
+    shutil.copytree(dataset, tmp_path / "copy")
+    assert make_fold(tmp_path / "copy", fold.folder.parent, 3, [], []).folder == fold.folder
 
 
 @pytest.mark.parametrize(
@@ -111,28 +107,13 @@ def test_a_part_without_a_listener_is_refused(write_dataset: Callable[..., Path]
         make_fold(source, tmp_path / "seed0", 0, [], [])
 
 
-@pytest.mark.parametrize("weights", [[1.0, 1.0], [1.0, 0.3]])
-def test_content_is_centred_scaled_and_weighted_field_by_field(fold: Fold, dataset: Path, weights: list[float]) -> None:
-    songs = pl.read_parquet(dataset / "songs.parquet")
-    blocks = []
-    for field, weight in zip(("feature_content", "feature_mood"), weights, strict=True):
-        raw = dense(songs, field)
-        centre = np.mean([raw[song] for song in fold.known if not np.isnan(raw[song]).any()], axis=0)
-        rows = [np.zeros(len(one)) if np.isnan(one).any() else one - centre for one in raw]
-        blocks.append([weight * row / (np.linalg.norm(row) or 1.0) for row in rows])
-    expected = np.concatenate(blocks, axis=1)
-    np.testing.assert_allclose(content(fold, ["content", "mood"], weights), expected, atol=1e-5)
+def test_content_is_weighted_field_by_field(fold: Fold) -> None:
+    """Each field is `evaluation.baselines.content_vectors` of it, centred on the known songs."""
+    fields = read_fields(fold.catalogue, None, ["content", "genres"], min_count=1)
+    blocks = [content_vectors(fields.only(name), fold.known) for name in ("content", "genres")]
+    expected = np.concatenate([blocks[0], 0.3 * blocks[1]], axis=1)
+    np.testing.assert_allclose(content(fold, ["content", "genres"], [1.0, 0.3]), expected, atol=1e-6)
     assert not expected[8].any() and expected[5].any()  # song 5 has the second field only
-
-
-def test_content_of_a_category_field(fold: Fold) -> None:
-    """Songs of one genre have the same vector, those of two genres another; a song without one has none."""
-    x = content(fold, ["genres", "mood"], [0.5, 1.0])
-    genre = x[:, : -content(fold, ["mood"], [1.0]).shape[1]]
-    known = np.arange(60) != 8
-    np.testing.assert_allclose(np.linalg.norm(genre, axis=1), 0.5 * known, atol=1e-6)
-    np.testing.assert_array_equal(genre[0], genre[3])
-    assert not np.allclose(genre[0], genre[1], atol=0.01)
 
 
 def test_modality_weights() -> None:
@@ -154,19 +135,14 @@ def test_feature_sets_of_a_dataset(fold: Fold, dataset: Path) -> None:
         feature_sets(dataset, fold, ["lyrics", "mood", "mood+text"])
 
 
-def test_feature_sets_of_lfm2k(fold: Fold, tmp_path: Path) -> None:
+def test_layouts_and_their_feature_sets(fold: Fold, dataset: Path, tmp_path: Path) -> None:
+    assert format_of(dataset) == "contract" and format_of(tmp_path / "hetrec2011-lastfm-2k.zip") == "hetrec"
     (tmp_path / "lfm2k.inter").touch()
+    assert format_of(tmp_path) == "lfm2k"
     assert feature_sets(tmp_path, fold, []) == LFM2K_SETS
     assert feature_sets(tmp_path, fold, ["audio"]) == {"audio": ["vggish", "whisper"]}
     with pytest.raises(UserError, match=r"features=\['vggish'\]: this data has text, audio, text\+audio"):
         feature_sets(tmp_path, fold, ["vggish"])
-
-
-def test_layouts_are_told_apart(dataset: Path, tmp_path: Path) -> None:
-    assert format_of(dataset) == "contract"
-    (tmp_path / "lfm2k.inter").touch()
-    assert format_of(tmp_path) == "lfm2k"
-    assert format_of(tmp_path / "hetrec2011-lastfm-2k.zip") == "hetrec"
 
 
 def test_a_hetrec_zip_is_read(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from scipy import sparse, stats
 
 from benchmarks.quality.item_cold.folds import Held
-from benchmarks.quality.item_cold.measure import POWERS, Scores, both, row, spread, to_songs, to_users, tuned
+from benchmarks.quality.item_cold.measure import POWERS, Scores, both, row, to_songs, to_users, tuned
 
 Toy = tuple[np.ndarray, Held, sparse.csr_matrix]
 
@@ -56,20 +56,12 @@ def naive_recalls(score: np.ndarray, held: Held, plays: sparse.csr_matrix, power
     return found
 
 
-@pytest.mark.parametrize("songs", [30, 12])  # 12: fewer than the 20 that are asked for
-def test_users_to_songs_is_the_loop(songs: int) -> None:
-    score, held, _ = toy(songs=songs)
+@pytest.mark.parametrize(("songs", "share"), [(30, 0.15), (12, 0.15), (30, 0.9)])  # of 12 all 20; more true than 20
+def test_users_to_songs_is_the_loop(songs: int, share: float) -> None:
+    score, held, _ = toy(songs=songs, share=share)
     recall, ndcg = naive_to_songs(score, held)
     assert to_songs(score, held) == pytest.approx({"recall@20": recall, "ndcg@20": ndcg})
     assert ndcg < 1 and (recall < 1 if songs == 30 else recall == 1)
-
-
-def test_plays_beyond_the_20_still_count() -> None:
-    """A user with 25 held-out songs, all ranked first: 20 of 25 are found, and the ideal list has 20."""
-    heard = np.zeros((3, 30), dtype=bool)
-    heard[1, :25] = True
-    held = Held(np.arange(30), *np.nonzero(heard))
-    assert to_songs(heard.astype(np.float32), held) == pytest.approx({"recall@20": 20 / 25, "ndcg@20": 1.0})
 
 
 @pytest.mark.parametrize("power", POWERS)
@@ -82,37 +74,22 @@ def test_songs_to_users_is_the_loop(power: float, users: int) -> None:
     assert got["target_users_found@50"] == sum(hits for hits, _ in found.values())
 
 
-def test_the_power_of_activity_matters() -> None:
-    score, held, plays = toy()
-    assert len({to_users(np.exp(score), held, plays, power)["songs_to_users_recall@50"] for power in POWERS}) > 1
-
-
-@pytest.mark.parametrize("songs", [30, 31, 32])
-def test_buckets_are_thirds_by_listeners(songs: int) -> None:
-    score, held, plays = toy(songs=songs)
+def test_buckets_are_thirds_by_listeners() -> None:
+    score, held, plays = toy(songs=31)
     found = naive_recalls(score, held, plays, 0.5)
     order = sorted(found, key=lambda song: (found[song][1], song))
     got = to_users(score, held, plays, 0.5)
-    sizes, at, total = [], 0, 0.0
-    for number, name in enumerate(("rare", "middle", "popular")):
-        size = len(order) // 3 + (number < len(order) % 3)
-        part = order[at : at + size]
-        mean = got[f"songs_to_users_recall@50_{name}"]
-        assert mean == pytest.approx(np.mean([found[song][0] / found[song][1] for song in part]))
-        sizes.append(size)
-        at, total = at + size, total + size * mean
-    assert sum(sizes) == len(found) == songs - 1  # song 2 has no listener
-    assert total / len(found) == pytest.approx(got["songs_to_users_recall@50"])
+    assert len(order) == 30  # song 2 has no listener
+    for name, part in zip(("rare", "middle", "popular"), (order[:10], order[10:20], order[20:]), strict=True):
+        expected = np.mean([found[song][0] / found[song][1] for song in part])
+        assert got[f"songs_to_users_recall@50_{name}"] == pytest.approx(expected)
 
 
 def test_who_is_not_in_an_audience_is_never_found() -> None:
     score, held, plays = toy(users=40)
     score[::2] = -np.inf
-    recall, ndcg = naive_to_songs(score, held)
-    found = naive_recalls(score, held, plays, 0.0)
     got = both(Scores(score, score), held, plays)
-    assert (got["recall@20"], got["ndcg@20"]) == pytest.approx((recall, ndcg))
-    assert got["target_users_found@50"] == sum(hits for hits, _ in found.values())
+    assert (got["recall@20"], got["ndcg@20"]) == pytest.approx(naive_to_songs(score, held))
     assert got["target_users_found@50"] == np.sum(held.user_of % 2)  # all 20 others fit into the 50
 
 
@@ -124,7 +101,7 @@ def test_each_direction_has_its_own_scores() -> None:
     assert to_songs(score, held) != to_songs(other, held)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(3))
 def test_settings_are_chosen_on_validation_alone(seed: int) -> None:
     """Eight settings, as good on validation as chance has it, and best on test where they are worst on validation."""
     (_, val, plays), (_, test, _) = toy(seed=seed), toy(seed=seed + 50)
@@ -172,29 +149,18 @@ def test_the_first_of_equal_settings_is_kept() -> None:
     assert chosen == {"songs": "a", "users": "a power=0.0"}
 
 
-def test_mean_and_deviation_by_hand() -> None:
-    got = row([{"x": 0.1, "y": 2.0}, {"x": 0.2, "y": 2.0}, {"x": 0.6, "y": 2.0}], None)
-    assert got["x"] == pytest.approx(0.3)
-    assert got["x_std"] == pytest.approx(math.sqrt((0.2**2 + 0.1**2 + 0.3**2) / 2))
-    assert (got["y"], got["y_std"]) == (2.0, 0.0)
-    assert got["per_seed"] == [{"x": 0.1, "y": 2.0}, {"x": 0.2, "y": 2.0}, {"x": 0.6, "y": 2.0}]
-    assert not [key for key in got if "less" in key]
-
-
-@pytest.mark.parametrize("seeds", [2, 5])
+@pytest.mark.parametrize("seeds", [1, 2, 5])
 def test_paired_difference_is_scipys(seeds: int) -> None:
     rng = np.random.default_rng(seeds)
     this, reference = rng.random(seeds), rng.random(seeds)
-    got = row([{"x": x, "only_here": 1.0} for x in this], [{"x": x, "only_there": 1.0} for x in reference])
-    interval = stats.ttest_rel(reference, this).confidence_interval(0.95)
+    runs = [{"x": x, "only_here": 1.0} for x in this]
+    alone, got = row(runs, None), row(runs, [{"x": x, "only_there": 1.0} for x in reference])
+    assert alone["x"] == got["x"] == pytest.approx(this.mean()) and alone["per_seed"] == runs
+    assert got["x_std"] == pytest.approx(np.std(this, ddof=1) if seeds > 1 else 0)
     assert got["x_less"] == pytest.approx(reference.mean() - this.mean())
-    assert got["x_less"] - got["x_less_ci95"] == pytest.approx(interval.low)
-    assert got["x_less"] + got["x_less_ci95"] == pytest.approx(interval.high)
-    assert "only_here_less" not in got and "only_there" not in got
-
-
-def test_a_single_seed_has_no_interval() -> None:
-    got = row([{"x": 0.25}], [{"x": 1.0}])
-    assert (got["x"], got["x_std"], got["x_less"]) == (0.25, 0.0, 0.75)
-    assert "x_less_ci95" not in got
-    assert spread(np.array([3.0])) == 0.0
+    assert ("x_less_ci95" in got) == (seeds > 1) and "only_here_less" not in got and "only_there" not in got
+    assert not [key for key in alone if "less" in key]
+    if seeds > 1:
+        interval = stats.ttest_rel(reference, this).confidence_interval(0.95)
+        assert got["x_less"] - got["x_less_ci95"] == pytest.approx(interval.low)
+        assert got["x_less"] + got["x_less_ci95"] == pytest.approx(interval.high)

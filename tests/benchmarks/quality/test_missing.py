@@ -11,13 +11,9 @@ import pytest
 from benchmarks.quality.item_cold.__main__ import ItemColdConfig, main
 from benchmarks.quality.item_cold.encoders import WITHOUT
 from configs.load import load
+from tests.benchmarks.small import I2I, listed
 
 ITEMS, USERS, KINDS = 60, 80, 3
-TINY = [
-    "batch_size=64", "bcl_batch_size=32", "objective.negatives=32", "objective.users=32", "fields.block=8",
-    "model.field_dim=8", "model.hidden=16", "model.dim=8", "trainer.epochs=10", "trainer.accelerator=cpu",
-    "optim.lr=1e-2", "objective.bcl_weight=0",
-]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +38,7 @@ def lfm2k(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(lfm2k: Path, out: Path, features: str) -> dict[str, dict[str, float]]:
     options = [f"data={lfm2k}", f"out={out}", "seeds=1", f"features=[{features}]", "methods=[missing]"]
-    main(load(ItemColdConfig, [*options, f"i2i={json.dumps(TINY)}"]))
+    main(load(ItemColdConfig, [*options, f"i2i={listed([*I2I, 'trainer.epochs=10', 'objective.bcl_weight=0'])}"]))
     return {row["method"]: row for row in json.loads(out.read_text())}
 
 
@@ -64,4 +60,4 @@ def test_a_feature_set_with_one_modality_has_nothing_to_hide(
     lfm2k: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert set(run(lfm2k, tmp_path / "text.json", "text")) == {"firstplay", "field dropout"}
-    assert "not measured" in (told := capsys.readouterr().out) and all(name in told for name in WITHOUT)
+    assert "not measured" in (shown := capsys.readouterr().out) and all(name in shown for name in WITHOUT)

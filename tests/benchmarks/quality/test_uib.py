@@ -31,9 +31,9 @@ def hetrec(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for user in range(USERS):
         heard = rng.choice(ARTISTS, 4 if user < 3 else 18, replace=False, p=weight[user] / weight[user].sum())
         listens += [f"{user + 100}\t{artist + 7}\t{rng.integers(1, 99)}" for artist in heard]
-        for tag in (artist_taste[heard], TASTES + heard * TIERS // ARTISTS):  # what he plays, and how well known it is
+        for tag in (artist_taste[heard], TASTES + heard * TIERS // ARTISTS):  # what they play, and how well known it is
             tagged += [f"{user + 100}\t{a + 7}\t{one}\t1\t1\t2009" for a, one in zip(heard, tag, strict=True)]
-        if user < 9:  # a word of his own
+        if user < 9:  # a word of their own
             tagged += [f"{user + 100}\t{a + 7}\t{50 + user}\t1\t1\t2009" for a in heard]
     tables = {
         "artists.dat": [

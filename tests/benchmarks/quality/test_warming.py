@@ -14,7 +14,7 @@ from benchmarks.quality.item_cold.__main__ import ItemColdConfig
 from benchmarks.quality.item_cold.folds import Held
 from configs.errors import UserError
 from configs.load import load
-from retrieval.index import unit_rows
+from tests.benchmarks.small import I2I, listed
 
 RNG = np.random.default_rng(0)
 
@@ -25,7 +25,7 @@ def held() -> Held:
     return Held(np.array([5, 8, 9]), user, np.repeat([0, 1, 2], [30, 26, 20]))
 
 
-def test_the_first_listeners_are_revealed_and_the_others_to_be_found() -> None:
+def test_the_first_listeners_are_revealed_and_the_others_to_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
     one = held()
     songs = warm_up.songs_of(one, np.eye(10, dtype=np.float32), seed=0)
     assert songs.content_CD.argmax(axis=1).tolist() == [5, 8]
@@ -41,11 +41,8 @@ def test_the_first_listeners_are_revealed_and_the_others_to_be_found() -> None:
         seen.append((first.toarray(), wanted))
         return wanted
 
-    warm_up.K = 9  # of 10 and 6 that are to be found, 9 and 5 are named
-    try:
-        found = warm_up.recalls(songs, 60, score)
-    finally:
-        warm_up.K = 50
+    monkeypatch.setattr(warm_up, "K", 9)  # of 10 and 6 that are to be found, 9 and 5 are named
+    found = warm_up.recalls(songs, 60, score)
     assert found == pytest.approx([(9 / 10 + 5 / 6) / 2] * 6)
     for n, (first, _) in zip(warm_up.SHOWN, seen, strict=True):
         assert (first.sum(axis=1) == n).all()
@@ -75,13 +72,7 @@ def test_item_knn_against_a_loop() -> None:
             assert found[c, u] == pytest.approx(expected, rel=1e-5)
 
 
-def test_fused_scores_are_those_of_the_ends() -> None:
-    user = unit_rows(RNG.standard_normal((30, 4)))
-    songs = warm_up.Songs(RNG.standard_normal((2, 4)).astype(np.float32), *(np.zeros(0, dtype=int),) * 3)
-    first = sparse.csr_matrix((RNG.random((2, 30)) < 0.3).astype(np.float32))
-    cold = unit_rows(songs.content_CD) @ user.T
-    np.testing.assert_allclose(warm_up.warm_scores(songs, first, user, warm_up.NEVER), cold, atol=1e-5)
-    assert np.abs(warm_up.warm_scores(songs, first, user, warm_up.AT_ONCE) - cold).max() > 0.1
+def test_content_below_so_many_plays_and_behaviour_from_there_on() -> None:
     of_prior = {warm_up.NEVER: [0.0] * 6, warm_up.AT_ONCE: [1.0] * 6}
     assert warm_up.switched(of_prior, 5) == [0, 0, 0, 1, 1, 1]
 
@@ -90,17 +81,9 @@ def test_the_command(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(warm_up, "SHOWN", (0, 1, 3))
-    monkeypatch.setattr(warm_up, "LEAST", 2)
-    small = ["batch_size=64", "bcl_batch_size=32", "objective.negatives=32", "objective.users=32", "fields.block=4",
-             "model.field_dim=8", "model.hidden=16", "model.dim=8", "trainer.epochs=2", "trainer.accelerator=cpu",
-             "optim.lr=1e-2"]  # fmt: skip
-    options = [
-        f"data={dataset}",
-        f"out={tmp_path}/warm.json",
-        "seeds=2",
-        "features=[content]",
-        f"i2i={json.dumps(small)}",
-    ]
+    monkeypatch.setattr(warm_up, "MINIMUM", 2)
+    small = listed([*I2I, "trainer.epochs=2"])
+    options = [f"data={dataset}", f"out={tmp_path}/warm.json", "seeds=2", "features=[content]", f"i2i={small}"]
     warm_up.main(load(ItemColdConfig, options))
     first, second = json.loads((tmp_path / "warm.json").read_text())["content"]
     rows = {row["method"]: row for row in first}
@@ -110,4 +93,4 @@ def test_the_command(
     assert rows["fused"]["0 plays"] == rows["content alone"]["0 plays"] > 0
     assert "| fused, default prior (5) |" in capsys.readouterr().out
     with pytest.raises(UserError, match="no such folder or zip"):
-        warm_up.main(load(ItemColdConfig, ["data=nowhere"]))
+        warm_up.main(load(ItemColdConfig, []))

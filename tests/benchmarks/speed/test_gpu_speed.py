@@ -35,7 +35,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("32-true", False), ("32-true", True), ("bf16-mixed", False), ("bf16-mixed", True),
     ]  # fmt: skip
     for row in report["rows"]:
-        assert row["songs_a_second"] == pytest.approx(8 / row["seconds"]) and row["share_of_matmul_peak"] > 0
+        assert row["songs_a_second"] == pytest.approx(8 / row["seconds"], rel=1e-2) and row["share_of_matmul_peak"] > 0
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

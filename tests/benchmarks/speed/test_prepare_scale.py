@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from benchmarks.speed import speeds
-from benchmarks.speed.prepare_scale import PrepareScaleConfig, difference, growth, main, same_tables, write_log
+from benchmarks.speed.prepare_scale import PrepareScaleConfig, growth, main, same_tables, write_log
 from configs.errors import UserError
 from configs.load import load
 
@@ -56,8 +56,7 @@ def test_the_log_has_long_tails(tmp_path: Path) -> None:
     assert slope == pytest.approx(-0.6, abs=0.15)
 
 
-def test_the_comparisons_can_fail(tmp_path: Path) -> None:
-    assert difference(np.ones((2, 3)), np.ones((2, 3))) == 0 and difference(np.eye(2), np.zeros((2, 2))) == 1
+def test_the_comparison_can_fail(tmp_path: Path) -> None:
     for name, value in (("a", 1), ("b", 1), ("c", 2)):
         (tmp_path / name).mkdir()
         pl.DataFrame({"x": [value]}).write_parquet(tmp_path / name / "t.parquet")

@@ -18,7 +18,7 @@ def test_the_command(tmp_path: Path) -> None:
     options = ["parts=['boundary: item']", "rows=3", "rounds=2", f"threads={threads}", f"out={tmp_path}/speed.json"]
     main(load(ProgramSpeedConfig, options))
     found = json.loads((tmp_path / "speed.json").read_text())
-    assert set(found) == {"options", "boundary: item"}
+    assert set(found) == {"options", "cpus", "threads", "boundary: item"}
     item = found["boundary: item"]
     assert item["max_difference"]["torch_export"] <= item["max_difference"]["onnx"] < 1e-5
     assert set(item["milliseconds"]) == {"model", "torch_export", "onnx"} and min(item["milliseconds"].values()) > 0

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks.speed import serve_load, speeds
-from benchmarks.speed.serve_load import ServeLoadConfig, slope, told
+from benchmarks.speed.serve_load import ServeLoadConfig, summary
 from benchmarks.speed.serve_requests import KINDS
 from benchmarks.speed.serve_world import OPEN, write_world
 from configs.errors import UserError
@@ -57,9 +57,8 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         serve_load.main(load(ServeLoadConfig, ["clients=[0]"]))
 
 
-def test_percentiles_and_slope() -> None:
+def test_percentiles() -> None:
     seen = [(201, number / 1000) for number in range(1, 101)] + [(429, 9.0), (0, 9.0), (429, 9.0)]
-    found = told(seen, 4.0)
+    found = summary(seen, 4.0)
     assert (found["answered"], found["per_second"], found["refused"]) == (100, 25.0, {"429": 2, "0": 1})
     assert [found[f"p{part}_ms"] for part in (50, 95, 99)] == pytest.approx([50.5, 95.05, 99.01])
-    assert slope([10, 20, 30, 50], [7, 9, 11, 15]) == pytest.approx(0.2)

@@ -1,54 +1,59 @@
-"""train_overhead: both loops do the same work, and what the command writes."""
+"""Both loops of train_overhead and clip_speed do the same work (what these write: test_speeds, test_clip_speed)."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from benchmarks.speed import train_overhead
+from benchmarks.speed import clip_speed, train_overhead
 from benchmarks.speed.train_overhead import OverheadConfig, by_loop, by_trainer
-from configs.errors import UserError
 from configs.load import load
+from configs.training import TrainerConfig
+from tests.benchmarks.small import I2I, MODEL, listed
+from training.parts import clip_parts
 
-SMALL = ["batch_size=64", "fields.block=4", "model.field_dim=8", "model.hidden=16", "model.dim=8", "model.dropout=0"]
-I2I = [*SMALL, "bcl_batch_size=32", "objective.negatives=32", "objective.bcl_weight=0"]
-
-
-def config(data: Path, *options: str) -> OverheadConfig:
-    still = ["trainer.epochs=1", "optim.warmup=0"]  # no dropout, no views: nothing is drawn but the batches
-    given = [f"data={data}", f"i2i={json.dumps([*I2I, *still])}", f"boundary={json.dumps([*SMALL, *still])}"]
-    return load(OverheadConfig, [*given, *options])
+STILL = ["trainer.epochs=1", "optim.warmup=0", "model.dropout=0"]  # nothing is drawn but batches
 
 
-@pytest.mark.parametrize("task", ["i2i", "boundary"])
-def test_both_loops_train_the_same_model(task: str, catalogue_folder: Path, tmp_path: Path) -> None:
+def assert_same(parts: Callable[[], Any], options: TrainerConfig, out: Path) -> None:
     """After an epoch from the same start the weights of the bare loop are those of train.py."""
-    chosen, parts = train_overhead.tasks(config(catalogue_folder))[task]
     trained = []
 
-    def kept() -> object:
+    def kept() -> Any:
         torch.manual_seed(0)
         trained.append(parts())
         return trained[-1]
 
-    torch.manual_seed(0)
-    start = {name: value.clone() for name, value in parts()[0].named_parameters()}
-    steps = len(parts()[1].train_dataloader())
-    by_trainer(kept, chosen.trainer, tmp_path / "run", steps + 5)  # type: ignore[arg-type]
-    by_loop(kept, chosen.trainer.clip_norm, steps)  # type: ignore[arg-type]
-    ours, bare = (dict(module.named_parameters()) for module, _, _ in trained)
-    assert steps > 3 and any((ours[name] - start[name]).abs().max() > 1e-3 for name in start)
+    start = {name: value.detach().clone() for name, value in kept()[0].named_parameters()}
+    data = trained.pop()[1]
+    data.prepare_data()
+    data.setup("fit")
+    steps = len(data.train_dataloader())
+    by_trainer(kept, options, out, steps + 5)
+    by_loop(kept, options.clip_norm, steps)
+    ours, bare = (dict(module.named_parameters()) for module, *_ in trained)
+    assert steps >= 3 and any((ours[name] - start[name]).abs().max() > 1e-3 for name in start)
     for name, weight in ours.items():
         torch.testing.assert_close(bare[name], weight, rtol=1e-3, atol=1e-5)
 
 
-def test_the_command(catalogue_folder: Path, tmp_path: Path) -> None:
-    train_overhead.main(config(catalogue_folder, "rounds=1", "steps=3", f"out={tmp_path}/r.json"))
-    report = json.loads((tmp_path / "r.json").read_text())
-    for task in ("i2i", "boundary"):
-        assert report[task]["ours_over_bare"] > 0.05 and 0 < report[task]["share_of_waiting_for_data"] < 1
-    with pytest.raises(UserError, match="at least 1"):
-        train_overhead.main(config(catalogue_folder, "rounds=0"))
+@pytest.mark.parametrize("task", ["i2i", "boundary"])
+def test_both_loops_train_the_same_model(task: str, catalogue_folder: Path, tmp_path: Path) -> None:
+    slow = [*STILL, "optim.lr=1e-3"]
+    i2i, boundary = [*I2I, "objective.bcl_weight=0", "objective.users=80", *slow], [*MODEL, *slow]
+    given = [f"data={catalogue_folder}", f"i2i={listed(i2i)}", f"boundary={listed(boundary)}"]
+    chosen, parts = train_overhead.tasks(load(OverheadConfig, given))[task]
+    assert_same(parts, chosen.trainer, tmp_path / "run")
+
+
+def test_both_loops_train_the_same_clip(sounding: Path, prepare: Callable[..., Path], tmp_path: Path) -> None:
+    data = prepare(sounding, tmp_path / "data", "split.by=random")
+    tiny = ["model.dim=16", "model.width=16", "model.layers=1", "model.crop_seconds=1", "model.crops=1", *STILL]
+    tiny += ["batch_size=32", "text.max_tokens=16", "objective.freq_mask=0", "objective.time_mask=0"]
+    config = load(clip_speed.SpeedConfig, [f"data={sounding}", f"clip={listed([*tiny, 'objective.unpaired=0'])}"])
+    chosen = clip_speed.options(config, data, tmp_path / "run")
+    assert_same(lambda: (*clip_parts(chosen), []), chosen.trainer, tmp_path / "run")
