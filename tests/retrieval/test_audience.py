@@ -168,7 +168,7 @@ def test_ties_go_to_the_lower_user_number_also_at_the_edge_of_the_budget(budget:
 
 def test_budget_larger_than_the_world() -> None:
     found = top_users(np.array([[1.0, 3.0, -np.inf]]), 10)
-    assert found.users_CB.tolist() == [[1, 0, -1]]
+    assert found.users_CB.tolist() == [[1, 0] + [-1] * 8]
     assert top_users(np.ones((2, 3)), 0).users_CB.shape == (2, 0)
 
 
@@ -191,7 +191,7 @@ def test_stored_entries_are_ranked_as_their_dense_rows(budget: int, seed: int) -
     data = np.concatenate([row[at] for row, at in zip(dense, rows, strict=True)]).astype(np.float32)
     data[data == -3] = -np.inf
     found = top_entries(sparse.csr_matrix((data, np.concatenate(rows), indptr), shape=(6, 40)), budget)
-    assert found.users_CB.shape == found.scores_CB.shape == (6, min(budget, 40))
+    assert found.users_CB.shape == found.scores_CB.shape == (6, budget)
     for row, users, values in zip(dense, found.users_CB, found.scores_CB, strict=True):
         expected = sorted((u for u in range(40) if row[u] > -3), key=lambda u: (-row[u], u))[:budget]
         assert users.tolist() == expected + [-1] * (len(users) - len(expected))
