@@ -213,9 +213,7 @@ class Targeting:
         options, user_UD = self.options, self.cat_taste.user_UD
         seeds_CP = self.listeners(songs, min(options.seed_users, self.listening.n_users)).users_CB
         draws_K = np.random.default_rng(options.seed).random(options.clusters)
-        draws_CK = np.broadcast_to(
-            draws_K, (len(songs), len(draws_K))
-        )  # a song's audience must not depend on its place
+        draws_CK = np.broadcast_to(draws_K, (len(songs), options.clusters))  # the same wherever a song stands
 
         def score(rows: slice) -> Array:
             vector_CD = songs.vector_CD[rows]
@@ -276,7 +274,6 @@ class Targeting:
         users, place = np.unique(users_CB, return_inverse=True)
         place_CB = place.reshape(users_CB.shape).astype(np.int64) - int((users < 0).sum())  # −1 stays
         heard_NS = self.listening.heard(users[users >= 0])
-        heard_NS.sort_indices()
         because = explain(place_CB, songs.similar.positions_CK, songs.similar.weights_CK, heard_NS)
         without_CB = np.where(because[:, :, 0] < 0, place_CB, -1)
         nearest = nearest_heard(without_CB, songs.vector_CD, self.song_SD, heard_NS)
@@ -285,7 +282,6 @@ class Targeting:
     def nearest_heard(self, users_B: Array, vector_CD: Array) -> Array:
         """The songs that each user listened to that are most similar to each song, (C, B, 3), −1 padded."""
         heard_NS = self.listening.heard(users_B)
-        heard_NS.sort_indices()
         users_CB = np.broadcast_to(np.arange(len(users_B)), (len(vector_CD), len(users_B)))
         return nearest_heard(users_CB, vector_CD, self.song_SD, heard_NS)
 
