@@ -28,7 +28,6 @@ from inference.filters import (
 from inference.song_index import SongIndex, open_index
 from inference.targeting import targeting_of
 from inference.vectors import Boundary, boundary_vectors
-from retrieval.audience import Audience, Excluded
 from retrieval.clusters import user_vectors
 from retrieval.listening import Listening
 from retrieval.warm_up import warm_vectors
@@ -43,21 +42,21 @@ def make_audience(config: AudienceConfig, run: Any) -> None:
     catalogue = Catalogue.read(index.manifest["data"])
     new = songs_in_pool(config, catalogue)
     shown = song_to_show(config.show, catalogue, new)
-    excluded = read_exclusions(config.exclude, catalogue, new) if config.exclude else None
+    exclusions = read_exclusions(config.exclude, catalogue, new) if config.exclude else Exclusions()
     first = read_first_plays(config.plays, catalogue, new) if config.plays else None
-    told = [f"exclude={config.exclude}: {excluded}"] if excluded else []
-    told += [str(first)] if first else []
-    excluded = without_listeners(excluded, catalogue, new, first)
+    lines = [f"exclude={config.exclude}: {exclusions}"] if config.exclude else []
+    lines += [str(first)] if first else []
+    excluded = without_listeners(exclusions, catalogue, new, first)
     options, listening = config.targeting, listening_matrix(catalogue.plays, catalogue.n_users, catalogue.n_songs)
     index = warmed(index, new, listening, first, options.warm_up)
     boundary = boundary_of(config, index, new, first)
     targeting = targeting_of(index, Listening(listening), options, boundary)
-    songs = targeting.songs(index.vectors[new], new, boundary.item_CD if boundary else None, left_out(excluded))
+    songs = targeting.songs(index.vectors[new], new, boundary.item_CD if boundary else None, excluded)
     manifest = {
         "options": recorded(config),
         "encoder": index.manifest["encoder"],
         "boundary": boundary and boundary.run.fingerprint,
-        "unknown": excluded and {column: len(ids) for column, ids in excluded.unknown.items()},
+        "unknown": {column: len(ids) for column, ids in exclusions.unknown.items()} or None,
     }
     with writing(config.out, KIND, manifest) as folder:
         found = targeting.audience(
@@ -70,28 +69,15 @@ def make_audience(config: AudienceConfig, run: Any) -> None:
             named = targeting.songs_of_users(songs.item_CD, options.songs_per_user, options.margin, songs.excluded)
             recommendation_table(named, catalogue, new).write_parquet(folder / "recommendations.parquet")
             manifest |= {"users_with_a_song": int((named.users_CB >= 0).any(axis=1).sum())}
-        manifest |= counts(found)
+        reached = found.users_CB >= 0
+        manifest |= {"songs": len(new), "users_reached": int(reached.sum())}
+        manifest |= {"songs_without_audience": int((~reached.any(axis=1)).sum())}
     used(run, config.index, config.boundary)
     made(run, config.out, config.logger.upload)
     log_table(run, "examples", example_table(table, songs.similar, catalogue, new))
     rows = f"{len(new)} songs, {table.height} (song, user) rows"
-    told.append(f"{config.out}: {rows}, mode {config.mode}, gate {config.gate}")
-    print("\n".join([*told, show(table, songs.similar, catalogue, new, shown)]))
-
-
-def counts(found: Audience) -> dict[str, int]:
-    """How many songs there are, and how many reach how many users."""
-    reached = found.users_CB >= 0
-    return {
-        "songs": len(reached),
-        "users_reached": int(reached.sum()),
-        "songs_without_audience": int((~reached.any(axis=1)).sum()),
-    }
-
-
-def left_out(excluded: Exclusions | None) -> Excluded:
-    """The exclusions as `retrieval.targeting` takes them."""
-    return Excluded() if excluded is None else Excluded(excluded.users, excluded.song, excluded.user)
+    lines.append(f"{config.out}: {rows}, mode {config.mode}, gate {config.gate}")
+    print("\n".join([*lines, show(table, songs.similar, catalogue, new, shown)]))
 
 
 def boundary_of(config: AudienceConfig, index: SongIndex, new: IntArray, first: FirstPlays | None) -> Boundary | None:
@@ -124,6 +110,8 @@ def song_to_show(song_id: str | None, catalogue: Catalogue, new: IntArray) -> in
         UserError: it is not a new song.
     """
     ids = catalogue.songs["song_id"].gather(new).to_list()
-    if song_id is not None and song_id not in ids:
+    if song_id is None:
+        return 0
+    if song_id not in ids:
         raise UserError(f"show={song_id}: not among the {len(ids)} new songs, e.g. {', '.join(ids[:3])}")
-    return ids.index(song_id) if song_id is not None else 0
+    return ids.index(song_id)

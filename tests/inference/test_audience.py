@@ -14,13 +14,11 @@ from scipy import sparse
 from configs.errors import UserError
 from configs.targeting import TargetingConfig
 from data.catalogue import Catalogue
-from inference.audience import left_out
 from inference.audience_tables import audience_table, show
-from inference.filters import Exclusions
 from inference.song_index import SongIndex
 from inference.targeting import targeting_of
 from inference.vectors import Boundary
-from retrieval.audience import Audience, cap_users, popularity_scale, top_users, union
+from retrieval.audience import Audience, Excluded, cap_users, popularity_scale, top_users, union
 from retrieval.clusters import centroid_scores, user_vectors
 from retrieval.index import build_index
 from retrieval.listening import Listening
@@ -86,19 +84,19 @@ def options(**given: Any) -> TargetingConfig:
     return TargetingConfig(**({"neighbours": 8, "budget": 12, "seed_users": 9, "clusters": 3} | given))
 
 
-def asked(excluded: Exclusions | None = None, **given: Any) -> tuple[Targeting, Songs]:
+def asked(excluded: Excluded | None = None, **given: Any) -> tuple[Targeting, Songs]:
     index, vectors, new, listening, boundary = big_world()
     targeting = targeting_of(index, Listening(listening), options(**given), boundary)
-    return targeting, targeting.songs(vectors[new], new, boundary.item_CD, left_out(excluded))
+    return targeting, targeting.songs(vectors[new], new, boundary.item_CD, excluded or Excluded())
 
 
-def found_by(mode: Mode, gate: bool = False, excluded: Exclusions | None = None, **given: Any) -> Audience:
+def found_by(mode: Mode, gate: bool = False, excluded: Excluded | None = None, **given: Any) -> Audience:
     targeting, songs = asked(excluded, **given)
     config = options(**given)
     return targeting.audience(songs, mode, config.budget, gate, config.margin, config.per_user_cap)
 
 
-def allowed_pairs(gate: bool, excluded: Exclusions | None) -> np.ndarray:
+def allowed_pairs(gate: bool, excluded: Excluded | None) -> np.ndarray:
     """By a loop over all pairs."""
     *_, boundary = big_world()
     allowed = np.ones((10, 60), dtype=bool)
@@ -112,10 +110,10 @@ def allowed_pairs(gate: bool, excluded: Exclusions | None) -> np.ndarray:
     return allowed
 
 
-def some_excluded() -> Exclusions:
+def some_excluded() -> Excluded:
     rng = np.random.default_rng(5)
     pairs = np.unique(rng.integers(0, (10, 60), (80, 2)), axis=0)
-    return Exclusions(60, np.array([3, 20, 21, 22]), pairs[:, 0], pairs[:, 1])
+    return Excluded(np.array([3, 20, 21, 22]), pairs[:, 0], pairs[:, 1])
 
 
 @pytest.mark.parametrize("mode", ["i2i2u", "boundary"])
@@ -164,7 +162,7 @@ def test_songs_of_users_are_the_users_of_songs(index: str, excluding: bool) -> N
     targeting, asked_songs = asked(excluded, users_index=index)
     users = targeting.above_boundary(asked_songs, 60, 0.5)
     assert asked_songs.item_CD is not None
-    songs = targeting.songs_of_users(asked_songs.item_CD, 99, 0.5, left_out(excluded))
+    songs = targeting.songs_of_users(asked_songs.item_CD, 99, 0.5, asked_songs.excluded)
     by_song = {(c, int(u)) for c, row in enumerate(users.users_CB) for u in row if u >= 0}
     by_user = {(int(c), u) for u, row in enumerate(songs.users_CB) for c in row if c >= 0}
     assert by_song <= by_user and (by_song == by_user or index != "Flat") and len(by_song) > 30
@@ -178,10 +176,11 @@ def test_cat_is_made_of_the_first_listeners_whoever_may_be_reached() -> None:
     targeting, songs = asked()
     first = targeting.listeners(songs, 9)
     users = user_vectors(listening, vectors, popularity_scale(listening, 0.5))
-    excluded = some_excluded()
+    excluded, allowed = some_excluded(), np.ones((10, 60), dtype=bool)
+    excluded.cut(allowed, slice(0, 10))
     draws = np.tile(np.random.default_rng(0).random(3), (10, 1))  # the same for every song
     score = centroid_scores(first.users_CB, users, vectors[new], draws, 2.0)
-    score[~excluded.allowed(slice(0, 10))], score[:, 7] = -np.inf, -np.inf
+    score[~allowed], score[:, 7] = -np.inf, -np.inf
     expected = top_users(score, 12)
     found = found_by("cat", excluded=excluded)
     np.testing.assert_array_equal(found.users_CB, expected.users_CB)

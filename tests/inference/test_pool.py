@@ -15,10 +15,11 @@ from configs.errors import UserError
 from configs.load import load
 from configs.targeting import AudienceConfig, IndexConfig, TargetingConfig
 from data.catalogue import Catalogue
-from inference.filters import Exclusions, read_first_plays, songs_in_pool, without_listeners
+from inference.filters import read_first_plays, songs_in_pool, without_listeners
 from inference.song_index import SongIndex
 from inference.targeting import targeting_of
 from pipeline import audience, index
+from retrieval.audience import Excluded
 from retrieval.index import build_index
 from retrieval.listening import Listening
 from retrieval.targeting import Similar
@@ -49,16 +50,19 @@ def test_new_songs_since_a_date_and_the_long_tail(catalogue: Catalogue) -> None:
 
 def test_listeners_of_a_known_song_are_left_out(catalogue: Catalogue) -> None:
     songs = pool(catalogue, "split=cold_test", "long_tail=15")
-    given = Exclusions(catalogue.n_users, np.array([3]), np.array([0, 2]), np.array([5, 7]))
-    for before in (None, given):
-        found = without_listeners(before, catalogue, songs)
-        assert found is not None and (np.diff(found.song) >= 0).all()
-        allowed = found.allowed(slice(0, len(songs)))
+    given = Excluded(np.array([3]), np.array([0, 2]), np.array([5, 7]))
+    for before in (Excluded(), given):
+        found, allowed = (
+            without_listeners(before, catalogue, songs),
+            np.ones((len(songs), catalogue.n_users), dtype=bool),
+        )
+        assert (np.diff(found.song) >= 0).all()
+        found.cut(allowed, slice(0, len(songs)))
         for row, song in enumerate(songs):
             heard = set(catalogue.plays.filter(pl.col("song") == int(song))["user"].to_list())
             also = {3} | {user for at, user in ((0, 5), (2, 7)) if at == row} if before else set()
             assert set(np.flatnonzero(~allowed[row]).tolist()) == heard | also
-    assert without_listeners(None, catalogue, catalogue.rows("cold")) is None
+    assert not without_listeners(Excluded(), catalogue, catalogue.rows("cold"))
 
 
 def test_a_known_song_is_not_its_own_neighbour() -> None:
