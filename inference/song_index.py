@@ -17,7 +17,7 @@ from configs.errors import UserError
 from configs.targeting import IndexConfig
 from data.arrays import FloatArray, IntArray
 from data.catalogue import Catalogue
-from inference.vectors import song_vectors
+from inference.vectors import encode_songs
 from retrieval.index import (
     TUNED,
     add,
@@ -58,7 +58,8 @@ def make_index(config: IndexConfig, tracking: Any) -> None:
     """Run `pipeline.index` (its docstring says what it reads and writes)."""
     import faiss
 
-    run, vectors = song_vectors(config.run, config.data, config.features)
+    run, found = encode_songs(config.run, config.data, config.features)
+    vectors = found["vector"]
     data = config.data or run.config["data"]
     catalogue = Catalogue.read(data)
     if config.update:
