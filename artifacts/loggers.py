@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from artifacts.tracking import finishing, first_rank, reaching
+from artifacts.tracking import first_rank, running
 from configs.options import LoggerConfig
 
 
@@ -49,10 +49,8 @@ def wandb_run(trainer: Any) -> Iterator[Any]:
     from lightning.pytorch.loggers import WandbLogger
 
     found = [one for one in trainer.loggers if isinstance(one, WandbLogger)]
-    if not found or not first_rank():
+    if found and first_rank():
+        with running(lambda: found[0].experiment) as run:
+            yield run
+    else:
         yield None
-        return
-    with reaching():
-        run = found[0].experiment
-    with finishing(run):
-        yield run

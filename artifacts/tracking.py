@@ -55,32 +55,29 @@ def command_run(job: str, config: Any) -> Iterator[Any]:
     out = Path(config.out).resolve()
     out.parent.mkdir(parents=True, exist_ok=True)
     given = {"project": config.logger.project, "mode": config.logger.wandb, "config": as_dict(config)}
-    with reaching():
-        run = wandb.init(name=out.name, job_type=job, dir=str(out.parent), **given)
-    with finishing(run):
+    with running(lambda: wandb.init(name=out.name, job_type=job, dir=str(out.parent), **given)) as run:
         yield run
 
 
 @contextmanager
-def reaching() -> Iterator[None]:
-    """Raise UserError where W&B cannot be reached, or does not know who asks."""
+def running(begin: Callable[[], Any]) -> Iterator[Any]:
+    """The W&B run that `begin` gives; it is closed as failed if it ends before its end; resumed, it is running again.
+
+    Raises:
+        UserError: W&B cannot be reached, or does not know who asks.
+    """
     from wandb.errors import Error
 
     try:
-        yield
+        run = begin()
     except Error as error:
         raise UserError(
             f"Weights & Biases: {str(error).splitlines()[0]} Without it: logger.wandb=offline (uploaded later by "
             "`wandb sync`) or logger.wandb=off"
         ) from error
-
-
-@contextmanager
-def finishing(run: Any) -> Iterator[None]:
-    """Close a W&B run, as failed if it ends before its end; resumed, it is running again."""
     failed = 1
     try:
-        yield
+        yield run
         failed = 0
     finally:
         run.finish(exit_code=failed)
