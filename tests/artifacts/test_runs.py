@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from artifacts.folders import write_manifest
-from artifacts.runs import fingerprint, finish_run, is_finished, open_run, read_vocabulary, start_run
+from artifacts.runs import fingerprint, finish_run, is_finished, open_run, read_vocabulary, run_folder
 from configs.errors import UserError
 from configs.load import as_dict, dump
 from configs.training import I2IConfig
@@ -122,7 +122,8 @@ def options(**changes: Any) -> dict[str, Any]:
 def test_finished_unfinished_and_changed(tmp_path: Path) -> None:
     run = tmp_path / "run"
     assert not is_finished(run, "i2i", options()) and not run.exists()
-    start_run(run, "i2i", dump(I2IConfig(data="d", out="o")), {"songs": {"tags": ["歌"]}})
+    with run_folder(run, "i2i", dump(I2IConfig(data="d", out="o")), {"songs": {"tags": ["歌"]}}):
+        pass
     assert not is_finished(run, "i2i", options()) and read_vocabulary(run) == {"tags": ["歌"]}
     finish_run(run, "i2i", {"val/recall@20": 0.5})
     assert is_finished(run, "i2i", options())
@@ -181,8 +182,8 @@ def test_a_run_on_data_that_was_made_anew_is_not_taken_for_finished(tmp_path: Pa
     data.mkdir()
     (data / "manifest.json").write_text('{"kind": "catalogue", "songs": 1}')
     config = I2IConfig(data=str(data), out="o")
-    start_run(run, "i2i", dump(config), {})
-    finish_run(run, "i2i", {})
+    with run_folder(run, "i2i", dump(config), {}):
+        finish_run(run, "i2i", {})
     assert is_finished(run, "i2i", as_dict(config))
     (data / "manifest.json").write_text('{"kind": "catalogue", "songs": 2}')
     with pytest.raises(UserError, match="trained on an earlier state"):
