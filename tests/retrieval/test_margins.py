@@ -37,17 +37,12 @@ def lists(found: Audience) -> list[list[int]]:
     return [[int(u) for u in row if u >= 0] for row in found.users_CB]
 
 
-def test_margins_against_a_loop() -> None:
-    expected = [[margin(c, u) for u in range(U)] for c in range(C)]
-    np.testing.assert_allclose(margins(ITEM, USER, BOUNDARY), expected, rtol=1e-3, atol=1e-5)
-
-
 @pytest.mark.parametrize("least", [-1.0, 0.0, 0.7])
 @pytest.mark.parametrize("k", [1, 10, U])
 @pytest.mark.parametrize("memory_mb", [0.001, 64])
 @pytest.mark.parametrize("excluding", [False, True])
 def test_exactly_those_who_clear_their_own_boundary(k: int, least: float, memory_mb: float, excluding: bool) -> None:
-    excluded = Excluded(np.array([0, 3, 77, U - 1]), *PAIRS) if excluding else Excluded()
+    excluded = Excluded(np.array([77, 3, 0, U - 1, 3]), *PAIRS) if excluding else Excluded()
     banned = set(zip(excluded.song.tolist(), excluded.user.tolist(), strict=True))
     everybody = np.setdiff1d(np.arange(U), excluded.users).tolist()
 
@@ -93,12 +88,6 @@ def test_lists_of_an_approximate_index_are_long_where_there_are_many(k: int, exc
     near = users_above(ITEM[:4], user, boundary, k, -99.0, without, kind="IVF,Flat")
     assert (exact.users_CB >= 0).all() and (near.users_CB >= 0).mean() > 0.95
     assert np.mean([len(set(a) & set(b)) / k for a, b in zip(lists(exact), lists(near), strict=True)]) > 0.85
-
-
-def test_users_may_be_excluded_in_any_order_and_twice() -> None:
-    some = Excluded(np.array([9, 2, 5, 150, 2]), np.zeros(2, dtype=int), np.array([11, 5]))
-    found = users_above(ITEM, USER, BOUNDARY, 5, -99.0, some)
-    assert lists(found) == by_loop(True, 5, -99.0, sorted(set(range(U)) - {2, 5, 9, 150}), {(0, 11)})
 
 
 @pytest.mark.parametrize("k", [2, 50])
