@@ -56,8 +56,11 @@ def test_text_vectors_without_a_clip_run(data: Path, tmp_path: Path, capsys: pyt
     assert "1 songs without text; 0.0% of the tokens unknown to minilm" in capsys.readouterr().out
 
 
-def test_the_vectors_are_those_that_the_song_data_caches(data: Path, tmp_path: Path) -> None:
-    vectors = np.load(embed(data, tmp_path / "features", "text.fields=[tags,language]") / "text.npy")
+def test_the_vectors_are_those_that_the_song_encoder_reads_and_the_song_data_caches(data: Path, tmp_path: Path) -> None:
+    out = embed(data, tmp_path / "features", "text.fields=[tags,language]")
+    vectors = np.load(out / "text.npy")
+    fields = read_fields(Catalogue.read(data), str(out), ["text", "tags"], 1)
+    np.testing.assert_array_equal(fields.dense["text"], vectors)
     cached = sorted((data / "text_cache").iterdir())
     songs = ClipDataModule(data, text_fields=["tags", "language"])
     songs.setup("predict")
@@ -65,12 +68,6 @@ def test_the_vectors_are_those_that_the_song_data_caches(data: Path, tmp_path: P
     assert sorted((data / "text_cache").iterdir()) == cached, "nothing was computed again"
     again = np.load(embed(data, tmp_path / "features", "text.fields=[tags,language]") / "text.npy")
     assert np.array_equal(again, vectors, equal_nan=True)
-
-
-def test_the_folder_is_one_that_the_song_encoder_reads(data: Path, tmp_path: Path) -> None:
-    out = embed(data, tmp_path / "features", "text.fields=[tags]")
-    fields = read_fields(Catalogue.read(data), str(out), ["text", "tags"], 1)
-    np.testing.assert_array_equal(fields.dense["text"], np.load(out / "text.npy"))
 
 
 @pytest.mark.parametrize(

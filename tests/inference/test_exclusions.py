@@ -46,18 +46,13 @@ def test_users_for_every_song_and_for_one(tmp_path: Path) -> None:
     assert str(excluded) == "users left out: 1 of every song, 5 of one song"
 
 
-def test_without_a_song_column_and_with_numbers_for_ids(tmp_path: Path) -> None:
-    pl.DataFrame({"user_id": [7, 7]}).write_parquet(tmp_path / "no.parquet")
-    assert masked(tmp_path / "no.parquet") == [[3]] * 3
-    pl.DataFrame({"user_id": ["7"]}, schema={"user_id": pl.Categorical}).write_parquet(tmp_path / "cat.parquet")
-    assert masked(tmp_path / "cat.parquet") == [[3]] * 3
-
-
-def test_an_empty_table_excludes_nobody(tmp_path: Path) -> None:
-    pl.DataFrame({"user_id": [], "song_id": []}, schema={"user_id": pl.String, "song_id": pl.String}).write_parquet(
-        tmp_path / "no.parquet"
-    )
-    assert masked(tmp_path / "no.parquet") == [[]] * 3
+@pytest.mark.parametrize(
+    ("ids", "kind", "users"),
+    [([7, 7], pl.Int64, [3]), (["7"], pl.Categorical, [3]), ([], pl.String, []), ([], pl.Null, [])],
+)
+def test_without_a_song_column(ids: list[Any], kind: Any, users: list[int], tmp_path: Path) -> None:
+    pl.DataFrame({"user_id": ids}, schema={"user_id": kind}).write_parquet(tmp_path / "no.parquet")
+    assert masked(tmp_path / "no.parquet") == [users] * 3
 
 
 def test_unknown_ids_are_counted_and_named(tmp_path: Path) -> None:

@@ -22,7 +22,6 @@ from pipeline import audience, index
 from retrieval.audience import Excluded
 from retrieval.index import build_index
 from retrieval.listening import Listening
-from retrieval.targeting import Similar
 
 
 def pool(catalogue: Catalogue, *options: str) -> np.ndarray:
@@ -52,11 +51,9 @@ def test_listeners_of_a_known_song_are_left_out(catalogue: Catalogue) -> None:
     songs = pool(catalogue, "split=cold_test", "long_tail=15")
     given = Excluded(np.array([3]), np.array([0, 2]), np.array([5, 7]))
     for before in (Excluded(), given):
-        found, allowed = (
-            without_listeners(before, catalogue, songs),
-            np.ones((len(songs), catalogue.n_users), dtype=bool),
-        )
+        found = without_listeners(before, catalogue, songs)
         assert (np.diff(found.song) >= 0).all()
+        allowed = np.ones((len(songs), catalogue.n_users), dtype=bool)
         found.cut(allowed, slice(0, len(songs)))
         for row, song in enumerate(songs):
             heard = set(catalogue.plays.filter(pl.col("song") == int(song))["user"].to_list())
@@ -71,48 +68,53 @@ def test_a_known_song_is_not_its_own_neighbour() -> None:
     known = np.array([0, 2, 3, 5, 6, 7, 9])
     listening = sparse.csr_matrix((rng.random((20, 12)) < 0.4).astype(np.float32))
     one, songs = SongIndex({}, build_index(vectors[known]), known, vectors), np.array([2, 4, 9])
-
-    def find_similar(songs: np.ndarray, neighbours: int) -> Similar:
-        options = TargetingConfig(neighbours=neighbours)
-        return targeting_of(one, Listening(listening), options).songs(vectors[songs], songs).similar
-
     for neighbours in (3, 30):
-        found = find_similar(songs, neighbours)
+        targeting = targeting_of(one, Listening(listening), TargetingConfig(neighbours=neighbours))
+        found = targeting.songs(vectors[songs], songs).similar
         for row, song in enumerate(songs):
             others = [other for other in known if other != song]
             best = sorted(others, key=lambda other: -float(vectors[song] @ vectors[other]))[:neighbours]
             assert found.positions_CK[row][: len(best)].tolist() == best
             assert (found.positions_CK[row][len(best) :] == -1).all() and found.positions_CK.shape[1] == neighbours
-    alone = find_similar(songs[1:2], 3)
-    found = find_similar(songs, 3)
-    np.testing.assert_array_equal(alone.positions_CK[0], found.positions_CK[1])
+
+
+@pytest.fixture(scope="module")
+def index_folder(i2i_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("pool") / "index"
+    index.main(load(IndexConfig, [f"run={i2i_run}", f"out={out}"]))
+    return out
 
 
 @pytest.mark.parametrize("mode", ["i2i2u", "cat", "union", "taste"])
-def test_the_command_reaches_the_long_tail_beside_the_new(
-    i2i_run: Path, catalogue: Catalogue, tmp_path: Path, mode: str, capsys: pytest.CaptureFixture[str]
+def test_the_long_tail_has_an_audience_beside_the_new_and_changes_none(
+    mode: str, index_folder: Path, catalogue: Catalogue, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    index.main(load(IndexConfig, [f"run={i2i_run}", f"out={tmp_path}/index"]))
-    tables: dict[str, Any] = {}
-    for name, options in (("new", []), ("both", ["long_tail=15"])):
-        given = [f"index={tmp_path}/index", f"out={tmp_path}/{name}", f"mode={mode}", "split=cold", *options]
+    """Nor do first plays of a song of it: its vector is part of what users are, and stays as it is."""
+    songs, users = catalogue.songs, catalogue.users["user_id"]
+    tail = songs.filter((pl.col("split") == "warm") & (pl.col("popularity") <= 15))["song_id"]
+    cold = songs.filter(pl.col("split") != "warm")["song_id"]
+    pl.DataFrame({"user_id": users[:10], "song_id": [tail[0]] * 10}).write_parquet(tmp_path / "p.parquet")
+    tables: dict[str, pl.DataFrame] = {}
+    for name, options in (("new", []), ("both", ["long_tail=15"]), ("played", [f"plays={tmp_path}/p.parquet"])):
+        more = ["long_tail=15", *options] if name == "played" else options
+        given = [f"index={index_folder}", f"out={tmp_path}/{name}", f"mode={mode}", "split=cold", *more]
         audience.main(load(AudienceConfig, [*given, "targeting.budget=20"]))
         tables[name] = pl.read_parquet(tmp_path / name / "audience.parquet")
-    tail = catalogue.songs.filter((pl.col("split") == "warm") & (pl.col("popularity") <= 15))["song_id"]
-    cold = catalogue.songs.filter(pl.col("split") != "warm")["song_id"]
-    both = tables["both"]
+    both, played = tables["both"], tables["played"]
     assert len(tail) and set(both["song_id"]) == set(cold) | set(tail)
-    if mode in ("i2i2u", "taste"):  # the starts of CAT's clusters are drawn for all songs together
-        of_new = both.filter(pl.col("song_id").is_in(cold.implode()))
-        assert of_new.drop("score").equals(tables["new"].drop("score"))
+    of_new = both.filter(pl.col("song_id").is_in(cold.implode()))
+    assert of_new.drop("score").equals(tables["new"].drop("score"))
     heard = catalogue.plays.select(
-        song_id=catalogue.songs["song_id"].gather(catalogue.plays["song"]),
-        user_id=catalogue.users["user_id"].gather(catalogue.plays["user"]),
+        song_id=songs["song_id"].gather(catalogue.plays["song"]), user_id=users.gather(catalogue.plays["user"])
     )
     assert both.join(heard, on=["song_id", "user_id"], how="inner").is_empty()
     similar = pl.read_parquet(tmp_path / "both" / "similar.parquet")
     assert similar.filter(pl.col("song_id") == pl.col("similar_song_id")).is_empty()
     assert f"{len(cold) + len(tail)} songs, " in capsys.readouterr().out
+    others = [one.filter(pl.col("song_id") != tail[0]) for one in (both, played)]
+    assert others[0].equals(others[1])
+    after = played.filter(pl.col("song_id") == tail[0])
+    assert after.height and not set(after["user_id"]) & set(users[:10])
 
 
 def first_plays(catalogue: Catalogue, path: Path, **columns: Any) -> Path:
@@ -141,38 +143,31 @@ def test_first_plays_are_read(catalogue: Catalogue, tmp_path: Path) -> None:
     bare = first_plays(catalogue, tmp_path / "bare.parquet")
     pl.read_parquet(bare).select("user_id", "song_id").write_parquet(bare)
     assert read_first_plays(str(bare), catalogue, new).strength_CU.nnz == 4
-
-
-def test_first_plays_that_cannot_be_read(catalogue: Catalogue, tmp_path: Path) -> None:
-    new = catalogue.rows("cold")
-    with pytest.raises(UserError, match=r"plays=nowhere\.parquet: no such file"):
-        read_first_plays("nowhere.parquet", catalogue, new)
-    (tmp_path / "text.parquet").write_text("user_id,song_id")
-    with pytest.raises(UserError, match="cannot be read as Parquet"):
-        read_first_plays(str(tmp_path / "text.parquet"), catalogue, new)
-    pl.DataFrame({"user_id": ["u"]}).write_parquet(tmp_path / "half.parquet")
-    with pytest.raises(UserError, match=r"plays=.*half\.parquet: wanted: columns user_id and song_id"):
-        read_first_plays(str(tmp_path / "half.parquet"), catalogue, new)
-    first_plays(catalogue, tmp_path / "p.parquet", disliked=["yes"] * 5)
-    with pytest.raises(UserError, match=r"plays=.*p\.parquet: .*column 'disliked' has type String"):
-        read_first_plays(str(tmp_path / "p.parquet"), catalogue, new)
-
-
-def test_nobody_has_played_yet(catalogue: Catalogue, tmp_path: Path) -> None:
-    """A first day, and a table that also holds the plays of other songs, are nothing to complain about."""
-    new = catalogue.rows("cold")
-    empty = first_plays(catalogue, tmp_path / "p.parquet")
-    pl.read_parquet(empty).clear().write_parquet(empty)
-    found = read_first_plays(str(empty), catalogue, new)
+    pl.read_parquet(bare).clear().write_parquet(bare)  # a first day is nothing to complain about
+    found = read_first_plays(str(bare), catalogue, new)
     assert found.strength_CU.nnz == 0 and not len(found.song) and "0 songs warm up" in str(found)
-    of_known = first_plays(catalogue, tmp_path / "q.parquet", song_id=[catalogue.songs["song_id"][0]] * 5)
-    assert catalogue.songs["split"][0] == "warm"
+    of_known = first_plays(catalogue, tmp_path / "known.parquet", song_id=[catalogue.songs["song_id"][0]] * 5)
     found = read_first_plays(str(of_known), catalogue, new)
     assert found.strength_CU.nnz == 0 and "5 rows of songs outside the pool are not looked at" in str(found)
 
 
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"song_id": [[1]] * 5}, r"plays=.*p\.parquet: wanted: columns user_id and song_id"),
+        ({"disliked": ["yes"] * 5}, r"plays=.*p\.parquet: .*column 'disliked' has type String"),
+    ],
+)
+def test_first_plays_that_cannot_be_read(
+    columns: dict[str, Any], message: str, catalogue: Catalogue, tmp_path: Path
+) -> None:
+    path = first_plays(catalogue, tmp_path / "p.parquet", **columns)
+    with pytest.raises(UserError, match=message):
+        read_first_plays(str(path), catalogue, catalogue.rows("cold"))
+
+
 def test_whoever_met_a_song_is_left_out_however_odd_the_row(catalogue: Catalogue, tmp_path: Path) -> None:
-    """Played before its release, liked and disliked at once: no taste can be read from it, but he knows the song."""
+    """Played before its release, liked and disliked at once: no taste can be read from it, but they know the song."""
     new, users = catalogue.rows("cold"), catalogue.users["user_id"]
     song = catalogue.songs["song_id"][int(new[0])]
     plays = {"user_id": [users[1], users[2], users[3]], "song_id": [song] * 3}
@@ -183,35 +178,13 @@ def test_whoever_met_a_song_is_left_out_however_odd_the_row(catalogue: Catalogue
     assert found.user.tolist() == [1, 2, 3] and found.strength_CU.indices.tolist() == [3]
 
 
-@pytest.mark.parametrize("mode", ["taste", "cat", "union", "i2i2u"])
-def test_first_plays_of_a_long_tail_song_change_no_other_song(
-    mode: str, i2i_run: Path, catalogue: Catalogue, tmp_path: Path
-) -> None:
-    """Its vector is part of what users are; it holds what training listeners taught, and stays as it is."""
-    index.main(load(IndexConfig, [f"run={i2i_run}", f"out={tmp_path}/index"]))
-    tail = catalogue.songs.filter((pl.col("split") == "warm") & (pl.col("popularity") <= 15))["song_id"][0]
-    users = catalogue.users["user_id"]
-    plays = {"user_id": users[:10], "song_id": [tail] * 10}
-    pl.DataFrame(plays).write_parquet(tmp_path / "p.parquet")
-    tables = {}
-    for name, more in (("before", []), ("after", [f"plays={tmp_path}/p.parquet"])):
-        given = [f"index={tmp_path}/index", f"out={tmp_path}/{name}", f"mode={mode}", "split=cold", "long_tail=15"]
-        audience.main(load(AudienceConfig, [*given, *more]))
-        tables[name] = pl.read_parquet(tmp_path / name / "audience.parquet")
-    others = [one.filter(pl.col("song_id") != tail) for one in tables.values()]
-    assert others[0].equals(others[1]) and others[0].height > 100
-    after = tables["after"].filter(pl.col("song_id") == tail)
-    assert after.height and not set(after["user_id"]) & set(users[:10])
-
-
 @pytest.mark.parametrize("mode", ["taste", "i2i2u", "boundary"])
 def test_the_command_warms_songs_up(
-    mode: str, i2i_run: Path, boundary_run: Path, catalogue: Catalogue, tmp_path: Path, capsys: Any
+    mode: str, index_folder: Path, boundary_run: Path, catalogue: Catalogue, tmp_path: Path, capsys: Any
 ) -> None:
     """Songs with plays move towards their listeners, who are left out; songs without stay as they were."""
-    index.main(load(IndexConfig, [f"run={i2i_run}", f"out={tmp_path}/index"]))
     plays = first_plays(catalogue, tmp_path / "p.parquet")
-    given = [f"index={tmp_path}/index", f"boundary={boundary_run}", f"mode={mode}", "split=cold"]
+    given = [f"index={index_folder}", f"boundary={boundary_run}", f"mode={mode}", "split=cold"]
     given += [f"targeting.budget={catalogue.n_users}", "targeting.margin=-1e9", "targeting.warm_up=0.5"]
     tables = {}
     for name, more in (("cold", []), ("warm", [f"plays={plays}"])):
