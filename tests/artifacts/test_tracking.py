@@ -20,7 +20,6 @@ from artifacts import tracking
 from artifacts.folders import read_manifest
 from artifacts.tracking import artifact
 from configs.data import PrepareConfig, WorldConfig
-from configs.errors import UserError
 from configs.load import load
 from configs.serving import ExportConfig
 from configs.targeting import AudienceConfig, EvaluateConfig, IndexConfig
@@ -106,20 +105,19 @@ def test_what_is_read_is_the_very_version_that_was_written(road: Path, runs: dic
     assert {"catalogue", "clip-run", "features", "i2i-run", "index", "audience"} <= kinds
 
 
-def test_an_artifact_holds_the_manifest_and_the_names_of_the_rest(road: Path, runs: dict[str, OfflineRun]) -> None:
+def test_an_artifact_holds_the_manifest_and_the_names_of_the_rest_or_with_upload_all(
+    road: Path, runs: dict[str, OfflineRun]
+) -> None:
     files = runs["embed"].made[f"{road.name}-features"]["files"]
     assert set(files) == {"manifest.json", "files.json"}
     assert Path(files["manifest.json"]).read_text() == (road / "features" / "manifest.json").read_text()
     sizes = json.loads(Path(files["files.json"]).read_text())
     assert sizes["clip_audio.npy"] == (road / "features" / "clip_audio.npy").stat().st_size
-
-
-def test_with_upload_the_files_are_added_where_they_lie(road: Path, runs: dict[str, OfflineRun]) -> None:
+    assert not any("-files" in name for name in runs["embed"].made)
     index_files = runs["index"].made[f"{road.name}-index-files"]["files"]
-    assert index_files == {path.name: str(path) for path in (road / "index").iterdir()}
+    assert index_files == {path.name: str(path) for path in (road / "index").iterdir()}, "uploaded from where they lie"
     run_files = set(runs["train i2i"].made[f"{road.name}-i2i-files"]["files"])
     assert run_files == {"manifest.json", "config.yaml", "vocabulary.json", "checkpoints/best.ckpt"}
-    assert not any("-files" in name for name in runs["embed"].made)
 
 
 def test_made_anew_with_other_content_it_is_another_version(road: Path, tmp_path: Path) -> None:
@@ -157,9 +155,6 @@ def test_figures_pictures_and_curves_of_a_training(road: Path, runs: dict[str, O
         assert columns == ["K", "recall"] and [row[0] for row in rows] == list(range(1, at_k + 1))
         assert rows[-1][1] == pytest.approx(one.values(f"val/{name}@{at_k}")[-1][1], rel=1e-5)
         assert (np.diff([row[1] for row in rows]) >= 0).all()
-
-
-def test_each_task_draws_what_it_has(runs: dict[str, OfflineRun]) -> None:
     clip, boundary = runs["train clip"], runs["train boundary"]
     assert not clip.values("features/correlation") and not boundary.values("features/correlation")
     assert len(clip.values("songs/map")) == len(boundary.values("songs/map")) == 1
@@ -201,13 +196,6 @@ def test_manifests_do_not_hang_on_whether_anybody_watched(road: Path, tmp_path: 
     run(index.main, IndexConfig, f"run={road}/i2i", f"out={tmp_path}/index")
     assert (tmp_path / "index" / "manifest.json").read_text() == (road / "index" / "manifest.json").read_text()
     assert [path.name for path in tmp_path.iterdir()] == ["index"], "off by default"
-
-
-def test_watched_training_ends_with_the_same_weights(
-    i2i_run: Path, train_i2i: Callable[..., Path], tmp_path: Path
-) -> None:
-    """Pictures draw random numbers too: none of training's."""
-    assert_same_run(train_i2i(tmp_path / "i2i", ON), i2i_run)
 
 
 def test_stopped_and_resumed_it_is_one_run(
@@ -253,25 +241,18 @@ def nobody(home: Path) -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("WANDB")} | {"HOME": str(home)}
 
 
-def test_a_training_online_without_an_account_is_one_line(catalogue_folder: Path, tmp_path: Path) -> None:
-    argv = [sys.executable, "train.py", "i2i", *i2i_options(catalogue_folder, tmp_path / "out"), "logger.wandb=online"]
+@pytest.mark.parametrize("command", ["train", "index"])
+def test_online_without_an_account_is_one_line_and_nothing_is_done(
+    command: str, catalogue_folder: Path, i2i_run: Path, tmp_path: Path
+) -> None:
+    training = ["train.py", "i2i", *i2i_options(catalogue_folder, tmp_path / "out")]
+    indexing = ["-m", "pipeline.index", f"run={i2i_run}", f"out={tmp_path}/out"]
+    argv = [sys.executable, *(training if command == "train" else indexing), "logger.wandb=online"]
     quiet: dict[str, Any] = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True, "timeout": 120}
     ended = subprocess.run(argv, cwd=ROOT, env=nobody(tmp_path), **quiet)
     assert ended.returncode == 2 and not (tmp_path / "out").exists()
     (line,) = [one for one in ended.stderr.splitlines() if one.startswith("error:")]
     assert "wandb login" in line and "logger.wandb=offline" in line and "Traceback" not in ended.stderr
-
-
-def test_a_command_online_without_an_account_does_nothing(
-    i2i_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    wandb.teardown()
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    monkeypatch.setattr(sys, "stdin", None)  # nobody to ask
-    with pytest.raises(UserError, match=r"Weights & Biases: .*logger\.wandb=offline"):
-        run(index.main, IndexConfig, f"run={i2i_run}", f"out={tmp_path}/index", "logger.wandb=online")
-    assert not (tmp_path / "index").exists()
 
 
 @pytest.mark.parametrize("manifest", ['{"name": 1}', "[1]", "no JSON", '{"kind": null}', '{"kind": "catalogue"}', None])
