@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import socket
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from artifacts.folders import MANIFEST, PART, kind_of
 from configs.errors import UserError
 from configs.load import as_dict
+from configs.options import LoggerConfig
 
 if TYPE_CHECKING:
     import polars as pl
@@ -57,6 +59,23 @@ def command_run(job: str, config: Any) -> Iterator[Any]:
     given = {"project": config.logger.project, "mode": config.logger.wandb, "config": as_dict(config)}
     with running(lambda: wandb.init(name=out.name, job_type=job, dir=str(out.parent), **given)) as run:
         yield run
+
+
+@contextmanager
+def wandb_run(trainer: Any) -> Iterator[Any]:
+    """The W&B run of a training, begun before anything is computed; None where it is off, and on all ranks but 0.
+
+    Raises:
+        UserError: W&B is to be online, and is not.
+    """
+    from lightning.pytorch.loggers import WandbLogger
+
+    found = [one for one in trainer.loggers if isinstance(one, WandbLogger)]
+    if found and first_rank():
+        with running(lambda: found[0].experiment) as run:
+            yield run
+    else:
+        yield None
 
 
 @contextmanager
@@ -142,4 +161,30 @@ def artifact(folder: str | Path) -> Any:
         json.dump(sizes, file, indent=1)
     if manifest.exists():
         found.add_file(str(manifest))
+    return found
+
+
+def loggers(out: Path, options: LoggerConfig, config: dict[str, Any], task: str) -> list[Any]:
+    """CSV always, each row at once (a kill loses none); W&B if asked.
+
+    The W&B run's id comes from the folder, so that a requeued job goes on in its run; a sweep's agent chooses its own.
+    """
+    from lightning.pytorch.loggers import CSVLogger, WandbLogger
+
+    found: list[Any] = [CSVLogger(out, name="logs", version="", flush_logs_every_n_steps=1)]
+    if options.wandb != "off":
+        by_agent = "WANDB_SWEEP_ID" in os.environ
+        of_folder = hashlib.sha256(str(out.resolve()).encode()).hexdigest()[:12]
+        wandb = WandbLogger(
+            name=None if by_agent else out.name,
+            id=os.environ.get("WANDB_RUN_ID") or of_folder,
+            project=options.project,
+            save_dir=out,
+            mode=options.wandb,
+            job_type=f"train {task}",
+            resume="allow",
+            config=config,
+            allow_val_change=True,  # what may differ in a run that goes on: devices, workers
+        )
+        found.append(wandb)
     return found

@@ -205,7 +205,7 @@ def test_stopped_and_resumed_it_is_one_run(
     out = tmp_path / "i2i"
     argv = [*i2i_options(catalogue_folder, out), ON]
     script = STOPPED.replace("load(I2IConfig, [], sys.argv[1])", "load(I2IConfig, sys.argv[1:])")
-    given = {**os.environ, "PYTHONPATH": str(ROOT)}
+    given = nobody(tmp_path) | {"PYTHONPATH": str(ROOT)}  # the option alone must keep W&B off the network
     stopped = subprocess.run([sys.executable, "-c", script, *argv], env=given, capture_output=True, text=True)
     assert stopped.returncode == 128 + signal.SIGTERM, stopped.stderr[-2000:]
     last = states(out)["global_step"] - 1
