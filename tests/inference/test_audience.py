@@ -14,7 +14,7 @@ from scipy import sparse
 from configs.errors import UserError
 from configs.targeting import TargetingConfig
 from data.catalogue import Catalogue
-from inference.audience_tables import audience_table, show
+from inference.audience import audience_table, show
 from inference.song_index import SongIndex
 from inference.targeting import targeting_of
 from inference.vectors import Boundary
