@@ -70,10 +70,8 @@ def road(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         options = [f"objective.bcl_weight={weight}", "trainer.epochs=6", "bcl_batch_size=64", off, *SMALL]
         run(train.train_i2i, I2IConfig, *data, f"out={at}/{name}", *options)
         run(index.main, IndexConfig, f"run={at}/{name}", f"out={at}/{name}_index")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("WANDB_MODE", raising=False)  # the option alone must keep W&B off the network
-        options = ["trainer.epochs=3", "model.history=20", "logger.wandb=offline", *SMALL]
-        run(train.train_boundary, BoundaryConfig, *data, f"out={at}/boundary", *options)
+    options = ["trainer.epochs=3", "model.history=20", off, *SMALL]
+    run(train.train_boundary, BoundaryConfig, *data, f"out={at}/boundary", *options)
     for name in AUDIENCES:
         find_users(at, name, at / "i2i_index", at / f"audience_{name}")
     for name in ("i2i", "boundary", "clip"):
@@ -223,7 +221,7 @@ def test_reasons_are_similar_songs_that_the_user_listened_to(road: Path) -> None
         assert (rows["because"].list.n_unique() == rows["because"].list.len()).all()
 
 
-def test_the_gate_lets_through_exactly_who_is_above_his_boundary(road: Path) -> None:
+def test_the_gate_lets_through_exactly_who_is_above_their_boundary(road: Path) -> None:
     """And margins are those of the model: recomputed here for every (new song, user)."""
     catalogue = Catalogue.read(road / "catalogue")
     new = catalogue.rows("cold")
@@ -252,21 +250,6 @@ def test_the_gate_lets_through_exactly_who_is_above_his_boundary(road: Path) -> 
     assert both.height > 100 and (both["score"] == both["score_free"]).all(), "the gate changes no score"
 
 
-def test_every_new_song_has_its_most_similar_known_songs(road: Path) -> None:
-    catalogue = Catalogue.read(road / "catalogue")
-    vectors, warm = np.load(road / "i2i_index" / "vectors.npy"), catalogue.rows("warm")
-    assert vectors.shape == (catalogue.n_songs, 32) and np.isfinite(vectors).all()
-    similar = pl.read_parquet(road / "audience_i2i2u" / "similar.parquet")
-    ids = catalogue.songs["song_id"]
-    assert set(similar["song_id"]) == set(ids.gather(catalogue.rows("cold")))
-    assert set(similar["similar_song_id"]) <= set(ids.gather(warm))
-    for song in catalogue.rows("cold"):
-        best = np.sort(vectors[warm] @ vectors[song])[::-1][:100]
-        one = similar.filter(pl.col("song_id") == ids[int(song)])
-        assert one["similar_song_id"].n_unique() == one.height
-        np.testing.assert_allclose(one["similarity"], best, rtol=1e-4)
-
-
 def test_the_genre_maps_are_a_picture_of_their_own(road: Path, metrics: dict[str, Any]) -> None:
     root = ET.fromstring((road / "evaluation" / "genre_maps.svg").read_text("utf-8"))
     titles = [one.text for one in root.findall("{http://www.w3.org/2000/svg}text")][:3]
@@ -279,11 +262,8 @@ def test_the_report_s_tiles_are_the_metrics(road: Path, metrics: dict[str, Any])
     source = (road / "evaluation" / "report.html").read_text("utf-8")
     tiles = dict(re.findall(r'<div><dt>(.*?)</dt><dd class="figure">(.*?)</dd>', source))
     assert len(tiles) == 4
-    assert (
-        tiles["New songs"]
-        == str(metrics["new_songs"])
-        == str(len(Catalogue.read(road / "catalogue").rows("cold_test")))
-    )
+    new_songs = len(Catalogue.read(road / "catalogue").rows("cold_test"))
+    assert tiles["New songs"] == str(metrics["new_songs"]) == str(new_songs)
     ours = next(row for row in metrics["audience"] if row["method"] == "FirstPlay I2I2U")
     assert tiles["Recall, 20 users a song: every song counts alike"] == f"{ours['recall@20']:.3f}"
     gated = next(row for row in metrics["outcomes"]["rows"] if row["method"] == "FirstPlay I2I2U, gated")
@@ -338,14 +318,6 @@ def test_the_benchmark_table_shows_the_metrics(
         found = " | ".join(str(row[f"target_users_found@{budget}"]) for budget in BUDGETS)
         recall = " | ".join(f"{row[f'recall@{budget}']:.3f}" for budget in BUDGETS)
         assert f"| {row['method']} | {found} | {recall} |" in lines
-
-
-def test_wandb_ran_offline_for_the_one_run_that_asked_for_it(road: Path) -> None:
-    files = list((road / "boundary" / "wandb").glob("offline-run-*/run-*.wandb"))
-    assert len(files) == 1 and files[0].stat().st_size > 1000
-    for name in ("clip", "i2i", "cb2cf"):
-        assert not (road / name / "wandb").exists()
-        assert (road / name / "logs" / "metrics.csv").stat().st_size > 0
 
 
 def test_nothing_half_written_is_left(road: Path, metrics: dict[str, Any]) -> None:
