@@ -9,19 +9,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from scipy import sparse
 
 from configs.errors import UserError
 from configs.load import load
-from configs.targeting import AudienceConfig, IndexConfig, TargetingConfig
+from configs.targeting import AudienceConfig, IndexConfig
 from data.catalogue import Catalogue
 from inference.filters import read_first_plays, songs_in_pool, without_listeners
-from inference.song_index import SongIndex
-from inference.targeting import targeting_of
 from pipeline import audience, index
 from retrieval.audience import Excluded
-from retrieval.index import build_index
-from retrieval.listening import Listening
 
 
 def pool(catalogue: Catalogue, *options: str) -> np.ndarray:
@@ -60,22 +55,6 @@ def test_listeners_of_a_known_song_are_left_out(catalogue: Catalogue) -> None:
             also = {3} | {user for at, user in ((0, 5), (2, 7)) if at == row} if before else set()
             assert set(np.flatnonzero(~allowed[row]).tolist()) == heard | also
     assert not without_listeners(Excluded(), catalogue, catalogue.rows("cold"))
-
-
-def test_a_known_song_is_not_its_own_neighbour() -> None:
-    rng = np.random.default_rng(0)
-    vectors = rng.normal(size=(12, 3)).astype(np.float32)
-    known = np.array([0, 2, 3, 5, 6, 7, 9])
-    listening = sparse.csr_matrix((rng.random((20, 12)) < 0.4).astype(np.float32))
-    one, songs = SongIndex({}, build_index(vectors[known]), known, vectors), np.array([2, 4, 9])
-    for neighbours in (3, 30):
-        targeting = targeting_of(one, Listening(listening), TargetingConfig(neighbours=neighbours))
-        found = targeting.songs(vectors[songs], songs).similar
-        for row, song in enumerate(songs):
-            others = [other for other in known if other != song]
-            best = sorted(others, key=lambda other: -float(vectors[song] @ vectors[other]))[:neighbours]
-            assert found.positions_CK[row][: len(best)].tolist() == best
-            assert (found.positions_CK[row][len(best) :] == -1).all() and found.positions_CK.shape[1] == neighbours
 
 
 @pytest.fixture(scope="module")
