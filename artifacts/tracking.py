@@ -12,7 +12,7 @@ import os
 import re
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,40 +42,24 @@ def tracked(job: str) -> Callable[[Callable[[Any, Any], None]], Callable[[Any], 
     return give
 
 
-@contextmanager
-def command_run(job: str, config: Any) -> Iterator[Any]:
-    """A W&B run beside the folder `config.out`; None where W&B is off, and on all ranks but the first.
-
-    Raises:
-        UserError: W&B is to be online, and is not.
-    """
+def command_run(job: str, config: Any) -> AbstractContextManager[Any]:
+    """A W&B run beside the folder `config.out`; None where W&B is off, and on all ranks but the first."""
     if config.logger.wandb == "off" or not first_rank():
-        yield None
-        return
+        return nullcontext()
     import wandb
 
     out = Path(config.out).resolve()
     out.parent.mkdir(parents=True, exist_ok=True)
     given = {"project": config.logger.project, "mode": config.logger.wandb, "config": as_dict(config)}
-    with running(lambda: wandb.init(name=out.name, job_type=job, dir=str(out.parent), **given)) as run:
-        yield run
+    return running(lambda: wandb.init(name=out.name, job_type=job, dir=str(out.parent), **given))
 
 
-@contextmanager
-def wandb_run(trainer: Any) -> Iterator[Any]:
-    """The W&B run of a training, begun before anything is computed; None where it is off, and on all ranks but 0.
-
-    Raises:
-        UserError: W&B is to be online, and is not.
-    """
+def wandb_run(trainer: Any) -> AbstractContextManager[Any]:
+    """The W&B run of a training, begun before anything is computed; None where it is off, and on all ranks but 0."""
     from lightning.pytorch.loggers import WandbLogger
 
     found = [one for one in trainer.loggers if isinstance(one, WandbLogger)]
-    if found and first_rank():
-        with running(lambda: found[0].experiment) as run:
-            yield run
-    else:
-        yield None
+    return running(lambda: found[0].experiment) if found and first_rank() else nullcontext()
 
 
 @contextmanager
