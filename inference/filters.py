@@ -106,11 +106,11 @@ class FirstPlays:
     strength_CU: sparse.csr_matrix
     song: IntArray
     user: IntArray
-    told: str
+    skipped: str
 
     def __str__(self) -> str:
         songs = int((np.diff(self.strength_CU.indptr) > 0).sum())
-        return f"first plays: {len(self.song)} (song, user) pairs, {songs} songs warm up{self.told}"
+        return f"first plays: {len(self.song)} (song, user) pairs, {songs} songs warm up{self.skipped}"
 
 
 def read_first_plays(path: str, catalogue: Catalogue, new: IntArray) -> FirstPlays:
@@ -133,12 +133,12 @@ def read_first_plays(path: str, catalogue: Catalogue, new: IntArray) -> FirstPla
     song, user = (met[name].to_numpy().astype(np.int64) for name in ("song", "user"))
     of_pool = table.filter(ids["song_id"].is_in(song_of["song_id"].implode()))
     elsewhere = table.height - of_pool.height
-    told = f"; {elsewhere} rows of songs outside the pool are not looked at" if elsewhere else ""
+    skipped = f"; {elsewhere} rows of songs outside the pool are not looked at" if elsewhere else ""
     strength = sparse.csr_matrix((len(new), catalogue.n_users), dtype=np.float32)
     if of_pool.height and len(met):
         strength, more = likings(path, of_pool, catalogue, new)
-        told += more
-    return FirstPlays(strength, song, user, told)
+        skipped += more
+    return FirstPlays(strength, song, user, skipped)
 
 
 def likings(path: str, plays: pl.DataFrame, catalogue: Catalogue, new: IntArray) -> tuple[sparse.csr_matrix, str]:

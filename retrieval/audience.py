@@ -153,13 +153,13 @@ def ranked(row: Array, user: Array, score: Array, n_rows: int, budget: int) -> A
     row, user, score = row[order], user[order], score[order]
     rank = np.arange(len(row)) - np.searchsorted(row, np.arange(n_rows))[row]
     keep = rank < budget
-    found = nobody(n_rows, budget, score.dtype)
+    found = empty_audience(n_rows, budget, score.dtype)
     found.users_CB[row[keep], rank[keep]] = user[keep]
     found.scores_CB[row[keep], rank[keep]] = score[keep]
     return found
 
 
-def nobody(n_rows: int, budget: int, dtype: Any = np.float32) -> Audience:
+def empty_audience(n_rows: int, budget: int, dtype: Any = np.float32) -> Audience:
     """Audiences without a user."""
     return Audience(np.full((n_rows, budget), -1), np.full((n_rows, budget), -np.inf, dtype=dtype))
 
@@ -200,7 +200,7 @@ def cap_users(found: Audience, cap: int, budget: int) -> Audience:
         kept[song, rank] = True
     row, at = np.nonzero(kept)
     place = np.cumsum(kept, axis=1)[row, at] - 1
-    result = nobody(len(users_CB), budget, found.scores_CB.dtype)
+    result = empty_audience(len(users_CB), budget, found.scores_CB.dtype)
     result.users_CB[row, place], result.scores_CB[row, place] = users_CB[row, at], found.scores_CB[row, at]
     return result
 

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.audience import CELL_BYTES, Audience, Excluded, join, nobody, ranked, top_users
+from retrieval.audience import CELL_BYTES, Audience, Excluded, empty_audience, join, ranked, top_users
 from retrieval.index import GPU_MOST, build_index, search, to_cpu
 
 Array = NDArray[Any]
-NOBODY = Excluded()
+NO_EXCLUSIONS = Excluded()
 FEW = 10_000  # users, below which an index of lists saves nothing
 AT_ONCE = 16  # queries, up to which comparing all is faster than indexing all
 RESULT_BYTES = 48  # of a query's result, with its copies and masks
@@ -34,7 +34,7 @@ def users_above(
     boundary_U: Array,
     k: int,
     margin: float = 0.0,
-    excluded: Excluded = NOBODY,
+    excluded: Excluded = NO_EXCLUSIONS,
     kind: str = "Flat",
     memory_mb: float = 1024.0,
 ) -> Audience:
@@ -53,7 +53,7 @@ def users_above(
     """
     users = np.setdiff1d(np.arange(len(user_UD)), excluded.users)
     if not len(users):
-        return nobody(len(item_CD), k)
+        return empty_audience(len(item_CD), k)
     kind = kind if len(users) >= FEW else "Flat"
     index = build_index(np.c_[user_UD[users], -boundary_U[users]], kind)
     in_index = ~np.isin(excluded.user, excluded.users)
@@ -68,7 +68,7 @@ def songs_above(
     boundary_U: Array,
     k: int,
     margin: float = 0.0,
-    excluded: Excluded = NOBODY,
+    excluded: Excluded = NO_EXCLUSIONS,
     memory_mb: float = 1024.0,
 ) -> Audience:
     """For each user the k songs with the largest margins above `margin`: possibly none. Arguments as `users_above`.
@@ -77,7 +77,7 @@ def songs_above(
     """
     n_songs, n_users = len(item_CD), len(user_UD)
     if not n_songs:
-        return nobody(n_users, k)
+        return empty_audience(n_users, k)
     if n_users <= AT_ONCE and n_users * n_songs * CELL_BYTES <= memory_mb * 2**20:
         margin_UC = margins(item_CD, user_UD, boundary_U).T.copy()
         margin_UC[excluded.user, excluded.song] = -np.inf
@@ -99,7 +99,7 @@ def above(
     lists probes so many of them as hold eight times what is asked for, on average.
     """
     if not len(queries_QD) or k == 0:
-        return nobody(len(queries_QD), k)
+        return empty_audience(len(queries_QD), k)
     left_out = np.sort(without[0].astype(np.int64) * index.ntotal + without[1])
     extra_Q = np.bincount(without[0].astype(np.int64), minlength=len(queries_QD))
     order = np.argsort(extra_Q, kind="stable")

@@ -158,11 +158,11 @@ def _how_far(index: Any, k: int, times: int) -> tuple[Any, bool]:
 
 
 def tune(
-    index: Any, kind: str, queries_QD: NDArray[Any], exact_QK: NDArray[np.int64], least: float
+    index: Any, kind: str, queries_QD: NDArray[Any], exact_QK: NDArray[np.int64], minimum: float
 ) -> tuple[int, float]:
     """Let an approximate index look no further than it must; the effort, and the share of the exact results it finds.
 
-    The effort (lists looked into, or candidates of the graph; 0 where a kind has none) is doubled until `least` of
+    The effort (lists looked into, or candidates of the graph; 0 where a kind has none) is doubled until `minimum` of
     `exact_QK`, the numbers of the queries' true neighbours, is found, or everything is looked into. Where they are more
     than `TUNED`, it must be found of the first `TUNED` and of all of them.
 
@@ -177,7 +177,7 @@ def tune(
     while True:
         set_effort(index, kind, value)
         recall = min(share_found(search(index, queries_QD, k)[1], exact_QK[:, :k]) for k in widths)
-        if recall >= least or value >= most:
+        if recall >= minimum or value >= most:
             return value, recall
         value = min(2 * value, most)
 

@@ -37,7 +37,7 @@ from retrieval.audience import (
     songs_at_once,
     union,
 )
-from retrieval.boundary import NOBODY, margins, songs_above, users_above
+from retrieval.boundary import NO_EXCLUSIONS, margins, songs_above, users_above
 from retrieval.clusters import centroid_scores, user_vectors
 from retrieval.index import unit_rows
 from retrieval.listening import Listening
@@ -81,7 +81,7 @@ class Songs:
     vector_CD: Array
     similar: Similar
     item_CD: Array | None = None  # vectors of the boundary model
-    excluded: Excluded = NOBODY
+    excluded: Excluded = NO_EXCLUSIONS
     margin_CU: Array | None = None  # where it is known already; else computed where needed
 
     def __len__(self) -> int:
@@ -93,11 +93,11 @@ class Tastes:
 
     def __init__(self, user_UD: Array) -> None:
         self.user_UD: Array = user_UD
-        self.nobody_U: Array = np.logical_not(user_UD.any(axis=1))
+        self.empty_U: Array = np.logical_not(user_UD.any(axis=1))
 
     def replace(self, users_N: Array, user_ND: Array) -> None:
         """Overwrite some users' vectors."""
-        self.user_UD[users_N], self.nobody_U[users_N] = user_ND, ~user_ND.any(axis=1)
+        self.user_UD[users_N], self.empty_U[users_N] = user_ND, ~user_ND.any(axis=1)
 
 
 @dataclass
@@ -153,7 +153,7 @@ class Targeting:
         return without_itself(*self.search(vector_CD, k + 1), song_C)
 
     def songs(
-        self, vector_CD: Array, song_C: Array, item_CD: Array | None = None, excluded: Excluded = NOBODY
+        self, vector_CD: Array, song_C: Array, item_CD: Array | None = None, excluded: Excluded = NO_EXCLUSIONS
     ) -> Songs:
         """Songs to be targeted: by vector, number, item vector; a neighbour weighs less the more popular it is."""
         scores, positions = self.similar(vector_CD, song_C, self.options.neighbours)
@@ -293,7 +293,7 @@ class Targeting:
 
         def score(rows: slice) -> Array:
             score_CU: Array = score_of(rows)
-            score_CU[:, tastes.nobody_U] = -np.inf
+            score_CU[:, tastes.empty_U] = -np.inf
             return score_CU
 
         return score
