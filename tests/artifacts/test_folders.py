@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -166,20 +165,6 @@ def test_kill_9_in_the_middle_then_run_again(tmp_path: Path, earlier: bool) -> N
     assert out.exists() == earlier and (not earlier or (out / "data.txt").read_text() == "old")
     make(out, "new")
     assert (out / "data.txt").read_text() == "new" and os.listdir(tmp_path) == ["out"], "no leftovers of the killed run"
-
-
-def test_kill_9_of_prepare_while_it_writes(dataset: Path, tmp_path: Path, prepare: Any) -> None:
-    """The real command: killed at its first file, there is no half catalogue, and the next run succeeds."""
-    out = tmp_path / "catalogue"
-    command = [sys.executable, "-m", "pipeline.prepare", f"source={dataset}", f"out={out}", "workers=0"]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while process.poll() is None and not list(tmp_path.glob(".catalogue.part/*")):
-        time.sleep(0.001)
-    process.kill()
-    assert process.wait() == -signal.SIGKILL, "killed while it wrote, not after"
-    assert not out.exists() and list(tmp_path.glob(".catalogue.part/*"))
-    prepare(dataset, out)
-    assert os.listdir(tmp_path) == ["catalogue"] and (out / "pairs.parquet").exists()
 
 
 def test_a_reader_never_mixes_two_versions(tmp_path: Path) -> None:

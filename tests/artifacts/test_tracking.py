@@ -19,17 +19,11 @@ import wandb
 from artifacts import tracking
 from artifacts.folders import read_manifest
 from artifacts.tracking import artifact
-from configs.data import PrepareConfig, WorldConfig
-from configs.load import load
-from configs.serving import ExportConfig
-from configs.targeting import AudienceConfig, EvaluateConfig, IndexConfig
-from configs.training import BoundaryConfig, ClipConfig, EmbedConfig, I2IConfig
 from data.catalogue import Catalogue
-from pipeline import audience, embed, evaluate, export, index, prepare, world
 from tests.callbacks.test_resume import STOPPED, assert_same_run, states
+from tests.commands import run
 from tests.conftest import i2i_options
 from tests.offline_wandb import OfflineRun, runs_in
-from training import tasks as train
 
 ROOT = Path(__file__).parents[2]
 ON = "logger.wandb=offline"
@@ -38,30 +32,26 @@ QUICK += ["batch_size=32"]
 JOBS = ["prepare", "embed", "index", "audience", "evaluate", "export"]
 
 
-def run(main: Any, of: type, *options: str) -> None:
-    main(load(of, options))
-
-
 @pytest.fixture(scope="module")
 def road(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Every command once, all of them tracked."""
     at = tmp_path_factory.mktemp("tracked")
     few = ["songs=90", "users=60", "seconds=1", "truth_users=60", "workers=1"]
-    run(world.main, WorldConfig, f"out={at}/world", *few)
+    run("world", f"out={at}/world", *few)
     options = [f"source={at}/world", "split.cutoff=2026-05-01", "workers=0"]
-    run(prepare.main, PrepareConfig, f"out={at}/catalogue", *options, ON)
+    run("prepare", f"out={at}/catalogue", *options, ON)
     data, features = f"data={at}/catalogue", f"features={at}/features"
     options = ["model.dim=16", "model.width=16", "model.layers=1", "model.crop_seconds=0.5", "text.max_tokens=16"]
-    run(train.train_clip, ClipConfig, data, f"out={at}/clip", *options, *QUICK, ON)
-    run(embed.main, EmbedConfig, data, f"clip={at}/clip", "accelerator=cpu", f"out={at}/features", ON)
+    run("clip", data, f"out={at}/clip", *options, *QUICK, ON)
+    run("embed", data, f"clip={at}/clip", "accelerator=cpu", f"out={at}/features", ON)
     small = ["model.hidden=16", "model.dim=8", "model.field_dim=8", *QUICK, ON]
-    run(train.train_i2i, I2IConfig, data, features, f"out={at}/i2i", *small, "logger.upload=true")
-    run(train.train_boundary, BoundaryConfig, data, features, f"out={at}/boundary", *small)
-    run(index.main, IndexConfig, f"run={at}/i2i", f"out={at}/index", ON, "logger.upload=true")
+    run("i2i", data, features, f"out={at}/i2i", *small, "logger.upload=true")
+    run("boundary", data, features, f"out={at}/boundary", *small)
+    run("index", f"run={at}/i2i", f"out={at}/index", ON, "logger.upload=true")
     found = [f"index={at}/index", f"boundary={at}/boundary"]
-    run(audience.main, AudienceConfig, *found, "targeting.budget=7", f"out={at}/audience", ON)
-    run(evaluate.main, EvaluateConfig, data, features, *found, f"out={at}/evaluation", ON)
-    run(export.main, ExportConfig, f"run={at}/i2i", f"out={at}/export", ON)
+    run("audience", *found, "targeting.budget=7", f"out={at}/audience", ON)
+    run("evaluate", data, features, *found, f"out={at}/evaluation", ON)
+    run("export", f"run={at}/i2i", f"out={at}/export", ON)
     wandb.teardown()  # its service has then written everything
     return at
 
@@ -193,7 +183,7 @@ def test_the_evaluation_brings_its_figures_and_its_report(road: Path, runs: dict
 def test_manifests_do_not_hang_on_whether_anybody_watched(road: Path, tmp_path: Path) -> None:
     options = read_manifest(road / "catalogue", "catalogue", "prepare")["options"]
     assert "logger" not in options and options["split"]["cutoff"] == "2026-05-01"
-    run(index.main, IndexConfig, f"run={road}/i2i", f"out={tmp_path}/index")
+    run("index", f"run={road}/i2i", f"out={tmp_path}/index")
     assert (tmp_path / "index" / "manifest.json").read_text() == (road / "index" / "manifest.json").read_text()
     assert [path.name for path in tmp_path.iterdir()] == ["index"], "off by default"
 
@@ -214,19 +204,17 @@ def test_stopped_and_resumed_it_is_one_run(
     assert_same_run(out, i2i_run)
     before, after = runs_in(out)
     assert before.id == after.id and before.resumes and after.resumes
-    told = [[step for step, _ in one.values("train/loss")] for one in (before, after)]
-    assert told[0] == list(range(last)), "all but the step in which the signal came"
-    assert told[1] == list(range(last + 1, states(out)["global_step"]))
+    steps = [[step for step, _ in one.values("train/loss")] for one in (before, after)]
+    assert steps[0] == list(range(last)), "all but the step in which the signal came"
+    assert steps[1] == list(range(last + 1, states(out)["global_step"]))
     assert not before.made and list(after.made) == [f"{tmp_path.name}-i2i"]
     assert len(list(out.glob("logs/metrics.1.csv"))) == 1
 
 
 def test_without_wandb_it_is_not_even_imported(catalogue_folder: Path, tmp_path: Path) -> None:
     code = (
-        "import sys; from configs.load import load; from configs.targeting import IndexConfig; "
-        "from configs.training import I2IConfig; from training.tasks import train_i2i; "
-        "train_i2i(load(I2IConfig, sys.argv[1:])); from pipeline import index; "
-        "index.main(load(IndexConfig, ['run=i2i', 'out=index'])); print('wandb' in sys.modules)"
+        "import sys; from tests.commands import run; run('i2i', *sys.argv[1:]); run('index', 'run=i2i', 'out=index'); "
+        "print('wandb' in sys.modules)"
     )
     argv = [*i2i_options(catalogue_folder, Path("i2i")), "trainer.epochs=1"]
     given = nobody(tmp_path) | {"PYTHONPATH": str(ROOT)}

@@ -13,13 +13,12 @@ import pytest
 import torch
 
 from configs.errors import UserError
-from configs.load import load
-from configs.training import EmbedConfig, EmbedTextConfig, TextConfig
+from configs.training import EmbedTextConfig, TextConfig
 from data.catalogue import Catalogue
 from data.fields import read_fields
 from datamodules.clip import ClipDataModule
 from models.text_encoder import TextEncoder, load_tokenizer
-from pipeline.embed import main
+from tests.commands import run
 
 BARE = 8  # the song of the tiny dataset without any field
 
@@ -31,7 +30,7 @@ def data(catalogue_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 def embed(data: Path, out: Path, *options: str) -> Path:
-    main(load(EmbedConfig, [f"data={data}", f"out={out}", *options]))
+    run("embed", f"data={data}", f"out={out}", *options)
     return out
 
 

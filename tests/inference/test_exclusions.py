@@ -61,8 +61,8 @@ def test_unknown_ids_are_counted_and_named(tmp_path: Path) -> None:
     pl.DataFrame({"user_id": users, "song_id": [None, None, "s1", "s1", "gone", "s1", "gone"]}).write_parquet(path)
     excluded = read_exclusions(str(path), catalogue(), NEW)
     assert excluded.unknown == {"user_id": ["x1", "x2", "x3", "x4"], "song_id": ["gone"]}
-    told = "; user_id not in the catalogue: 4 (x1, x2, x3, …); song_id not in the catalogue: 1 (gone)"
-    assert str(excluded).endswith(told)
+    unknown = "; user_id not in the catalogue: 4 (x1, x2, x3, …); song_id not in the catalogue: 1 (gone)"
+    assert str(excluded).endswith(unknown)
     assert masked(path) == [[1]] * 3, "a row of a song that there is not is no row of every song"
 
 
@@ -77,9 +77,9 @@ def test_unknown_ids_are_counted_and_named(tmp_path: Path) -> None:
 )
 def test_what_is_refused(table: dict[str, Any], words: list[str], tmp_path: Path) -> None:
     pl.DataFrame(table).write_parquet(tmp_path / "no.parquet")
-    with pytest.raises(UserError) as told:
+    with pytest.raises(UserError) as caught:
         read_exclusions(str(tmp_path / "no.parquet"), catalogue(), NEW)
-    assert all(word in str(told.value) for word in [*words, "no.parquet"]) and "\n" not in str(told.value)
+    assert all(word in str(caught.value) for word in [*words, "no.parquet"]) and "\n" not in str(caught.value)
 
 
 def test_no_file_and_no_table(tmp_path: Path) -> None:

@@ -12,11 +12,11 @@ import pytest
 
 from configs.errors import UserError
 from configs.load import load
-from configs.targeting import AudienceConfig, IndexConfig
+from configs.targeting import AudienceConfig
 from data.catalogue import Catalogue
 from inference.filters import read_first_plays, songs_in_pool, without_listeners
-from pipeline import audience, index
 from retrieval.audience import Excluded
+from tests.commands import run
 
 
 def pool(catalogue: Catalogue, *options: str) -> np.ndarray:
@@ -32,9 +32,9 @@ def test_new_songs_since_a_date_and_the_long_tail(catalogue: Catalogue) -> None:
     assert pool(catalogue, "split=cold", f"since={day:%Y-%m-%d}").tolist() == expected and len(expected) == 4
     plays = catalogue.songs["popularity"].to_list()
     warm = catalogue.rows("warm")
-    least = sorted(plays[row] for row in warm)[5]
-    tail = {int(row) for row in warm if plays[row] <= least}
-    found = pool(catalogue, "split=cold_test", f"long_tail={least}")
+    few = sorted(plays[row] for row in warm)[5]
+    tail = {int(row) for row in warm if plays[row] <= few}
+    found = pool(catalogue, "split=cold_test", f"long_tail={few}")
     assert set(found.tolist()) == tail | set(catalogue.rows("cold_test").tolist()) and 6 <= len(tail) < 20
     assert (np.diff(found) > 0).all()
     for wrong in ("since=2026-13-01", "since=yesterday", f"since={datetime(2090, 1, 1):%Y-%m-%d}"):
@@ -60,7 +60,7 @@ def test_listeners_of_a_known_song_are_left_out(catalogue: Catalogue) -> None:
 @pytest.fixture(scope="module")
 def index_folder(i2i_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("pool") / "index"
-    index.main(load(IndexConfig, [f"run={i2i_run}", f"out={out}"]))
+    run("index", f"run={i2i_run}", f"out={out}")
     return out
 
 
@@ -77,7 +77,7 @@ def test_the_long_tail_has_an_audience_beside_the_new_and_changes_none(
     for name, options in (("new", []), ("both", ["long_tail=15"]), ("played", [f"plays={tmp_path}/p.parquet"])):
         more = ["long_tail=15", *options] if name == "played" else options
         given = [f"index={index_folder}", f"out={tmp_path}/{name}", f"mode={mode}", "split=cold", *more]
-        audience.main(load(AudienceConfig, [*given, "targeting.budget=20"]))
+        run("audience", *given, "targeting.budget=20")
         tables[name] = pl.read_parquet(tmp_path / name / "audience.parquet")
     both, played = tables["both"], tables["played"]
     assert len(tail) and set(both["song_id"]) == set(cold) | set(tail)
@@ -167,7 +167,7 @@ def test_the_command_warms_songs_up(
     given += [f"targeting.budget={catalogue.n_users}", "targeting.margin=-1e9", "targeting.warm_up=0.5"]
     tables = {}
     for name, more in (("cold", []), ("warm", [f"plays={plays}"])):
-        audience.main(load(AudienceConfig, [*given, f"out={tmp_path}/{name}", *more]))
+        run("audience", *given, f"out={tmp_path}/{name}", *more)
         tables[name] = {song: one.sort("rank") for (song,), one in
                         pl.read_parquet(tmp_path / name / "audience.parquet").group_by("song_id")}  # fmt: skip
     assert "2 songs warm up" in capsys.readouterr().out

@@ -13,15 +13,13 @@ import polars as pl
 import pytest
 
 from configs.errors import UserError
-from configs.load import load
-from configs.targeting import IndexConfig
 from data.catalogue import Catalogue
 from inference.song_index import open_index
-from pipeline import index
+from tests.commands import run as command
 
 
 def make(run: Path, out: Path, *options: str) -> dict[str, Any]:
-    index.main(load(IndexConfig, [f"run={run}", f"out={out}", *options]))
+    command("index", f"run={run}", f"out={out}", *options)
     return json.loads((out / "manifest.json").read_text("utf-8"))
 
 
@@ -116,8 +114,8 @@ def test_kinds_are_tuned_on_new_songs_and_told(
     songs = found.similar(found.vectors[new], 48)[1]
     hit = np.mean([len(set(a) & set(b)) / 48 for a, b in zip(songs, known[exact], strict=True)])
     assert hit == pytest.approx(manifest["recall"]) and hit >= 0.9
-    told = capsys.readouterr().out
-    assert ("of the exact 48" in told) == (kind != "Flat") and "as asked for" in told
+    printed = capsys.readouterr().out
+    assert ("of the exact 48" in printed) == (kind != "Flat") and "as asked for" in printed
 
 
 @pytest.mark.parametrize(

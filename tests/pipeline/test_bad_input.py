@@ -13,43 +13,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
 
-import train
 from artifacts.folders import write_manifest
-from configs.data import PrepareConfig, WorldConfig
-from configs.load import command
-from configs.serving import ExportConfig
-from configs.targeting import AudienceConfig, EvaluateConfig, IndexConfig, ProbeConfig, ZeroshotConfig
-from configs.training import EmbedConfig
-from pipeline import audience, embed, evaluate, export, index, prepare, probe, world, zeroshot
+from tests.commands import call
 
 ROOT = Path(__file__).parents[2]
 CPU = "trainer.accelerator=cpu trainer.progress=false logger.wandb=off trainer.epochs=1"
-COMMANDS: dict[str, tuple[Any, type]] = {
-    "world": (world.main, WorldConfig),
-    "prepare": (prepare.main, PrepareConfig),
-    "embed": (embed.main, EmbedConfig),
-    "index": (index.main, IndexConfig),
-    "audience": (audience.main, AudienceConfig),
-    "evaluate": (evaluate.main, EvaluateConfig),
-    "export": (export.main, ExportConfig),
-    **{task: (partial(train.train, task), schema_) for task, schema_ in train.TASKS.items()},
-    "zeroshot": (zeroshot.main, ZeroshotConfig),
-    "probe": (probe.main, ProbeConfig),
-}
-
-
-def call(line: str) -> None:
-    name, *argv = line.split()
-    main, of = COMMANDS[name]
-    command(main, of, "", argv)
 
 
 @pytest.fixture(scope="module")
@@ -105,11 +79,11 @@ def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[...,
         with pytest.raises(SystemExit) as ended:
             call(line)
         written = capsys.readouterr().err
-        told = "\n".join(line for line in written.split("\n") if "%|" not in line)  # progress bars are no complaint
+        message = "\n".join(line for line in written.split("\n") if "%|" not in line)  # progress bars are no complaint
         assert ended.value.code == 2
-        assert told.startswith("error: ") and told.endswith("\n") and told.count("\n") == 1, told
+        assert message.startswith("error: ") and message.endswith("\n") and message.count("\n") == 1, message
         assert everything(tmp_path) == before, "something was left behind"
-        return told
+        return message
 
     return run
 
@@ -176,9 +150,9 @@ WRONG = {  # command line → words of the complaint; out= is added
 
 @pytest.mark.parametrize("line", WRONG)
 def test_wrong_input_is_one_line(line: str, at: Path, other: Path, tmp_path: Path, refused: Callable[..., str]) -> None:
-    told = refused(f"{line.format(at=at, other=other)} out={tmp_path}/out")
+    message = refused(f"{line.format(at=at, other=other)} out={tmp_path}/out")
     for words in WRONG[line]:
-        assert words in told
+        assert words in message
     assert not list(tmp_path.iterdir())
 
 
@@ -244,10 +218,10 @@ def test_a_damaged_file_is_named(file: str, how: str, at: Path, tmp_path: Path, 
         flipped = bytes(255 - byte for byte in whole[:64]) + whole[64:]
         damaged.write_bytes(flipped if how == "flipped" else whole[: len(whole) // 2])
     try:
-        told = refused(f"{DAMAGE[file].format(at=at)} out={tmp_path}/out")
+        message = refused(f"{DAMAGE[file].format(at=at)} out={tmp_path}/out")
     finally:
         damaged.write_bytes(whole)
-    assert str(at / file.split("/")[0]) in told
+    assert str(at / file.split("/")[0]) in message
 
 
 def test_an_index_of_another_encoder_is_refused(
@@ -313,7 +287,7 @@ def test_a_killed_training_goes_on(at: Path, tmp_path: Path) -> None:
 DEADLY = """
 import os, signal, sys
 import numpy as np
-from tests.pipeline.test_bad_input import call
+from tests.commands import call
 np.save = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
 call(sys.argv[1])
 """

@@ -25,15 +25,15 @@ def test_calibration_is_found_again_and_is_the_maximum_of_the_likelihood() -> No
 
 def test_calibration_error_against_a_loop() -> None:
     margin, liked = planted(997)
-    told = probability(margin)
-    order, total = np.argsort(told), 0.0
+    predicted = probability(margin)
+    order, total = np.argsort(predicted), 0.0
     for part in np.array_split(order, 10):
-        total += len(part) / len(order) * abs(np.mean([liked[i] for i in part]) - np.mean([told[i] for i in part]))
-    assert calibration_error(told, liked) == pytest.approx(total)
+        total += len(part) / len(order) * abs(np.mean([liked[i] for i in part]) - np.mean([predicted[i] for i in part]))
+    assert calibration_error(predicted, liked) == pytest.approx(total)
     assert calibration_error(liked, liked) == 0 and calibration_error(1 - liked, liked) > 0.9
     fitted = fit_calibration(margin, liked)
     assert fitted is not None and calibration_error(probability(margin, fitted), liked) < total / 3
-    assert calibration_error(told[:3], liked[:3]) >= 0, "fewer exposures than bins"
+    assert calibration_error(predicted[:3], liked[:3]) >= 0, "fewer exposures than bins"
     assert probability(np.array([-1e9, 0.0, 1e9])).tolist() == pytest.approx([0, 0.5, 1], abs=1e-12)
 
 
