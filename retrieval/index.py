@@ -70,20 +70,17 @@ def build_index(
         raise ValueError(f"cannot index an array of shape {vectors_ND.shape}: at least one vector is needed")
     n = len(vectors_ND)
     index = to_gpu(_empty(kind, n, vectors_ND.shape[1], ids_N is not None), devices)
-    if not index.is_trained:
-        size = min(n, max(TRAINING * _lists(n), 256 * TRAINING))  # 256: the codes of a product quantizer
-        sample = np.sort(np.random.default_rng(seed).choice(n, size, replace=False))
-        try:
-            index.train(_clean(vectors_ND[sample]))
-        except RuntimeError as error:  # fewer vectors than lists or codes
-            reason = str(error).strip().splitlines()[-1]
-            raise ValueError(f"index {kind!r} cannot be learned from {n} vectors ({reason})") from None
     try:
+        if not index.is_trained:
+            size = min(n, max(TRAINING * _lists(n), 256 * TRAINING))  # 256: the codes of a product quantizer
+            sample = np.sort(np.random.default_rng(seed).choice(n, size, replace=False))
+            index.train(_clean(vectors_ND[sample]))
         add(index, vectors_ND, ids_N)
         search(index, vectors_ND[:1], 1)  # some kinds take vectors that they cannot look up
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
-        raise ValueError(f"index {kind!r} does not take these {n} vectors ({reason})") from None
+        problem = "does not take these" if index.is_trained else "cannot be learned from"  # fewer than lists or codes
+        raise ValueError(f"index {kind!r} {problem} {n} vectors ({reason})") from None
     return index
 
 
