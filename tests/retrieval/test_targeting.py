@@ -184,6 +184,8 @@ def test_what_comes_in_is_listening_like_any_other() -> None:
     ours, theirs = (one.audience(asked(one), "i2i2u", USERS) for one in (targeting, whole))
     np.testing.assert_array_equal(ours.users_CB, theirs.users_CB)
     np.testing.assert_allclose(ours.scores_CB, theirs.scores_CB, rtol=1e-5)
+    because = [one.reasons(ours.users_CB, asked(one)) for one in (targeting, whole)]
+    np.testing.assert_array_equal(*because)
 
 
 def test_the_seed_alone_is_random() -> None:
