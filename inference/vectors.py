@@ -60,12 +60,6 @@ def predict(module: Any, loader: Any) -> dict[str, Any]:
     return {key: torch.cat([batch[key] for batch in batches]).float().numpy() for key in batches[0] if key != "id"}
 
 
-def song_vectors(folder: str | Path, data: str | None = None, features: str | None = None) -> tuple[Run, FloatArray]:
-    """Vectors of all songs of a catalogue, (songs, D), by a trained song encoder."""
-    run, found = encode_songs(folder, data, features)
-    return run, found["vector"]
-
-
 def encode_songs(
     folder: str | Path, data: str | None = None, features: str | None = None, hidden: Sequence[str] = ()
 ) -> tuple[Run, dict[str, FloatArray]]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from artifacts.tracking import made, used
+from artifacts.tracking import loggers, made, used, wandb_run
 from configs.errors import UserError
 from configs.load import as_dict, dump
 from configs.options import LoggerConfig
@@ -23,7 +23,6 @@ def fit(task: str, config: Any, build: Callable[[], Built], monitor: str) -> Non
     """
     from lightning import seed_everything
 
-    from artifacts.loggers import wandb_run
     from artifacts.runs import finish_run, is_finished, run_folder
     from callbacks.checkpoint import LAST, Stopped
 
@@ -94,7 +93,6 @@ def build_trainer(
     import lightning as L
     from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-    from artifacts.loggers import loggers
     from callbacks.checkpoint import AtomicCheckpointIO, StepSeed
     from callbacks.divergence import StopOnDivergence
 

@@ -322,7 +322,9 @@ def test_random_users_are_drawn_without_repetition_and_evenly() -> None:
     assert (np.abs(np.bincount(drawn.ravel(), minlength=30) - expected) < 4.5 * spread).all()
     assert (drawn == baselines.random_users(2000, 30, 12, seed=0).users_CB).all()
     assert (drawn != baselines.random_users(2000, 30, 12, seed=1).users_CB).any()
-    assert sorted(baselines.random_users(1, 5, 9, seed=0).users_CB[0]) == [0, 1, 2, 3, 4], "no more than there are"
+    assert sorted(baselines.random_users(1, 5, 9, seed=0).users_CB[0]) == [-1] * 4 + [0, 1, 2, 3, 4], (
+        "no more than there are"
+    )
 
 
 def test_most_active_users_are_the_same_for_every_song() -> None:

@@ -18,7 +18,7 @@ from huggingface_hub import ModelCard
 from safetensors import safe_open
 from torch import Tensor
 
-from artifacts.runs import finish_run, open_run, start_run
+from artifacts.runs import finish_run, open_run, run_folder
 from configs.errors import UserError
 from configs.load import load as options
 from configs.serving import ExportConfig
@@ -48,7 +48,10 @@ def runs(
     towers = {"audio": {"model": "transformer", "dim": 0, "width": 16, "layers": 1, "heads": 2}}
     towers |= {"text": {"model": "minilm", "dim": 384}, "front": audio}
     module = ClipModule(towers | {"dim": 8, "dropout": 0.1, "temperature": 0.07}, audio | {"text_model": "minilm"})
-    start_run(at / "clip", "clip", f"data: {catalogue_folder}\nout: {at}/clip\n", {})
+    with run_folder(at / "clip", "clip", f"data: {catalogue_folder}
+out: {at}/clip
+", {}):
+        pass
     (at / "clip" / "checkpoints").mkdir()
     saved = {"state_dict": module.state_dict(), "hyper_parameters": dict(module.hparams)}
     torch.save(saved, at / "clip" / "checkpoints" / "best.ckpt")

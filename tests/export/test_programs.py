@@ -18,7 +18,7 @@ from huggingface_hub import ModelCard
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from artifacts.runs import finish_run, open_run, start_run
+from artifacts.runs import finish_run, open_run, run_folder
 from configs.errors import UserError
 from configs.load import load as options
 from configs.serving import ExportConfig
@@ -64,7 +64,8 @@ def exports(
     model = {"audio": OWN, "text": text, "front": FRONT, **SMALL}
     module = ClipModule(model, FRONT | {"text_model": bert, "crops": 3, "windows": 1, "crop_seconds": 2.0})
     shake(module)
-    start_run(at / "clip_run", "clip", f"data: {catalogue_folder}\nout: {at}/clip_run\n", {})
+    with run_folder(at / "clip_run", "clip", f"data: {catalogue_folder}\nout: {at}/clip_run\n", {}):
+        pass
     (at / "clip_run" / "checkpoints").mkdir()
     saved = {"state_dict": module.state_dict(), "hyper_parameters": dict(module.hparams)}
     torch.save(saved, at / "clip_run" / "checkpoints" / "best.ckpt")

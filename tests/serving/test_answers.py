@@ -60,14 +60,14 @@ def test_a_song_that_comes_in_is_encoded_as_the_pipeline_encodes_it(model: Model
 def test_who_has_no_taste_is_kept_beside_the_tastes(state: State) -> None:
     model, user = state.model, 7
     for tastes in (model.targeting.taste, model.targeting.cat_taste):  # as if they were new
-        tastes.user_UD[user], tastes.nobody_U[user] = 0, True
+        tastes.user_UD[user], tastes.empty_U[user] = 0, True
     asked = (state, int(model.new[0]), "taste", model.n_users, False, 0.0)
     assert user not in answers.audience(*asked).users_B
     known = next(song for song in range(model.n_songs) if song not in set(model.new.tolist()))
     state.add_plays([Play(model.user_ids[user], state.song_id(known), favourited=True)])
     assert user in answers.audience(*asked).users_B
     for tastes in (model.targeting.taste, model.targeting.cat_taste):
-        np.testing.assert_array_equal(tastes.nobody_U, ~tastes.user_UD.any(axis=1))
+        np.testing.assert_array_equal(tastes.empty_U, ~tastes.user_UD.any(axis=1))
 
 
 def test_words_of_new_songs_are_searched(state: State) -> None:
