@@ -228,7 +228,7 @@ def test_feedback_tells_good_pairs_from_bad_ones(listened: Listened) -> None:
     assert (feedback["favourites"] <= feedback["completes"]).all() and (
         feedback["completes"] <= feedback["plays"]
     ).all()
-    close_P = (songs.match_SD[feedback["source"]] * songs.match_SD[feedback["target"]]).sum(1)
+    close_P = (songs.match_SD[feedback["source_song_id"]] * songs.match_SD[feedback["recommended_song_id"]]).sum(1)
     rate_P = (feedback["completes"] / feedback["plays"]).to_numpy()
     high, low = rate_P[close_P > np.quantile(close_P, 0.8)], rate_P[close_P < np.quantile(close_P, 0.2)]
     assert high.mean() > low.mean() + 0.1
