@@ -43,7 +43,7 @@ def audio_dim(model: str) -> int:
 
 
 def audio_inputs(model: str, audio: dict[str, Any], crop_seconds: float) -> Inputs:
-    """Return the function from a catalogue's crops, (N, …) or (N, C, …), to the inputs of an audio tower.
+    """The function from a catalogue's crops, (N, …) or (N, C, …), to the inputs of an audio tower.
 
     Raises:
         UserError: a published encoder without samples, or with crops longer than it can hear, or that cannot be loaded.
@@ -59,7 +59,7 @@ def audio_inputs(model: str, audio: dict[str, Any], crop_seconds: float) -> Inpu
         raise UserError(
             f"model.crop_seconds={crop_seconds:g}: {model} hears at most {extract.longest_seconds():g} s at once"
         )
-    return FromSamples(extract, int(audio["sample_rate"]))
+    return partial(from_samples, extract, int(audio["sample_rate"]))
 
 
 def as_they_are(crops: Crops) -> Crops:
@@ -67,17 +67,11 @@ def as_they_are(crops: Crops) -> Crops:
     return crops
 
 
-class FromSamples:
-    """Turn crops of samples into a published encoder's inputs."""
-
-    def __init__(self, extract: Extractor, sample_rate: int) -> None:
-        self.extract, self.sample_rate = extract, sample_rate
-
-    def __call__(self, crops: Crops) -> Crops:
-        """Inputs of all crops, in the shape (N,) or (N, C) that `length` has."""
-        shape = crops["length"].shape
-        made = self.extract(crops["samples"].flatten(0, -2), crops["length"].flatten(), self.sample_rate)
-        return {name: values.view(*shape, *values.shape[1:]) for name, values in made.items()}
+def from_samples(extract: Extractor, sample_rate: int, crops: Crops) -> Crops:
+    """A published encoder's inputs of crops of samples, in the shape (N,) or (N, C) that `length` has."""
+    shape = crops["length"].shape
+    made = extract(crops["samples"].flatten(0, -2), crops["length"].flatten(), sample_rate)
+    return {name: values.view(*shape, *values.shape[1:]) for name, values in made.items()}
 
 
 class FrozenAudio:
