@@ -23,6 +23,7 @@ from data.audio import cache as audio_cache
 from data.catalogue import KIND, NO_VALIDATION
 from data.contract import dataset as contract
 from data.contract import play_rules
+from data.contract.row_rules import rejection_table
 from data.item_pairs import mining as positives
 from data.spark import pairs as spark_pairs
 from data.spark import plays as spark_plays
@@ -216,6 +217,6 @@ def summary(manifest: dict[str, Any], out: str) -> str:
     """Summary printed at the end."""
     lines = [f"  {key.replace('_', ' '):<36} {value:>10,}" for key, value in manifest["counts"].items()]
     pairs = ", ".join(f"{key} {value}" for key, value in manifest["pairs"].items())
-    lines += [f"  pairs: {pairs}", contract.rejection_table(manifest["rejected"])]
+    lines += [f"  pairs: {pairs}", rejection_table(manifest["rejected"])]
     lines += [f"  note: {note}" for note in manifest["notes"]]
     return "\n".join([f"{out}: split by {manifest['split']['by']}", *[line for line in lines if line]])

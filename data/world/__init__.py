@@ -47,18 +47,8 @@ def generate(
 ) -> dict[str, Any]:
     """Write songs, plays, users, i2i_feedback and truth (Parquet) and audio/*.flac into `folder`, which exists.
 
-    Args:
-        folder: an empty folder.
-        songs: songs, a tenth of them (at least five) new releases; at least 50.
-        users: listeners, at least 50.
-        seconds: length of a recording, at least 1.
-        truth_users: users in truth.parquet.
-        audio: synthesise recordings; otherwise every audio_path is null.
-        workers: processes for synthesis; 1: this process only.
-        seed: seed of everything.
-
-    Returns:
-        Counts and rates for the manifest.
+    The options are those of `WorldConfig`; a tenth of the songs (at least five) are new releases. Returns counts and
+    rates for the manifest.
     """
     rng = [np.random.default_rng([seed, stream]) for stream in range(3)]
     world_songs, world_users = draw_world(songs, users, rng[0])

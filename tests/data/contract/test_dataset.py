@@ -12,8 +12,9 @@ import polars as pl
 import pytest
 
 from configs.errors import UserError
-from data.contract.dataset import read_dataset, rejection_table
+from data.contract.dataset import read_dataset
 from data.contract.play_rules import usable_plays
+from data.contract.row_rules import rejection_table
 
 SONGS: dict[str, Any] = {"song_id": ["a", "b", "c"], "title": ["A", None, "C"]}
 PLAYS: dict[str, Any] = {"user_id": ["u", "u", "v"], "song_id": ["a", "b", "a"]}
