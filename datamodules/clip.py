@@ -173,21 +173,18 @@ class SongItems(Dataset[Item]):
         self.n_single = min(data.unpaired, len(self.single))
 
     def __getitem__(self, batch: Batch) -> Item:
-        rows = self.rows[batch.rows]
+        rows, rng = self.rows[batch.rows], None
+        variant = np.zeros_like(rows)
         if self.view == "train":
-            return self._training(rows, np.random.default_rng(batch.seed))
+            rng = np.random.default_rng(batch.seed)
+            rows = np.concatenate([rows, rng.choice(self.single, self.n_single, replace=False)])
+            variant = rng.integers(0, len(self.text_ids), len(rows))
         item: Item = {"id": torch.from_numpy(rows)}
         if self.view != "text":
-            item |= self._audio(rows, None)
+            item |= self._audio(rows, rng)
         if self.view != "audio":
-            item |= self._text(rows, np.zeros_like(rows))
+            item |= self._text(rows, variant)
         return item
-
-    def _training(self, rows: IntArray, rng: np.random.Generator) -> Item:
-        if self.n_single:
-            rows = np.concatenate([rows, rng.choice(self.single, self.n_single, replace=False)])
-        variant = rng.integers(0, len(self.text_ids), len(rows))
-        return {"id": torch.from_numpy(rows)} | self._audio(rows, rng) | self._text(rows, variant)
 
     def _audio(self, rows: IntArray, rng: np.random.Generator | None) -> Item:
         """Random crops in training, else the fixed ones."""
@@ -204,13 +201,16 @@ class SongItems(Dataset[Item]):
         return {"audio": self.inputs(crops), "has_audio": real.view(len(rows), -1).amax(dim=1) > 0}
 
     def _text(self, rows: IntArray, variant: IntArray) -> Item:
-        shown_id = pick(self.text_ids, rows, variant)
-        ids = {"text_id": torch.from_numpy(self.text_ids[0][rows]), "shown_id": torch.from_numpy(shown_id)}
-        text = self._pooled(rows, variant) if self.vectors else self._tokens(rows, variant)
-        return ids | {"text": text, "has_text": torch.from_numpy(self.has_text[rows])}
-
-    def _pooled(self, rows: IntArray, variant: IntArray) -> dict[str, Tensor]:
-        return {"pooled": torch.from_numpy(np.nan_to_num(pick(self.vectors, rows, variant)))}
+        if self.vectors:
+            text = {"pooled": torch.from_numpy(np.nan_to_num(pick(self.vectors, rows, variant)))}
+        else:
+            text = self._tokens(rows, variant)
+        numbers = {
+            "text_id": self.text_ids[0][rows],
+            "shown_id": pick(self.text_ids, rows, variant),
+            "has_text": self.has_text[rows],
+        }
+        return {"text": text} | {name: torch.from_numpy(values) for name, values in numbers.items()}
 
     def _tokens(self, rows: IntArray, variant: IntArray) -> dict[str, Tensor]:
         lengths = pick([one for _, one in self.tokens], rows, variant)

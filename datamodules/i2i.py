@@ -121,19 +121,14 @@ class I2IDataModule(CatalogueDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Pairs, negatives and uniformly drawn songs."""
-        pairs = self.catalogue.pairs()
-        drawn = (self.warm, self.users, self.history, self.candidates)
-        dataset = PairBatches(
-            self.fields,
-            pairs,
-            self.warm,
-            self.negatives,
-            self.bcl_batch_size,
-            self.residual_codes,
-            self.in_batch,
-            Listening(self.listening, *drawn) if self.users else None,
-            self._popularity() if self.bcl_sampling == "popularity" else None,
-        )
+        pairs, chance, listening = self.catalogue.pairs(), None, None
+        if self.bcl_sampling == "popularity":
+            plays = self.catalogue.songs["popularity"].to_numpy()[self.warm].astype(np.float64)
+            chance = plays / plays.sum()
+        if self.users:
+            listening = Listening(self.listening, self.warm, self.users, self.history, self.candidates)
+        drawn = (self.warm, self.negatives, self.bcl_batch_size)
+        dataset = PairBatches(self.fields, pairs, *drawn, self.residual_codes, self.in_batch, listening, chance)
         return loader(dataset, batches_of(self, len(pairs[0]), self.batch_size, shuffle=True), self.workers)
 
     def val_dataloader(self) -> list[DataLoader[Any]]:
@@ -153,11 +148,6 @@ class I2IDataModule(CatalogueDataModule):
     def val_listeners(self) -> tuple[IntArray, IntArray]:
         """(cold validation song, user who listened to it)."""
         return held_out_listeners(self.catalogue, self.catalogue.rows("cold_val"))
-
-    def _popularity(self) -> AnyArray:
-        """Each warm song's share of the training plays."""
-        plays = self.catalogue.songs["popularity"].to_numpy()[self.warm].astype(np.float64)
-        return np.asarray(plays / plays.sum())
 
 
 def known_songs(catalogue: Catalogue) -> list[str]:
