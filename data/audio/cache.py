@@ -60,8 +60,7 @@ def cached(paths: Sequence[Path | None], folder: Path, options: dict[str, Any], 
     Args:
         paths: one a song; None where it has no recording.
         folder: of the cache; made where there is none.
-        options: what is kept (`data.audio.recordings.decoded`).
-        workers: decoding processes of one thread each (0: in this process).
+        options, workers: as `data.audio.recordings.decoded`.
         verify: compare checksums of all shards; else only that they have their size.
 
     Raises:

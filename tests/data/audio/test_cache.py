@@ -50,7 +50,7 @@ def steps_of(found: Cached, folder: Path, row: int, store: str = "logmel") -> np
 
 def check(found: Cached, folder: Path, paths: list[Path | None], rows: list[int]) -> None:
     for row in rows:
-        expected = audio.log_mel(audio.decode(paths[row] or "", RATE, 4.0), RATE, MELS, 800, 320)
+        expected = audio.log_mel(audio.decode(paths[row] or Path(), RATE, 4.0), RATE, MELS, 800, 320)
         np.testing.assert_allclose(steps_of(found, folder, row), expected, atol=2e-3, err_msg=str(row))
 
 
@@ -58,13 +58,13 @@ def check(found: Cached, folder: Path, paths: list[Path | None], rows: list[int]
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Which files were decoded (in this process)."""
     seen: list[Path] = []
-    real = audio._decode
+    real = audio.read
 
-    def decode(path: Path, *arguments: Any) -> Any:
+    def read(path: Path, *arguments: Any) -> Any:
         seen.append(path)
         return real(path, *arguments)
 
-    monkeypatch.setattr(audio, "_decode", decode)
+    monkeypatch.setattr(audio, "read", read)
     return seen
 
 

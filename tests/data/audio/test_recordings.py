@@ -156,7 +156,7 @@ def test_every_format_is_decoded_and_can_be_entered_anywhere(tmp_path: Path, nam
     soundfile.write(tmp_path / name, np.stack([wave, wave], axis=1), rate, format=kind, subtype=subtype)
     whole = audio.decode(tmp_path / name, RATE, 30.0)
     assert len(whole) == pytest.approx(3 * RATE, rel=0.03), "lossy formats add a little"
-    middle = audio.stretch(tmp_path / name, RATE, 30.0, 20000, 8000)
+    middle = audio.decode(tmp_path / name, RATE, 30.0, (20000, 8000))
     for heard, hertz in ((whole[4000:12000], 300), (whole[20000:28000], 600), (whole[36000:44000], 900), (middle, 600)):
         peak = np.abs(np.fft.rfft(heard)).argmax() * RATE / len(heard)
         assert peak == pytest.approx(hertz, abs=3.0)
