@@ -107,16 +107,17 @@ class ClipDataModule(CatalogueDataModule):
         self.text_ids = text_numbers(self.texts)
         if stage == "fit":
             warm, used, single = len(self.catalogue.rows("warm")), len(self.rows("warm")), len(self.single("warm"))
-            self._print(
-                f"CLIP trains on {used:,} of {warm:,} warm songs; {warm - used:,} lack audio or text, "
-                f"{single if self.unpaired else 0:,} of these have the other and are negatives"
-            )
-            if used < 2 or not len(self.rows("cold_val")):
-                held = len(self.rows("cold_val"))
-                fields = " + ".join(self.text_fields)
+            held = len(self.rows("cold_val"))
+            if self.trainer is None or self.trainer.is_global_zero:
+                print(
+                    f"CLIP trains on {used:,} of {warm:,} warm songs; {warm - used:,} lack audio or text, "
+                    f"{single if self.unpaired else 0:,} of these have the other and are negatives"
+                )
+            if used < 2 or not held:
                 raise UserError(
-                    f"{self.catalogue.folder}: CLIP needs songs with both audio and text ({fields}); "
-                    f"there are {used} to train on (warm) and {held} to validate with (cold_val)"
+                    f"{self.catalogue.folder}: CLIP needs songs with both audio and text "
+                    f"({' + '.join(self.text_fields)}); there are {used} to train on (warm) and {held} to validate "
+                    "with (cold_val)"
                 )
 
     def rows(self, split: str) -> IntArray:
@@ -156,13 +157,9 @@ class ClipDataModule(CatalogueDataModule):
         options = (self.text_model, self.max_tokens, BERT_BATCH, cache, self.windows)
         return [text_vectors(texts, *options) for texts in self.texts]
 
-    def _print(self, line: str) -> None:
-        if self.trainer is None or self.trainer.is_global_zero:
-            print(line)
-
 
 class SongItems(Dataset[Item]):
-    """Turns a whole `Batch` into tensors in one vectorised call (views: see `ClipDataModule._loader`)."""
+    """Turns a whole `Batch` into tensors in one vectorised call; `view`: "train", "audio", "text" or "all"."""
 
     def __init__(self, data: ClipDataModule, rows: IntArray, view: str) -> None:
         self.rows, self.view, self.crops = rows, view, data.crops
