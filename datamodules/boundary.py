@@ -76,7 +76,7 @@ class InteractionBatches(Dataset[Any]):
         self.fields, self.profile, self.histories = fields, profile, histories
         self.label, self.songs, self.negatives, self.sampling = label, songs, negatives, sampling
         self.worth = np.array(strengths, dtype=np.float32)[np.clip(histories.strength.astype(int) - 1, 0, 2)]
-        # a song without plays is drawn uniformly or not at all, and is nobody's own
+        # a song without plays is drawn uniformly or not at all, and is no play's own
         plays = np.maximum(np.bincount(histories.song, minlength=histories.n_songs), 1)
         self.by_plays = plays * len(songs) / len(histories.song)  # Q of songs drawn by their plays
 

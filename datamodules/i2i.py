@@ -106,7 +106,10 @@ class I2IDataModule(CatalogueDataModule):
         super().__init__(data, batch_size=batch_size, workers=workers, seed=seed)
         self.in_batch, self.users, self.history, self.candidates = in_batch, users, history, candidates
         self.bcl_batch_size, self.bcl_sampling, self.negatives = bcl_batch_size, bcl_sampling, negatives
-        self.known = known_songs(self.catalogue) if known is None else known
+        if known is None:
+            played = self.catalogue.songs.filter((pl.col("split") == "warm") & (pl.col("popularity") > 0))
+            known = played["song_id"].to_list()
+        self.known = known
         self.residual_codes = residual_codes(self.catalogue, self.known)
 
     @property
@@ -148,11 +151,6 @@ class I2IDataModule(CatalogueDataModule):
     def val_listeners(self) -> tuple[IntArray, IntArray]:
         """(cold validation song, user who listened to it)."""
         return held_out_listeners(self.catalogue, self.catalogue.rows("cold_val"))
-
-
-def known_songs(catalogue: Catalogue) -> list[str]:
-    """Ids of the warm songs that somebody played in training."""
-    return catalogue.songs.filter((pl.col("split") == "warm") & (pl.col("popularity") > 0))["song_id"].to_list()
 
 
 def residual_codes(catalogue: Catalogue, known: list[str]) -> IntArray:

@@ -26,7 +26,7 @@ class Listening:
         candidates: songs drawn uniformly as further candidates; all songs where there are no more.
 
     Raises:
-        UserError: nobody has two songs.
+        UserError: no user has two songs.
     """
 
     def __init__(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -127,11 +126,7 @@ def test_prepare_joins_them_after_the_split(
     assert counts["tag_assignments_of_held_out_plays_dropped"] == pl.read_parquet(out / "cold_plays.parquet").height > 0
 
 
-@pytest.mark.skipif("FIRSTPLAY_DATA" not in os.environ, reason="FIRSTPLAY_DATA names no folder of real data sets")
-def test_no_kept_tag_of_the_real_hetrec_is_of_a_held_out_pair() -> None:
-    source = Path(os.environ["FIRSTPLAY_DATA"]) / "hetrec2011-lastfm-2k.zip"
-    if not source.exists():
-        pytest.skip(f"$FIRSTPLAY_DATA has no {source.name}")
-    data = read_hetrec(source)
+def test_no_kept_tag_of_the_real_hetrec_is_of_a_held_out_pair(real: Callable[[str], Path]) -> None:
+    data = read_hetrec(real("hetrec2011-lastfm-2k.zip"))
     counts = check(data, split_songs(data.songs, "random", None, 0.2, 0))
     assert counts["tag_assignments"] == 184_941 and counts["tag_assignments_of_held_out_plays_dropped"] > 10_000

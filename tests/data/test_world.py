@@ -218,9 +218,8 @@ def test_feedback_tells_good_pairs_from_bad_ones(listened: Listened) -> None:
     songs, users, plays, _, _ = listened
     odds = behaviour.calibrate(behaviour.appeal(songs, users, plays.user_N, plays.song_N, np.zeros(len(plays.user_N))))
     feedback = behaviour.draw_feedback(songs, users, plays, odds, np.random.default_rng(0))
-    assert (feedback["favourites"] <= feedback["completes"]).all() and (
-        feedback["completes"] <= feedback["plays"]
-    ).all()
+    ordered = (pl.col("favourites") <= pl.col("completes")) & (pl.col("completes") <= pl.col("plays"))
+    assert feedback.select(ordered.all()).item()
     close_P = (songs.match_SD[feedback["source_song_id"]] * songs.match_SD[feedback["recommended_song_id"]]).sum(1)
     rate_P = (feedback["completes"] / feedback["plays"]).to_numpy()
     high, low = rate_P[close_P > np.quantile(close_P, 0.8)], rate_P[close_P < np.quantile(close_P, 0.2)]

@@ -118,8 +118,8 @@ def test_latest_history_and_users_without_plays(tmp_path, timed):
         assert history_songs(batch, user) == mine[::-1][:4]
     assert not batch["mask"][25:].any()
     assert batch["id"].tolist() == list(range(30))
-    nobody = batch_of(UserBatches(data.fields, data.profile, data.histories, np.array([27, 28])), [0, 1])
-    assert nobody["history"].shape == (2, 1) and not nobody["mask"].any()  # a batch in which nobody has a history
+    new = batch_of(UserBatches(data.fields, data.profile, data.histories, np.array([27, 28])), [0, 1])
+    assert new["history"].shape == (2, 1) and not new["mask"].any()  # a batch in which nobody has a history
 
 
 @pytest.mark.parametrize("timed", [True, False])
@@ -212,7 +212,7 @@ def test_corrected_scores_mean_the_same_however_negatives_are_drawn(tmp_path, co
             optimiser.step()
             optimiser.param_groups[0]["lr"] = 0.1 * (1 - step / steps)
         settled[sampling] = score.detach().numpy()
-    # nobody is asked about their own song, so that a song's negatives come from the others' positive plays alone
+    # no user is asked about their own song, so that a song's negatives come from the others' positive plays alone
     label = data.label
     p, d = (np.bincount(data.histories.song, one, minlength=9)[:8] / 8000 for one in (label, 1 - label))
     expected = np.log(p / (0.1 * (d + (label.mean() - p) * 20 / 8)))

@@ -228,7 +228,9 @@ def test_text_vectors_are_cached_and_do_not_depend_on_neighbours(tmp_path: Path,
     other = np.array(text_vectors(["night", "sun", "rain", texts[2], "love", "of"], bert, 64, 4, tmp_path))
     assert np.array_equal(other[[2, 3, 1]], vectors[[0, 2, 3]])
     text_vectors(texts, bert, 32, 4, tmp_path)
-    assert len(list(tmp_path.glob("*.npy"))) == 3
+    assert len(list(tmp_path.glob("*.npy"))) == len(list(tmp_path.glob("*"))) == 3
+    with pytest.raises(UserError, match="text vectors cannot be kept here"):
+        text_vectors(texts, bert, 16, 4, files[0])
 
 
 def test_tokens_and_unknown_share(bert: str) -> None:

@@ -75,8 +75,8 @@ def test_a_bad_corpus_is_one_line(tmp_path: Path, content: bytes | None, name: s
 
 def test_pieces_are_characters_and_a_rare_one_hides_no_other() -> None:
     tokenizer = character_tokenizer(frequent_characters(["愛愛 Love", "愛 love さくら", "罕 été さくら"], 2), 32)
-    told = tokenizer.convert_ids_to_tokens(tokenizer("愛罕 LOVEx さくz")["input_ids"])
-    assert told == ["[CLS]", "愛", "[UNK]", "l", "o", "v", "e", "[UNK]", "さ", "く", "[UNK]", "[SEP]"]
+    pieces = tokenizer.convert_ids_to_tokens(tokenizer("愛罕 LOVEx さくz")["input_ids"])
+    assert pieces == ["[CLS]", "愛", "[UNK]", "l", "o", "v", "e", "[UNK]", "さ", "く", "[UNK]", "[SEP]"]
     assert set(tokenizer.get_vocab()) == {*SPECIAL, *"愛loveさくら"}
     ids = [tokenizer.pad_token_id, tokenizer.unk_token_id, tokenizer.cls_token_id, tokenizer.sep_token_id]
     assert [*ids, tokenizer.mask_token_id] == [PAD, UNK, CLS, SEP, MASK]

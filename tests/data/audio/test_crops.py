@@ -54,6 +54,8 @@ def test_every_store_knows_the_same_recordings(made: dict[str, Catalogue]) -> No
             expected = 1 + seconds * RATE // 320 if store == "logmel" else seconds * RATE
             assert length[row] == pytest.approx(expected, abs=1), (store, row)
         assert catalogue.manifest["rejected"]["audio: unreadable"]["examples"] == ["s03"]
+        assert catalogue.folder.with_name(f"{store}_audio").exists() == (store != "files")
+    assert made["files"].manifest["audio_shards"] == {} and made["files"].audio_shards() is None
 
 
 def test_samples_and_files_give_the_same_crops(made: dict[str, Catalogue], source: Path) -> None:
@@ -127,12 +129,6 @@ def test_what_is_kept_decides_what_is_shared(source: Path, tmp_path: Path, prepa
     with pytest.raises(UserError, match="decoded with other audio"):
         prepare(source, tmp_path / "three", "audio.store=logmel", cache)
     assert not list(tmp_path.glob("*_audio"))
-
-
-def test_no_store_leaves_files_behind(made: dict[str, Catalogue]) -> None:
-    folder = made["files"].folder
-    assert not folder.with_name("files_audio").exists() and folder.with_name("samples_audio").exists()
-    assert made["files"].manifest["audio_shards"] == {} and made["files"].audio_shards() is None
 
 
 @pytest.mark.parametrize("width", [1, 5])
