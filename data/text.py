@@ -9,7 +9,7 @@ import hashlib
 import os
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -175,7 +175,8 @@ def kept_whole(path: Path, what: str) -> Iterator[Path]:
     except OSError as error:
         raise UserError(f"{path.parent}: the {what} cannot be kept here ({error.strerror})") from None
     finally:
-        aside.unlink(missing_ok=True)
+        with suppress(OSError):  # renamed, or never made
+            aside.unlink()
 
 
 def text_dim(model: str) -> int:

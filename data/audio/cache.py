@@ -88,7 +88,8 @@ def cached(paths: Sequence[Path | None], folder: Path, options: dict[str, Any], 
         content=pl.when(heard).then(content),
     )
     shard, start, length = (found[name].to_numpy() for name in ("number", "start", "length"))
-    problems = {str(name): group["row"].to_list() for (name,), group in found.group_by("problem") if name is not None}
+    unusable = found.drop_nulls("problem").group_by("problem", maintain_order=True)
+    problems = {str(name): group["row"].to_list() for (name,), group in unusable}
     missing = [row for row, path in enumerate(paths) if path is not None and not path.is_file()]
     problems |= {"missing": missing} if missing else {}
     info = {name: int(found.filter(heard)[name].sum()) for name in ("resampled", "downmixed")}
