@@ -106,7 +106,10 @@ class I2IDataModule(CatalogueDataModule):
         super().__init__(data, batch_size=batch_size, workers=workers, seed=seed)
         self.in_batch, self.users, self.history, self.candidates = in_batch, users, history, candidates
         self.bcl_batch_size, self.bcl_sampling, self.negatives = bcl_batch_size, bcl_sampling, negatives
-        self.known = known_songs(self.catalogue) if known is None else known
+        if known is None:
+            played = self.catalogue.songs.filter((pl.col("split") == "warm") & (pl.col("popularity") > 0))
+            known = played["song_id"].to_list()
+        self.known = known
         self.residual_codes = residual_codes(self.catalogue, self.known)
 
     @property
@@ -121,19 +124,14 @@ class I2IDataModule(CatalogueDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Pairs, negatives and uniformly drawn songs."""
-        pairs = self.catalogue.pairs()
-        drawn = (self.warm, self.users, self.history, self.candidates)
-        dataset = PairBatches(
-            self.fields,
-            pairs,
-            self.warm,
-            self.negatives,
-            self.bcl_batch_size,
-            self.residual_codes,
-            self.in_batch,
-            Listening(self.listening, *drawn) if self.users else None,
-            self._popularity() if self.bcl_sampling == "popularity" else None,
-        )
+        pairs, chance, listening = self.catalogue.pairs(), None, None
+        if self.bcl_sampling == "popularity":
+            plays = self.catalogue.songs["popularity"].to_numpy()[self.warm].astype(np.float64)
+            chance = plays / plays.sum()
+        if self.users:
+            listening = Listening(self.listening, self.warm, self.users, self.history, self.candidates)
+        drawn = (self.warm, self.negatives, self.bcl_batch_size)
+        dataset = PairBatches(self.fields, pairs, *drawn, self.residual_codes, self.in_batch, listening, chance)
         return loader(dataset, batches_of(self, len(pairs[0]), self.batch_size, shuffle=True), self.workers)
 
     def val_dataloader(self) -> list[DataLoader[Any]]:
@@ -153,16 +151,6 @@ class I2IDataModule(CatalogueDataModule):
     def val_listeners(self) -> tuple[IntArray, IntArray]:
         """(cold validation song, user who listened to it)."""
         return held_out_listeners(self.catalogue, self.catalogue.rows("cold_val"))
-
-    def _popularity(self) -> AnyArray:
-        """Each warm song's share of the training plays."""
-        plays = self.catalogue.songs["popularity"].to_numpy()[self.warm].astype(np.float64)
-        return np.asarray(plays / plays.sum())
-
-
-def known_songs(catalogue: Catalogue) -> list[str]:
-    """Ids of the warm songs that somebody played in training."""
-    return catalogue.songs.filter((pl.col("split") == "warm") & (pl.col("popularity") > 0))["song_id"].to_list()
 
 
 def residual_codes(catalogue: Catalogue, known: list[str]) -> IntArray:
