@@ -131,7 +131,8 @@ def test_map_shows_the_same_songs_in_every_space(monkeypatch: pytest.MonkeyPatch
     drawn = figures.song_map({"ours": points, "noise": noise}, catalogue, 0)
     shown = [int(title[1:]) for title in drawn["title"]]
     assert len(set(shown)) == 60 and drawn["genre"] == [f"g{label[i]}" for i in shown]
-    assert drawn["new"] == [i % 3 == 2 for i in shown] and list(drawn["maps"]) == ["ours", "noise"]
+    assert drawn["new"] == [i % 3 == 2 for i in shown] == sorted(drawn["new"]), "new ones are drawn above known ones"
+    assert list(drawn["maps"]) == ["ours", "noise"]
     same = {name: nearest_has_same_genre(xy, drawn["genre"]) for name, xy in drawn["maps"].items()}
     assert abs(np.corrcoef(drawn["maps"]["noise"]["x"], drawn["maps"]["noise"]["y"])[0, 1]) < 0.9, "two dimensions"
     assert same["ours"] > 0.95 and same["noise"] < 0.7, "near in the map is near in the space"
