@@ -46,19 +46,21 @@ def read_truth(path: str, catalogue: Catalogue) -> pl.DataFrame:
 
 
 def outcome_rates(
-    audiences: dict[str, Audience], truth: pl.DataFrame | None, catalogue: Catalogue, new: IntArray, seed: int = 0
+    audiences: dict[str, Audience], known: pl.DataFrame, source: str, new: IntArray, seed: int = 0
 ) -> dict[str, Any]:
     """Rates among the users reached by each method and among all users, and the difference that each part makes.
 
-    Empty if no outcome is known. Intervals are from a bootstrap over new songs (`seed`), with the same draws for all
+    Empty if no outcome is `known`. Intervals are from a bootstrap over new songs (`seed`), with the same draws for all
     methods.
     """
-    source = "truth" if truth is not None else "logged plays"
-    known = truth if truth is not None else logged(catalogue)
     known = known.filter(pl.col("song").is_in(pl.Series(new)))
     if known.is_empty():
         return {}
-    reached = {"everybody": known} | {name: outcomes_of(one, known, new) for name, one in audiences.items()}
+    reached = {"everybody": known}
+    for name, audience in audiences.items():
+        row, rank = np.nonzero(audience.users_CB >= 0)
+        pairs = pl.DataFrame({"song": new[row], "user": audience.users_CB[row, rank]}).cast(known.schema["song"])
+        reached[name] = known.join(pairs, on=["song", "user"], how="inner")
     sums = {name: sums_by_song(outcomes, new) for name, outcomes in reached.items()}
     drawn = {name: ratios(resampled_sums(sums_C4, seed)) for name, sums_C4 in sums.items()}
     rate = {name: ratios(sums_C4.sum(axis=0)) for name, sums_C4 in sums.items()}
@@ -75,15 +77,6 @@ def outcome_rates(
             if {more, less} <= set(reached)
         ],
     }
-
-
-def outcomes_of(audience: Audience, known: pl.DataFrame, new: IntArray) -> pl.DataFrame:
-    """Select the known outcomes of users in the audience of the song."""
-    row, rank = np.nonzero(audience.users_CB >= 0)
-    if not len(row):
-        return known.clear()
-    reached = pl.DataFrame({"song": new[row], "user": audience.users_CB[row, rank]})
-    return known.join(reached.cast(known.schema["song"]), on=["song", "user"], how="inner")
 
 
 def logged(catalogue: Catalogue) -> pl.DataFrame:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +20,11 @@ from data.arrays import FloatArray
 from data.catalogue import Catalogue
 from data.fields import FEATURES, read_fields
 from data.text import read_as
-from evaluation.calibration import LIKED, exposures
+from evaluation.calibration import calibration
 from evaluation.outcomes import logged
 from export.model import write_model
 from inference.song_index import open_index
 from inference.vectors import Boundary, boundary_vectors
-from retrieval.gate import fit_calibration
 
 KIND = "service"
 MADE_BY = options.MADE_BY[KIND]
@@ -50,7 +48,7 @@ def export_service(config: ServiceConfig, tracking: Any) -> None:
         "clip": clip.fingerprint if clip else None,
         "encoder": encoder.fingerprint,
         "boundary": boundary.run.fingerprint if boundary else None,
-        "calibration": boundary and calibration(boundary, catalogue),
+        "calibration": boundary and calibration(logged(catalogue), boundary, catalogue.rows("cold_val")),
         "labels": labels if clip else [],
         "text": text_options(clip, features),
         "audio": catalogue.manifest["audio"],
@@ -98,15 +96,6 @@ def genres(catalogue: Catalogue) -> list[str]:
     known = catalogue.songs.filter(pl.col("split") == "warm").select(pl.col("genres").explode().drop_nulls())
     counted = known.group_by("genres").len().sort("len", "genres", descending=[True, False])
     return counted["genres"].head(100).to_list()
-
-
-def calibration(boundary: Boundary, catalogue: Catalogue) -> list[float] | None:
-    """(slope, intercept) from a margin to a probability, by what validation songs' listeners did; None for too few."""
-    held = catalogue.rows("cold_val")
-    known = logged(catalogue)
-    seen = exposures(known, replace(boundary, item_CD=boundary.item_CD[held]), held)
-    fitted = fit_calibration(seen[0], seen[1][LIKED]) if seen is not None else None
-    return list(fitted) if fitted is not None else None
 
 
 def write_tables(catalogue: Catalogue, folder: Path) -> None:

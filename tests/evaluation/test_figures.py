@@ -18,7 +18,16 @@ from data.fields import read_fields
 from evaluation import baselines, figures
 from evaluation import evaluation as evaluate
 from inference.song_index import SongIndex
+from inference.vectors import Boundary
 from retrieval.index import build_index, unit_rows
+
+
+def toy(songs: dict[str, Any], **tables: Any) -> Any:
+    """A catalogue in memory."""
+    n = len(next(iter(songs.values())))
+    frame = pl.DataFrame({"song_id": [f"s{i}" for i in range(n)], **songs})
+    split = frame["split"].to_numpy() if "split" in songs else np.full(n, "warm")
+    return SimpleNamespace(songs=frame, n_songs=n, rows=lambda name: np.flatnonzero(split == name), **tables)
 
 
 def blobs(n: int, k: int, noise: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -106,19 +115,88 @@ def test_kmeans_of_as_many_clusters_as_points_and_of_equal_points() -> None:
     assert figures.kmeans(np.zeros((6, 3)), 2, 0).shape == (6,)
 
 
-def test_grouping_leaves_songs_without_a_genre_out() -> None:
-    points, label = blobs(90, 3, 0.5)
-    genre: list[list[str] | None] = [[f"g{one}", "x"] for one in label]
-    genre[4] = genre[80] = None
-    split = np.where(np.arange(90) < 70, "warm", "cold_test")
-    frame = pl.DataFrame({"genres": genre})
-    catalogue: Any = SimpleNamespace(songs=frame, rows=lambda name: np.flatnonzero(split == name))
-    stretched = points * np.random.default_rng(3).uniform(0.1, 9, (90, 1))  # length must not matter
-    plain, ours = figures.genre_grouping({"ours": stretched}, catalogue, "cold_test", 7)
-    kept = np.setdiff1d(np.arange(90), [4, 80])
-    told = figures.cluster_agreement(points[kept], label[kept], 7)
-    assert {key: ours[key] for key in told} == pytest.approx(told) and len(told) == 2
+@pytest.mark.parametrize("seed", range(3))
+def test_ranks_against_sorting_ties_last(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    query, item = rng.integers(-2, 3, (2, 40, 5))
+    genre = rng.integers(0, 4, 40).astype(str)
+    score = query @ item.T
+    rank = [sum(score[q] >= score[q, q]) for q in range(40)]
+    within = [sum((score[q] >= score[q, q]) & (genre == genre[q])) for q in range(40)]
+    row = figures.ranks_summary(query, item, genre)
+    for k in (1, 5, 10):
+        assert row[f"recall@{k}"] == np.mean([one <= k for one in rank])
+    assert (row["median_rank"], row["pool_size"], row["chance_recall@10"]) == (np.median(rank), 40, 0.25)
+    assert row["recall@1_within_genre"] == np.mean([one == 1 for one in within])
+    assert row["chance_recall@1_within_genre"] == pytest.approx(np.mean([1 / sum(genre == one) for one in genre]))
+
+
+def test_genre_grouping_is_the_vote_of_the_ten_nearest_known_songs() -> None:
+    rng = np.random.default_rng(0)
+    genre = rng.choice(["folk", "rock", "techno"], 80, p=[0.5, 0.3, 0.2]).tolist()
+    split = np.where(np.arange(80) < 60, "warm", "cold_test").tolist()
+    vectors = np.array([{"folk": 0, "rock": 1, "techno": 2}[g] for g in genre])[:, None] == np.arange(3)
+    vectors = (vectors + 0.6 * rng.standard_normal((80, 3))) * rng.uniform(0.1, 9, (80, 1))  # length must not matter
+    genre[7] = genre[70] = None
+    catalogue = toy({"split": split, "genres": [[g, "other"] if g else None for g in genre]})
+    plain, ours = figures.genre_grouping({"ours": vectors}, catalogue, "cold_test", 7)
+    kept = np.setdiff1d(np.arange(80), [7, 70])
+    agreement = figures.cluster_agreement(unit_rows(vectors[kept]), np.array(genre, dtype=str)[kept], 7)
+    assert {key: ours[key] for key in agreement} == pytest.approx(agreement) and len(agreement) == 2
     assert set(plain) == {"space", "knn_genre_accuracy"}
+    warm = [i for i in range(60) if genre[i]]
+    new = [i for i in range(60, 80) if genre[i]]
+    most = max(("folk", "rock", "techno"), key=[genre[i] for i in warm].count)
+    assert plain["knn_genre_accuracy"] == pytest.approx(np.mean([genre[i] == most for i in new]))
+    right = []
+    for i in new:
+        cosine = {j: vectors[i] @ vectors[j] / np.linalg.norm(vectors[i]) / np.linalg.norm(vectors[j]) for j in warm}
+        near = [genre[j] for j in sorted(cosine, key=lambda j: -cosine[j])[:10]]
+        right.append(min(("folk", "rock", "techno"), key=lambda g: (-near.count(g), g)) == genre[i])
+    assert ours["knn_genre_accuracy"] == pytest.approx(np.mean(right)) and 0.5 < np.mean(right) < 1
+    assert figures.genre_grouping({}, toy({"split": ["warm", "cold_test"], "genres": [None, ["a"]]}), "cold_test") == []
+
+
+def test_boundary_summary_and_histogram_count_pairs() -> None:
+    rng = np.random.default_rng(0)
+    item, user, edge = rng.standard_normal((7, 3)), rng.standard_normal((9, 3)), rng.standard_normal(9)
+    edge[4] = 99  # open to nothing
+    plays = {"user": np.repeat(np.arange(9, dtype=np.int32), 2), "song": rng.integers(0, 6, 18).astype(np.int32)}
+    catalogue = toy({"popularity": [1, 5, 9, 2, 7, 3]}, plays=pl.DataFrame(plays))
+    boundary: Any = Boundary(None, item, user, edge)  # type: ignore[arg-type]
+    open_CU = np.array([[item[c] @ user[u] > edge[u] for u in range(9)] for c in range(7)])
+    shares = figures.open_shares(boundary)
+    told = figures.boundary_summary(shares, catalogue)
+    assert told["share_of_pairs_above_the_boundary"] == pytest.approx(open_CU.mean())
+    assert told["share_of_users_with_no_new_song"] == pytest.approx((~open_CU.any(axis=0)).mean())
+    taste = [
+        np.mean([catalogue.songs["popularity"][int(s)] for s in plays["song"][plays["user"] == u]]) for u in range(9)
+    ]
+    ordered = sorted(range(9), key=lambda u: (taste[u], u))
+    for place, share in enumerate(told["share_of_new_songs_by_taste"].values()):
+        assert share == pytest.approx(open_CU[:, ordered[3 * place : 3 * place + 3]].mean())
+    drawn = figures.boundary_histogram(boundary, shares)
+    assert sum(drawn["open_count"]) == 9 and 55 <= sum(drawn["margin_count"]) <= 63
+    margin = [[item[c] @ user[u] - edge[u] for u in range(9)] for c in range(7)]
+    ends = {"bins": 60, "range": tuple(np.quantile(margin, [0.001, 0.999]))}
+    np.testing.assert_allclose(drawn["margin_edge"], np.histogram(margin, **ends)[1])
+    assert drawn["margin_count"] == np.histogram(margin, bins=drawn["margin_edge"])[0].tolist()
+    little = 1e-6  # one song at a time
+    assert figures.boundary_summary(figures.open_shares(boundary, little), catalogue) == told
+    assert figures.boundary_histogram(boundary, shares, little) == drawn
+
+
+def test_the_ends_of_a_large_histogram_are_a_sample_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    boundary: Any = Boundary(None, rng.normal(size=(80, 3)), rng.normal(size=(900, 3)), rng.normal(size=900))  # type: ignore[arg-type]
+    shares = figures.open_shares(boundary)
+    sampled = figures.boundary_histogram(boundary, shares)
+    assert figures.SAMPLED_PAIRS < 80 * 900
+    monkeypatch.setattr(figures, "SAMPLED_PAIRS", 80 * 900)
+    whole = figures.boundary_histogram(boundary, shares)
+    np.testing.assert_allclose(sampled["margin_edge"], whole["margin_edge"], atol=0.5)
+    assert sampled["margin_edge"] != whole["margin_edge"] and sampled["open_count"] == whole["open_count"]
+    assert abs(sum(sampled["margin_count"]) - sum(whole["margin_count"])) < 0.002 * 80 * 900
 
 
 def test_map_shows_the_same_songs_in_every_space(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,8 +204,7 @@ def test_map_shows_the_same_songs_in_every_space(monkeypatch: pytest.MonkeyPatch
     points, label = blobs(90, 3, 0.05)
     noise = np.random.default_rng(0).standard_normal((90, 4))
     columns = {"genres": [[f"g{one}"] for one in label], "title": [f"t{i}" for i in range(90)]}
-    frame = pl.DataFrame(columns | {"split": ["warm", "warm", "cold_val"] * 30})
-    catalogue: Any = SimpleNamespace(songs=frame, n_songs=90)
+    catalogue = toy(columns | {"split": ["warm", "warm", "cold_val"] * 30})
     drawn = figures.song_map({"ours": points, "noise": noise}, catalogue, 0)
     shown = [int(title[1:]) for title in drawn["title"]]
     assert len(set(shown)) == 60 and drawn["genre"] == [f"g{label[i]}" for i in shown]
