@@ -74,10 +74,10 @@ def measure(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """All figures, and the data of the report's pictures; `boundary` is of all songs, `known` are outcomes."""
     new, warm, options = catalogue.rows(config.split), catalogue.rows("warm"), config.targeting
-    of_new = boundary and replace(boundary, item_CD=boundary.item_CD[new])
+    of_new = None if boundary is None else replace(boundary, item_CD=boundary.item_CD[new])
     listening = Listening(listening_matrix(catalogue.plays, catalogue.n_users, catalogue.n_songs))
     targeting = targeting_of(trained["FirstPlay"], listening, options, boundary)
-    songs = targeting.songs(targeting.song_SD[new], new, of_new and of_new.item_CD)
+    songs = targeting.songs(targeting.song_SD[new], new, None if of_new is None else of_new.item_CD)
     spaces = songs_in_space(config, catalogue, trained)
     content = SongIndex({}, build_index(spaces[WITH_GENRE][warm]), warm, spaces[WITH_GENRE])
     found = find_all(config, targeting, songs, content, trained.get(CB2CF), new)
