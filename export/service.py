@@ -16,7 +16,6 @@ from configs import options
 from configs.load import as_dict
 from configs.serving import ServiceConfig
 from configs.targeting import PROMPTS
-from data.arrays import FloatArray
 from data.catalogue import Catalogue
 from data.fields import FEATURES, read_fields
 from data.text import read_as
@@ -24,7 +23,7 @@ from evaluation.calibration import calibration
 from evaluation.outcomes import logged
 from export.model import write_model
 from inference.song_index import open_index
-from inference.vectors import Boundary, boundary_vectors
+from inference.vectors import boundary_vectors
 
 KIND = "service"
 MADE_BY = options.MADE_BY[KIND]
@@ -66,7 +65,9 @@ def export_service(config: ServiceConfig, tracking: Any) -> None:
         write_tables(catalogue, folder / "catalogue")
         write_fields(catalogue, features, runs, folder / "features")
         if boundary is not None:
-            write_boundary(boundary, folder)
+            np.save(folder / "items.npy", boundary.item_CD)
+            np.save(folder / "users.npy", boundary.user_UD)
+            np.save(folder / "boundaries.npy", boundary.boundary_U)
     used(tracking, config.index, data, features, *(run.folder for run in runs))
     made(tracking, config.out, config.logger.upload)
     hears = "audio and words" if clip else "words and tags alone"
@@ -108,17 +109,9 @@ def write_tables(catalogue: Catalogue, folder: Path) -> None:
     write_manifest(folder, "catalogue", {"of": str(catalogue.folder)})
 
 
-def write_boundary(boundary: Boundary, folder: Path) -> None:
-    """Vectors of items and users, and users' boundaries."""
-    np.save(folder / "items.npy", boundary.item_CD)
-    np.save(folder / "users.npy", boundary.user_UD)
-    np.save(folder / "boundaries.npy", boundary.boundary_U)
-
-
 def write_fields(catalogue: Catalogue, features: str | None, runs: list[Run], folder: Path) -> None:
     """Every dense field that a model reads, (songs, width)."""
     folder.mkdir()
-    wanted = {name for run in runs for name in run.hparams.get("dense_dims", ())}
-    dense: dict[str, FloatArray] = read_fields(catalogue, features, [], 1, {}).dense
-    for name in sorted(wanted):
+    dense = read_fields(catalogue, features, [], 1, {}).dense
+    for name in {name for run in runs for name in run.hparams.get("dense_dims", ())}:
         np.save(folder / f"{name}.npy", dense[name])
