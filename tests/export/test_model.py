@@ -18,7 +18,7 @@ from huggingface_hub import ModelCard
 from safetensors import safe_open
 from torch import Tensor
 
-from artifacts.runs import finish_run, open_run, start_run
+from artifacts.runs import open_run
 from configs.errors import UserError
 from configs.load import load as options
 from configs.serving import ExportConfig
@@ -39,21 +39,16 @@ BLOCKED = {"lightning", "pytorch_lightning", "faiss", "polars", "pyarrow", "wand
 
 @pytest.fixture(scope="module")
 def runs(
-    i2i_run: Path, boundary_run: Path, catalogue_folder: Path, tmp_path_factory: pytest.TempPathFactory
+    i2i_run: Path, boundary_run: Path, save_clip_run: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Path]:
-    """A trained i2i and boundary run; a clip run with random weights, as the tiny songs have no recording."""
-    at = tmp_path_factory.mktemp("export")
+    """A trained i2i and boundary run, and a clip run with random weights."""
     torch.manual_seed(0)
     audio = {"sample_rate": 16000, "win_length": 800, "hop_length": 320, "n_mels": 64}
     towers = {"audio": {"model": "transformer", "dim": 0, "width": 16, "layers": 1, "heads": 2}}
     towers |= {"text": {"model": "minilm", "dim": 384}, "front": audio}
     module = ClipModule(towers | {"dim": 8}, audio | {"text_model": "minilm"})
-    start_run(at / "clip", "clip", f"data: {catalogue_folder}\nout: {at}/clip\n", {})
-    (at / "clip" / "checkpoints").mkdir()
-    saved = {"state_dict": module.state_dict(), "hyper_parameters": dict(module.hparams)}
-    torch.save(saved, at / "clip" / "checkpoints" / "best.ckpt")
-    finish_run(at / "clip", "clip", {"val/recall@10": 0.125})
-    return {"i2i": i2i_run, "boundary": boundary_run, "clip": at / "clip"}
+    clip = save_clip_run(tmp_path_factory.mktemp("export") / "clip", module)
+    return {"i2i": i2i_run, "boundary": boundary_run, "clip": clip}
 
 
 @pytest.fixture(scope="module")
@@ -138,8 +133,7 @@ def test_elsewhere_the_same_vectors(
     task: str, runs: dict[str, Path], exports: dict[str, Path], catalogue: Catalogue, tmp_path: Path
 ) -> None:
     """From a folder that was moved, without anybody's ids."""
-    with torch.no_grad():
-        given, wanted = inputs_and_vectors(task, runs[task], catalogue.n_users)
+    given, wanted = inputs_and_vectors(task, runs[task], catalogue.n_users)
     moved = shutil.copytree(exports[task], tmp_path / "moved", ignore=shutil.ignore_patterns("*_ids.parquet"))
     # the text encoder's file imports transformers: only the clip model needs it
     made = made_elsewhere(moved, given, USE[task], *(["transformers"] if task == "clip" else []))
@@ -153,8 +147,7 @@ def test_each_tower_alone_scores_the_same(
     runs: dict[str, Path], exports: dict[str, Path], catalogue: Catalogue, tmp_path: Path
 ) -> None:
     """Three processes, each with one tower's file and no other; put together, the scores of the whole model."""
-    with torch.no_grad():
-        given, wanted = inputs_and_vectors("boundary", runs["boundary"], catalogue.n_users)
+    given, wanted = inputs_and_vectors("boundary", runs["boundary"], catalogue.n_users)
     made = {}
     for tower in export.TOWERS:
         others = shutil.ignore_patterns(*(f"{other}.safetensors" for other in export.TOWERS if other != tower))
