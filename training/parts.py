@@ -111,16 +111,15 @@ def i2i_parts(config: I2IConfig) -> tuple[I2IModule, I2IDataModule, dict[str, An
 
 def boundary_parts(config: BoundaryConfig) -> tuple[BoundaryModule, BoundaryDataModule, dict[str, Any]]:
     """Build the LightningModule, the DataModule and the vocabulary of `train_boundary`."""
+    model, objective = as_dict(config.model), as_dict(config.objective)
+    alpha = objective.pop("alpha")
     data = BoundaryDataModule(
         catalogue_of(config),
         batch_size=config.batch_size,
-        negatives=config.objective.negatives,
-        history=config.model.history,
-        positives=config.objective.positives,
-        sampling=config.objective.sampling,
-        strengths=list(config.objective.strengths),
+        history=model.pop("history"),
         workers=config.trainer.workers,
         seed=config.seed,
+        **objective,
     )
     module = BoundaryModule(
         data.fields.dense_dims,
@@ -128,11 +127,8 @@ def boundary_parts(config: BoundaryConfig) -> tuple[BoundaryModule, BoundaryData
         data.profile.vocab_sizes,
         n_numbers=data.profile.n_numbers,
         block=config.fields.block,
-        field_dim=config.model.field_dim,
-        hidden=config.model.hidden,
-        dim=config.model.dim,
-        dropout=config.model.dropout,
-        alpha=config.objective.alpha,
+        alpha=alpha,
+        **model,
         **as_dict(config.optim),
     )
     return module, data, {"songs": data.fields.vocabulary, "users": data.profile.vocabulary}

@@ -143,18 +143,6 @@ def test_parts_are_the_pairs_whose_methods_are_there() -> None:
         assert {key: row[key] for key in naive} == {key: pytest.approx(value) for key, value in naive.items()}
 
 
-def test_a_method_differs_from_itself_by_nothing_and_the_order_of_two_turns_the_interval_round() -> None:
-    _, found, pairs = compared(1)
-    listeners = tuple(np.array(pairs).T)
-    one, other = (comparison.found_by_song(found[name], listeners, CONFIG.budgets) for name in METHODS[-2:])
-    count = np.bincount(listeners[0])[np.unique(listeners[0])]
-    same = comparison.difference(one - one, count, CONFIG)
-    assert set(map(str, same.values())) == {"0", "0.0", "[0.0, 0.0]"}
-    there, back = (comparison.difference(x, count, CONFIG) for x in (one - other, other - one))
-    assert there["found@7"] == -back["found@7"]
-    assert there["recall@7_ci95"] == pytest.approx([-end for end in back["recall@7_ci95"][::-1]])
-
-
 # ------------------------------------------------------------------------------------------------- buckets
 
 

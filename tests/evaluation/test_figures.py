@@ -57,17 +57,6 @@ def test_agreement_is_the_nmi_of_clusters_and_labels(seed: int) -> None:
     assert told["chance_genre_nmi"] == pytest.approx(chance, rel=0.25)
 
 
-def test_agreement_knows_no_names_and_no_order() -> None:
-    points, label = blobs(150, 4, 0.6)
-    told = figures.cluster_agreement(points, label, 0)["genre_nmi"]
-    renamed = np.array([7, 1, 30, 2])[label]
-    assert figures.cluster_agreement(points, renamed, 0)["genre_nmi"] == pytest.approx(told)
-    order = np.random.default_rng(1).permutation(150)
-    assert figures.cluster_agreement(points[order], label[order], 0)["genre_nmi"] == pytest.approx(told, abs=0.1)
-    turn, _ = np.linalg.qr(np.random.default_rng(2).standard_normal((8, 8)))
-    assert figures.cluster_agreement(points @ turn, label, 0)["genre_nmi"] == pytest.approx(told, abs=0.1)
-
-
 def test_agreement_is_one_for_the_same_partition_and_chance_for_another() -> None:
     points, label = blobs(400, 4, 0.02)
     assert figures.cluster_agreement(points, label, 0)["genre_nmi"] == pytest.approx(1)
@@ -85,16 +74,6 @@ def test_agreement_of_a_large_catalogue_is_that_of_a_sample(monkeypatch: pytest.
     cluster = figures.kmeans(points[chosen], 3, 5).tolist()
     told = figures.cluster_agreement(points, label, 5)["genre_nmi"]
     assert told == pytest.approx(naive_nmi(label[chosen].tolist(), cluster))
-
-
-def test_kmeans_is_a_fixed_point_and_as_good_as_starting_from_the_truth() -> None:
-    points, label = blobs(300, 6, 0.25)
-    cluster = figures.kmeans(points, 6, 0)
-    centre = np.stack([points[cluster == c].mean(axis=0) for c in range(6)])
-    squared = ((points[:, None] - centre) ** 2).sum(axis=2)
-    assert (squared.argmin(axis=1) == cluster).mean() > 0.99
-    truth = np.stack([points[label == c].mean(axis=0) for c in range(6)])
-    assert squared.min(axis=1).sum() <= 1.01 * ((points[:, None] - truth) ** 2).sum(axis=2).min(axis=1).sum()
 
 
 def test_kmeans_keeps_the_best_of_its_starts() -> None:
