@@ -19,9 +19,8 @@ from data.catalogue import Catalogue, first_genre, held_out_listeners
 from data.fields import SongFields, read_fields
 from data.item_pairs.verification import listening_matrix
 from evaluation import baselines, figures
-from evaluation.calibration import gate_figures, reach_figures
 from evaluation.comparison import compare
-from evaluation.outcomes import logged, outcome_rates, read_truth
+from evaluation.outcomes import gate_figures, logged, outcome_rates, reach_figures, read_truth
 from evaluation.report.genre_maps import genre_maps_svg
 from evaluation.report.page import write_report
 from inference.song_index import SongIndex, open_index

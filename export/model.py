@@ -17,7 +17,6 @@ from artifacts.tracking import made, tracked, used
 from configs import options
 from configs.errors import UserError
 from configs.serving import ExportConfig
-from export.model_card import model_card
 
 if TYPE_CHECKING:
     from data.catalogue import Catalogue  # at run time in main() alone: `load` works without Polars
@@ -36,6 +35,7 @@ TOWERS = ("item", "user", "boundary")  # of the boundary task: a file each, sinc
 def export_model(config: ExportConfig, tracking: Any) -> None:
     """Run `pipeline.export` (its docstring says what it reads and writes)."""
     from data.catalogue import Catalogue
+    from export.model_card import model_card
     from export.programs import check_installed, write_programs
 
     check_installed(config.formats)

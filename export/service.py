@@ -19,8 +19,7 @@ from configs.targeting import PROMPTS
 from data.catalogue import Catalogue
 from data.fields import FEATURES, read_fields
 from data.text import read_as
-from evaluation.calibration import calibration
-from evaluation.outcomes import logged
+from evaluation.outcomes import calibration, logged
 from export.model import write_model
 from inference.song_index import open_index
 from inference.vectors import boundary_vectors
@@ -38,7 +37,7 @@ def export_service(config: ServiceConfig, tracking: Any) -> None:
     index = open_index(config.index)
     data, features = index.manifest["data"], index.manifest["features"]
     catalogue, encoder = Catalogue.read(data), open_run(index.manifest["run"], "i2i")
-    clip = clip_of(features)
+    clip, text = made_features(features)
     songs = np.arange(catalogue.n_songs)
     boundary = boundary_vectors(config.boundary, songs, data, features) if config.boundary else None
     runs = [run for run in (clip, encoder, boundary.run if boundary else None) if run is not None]
@@ -49,7 +48,7 @@ def export_service(config: ServiceConfig, tracking: Any) -> None:
         "boundary": boundary.run.fingerprint if boundary else None,
         "calibration": boundary and calibration(logged(catalogue), boundary, catalogue.rows("cold_val")),
         "labels": labels if clip else [],
-        "text": text_options(clip, features),
+        "text": text,
         "audio": catalogue.manifest["audio"],
         "audio_root": str(Path(catalogue.manifest["source"]).resolve()),
         "targeting": as_dict(config.targeting),
@@ -75,21 +74,16 @@ def export_service(config: ServiceConfig, tracking: Any) -> None:
     print(f"  serve it: python -m serving model={config.out} store=STORE")
 
 
-def clip_of(features: str | None) -> Run | None:
-    """The CLIP run that made the features; None where there are none, or BERT alone made them."""
+def made_features(features: str | None) -> tuple[Run | None, dict[str, Any] | None]:
+    """The CLIP run that made the features, and how BERT's own vectors (`text`) were made; None where there is none."""
     from inference.zeroshot import run_of
 
-    if features is None or "clip" not in read_manifest(features, *FEATURES):
-        return None
-    return run_of(features)
-
-
-def text_options(clip: Run | None, features: str | None) -> dict[str, Any] | None:
-    """How the field `text`, BERT's own vector, was made; None where there is none."""
-    if clip is not None:
-        prepared = clip.hparams["prepared"]
-        return read_as(prepared) if prepared["frozen_text"] else None
-    return None if features is None else read_manifest(features, *FEATURES).get("text")
+    manifest = read_manifest(features, *FEATURES) if features else {}
+    if features is None or "clip" not in manifest:
+        return None, manifest.get("text")
+    clip = run_of(features)
+    prepared = clip.hparams["prepared"]
+    return clip, read_as(prepared) if prepared["frozen_text"] else None
 
 
 def genres(catalogue: Catalogue) -> list[str]:

@@ -19,7 +19,7 @@ from data.catalogue import Catalogue, held_out_listeners
 from data.fields import SongFields
 from evaluation import baselines, outcomes
 from evaluation import evaluation as evaluate
-from evaluation.calibration import gate_figures, reach_figures
+from evaluation.outcomes import gate_figures, reach_figures
 from inference.song_index import SongIndex
 from inference.targeting import targeting_of
 from inference.vectors import Boundary
@@ -122,8 +122,6 @@ def test_truth_is_read_by_id(tmp_path: Path) -> None:
     read = outcomes.read_truth(str(tmp_path / "truth.parquet"), catalogue)
     assert sorted(read.rows()) == [(0, 0, False, True), (2, 1, True, False)]
 
-
-# --------------------------------------------------------------------------------------- calibration.py
 
 NEW = np.arange(5, 15)
 

@@ -28,7 +28,7 @@ from datamodules.boundary import BoundaryDataModule
 from datamodules.catalogue import CatalogueDataModule
 from datamodules.i2i import I2IDataModule
 from export import model as export
-from export import parts, program_card, programs
+from export import model_card, parts, programs
 from inference.vectors import data_options
 from lightning_modules.clip import ClipModule
 from models.clip import ClipModel
@@ -326,7 +326,7 @@ def test_a_field_may_be_called_anything(tmp_path: Path) -> None:
     model = SongEncoder(names, {"mask": 5}, 8, 16, 8)
     told = written(model, {"task": "i2i"}, "song", tmp_path)
     assert list(told["inputs"]) == [f"songs.{name}" for name in (*names, "mask")]
-    card = program_card.programs({"onnx": {"song": told}, "model": {}, "audio": FRONT})
+    card = model_card.programs({"onnx": {"song": told}, "model": {}, "audio": FRONT})
     code = card.split("```python\n")[1].split("```")[0].replace("onnx/song.onnx", f"{tmp_path}/onnx/song.onnx")
     made: dict[str, Any] = {}
     exec(code, made)
