@@ -159,14 +159,9 @@ def nearest(unit_ND: AnyArray, k: int = MAP_NEIGHBOURS) -> list[list[int]]:
 
 def boundary_summary(open_share_U: AnyArray, catalogue: Catalogue) -> dict[str, Any]:
     """Summarise the users' `open_shares` overall and by the popularity of the songs they listen to."""
-    taste = (
-        catalogue.plays.join(
-            catalogue.songs.select("popularity").with_row_index("song").cast({"song": pl.Int32}), on="song"
-        )
-        .group_by("user")
-        .agg(pl.col("popularity").mean())
-        .sort("popularity", "user")
-    )
+    popularity = catalogue.songs["popularity"].gather(catalogue.plays["song"])
+    taste = catalogue.plays.select("user", popularity).group_by("user").agg(pl.col("popularity").mean())
+    taste = taste.sort("popularity", "user")
     thirds = np.array_split(taste["user"].to_numpy(), 3)
     return {
         "share_of_pairs_above_the_boundary": float(open_share_U.mean()),
