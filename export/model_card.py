@@ -155,18 +155,18 @@ def front_matter(run: Run, best: dict[str, float], counts: dict[str, Any], confi
 
 def programs(config: dict[str, Any]) -> str:
     """The card's section on programs; empty where an export has none."""
-    told = {name: config[name] for name in FORMATS if name in config}
-    if not told:
+    written = {name: config[name] for name in FORMATS if name in config}
+    if not written:
         return ""
-    parts = next(iter(told.values()))
-    formats = [FORMATS[name].format(opset=next(iter(one.values())).get("opset")) for name, one in told.items()]
+    parts = next(iter(written.values()))
+    formats = [FORMATS[name].format(opset=next(iter(one.values())).get("opset")) for name, one in written.items()]
     section = PROGRAMS.format(
         formats=" and ".join(formats),
         names=", ".join(f"`{name}`" for name in parts),
-        difference=max(part["max_difference"] for one in told.values() for part in one.values()),
+        difference=max(part["max_difference"] for one in written.values() for part in one.values()),
         inputs="\n".join(meanings(config, parts)),
     )
-    return section + "".join(example(name, next(iter(one.values()))) for name, one in told.items())
+    return section + "".join(example(name, next(iter(one.values()))) for name, one in written.items())
 
 
 def meanings(config: dict[str, Any], parts: dict[str, Any]) -> list[str]:
@@ -185,10 +185,10 @@ def meanings(config: dict[str, Any], parts: dict[str, Any]) -> list[str]:
 
 def example(name: str, part: dict[str, Any]) -> str:
     """A program with inputs that are 1 throughout: lines to run in the export's folder."""
-    least = part.get("at_least", {})
+    minimum = part.get("at_least", {})
     lines = []
     for key, one in part["inputs"].items():
-        axes = [ROWS if at == 0 else max(FREE, least.get(width, 0)) for at, width in enumerate(one["shape"])]
+        axes = [ROWS if at == 0 else max(FREE, minimum.get(width, 0)) for at, width in enumerate(one["shape"])]
         shape = tuple(n if isinstance(width, str) else width for n, width in zip(axes, one["shape"], strict=True))
         value = ONES[name].format(shape=shape, dtype=one["dtype"])
         lines.append(f"    {json.dumps(key, ensure_ascii=False)}: {value},  # {' × '.join(map(str, one['shape']))}")

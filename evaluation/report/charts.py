@@ -117,8 +117,8 @@ def bars(label: str, rows: Sequence[Bar], show: Callable[[float], str]) -> str:
             f'<rect class="{bar.css}" y="{y}" width="{bar.value * scale:.1f}" height="{height}"></rect>'
             f"{whisker}{text(end * scale + 5, y + 11, show(bar.value), 'faint')}</g>"
         )
-    told = "; ".join(f"{bar.name} {show(bar.value)}" for bar in rows)
-    return svg(f"{label}: {told}", row * len(rows), "".join(drawn))
+    summary = "; ".join(f"{bar.name} {show(bar.value)}" for bar in rows)
+    return svg(f"{label}: {summary}", row * len(rows), "".join(drawn))
 
 
 def side(interval: Sequence[float]) -> str:
@@ -138,16 +138,16 @@ def differences(label: str, rows: Sequence[tuple[str, float, Sequence[float]]], 
     drawn = []
     for i, (name, value, interval) in enumerate(rows):
         y, short = row_height * i, name if len(name) <= NAME_ROOM else f"{name[: NAME_ROOM - 1]}…"
-        told, css = between(value, interval, show), side(interval)
+        value_shown, css = between(value, interval, show), side(interval)
         drawn.append(
-            f"<g><title>{escape(f'{name}: {told}')}</title>{text(0, y + 12, short)}"
-            f"{text(WIDTH, y + 12, told, 'faint', 'end')}"
+            f"<g><title>{escape(f'{name}: {value_shown}')}</title>{text(0, y + 12, short)}"
+            f"{text(WIDTH, y + 12, value_shown, 'faint', 'end')}"
             f'<path class="zero" d="M{at(0)} {y + 16}v16"></path>'
             f'<path class="span {css}" d="M{at(interval[0])} {y + 24}H{at(interval[1])}"></path>'
             f'<circle class="{css}" cx="{at(value)}" cy="{y + 24}" r="5"></circle></g>'
         )
-    told = "; ".join(f"{name} {between(value, interval, show)}" for name, value, interval in rows)
-    return svg(f"{label}: {told}", row_height * len(rows), "".join(drawn))
+    summary = "; ".join(f"{name} {between(value, interval, show)}" for name, value, interval in rows)
+    return svg(f"{label}: {summary}", row_height * len(rows), "".join(drawn))
 
 
 def ticks(low: float, high: float, about: int = 5) -> list[float]:
@@ -207,5 +207,5 @@ def curves(label: str, lines: Sequence[Line], show: Callable[[float], str], mark
             tip = escape(f"{line.name}: {show(value)} at {show(share)}")
             dot = f'<circle class="{line.css}" cx="{x:.1f}" cy="{y:.1f}" r="3">'
             drawn.append(f"{dot}<title>{tip}</title></circle>")
-    told = "; ".join(f"{line.name} from {show(line.y[0])} to {show(line.y[-1])}" for line in lines)
-    return svg(f"{label}: {told}", height, "".join(drawn))
+    summary = "; ".join(f"{line.name} from {show(line.y[0])} to {show(line.y[-1])}" for line in lines)
+    return svg(f"{label}: {summary}", height, "".join(drawn))

@@ -45,12 +45,12 @@ def verdict(metrics: dict[str, Any], ours: Row, base: Row, more: Row) -> str:
     claim = "On these new songs FirstPlay cannot be told from the best baseline."
     if css != "plain":
         claim = f"FirstPlay finds {share}{MORE_OR_LESS[css]} listeners of new songs than the best baseline."
-    told = f"""The {number(metrics["new_songs"])} new songs have {number(best["held_out_listeners"])} known listeners,
+    why = f"""The {number(metrics["new_songs"])} new songs have {number(best["held_out_listeners"])} known listeners,
     who were held out. Asked for {budget} users a song, {OURS} names {number(ours[key])} of them, and the best of
     {len(baselines)} baselines, {best["method"]}, {number(base[key])}: a difference of
     {between(more[f"found@{budget}"], interval, signed)}, with its 95 % interval.
     {UNSURE if css == "plain" else SURE}"""
-    return f'<div class="verdict {css}"><p class="claim">{claim}</p><p>{escape(told)}</p></div>'
+    return f'<div class="verdict {css}"><p class="claim">{claim}</p><p>{escape(why)}</p></div>'
 
 
 def _tile(name: str, value: str, *lines: str) -> str:

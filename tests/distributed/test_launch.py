@@ -93,8 +93,8 @@ def test_two_machines_meet_and_train_as_one(undisturbed: Path, catalogue_folder:
     given = {"NODES": 2, "RANKS": 1, "PORT": free_port(), "JOB": "both"}
     arguments = ["i2i", *i2i_options(catalogue_folder, tmp_path / "run")]
     machines = [launch("torchrun.sh", arguments, **given) for _ in range(2)]
-    told = [ended(machine) for machine in machines]
-    assert sum("best val/audience" in one for one in told) == 1, "rank 0 alone has something to say"
+    result = [ended(machine) for machine in machines]
+    assert sum("best val/audience" in one for one in result) == 1, "rank 0 alone has something to say"
     assert_same_weights(tmp_path / "run", undisturbed)
 
 
@@ -126,10 +126,10 @@ def test_a_preempted_job_goes_back_into_the_queue_and_on(
     job = launch("slurm.sh", arguments, **slurm)
     until(lambda: (out / "checkpoints" / "last.ckpt").exists(), job)
     job.send_signal(signal.SIGTERM)
-    told = ended(job)
-    assert "stopping, to go on later" in told and (tmp_path / "requeued").read_text() == "requeue 7\n"
+    result = ended(job)
+    assert "stopping, to go on later" in result and (tmp_path / "requeued").read_text() == "requeue 7\n"
     if "already finished" not in ended(launch("slurm.sh", arguments, **slurm)):
-        assert "stopped by a signal at step" in told
+        assert "stopped by a signal at step" in result
     assert_same_weights(out, undisturbed)
 
 

@@ -106,22 +106,22 @@ def naive_difference(one: Audience, other: Audience, pairs: list[tuple[int, int]
         share.append((hit[0] - hit[1]) / len(true))
     rng = np.random.default_rng(CONFIG.seed)
     drawn = [rng.integers(0, len(songs), len(songs)) for _ in range(2000)]
-    told: dict[str, Any] = {f"found@{budget}": sum(more), f"recall@{budget}": np.mean(share)}
+    result: dict[str, Any] = {f"found@{budget}": sum(more), f"recall@{budget}": np.mean(share)}
     sums, means = [np.array(more)[at].sum() for at in drawn], [np.array(share)[at].mean() for at in drawn]
-    return told | {f"found@{budget}_ci95": np.quantile(sums, (0.025, 0.975)).tolist()} | {
+    return result | {f"found@{budget}_ci95": np.quantile(sums, (0.025, 0.975)).tolist()} | {
         f"recall@{budget}_ci95": np.quantile(means, (0.025, 0.975)).tolist()
     }  # fmt: skip
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_differences_are_paired_by_song_and_from_the_best_baseline(seed: int) -> None:
-    told, found, pairs = compared(seed)
-    rows = {row["method"]: row for row in told["audience"]}
+    result, found, pairs = compared(seed)
+    rows = {row["method"]: row for row in result["audience"]}
     baselines = METHODS[:3]
     best = max(baselines, key=lambda name: rows[name]["target_users_found@7"])
-    assert told["best_baseline"] == {"method": best, "budget": 7, "held_out_listeners": len(pairs)}
-    assert [row["method"] for row in told["differences"]] == [name for name in METHODS if name != best]
-    for row in told["differences"]:
+    assert result["best_baseline"] == {"method": best, "budget": 7, "held_out_listeners": len(pairs)}
+    assert [row["method"] for row in result["differences"]] == [name for name in METHODS if name != best]
+    for row in result["differences"]:
         assert row["less"] == best
         for budget in CONFIG.budgets:
             naive = naive_difference(found[row["method"]], found[best], pairs, budget)
@@ -131,11 +131,11 @@ def test_differences_are_paired_by_song_and_from_the_best_baseline(seed: int) ->
 
 
 def test_parts_are_the_pairs_whose_methods_are_there() -> None:
-    told, found, pairs = compared(0)
-    assert [row["part"] for row in told["parts"]] == [
+    result, found, pairs = compared(0)
+    assert [row["part"] for row in result["parts"]] == [
         "our weights, untrained vectors", "trained song vectors", "CAT in place of I2I2U"
     ]  # fmt: skip
-    for row in told["parts"]:
+    for row in result["parts"]:
         naive = naive_difference(found[row["method"]], found[row["less"]], pairs, 12)
         assert {key: row[key] for key in naive} == {key: pytest.approx(value) for key, value in naive.items()}
 
@@ -145,9 +145,9 @@ def test_parts_are_the_pairs_whose_methods_are_there() -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_buckets_are_counted_among_their_listeners_alone(seed: int) -> None:
-    told, found, pairs = compared(seed)
-    best, rows = told["best_baseline"]["method"], {row["method"]: row for row in told["audience"]}
-    drawn = told["buckets"]
+    result, found, pairs = compared(seed)
+    best, rows = result["best_baseline"]["method"], {row["method"]: row for row in result["audience"]}
+    drawn = result["buckets"]
     assert (drawn["method"], drawn["baseline"], drawn["budget"]) == (comparison.OURS, best, 12)
     for by in dict.fromkeys(row["by"] for row in drawn["rows"]):
         assert sum(row["listeners"] for row in drawn["rows"] if row["by"] == by) == len(pairs), "each in one bucket"

@@ -52,14 +52,14 @@ def test_outcome_rates_count_the_reached_pairs_alone(source: str) -> None:
     new, audience = np.array([1, 4]), Audience(np.array([[0, 3, -1], [2, 7, 4]]), np.zeros((2, 3)))
     empty = Audience(np.full((2, 3), -1), np.zeros((2, 3)))
     table = known if source == "truth" else outcomes.logged(SimpleNamespace(cold_plays=known))
-    told = outcomes.outcome_rates({"ours": audience, "none": empty}, table, source, new, seed=4)
-    assert told["source"] == source and outcomes.outcome_rates({}, table, source, np.array([9])) == {}
+    result = outcomes.outcome_rates({"ours": audience, "none": empty}, table, source, new, seed=4)
+    assert result["source"] == source and outcomes.outcome_rates({}, table, source, np.array([9])) == {}
     pairs = {
         "everybody": [(s, u) for s in (1, 4) for u in range(5)],
         "ours": [(1, 0), (1, 3), (4, 2), (4, 4)],
         "none": [],
     }
-    for row in told["rows"]:
+    for row in result["rows"]:
         wanted = [r for r in known.iter_rows(named=True) if (r["song"], r["user"]) in pairs[row["method"]]]
         if source != "truth":
             wanted = [r for r in wanted if r["completed"] is not None or r["favourited"] is not None]
@@ -88,7 +88,7 @@ def exposed(songs: int = 12, users: int = 30) -> tuple[pl.DataFrame, dict[str, A
 
 def test_intervals_of_rates_and_of_their_differences_are_over_songs_drawn_for_both() -> None:
     truth, found = exposed()
-    told = outcomes.outcome_rates(found, truth, "truth", np.arange(3, 15), seed=2)
+    result = outcomes.outcome_rates(found, truth, "truth", np.arange(3, 15), seed=2)
     met = {}
     for name, audience in found.items():
         met[name] = [
@@ -101,12 +101,12 @@ def test_intervals_of_rates_and_of_their_differences_are_over_songs_drawn_for_bo
     for _ in range(2000):
         at = rng.integers(0, 12, 12)
         drawn.append([np.mean([liked for i in at for liked in one[i]]) for one in met.values()])
-    for row, rates in zip(told["rows"][1:], np.array(drawn).T, strict=True):
+    for row, rates in zip(result["rows"][1:], np.array(drawn).T, strict=True):
         assert row["favourite_rate_ci95"] == pytest.approx(np.quantile(rates, (0.025, 0.975)))
-    (part,) = told["parts"]
+    (part,) = result["parts"]
     assert (part["part"], part["method"], part["less"]) == ("gate on I2I2U", *list(found)[::-1])
     assert part["favourite_rate"] == pytest.approx(
-        told["rows"][2]["favourite_rate"] - told["rows"][1]["favourite_rate"]
+        result["rows"][2]["favourite_rate"] - result["rows"][1]["favourite_rate"]
     )
     less = np.array(drawn) @ [-1, 1]
     assert part["favourite_rate_ci95"] == pytest.approx(np.quantile(less, (0.025, 0.975)))
@@ -273,8 +273,8 @@ def test_without_a_held_out_listener_nothing_is_measured(
 def test_validation_songs_and_a_budget_above_the_number_of_users(
     index_folder: Path, catalogue_folder: Path, catalogue: Catalogue, tmp_path: Path
 ) -> None:
-    told = measure(catalogue_folder, index_folder, tmp_path / "out", "split=cold_val", "budgets=[500]")
-    assert told["split"] == "cold_val" and told["new_songs"] == len(catalogue.rows("cold_val"))
+    result = measure(catalogue_folder, index_folder, tmp_path / "out", "split=cold_val", "budgets=[500]")
+    assert result["split"] == "cold_val" and result["new_songs"] == len(catalogue.rows("cold_val"))
     assert "flattered" in (tmp_path / "out" / "report.html").read_text("utf-8")
-    random = next(row for row in told["audience"] if row["method"] == "random")
-    assert random["reached@500"] == catalogue.n_users * told["new_songs"] and random["recall@500"] == 1.0
+    random = next(row for row in result["audience"] if row["method"] == "random")
+    assert random["reached@500"] == catalogue.n_users * result["new_songs"] and random["recall@500"] == 1.0

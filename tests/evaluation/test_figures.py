@@ -48,13 +48,13 @@ def naive_nmi(one: list[Any], other: list[Any]) -> float:
 @pytest.mark.parametrize("seed", range(3))
 def test_agreement_is_the_nmi_of_clusters_and_labels(seed: int) -> None:
     points, label = blobs(200, 5, 0.6, seed)
-    told = figures.cluster_agreement(points, label, seed)
+    result = figures.cluster_agreement(points, label, seed)
     cluster = figures.kmeans(points, 5, seed).tolist()
-    assert told["genre_nmi"] == pytest.approx(naive_nmi(label.tolist(), cluster)) and 0.1 < told["genre_nmi"] < 0.9
-    assert told == figures.cluster_agreement(points, label, seed), "seeded"
+    assert result["genre_nmi"] == pytest.approx(naive_nmi(label.tolist(), cluster)) and 0.1 < result["genre_nmi"] < 0.9
+    assert result == figures.cluster_agreement(points, label, seed), "seeded"
     rng = np.random.default_rng(99)
     chance = np.mean([naive_nmi(rng.permutation(label).tolist(), cluster) for _ in range(200)])
-    assert told["chance_genre_nmi"] == pytest.approx(chance, rel=0.25)
+    assert result["chance_genre_nmi"] == pytest.approx(chance, rel=0.25)
 
 
 def test_agreement_is_one_for_the_same_partition_and_chance_for_another() -> None:
@@ -72,8 +72,8 @@ def test_agreement_of_a_large_catalogue_is_that_of_a_sample(monkeypatch: pytest.
     points, label = blobs(300, 3, 0.7)
     chosen = np.sort(np.random.default_rng(5).permutation(300)[:60])
     cluster = figures.kmeans(points[chosen], 3, 5).tolist()
-    told = figures.cluster_agreement(points, label, 5)["genre_nmi"]
-    assert told == pytest.approx(naive_nmi(label[chosen].tolist(), cluster))
+    result = figures.cluster_agreement(points, label, 5)["genre_nmi"]
+    assert result == pytest.approx(naive_nmi(label[chosen].tolist(), cluster))
 
 
 def test_kmeans_keeps_the_best_of_its_starts() -> None:
@@ -145,14 +145,14 @@ def test_boundary_summary_and_histogram_count_pairs() -> None:
     boundary: Any = Boundary(None, item, user, edge)  # type: ignore[arg-type]
     open_CU = np.array([[item[c] @ user[u] > edge[u] for u in range(9)] for c in range(7)])
     shares = figures.open_shares(boundary)
-    told = figures.boundary_summary(shares, catalogue)
-    assert told["share_of_pairs_above_the_boundary"] == pytest.approx(open_CU.mean())
-    assert told["share_of_users_with_no_new_song"] == pytest.approx((~open_CU.any(axis=0)).mean())
+    result = figures.boundary_summary(shares, catalogue)
+    assert result["share_of_pairs_above_the_boundary"] == pytest.approx(open_CU.mean())
+    assert result["share_of_users_with_no_new_song"] == pytest.approx((~open_CU.any(axis=0)).mean())
     taste = [
         np.mean([catalogue.songs["popularity"][int(s)] for s in plays["song"][plays["user"] == u]]) for u in range(9)
     ]
     ordered = sorted(range(9), key=lambda u: (taste[u], u))
-    for place, share in enumerate(told["share_of_new_songs_by_taste"].values()):
+    for place, share in enumerate(result["share_of_new_songs_by_taste"].values()):
         assert share == pytest.approx(open_CU[:, ordered[3 * place : 3 * place + 3]].mean())
     drawn = figures.boundary_histogram(boundary, shares)
     assert sum(drawn["open_count"]) == 9 and 55 <= sum(drawn["margin_count"]) <= 63
@@ -161,7 +161,7 @@ def test_boundary_summary_and_histogram_count_pairs() -> None:
     np.testing.assert_allclose(drawn["margin_edge"], np.histogram(margin, **ends)[1])
     assert drawn["margin_count"] == np.histogram(margin, bins=drawn["margin_edge"])[0].tolist()
     little = 1e-6  # one song at a time
-    assert figures.boundary_summary(figures.open_shares(boundary, little), catalogue) == told
+    assert figures.boundary_summary(figures.open_shares(boundary, little), catalogue) == result
     assert figures.boundary_histogram(boundary, shares, little) == drawn
 
 
@@ -194,9 +194,9 @@ def test_map_shows_the_same_songs_in_every_space(monkeypatch: pytest.MonkeyPatch
     assert same["ours"] > 0.95 and same["noise"] < 0.7, "near in the map is near in the space"
     for name, vectors in (("ours", points), ("noise", noise)):
         unit = unit_rows(vectors[shown])
-        for song, told in enumerate(drawn["maps"][name]["near"]):
+        for song, result in enumerate(drawn["maps"][name]["near"]):
             cosine = {other: float(unit[song] @ unit[other]) for other in range(60) if other != song}
-            assert told == sorted((o for o in cosine if cosine[o] > 0), key=lambda o: -cosine[o])[:5]
+            assert result == sorted((o for o in cosine if cosine[o] > 0), key=lambda o: -cosine[o])[:5]
 
 
 def test_a_song_without_any_field_is_near_to_nothing() -> None:

@@ -131,5 +131,10 @@ def test_a_first_tag_is_right_if_it_is_one_of_the_song_s_own() -> None:
     heard, first = np.array([0, 1, 2, 3, 4]), np.array([1, 2, 0, 0, 2])
     with pytest.raises(UserError, match="no song with audio has a label"):
         accuracy(np.array([0]), np.array([2]), own, labels)
-    told = accuracy(first, heard, own, labels)
-    assert told == {"songs": 4, "accuracy": 0.75, "most_frequent": 0.75, "chance": pytest.approx((1 + 2 + 1 + 2) / 12)}
+    result = accuracy(first, heard, own, labels)
+    assert result == {
+        "songs": 4,
+        "accuracy": 0.75,
+        "most_frequent": 0.75,
+        "chance": pytest.approx((1 + 2 + 1 + 2) / 12),
+    }

@@ -177,9 +177,9 @@ def test_words_from_the_tokenizer_beside_the_program(
 def test_the_config_says_what_a_program_takes(task: str, exports: dict[str, Path]) -> None:
     config = json.loads((exports[task] / "config.json").read_text("utf-8"))
     assert "onnx" in ModelCard.load(exports[task] / "README.md").data.tags
-    for form, told in ((form, config[form]) for form in ("onnx", "torch_export")):
-        assert list(told) == PARTS[task] and max(part["max_difference"] for part in told.values()) < 1e-5
-        assert {part["file"] for part in told.values()} == {
+    for form, result in ((form, config[form]) for form in ("onnx", "torch_export")):
+        assert list(result) == PARTS[task] and max(part["max_difference"] for part in result.values()) < 1e-5
+        assert {part["file"] for part in result.values()} == {
             str(path.relative_to(exports[task])) for path in (exports[task] / form).iterdir()
         }
     for part in config["onnx"].values():
@@ -206,8 +206,8 @@ def test_a_program_tells_nothing_of_this_machine_and_holds_no_pickle(exports: di
                 held = {name.partition("/")[2]: archive.read(name) for name in archive.namelist()}
             assert held["data/sample_inputs/model.pt"] == b""
             for kind in ("weights", "constants"):
-                told = json.loads(held[f"data/{kind}/model_{kind}_config.json"])["config"]
-                assert not any(one["use_pickle"] for one in told.values()) and (told or kind == "constants")
+                result = json.loads(held[f"data/{kind}/model_{kind}_config.json"])["config"]
+                assert not any(one["use_pickle"] for one in result.values()) and (result or kind == "constants")
     whole = (exports["clip"] / "torch_export" / "audio.pt2").stat().st_size
     assert whole < 1_000_000, "the audio part holds no BERT"
 
@@ -243,8 +243,8 @@ def written(model: Any, config: dict[str, Any], name: str, folder: Path, *format
     rest = {"audio": FRONT | {"store": "samples"}, "prepared": {"crop_seconds": 0.5}}
     shake(model)
     part = parts.parts_of(model.eval(), rest | config)[name]
-    told: dict[str, Any] = programs.write_program(part, name, ["onnx", *formats], folder)["onnx"]
-    return told
+    result: dict[str, Any] = programs.write_program(part, name, ["onnx", *formats], folder)["onnx"]
+    return result
 
 
 SLOW_TOWERS = [pytest.param(tower, marks=pytest.mark.slow) for tower in ("transformer", "published trained")]
@@ -258,8 +258,10 @@ def test_every_audio_tower(tower: str, bert: str, wav2vec2: str, tmp_path: Path)
     audio = {"transformer": OWN, "musicnn": {"model": "musicnn", "dim": 200}}.get(tower, published)
     text = {"model": bert, "dim": 16}
     model = ClipModel(FRONT, audio, text, dim=8)
-    told = written(model, {"task": "clip", "model": {"audio": audio, "text": text}}, "audio", tmp_path, "torch_export")
-    inputs = {name: one["shape"] for name, one in told["inputs"].items()}
+    result = written(
+        model, {"task": "clip", "model": {"audio": audio, "text": text}}, "audio", tmp_path, "torch_export"
+    )
+    inputs = {name: one["shape"] for name, one in result["inputs"].items()}
     assert (
         inputs
         == {
@@ -269,7 +271,7 @@ def test_every_audio_tower(tower: str, bert: str, wav2vec2: str, tmp_path: Path)
             "published trained": {"input_values": ["crops", 8000], "attention_mask": ["crops", 8000]},
         }[tower]
     )
-    assert 0 < told["max_difference"] < 1e-4
+    assert 0 < result["max_difference"] < 1e-4
     if "samples" in inputs:  # shorter than what was traced, and not all of it real
         samples = (torch.randn(3, 24000).clamp(-3, 3) * 3000).to(torch.int16)
         batch = {"samples": samples, "length": torch.tensor([24000, 4000, 24000])}
@@ -304,9 +306,9 @@ def test_a_text_tower_that_was_trained(tuned: dict[str, int], bert: str, wav2vec
     audio, text = {"model": wav2vec2, "dim": 24}, {"model": bert, "dim": 16, "frozen": False}
     model = ClipModel(FRONT, audio, text | tuned, dim=8)
     config = {"task": "clip", "model": {"audio": audio, "text": text | tuned}, "prepared": {"windows": windows}}
-    told = written(model, config, "text", tmp_path)
+    result = written(model, config, "text", tmp_path)
     shape = ["texts", 3, "tokens"] if windows == 3 else ["texts", "tokens"]
-    assert told["inputs"]["input_ids"]["shape"] == shape
+    assert result["inputs"]["input_ids"]["shape"] == shape
     ids = torch.randint(0, 30522, (2, 3, 6) if windows == 3 else (2, 6))
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     batch["attention_mask"][1, ..., 3:] = 0
@@ -324,9 +326,9 @@ def test_a_field_may_be_called_anything(tmp_path: Path) -> None:
     torch.manual_seed(0)
     names = {"vector": 3, "a b/c.ö\"'": 2}
     model = SongEncoder(names, {"mask": 5}, 8, 16, 8)
-    told = written(model, {"task": "i2i"}, "song", tmp_path)
-    assert list(told["inputs"]) == [f"songs.{name}" for name in (*names, "mask")]
-    card = model_card.programs({"onnx": {"song": told}, "model": {}, "audio": FRONT})
+    result = written(model, {"task": "i2i"}, "song", tmp_path)
+    assert list(result["inputs"]) == [f"songs.{name}" for name in (*names, "mask")]
+    card = model_card.programs({"onnx": {"song": result}, "model": {}, "audio": FRONT})
     code = card.split("```python\n")[1].split("```")[0].replace("onnx/song.onnx", f"{tmp_path}/onnx/song.onnx")
     made: dict[str, Any] = {}
     exec(code, made)
@@ -336,8 +338,8 @@ def test_a_field_may_be_called_anything(tmp_path: Path) -> None:
 def test_users_without_a_profile(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = BoundaryModel({"content": 5}, {}, {}, 0, field_dim=4, hidden=8, dim=4)
-    told = written(model, {"task": "boundary"}, "user", tmp_path)
-    assert told["inputs"]["codes"]["shape"] == ["users", 0]
+    result = written(model, {"task": "boundary"}, "user", tmp_path)
+    assert result["inputs"]["codes"]["shape"] == ["users", 0]
 
 
 def test_a_program_that_differs_is_not_published(

@@ -46,7 +46,7 @@ def page(tmp_path: Path, metrics: dict[str, Any], pictures: dict[str, Any]) -> C
     return lambda: report_data.written(tmp_path, metrics, pictures)
 
 
-def told(source: str) -> str:
+def text_shown(source: str) -> str:
     """All text that a reader sees."""
     return text_of(body_of(source))
 
@@ -112,7 +112,7 @@ def test_tables_hold_the_metrics(page, metrics) -> None:
 
 
 def test_every_section_shows_its_figures(page) -> None:
-    text = told(source := page())
+    text = text_shown(source := page())
     for words in (
         "demo world's truth", "0.287", "0.042", "31.5", "0.183", "23.4", "6.8", "31.1", "22.2", "17.8", "81,234",
         "raw content 65.8 % 0.319 0.051", "FirstPlay 72.5 % 0.547 0.061", "14.2 % – –", "one seed", "over songs",
@@ -152,7 +152,7 @@ def test_data_is_escaped_wherever_it_appears(page, metrics, pictures) -> None:
     songs["maps"][HOSTILE] = songs["maps"].pop("FirstPlay")
     metrics["boundary"]["share_of_new_songs_by_taste"][HOSTILE] = 0.5
     source = page()
-    assert source.count("<script") == 1 and told(source).count("<script>alert(1)</script>") >= 10
+    assert source.count("<script") == 1 and text_shown(source).count("<script>alert(1)</script>") >= 10
     assert any(HOSTILE in one.get("aria-label", "") for one in body_of(source).iter()), "unescaped again by the parser"
     assert HOSTILE not in charts.table("caption", ["a", "b"], [["row", HOSTILE]])
 
@@ -187,21 +187,23 @@ def test_every_map_shows_each_song_once_new_ones_as_outlines(page, pictures) -> 
     ],
 )
 def test_what_was_not_measured_is_left_out(page, metrics, key, empty, title) -> None:
-    assert title in told(page())
+    assert title in text_shown(page())
     metrics[key] = empty
-    assert title not in told(page())
+    assert title not in text_shown(page())
 
 
 def test_without_a_boundary_model_its_sections_are_left_out(page, metrics, pictures) -> None:
     for key in ("boundary", "gate", "reach"):
         del metrics[key]
     del pictures["boundary"]
-    assert not any(title in told(page()) for title in ("Interest boundaries", "Where the gate", "Reach and response"))
+    assert not any(
+        title in text_shown(page()) for title in ("Interest boundaries", "Where the gate", "Reach and response")
+    )
 
 
 def test_the_gate_is_drawn_and_told(page) -> None:
     source = page()
-    text, section = told(source), source[source.index("Where the gate stands") :]
+    text, section = text_shown(source), source[source.index("Where the gate stands") :]
     assert all(words in text for words in ("2,000 exposures", "0.494", "0.123", "0.012", "+0.60", "-1.00"))
     drawn = re.search(r'<svg role="img" aria-label="(Favourite rate.*?)".*?</svg>', section, re.S)
     assert drawn and "favourite rate from 5% to 13%" in drawn.group(1) and drawn.group(0).count("<circle") == 10
@@ -237,7 +239,7 @@ def test_edge_values(page, metrics, pictures) -> None:
     shut = {"margin": -1.0, "passed": 1.0, "favourite_rate": 0.0, "completion_rate": 0.0}
     nothing = {"precision": 0.0, "recall": 0.0, "f1": 0.0}
     metrics["gate"] = {"source": "truth", "exposures": 20, "curve": [shut], "at_the_boundary": nothing}
-    text = told(source := page())
+    text = text_shown(source := page())
     assert "cannot be told from" in text and "flattered" in text and "selected" in text
     assert "untitled · no genre · new" in text and "<dt>Favourite rate" not in source
     assert "nan" not in source.lower() and "None" not in text and count(source, "path", "mark") == 0

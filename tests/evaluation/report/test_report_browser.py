@@ -48,24 +48,24 @@ def report(tmp_path: Path, pictures: dict[str, Any]) -> Path:
 @pytest.fixture
 def page(browser: Any, report: Path) -> Iterator[Open]:
     """Opens the report; fails on dialogs, errors, messages of the console, and on any request but for the file."""
-    told: list[str] = []
+    result: list[str] = []
     contexts = []
 
     def visit(width: int = 1000, file: Path = report, **options: Any) -> Any:
         context = browser.new_context(viewport={"width": width, "height": 900}, **options)
         contexts.append(context)
         opened = context.new_page()
-        opened.on("dialog", lambda one: (told.append(f"dialog {one.message}"), one.dismiss()))
-        opened.on("pageerror", lambda one: told.append(f"error {one}"))
-        opened.on("console", lambda one: told.append(f"console {one.text}"))
-        opened.on("request", lambda one: one.url == file.as_uri() or told.append(f"request {one.url}"))
+        opened.on("dialog", lambda one: (result.append(f"dialog {one.message}"), one.dismiss()))
+        opened.on("pageerror", lambda one: result.append(f"error {one}"))
+        opened.on("console", lambda one: result.append(f"console {one.text}"))
+        opened.on("request", lambda one: one.url == file.as_uri() or result.append(f"request {one.url}"))
         opened.goto(file.as_uri())
         return opened
 
     yield visit
     for context in contexts:
         context.close()
-    assert told == []
+    assert result == []
 
 
 def assert_shown(page: Any, pictures: dict[str, Any], place: int) -> None:
