@@ -58,8 +58,7 @@ def export_service(config: ServiceConfig, tracking: Any) -> None:
             (folder / run.task).mkdir()
             write_model(run, catalogue, folder / run.task)
         if clip is not None:
-            vectors = label_vectors(clip, labels, list(PROMPTS), Path(data) / "text_cache")
-            np.save(folder / "labels.npy", vectors)
+            np.save(folder / "labels.npy", label_vectors(clip, labels, list(PROMPTS), Path(data) / "text_cache"))
         shutil.copytree(config.index, folder / "index")
         write_tables(catalogue, folder / "catalogue")
         write_fields(catalogue, features, runs, folder / "features")
