@@ -32,7 +32,7 @@ from retrieval.listening import Listening
 from retrieval.targeting import Songs, Targeting
 
 KIND = "evaluation"
-WITH_GENRE, CB2CF = "content, genre included", "CB2CF (λ=0)"
+WITH_GENRE, UNTRAINED, CB2CF = "content, genre included", "content kNN, our targeting", "CB2CF (λ=0)"
 
 
 @tracked("evaluate")
@@ -78,8 +78,9 @@ def measure(
     targeting = targeting_of(trained["FirstPlay"], listening, options, boundary)
     songs = targeting.songs(targeting.song_SD[new], new, None if of_new is None else of_new.item_CD)
     spaces = songs_in_space(config, catalogue, trained)
-    content = SongIndex({}, build_index(spaces[WITH_GENRE][warm]), warm, spaces[WITH_GENRE])
-    found = find_all(config, targeting, songs, content, trained.get(CB2CF), new)
+    others = {UNTRAINED: SongIndex({}, build_index(spaces[WITH_GENRE][warm]), warm, spaces[WITH_GENRE])} | trained
+    del others["FirstPlay"]
+    found = find_all(config, targeting, songs, others, new)
     source = "truth" if config.truth else "logged plays"
     metrics: dict[str, Any] = {
         "catalogue": catalogue.manifest["counts"],
@@ -104,32 +105,22 @@ def measure(
 
 
 def find_all(
-    config: EvaluateConfig,
-    targeting: Targeting,
-    songs: Songs,
-    content: SongIndex,
-    cb2cf: SongIndex | None,
-    new: IntArray,
+    config: EvaluateConfig, targeting: Targeting, songs: Songs, others: dict[str, SongIndex], new: IntArray
 ) -> dict[str, Audience]:
     """The audience of every new song by every method, at the largest budget.
 
-    `targeting` and `songs` are of the full model; `content` is of untrained vectors.
+    `targeting` and `songs` are of the full model; `others` are targeted like it, and one of them is untrained.
     """
     listening, margin = targeting.listening, config.targeting.margin
     budget = min(max(config.budgets), listening.n_users)
-
-    def i2i2u(index: SongIndex) -> Audience:
-        other = targeting_of(index, listening, config.targeting)
-        return other.audience(other.songs(index.vectors[new], new), "i2i2u", budget)
-
     found = {
         "random": baselines.random_users(len(new), listening.n_users, budget, config.seed),
         "most active users": baselines.most_active_users(listening.known_US, len(new), budget),
-        "content kNN": baselines.content_knn(content, listening.known_US, new, budget),
-        "content kNN, our targeting": i2i2u(content),
+        "content kNN": baselines.content_knn(others[UNTRAINED], listening.known_US, new, budget),
     }
-    if cb2cf is not None:
-        found[CB2CF] = i2i2u(cb2cf)
+    for name, index in others.items():
+        other = targeting_of(index, listening, config.targeting)
+        found[name] = other.audience(other.songs(index.vectors[new], new), "i2i2u", budget)
     found["FirstPlay I2I2U"] = targeting.audience(songs, "i2i2u", budget)
     found["FirstPlay CAT"] = targeting.audience(songs, "cat", budget)
     found["FirstPlay I2I2U ∪ CAT"] = union(found["FirstPlay I2I2U"], found["FirstPlay CAT"], budget)
