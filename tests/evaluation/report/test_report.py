@@ -13,37 +13,24 @@ import pytest
 
 from evaluation.report import charts
 from evaluation.report.genre_maps import N_KINDS
-from tests.evaluation.report import report_data
-from tests.evaluation.report.report_data import (
-    BEST,
-    BUCKETS,
-    FIRST,
-    HOSTILE,
-    METHODS,
-    PARTS,
-    SPACES,
-    less,
-    method_row,
-    outcome,
-    part,
-)
+from tests.evaluation.report import report_data as data
 from tests.evaluation.report.report_tables import assert_tables_are, body_of, read_tables, text_of
 
 
 @pytest.fixture
 def metrics() -> dict[str, Any]:
-    return report_data.metrics()
+    return data.metrics()
 
 
 @pytest.fixture
 def pictures() -> dict[str, Any]:
-    return report_data.pictures()
+    return data.pictures()
 
 
 @pytest.fixture
 def page(tmp_path: Path, metrics: dict[str, Any], pictures: dict[str, Any]) -> Callable[[], str]:
     """`page()`: the HTML of the metrics and pictures as the test has changed them."""
-    return lambda: report_data.written(tmp_path, metrics, pictures)
+    return lambda: data.written(tmp_path, metrics, pictures)
 
 
 def text_shown(source: str) -> str:
@@ -73,7 +60,7 @@ def test_the_verdict_is_that_of_the_paired_interval(page, metrics) -> None:
         "leaves zero out",
     ):
         assert words in reasons
-    metrics["differences"][3] = less(FIRST, BEST, spread=202)
+    metrics["differences"][3] = data.less(data.FIRST, data.BEST, spread=202)
     css, claim, reasons = verdict(page())
     assert (
         css == "plain" and "cannot be told from" in claim and "holds zero" in reasons and "+201 (-1 to +403)" in reasons
@@ -118,8 +105,8 @@ def test_every_section_shows_its_figures(page) -> None:
         "raw content 65.8 % 0.319 0.051", "FirstPlay 72.5 % 0.547 0.061", "14.2 % – –", "one seed", "over songs",
     ):  # fmt: skip
         assert words in text
-    assert count(source, "path", "whisker") == 2 * len(METHODS) + 1 and count(source, "path", "mark") == 2
-    assert count(source, "path", "span") == len(METHODS) - 1 + 2 * len(PARTS) + len(BUCKETS)
+    assert count(source, "path", "whisker") == 2 * len(data.METHODS) + 1 and count(source, "path", "mark") == 2
+    assert count(source, "path", "span") == len(data.METHODS) - 1 + 2 * len(data.PARTS) + len(data.BUCKETS)
 
 
 def test_page_opens_offline_and_is_readable_by_a_screen_reader(page) -> None:
@@ -141,26 +128,28 @@ def test_page_opens_offline_and_is_readable_by_a_screen_reader(page) -> None:
 
 def test_data_is_escaped_wherever_it_appears(page, metrics, pictures) -> None:
     songs = pictures["song_map"]
-    songs["genre"] = [HOSTILE if genre == "genre 1" else genre for genre in songs["genre"]]
-    songs["title"][3] = metrics["buckets"]["rows"][2]["bucket"] = HOSTILE
-    metrics["split"] = metrics["retrieval"][0]["pool"] = metrics["genres"][1]["space"] = HOSTILE
-    metrics["audience"][2]["method"] = metrics["outcomes"]["rows"][1]["method"] = HOSTILE
-    metrics["buckets"]["rows"][0]["by"] = metrics["parts"][0]["part"] = HOSTILE
+    songs["genre"] = [data.HOSTILE if genre == "genre 1" else genre for genre in songs["genre"]]
+    songs["title"][3] = metrics["buckets"]["rows"][2]["bucket"] = data.HOSTILE
+    metrics["split"] = metrics["retrieval"][0]["pool"] = metrics["genres"][1]["space"] = data.HOSTILE
+    metrics["audience"][2]["method"] = metrics["outcomes"]["rows"][1]["method"] = data.HOSTILE
+    metrics["buckets"]["rows"][0]["by"] = metrics["parts"][0]["part"] = data.HOSTILE
     metrics["best_baseline"]["method"] = metrics["audience"][2]["method"]
-    metrics["buckets"]["baseline"] = metrics["differences"][0]["less"] = HOSTILE
-    metrics["catalogue"][HOSTILE] = 1
-    songs["maps"][HOSTILE] = songs["maps"].pop("FirstPlay")
-    metrics["boundary"]["share_of_new_songs_by_taste"][HOSTILE] = 0.5
+    metrics["buckets"]["baseline"] = metrics["differences"][0]["less"] = data.HOSTILE
+    metrics["catalogue"][data.HOSTILE] = 1
+    songs["maps"][data.HOSTILE] = songs["maps"].pop("FirstPlay")
+    metrics["boundary"]["share_of_new_songs_by_taste"][data.HOSTILE] = 0.5
     source = page()
     assert source.count("<script") == 1 and text_shown(source).count("<script>alert(1)</script>") >= 10
-    assert any(HOSTILE in one.get("aria-label", "") for one in body_of(source).iter()), "unescaped again by the parser"
-    assert HOSTILE not in charts.table("caption", ["a", "b"], [["row", HOSTILE]])
+    assert any(data.HOSTILE in one.get("aria-label", "") for one in body_of(source).iter()), (
+        "unescaped again by the parser"
+    )
+    assert data.HOSTILE not in charts.table("caption", ["a", "b"], [["row", data.HOSTILE]])
 
 
 def test_every_map_shows_each_song_once_new_ones_as_outlines(page, pictures) -> None:
     source, songs = page(), pictures["song_map"]
     maps = re.findall(r"<div data-near=[^>]*><h3>([^<]*)</h3><svg(.*?)</svg></div>", source, re.DOTALL)
-    assert [name for name, _ in maps] == list(SPACES)
+    assert [name for name, _ in maps] == list(data.SPACES)
     looks = set()
     for _, picture in maps:
         drawn = re.findall(r'<path class="(known|new) k(-?\d+)" d="[^"]+"><title>([^<]*)</title>', picture)
@@ -225,13 +214,16 @@ def test_reach_is_drawn_with_and_without_the_gate(page) -> None:
 def test_edge_values(page, metrics, pictures) -> None:
     """No baseline hit, no outcome, one song, a constant histogram, validation songs, no boundary methods."""
     metrics["split"] = "cold_val"
-    metrics["audience"] = [method_row(name, 0) for name in ("random", "FirstPlay I2I2U")]
-    metrics["outcomes"] = {"source": "logged plays", "rows": [outcome("everybody", None), outcome("random", 0.0)]}
-    metrics["outcomes"]["parts"] = [part("gate on I2I2U", FIRST, "random", None)]
+    metrics["audience"] = [data.method_row(name, 0) for name in ("random", "FirstPlay I2I2U")]
+    metrics["outcomes"] = {
+        "source": "logged plays",
+        "rows": [data.outcome("everybody", None), data.outcome("random", 0.0)],
+    }
+    metrics["outcomes"]["parts"] = [data.part("gate on I2I2U", data.FIRST, "random", None)]
     metrics["best_baseline"] |= {"method": "random"}
-    figures = {key: one for key, one in less(FIRST, BEST).items() if "@" in key}
+    figures = {key: one for key, one in data.less(data.FIRST, data.BEST).items() if "@" in key}
     nothing: dict[str, Any] = {key: [0.0, 0.0] if "ci95" in key else 0 * one for key, one in figures.items()}
-    metrics["differences"] = [{"method": FIRST, "less": "random", **nothing}]
+    metrics["differences"] = [{"method": data.FIRST, "less": "random", **nothing}]
     metrics["parts"] = [{"part": "gate on I2I2U", **metrics["differences"][0]}]
     one = {"FirstPlay": {"x": [1.0], "y": [2.0], "near": [[]]}}
     pictures["song_map"] = {"maps": one, "genre": [""], "title": [""], "new": [True]}
