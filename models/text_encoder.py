@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from models.pretrained import enable_recompute, load_pretrained, set_trainable
 
@@ -32,7 +31,7 @@ class TextEncoder(nn.Module):
         self, model: str, frozen: bool = True, last_layers: int = 0, lora_rank: int = 0, recompute: bool = False
     ) -> None:
         super().__init__()
-        self.bert: Any = load_pretrained(AutoModel, model, KIND)
+        self.bert: Any = load_pretrained("AutoModel", model, KIND)
         self.frozen = frozen
         # The pooler is unused, and DDP stops at weights without a gradient.
         if getattr(self.bert, "pooler", None) is not None:
@@ -74,7 +73,7 @@ def load_tokenizer(model: str) -> Any:
     Raises:
         ValueError: it cannot be loaded.
     """
-    return load_pretrained(AutoTokenizer, model, KIND)
+    return load_pretrained("AutoTokenizer", model, KIND)
 
 
 @cache
@@ -84,4 +83,4 @@ def text_width(model: str) -> int:
     Raises:
         ValueError: the configuration cannot be loaded.
     """
-    return int(load_pretrained(AutoConfig, model, KIND).hidden_size)
+    return int(load_pretrained("AutoConfig", model, KIND).hidden_size)
