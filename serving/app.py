@@ -16,6 +16,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 
+from configs.errors import UserError
 from configs.serving import ServingConfig
 from serving.engine import Engine
 from serving.limits import Limits
@@ -71,7 +72,11 @@ def make_app(engine: Engine, config: ServingConfig, token: str | None) -> Limits
 
 
 def watch(engine: Engine, seconds: float, ended: threading.Event) -> None:
-    """Go over to a new model when its folder was replaced."""
+    """Load what an answer may wait for; then go over to a new model whenever its folder was replaced."""
+    try:
+        engine.state.model.encoder.load_text()
+    except UserError as error:
+        log.error("%s", error)
     while seconds and not ended.wait(seconds):
         if engine.changed():
             engine.reload()

@@ -29,6 +29,7 @@ from data.fields import CATEGORIES, UNKNOWN, Codes, Vocabulary, codes_of, encode
 from data.text import or_user_error, read_as, song_texts, token_batch, token_rows
 from export.model import load
 from models.chunked import embed_crops, embed_recordings
+from models.pretrained import resolve_model
 from models.pretrained_audio import OWN, PretrainedAudio
 from models.text_encoder import TextEncoder, load_tokenizer
 
@@ -74,7 +75,6 @@ class Encoder:
             self.history: int = config["trained_with"]["model"]["history"]
             self.widths |= config["model"]["dense_dims"]
         self.clip: Any = None
-        self.bert: Any = or_user_error(TextEncoder, manifest["text"]["model"]).eval() if manifest["text"] else None
         if manifest["clip"]:
             self.clip, config = load(folder / "clip", check=False)
             self.prepared = config["prepared"]
@@ -84,11 +84,12 @@ class Encoder:
             self.inputs = audio_inputs(model, self.audio, seconds)
             frozen = model != OWN and self.prepared["frozen_audio"]
             self.ears: Any = or_user_error(PretrainedAudio, model, "audio.model").eval() if frozen else None
-        self.read: Any = manifest["text"]
-        if self.clip is not None and self.read is None:
-            self.read = read_as(self.prepared)
-        self.tokenizer = or_user_error(load_tokenizer, self.read["model"]) if self.read else None
-        self.tokenizing = threading.Lock()  # it keeps in itself where it is to cut
+        self.read: Any = manifest["text"] or (read_as(self.prepared) if self.hears else None)
+        self.reading = threading.Lock()  # a tokenizer keeps in itself where it is to cut
+        self.tokenizer: Any = None
+        self.bert: Any = None
+        if self.read and or_user_error(resolve_model, self.read["model"]) == self.read["model"]:
+            self.load_text()  # a packaged model's checksum has told that it can be loaded: it may come later
         made = repr((manifest["clip"], manifest["text"], sorted(self.widths.items())))
         self.fingerprint = hashlib.sha256(made.encode()).hexdigest()[:16]  # of what makes the features
 
@@ -96,6 +97,18 @@ class Encoder:
     def hears(self) -> bool:
         """Whether these models use a song's sound."""
         return self.clip is not None
+
+    def load_text(self) -> None:
+        """Load the tokenizer and the frozen text encoder if they are not; takes two seconds.
+
+        Raises:
+            UserError: they cannot be loaded.
+        """
+        with self.reading:
+            if self.read and self.tokenizer is None:
+                if self.manifest["text"]:
+                    self.bert = or_user_error(TextEncoder, self.read["model"]).eval()
+                self.tokenizer = or_user_error(load_tokenizer, self.read["model"])
 
     @torch.inference_mode()
     def features(self, songs: Sequence[Content]) -> Features:
@@ -165,7 +178,8 @@ class Encoder:
         if not has:
             return
         options = (self.read["model"], self.read["max_tokens"], self.read["windows"])
-        with self.tokenizing:
+        self.load_text()
+        with self.reading:
             rows = token_rows([texts[at] for at in has], *options, self.tokenizer)
         text: dict[str, Tensor] = token_batch(*rows)
         if self.bert is not None:

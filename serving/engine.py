@@ -108,6 +108,7 @@ class Engine:
             self.deleted.clear()
             try:
                 state, song, play = self._built()
+                state.model.encoder.load_text()
                 with self.writing:  # catch up with what was accepted meanwhile
                     self._catch_up(state, song, play)
                     for song_id in self.deleted:

@@ -254,7 +254,7 @@ def test_a_folder_that_is_replaced_while_it_is_read_is_read_again(
     assert model.index.manifest["encoder"] == model.manifest["encoder"]
 
 
-@pytest.mark.parametrize("fault", ["another encoder", "no weights", "no manifest", "half an index"])
+@pytest.mark.parametrize("fault", ["another encoder", "no weights", "no manifest", "half an index", "no text model"])
 def test_what_cannot_be_used_is_not_taken(
     engine: Engine, folder: Path, service_folder: Path, tmp_path: Path, fault: str
 ) -> None:
@@ -265,6 +265,9 @@ def test_what_cannot_be_used_is_not_taken(
         (bad / "index" / "manifest.json").write_text(json.dumps(about | {"encoder": "0123"}))
     elif fault == "no weights":
         (bad / "i2i" / "model.safetensors").unlink()
+    elif fault == "no text model":
+        about = json.loads((bad / "manifest.json").read_text())
+        (bad / "manifest.json").write_text(json.dumps(about | {"text": about["text"] | {"model": str(tmp_path)}}))
     elif fault == "no manifest":
         (bad / "manifest.json").unlink()
     else:
@@ -326,5 +329,6 @@ def test_no_request_fails_while_models_are_exchanged(
 
 
 def test_it_starts_without_what_training_needs() -> None:
-    code = "import sys, serving.server; sys.exit('lightning' in sys.modules)"
+    """And texts are read by what is imported when the service listens already."""
+    code = "import sys, serving.server; assert not {'lightning', 'transformers'} & sys.modules.keys()"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
