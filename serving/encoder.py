@@ -32,14 +32,11 @@ from models.chunked import embed_crops, embed_recordings
 from models.pretrained import resolve_model
 from models.pretrained_audio import OWN, PretrainedAudio
 from models.text_encoder import TextEncoder, load_tokenizer
+from serving.refusals import Refused
 
 GUESSES = 5  # tags guessed of a song
 
 Features = dict[str, FloatArray]  # by name, (W,) of one song or (N, W); NaN where the song lacks it
-
-
-class Unfit(Exception):  # noqa: N818
-    """A given dense field is none of this model's: another model came into use since the song was checked."""
 
 
 @dataclass
@@ -115,7 +112,7 @@ class Encoder:
         """Dense fields of N songs, each (N, W); NaN where a song lacks one.
 
         Raises:
-            Unfit: a given one.
+            Refused: a given one is none of this model's: another came into use since the song was checked.
         """
         found = {name: np.full((len(songs), width), np.nan, dtype=np.float32) for name, width in self.widths.items()}
         heard = [at for at, song in enumerate(songs) if song.wave is not None]
@@ -125,7 +122,8 @@ class Encoder:
         for at, song in enumerate(songs):
             for name, vector in song.given.items():
                 if self.widths.get(name) != len(vector):
-                    raise Unfit(name)
+                    detail = f"another model came into use, which has no such feature {name!r}: try again"
+                    raise Refused(503, detail)
                 found[name][at] = vector
         return found
 

@@ -133,10 +133,7 @@ def add_song(
 @routes.post("/songs/batch")
 def add_songs(here: Here, given: schemas.NewSongs, key: Key = None) -> schemas.BatchResults:
     """Take songs in, each judged alone."""
-    made = here.incoming.songs(given.songs, key)
-    return schemas.BatchResults(
-        results=[schemas.BatchResult(song_id=one, status=status, detail=detail) for one, status, detail in made]
-    )
+    return schemas.BatchResults(results=here.incoming.songs(given.songs, key))
 
 
 @routes.get("/songs")
@@ -250,9 +247,7 @@ def get_recommendations(here: Here, user_id: Id, k: Count = 20, margin: Margin =
 @routes.post("/plays")
 def add_plays(here: Here, given: schemas.NewPlays, key: Key = None) -> schemas.PlaysTaken:
     """Take feedback in: histories, warm-up, and the next training's input."""
-    accepted, unknown, rejected = here.incoming.plays(given.plays, key)
-    refused = [schemas.Rejected(row=row, detail=detail) for row, detail in rejected]
-    return schemas.PlaysTaken(accepted=accepted, unknown_users=unknown, rejected=refused)
+    return here.incoming.plays(given.plays, key)
 
 
 @routes.get("/model")

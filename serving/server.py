@@ -15,7 +15,7 @@ import uvicorn
 from configs.serving import ServingConfig
 from serving.app import make_app
 from serving.connections import Connection
-from serving.engine import open_engine
+from serving.engine import Engine
 from serving.limits import Limits
 
 LEAST_SECONDS = 5.0  # for the head of a request
@@ -27,7 +27,7 @@ def serve(config: ServingConfig, token: str | None) -> None:
     logging.getLogger("firstplay").setLevel(logging.INFO)
     if config.threads:
         torch.set_num_threads(config.threads)
-    engine = open_engine(config.model, config.store, config.batch)
+    engine = Engine(config.model, config.store, config.batch)
     signal.signal(signal.SIGHUP, lambda *_: threading.Thread(target=engine.reload, daemon=True).start())
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn raises it again when all is answered
     app = make_app(engine, config, token)

@@ -101,10 +101,9 @@ def briefs(state: State, numbers: Iterable[int], audio: Path | None) -> list[Son
 
 def similar(state: State, number: int, k: int, audio: Path | None, among: str = "known") -> list[Similar]:
     """The known songs like a song, or the new ones."""
-    near = answers.similar_songs(state, number, k, among)
     return [
         Similar(**line(state, int(one)), score=float(score), has_audio=has_audio(state, int(one), audio))
-        for one, score in zip(near.songs_K, near.scores_K, strict=True)
+        for one, score in zip(*answers.similar_songs(state, number, k, among), strict=True)
     ]
 
 

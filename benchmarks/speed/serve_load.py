@@ -36,7 +36,7 @@ from configs.errors import UserError
 from configs.load import as_dict, command
 from configs.options import opt
 from configs.serving import ServingConfig
-from serving.engine import open_engine
+from serving.engine import Engine
 from serving.routes import Service
 
 PAUSE = 0.05  # seconds that a client waits after a 429
@@ -191,7 +191,7 @@ def slope(x: Sequence[float], y: Sequence[float]) -> float:
 def beside(config: ServeLoadConfig, folder: Path, work: Path) -> Iterator[Service]:
     """The service's parts in this process."""
     options = ServingConfig(model=str(folder), store=str(work / "store_in_process"), threads=config.threads)
-    engine = open_engine(options.model, options.store, options.batch)
+    engine = Engine(options.model, options.store, options.batch)
     service = Service(engine, options)
     try:
         yield service

@@ -121,7 +121,7 @@ def test_an_audience_is_that_of_the_command(model: Model, trained: Path, tmp_pat
         because = [[model.songs["song_id"][int(one)] for one in row if one >= 0] for row in found.because_BT]
         assert because == rows["because"].to_list()
         near = similar.filter(pl.col("song_id") == model.songs["song_id"][song])["similar_song_id"].to_list()
-        assert [state.song_id(int(one)) for one in answers.similar_songs(state, song, len(near)).songs_K] == near
+        assert [state.song_id(int(one)) for one in answers.similar_songs(state, song, len(near))[0]] == near
 
 
 @pytest.mark.parametrize("mode", ["i2i2u", "taste", "cat", "union", "boundary"])
@@ -185,11 +185,11 @@ def test_accepted_songs_come_and_go(state: State) -> None:
         np.testing.assert_array_equal(answers.audience(state, number, "i2i2u", 10, False, 0.0).users_B, before)
     state.remove_song("a")
     assert state.number("a") is None and state.pool.size == state.new_index.ntotal == len(model.new) + 2
-    near = answers.similar_songs(state, like, 3, "new")
+    songs, scores = answers.similar_songs(state, like, 3, "new")
     others = np.array([*np.delete(state.model.new, 3), *state.accepted])
     vectors = np.stack([state.vectors(int(one))[0] for one in others])
-    assert set(near.songs_K[:2].tolist()) == set(state.accepted), "the same content is the most similar"
-    np.testing.assert_allclose(near.scores_K, np.sort(vectors @ state.vectors(like)[0])[::-1][:3], rtol=1e-5)
+    assert set(songs[:2].tolist()) == set(state.accepted), "the same content is the most similar"
+    np.testing.assert_allclose(scores, np.sort(vectors @ state.vectors(like)[0])[::-1][:3], rtol=1e-5)
     for name in ("b", "c"):  # whatever moved in the arrays
         number = state.number(name)
         assert number is not None
@@ -265,8 +265,9 @@ def same(one: State, other: State) -> None:
     """Both states answer alike: users' vectors, new songs' vectors, and who has met what."""
     for name, vectors in of_users(one.model).items():
         np.testing.assert_allclose(vectors, of_users(other.model)[name], atol=1e-5, err_msg=name)
-    assert one.number_of.keys() == other.number_of.keys()
-    for song_id in one.number_of:
+    names = {song.song_id for song in one.accepted.values()}
+    assert names == {song.song_id for song in other.accepted.values()}
+    for song_id in names:
         numbers = one.number_of[song_id], other.number_of[song_id]
         for ours, theirs in zip(one.vectors(numbers[0]), other.vectors(numbers[1]), strict=True):
             np.testing.assert_allclose(ours, theirs, atol=1e-5, err_msg=song_id)

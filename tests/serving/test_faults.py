@@ -27,7 +27,7 @@ import soundfile
 from benchmarks.speed.serve_process import ROOT, children, serving
 from configs.errors import UserError
 from serving.database import reading
-from serving.engine import open_engine
+from serving.engine import Engine
 from serving.store import Play, Store
 from tests.serving.conftest import TOKEN
 
@@ -265,12 +265,12 @@ def test_a_file_that_is_missing_is_told_at_the_start(service_folder: Path, tmp_p
             assert str(folder / "i2i") in told and "No such file" in told
         else:
             try:
-                open_engine(str(folder), tmp_path / "store", 4).close()
+                Engine(folder, tmp_path / "store", 4).close()
                 raise AssertionError(f"nobody missed {name}")
             except UserError as error:
                 assert str(folder) in str(error) and "\n" not in str(error), name
         (tmp_path / "away").rename(folder / name)
-    open_engine(str(folder), tmp_path / "store", 4).close()
+    Engine(folder, tmp_path / "store", 4).close()
 
 
 def test_a_file_that_is_missing_in_a_new_model(service_folder: Path, tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ from configs.load import load
 from configs.serving import ServingConfig
 from serving import schemas
 from serving.app import make_app
-from serving.engine import open_engine
+from serving.engine import Engine
 from serving.server import LEAST_SECONDS
 from tests.serving.conftest import TOKEN
 from tests.serving.test_decoding import BAD, cuts, encoded, noise, whole
@@ -635,7 +635,7 @@ def test_what_is_not_done_in_time(service_folder: Path, tmp_path: Path, timeout:
     """A service in this process, whose only decoder can be made to hang."""
     options = [f"model={service_folder}", f"store={tmp_path}/store", f"timeout={timeout}", "decoders=1"]
     config = load(ServingConfig, options)
-    app = make_app(open_engine(config.model, config.store, config.batch), config, None)
+    app = make_app(Engine(config.model, config.store, config.batch), config, None)
     audio = base64.b64encode(whole("wav")).decode()
     with TestClient(app, "http://localhost") as client:
 
@@ -652,7 +652,7 @@ def test_what_is_not_done_in_time(service_folder: Path, tmp_path: Path, timeout:
             return
         while post({"audio": audio}) != [201]:  # the encoder warms up
             pass
-        os.kill(app.app.state.service.decoders._workers[0].process.pid, signal.SIGSTOP)  # type: ignore[attr-defined]
+        os.kill(app.app.app.state.service.decoders._workers[0].process.pid, signal.SIGSTOP)  # type: ignore[attr-defined]
         start = time.monotonic()
         assert post(*[{"audio": audio}] * 20) == [422, *[503] * 19], "one took its time, and with it that of the others"
         assert time.monotonic() - start < timeout + 3
