@@ -62,7 +62,7 @@ class Incoming:
         with self._turn(key, digest) as done:
             if done is not None:
                 return str(done[0])
-            ends = time.monotonic() + self.timeout
+            ends = self._deadline()
             song = self._encoded(self._begin(given, audio, id_of(given, key, 0), ends), ends)
             self.engine.accept([song], key, digest)
             return song[0].song_id
@@ -86,7 +86,7 @@ class Incoming:
         ]
 
     def _batch(self, given: Sequence[NewSong], ids: list[str], key: str | None, digest: str) -> list[BatchResult]:
-        ends = time.monotonic() + self.timeout
+        ends = self._deadline()
         begun: list[Begun | Refused] = []
         for row, (song, song_id) in enumerate(zip(given, ids, strict=True)):
             try:
@@ -150,6 +150,11 @@ class Incoming:
             turn = self.turns.setdefault(key, threading.Lock())
         with turn:
             yield self.engine.store.answered(key, digest)
+
+    def _deadline(self) -> float:
+        """When a song is given up; right after a start, its time begins when the text encoder is loaded."""
+        self.engine.state.model.encoder.load_text()
+        return time.monotonic() + self.timeout
 
     def _begin(self, given: NewSong, audio: bytes | None, song_id: str, ends: float) -> Begun:
         """Decode and check a song, and submit it for encoding."""
