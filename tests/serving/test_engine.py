@@ -36,6 +36,7 @@ from serving.schemas import NewSong
 from serving.state import State
 from serving.store import Play, Store, StoredSong
 from tests.serving.conftest import SMALL, run
+from tests.serving.test_decoding import encoded, noise
 
 
 @pytest.fixture
@@ -52,29 +53,27 @@ def engine(folder: Path, tmp_path: Path) -> Iterator[Engine]:
     opened.close()
 
 
-@pytest.fixture(scope="module")
-def other(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A service folder of the same catalogue, trained from another seed, without a boundary."""
+def trained_again(trained: Path, at: Path, *options: str) -> Path:
+    """A service folder of the same catalogue, of an i2i model with other options, without a boundary."""
     from training import tasks as train
 
-    at = tmp_path_factory.mktemp("other")
-    both = [f"data={trained}/catalogue", f"features={trained}/features"]
-    run(train.train_i2i, I2IConfig, *both, f"out={at}/i2i", "bcl_batch_size=64", "seed=5", *SMALL)
+    data = [f"data={trained}/catalogue", f"out={at}/i2i", "bcl_batch_size=64"]
+    run(train.train_i2i, I2IConfig, *data, *options, *SMALL)
     run(index.main, IndexConfig, f"run={at}/i2i", f"out={at}/index")
     run(service.main, ServiceConfig, f"index={at}/index", f"out={at}/service")
     return at / "service"
+
+
+@pytest.fixture(scope="module")
+def other(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Trained from another seed."""
+    return trained_again(trained, tmp_path_factory.mktemp("other"), f"features={trained}/features", "seed=5")
 
 
 @pytest.fixture(scope="module")
 def tags_alone(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A service folder of the same catalogue that knows songs by their tags: no sound, no words, no vectors."""
-    from training import tasks as train
-
-    at = tmp_path_factory.mktemp("tags_alone")
-    run(train.train_i2i, I2IConfig, f"data={trained}/catalogue", f"out={at}/i2i", "bcl_batch_size=64", *SMALL)
-    run(index.main, IndexConfig, f"run={at}/i2i", f"out={at}/index")
-    run(service.main, ServiceConfig, f"index={at}/index", f"out={at}/service")
-    return at / "service"
+    """A model that knows songs by their tags: no sound, no words, no vectors."""
+    return trained_again(trained, tmp_path_factory.mktemp("tags_alone"))
 
 
 def accept(engine: Engine, song_id: str, title: str, **about: Any) -> None:
@@ -86,6 +85,12 @@ def accept(engine: Engine, song_id: str, title: str, **about: Any) -> None:
 def there(state: State) -> list[str]:
     """Ids of the accepted songs."""
     return [song.song_id for song in state.accepted.values()]
+
+
+def rewrite(folder: Path, **changes: Any) -> None:
+    """Change a manifest."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(manifest | changes))
 
 
 def replace(folder: Path, by: Path) -> None:
@@ -118,41 +123,23 @@ def test_a_new_model_takes_over_with_all_that_was_accepted(engine: Engine, folde
     assert 3 not in answers.audience(after, number, "taste", 1000, False, 0.0).users_B
 
 
-def test_what_comes_in_while_the_new_model_is_loaded_is_in_it(
-    engine: Engine, folder: Path, other: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    accept(engine, "before", "Early bird")
-    accept(engine, "gone", "Leaving")
-    built = engine._built
-
-    def meanwhile() -> Any:
-        found = built()  # all that there was; and then, before the new state is used:
-        accept(engine, "meanwhile", "Just in time")
-        engine.accept_plays([Play(engine.state.model.user_ids[1], "before", favourited=True)], None, "")
-        engine.delete("gone")
-        return found
-
-    monkeypatch.setattr(engine, "_built", meanwhile)
-    replace(folder, other)
-    assert engine.reload()
-    assert there(engine.state) == ["before", "meanwhile"]
-    assert engine.state.first_plays(engine.state.number_of["before"]) == 1
-    assert engine.store.counts() == {"songs": 2, "plays": 1}
-
-
 @pytest.mark.parametrize("when", ["after it was read", "before it is read", "while it is read"])
-def test_a_song_that_is_deleted_and_comes_again_meanwhile(
+def test_what_comes_and_goes_while_the_new_model_is_loaded(
     engine: Engine, folder: Path, other: Path, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
-    """The new model has the second one, once, whenever the new state read the store."""
-    accept(engine, "x", "First")
-    accept(engine, "y", "Another")
-    engine.accept_plays([Play(engine.state.model.user_ids[1], "x", favourited=True)], None, "")
+    """A song is deleted, another deleted and sent again, a third new: so the new state has them, each once."""
+    for song_id in ("x", "y", "gone"):
+        accept(engine, song_id, f"First {song_id}")
+    user = engine.state.model.user_ids[1]
+    engine.accept_plays([Play(user, "x", favourited=True)], None, "")
     built, read = engine._built, engine.store.songs
 
     def exchange() -> None:
         engine.delete("x")
-        accept(engine, "x", "Second")
+        engine.delete("gone")
+        accept(engine, "x", "Second x")
+        accept(engine, "new", "Just in time")
+        engine.accept_plays([Play(user, "y", favourited=True)], None, "")
 
     def meanwhile() -> Any:
         if when == "before it is read":
@@ -165,7 +152,7 @@ def test_a_song_that_is_deleted_and_comes_again_meanwhile(
     def reading(made_by: str = "", after: int = 0) -> Iterator[tuple[int, StoredSong]]:
         for found in read(made_by, after):
             yield found
-            if found[1].about["title"] == "First" and when == "while it is read":
+            if found[1].about["title"] == "First x" and when == "while it is read":
                 exchange()
                 yield from read(made_by, found[0])
                 return
@@ -175,9 +162,10 @@ def test_a_song_that_is_deleted_and_comes_again_meanwhile(
     replace(folder, other)
     assert engine.reload()
     state = engine.state
-    assert sorted(there(state)) == ["x", "y"]
-    assert state.pool.size == state.new_index.ntotal == len(state.model.new) + 2
-    assert state.title(state.number_of["x"]) == "Second" and state.first_plays(state.number_of["x"]) == 1
+    assert sorted(there(state)) == ["new", "x", "y"] and engine.store.counts() == {"songs": 3, "plays": 2}
+    assert state.pool.size == state.new_index.ntotal == len(state.model.new) + 3
+    assert state.title(state.number_of["x"]) == "Second x"
+    assert [state.first_plays(state.number_of[song_id]) for song_id in ("x", "y", "new")] == [1, 1, 0]
 
 
 def test_what_the_new_model_cannot_take_is_to_be_sent_again(
@@ -207,17 +195,13 @@ def test_a_recording_is_heard_at_the_new_models_rate(engine: Engine, folder: Pat
     """Decoders go on at the rate of the model at the start."""
     slow = folder.parent / "slow"
     shutil.copytree(service_folder, slow)
-    about = json.loads((slow / "manifest.json").read_text())
-    about["audio"] |= {"sample_rate": 8000}
-    (slow / "manifest.json").write_text(json.dumps(about))
-    file, wave = io.BytesIO(), np.sin(np.arange(32_000) * 0.3).astype(np.float32) * 0.3
-    soundfile.write(file, wave, 16_000, format="FLAC")
-    decoders = Decoders(1, 16_000, float(about["audio"]["max_seconds"]), 60.0, 30.0)
+    rewrite(slow, audio=json.loads((slow / "manifest.json").read_text())["audio"] | {"sample_rate": 8000})
+    decoders = Decoders(1)
     try:
         incoming = Incoming(engine, decoders, 30.0)
         replace(folder, slow)
         assert engine.reload()
-        incoming.song(NewSong(song_id="sound"), file.getvalue(), None)
+        incoming.song(NewSong(song_id="sound"), encoded(noise(2), "flac"), None)
     finally:
         decoders.close()
     state, flac = engine.state, engine.store.audio("sound")
@@ -267,18 +251,14 @@ def test_what_cannot_be_used_is_not_taken(
     bad = tmp_path / "bad"
     shutil.copytree(service_folder, bad)
     if fault == "another encoder":
-        about = json.loads((bad / "index" / "manifest.json").read_text())
-        (bad / "index" / "manifest.json").write_text(json.dumps(about | {"encoder": "0123"}))
-    elif fault == "no weights":
-        (bad / "i2i" / "model.safetensors").unlink()
+        rewrite(bad / "index", encoder="0123")
     elif fault == "no text model":
-        about = json.loads((bad / "manifest.json").read_text())
-        (bad / "manifest.json").write_text(json.dumps(about | {"text": about["text"] | {"model": str(tmp_path)}}))
-    elif fault == "no manifest":
-        (bad / "manifest.json").unlink()
-    else:
+        rewrite(bad, text=json.loads((bad / "manifest.json").read_text())["text"] | {"model": str(tmp_path)})
+    elif fault == "half an index":
         whole = (bad / "index" / "index.faiss").read_bytes()
         (bad / "index" / "index.faiss").write_bytes(whole[: len(whole) // 2])
+    else:
+        (bad / {"no weights": "i2i/model.safetensors", "no manifest": "manifest.json"}[fault]).unlink()
     before = engine.state
     replace(folder, bad)
     assert not engine.reload() and engine.state is before and engine.reload_error
