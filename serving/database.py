@@ -11,7 +11,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -242,11 +242,6 @@ def pages(fetch: Callable[[int], list[Row]], after: int = 0) -> Iterator[list[Ro
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def aware(at: datetime) -> datetime:
-    """A time with its time zone, which is UTC unless it says so: at the ends of time there may be no other."""
-    return at if at.tzinfo else at.replace(tzinfo=UTC)
-
-
-def utc(at: datetime) -> datetime:
-    """The time in UTC, which it is taken for where it has no time zone."""
-    return aware(at).astimezone(UTC)
+def since_epoch(at: datetime) -> timedelta:
+    """Time since 1970, exactly; in UTC where it has no time zone."""
+    return (at if at.tzinfo else at.replace(tzinfo=UTC)) - EPOCH

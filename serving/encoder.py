@@ -167,7 +167,9 @@ class Encoder:
 
     def _texts(self, songs: Sequence[Content]) -> list[str | None]:
         known = [name for name in self.read["fields"] if name in ABOUT] if self.read else []
-        return song_texts(about_table([song.about for song in songs]), known) if known else [None] * len(songs)
+        if not known:
+            return [None] * len(songs)
+        return song_texts(pl.DataFrame([song.about for song in songs], schema=ABOUT), known)
 
     def _read(self, songs: Sequence[Content], found: Features) -> None:
         """text and clip_text of the songs that have words."""
@@ -186,11 +188,6 @@ class Encoder:
                 found["text"][has] = text["pooled"].numpy()
         if self.clip is not None:
             found["clip_text"][has] = self.clip.embed_text(text).numpy()
-
-
-def about_table(about: Sequence[dict[str, Any]]) -> pl.DataFrame:
-    """Table of the words and tags of songs, with the columns of `ABOUT`."""
-    return pl.DataFrame({name: [one.get(name) for one in about] for name in ABOUT}, schema=ABOUT)
 
 
 def fields(

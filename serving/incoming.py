@@ -21,7 +21,7 @@ import numpy as np
 from data.arrays import FloatArray
 from data.audio.recordings import AudioError
 from data.contract.columns import ABOUT
-from serving.database import EPOCH, aware
+from serving.database import since_epoch
 from serving.decoding import REASONS, Decoders, to_flac
 from serving.encoder import Content
 from serving.engine import Encoded, Engine
@@ -130,14 +130,14 @@ class Incoming:
 
     def _invalid(self, given: Sequence[NewPlay]) -> Iterator[tuple[int, str]]:
         """Plays that cannot be accepted: (row, message)."""
-        state, now = self.engine.state, datetime.now(UTC)
+        state, now = self.engine.state, since_epoch(datetime.now(UTC))
         for row, play in enumerate(given):
             unknown = next((i for i in (play.song_id, play.source_song_id) if i and state.number(i) is None), None)
             if unknown is not None:
                 yield row, f"no song {unknown!r}"
             elif play.favourited and play.disliked:
                 yield row, "both favourited and disliked"
-            elif play.played_at and not timedelta() <= aware(play.played_at) - EPOCH <= now - EPOCH + AHEAD:
+            elif play.played_at and not timedelta() <= since_epoch(play.played_at) <= now + AHEAD:
                 yield row, "played_at is before 1970 or in the future"
 
     @contextmanager

@@ -29,7 +29,7 @@ from inference.song_index import read_index
 from inference.targeting import targeting_of
 from retrieval.listening import Listening
 from retrieval.warm_up import ridged_moments
-from serving.database import EPOCH, utc
+from serving.database import since_epoch
 from serving.encoder import Encoder
 
 MILLISECOND = timedelta(milliseconds=1)
@@ -132,7 +132,7 @@ class Model:
         if played_at is None:
             return False
         rows = slice(self.play_start[user], self.play_start[user + 1])
-        at = (utc(played_at) - EPOCH) // MILLISECOND
+        at = since_epoch(played_at) // MILLISECOND
         return bool(((self.play_song[rows] == song) & (self.play_time[rows] == at)).any())
 
     def met(self, song: int) -> IntArray:

@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from data.arrays import FloatArray
-from serving.database import EPOCH, Database, Row, StoreError, pages, utc
+from serving.database import EPOCH, Database, Row, StoreError, pages, since_epoch
 from serving.refusals import Refused
 
 SONGS, PLAYS = 200, 5000  # rows read at a time
@@ -152,8 +152,8 @@ class Store:
         """
         now = datetime.now(UTC)
         rows = [
-            (play.user_id, play.song_id, microseconds(play.played_at or now), play.completed, play.favourited,
-             play.disliked, play.skipped, play.source_song_id)
+            (play.user_id, play.song_id, since_epoch(play.played_at or now) // MICROSECOND,
+             play.completed, play.favourited, play.disliked, play.skipped, play.source_song_id)
             for play in plays
         ]  # fmt: skip
         with self.database.writing() as connection:
@@ -219,8 +219,3 @@ def as_json(value: Any) -> str:
 def as_bytes(features: dict[str, FloatArray]) -> bytes:
     """Vectors by name as safetensors, which takes an array for contiguous."""
     return bytes(save({name: np.ascontiguousarray(vector, np.float32) for name, vector in features.items()}))
-
-
-def microseconds(at: datetime) -> int:
-    """Since 1970, exactly."""
-    return (utc(at) - EPOCH) // MICROSECOND
