@@ -86,7 +86,7 @@ class Encoder:
         self.tokenizer: Any = None
         self.bert: Any = None
         if self.read and or_user_error(resolve_model, self.read["model"]) == self.read["model"]:
-            self.load_text()  # a packaged model's checksum has told that it can be loaded: it may come later
+            self.load_text()  # no checksum has shown that it can be loaded, as one does for a packaged model
         made = repr((manifest["clip"], manifest["text"], sorted(self.widths.items())))
         self.fingerprint = hashlib.sha256(made.encode()).hexdigest()[:16]  # of what makes the features
 

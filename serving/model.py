@@ -124,8 +124,8 @@ class Model:
     def new_texts(self) -> pl.Series:
         """What is searched of each new song: id, title, artist and genres, a line each, in small letters."""
         lines = [pl.col("song_id", "title", "artist_id"), pl.col("genres").list.join("\n")]
-        told = self.songs[self.new].select(pl.concat_str(*lines, separator="\n", ignore_nulls=True))
-        return told.to_series().str.to_lowercase()
+        texts = self.songs[self.new].select(pl.concat_str(*lines, separator="\n", ignore_nulls=True))
+        return texts.to_series().str.to_lowercase()
 
     def knows(self, user: int, song: int, played_at: datetime | None) -> bool:
         """Whether a play was in the training: `serving.feedback` made it part of the dataset."""

@@ -52,8 +52,8 @@ class Service:
         audio = engine.state.model.manifest["audio"]
         seconds, rate = float(audio["max_seconds"]), int(audio["sample_rate"])
         self.engine, self.config = engine, config
-        longest, least = 60 * config.max_minutes, float(audio["min_seconds"])
-        self.decoders = Decoders(config.decoders, rate, seconds, longest, config.timeout, min_seconds=least)
+        longest, shortest = 60 * config.max_minutes, float(audio["min_seconds"])
+        self.decoders = Decoders(config.decoders, rate, seconds, longest, config.timeout, min_seconds=shortest)
         self.incoming = Incoming(engine, self.decoders, config.timeout)
 
     @property

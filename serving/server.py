@@ -1,4 +1,4 @@
-"""The service's process: it opens the model and the store, listens, and ends when it is told to."""
+"""The service's process: it opens the model and the store, listens, and ends at a signal."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from serving.connections import Connection
 from serving.engine import Engine
 from serving.limits import Limits
 
-LEAST_SECONDS = 5.0  # for the head of a request
+MINIMUM_SECONDS = 5.0  # for the head of a request
 
 
 def serve(config: ServingConfig, token: str | None) -> None:
@@ -33,13 +33,13 @@ def serve(config: ServingConfig, token: str | None) -> None:
     app = make_app(engine, config, token)
     grace = int(config.timeout) + 1
     at: dict[str, Any] = {"host": config.host, "port": config.port, "server_header": False, "ws": "none"}
-    at["http"] = partial(Connection, seconds=max(LEAST_SECONDS, config.timeout))
+    at["http"] = partial(Connection, seconds=max(MINIMUM_SECONDS, config.timeout))
     settings = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=grace, **at)
     Server(settings, app).run()
 
 
 class Server(uvicorn.Server):
-    """uvicorn, which says where it listens, and refuses new requests as soon as it is told to end."""
+    """uvicorn, which says where it listens, and refuses new requests after a signal to end."""
 
     def __init__(self, config: uvicorn.Config, limits: Limits) -> None:
         super().__init__(config)

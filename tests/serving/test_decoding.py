@@ -6,7 +6,6 @@ import io
 import os
 import signal
 import struct
-import subprocess
 import sys
 import threading
 import time
@@ -374,22 +373,6 @@ def test_what_a_worker_may_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     assert 100 << 20 < int(limit["Max address space"]) < 600 << 20
     assert (proc / "status").read_text().split("Threads:")[1].split()[0] == "1"
     end(decoders)
-
-
-def test_workers_end_with_the_service() -> None:
-    code = (
-        "import os, sys; from serving.decoding import Decoders, to_flac; import numpy as np, io, soundfile\n"
-        "file = io.BytesIO(); soundfile.write(file, np.full(32000, .1), 16000, format='FLAC'); decoders = Decoders()\n"
-        "assert len(decoders.decode(file.getvalue())) == 32000\n"
-        "print(decoders._workers[0].process.pid, flush=True); os.kill(os.getpid(), 9)"
-    )
-    service = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], stdout=subprocess.PIPE)
-    assert service.returncode == -signal.SIGKILL
-    status = Path(f"/proc/{int(service.stdout)}/stat")
-    ends = time.monotonic() + 5
-    while status.exists() and status.read_text().split()[2] != "Z":  # nobody has to fetch orphans within a container
-        assert time.monotonic() < ends, "it lives on"
-        time.sleep(0.05)
 
 
 def test_an_answer_that_is_none() -> None:

@@ -37,7 +37,7 @@ from configs.serving import ServingConfig
 from serving import schemas
 from serving.app import make_app
 from serving.engine import Engine
-from serving.server import LEAST_SECONDS
+from serving.server import MINIMUM_SECONDS
 from tests.serving.conftest import TOKEN
 from tests.serving.test_decoding import BAD, encoded, noise, whole
 
@@ -586,10 +586,10 @@ def test_who_is_slow_is_given_up(strict: Any) -> None:
         found = [threads.submit(ended, *case) for case in heads + bodies]
         taken = [stack.enter_context(untaken()) for _ in range(15)]
         assert httpx.get(f"{strict.url}/model").status_code == 200, "answers that nobody takes keep nobody waiting"
-        time.sleep(LEAST_SECONDS + 2)
+        time.sleep(MINIMUM_SECONDS + 2)
         assert all(len(rest(connection)) < 32 * MB for connection in taken)
     for took, answer in [one.result() for one in found[:3]]:
-        assert LEAST_SECONDS - 0.5 < took < LEAST_SECONDS + 4 and answer == b"", (took, answer)
+        assert MINIMUM_SECONDS - 0.5 < took < MINIMUM_SECONDS + 4 and answer == b"", (took, answer)
     for took, answer in [one.result() for one in found[3:]]:
         assert STALL - 0.5 < took < STALL + 3 and status(answer) == 408, (took, answer)
         assert b"did not come in time" in answer
