@@ -43,6 +43,8 @@ def restore(module: type[Any], run: Run) -> Any:
     try:
         made = module(**run.hparams)
         made.load_state_dict(run.weights)
+    except KeyError as error:
+        raise UserError(f"{run.folder}: the checkpoint cannot be used here: it lacks the option {error}") from error
     except (TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"{run.folder}: the checkpoint cannot be used here: {str(error).splitlines()[0]}") from error
     return made.eval()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from artifacts.runs import finish_run, start_run
+from artifacts.runs import finish_run, run_folder
 from lightning_modules.clip import ClipModule
 
 
@@ -23,7 +23,8 @@ def save_clip_run(catalogue_folder: Path) -> Callable[[Path, ClipModule], Path]:
     """`save_clip_run(folder, module)` makes a finished run of a module, as the tiny songs have no recording."""
 
     def save(folder: Path, module: ClipModule) -> Path:
-        start_run(folder, "clip", f"data: {catalogue_folder}\nout: {folder}\n", {})
+        with run_folder(folder, "clip", f"data: {catalogue_folder}\nout: {folder}\n", {}):
+            pass
         (folder / "checkpoints").mkdir()
         saved = {"state_dict": module.state_dict(), "hyper_parameters": dict(module.hparams)}
         torch.save(saved, folder / "checkpoints" / "best.ckpt")

@@ -326,7 +326,7 @@ def test_a_text_tower_that_was_trained(tuned: dict[str, int], bert: str, wav2vec
 def test_a_field_may_be_called_anything(tmp_path: Path) -> None:
     torch.manual_seed(0)
     names = {"vector": 3, "a b/c.ö\"'": 2}
-    model = SongEncoder(names, {"mask": 5}, 8, 16, 8)
+    model = SongEncoder(names, {"mask": 5}, 8, 16, 8, dropout=0.1, block=64, normalise=True, input_dropout=0.0)
     result = written(model, {"task": "i2i"}, "song", tmp_path)
     assert list(result["inputs"]) == [f"songs.{name}" for name in (*names, "mask")]
     card = model_card.programs({"onnx": {"song": result}, "model": {}, "audio": FRONT})
@@ -338,7 +338,7 @@ def test_a_field_may_be_called_anything(tmp_path: Path) -> None:
 
 def test_users_without_a_profile(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    model = BoundaryModel({"content": 5}, {}, {}, 0, field_dim=4, hidden=8, dim=4)
+    model = BoundaryModel({"content": 5}, {}, {}, 0, block=64, field_dim=4, hidden=8, dim=4, dropout=0.1)
     result = written(model, {"task": "boundary"}, "user", tmp_path)
     assert result["inputs"]["codes"]["shape"] == ["users", 0]
 
