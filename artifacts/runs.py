@@ -102,7 +102,7 @@ def is_finished(folder: Path, task: str, config: dict[str, Any]) -> bool:
         raise UserError(
             f"{folder} holds a run with other options ({'; '.join(changed)}): choose another out= or remove it"
         )
-    manifest = read_manifest(folder, f"{task} run", f"python train.py {task}")
+    manifest = read_manifest(folder, f"{task} run", MADE_BY[f"{task} run"])
     if manifest.get("made_from", {}) != sources(config):
         source = config.get("data") or config.get("corpus")
         raise UserError(
@@ -120,37 +120,28 @@ def sources(config: dict[str, Any]) -> dict[str, str]:
     return found
 
 
-def start_run(folder: Path, task: str, config_yaml: str, vocabulary: dict[str, Any]) -> None:
-    """Make the run folder, or go on in it."""
+@contextmanager
+def run_folder(folder: Path, task: str, config_yaml: str, vocabulary: dict[str, Any]) -> Iterator[None]:
+    """Make the run folder, or go on in it; if the data then proves unusable, a new folder is removed again.
+
+    Not one that has a checkpoint: training has diverged later. The log of a killed run is kept as metrics.1.csv,
+    metrics.2.csv …: Lightning deletes it when the run goes on.
+    """
+    new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     config: Any = OmegaConf.to_container(OmegaConf.create(config_yaml))
     write_manifest(folder, f"{task} run", {"finished": False, "made_from": sources(config)})
     write_text(folder / VOCABULARY, json.dumps(vocabulary, ensure_ascii=False))
     write_text(folder / "config.yaml", config_yaml)
-
-
-@contextmanager
-def run_folder(folder: Path, task: str, config_yaml: str, vocabulary: dict[str, Any]) -> Iterator[None]:
-    """`start_run`; and if the data then proves unusable, a folder that was not there before is removed again.
-
-    Not one that has a checkpoint: training has diverged later.
-    """
-    new = not folder.exists()
-    start_run(folder, task, config_yaml, vocabulary)
-    set_log_aside(folder / "logs" / "metrics.csv")
+    earlier = len(list(folder.glob("logs/metrics.*.csv")))
+    with suppress(FileNotFoundError):
+        (folder / "logs" / "metrics.csv").rename(folder / "logs" / f"metrics.{earlier + 1}.csv")
     try:
         yield
     except UserError:
         if new and not any(folder.glob("checkpoints/*.ckpt")):
             shutil.rmtree(folder, ignore_errors=True)
         raise
-
-
-def set_log_aside(path: Path) -> None:
-    """Keep the log of a killed run as metrics.1.csv, metrics.2.csv …: Lightning deletes it when the run goes on."""
-    earlier = len(list(path.parent.glob(f"{path.stem}.*{path.suffix}")))
-    with suppress(FileNotFoundError):
-        path.rename(path.with_name(f"{path.stem}.{earlier + 1}{path.suffix}"))
 
 
 def read_vocabulary(folder: Path, part: str = "songs") -> dict[str, list[str]]:

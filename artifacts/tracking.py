@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from artifacts.folders import MANIFEST, PART, kind_of
 from configs.errors import UserError
 from configs.load import as_dict
+from configs.options import LoggerConfig
 
 if TYPE_CHECKING:
     import polars as pl
@@ -40,47 +42,45 @@ def tracked(job: str) -> Callable[[Callable[[Any, Any], None]], Callable[[Any], 
     return give
 
 
-@contextmanager
-def command_run(job: str, config: Any) -> Iterator[Any]:
-    """A W&B run beside the folder `config.out`; None where W&B is off, and on all ranks but the first.
-
-    Raises:
-        UserError: W&B is to be online, and is not.
-    """
+def command_run(job: str, config: Any) -> AbstractContextManager[Any]:
+    """A W&B run beside the folder `config.out`; None where W&B is off, and on all ranks but the first."""
     if config.logger.wandb == "off" or not first_rank():
-        yield None
-        return
+        return nullcontext()
     import wandb
 
     out = Path(config.out).resolve()
     out.parent.mkdir(parents=True, exist_ok=True)
     given = {"project": config.logger.project, "mode": config.logger.wandb, "config": as_dict(config)}
-    with reaching():
-        run = wandb.init(name=out.name, job_type=job, dir=str(out.parent), **given)
-    with finishing(run):
-        yield run
+    return running(lambda: wandb.init(name=out.name, job_type=job, dir=str(out.parent), **given))
+
+
+def wandb_run(trainer: Any) -> AbstractContextManager[Any]:
+    """The W&B run of a training, begun before anything is computed; None where it is off, and on all ranks but 0."""
+    from lightning.pytorch.loggers import WandbLogger
+
+    found = [one for one in trainer.loggers if isinstance(one, WandbLogger)]
+    return running(lambda: found[0].experiment) if found and first_rank() else nullcontext()
 
 
 @contextmanager
-def reaching() -> Iterator[None]:
-    """Raise UserError where W&B cannot be reached, or does not know who asks."""
+def running(begin: Callable[[], Any]) -> Iterator[Any]:
+    """The W&B run that `begin` gives; it is closed as failed if it ends before its end; resumed, it is running again.
+
+    Raises:
+        UserError: W&B cannot be reached, or does not know who asks.
+    """
     from wandb.errors import Error
 
     try:
-        yield
+        run = begin()
     except Error as error:
         raise UserError(
             f"Weights & Biases: {str(error).splitlines()[0]} Without it: logger.wandb=offline (uploaded later by "
             "`wandb sync`) or logger.wandb=off"
         ) from error
-
-
-@contextmanager
-def finishing(run: Any) -> Iterator[None]:
-    """Close a W&B run, as failed if it ends before its end; resumed, it is running again."""
     failed = 1
     try:
-        yield
+        yield run
         failed = 0
     finally:
         run.finish(exit_code=failed)
@@ -145,4 +145,30 @@ def artifact(folder: str | Path) -> Any:
         json.dump(sizes, file, indent=1)
     if manifest.exists():
         found.add_file(str(manifest))
+    return found
+
+
+def loggers(out: Path, options: LoggerConfig, config: dict[str, Any], task: str) -> list[Any]:
+    """CSV always, each row at once (a kill loses none); W&B if asked.
+
+    The W&B run's id comes from the folder, so that a requeued job goes on in its run; a sweep's agent chooses its own.
+    """
+    from lightning.pytorch.loggers import CSVLogger, WandbLogger
+
+    found: list[Any] = [CSVLogger(out, name="logs", version="", flush_logs_every_n_steps=1)]
+    if options.wandb != "off":
+        by_agent = "WANDB_SWEEP_ID" in os.environ
+        of_folder = hashlib.sha256(str(out.resolve()).encode()).hexdigest()[:12]
+        wandb = WandbLogger(
+            name=None if by_agent else out.name,
+            id=os.environ.get("WANDB_RUN_ID") or of_folder,
+            project=options.project,
+            save_dir=out,
+            mode=options.wandb,
+            job_type=f"train {task}",
+            resume="allow",
+            config=config,
+            allow_val_change=True,  # what may differ in a run that goes on: devices, workers
+        )
+        found.append(wandb)
     return found

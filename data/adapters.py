@@ -103,7 +103,11 @@ def read_hetrec(source: str | Path) -> Dataset:
 
 def _table(source: Path, name: str, columns: tuple[str, ...]) -> pl.DataFrame:
     """Read columns of a tab-separated file in a folder or zip; ids and counts are integers."""
-    content = _read(source, name)
+    data = _read(source, name)
+    try:
+        content = data.decode("utf-8")
+    except UnicodeDecodeError:
+        content = data.decode("cp1252", errors="replace")  # encoding of HetRec's tags
     try:
         # The HetRec files have bare quotation marks inside names; the lfm2k ones quote by the usual rule.
         frame = pl.read_csv(
@@ -120,32 +124,23 @@ def _table(source: Path, name: str, columns: tuple[str, ...]) -> pl.DataFrame:
     return frame.select(columns)
 
 
-def _read(source: Path, name: str) -> str:
+def _read(source: Path, name: str) -> bytes:
     if not source.exists():
         raise UserError(f"not found: {source}")
     try:
         if source.is_dir():
-            content = (source / name).read_bytes()
-        else:
-            with zipfile.ZipFile(source) as archive:
-                content = archive.read(name)
+            return (source / name).read_bytes()
+        with zipfile.ZipFile(source) as archive:
+            return archive.read(name)
     except (FileNotFoundError, KeyError):
         raise UserError(f"{source} has no {name}: give the data set as published (see docs/data.md)") from None
     except (zipfile.BadZipFile, OSError) as error:
         raise UserError(f"{source} cannot be read ({error}): give the published zip or its unpacked folder") from None
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError:
-        return content.decode("cp1252", errors="replace")  # encoding of HetRec's tags
 
 
 def _vectors(path: Path, rows: int) -> pl.Series:
     try:
-        vectors = np.load(path)
-    except FileNotFoundError:
-        raise UserError(
-            f"{path.parent} has no {path.name}: give the data set as published (see docs/data.md)"
-        ) from None
+        vectors = np.load(io.BytesIO(_read(path.parent, path.name)))
     except (ValueError, OSError, EOFError) as error:
         raise UserError(f"{path} cannot be read as a NumPy array ({error})") from None
     if vectors.ndim != 2 or len(vectors) != rows:

@@ -81,9 +81,9 @@ class Catalogue:
 
     def rows(self, split: str) -> IntArray:
         """Song indices of a split: "warm", "cold_val", "cold_test", or "cold" for the last two."""
-        if split == "cold":
-            return np.flatnonzero((self.songs["split"] != "warm").to_numpy()).astype(np.int64)
-        return np.flatnonzero((self.songs["split"] == split).to_numpy()).astype(np.int64)
+        of_song = self.songs["split"]
+        wanted = of_song != "warm" if split == "cold" else of_song == split
+        return wanted.arg_true().to_numpy().astype(np.int64)
 
     def pairs(self, name: str = "pairs") -> tuple[IntArray, IntArray]:
         """(source, target) song indices of `pairs` (training positives) or `val_pairs`.

@@ -29,8 +29,6 @@ FEATURES = "features", options.MADE_BY["features"]  # a folder's kind, and its m
 
 CHUNK = 100_000  # rows encoded at a time, which bounds the memory of their values
 
-CHUNK = 100_000  # rows encoded at a time, which bounds the memory of their values
-
 Vocabulary = dict[str, list[str]]
 Codes = dict[str | None, int]  # of the values of a category field
 
@@ -88,11 +86,9 @@ class SongFields:
 def read_fields(
     catalogue: Catalogue, features: str | None, use: list[str], min_count: int, vocabulary: Vocabulary | None = None
 ) -> SongFields:
-    """Collect the fields of a catalogue and, if given, of a feature folder.
+    """Collect the fields of a catalogue and, if given, of a folder `features` of `pipeline.embed`.
 
     Args:
-        catalogue: the songs.
-        features: folder of `pipeline.embed`, or None.
         use: names of the fields to keep; empty for all that are there.
         min_count: category values on fewer warm songs become "unknown".
         vocabulary: codes of an earlier run; None builds them from the warm songs.
@@ -107,8 +103,7 @@ def read_fields(
         dense = dense | read_features(Path(features), catalogue.n_songs)
     present = [name for name in CATEGORIES if catalogue.songs[name].null_count() < catalogue.n_songs]
     known = [*dense, *present]
-    unknown = [name for name in use if name not in known]
-    if unknown:
+    if unknown := [name for name in use if name not in known]:
         raise UserError(
             f"fields.use names {unknown}; this catalogue has {known}" + ("" if features else " (no features= folder)")
         )
@@ -148,17 +143,13 @@ def values_of(songs: pl.DataFrame, name: str) -> pl.Series:
 def build_vocabulary(catalogue: Catalogue, names: list[str], min_count: int) -> Vocabulary:
     """Values of each category field that occur on at least `min_count` warm songs, most frequent first."""
     warm = catalogue.songs.filter(pl.col("split") == "warm")
-    vocabulary: Vocabulary = {}
-    for name in names:
-        values = values_of(warm, name).list.unique().explode().drop_nulls().to_frame("value")
-        counted = (
-            values.group_by("value")
-            .len()
-            .filter(pl.col("len") >= min_count)
-            .sort(["len", "value"], descending=[True, False])
-        )
-        vocabulary[name] = counted["value"].to_list()
-    return vocabulary
+    return {name: frequent(values_of(warm, name).list.unique().explode(), min_count) for name in names}
+
+
+def frequent(values: pl.Series, min_count: int) -> list[str]:
+    """Values that occur at least `min_count` times, most frequent first, ties in alphabetical order."""
+    counted = values.drop_nulls().to_frame("value").group_by("value").len().filter(pl.col("len") >= min_count)
+    return counted.sort(["len", "value"], descending=[True, False])["value"].to_list()
 
 
 def column_codes(table: pl.DataFrame, name: str, vocabulary: Sequence[str]) -> IntArray:

@@ -23,6 +23,7 @@ from data.audio import cache as audio_cache
 from data.catalogue import KIND, NO_VALIDATION
 from data.contract import dataset as contract
 from data.contract import play_rules
+from data.contract.row_rules import rejection_table
 from data.item_pairs import mining as positives
 from data.spark import pairs as spark_pairs
 from data.spark import plays as spark_plays
@@ -43,9 +44,6 @@ def prepare(config: PrepareConfig, run: Any) -> None:
             dataset.songs, config.split.by, config.split.cutoff, config.split.cold_share, config.split.seed
         )
         plays_S, dropped = write_plays(dataset, split, folder, aside, config)
-        warm_plays, cold_plays = (
-            pl.scan_parquet(folder / f"{name}.parquet", glob=False) for name in ("plays", "cold_plays")
-        )
         songs, tag_counts = join_tags(dataset, split)
         songs = songs.with_columns(pl.Series("split", split.of_song, dtype=pl.String), pl.Series("popularity", plays_S))
         songs, problems, heard, shards = cache_audio(songs, config)
@@ -56,7 +54,7 @@ def prepare(config: PrepareConfig, run: Any) -> None:
 
         rejected = dataset.rejected | problems
         manifest |= {
-            "counts": counts(songs, warm_plays, cold_plays, dataset.users)
+            "counts": counts(songs, folder, dataset.users)
             | {"songs_left_out_by_until": later, "warm_plays_after_cutoff_left_out": dropped}
             | tag_counts,
             "split": {"by": split.by, "cutoff": split.cutoff and split.cutoff.isoformat()},
@@ -90,10 +88,10 @@ def write_plays(
     dataset: contract.Dataset, split: Split, folder: Path, aside: Path, config: PrepareConfig
 ) -> tuple[IntArray, int]:
     """Write the tables of plays with the chosen engine; returns as `play_tables.write_plays`."""
+    of = (dataset.songs, dataset.users, split, folder, aside)
     if config.engine == "spark":
-        spark = spark_plays.connect(config.spark.master)
-        return spark_plays.write_plays(spark, dataset.parts[0], dataset.songs, dataset.users, split, folder, aside)
-    return play_tables.write_plays(dataset.parts, dataset.songs, dataset.users, split, folder, aside)
+        return spark_plays.write_plays(spark_plays.connect(config.spark.master), dataset.parts[0], *of)
+    return play_tables.write_plays(dataset.parts, *of)
 
 
 def until(dataset: contract.Dataset, date: str | None) -> tuple[contract.Dataset, int]:
@@ -157,19 +155,17 @@ def training_pairs(
 def index_feedback(feedback: pl.DataFrame, songs: pl.DataFrame, split: Split) -> pl.DataFrame:
     """Restrict `i2i_feedback` to known songs, and replace ids by row numbers."""
     song_of = songs.select("song_id").with_row_index("song").filter(pl.Series(split.of_song == WARM))
-    return feedback.join(song_of.rename({"song_id": "source_song_id", "song": "source"}), on="source_song_id").join(
-        song_of.rename({"song_id": "recommended_song_id", "song": "target"}), on="recommended_song_id"
-    )
+    for side, key in (("source", "source_song_id"), ("target", "recommended_song_id")):
+        feedback = feedback.join(song_of.rename({"song_id": key, "song": side}), on=key)
+    return feedback
 
 
 def validation_pairs(folder: Path, n_users: int, split: Split, config: PrepareConfig) -> pl.DataFrame:
     """Pair each validation song with warm songs of the same listeners, from held-out plays; never trained on."""
-    shape, top_k = (n_users, len(split.of_song)), config.pairs.top_k
-    validation = np.flatnonzero(split.of_song == COLD_VAL)
+    of = (folder, np.flatnonzero(split.of_song == COLD_VAL), (n_users, len(split.of_song)), config.pairs.top_k)
     if config.engine == "spark":
-        spark = spark_plays.connect(config.spark.master)
-        return spark_pairs.validation_pairs(spark, folder, validation, shape, top_k).frame()
-    return positives.validation_pairs(folder, validation, shape, top_k).frame()
+        return spark_pairs.validation_pairs(spark_plays.connect(config.spark.master), *of).frame()
+    return positives.validation_pairs(*of).frame()
 
 
 def write_tables(folder: Path, tables: dict[str, pl.DataFrame], features: dict[str, np.ndarray]) -> None:
@@ -189,8 +185,12 @@ def content(folder: Path, config: PrepareConfig, heard: list[str | None]) -> str
     return of_values(tables, vectors, audio, heard)
 
 
-def counts(songs: pl.DataFrame, warm: pl.LazyFrame, cold: pl.LazyFrame, users: pl.DataFrame) -> dict[str, int]:
+def counts(songs: pl.DataFrame, folder: Path, users: pl.DataFrame) -> dict[str, int]:
     """Counts for the manifest."""
+    warm, cold = (
+        pl.scan_parquet(folder / f"{name}.parquet", glob=False).select(pl.len()).collect().item()
+        for name in ("plays", "cold_plays")
+    )
     by_split = {f"songs_{name}": n for name, n in songs["split"].value_counts().iter_rows()}
     return {
         "songs": songs.height,
@@ -198,8 +198,8 @@ def counts(songs: pl.DataFrame, warm: pl.LazyFrame, cold: pl.LazyFrame, users: p
         "songs_with_audio": int((songs["audio_length"] > 0).sum()),
         "songs_with_a_training_play": int((songs["popularity"] > 0).sum()),
         "users": users.height,
-        "training_plays": warm.select(pl.len()).collect().item(),
-        "held_out_plays_of_cold_songs": cold.select(pl.len()).collect().item(),
+        "training_plays": warm,
+        "held_out_plays_of_cold_songs": cold,
     }
 
 
@@ -216,6 +216,6 @@ def summary(manifest: dict[str, Any], out: str) -> str:
     """Summary printed at the end."""
     lines = [f"  {key.replace('_', ' '):<36} {value:>10,}" for key, value in manifest["counts"].items()]
     pairs = ", ".join(f"{key} {value}" for key, value in manifest["pairs"].items())
-    lines += [f"  pairs: {pairs}", contract.rejection_table(manifest["rejected"])]
+    lines += [f"  pairs: {pairs}", rejection_table(manifest["rejected"])]
     lines += [f"  note: {note}" for note in manifest["notes"]]
     return "\n".join([f"{out}: split by {manifest['split']['by']}", *[line for line in lines if line]])

@@ -14,10 +14,9 @@ from torch import Tensor
 
 from data.arrays import FloatArray, IntArray
 from data.contract.columns import TEXT_TYPES
-from data.fields import Vocabulary, column_codes
+from data.fields import Vocabulary, column_codes, frequent
 
 MIN_USERS = 2  # a category value that fewer training users have counts as unknown
-CATEGORICAL = (*TEXT_TYPES, pl.Boolean)
 
 
 @dataclass
@@ -56,17 +55,13 @@ class Profile:
 
 
 def read_profile(users: pl.DataFrame, rows: IntArray, vocabulary: Vocabulary | None = None) -> Profile:
-    """Turn the users table into codes and numbers.
+    """Turn the users table into codes and numbers, with the `vocabulary` of an earlier run or that of the users `rows`.
 
-    Args:
-        users: the catalogue's users.
-        rows: the users with training plays; no other user's profile shapes the vocabulary.
-        vocabulary: columns and codes of an earlier run; None builds them.
+    These are the users with training plays: no other user's profile shapes the vocabulary.
     """
     if vocabulary is None:
         vocabulary = build_vocabulary(users[rows])
-    missing = [pl.lit(None, pl.String).alias(name) for name in vocabulary if name not in users.columns]
-    users = users.with_columns(missing)
+    users = users.with_columns(pl.lit(None, pl.String).alias(name) for name in vocabulary if name not in users.columns)
     codes = [column_codes(users, name, values)[:, 0] for name, values in vocabulary.items() if values]
     numbers = [_numbers(users[name]) for name, values in vocabulary.items() if not values]
     empty = np.zeros((users.height, 0))
@@ -84,11 +79,9 @@ def build_vocabulary(users: pl.DataFrame) -> Vocabulary:
     """
     vocabulary: Vocabulary = {}
     for name, dtype in users.drop("user_id").schema.items():
-        if dtype in CATEGORICAL:
-            counted = users[name].cast(pl.String).drop_nulls().to_frame("value").group_by("value").len()
-            shared = counted.filter(pl.col("len") >= MIN_USERS).sort(["len", "value"], descending=[True, False])
-            if shared.height:
-                vocabulary[name] = shared["value"].to_list()
+        if dtype in (*TEXT_TYPES, pl.Boolean):
+            if shared := frequent(users[name].cast(pl.String), MIN_USERS):
+                vocabulary[name] = shared
         elif dtype.is_numeric() and np.isfinite(_numbers(users[name])).any():
             vocabulary[name] = []
     return vocabulary

@@ -25,7 +25,13 @@ def join_tags(dataset: Dataset, split: Split) -> tuple[pl.DataFrame, dict[str, i
     cold = songs["song_id"].filter(pl.Series(split.of_song != WARM))
     held_out = pl.concat(dataset.parts).select(PAIR).filter(pl.col("song_id").is_in(cold.implode())).collect()
     kept = assignments.join(held_out, on=PAIR, how="anti")
-    given = most_assigned(kept)
+    given = (
+        kept.group_by("song_id", "tag")
+        .agg(pl.col("user_id").n_unique().alias("users"))
+        .sort(["song_id", "users", "tag"], descending=[False, True, False])
+        .group_by("song_id", maintain_order=True)
+        .agg(pl.col("tag").head(MAX_VALUES).alias("_given"))
+    )
     both = pl.concat_list(pl.col("tags").fill_null([]), pl.col("_given").fill_null([])).list.unique(maintain_order=True)
     joined = songs.join(given, on="song_id", how="left", maintain_order="left")
     tags = pl.when(pl.col("_given").is_null()).then(pl.col("tags")).otherwise(both)
@@ -36,14 +42,3 @@ def join_tags(dataset: Dataset, split: Split) -> tuple[pl.DataFrame, dict[str, i
         "songs_with_an_assigned_tag": given.height,
     }
     return joined.with_columns(tags).drop("_given"), counts
-
-
-def most_assigned(assignments: pl.DataFrame) -> pl.DataFrame:
-    """`song_id` and `_given`, each song's MAX_VALUES most assigned tags: most users first, ties by tag name."""
-    return (
-        assignments.group_by("song_id", "tag")
-        .agg(pl.col("user_id").n_unique().alias("users"))
-        .sort(["song_id", "users", "tag"], descending=[False, True, False])
-        .group_by("song_id", maintain_order=True)
-        .agg(pl.col("tag").head(MAX_VALUES).alias("_given"))
-    )

@@ -6,7 +6,10 @@ Shapes: N texts, W windows of a text, L tokens of a window, B BERT's width.
 from __future__ import annotations
 
 import hashlib
+import os
+import uuid
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +19,7 @@ import torch
 from tqdm import tqdm
 
 from artifacts.fingerprints import of_file
+from artifacts.folders import PART, remove_left
 from configs.errors import UserError
 from data.arrays import AnyArray, FloatArray, IntArray
 from data.contract.columns import TEXT_TYPES, TEXTS
@@ -147,16 +151,32 @@ def text_vectors(
     path = cache / f"{_key(texts, model, max_tokens, windows)}.npy"
     if not path.exists():
         vectors = _compute(texts, model, max_tokens, batch_size, windows)
-        try:
-            cache.mkdir(parents=True, exist_ok=True)
-            aside = path.with_suffix(".part")
-            with aside.open("wb") as file:
-                np.save(file, vectors)
-            aside.rename(path)
-        except OSError as error:
-            raise UserError(f"{cache}: the text vectors cannot be kept here ({error.strerror})") from None
+        with kept_whole(path, "text vectors") as aside, aside.open("wb") as file:
+            np.save(file, vectors)
     stored: FloatArray = np.load(path, mmap_mode="r")
     return stored
+
+
+@contextmanager
+def kept_whole(path: Path, what: str) -> Iterator[Path]:
+    """Yield a file to write beside `path`, which takes its place when it is whole.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    aside = path.with_suffix(f".{uuid.uuid4().hex[:8]}{PART}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_left(path.parent)
+        yield aside
+        with aside.open("rb") as file:
+            os.fsync(file.fileno())
+        aside.rename(path)
+    except OSError as error:
+        raise UserError(f"{path.parent}: the {what} cannot be kept here ({error.strerror})") from None
+    finally:
+        with suppress(OSError):  # renamed, or never made
+            aside.unlink()
 
 
 def text_dim(model: str) -> int:

@@ -27,10 +27,10 @@ class Batch(NamedTuple):
 class EpochBatches(Sampler[Batch]):
     """Yields `Batch`es of row numbers 0 … n−1, a fresh permutation each epoch.
 
-    Lightning calls `set_epoch`. In training (`shuffle=True`) all ranks get the same number of full batches: the
-    permutation is wrapped around to a multiple of `batch_size × world_size`, so no rank waits for another and
-    contrastive batches have one size. In evaluation rows are dealt
-    in order; nothing is repeated, but for a rank that would get nothing: it has the last row (rows are merged by id).
+    In training (`shuffle=True`) all ranks get the same number of full batches: the permutation is wrapped around to a
+    multiple of `batch_size × world_size`, so no rank waits for another and contrastive batches have one size. In
+    evaluation rows are dealt in order, each once, but for a rank that would get nothing: it has the last row (rows are
+    merged by id).
 
     An epoch that was cut goes on after the rows it has seen (`go_on`), also with another number of ranks: each row is
     seen once in it, but for those that fill up its last batch.
@@ -51,17 +51,17 @@ class EpochBatches(Sampler[Batch]):
         """Skip the first rows of that epoch."""
         self.seen = self.start = (epoch, rows)
 
+    def rows_done(self) -> int:
+        """Number of rows of the current epoch that a resumed run has seen."""
+        return self.start[1] if self.start[0] == self.epoch else 0
+
     def steps_done(self) -> int:
         """Number of batches of the current epoch that are done already."""
-        epoch, rows = self.start
-        remaining = max(0, self.n - rows) if epoch == self.epoch else self.n
-        return len(self) - -(-remaining // (self.batch_size * self.world_size))
+        return len(self) - -(-max(0, self.n - self.rows_done()) // (self.batch_size * self.world_size))
 
     def rows_after(self, step: int) -> int:
         """Number of rows of the current epoch that all ranks have seen after `step` of its batches."""
-        epoch, rows = self.start
-        before = rows if epoch == self.epoch else 0
-        return before + (step - self.steps_done()) * self.batch_size * self.world_size
+        return self.rows_done() + (step - self.steps_done()) * self.batch_size * self.world_size
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the permutation (called by Lightning at the start of every epoch)."""
@@ -77,7 +77,7 @@ class EpochBatches(Sampler[Batch]):
             yield from self._batches(self._in_order(), 0)
             return
         order = np.random.default_rng((self.seed, self.epoch)).permutation(self.n)
-        done, seen = self.steps_done(), self.start[1] if self.start[0] == self.epoch else 0
+        done, seen = self.steps_done(), self.rows_done()
         # filled up from the start of the permutation, also where the run goes on in its middle
         order = np.resize(order, seen + (len(self) - done) * self.batch_size * self.world_size)[seen:]
         yield from self._batches(order[self.rank :: self.world_size], done)
@@ -101,15 +101,16 @@ class EpochLoader(DataLoader[Any]):
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         yield from super().__iter__()
 
+    sampler: EpochBatches
+
     def state_dict(self) -> dict[str, Any]:
         """Epoch and rows seen in it, which Lightning puts into a checkpoint."""
-        batches: Any = self.sampler
-        return {"epoch": batches.seen[0], "rows": batches.seen[1]}
+        epoch, rows = self.sampler.seen
+        return {"epoch": epoch, "rows": rows}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from the epoch and rows of a checkpoint."""
-        batches: Any = self.sampler
-        batches.go_on(state["epoch"], state["rows"])
+        self.sampler.go_on(state["epoch"], state["rows"])
 
 
 def batches_of(data: Any, n: int, batch_size: int, shuffle: bool) -> EpochBatches:

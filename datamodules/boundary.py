@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from configs.errors import UserError
 from data.arrays import FloatArray, IntArray
+from data.catalogue import held_out_listeners
 from data.fields import SongFields, Vocabulary
 from data.profiles import Profile, read_profile
 from datamodules.batches import Batch, batches_of, loader
@@ -75,7 +76,7 @@ class InteractionBatches(Dataset[Any]):
         self.fields, self.profile, self.histories = fields, profile, histories
         self.label, self.songs, self.negatives, self.sampling = label, songs, negatives, sampling
         self.worth = np.array(strengths, dtype=np.float32)[np.clip(histories.strength.astype(int) - 1, 0, 2)]
-        # a song without plays is drawn uniformly or not at all, and is nobody's own
+        # a song without plays is drawn uniformly or not at all, and is no play's own
         plays = np.maximum(np.bincount(histories.song, minlength=histories.n_songs), 1)
         self.by_plays = plays * len(songs) / len(histories.song)  # Q of songs drawn by their plays
 
@@ -136,7 +137,7 @@ class BoundaryDataModule(CatalogueDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__(data, batch_size=batch_size, workers=workers, seed=seed)
-        self.negatives, self.sampling, self.strengths = negatives, sampling, strengths
+        self.drawing = negatives, sampling, strengths
         folder, plays = self.catalogue.folder, self.catalogue.plays
         if plays.is_empty():
             raise UserError(f"{folder}: no play of a known song, so there is no user to learn from")
@@ -150,7 +151,7 @@ class BoundaryDataModule(CatalogueDataModule):
     def train_dataloader(self) -> DataLoader[Any]:
         """One row a training play."""
         parts = (self.fields, self.profile, self.histories, self.label, self.warm)
-        dataset = InteractionBatches(*parts, self.negatives, self.sampling, self.strengths)
+        dataset = InteractionBatches(*parts, *self.drawing)
         return loader(dataset, batches_of(self, len(self.label), self.batch_size, shuffle=True), self.workers)
 
     def val_dataloader(self) -> list[DataLoader[Any]]:
@@ -166,10 +167,9 @@ class BoundaryDataModule(CatalogueDataModule):
 
     def val_positives(self) -> tuple[IntArray, IntArray]:
         """(user, cold validation song that they played and did not dislike)."""
-        in_val = (self.catalogue.songs["split"] == "cold_val").gather(self.catalogue.cold_plays["song"])
-        found = self.catalogue.cold_plays.filter(in_val & (pl.col("strength") > 0)).select("user", "song").unique()
-        found = found.sort("user", "song")
-        return found["user"].to_numpy().astype(np.int64), found["song"].to_numpy().astype(np.int64)
+        song, user = held_out_listeners(self.catalogue, self.catalogue.rows("cold_val"))
+        order = np.lexsort((song, user))
+        return user[order], song[order]
 
     def users_loader(self, users: IntArray, batch_size: int = 1024) -> DataLoader[Any]:
         """`id` and user batch of the given users, in order, with histories at the end of training time."""

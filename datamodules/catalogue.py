@@ -37,10 +37,7 @@ class CatalogueDataModule(L.LightningDataModule):
 
     Args:
         data: catalogue folder, or the DataModule that has opened it.
-        features: feature folder, if any; this and the following options belong to a folder, not to a DataModule.
-        use: fields to use; empty for all.
-        min_count: a category value seen on fewer warm songs counts as unknown.
-        vocabulary: category codes of an earlier training.
+        features, use, min_count, vocabulary: as `read_fields`; they belong to a folder, not to a DataModule.
 
     Raises:
         UserError: the folder is not a catalogue.

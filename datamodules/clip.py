@@ -107,16 +107,17 @@ class ClipDataModule(CatalogueDataModule):
         self.text_ids = text_numbers(self.texts)
         if stage == "fit":
             warm, used, single = len(self.catalogue.rows("warm")), len(self.rows("warm")), len(self.single("warm"))
-            self._print(
-                f"CLIP trains on {used:,} of {warm:,} warm songs; {warm - used:,} lack audio or text, "
-                f"{single if self.unpaired else 0:,} of these have the other and are negatives"
-            )
-            if used < 2 or not len(self.rows("cold_val")):
-                held = len(self.rows("cold_val"))
-                fields = " + ".join(self.text_fields)
+            held = len(self.rows("cold_val"))
+            if self.trainer is None or self.trainer.is_global_zero:
+                print(
+                    f"CLIP trains on {used:,} of {warm:,} warm songs; {warm - used:,} lack audio or text, "
+                    f"{single if self.unpaired else 0:,} of these have the other and are negatives"
+                )
+            if used < 2 or not held:
                 raise UserError(
-                    f"{self.catalogue.folder}: CLIP needs songs with both audio and text ({fields}); "
-                    f"there are {used} to train on (warm) and {held} to validate with (cold_val)"
+                    f"{self.catalogue.folder}: CLIP needs songs with both audio and text "
+                    f"({' + '.join(self.text_fields)}); there are {used} to train on (warm) and {held} to validate "
+                    "with (cold_val)"
                 )
 
     def rows(self, split: str) -> IntArray:
@@ -156,13 +157,9 @@ class ClipDataModule(CatalogueDataModule):
         options = (self.text_model, self.max_tokens, BERT_BATCH, cache, self.windows)
         return [text_vectors(texts, *options) for texts in self.texts]
 
-    def _print(self, line: str) -> None:
-        if self.trainer is None or self.trainer.is_global_zero:
-            print(line)
-
 
 class SongItems(Dataset[Item]):
-    """Turns a whole `Batch` into tensors in one vectorised call (views: see `ClipDataModule._loader`)."""
+    """Turns a whole `Batch` into tensors in one vectorised call; `view`: "train", "audio", "text" or "all"."""
 
     def __init__(self, data: ClipDataModule, rows: IntArray, view: str) -> None:
         self.rows, self.view, self.crops = rows, view, data.crops
@@ -173,21 +170,18 @@ class SongItems(Dataset[Item]):
         self.n_single = min(data.unpaired, len(self.single))
 
     def __getitem__(self, batch: Batch) -> Item:
-        rows = self.rows[batch.rows]
+        rows, rng = self.rows[batch.rows], None
+        variant = np.zeros_like(rows)
         if self.view == "train":
-            return self._training(rows, np.random.default_rng(batch.seed))
+            rng = np.random.default_rng(batch.seed)
+            rows = np.concatenate([rows, rng.choice(self.single, self.n_single, replace=False)])
+            variant = rng.integers(0, len(self.text_ids), len(rows))
         item: Item = {"id": torch.from_numpy(rows)}
         if self.view != "text":
-            item |= self._audio(rows, None)
+            item |= self._audio(rows, rng)
         if self.view != "audio":
-            item |= self._text(rows, np.zeros_like(rows))
+            item |= self._text(rows, variant)
         return item
-
-    def _training(self, rows: IntArray, rng: np.random.Generator) -> Item:
-        if self.n_single:
-            rows = np.concatenate([rows, rng.choice(self.single, self.n_single, replace=False)])
-        variant = rng.integers(0, len(self.text_ids), len(rows))
-        return {"id": torch.from_numpy(rows)} | self._audio(rows, rng) | self._text(rows, variant)
 
     def _audio(self, rows: IntArray, rng: np.random.Generator | None) -> Item:
         """Random crops in training, else the fixed ones."""
@@ -204,13 +198,16 @@ class SongItems(Dataset[Item]):
         return {"audio": self.inputs(crops), "has_audio": real.view(len(rows), -1).amax(dim=1) > 0}
 
     def _text(self, rows: IntArray, variant: IntArray) -> Item:
-        shown_id = pick(self.text_ids, rows, variant)
-        ids = {"text_id": torch.from_numpy(self.text_ids[0][rows]), "shown_id": torch.from_numpy(shown_id)}
-        text = self._pooled(rows, variant) if self.vectors else self._tokens(rows, variant)
-        return ids | {"text": text, "has_text": torch.from_numpy(self.has_text[rows])}
-
-    def _pooled(self, rows: IntArray, variant: IntArray) -> dict[str, Tensor]:
-        return {"pooled": torch.from_numpy(np.nan_to_num(pick(self.vectors, rows, variant)))}
+        if self.vectors:
+            text = {"pooled": torch.from_numpy(np.nan_to_num(pick(self.vectors, rows, variant)))}
+        else:
+            text = self._tokens(rows, variant)
+        numbers = {
+            "text_id": self.text_ids[0][rows],
+            "shown_id": pick(self.text_ids, rows, variant),
+            "has_text": self.has_text[rows],
+        }
+        return {"text": text} | {name: torch.from_numpy(values) for name, values in numbers.items()}
 
     def _tokens(self, rows: IntArray, variant: IntArray) -> dict[str, Tensor]:
         lengths = pick([one for _, one in self.tokens], rows, variant)

@@ -15,8 +15,6 @@ import torch
 
 from data.arrays import BoolArray, FloatArray, IntArray, group_starts, is_member
 
-NOBODY = -1  # target of a history that is not cut for any song
-
 
 class Histories:
     """Training plays grouped by user, and which of them a history may hold. Arrays are in play order, (plays,).
@@ -56,7 +54,9 @@ class Histories:
     def latest(self, users: IntArray) -> dict[str, Any]:
         """Histories at the end of training time."""
         end, count = self.start[users + 1], np.diff(self.start)[users]
-        return self._histories(lambda place: end[:, None] - 1 - place, count, np.full(len(users), NOBODY))
+        return self._histories(
+            lambda place: end[:, None] - 1 - place, count, np.full(len(users), -1)
+        )  # no target to leave out
 
     def played(self, user_B: IntArray, song_BM: IntArray) -> BoolArray:
         """Whether the users have played the songs in training, (B, M)."""

@@ -114,7 +114,10 @@ class I2IDataModule(CatalogueDataModule):
         self.in_batch, self.users, self.history, self.candidates = in_batch, users, history, candidates
         self.bcl_batch_size, self.bcl_sampling, self.negatives = bcl_batch_size, bcl_sampling, negatives
         self.draws, self.artist_negatives = draws, artist_negatives
-        self.known = known_songs(self.catalogue) if known is None else known
+        if known is None:
+            played = self.catalogue.songs.filter((pl.col("split") == "warm") & (pl.col("popularity") > 0))
+            known = played["song_id"].to_list()
+        self.known = known
         self.residual_codes = residual_codes(self.catalogue, self.known)
 
     @property
@@ -129,24 +132,19 @@ class I2IDataModule(CatalogueDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Pairs, negatives and uniformly drawn songs."""
-        pairs = self.catalogue.pairs()
+        pairs, chance, listening = self.catalogue.pairs(), None, None
         batches = batches_of(self, len(pairs[0]), self.batch_size, shuffle=True)
+        if self.bcl_sampling == "popularity":
+            plays = self.catalogue.songs["popularity"].to_numpy()[self.warm].astype(np.float64)
+            chance = plays / plays.sum()
+        if self.users:
+            listening = Listening(self.listening, self.warm, self.users, self.history, self.candidates)
         per_step = self.bcl_batch_size
         if self.draws > 0:
             per_step = math.ceil(self.draws * len(self.warm) / (len(batches) * batches.world_size))
-        listened = (self.warm, self.users, self.history, self.candidates)
-        dataset = PairBatches(
-            self.fields,
-            pairs,
-            self.warm,
-            self.negatives,
-            per_step,
-            self.residual_codes,
-            self.in_batch,
-            Listening(self.listening, *listened) if self.users else None,
-            self._popularity() if self.bcl_sampling == "popularity" else None,
-            None if self.artist_negatives else songs_or_artists(self.catalogue),
-        )
+        same = None if self.artist_negatives else songs_or_artists(self.catalogue)
+        drawn = (self.warm, self.negatives, per_step)
+        dataset = PairBatches(self.fields, pairs, *drawn, self.residual_codes, self.in_batch, listening, chance, same)
         return loader(dataset, batches, self.workers)
 
     def val_dataloader(self) -> list[DataLoader[Any]]:
@@ -166,16 +164,6 @@ class I2IDataModule(CatalogueDataModule):
     def val_listeners(self) -> tuple[IntArray, IntArray]:
         """(cold validation song, user who listened to it)."""
         return held_out_listeners(self.catalogue, self.catalogue.rows("cold_val"))
-
-    def _popularity(self) -> AnyArray:
-        """Each warm song's share of the training plays."""
-        plays = self.catalogue.songs["popularity"].to_numpy()[self.warm].astype(np.float64)
-        return np.asarray(plays / plays.sum())
-
-
-def known_songs(catalogue: Catalogue) -> list[str]:
-    """Ids of the warm songs that somebody played in training."""
-    return catalogue.songs.filter((pl.col("split") == "warm") & (pl.col("popularity") > 0))["song_id"].to_list()
 
 
 def songs_or_artists(catalogue: Catalogue) -> IntArray:

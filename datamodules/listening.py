@@ -26,7 +26,7 @@ class Listening:
         candidates: songs drawn uniformly as further candidates; all songs where there are no more.
 
     Raises:
-        UserError: nobody has two songs.
+        UserError: no user has two songs.
     """
 
     def __init__(
@@ -56,11 +56,9 @@ class Listening:
         user = rng.choice(self.active, self.users, replace=self.users > len(self.active))
         start, count = self.matrix.indptr[user], np.diff(self.matrix.indptr)[user]
         row = np.repeat(np.arange(self.users), count)
-        at = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count) + np.repeat(start, count)
-        # Ranks of random numbers within each user: the first half is heard, the second wanted, the rest left out.
-        order = np.lexsort((rng.random(len(row)), row))
-        row, at = row[order], at[order]
         rank = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
+        # Shuffled within each user: the first half is heard, the second wanted, the rest left out.
+        at = (rank + np.repeat(start, count))[np.lexsort((rng.random(len(row)), row))]
         used = np.minimum(count, self.history)[row]
         row, at, rank, used = (one[rank < used] for one in (row, at, rank, used))
         heard = rank < (used + 1) // 2

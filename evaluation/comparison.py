@@ -67,6 +67,7 @@ def compare(
         names = {"method": method, "less": other}
         return names | difference(found_BH[method] - found_BH[other], count_H, config)
 
+    ours_P, base_P = (pairs_found(found[name], listeners, config.budgets[-1]) for name in (OURS, best))
     return {
         "audience": rows,
         "best_baseline": {"method": best, "budget": middle, "held_out_listeners": int(count_H.sum())},
@@ -74,7 +75,16 @@ def compare(
         "parts": [
             {"part": part, **less(added, without)} for part, added, without in PARTS if {added, without} <= set(found)
         ],
-        "buckets": buckets(OURS, best, found, listeners, genre_C, plays_U, config),
+        "buckets": {
+            "method": OURS,
+            "baseline": best,
+            "budget": config.budgets[-1],
+            "rows": [
+                {"by": by, "bucket": name, **in_bucket(listeners[0][of], ours_P[of], base_P[of], config.seed)}
+                for by, parts in buckets(listeners, genre_C, plays_U).items()
+                for name, of in parts.items()
+            ],
+        },
     }
 
 
@@ -105,10 +115,8 @@ def found_by_song(found: Audience, listeners: tuple[IntArray, IntArray], budgets
 def difference(more_BH: IntArray, count_H: IntArray, config: EvaluateConfig) -> dict[str, Any]:
     """How many listeners more were found in all, and how much greater recall is, at each budget, with intervals.
 
-    Args:
-        more_BH: listeners found more by one method than by another, for each song.
-        count_H: its held-out listeners.
-        config: budgets, and the seed of the bootstrap, which draws the same songs for both methods.
+    `more_BH` are listeners of each song found more by one method than by another, `count_H` its held-out ones. The
+    bootstrap draws the same songs for both methods.
     """
     row: dict[str, Any] = {}
     for budget, more_H in zip(config.budgets, more_BH, strict=True):
@@ -121,38 +129,15 @@ def difference(more_BH: IntArray, count_H: IntArray, config: EvaluateConfig) -> 
 
 
 def buckets(
-    method: str,
-    baseline: str,
-    found: dict[str, Audience],
-    listeners: tuple[IntArray, IntArray],
-    genre_C: AnyArray,
-    plays_U: IntArray,
-    config: EvaluateConfig,
-) -> dict[str, Any]:
-    """Recall of a method and of a baseline in buckets of the held-out listeners, at the largest budget, paired by song.
-
-    Args:
-        method: the method, by its name in `found`.
-        baseline: what it is measured against, likewise.
-        found: audiences by method.
-        listeners: place of the song, and user, of each pair, (P,) both.
-        genre_C: first genre of each new song, "" for none.
-        plays_U: training plays of each user.
-        config: budgets, and the seed of the bootstrap.
-    """
+    listeners: tuple[IntArray, IntArray], genre_C: AnyArray, plays_U: IntArray
+) -> dict[str, dict[str, IntArray]]:
+    """Places of the (song, listener) pairs of each bucket, by what they are divided by and its name."""
     song_P, user_P = listeners
-    hit = {name: pairs_found(found[name], listeners, config.budgets[-1]) for name in (method, baseline)}
-    groups = {
+    return {
         "held-out listeners of the song": by_listeners(song_P),
         "training plays of the listener": by_activity(plays_U[user_P]),
         "first genre of the song": by_genre(song_P, genre_C),
     }
-    rows = [
-        {"by": by, "bucket": name, **in_bucket(song_P[of], hit[method][of], hit[baseline][of], config.seed)}
-        for by, parts in groups.items()
-        for name, of in parts.items()
-    ]
-    return {"method": method, "baseline": baseline, "budget": config.budgets[-1], "rows": rows}
 
 
 def by_bucket(users_CB: AnyArray, songs: IntArray, listeners: tuple[IntArray, IntArray]) -> list[dict[str, Any]]:
@@ -176,33 +161,27 @@ def song_thirds(count_H: IntArray) -> dict[str, IntArray]:
 def pairs_found(found: Audience, listeners: tuple[IntArray, IntArray], budget: int) -> AnyArray:
     """Whether each listener is among those named for their song, (P,) bool."""
     song_P, user_P = listeners
-    top = found.users_CB[:, :budget].astype(np.int64)
-    span = int(max(top.max(initial=0), user_P.max(initial=0))) + 1
-    row, rank = np.nonzero(top >= 0)
-    return np.isin(song_P * span + user_P, row * span + top[row, rank])
+    row, rank = np.nonzero(found.users_CB[:, :budget] >= 0)
+    return hits(user_P[:, None], song_P, row, found.users_CB[row, rank])[:, 0]
 
 
-def by_listeners(song_P: IntArray) -> dict[str, AnyArray]:
+def by_listeners(song_P: IntArray) -> dict[str, IntArray]:
     """Places of the pairs in each third of the songs by how many listeners they found: those of each method's row."""
-    heard, place_P, count = np.unique(song_P, return_inverse=True, return_counts=True)
-    third_H = np.zeros(len(heard), dtype=np.int64)
-    parts = song_thirds(count)
-    for third, part in enumerate(parts.values()):
-        third_H[part] = third
+    _, place_P, count = np.unique(song_P, return_inverse=True, return_counts=True)
     return {
-        f"{name}: {count[part].min():,} to {count[part].max():,}": np.flatnonzero(third_H[place_P] == third)
-        for third, (name, part) in enumerate(parts.items())
+        f"{name}: {count[part].min():,} to {count[part].max():,}": np.flatnonzero(np.isin(place_P, part))
+        for name, part in song_thirds(count).items()
     }
 
 
-def by_activity(plays_P: IntArray) -> dict[str, AnyArray]:
+def by_activity(plays_P: IntArray) -> dict[str, IntArray]:
     """Places of the pairs in each third by how much their user plays; each user is in one, so they are not even."""
     third_P = np.searchsorted(np.quantile(plays_P, (1 / 3, 2 / 3), method="higher"), plays_P)
     parts = {name: np.flatnonzero(third_P == third) for third, name in enumerate(("fewest", "middle", "most"))}
     return {f"{name}: {plays_P[of].min():,} to {plays_P[of].max():,}": of for name, of in parts.items() if len(of)}
 
 
-def by_genre(song_P: IntArray, genre_C: AnyArray) -> dict[str, AnyArray]:
+def by_genre(song_P: IntArray, genre_C: AnyArray) -> dict[str, IntArray]:
     """Places of the pairs of each frequent genre, by name, and of all others."""
     heard = genre_C[np.unique(song_P)]
     names, songs = np.unique(heard[heard != ""], return_counts=True)

@@ -19,9 +19,8 @@ from data.catalogue import Catalogue, first_genre, held_out_listeners
 from data.fields import SongFields, read_fields
 from data.item_pairs.verification import listening_matrix
 from evaluation import baselines, figures
-from evaluation.calibration import gate_figures, reach_figures
 from evaluation.comparison import compare
-from evaluation.outcomes import outcome_rates, read_truth
+from evaluation.outcomes import gate_figures, logged, outcome_rates, reach_figures, read_truth
 from evaluation.report.genre_maps import genre_maps_svg
 from evaluation.report.page import write_report
 from inference.song_index import SongIndex, open_index
@@ -33,7 +32,7 @@ from retrieval.listening import Listening
 from retrieval.targeting import Songs, Targeting
 
 KIND = "evaluation"
-WITH_GENRE, CB2CF = "content, genre included", "CB2CF (λ=0)"
+WITH_GENRE, UNTRAINED, CB2CF = "content, genre included", "content kNN, our targeting", "CB2CF (λ=0)"
 
 
 @tracked("evaluate")
@@ -43,15 +42,17 @@ def evaluate(config: EvaluateConfig, run: Any) -> None:
     trained = {CB2CF: open_index(config.cb2cf, catalogue)} if config.cb2cf else {}
     trained["FirstPlay"] = open_index(config.index, catalogue)
     new = catalogue.rows(config.split)
-    listeners = listeners_by_position(catalogue, new)
-    if not len(listeners[0]):
+    song_P, user_P = held_out_listeners(catalogue, new)
+    if not len(song_P):
         raise UserError(
             f"{config.data}: no {config.split} song has a held-out listener, so there is nothing to evaluate"
         )
-    boundaries = boundaries_of(config, new, catalogue.rows("cold_val"))
-    truth = read_truth(config.truth, catalogue) if config.truth else None
+    boundary = None
+    if config.boundary:
+        boundary = boundary_vectors(config.boundary, np.arange(catalogue.n_songs), config.data, config.features)
+    known = read_truth(config.truth, catalogue) if config.truth else logged(catalogue)
     with writing(config.out, KIND, {"options": recorded(config)}) as folder:
-        metrics, drawn = measure(config, catalogue, trained, listeners, boundaries, truth)
+        metrics, drawn = measure(config, catalogue, trained, (np.searchsorted(new, song_P), user_P), boundary, known)
         text = json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False)
         (folder / "metrics.json").write_text(text + "\n")
         write_report(folder / "report.html", metrics, drawn)
@@ -62,80 +63,64 @@ def evaluate(config: EvaluateConfig, run: Any) -> None:
     print(f"report: {config.out}/report.html")
 
 
-def boundaries_of(config: EvaluateConfig, new: IntArray, held: IntArray) -> tuple[Boundary, Boundary] | None:
-    """The boundary model's vectors for the evaluated songs and for the validation songs; None without a model."""
-    if not config.boundary:
-        return None
-    both = boundary_vectors(config.boundary, np.concatenate([new, held]), config.data, config.features)
-    one, other = np.split(both.item_CD, [len(new)])  # in one go, since the users are the same
-    return replace(both, item_CD=one), replace(both, item_CD=other)
-
-
 def measure(
     config: EvaluateConfig,
     catalogue: Catalogue,
     trained: dict[str, SongIndex],
     listeners: tuple[IntArray, IntArray],
-    boundaries: tuple[Boundary, Boundary] | None,
-    truth: pl.DataFrame | None,
+    boundary: Boundary | None,
+    known: pl.DataFrame,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """All figures, and the data of the report's pictures."""
-    new, options = catalogue.rows(config.split), config.targeting
-    boundary = boundaries[0] if boundaries else None
+    """All figures, and the data of the report's pictures; `boundary` is of all songs, `known` are outcomes."""
+    new, warm, options = catalogue.rows(config.split), catalogue.rows("warm"), config.targeting
+    of_new = None if boundary is None else replace(boundary, item_CD=boundary.item_CD[new])
     listening = Listening(listening_matrix(catalogue.plays, catalogue.n_users, catalogue.n_songs))
     targeting = targeting_of(trained["FirstPlay"], listening, options, boundary)
-    songs = targeting.songs(targeting.song_SD[new], new, None if boundary is None else boundary.item_CD)
+    songs = targeting.songs(targeting.song_SD[new], new, None if of_new is None else of_new.item_CD)
     spaces = songs_in_space(config, catalogue, trained)
-    found = find_all(config, targeting, songs, content_index(spaces[WITH_GENRE], catalogue), trained.get(CB2CF), new)
+    others = {UNTRAINED: SongIndex({}, build_index(spaces[WITH_GENRE][warm]), warm, spaces[WITH_GENRE])} | trained
+    del others["FirstPlay"]
+    found = find_all(config, targeting, songs, others, new)
+    source = "truth" if config.truth else "logged plays"
     metrics: dict[str, Any] = {
         "catalogue": catalogue.manifest["counts"],
         "split": config.split,
         "new_songs": len(new),
         "new_songs_with_a_listener": len(np.unique(listeners[0])),
         **compare(found, listeners, first_genre(catalogue)[new], np.diff(listening.known_US.indptr), config),
-        "outcomes": outcome_rates(found, truth, catalogue, new, config.seed),
+        "outcomes": outcome_rates(found, known, source, new, config.seed),
         "retrieval": figures.audio_text(config.features, catalogue, config.split),
         "genres": figures.genre_grouping(spaces, catalogue, config.split, config.seed),
     }
-    drawn = pictures(catalogue, spaces, config)
-    if boundaries is not None:
-        boundary, of_held = boundaries
-        open_share_U = figures.open_shares(boundary, options.memory_mb, options.margin)
+    del spaces[WITH_GENRE]  # its map would draw what it was given
+    drawn = {"song_map": figures.song_map(spaces, catalogue, config.seed)}
+    if boundary is not None and of_new is not None:
+        open_share_U = figures.open_shares(of_new, options.memory_mb, options.margin)
         metrics["boundary"] = figures.boundary_summary(open_share_U, catalogue)
-        drawn["boundary"] = figures.boundary_histogram(boundary, open_share_U, options.memory_mb, seed=config.seed)
-        held = catalogue.rows("cold_val")
-        metrics["gate"] = gate_figures(boundary, new, of_held, held, truth, catalogue, options.margin)
-        metrics["reach"] = reach_figures(boundary, new, songs, truth, targeting, options.margin)
+        drawn["boundary"] = figures.boundary_histogram(of_new, open_share_U, options.memory_mb, seed=config.seed)
+        metrics["gate"] = gate_figures(boundary, new, catalogue.rows("cold_val"), known, source, options.margin)
+        reach = reach_figures(boundary, new, songs, known, targeting, options.margin) if config.truth else {}
+        metrics["reach"] = reach
     return metrics, drawn
 
 
 def find_all(
-    config: EvaluateConfig,
-    targeting: Targeting,
-    songs: Songs,
-    content: SongIndex,
-    cb2cf: SongIndex | None,
-    new: IntArray,
+    config: EvaluateConfig, targeting: Targeting, songs: Songs, others: dict[str, SongIndex], new: IntArray
 ) -> dict[str, Audience]:
     """The audience of every new song by every method, at the largest budget.
 
-    `targeting` and `songs` are of the full model; `content` is of untrained vectors.
+    `targeting` and `songs` are of the full model; `others` are targeted like it, and one of them is untrained.
     """
     listening, margin = targeting.listening, config.targeting.margin
     budget = min(max(config.budgets), listening.n_users)
-
-    def i2i2u(index: SongIndex) -> Audience:
-        other = targeting_of(index, listening, config.targeting)
-        return other.audience(other.songs(index.vectors[new], new), "i2i2u", budget)
-
     found = {
         "random": baselines.random_users(len(new), listening.n_users, budget, config.seed),
         "most active users": baselines.most_active_users(listening.known_US, len(new), budget),
-        "content kNN": baselines.content_knn(content, listening.known_US, new, budget),
-        "content kNN, our targeting": i2i2u(content),
+        "content kNN": baselines.content_knn(others[UNTRAINED], listening.known_US, new, budget),
     }
-    if cb2cf is not None:
-        found[CB2CF] = i2i2u(cb2cf)
+    for name, index in others.items():
+        other = targeting_of(index, listening, config.targeting)
+        found[name] = other.audience(other.songs(index.vectors[new], new), "i2i2u", budget)
     found["FirstPlay I2I2U"] = targeting.audience(songs, "i2i2u", budget)
     found["FirstPlay CAT"] = targeting.audience(songs, "cat", budget)
     found["FirstPlay I2I2U ∪ CAT"] = union(found["FirstPlay I2I2U"], found["FirstPlay CAT"], budget)
@@ -145,18 +130,6 @@ def find_all(
         found["FirstPlay U2I, no boundary"] = unbounded.audience(songs, "boundary", budget, margin=-np.inf)
         found["FirstPlay U2I boundary"] = targeting.audience(songs, "boundary", budget, margin=margin)
     return found
-
-
-def content_index(vectors: AnyArray, catalogue: Catalogue) -> SongIndex:
-    """An index of untrained content vectors, searched like the trained one."""
-    warm = catalogue.rows("warm")
-    return SongIndex({}, build_index(vectors[warm]), warm, vectors)
-
-
-def listeners_by_position(catalogue: Catalogue, new: IntArray) -> tuple[IntArray, IntArray]:
-    """(position in `new`, user) of every held-out listening, dislikes left out; `new` ascending."""
-    song, user = held_out_listeners(catalogue, new)
-    return np.searchsorted(new, song), user
 
 
 def songs_in_space(config: EvaluateConfig, catalogue: Catalogue, trained: dict[str, SongIndex]) -> dict[str, AnyArray]:
@@ -170,12 +143,6 @@ def songs_in_space(config: EvaluateConfig, catalogue: Catalogue, trained: dict[s
         spaces["content, no genre"] = baselines.content_vectors(bare, warm)
     spaces[WITH_GENRE] = baselines.content_vectors(fields, warm)
     return spaces | {name: index.vectors for name, index in trained.items()}
-
-
-def pictures(catalogue: Catalogue, spaces: dict[str, AnyArray], config: EvaluateConfig) -> dict[str, Any]:
-    """Data of the report's pictures; vectors with the genre among them would draw what they were given."""
-    shown = {name: vectors for name, vectors in spaces.items() if name != WITH_GENRE}
-    return {"song_map": figures.song_map(shown, catalogue, config.seed)}
 
 
 def track(run: Any, config: EvaluateConfig, metrics: dict[str, Any]) -> None:

@@ -132,16 +132,18 @@ def kmeans(vectors_ND: AnyArray, k: int, seed: int, starts: int = 5) -> IntArray
 def song_map(spaces: dict[str, AnyArray], catalogue: Catalogue, seed: int) -> dict[str, Any]:
     """Project a sample of songs to two dimensions in each vector space; with their genre, title and whether new.
 
-    Each map also has every song's nearest neighbours in the sample by cosine, nearest first.
+    Known songs come first, in the order in which the report draws them. Each map also has every song's nearest
+    neighbours in the sample by cosine, nearest first.
     """
-    chosen: IntArray = np.sort(np.random.default_rng(seed).permutation(catalogue.n_songs)[:MAP_SONGS])
-    songs = catalogue.songs[chosen]
+    new = (catalogue.songs["split"] != "warm").to_numpy()
+    chosen: IntArray = np.random.default_rng(seed).permutation(catalogue.n_songs)[:MAP_SONGS]
+    chosen = chosen[np.lexsort((chosen, new[chosen]))]
     unit = {name: unit_rows(vectors[chosen]) for name, vectors in spaces.items()}
     maps = {name: (project(vectors, seed).T.tolist(), nearest(vectors)) for name, vectors in unit.items()}
     return {
         "genre": first_genre(catalogue)[chosen].tolist(),
-        "title": songs["title"].fill_null("").to_list(),
-        "new": (songs["split"] != "warm").to_list(),
+        "title": catalogue.songs["title"][chosen].fill_null("").to_list(),
+        "new": new[chosen].tolist(),
         "maps": {name: {"x": x, "y": y, "near": near} for name, ((x, y), near) in maps.items()},
     }
 
@@ -157,14 +159,9 @@ def nearest(unit_ND: AnyArray, k: int = MAP_NEIGHBOURS) -> list[list[int]]:
 
 def boundary_summary(open_share_U: AnyArray, catalogue: Catalogue) -> dict[str, Any]:
     """Summarise the users' `open_shares` overall and by the popularity of the songs they listen to."""
-    taste = (
-        catalogue.plays.join(
-            catalogue.songs.select("popularity").with_row_index("song").cast({"song": pl.Int32}), on="song"
-        )
-        .group_by("user")
-        .agg(pl.col("popularity").mean())
-        .sort("popularity", "user")
-    )
+    popularity = catalogue.songs["popularity"].gather(catalogue.plays["song"])
+    taste = catalogue.plays.select("user", popularity).group_by("user").agg(pl.col("popularity").mean())
+    taste = taste.sort("popularity", "user")
     thirds = np.array_split(taste["user"].to_numpy(), 3)
     return {
         "share_of_pairs_above_the_boundary": float(open_share_U.mean()),

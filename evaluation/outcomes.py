@@ -1,10 +1,10 @@
-"""Favourite and completion rates of the users reached for new songs, from truth.parquet or from logged plays.
+"""What users did: favourite and completion rates of those reached for new songs, and where the boundary's gate stands.
 
 Favourite rate = favourites / plays, completion rate = completes / plays (the article's Q1). Logged plays have selection
 bias (users were exposed for a reason), so rates come from `truth.parquet` if given: outcomes of a fixed sample of
 users, exposed or not.
 
-Shapes: C new songs, D draws of the bootstrap.
+Shapes: C new songs, N exposures, D draws of the bootstrap.
 """
 
 from __future__ import annotations
@@ -19,10 +19,15 @@ from configs.errors import UserError
 from data.arrays import AnyArray, IntArray
 from data.catalogue import Catalogue
 from evaluation.comparison import PARTS
-from retrieval.audience import Audience
+from inference.vectors import Boundary
+from retrieval.audience import Audience, slices
 from retrieval.bootstrap import interval, resampled_sums
+from retrieval.gate import calibration_error, fit_calibration, gate_curve, precision_recall, probability, reach_curve
+from retrieval.targeting import Songs, Targeting
 
 RATES = {"favourite_rate": "favourited", "completion_rate": "completed"}
+FEW = 20  # exposures, below which nothing of the gate is measured
+CHUNK = 50_000  # exposures scored at a time
 
 
 def read_truth(path: str, catalogue: Catalogue) -> pl.DataFrame:
@@ -46,19 +51,21 @@ def read_truth(path: str, catalogue: Catalogue) -> pl.DataFrame:
 
 
 def outcome_rates(
-    audiences: dict[str, Audience], truth: pl.DataFrame | None, catalogue: Catalogue, new: IntArray, seed: int = 0
+    audiences: dict[str, Audience], known: pl.DataFrame, source: str, new: IntArray, seed: int = 0
 ) -> dict[str, Any]:
     """Rates among the users reached by each method and among all users, and the difference that each part makes.
 
-    Empty if no outcome is known. Intervals are from a bootstrap over new songs (`seed`), with the same draws for all
+    Empty if no outcome is `known`. Intervals are from a bootstrap over new songs (`seed`), with the same draws for all
     methods.
     """
-    source = "truth" if truth is not None else "logged plays"
-    known = truth if truth is not None else logged(catalogue)
     known = known.filter(pl.col("song").is_in(pl.Series(new)))
     if known.is_empty():
         return {}
-    reached = {"everybody": known} | {name: outcomes_of(one, known, new) for name, one in audiences.items()}
+    reached = {"everybody": known}
+    for name, audience in audiences.items():
+        row, rank = np.nonzero(audience.users_CB >= 0)
+        pairs = pl.DataFrame({"song": new[row], "user": audience.users_CB[row, rank]}).cast(known.schema["song"])
+        reached[name] = known.join(pairs, on=["song", "user"], how="inner")
     sums = {name: sums_by_song(outcomes, new) for name, outcomes in reached.items()}
     drawn = {name: ratios(resampled_sums(sums_C4, seed)) for name, sums_C4 in sums.items()}
     rate = {name: ratios(sums_C4.sum(axis=0)) for name, sums_C4 in sums.items()}
@@ -75,15 +82,6 @@ def outcome_rates(
             if {more, less} <= set(reached)
         ],
     }
-
-
-def outcomes_of(audience: Audience, known: pl.DataFrame, new: IntArray) -> pl.DataFrame:
-    """Select the known outcomes of users in the audience of the song."""
-    row, rank = np.nonzero(audience.users_CB >= 0)
-    if not len(row):
-        return known.clear()
-    reached = pl.DataFrame({"song": new[row], "user": audience.users_CB[row, rank]})
-    return known.join(reached.cast(known.schema["song"]), on=["song", "user"], how="inner")
 
 
 def logged(catalogue: Catalogue) -> pl.DataFrame:
@@ -116,3 +114,88 @@ def with_intervals(rate_2: AnyArray, drawn_D2: AnyArray) -> dict[str, Any]:
         row[name] = float(rate) if known else None
         row[f"{name}_ci95"] = interval(drawn_D) if known else None
     return row
+
+
+def gate_figures(
+    boundary: Boundary, new: IntArray, held: IntArray, known: pl.DataFrame, source: str, gate: float = 0.0
+) -> dict[str, Any]:
+    """Curve, classification and calibration of the gate; empty where too few outcomes are known.
+
+    Args:
+        boundary: scores of all songs.
+        new: the songs on which the figures are measured, ascending.
+        held: the songs to whose outcomes the calibration is fitted, ascending.
+        known: outcomes for a fixed sample of users, exposed or not, or logged ones, which are selected.
+        source: which of the two.
+        gate: the margin at which it is classified.
+    """
+    seen = exposures(known, boundary, new)
+    if seen is None:
+        return {}
+    margin, rates = seen
+    liked = rates["liked_rate"]
+    figures: dict[str, Any] = {
+        "source": source,
+        "exposures": len(margin),
+        "curve": gate_curve(margin, rates),
+        "at_the_boundary": precision_recall(margin, liked, gate),
+        "calibration_error_before": calibration_error(probability(margin), liked),
+    }
+    fitted = calibration(known, boundary, held)
+    if fitted is not None:
+        figures["calibration"] = dict(zip(("slope", "intercept"), fitted, strict=True))
+        figures["calibration_error"] = calibration_error(probability(margin, fitted), liked)
+    return figures
+
+
+def calibration(known: pl.DataFrame, boundary: Boundary, songs: IntArray) -> tuple[float, float] | None:
+    """(slope, intercept) from a margin to the probability of liking, by outcomes of some songs; None for too few."""
+    seen = exposures(known, boundary, songs)
+    return None if seen is None else fit_calibration(seen[0], seen[1]["liked_rate"])
+
+
+def reach_figures(
+    boundary: Boundary, new: IntArray, songs: Songs, truth: pl.DataFrame, targeting: Targeting, gate: float = 0.0
+) -> dict[str, Any]:
+    """Outcome rates of those whom I2I2U reaches, against how many it reaches, gated and ungated; empty for too few.
+
+    Args:
+        boundary: scores of all songs.
+        new: the songs that are targeted, ascending.
+        songs: the same songs, and the known ones like each of them.
+        truth: outcomes of users drawn without regard to the song, who alone can stand for all.
+        targeting: how I2I2U scores.
+        gate: the margin at which the gate stands.
+    """
+    seen = exposures(truth, boundary, new)
+    if seen is None:
+        return {}
+    margin, rates = seen
+    of_new = truth.filter(pl.col("song").is_in(pl.Series(new)))
+    at, user = np.searchsorted(new, of_new["song"].to_numpy()), of_new["user"].to_numpy()
+    weights_CS = songs.similar.weights_CS
+    score = np.concatenate(
+        [
+            np.asarray(weights_CS[at[rows]].multiply(targeting.listening.heard(user[rows])).sum(axis=1)).ravel()
+            for rows in slices(len(at), CHUNK)
+        ]
+    )
+    score *= targeting.activity_U[user]
+    rates.pop("liked_rate")
+    return {
+        "ungated": reach_curve(at, score, score > 0, rates),  # who heard none of the similar songs is never reached
+        "gated": reach_curve(at, score, (score > 0) & (margin > gate), rates),
+    }
+
+
+def exposures(known: pl.DataFrame, boundary: Boundary, songs: IntArray) -> tuple[AnyArray, dict[str, AnyArray]] | None:
+    """Margins (N,) and outcomes (0/1, by the name of their rate) of the known pairs of some songs and a user.
+
+    None for fewer than FEW. Liked: completed or favourited.
+    """
+    known = known.filter(pl.col("song").is_in(pl.Series(songs)))
+    if known.height < FEW:
+        return None
+    rates = {rate: known[column].fill_null(False).to_numpy().astype(float) for rate, column in RATES.items()}
+    rates["liked_rate"] = np.maximum(*rates.values())
+    return boundary.margin(known["song"].to_numpy(), known["user"].to_numpy()), rates

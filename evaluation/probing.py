@@ -43,26 +43,27 @@ def probe_features(config: ProbeConfig) -> None:
         usable &= np.isfinite(vectors).all(axis=1)
     songs = np.flatnonzero(usable)
     label = np.array([own[song][0] for song in songs])
-    if len(songs) < 2 * config.folds or config.folds < 2 or len(np.unique(label)) < 2:
+    _, counts = np.unique(label, return_counts=True)
+    if len(songs) < 2 * config.folds or len(counts) < 2:
         raise UserError(
-            f"{len(songs)} songs have every vector and a label, {len(np.unique(label))} labels among them: too few for "
+            f"{len(songs)} songs have every vector and a label, {len(counts)} labels among them: too few for "
             f"folds={config.folds} (at least 2, with two songs each, and two labels)"
         )
     artist = artists(catalogue.songs).to_numpy()[songs]
-    rows: list[dict[str, Any]] = [{"space": "most frequent label", "accuracy": most_frequent(label)}]
+    rows: list[dict[str, Any]] = [{"space": "most frequent label", "accuracy": float(counts.max() / len(label))}]
     for name, vectors in tqdm(spaces.items(), desc="probe"):
         try:
             scores = probe(vectors[songs], label, artist, config.folds, config.seed)
         except ValueError as error:
             raise UserError(
                 f"{config.column}: folds={config.folds} that share no artist cannot be made of {len(songs)} songs by "
-                f"{len(np.unique(artist))} artists with {len(np.unique(label))} labels ({str(error).splitlines()[0]})"
+                f"{len(np.unique(artist))} artists with {len(counts)} labels ({str(error).splitlines()[0]})"
             ) from None
         rows.append({"space": name, "accuracy": float(np.mean(scores)), "folds": scores})
     if config.out:
         Path(config.out).parent.mkdir(parents=True, exist_ok=True)
         write_text(Path(config.out), json.dumps({"column": config.column, "songs": len(songs), "rows": rows}, indent=1))
-    print(f"{config.column} of {len(songs):,} songs, {len(np.unique(label))} labels, {config.folds} folds")
+    print(f"{config.column} of {len(songs):,} songs, {len(counts)} labels, {config.folds} folds")
     for row in rows:
         spread = f" ± {np.std(row['folds'], ddof=1):.3f} over folds" if "folds" in row else ""
         print(f"  {row['space']:<24} {row['accuracy']:.3f}{spread}")
@@ -119,8 +120,3 @@ def probe(x_ND: FloatArray, label_N: AnyArray, group_N: AnyArray, folds: int, se
             model.fit(x_ND[train], label_N[train])
         scores.append(float(model.score(x_ND[test], label_N[test])))
     return scores
-
-
-def most_frequent(label_N: AnyArray) -> float:
-    """Share of the most frequent label."""
-    return float(np.unique(label_N, return_counts=True)[1].max() / len(label_N))

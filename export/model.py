@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from artifacts.folders import read_manifest, writing
+from artifacts.folders import kind_of, read_manifest, writing
 from artifacts.runs import Run, open_run, read_vocabularies
 from artifacts.tracking import made, tracked, used
+from configs import options
 from configs.errors import UserError
 from configs.serving import ExportConfig
-from export.model_card import model_card
 
 if TYPE_CHECKING:
     from data.catalogue import Catalogue  # at run time in main() alone: `load` works without Polars
@@ -36,6 +35,7 @@ TOWERS = ("item", "user", "boundary")  # of the boundary task: a file each, sinc
 def export_model(config: ExportConfig, tracking: Any) -> None:
     """Run `pipeline.export` (its docstring says what it reads and writes)."""
     from data.catalogue import Catalogue
+    from export.model_card import model_card
     from export.programs import check_installed, write_programs
 
     check_installed(config.formats)
@@ -48,10 +48,11 @@ def export_model(config: ExportConfig, tracking: Any) -> None:
         if config.formats:
             description |= write_programs(model, description, config.formats, folder)
             write_config(folder, description)
-        (folder / "README.md").write_text(model_card(run, count(run), catalogue, description))
+        numbers = sum(value.numel() for value in model.state_dict().values())
+        (folder / "README.md").write_text(model_card(run, numbers, catalogue, description))
     used(tracking, run.folder)
     made(tracking, config.out, config.logger.upload)
-    print(f"{config.out}: {run.task} model {run.fingerprint}, {count(run):,} numbers")
+    print(f"{config.out}: {run.task} model {run.fingerprint}, {numbers:,} numbers")
 
 
 def write_model(run: Run, catalogue: Catalogue, folder: Path) -> tuple[nn.Module, dict[str, Any]]:
@@ -60,7 +61,7 @@ def write_model(run: Run, catalogue: Catalogue, folder: Path) -> tuple[nn.Module
     Returns:
         The model in evaluation mode, and its config.json.
     """
-    return write_weights(model_weights(run.weights), describe(run, catalogue), folder)
+    return write_weights(within(run.weights, "model"), describe(run, catalogue), folder)
 
 
 def write_weights(
@@ -69,7 +70,8 @@ def write_weights(
     """As `write_model`, of a plain model's weights and what its config.json is to say."""
     from safetensors.torch import save
 
-    for name, part in files_of(description["task"], weights).items():
+    for name in files_of(description["task"]):
+        part = weights if name == "model" else within(weights, name)
         # save_file makes files for their owner alone: a service under another account could not read its model
         (folder / f"{name}.safetensors").write_bytes(save(part, {"format": "pt"}))
     write_config(folder, description)
@@ -85,15 +87,7 @@ def load(folder: str | Path, check: bool = True) -> tuple[nn.Module, dict[str, A
     folder = Path(folder)
     if check:
         read_manifest(folder, KIND, MADE_BY)
-    with told_as_user_error(folder):
-        config = json.loads((folder / "config.json").read_text())
-        model: nn.Module = model_class(config["task"])(**config["model"])
-        if config["task"] == "boundary":
-            for name in TOWERS:
-                read_weights(getattr(model, name), folder, name)
-        else:
-            read_weights(model, folder, "model")
-    return model.eval(), config
+    return read(folder)
 
 
 def load_tower(folder: str | Path, name: str) -> nn.Module:
@@ -111,40 +105,29 @@ def load_tower(folder: str | Path, name: str) -> nn.Module:
     task = read_manifest(folder, KIND, MADE_BY).get("task")
     if task != "boundary":
         raise UserError(f"{folder} holds a model of the task {task}, which has no towers: export a boundary run")
-    with told_as_user_error(folder):
-        config = json.loads((folder / "config.json").read_text())
-        tower: nn.Module = getattr(model_class(config["task"])(**config["model"]), name)
-        read_weights(tower, folder, name)
-    return tower.eval()
+    tower: nn.Module = getattr(read(folder, (name,))[0], name)
+    return tower
 
 
-def files_of(task: str, weights: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """Weights by the file they go into: all in "model", or a tower each."""
-    if task != "boundary":
-        return {"model": weights}
-    return {
-        tower: {
-            name.removeprefix(f"{tower}."): value for name, value in weights.items() if name.startswith(f"{tower}.")
-        }
-        for tower in TOWERS
-    }
-
-
-def read_weights(module: nn.Module, folder: Path, name: str) -> None:
-    """Put the weights of one file into a module."""
+def read(folder: Path, files: Sequence[str] = ()) -> tuple[nn.Module, dict[str, Any]]:
+    """As `load`, unchecked; with the weights of some of its files alone, if they are named."""
     from safetensors.torch import load_file
 
-    module.load_state_dict(load_file(folder / f"{name}.safetensors"))
-
-
-@contextmanager
-def told_as_user_error(folder: Path) -> Iterator[None]:
-    """Tampered files raise many types."""
     try:
-        yield
-    except Exception as error:
+        config = json.loads((folder / "config.json").read_text())
+        model: nn.Module = model_class(config["task"])(**config["model"])
+        for name in files or files_of(config["task"]):
+            part = model if name == "model" else getattr(model, name)
+            part.load_state_dict(load_file(folder / f"{name}.safetensors"))
+    except Exception as error:  # tampered files raise many types
         reason = " ".join([type(error).__name__, *str(error).splitlines()[:1]])
         raise UserError(f"{folder} cannot be loaded ({reason}); make it again with: {MADE_BY}") from None
+    return model.eval(), config
+
+
+def files_of(task: str) -> tuple[str, ...]:
+    """Names of the files of weights: one for all, or one a tower."""
+    return TOWERS if task == "boundary" else ("model",)
 
 
 def model_class(task: str) -> Any:
@@ -159,19 +142,15 @@ def task_of(folder: str | Path) -> str:
     Raises:
         UserError: it is no run folder.
     """
-    try:
-        kind = json.loads((Path(folder) / "manifest.json").read_text())["kind"]
-    except (OSError, ValueError, KeyError, TypeError):
-        kind = None
-    for task in CLASSES:
-        if kind == f"{task} run":
-            return task
-    raise UserError(f"{folder} is not a run folder (made by: python train.py clip|i2i|boundary data=CATALOGUE out=RUN)")
+    task = (kind_of(Path(folder)) or "").removesuffix(" run")
+    if task not in CLASSES:
+        raise UserError(f"{folder} is not a run folder (made by: {options.MADE_BY['run']})")
+    return task
 
 
-def model_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of the plain model: the LightningModule's own buffers are left out, the prefix is dropped."""
-    prefix = "model."
+def within(weights: dict[str, Tensor], part: str) -> dict[str, Tensor]:
+    """The weights of one part of a module, named as in the part."""
+    prefix = f"{part}."
     return {name.removeprefix(prefix): value.contiguous() for name, value in weights.items() if name.startswith(prefix)}
 
 
@@ -193,8 +172,3 @@ def describe(run: Run, catalogue: Catalogue) -> dict[str, Any]:
 def write_config(folder: Path, description: dict[str, Any]) -> None:
     """The folder's config.json."""
     (folder / "config.json").write_text(json.dumps(description, indent=2, ensure_ascii=False) + "\n")
-
-
-def count(run: Run) -> int:
-    """Numbers in the exported model."""
-    return sum(value.numel() for value in model_weights(run.weights).values())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +16,13 @@ from configs import options
 from configs.load import as_dict
 from configs.serving import ServiceConfig
 from configs.targeting import PROMPTS
-from data.arrays import FloatArray
 from data.catalogue import Catalogue
 from data.fields import FEATURES, read_fields
 from data.text import read_as
-from evaluation.calibration import LIKED, exposures
-from evaluation.outcomes import logged
+from evaluation.outcomes import calibration, logged
 from export.model import write_model
 from inference.song_index import open_index
-from inference.vectors import Boundary, boundary_vectors
-from retrieval.gate import fit_calibration
+from inference.vectors import boundary_vectors
 
 KIND = "service"
 MADE_BY = options.MADE_BY[KIND]
@@ -41,7 +37,7 @@ def export_service(config: ServiceConfig, tracking: Any) -> None:
     index = open_index(config.index)
     data, features = index.manifest["data"], index.manifest["features"]
     catalogue, encoder = Catalogue.read(data), open_run(index.manifest["run"], "i2i")
-    clip = clip_of(features)
+    clip, text = made_features(features)
     songs = np.arange(catalogue.n_songs)
     boundary = boundary_vectors(config.boundary, songs, data, features) if config.boundary else None
     runs = [run for run in (clip, encoder, boundary.run if boundary else None) if run is not None]
@@ -50,9 +46,9 @@ def export_service(config: ServiceConfig, tracking: Any) -> None:
         "clip": clip.fingerprint if clip else None,
         "encoder": encoder.fingerprint,
         "boundary": boundary.run.fingerprint if boundary else None,
-        "calibration": boundary and calibration(boundary, catalogue),
+        "calibration": boundary and calibration(logged(catalogue), boundary, catalogue.rows("cold_val")),
         "labels": labels if clip else [],
-        "text": text_options(clip, features),
+        "text": text,
         "audio": catalogue.manifest["audio"],
         "audio_root": str(Path(catalogue.manifest["source"]).resolve()),
         "targeting": as_dict(config.targeting),
@@ -62,13 +58,14 @@ def export_service(config: ServiceConfig, tracking: Any) -> None:
             (folder / run.task).mkdir()
             write_model(run, catalogue, folder / run.task)
         if clip is not None:
-            vectors = label_vectors(clip, labels, list(PROMPTS), Path(data) / "text_cache")
-            np.save(folder / "labels.npy", vectors)
+            np.save(folder / "labels.npy", label_vectors(clip, labels, list(PROMPTS), Path(data) / "text_cache"))
         shutil.copytree(config.index, folder / "index")
         write_tables(catalogue, folder / "catalogue")
         write_fields(catalogue, features, runs, folder / "features")
         if boundary is not None:
-            write_boundary(boundary, folder)
+            np.save(folder / "items.npy", boundary.item_CD)
+            np.save(folder / "users.npy", boundary.user_UD)
+            np.save(folder / "boundaries.npy", boundary.boundary_U)
     used(tracking, config.index, data, features, *(run.folder for run in runs))
     made(tracking, config.out, config.logger.upload)
     hears = "audio and words" if clip else "words and tags alone"
@@ -76,21 +73,16 @@ def export_service(config: ServiceConfig, tracking: Any) -> None:
     print(f"  serve it: python -m serving model={config.out} store=STORE")
 
 
-def clip_of(features: str | None) -> Run | None:
-    """The CLIP run that made the features; None where there are none, or BERT alone made them."""
+def made_features(features: str | None) -> tuple[Run | None, dict[str, Any] | None]:
+    """The CLIP run that made the features, and how BERT's own vectors (`text`) were made; None where there is none."""
     from inference.zeroshot import run_of
 
-    if features is None or "clip" not in read_manifest(features, *FEATURES):
-        return None
-    return run_of(features)
-
-
-def text_options(clip: Run | None, features: str | None) -> dict[str, Any] | None:
-    """How the field `text`, BERT's own vector, was made; None where there is none."""
-    if clip is not None:
-        prepared = clip.hparams["prepared"]
-        return read_as(prepared) if prepared["frozen_text"] else None
-    return None if features is None else read_manifest(features, *FEATURES).get("text")
+    manifest = read_manifest(features, *FEATURES) if features else {}
+    if features is None or "clip" not in manifest:
+        return None, manifest.get("text")
+    clip = run_of(features)
+    prepared = clip.hparams["prepared"]
+    return clip, read_as(prepared) if prepared["frozen_text"] else None
 
 
 def genres(catalogue: Catalogue) -> list[str]:
@@ -98,15 +90,6 @@ def genres(catalogue: Catalogue) -> list[str]:
     known = catalogue.songs.filter(pl.col("split") == "warm").select(pl.col("genres").explode().drop_nulls())
     counted = known.group_by("genres").len().sort("len", "genres", descending=[True, False])
     return counted["genres"].head(100).to_list()
-
-
-def calibration(boundary: Boundary, catalogue: Catalogue) -> list[float] | None:
-    """(slope, intercept) from a margin to a probability, by what validation songs' listeners did; None for too few."""
-    held = catalogue.rows("cold_val")
-    known = logged(catalogue)
-    seen = exposures(known, replace(boundary, item_CD=boundary.item_CD[held]), held)
-    fitted = fit_calibration(seen[0], seen[1][LIKED]) if seen is not None else None
-    return list(fitted) if fitted is not None else None
 
 
 def write_tables(catalogue: Catalogue, folder: Path) -> None:
@@ -119,17 +102,9 @@ def write_tables(catalogue: Catalogue, folder: Path) -> None:
     write_manifest(folder, "catalogue", {"of": str(catalogue.folder)})
 
 
-def write_boundary(boundary: Boundary, folder: Path) -> None:
-    """Vectors of items and users, and users' boundaries."""
-    np.save(folder / "items.npy", boundary.item_CD)
-    np.save(folder / "users.npy", boundary.user_UD)
-    np.save(folder / "boundaries.npy", boundary.boundary_U)
-
-
 def write_fields(catalogue: Catalogue, features: str | None, runs: list[Run], folder: Path) -> None:
     """Every dense field that a model reads, (songs, width)."""
     folder.mkdir()
-    wanted = {name for run in runs for name in run.hparams.get("dense_dims", ())}
-    dense: dict[str, FloatArray] = read_fields(catalogue, features, [], 1, {}).dense
-    for name in sorted(wanted):
+    dense = read_fields(catalogue, features, [], 1, {}).dense
+    for name in {name for run in runs for name in run.hparams.get("dense_dims", ())}:
         np.save(folder / f"{name}.npy", dense[name])

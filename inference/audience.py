@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import polars as pl
 from scipy import sparse
 
 from artifacts.folders import writing
@@ -16,7 +17,6 @@ from configs.targeting import AudienceConfig
 from data.arrays import IntArray
 from data.catalogue import Catalogue
 from data.item_pairs.verification import listening_matrix
-from inference.audience_tables import audience_table, example_table, recommendation_table, show, similar_table
 from inference.filters import (
     Exclusions,
     FirstPlays,
@@ -28,12 +28,15 @@ from inference.filters import (
 from inference.song_index import SongIndex, open_index
 from inference.targeting import targeting_of
 from inference.vectors import Boundary, boundary_vectors
-from retrieval.audience import Audience, Excluded
+from retrieval.audience import Audience
 from retrieval.clusters import user_vectors
 from retrieval.listening import Listening
+from retrieval.targeting import Similar
 from retrieval.warm_up import warm_vectors
 
 KIND = "audience"
+SHOWN = 10  # users and similar songs in the printed table
+EXAMPLES, EXAMPLE_USERS = 20, 5  # new songs of the table of examples, and users of each
 
 
 @tracked("audience")
@@ -43,26 +46,25 @@ def make_audience(config: AudienceConfig, run: Any) -> None:
     catalogue = Catalogue.read(index.manifest["data"])
     new = songs_in_pool(config, catalogue)
     shown = song_to_show(config.show, catalogue, new)
-    excluded = read_exclusions(config.exclude, catalogue, new) if config.exclude else None
+    exclusions = read_exclusions(config.exclude, catalogue, new) if config.exclude else Exclusions()
     first = read_first_plays(config.plays, catalogue, new) if config.plays else None
-    told = [f"exclude={config.exclude}: {excluded}"] if excluded else []
-    told += [str(first)] if first else []
-    excluded = without_listeners(excluded, catalogue, new, first)
+    lines = [f"exclude={config.exclude}: {exclusions}"] if config.exclude else []
+    lines += [str(first)] if first else []
+    excluded = without_listeners(exclusions, catalogue, new, first)
     options, listening = config.targeting, listening_matrix(catalogue.plays, catalogue.n_users, catalogue.n_songs)
     index = warmed(index, new, listening, first, options.warm_up)
     boundary = boundary_of(config, index, new, first)
     targeting = targeting_of(index, Listening(listening), options, boundary)
-    songs = targeting.songs(index.vectors[new], new, boundary.item_CD if boundary else None, left_out(excluded))
+    songs = targeting.songs(index.vectors[new], new, boundary.item_CD if boundary else None, excluded)
     manifest = {
         "options": recorded(config),
         "encoder": index.manifest["encoder"],
         "boundary": boundary and boundary.run.fingerprint,
-        "unknown": excluded and {column: len(ids) for column, ids in excluded.unknown.items()},
+        "unknown": {column: len(ids) for column, ids in exclusions.unknown.items()} or None,
     }
     with writing(config.out, KIND, manifest) as folder:
-        found = targeting.audience(
-            songs, config.mode, options.budget, config.gate, options.margin, options.per_user_cap
-        )
+        limits = options.budget, config.gate, options.margin, options.per_user_cap
+        found = targeting.audience(songs, config.mode, *limits)
         table = audience_table(found, targeting.reasons(found.users_CB, songs), catalogue, new, boundary)
         table.write_parquet(folder / "audience.parquet")
         similar_table(songs.similar, catalogue, new).write_parquet(folder / "similar.parquet")
@@ -70,28 +72,15 @@ def make_audience(config: AudienceConfig, run: Any) -> None:
             named = targeting.songs_of_users(songs.item_CD, options.songs_per_user, options.margin, songs.excluded)
             recommendation_table(named, catalogue, new).write_parquet(folder / "recommendations.parquet")
             manifest |= {"users_with_a_song": int((named.users_CB >= 0).any(axis=1).sum())}
-        manifest |= counts(found)
+        reached = found.users_CB >= 0
+        manifest |= {"songs": len(new), "users_reached": int(reached.sum())}
+        manifest |= {"songs_without_audience": int((~reached.any(axis=1)).sum())}
     used(run, config.index, config.boundary)
     made(run, config.out, config.logger.upload)
     log_table(run, "examples", example_table(table, songs.similar, catalogue, new))
     rows = f"{len(new)} songs, {table.height} (song, user) rows"
-    told.append(f"{config.out}: {rows}, mode {config.mode}, gate {config.gate}")
-    print("\n".join([*told, show(table, songs.similar, catalogue, new, shown)]))
-
-
-def counts(found: Audience) -> dict[str, int]:
-    """How many songs there are, and how many reach how many users."""
-    reached = found.users_CB >= 0
-    return {
-        "songs": len(reached),
-        "users_reached": int(reached.sum()),
-        "songs_without_audience": int((~reached.any(axis=1)).sum()),
-    }
-
-
-def left_out(excluded: Exclusions | None) -> Excluded:
-    """The exclusions as `retrieval.targeting` takes them."""
-    return Excluded() if excluded is None else Excluded(excluded.users, excluded.song, excluded.user)
+    lines.append(f"{config.out}: {rows}, mode {config.mode}, gate {config.gate}")
+    print("\n".join([*lines, show(table, songs.similar, catalogue, new, shown)]))
 
 
 def boundary_of(config: AudienceConfig, index: SongIndex, new: IntArray, first: FirstPlays | None) -> Boundary | None:
@@ -124,6 +113,104 @@ def song_to_show(song_id: str | None, catalogue: Catalogue, new: IntArray) -> in
         UserError: it is not a new song.
     """
     ids = catalogue.songs["song_id"].gather(new).to_list()
-    if song_id is not None and song_id not in ids:
+    if song_id is None:
+        return 0
+    if song_id not in ids:
         raise UserError(f"show={song_id}: not among the {len(ids)} new songs, e.g. {', '.join(ids[:3])}")
-    return ids.index(song_id) if song_id is not None else 0
+    return ids.index(song_id)
+
+
+def audience_table(
+    audience: Audience, because_CBT: IntArray, catalogue: Catalogue, new: IntArray, boundary: Boundary | None
+) -> pl.DataFrame:
+    """One row a (new song, user): rank, score, margin over the user's boundary, and the songs that explain it."""
+    row, rank = np.nonzero(audience.users_CB >= 0)
+    user = audience.users_CB[row, rank]
+    reason = because_CBT[row, rank]
+    margin: Any = [None] * len(row) if boundary is None else boundary.margin(row, user)
+    ids = catalogue.songs["song_id"]
+    named = [ids.gather(pl.Series(np.maximum(one, 0))).set(pl.Series(one < 0), None) for one in reason.T]
+    because = pl.DataFrame([one.alias(str(place)) for place, one in enumerate(named)]).select(
+        pl.concat_list(pl.all()).list.drop_nulls().alias("because")
+    )
+    return pl.DataFrame(
+        {
+            "song_id": ids.gather(new[row]),
+            "user_id": catalogue.users["user_id"].gather(user),
+            "rank": rank + 1,
+            "score": audience.scores_CB[row, rank],
+            "margin": pl.Series("margin", margin, dtype=pl.Float32),
+            "because": because["because"],
+        }
+    )
+
+
+def similar_table(similar: Similar, catalogue: Catalogue, new: IntArray) -> pl.DataFrame:
+    """One row a (new song, similar known song)."""
+    row, rank = np.nonzero(similar.positions_CK >= 0)
+    ids = catalogue.songs["song_id"]
+    return pl.DataFrame(
+        {
+            "song_id": ids.gather(new[row]),
+            "similar_song_id": ids.gather(similar.positions_CK[row, rank]),
+            "similarity": similar.scores_CK[row, rank],
+        }
+    )
+
+
+def recommendation_table(songs: Audience, catalogue: Catalogue, new: IntArray) -> pl.DataFrame:
+    """One row a (user, new song above their boundary): rank and margin."""
+    row, rank = np.nonzero(songs.users_CB >= 0)
+    return pl.DataFrame(
+        {
+            "user_id": catalogue.users["user_id"].gather(row),
+            "song_id": catalogue.songs["song_id"].gather(new[songs.users_CB[row, rank]]),
+            "rank": rank + 1,
+            "margin": songs.scores_CB[row, rank],
+        }
+    )
+
+
+def example_table(table: pl.DataFrame, similar: Similar, catalogue: Catalogue, new: IntArray) -> pl.DataFrame:
+    """First listeners of a few new songs, evenly spaced, with words for ids: what resembles the song, and why they."""
+    named, genres = pl.coalesce("title", "song_id").alias("title"), pl.col("genres").list.join("/")
+    songs = catalogue.songs.select("song_id", named, genres)
+    chosen = np.unique(np.linspace(0, len(new) - 1, EXAMPLES).round().astype(np.int64))
+    title = songs["title"]
+    near = [title.gather(row[row >= 0][:EXAMPLE_USERS]).str.join("; ")[0] for row in similar.positions_CK[chosen]]
+    about = songs[new[chosen]].with_columns(pl.Series("similar", near, dtype=pl.String))
+    users = table.filter(pl.col("rank") <= EXAMPLE_USERS)
+    titles = songs.select(pl.col("song_id").alias("because"), pl.col("title").alias("heard"))
+    rows = about.join(users, on="song_id", maintain_order="left").with_row_index("row")
+    heard = rows.select("row", "because").explode("because").join(titles, on="because", maintain_order="left")
+    said = heard.group_by("row").agg(pl.col("heard").str.join("; ").alias("because"))
+    rows = rows.drop("because").join(said, on="row", how="left", maintain_order="left")
+    return rows.select("song_id", "title", "genres", "similar", "rank", "user_id", "score", "margin", "because")
+
+
+def show(table: pl.DataFrame, similar: Similar, catalogue: Catalogue, new: IntArray, at: int) -> str:
+    """A readable page about the new song at position `at`: what it resembles and whom it goes to."""
+    song_id = catalogue.songs["song_id"][int(new[at])]
+    label = catalogue.songs.select(
+        pl.concat_str(
+            pl.col("title").fill_null("(no title)"),
+            pl.lit(" · "),
+            pl.col("artist_id").fill_null("?"),
+            pl.lit(" · "),
+            pl.col("genres").list.join("/").fill_null("?"),
+        )
+    ).to_series()
+    shown = table.filter(pl.col("song_id") == song_id).head(SHOWN)
+    heard = catalogue.songs.filter(pl.col("song_id").is_in(shown["because"].explode().implode()))
+    titles = dict(heard.select("song_id", pl.col("title").fill_null("(no title)")).iter_rows())
+    lines = [f"\nnew song {song_id}: {label[int(new[at])]}", "  similar known songs:"]
+    near = similar.positions_CK[at][:SHOWN]
+    lines += [
+        f"    {score:8.3f}  {label[int(song)]}"
+        for song, score in zip(near, similar.scores_CK[at], strict=False)
+        if song >= 0
+    ]
+    lines.append("  first listeners (user, score, because of):")
+    for user, score, because in shown.select("user_id", "score", "because").iter_rows():
+        lines.append(f"    {user:<12} {score:8.3f}  {'; '.join(titles[one] for one in because)}")
+    return "\n".join(lines)

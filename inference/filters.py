@@ -17,12 +17,13 @@ from scipy import sparse
 
 from configs.errors import UserError
 from configs.targeting import AudienceConfig
-from data.arrays import BoolArray, IntArray
+from data.arrays import IntArray
 from data.catalogue import Catalogue
 from data.contract.columns import TEXT_TYPES
 from data.contract.dataset import validate
 from data.contract.row_rules import rejection_table
 from data.play_tables import index_plays
+from retrieval.audience import Excluded
 
 NAMED = 3  # unknown ids that are named
 
@@ -48,23 +49,11 @@ def songs_in_pool(config: AudienceConfig, catalogue: Catalogue) -> IntArray:
     return np.flatnonzero(in_pool)
 
 
-@dataclass
-class Exclusions:
-    """Users not to be reached at all, and (new song, user) pairs, by song, not to be reached."""
+@dataclass(frozen=True)
+class Exclusions(Excluded):
+    """Those of a file."""
 
-    n_users: int
-    users: IntArray
-    song: IntArray
-    user: IntArray
     unknown: dict[str, list[str]] = field(default_factory=dict)  # ids that the catalogue does not have, by column
-
-    def allowed(self, rows: slice) -> BoolArray:
-        """Whom the new songs of a slice may reach, (rows, U)."""
-        mask = np.ones((rows.stop - rows.start, self.n_users), dtype=bool)
-        mask[:, self.users] = False
-        start, stop = np.searchsorted(self.song, [rows.start, rows.stop])
-        mask[self.song[start:stop] - rows.start, self.user[start:stop]] = False
-        return mask
 
     def __str__(self) -> str:
         text = f"users left out: {len(self.users)} of every song, {len(self.song)} of one song"
@@ -103,7 +92,6 @@ def read_exclusions(path: str, catalogue: Catalogue, new: IntArray) -> Exclusion
     songs = table["song_id"].drop_nulls().unique(maintain_order=True)
     missing_songs = songs.filter(~songs.is_in(catalogue.songs["song_id"].implode()))
     return Exclusions(
-        catalogue.n_users,
         everywhere.to_numpy().astype(np.int64),
         pairs["song"].to_numpy().astype(np.int64),
         pairs["user"].to_numpy().astype(np.int64),
@@ -118,11 +106,11 @@ class FirstPlays:
     strength_CU: sparse.csr_matrix
     song: IntArray
     user: IntArray
-    told: str
+    skipped: str
 
     def __str__(self) -> str:
         songs = int((np.diff(self.strength_CU.indptr) > 0).sum())
-        return f"first plays: {len(self.song)} (song, user) pairs, {songs} songs warm up{self.told}"
+        return f"first plays: {len(self.song)} (song, user) pairs, {songs} songs warm up{self.skipped}"
 
 
 def read_first_plays(path: str, catalogue: Catalogue, new: IntArray) -> FirstPlays:
@@ -145,12 +133,12 @@ def read_first_plays(path: str, catalogue: Catalogue, new: IntArray) -> FirstPla
     song, user = (met[name].to_numpy().astype(np.int64) for name in ("song", "user"))
     of_pool = table.filter(ids["song_id"].is_in(song_of["song_id"].implode()))
     elsewhere = table.height - of_pool.height
-    told = f"; {elsewhere} rows of songs outside the pool are not looked at" if elsewhere else ""
+    skipped = f"; {elsewhere} rows of songs outside the pool are not looked at" if elsewhere else ""
     strength = sparse.csr_matrix((len(new), catalogue.n_users), dtype=np.float32)
     if of_pool.height and len(met):
         strength, more = likings(path, of_pool, catalogue, new)
-        told += more
-    return FirstPlays(strength, song, user, told)
+        skipped += more
+    return FirstPlays(strength, song, user, skipped)
 
 
 def likings(path: str, plays: pl.DataFrame, catalogue: Catalogue, new: IntArray) -> tuple[sparse.csr_matrix, str]:
@@ -174,17 +162,13 @@ def likings(path: str, plays: pl.DataFrame, catalogue: Catalogue, new: IntArray)
 
 
 def without_listeners(
-    excluded: Exclusions | None, catalogue: Catalogue, pool: IntArray, first: FirstPlays | None = None
-) -> Exclusions | None:
+    excluded: Excluded, catalogue: Catalogue, pool: IntArray, first: FirstPlays | None = None
+) -> Excluded:
     """The exclusions, and beside them everybody who has played a song of the pool: they know it already."""
     plays = catalogue.plays.filter(pl.col("song").is_in(pl.Series(pool))).select("song", "user")
     row, user = np.searchsorted(pool, plays["song"].to_numpy()), plays["user"].to_numpy()
     if first is not None:
         row, user = np.concatenate([row, first.song]), np.concatenate([user, first.user])
-    if not len(row):
-        return excluded
-    nobody = np.zeros(0, dtype=np.int64)
-    excluded = excluded or Exclusions(catalogue.n_users, nobody, nobody, nobody)
     pairs = np.stack([np.concatenate([excluded.song, row]), np.concatenate([excluded.user, user])], axis=1)
     pairs = np.unique(pairs.astype(np.int64), axis=0)
     return replace(excluded, song=pairs[:, 0], user=pairs[:, 1])

@@ -17,7 +17,7 @@ from configs.errors import UserError
 from configs.targeting import IndexConfig
 from data.arrays import FloatArray, IntArray
 from data.catalogue import Catalogue
-from inference.vectors import song_vectors
+from inference.vectors import encode_songs
 from retrieval.index import (
     TUNED,
     add,
@@ -58,7 +58,8 @@ def make_index(config: IndexConfig, tracking: Any) -> None:
     """Run `pipeline.index` (its docstring says what it reads and writes)."""
     import faiss
 
-    run, vectors = song_vectors(config.run, config.data, config.features)
+    run, found = encode_songs(config.run, config.data, config.features)
+    vectors = found["vector"]
     data = config.data or run.config["data"]
     catalogue = Catalogue.read(data)
     if config.update:
@@ -184,7 +185,12 @@ def open_index(folder: str | Path, catalogue: Catalogue | None = None) -> SongIn
     """
     folder = Path(folder)
     found, songs = read_index(folder)
-    check_same_songs(folder, songs, catalogue or Catalogue.read(found.manifest["data"]))
+    catalogue = catalogue or Catalogue.read(found.manifest["data"])
+    if not songs.drop("entry").equals(catalogue.songs.select("song_id", "split")):  # in this order
+        raise UserError(
+            f"{folder} was built from other songs, or another split of them, than {catalogue.folder}: "
+            f"run {MADE_BY} again"
+        )
     run = open_run(found.manifest["run"], "i2i")
     if run.fingerprint != found.manifest["encoder"]:
         raise UserError(f"{folder} was built from another encoder than {run.folder} holds now: run {MADE_BY} again")
@@ -223,15 +229,6 @@ def read_faiss(folder: Path, mapped: bool) -> Any:
     import faiss
 
     return faiss.read_index(str(folder / "index.faiss"), faiss.IO_FLAG_MMAP_IFC if mapped else 0)
-
-
-def check_same_songs(folder: Path, songs: pl.DataFrame, catalogue: Catalogue) -> None:
-    """Raise UserError unless the index was built from these songs in this order, and with the same ones known."""
-    if not songs.drop("entry").equals(catalogue.songs.select("song_id", "split")):
-        raise UserError(
-            f"{folder} was built from other songs, or another split of them, than {catalogue.folder}: "
-            f"run {MADE_BY} again"
-        )
 
 
 def all_gpus() -> range:

@@ -43,6 +43,8 @@ def restore(module: type[Any], run: Run) -> Any:
     try:
         made = module(**run.hparams)
         made.load_state_dict(run.weights)
+    except KeyError as error:
+        raise UserError(f"{run.folder}: the checkpoint cannot be used here: it lacks the option {error}") from error
     except (TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"{run.folder}: the checkpoint cannot be used here: {str(error).splitlines()[0]}") from error
     return made.eval()
@@ -58,12 +60,6 @@ def predict(module: Any, loader: Any) -> dict[str, Any]:
     )
     batches: Any = trainer.predict(module, loader)
     return {key: torch.cat([batch[key] for batch in batches]).float().numpy() for key in batches[0] if key != "id"}
-
-
-def song_vectors(folder: str | Path, data: str | None = None, features: str | None = None) -> tuple[Run, FloatArray]:
-    """Vectors of all songs of a catalogue, (songs, D), by a trained song encoder."""
-    run, found = encode_songs(folder, data, features)
-    return run, found["vector"]
 
 
 def encode_songs(

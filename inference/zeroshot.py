@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -38,13 +37,20 @@ def tag_songs(config: ZeroshotConfig) -> None:
     heard = np.flatnonzero(np.isfinite(audio_SD[:, 0]))
     scores_SK, at_SK = search(build_index(label_LD), audio_SD[heard], min(config.top, len(labels)))
     figures = None if own is None else accuracy(at_SK[:, 0], heard, own, labels)
-    with writing(
-        config.out, KIND, {"labels": labels, "prompts": list(config.prompts), "encoder": run.fingerprint}
-    ) as to:
-        tag_table(catalogue, heard, np.array(labels), scores_SK, at_SK).write_parquet(to / "tags.parquet")
+    manifest = {"labels": labels, "prompts": list(config.prompts), "encoder": run.fingerprint}
+    with writing(config.out, KIND, manifest) as folder:
+        k = at_SK.shape[1]
+        table = {
+            "song_id": catalogue.songs["song_id"].gather(np.repeat(heard, k)),
+            "rank": np.tile(np.arange(1, k + 1), len(heard)),
+            "label": np.array(labels)[at_SK.ravel()],
+            "score": scores_SK.ravel(),
+        }
+        pl.DataFrame(table).write_parquet(folder / "tags.parquet")
     print(f"{config.out}: {len(heard):,} of {catalogue.n_songs:,} songs have audio; {len(labels)} labels")
     if figures is not None:
-        print(summary(figures))
+        right = f"first tag right for {figures['accuracy']:.3f} of {figures['songs']:,} labelled songs"
+        print(f"{right} (most frequent label {figures['most_frequent']:.3f}, chance {figures['chance']:.3f})")
 
 
 def audio_vectors(features: str, catalogue: Catalogue) -> FloatArray:
@@ -108,21 +114,6 @@ def label_vectors(run: Run, labels: Sequence[str], prompts: Sequence[str], cache
     return unit_rows(vectors[:n].reshape(len(labels), len(prompts), vectors.shape[1]).mean(axis=1))
 
 
-def tag_table(
-    catalogue: Catalogue, heard: IntArray, labels: Any, scores_SK: FloatArray, at_SK: IntArray
-) -> pl.DataFrame:
-    """The rows of tags.parquet, each song's best label first."""
-    k = at_SK.shape[1]
-    return pl.DataFrame(
-        {
-            "song_id": catalogue.songs["song_id"].gather(np.repeat(heard, k)),
-            "rank": np.tile(np.arange(1, k + 1), len(heard)),
-            "label": labels[at_SK.ravel()],
-            "score": scores_SK.ravel(),
-        }
-    )
-
-
 def accuracy(first: IntArray, heard: IntArray, own: list[list[str]], labels: list[str]) -> dict[str, float]:
     """Share of songs whose first tag is one of their own labels, and what a constant and a random answer reach.
 
@@ -141,11 +132,3 @@ def accuracy(first: IntArray, heard: IntArray, own: list[list[str]], labels: lis
         "most_frequent": max(counts.values()) / len(judged),
         "chance": float(np.mean([len(truth) / len(labels) for _, truth in judged])),
     }
-
-
-def summary(figures: dict[str, float]) -> str:
-    """One line with the accuracy and what it compares to."""
-    return (
-        f"first tag right for {figures['accuracy']:.3f} of {figures['songs']:,} labelled songs "
-        f"(most frequent label {figures['most_frequent']:.3f}, chance {figures['chance']:.3f})"
-    )

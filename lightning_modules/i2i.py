@@ -105,11 +105,7 @@ class I2IModule(L.LightningModule):
         """InfoNCE between views of each song, over all ranks, and the share of songs left out (a view is empty).
 
         "complementary": the view of one group against the view of the other; "anchored": each against the whole song.
-
-        Args:
-            fields: of N songs.
-            ids_N: songs of one id are no negatives of each other.
-            seed: of the groups and the transformations, the same on all ranks.
+        Songs of one id are no negatives of each other. All ranks have the same `seed` of the groups.
         """
         p, generator = self.hparams, torch.Generator().manual_seed(seed)
         e_NFE, present_NF = self.model.embedding(fields)

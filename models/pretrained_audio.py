@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 import torchaudio
 from torch import Tensor
-from transformers import AutoConfig, AutoFeatureExtractor, AutoModel
 
 from models import musicnn
 from models.audio_front import FULL_SCALE
@@ -54,7 +53,7 @@ class PretrainedAudio(Published):
 
 def load_encoder(model: str) -> Any:
     """Load the audio encoder of a published model, without a text tower or a decoder."""
-    whole = load_pretrained(AutoModel, model, KIND)
+    whole = load_pretrained("AutoModel", model, KIND)
     if getattr(whole.config, "is_encoder_decoder", False):
         whole = whole.get_encoder()
     encoder = getattr(whole, "audio_model", whole)  # CLAP has a text tower too
@@ -79,7 +78,7 @@ class Extractor:
     """
 
     def __init__(self, model: str) -> None:
-        self.extract: Any = None if model == MUSICNN else load_pretrained(AutoFeatureExtractor, model, KIND)
+        self.extract: Any = None if model == MUSICNN else load_pretrained("AutoFeatureExtractor", model, KIND)
         self.sample_rate = musicnn.RATE if self.extract is None else int(self.extract.sampling_rate)
 
     def longest_seconds(self) -> float:
@@ -128,5 +127,5 @@ def audio_width(model: str) -> int:
     """
     if model == MUSICNN:
         return musicnn.WIDTH
-    config = load_pretrained(AutoConfig, model, KIND)
+    config = load_pretrained("AutoConfig", model, KIND)
     return int(getattr(config, "audio_config", config).hidden_size)

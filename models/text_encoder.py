@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from models.pretrained import Published, load_pretrained
 
@@ -23,7 +22,7 @@ class TextEncoder(Published):
 
     def load(self, model: str) -> Any:
         """Load the model without its pooler, which is unused: DDP stops at weights without a gradient."""
-        self.bert: Any = load_pretrained(AutoModel, model, KIND)
+        self.bert: Any = load_pretrained("AutoModel", model, KIND)
         if getattr(self.bert, "pooler", None) is not None:
             self.bert.pooler = None
         return self.bert
@@ -50,7 +49,7 @@ def load_tokenizer(model: str) -> Any:
     Raises:
         ValueError: it cannot be loaded.
     """
-    return load_pretrained(AutoTokenizer, model, KIND)
+    return load_pretrained("AutoTokenizer", model, KIND)
 
 
 @cache
@@ -60,4 +59,4 @@ def text_width(model: str) -> int:
     Raises:
         ValueError: the configuration cannot be loaded.
     """
-    return int(load_pretrained(AutoConfig, model, KIND).hidden_size)
+    return int(load_pretrained("AutoConfig", model, KIND).hidden_size)

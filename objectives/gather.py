@@ -3,7 +3,7 @@
 In contrastive training on many devices every rank gathers the vectors of all ranks and computes the loss of the whole
 global batch. The backward of the gather sums the gradients that all ranks have for a row; DDP's mean over W ranks then
 cancels the W equal losses, so the gradient is that of a single process with the whole batch
-(tests/distributed/test_gather.py).
+(tests/distributed/test_objectives.py).
 
 Shapes: N rows on this rank, W ranks, D vector size.
 """

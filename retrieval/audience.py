@@ -125,21 +125,16 @@ def rank_by_score(
 
 def top_users(score_CU: Array, budget: int) -> Audience:
     """The `budget` highest-scoring users of each row; ties go to the lower user number, −inf never qualifies."""
-    n_rows, n_users = score_CU.shape
-    budget = min(budget, n_users)
-    if budget == 0:
-        return _ranked(*(np.zeros(0, dtype=np.int64),) * 2, np.zeros(0, dtype=score_CU.dtype), n_rows, 0)
     # of −score: where most are −inf, looking for the place from the other end takes ten times as long
-    edge_C1 = -np.partition(-score_CU, budget - 1, axis=1)[:, budget - 1, None]
+    last = min(budget, score_CU.shape[1]) - 1
+    edge_C1 = -np.partition(-score_CU, last, axis=1)[:, last, None]
     row, user = np.nonzero((score_CU >= edge_C1) & (score_CU > -np.inf))
-    return _ranked(row, user, score_CU[row, user], n_rows, budget)
+    return ranked(row, user, score_CU[row, user], len(score_CU), budget)
 
 
 def top_entries(score_CU: sparse.csr_matrix, budget: int) -> Audience:
     """As `top_users`, among the stored entries of a sparse matrix only: most users have no score for most songs."""
-    n_rows, n_users = score_CU.shape
-    budget = min(budget, n_users)
-    found_C = np.diff(score_CU.indptr)
+    n_rows, found_C = score_CU.shape[0], np.diff(score_CU.indptr)
     widest = int(found_C.max(initial=0))
     keep = score_CU.data > -np.inf
     if 0 < budget < widest:
@@ -149,19 +144,24 @@ def top_entries(score_CU: sparse.csr_matrix, budget: int) -> Audience:
         keep &= score_CU.data >= np.repeat(padded[:, widest - budget], found_C)
     at = np.flatnonzero(keep)
     row = np.searchsorted(score_CU.indptr, at, side="right") - 1
-    return _ranked(row, score_CU.indices[at], score_CU.data[at], n_rows, budget)
+    return ranked(row, score_CU.indices[at], score_CU.data[at], n_rows, budget)
 
 
-def _ranked(row: Array, user: Array, score: Array, n_rows: int, budget: int) -> Audience:
+def ranked(row: Array, user: Array, score: Array, n_rows: int, budget: int) -> Audience:
     """Candidates, of any number a row and in any order, as ranked lists of `budget`."""
     order = np.lexsort((user, -score, row))
     row, user, score = row[order], user[order], score[order]
     rank = np.arange(len(row)) - np.searchsorted(row, np.arange(n_rows))[row]
     keep = rank < budget
-    found = Audience(np.full((n_rows, budget), -1), np.full((n_rows, budget), -np.inf, dtype=score.dtype))
+    found = empty_audience(n_rows, budget, score.dtype)
     found.users_CB[row[keep], rank[keep]] = user[keep]
     found.scores_CB[row[keep], rank[keep]] = score[keep]
     return found
+
+
+def empty_audience(n_rows: int, budget: int, dtype: Any = np.float32) -> Audience:
+    """Audiences without a user."""
+    return Audience(np.full((n_rows, budget), -1), np.full((n_rows, budget), -np.inf, dtype=dtype))
 
 
 def union(one: Audience, other: Audience, budget: int) -> Audience:
@@ -200,8 +200,7 @@ def cap_users(found: Audience, cap: int, budget: int) -> Audience:
         kept[song, rank] = True
     row, at = np.nonzero(kept)
     place = np.cumsum(kept, axis=1)[row, at] - 1
-    scores_CB = np.full((len(users_CB), budget), -np.inf, dtype=found.scores_CB.dtype)
-    result = Audience(np.full(scores_CB.shape, -1), scores_CB)
+    result = empty_audience(len(users_CB), budget, found.scores_CB.dtype)
     result.users_CB[row, place], result.scores_CB[row, place] = users_CB[row, at], found.scores_CB[row, at]
     return result
 

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.audience import CELL_BYTES, Audience, Excluded, join, top_users
+from retrieval.audience import CELL_BYTES, Audience, Excluded, empty_audience, join, ranked, top_users
 from retrieval.index import GPU_MOST, build_index, search, to_cpu
 
 Array = NDArray[Any]
-NOBODY = Excluded()
+NO_EXCLUSIONS = Excluded()
 FEW = 10_000  # users, below which an index of lists saves nothing
 AT_ONCE = 16  # queries, up to which comparing all is faster than indexing all
 RESULT_BYTES = 48  # of a query's result, with its copies and masks
@@ -34,7 +34,7 @@ def users_above(
     boundary_U: Array,
     k: int,
     margin: float = 0.0,
-    excluded: Excluded = NOBODY,
+    excluded: Excluded = NO_EXCLUSIONS,
     kind: str = "Flat",
     memory_mb: float = 1024.0,
 ) -> Audience:
@@ -53,12 +53,12 @@ def users_above(
     """
     users = np.setdiff1d(np.arange(len(user_UD)), excluded.users)
     if not len(users):
-        return _nobody(len(item_CD), k)
+        return empty_audience(len(item_CD), k)
     kind = kind if len(users) >= FEW else "Flat"
-    index = build_index(_with_boundary(user_UD[users], boundary_U[users]), kind)
-    at = np.searchsorted(users, excluded.user)
-    in_index = (at < len(users)) & (users[np.minimum(at, len(users) - 1)] == excluded.user)
-    found = above(index, _with_one(item_CD), k, margin, (excluded.song[in_index], at[in_index]), memory_mb)
+    index = build_index(np.c_[user_UD[users], -boundary_U[users]], kind)
+    in_index = ~np.isin(excluded.user, excluded.users)
+    without = excluded.song[in_index], np.searchsorted(users, excluded.user[in_index])
+    found = above(index, np.c_[item_CD, np.ones_like(item_CD[:, 0])], k, margin, without, memory_mb)
     return Audience(np.where(found.users_CB >= 0, users[found.users_CB], -1), found.scores_CB)
 
 
@@ -68,7 +68,7 @@ def songs_above(
     boundary_U: Array,
     k: int,
     margin: float = 0.0,
-    excluded: Excluded = NOBODY,
+    excluded: Excluded = NO_EXCLUSIONS,
     memory_mb: float = 1024.0,
 ) -> Audience:
     """For each user the k songs with the largest margins above `margin`: possibly none. Arguments as `users_above`.
@@ -77,17 +77,15 @@ def songs_above(
     """
     n_songs, n_users = len(item_CD), len(user_UD)
     if not n_songs:
-        return _nobody(n_users, k)
+        return empty_audience(n_users, k)
     if n_users <= AT_ONCE and n_users * n_songs * CELL_BYTES <= memory_mb * 2**20:
         margin_UC = margins(item_CD, user_UD, boundary_U).T.copy()
         margin_UC[excluded.user, excluded.song] = -np.inf
         margin_UC[margin_UC <= margin] = -np.inf
-        found, best = _nobody(n_users, k), top_users(margin_UC, k)
-        found.users_CB[:, : best.users_CB.shape[1]] = best.users_CB
-        found.scores_CB[:, : best.users_CB.shape[1]] = best.scores_CB
+        found = top_users(margin_UC, k)
     else:
-        queries_UD = _with_boundary(user_UD, boundary_U)
-        found = above(build_index(_with_one(item_CD)), queries_UD, k, margin, (excluded.user, excluded.song), memory_mb)
+        index = build_index(np.c_[item_CD, np.ones_like(item_CD[:, 0])])
+        found = above(index, np.c_[user_UD, -boundary_U], k, margin, (excluded.user, excluded.song), memory_mb)
     found.users_CB[excluded.users], found.scores_CB[excluded.users] = -1, -np.inf
     return found
 
@@ -101,7 +99,7 @@ def above(
     lists probes so many of them as hold eight times what is asked for, on average.
     """
     if not len(queries_QD) or k == 0:
-        return _nobody(len(queries_QD), k)
+        return empty_audience(len(queries_QD), k)
     left_out = np.sort(without[0].astype(np.int64) * index.ntotal + without[1])
     extra_Q = np.bincount(without[0].astype(np.int64), minlength=len(queries_QD))
     order = np.argsort(extra_Q, kind="stable")
@@ -120,25 +118,9 @@ def above(
         if len(left_out):
             key = query[:, None] * index.ntotal + position
             kept &= left_out[np.minimum(np.searchsorted(left_out, key), len(left_out) - 1)] != key
-        first = np.lexsort((position, -score, ~kept), axis=1)[:, :k]
-        row, n = np.arange(len(query))[:, None], first.shape[1]
-        part = _nobody(len(query), k)
-        part.users_CB[:, :n] = np.where(kept, position, -1)[row, first]
-        part.scores_CB[:, :n] = np.where(kept, score, -np.inf)[row, first]
-        parts.append(part)
+        row, rank = np.nonzero(kept)
+        parts.append(ranked(row, position[row, rank], score[row, rank], len(query), k))
         at = stop
     back = np.argsort(order, kind="stable")
     found = join(parts)
     return Audience(found.users_CB[back], found.scores_CB[back])
-
-
-def _nobody(n: int, k: int) -> Audience:
-    return Audience(np.full((n, k), -1), np.full((n, k), -np.inf, dtype=np.float32))
-
-
-def _with_boundary(user_UD: Array, boundary_U: Array) -> Array:
-    return np.concatenate([user_UD, -boundary_U[:, None]], axis=1)
-
-
-def _with_one(item_CD: Array) -> Array:
-    return np.concatenate([item_CD, np.ones((len(item_CD), 1), dtype=item_CD.dtype)], axis=1)

@@ -37,8 +37,7 @@ def probability(margin_N: Array, calibration: tuple[float, float] = (1.0, 0.0)) 
 def calibration_error(probability_N: Array, liked_N: Array, bins: int = 10) -> float:
     """Expected calibration error: |share liked − mean probability|, averaged over bins of as many exposures each."""
     order = np.argsort(probability_N, kind="stable")
-    parts = [part for part in np.array_split(order, bins) if len(part)]
-    gaps = [abs(liked_N[part].mean() - probability_N[part].mean()) * len(part) for part in parts]
+    gaps = [abs((liked_N - probability_N)[part].sum()) for part in np.array_split(order, bins)]
     return float(np.sum(gaps) / len(order))
 
 
@@ -74,12 +73,9 @@ def reach_curve(
         ascending; a gate makes `reached` less than the share asked for.
     """
     order = np.lexsort((-score_N, ~passes_N, song_N))
-    first = np.flatnonzero(np.append(True, np.diff(song_N[order]) != 0))
-    size = np.diff(np.append(first, len(order)))
-    rank_N = np.empty(len(order), dtype=np.int64)
-    rank_N[order] = np.arange(len(order)) - np.repeat(first, size)
-    size_N = np.empty(len(order), dtype=np.int64)
-    size_N[order] = np.repeat(size, size)
+    _, first, of_song_N, size = np.unique(song_N[order], return_index=True, return_inverse=True, return_counts=True)
+    rank_N, size_N = np.empty((2, len(order)), dtype=np.int64)
+    rank_N[order], size_N[order] = np.arange(len(order)) - first[of_song_N], size[of_song_N]
     rows: list[dict[str, float]] = []
     for share in shares:
         reached_N = passes_N & (rank_N < np.maximum(1, np.round(share * size_N)))
@@ -92,8 +88,7 @@ def reach_curve(
 
 def precision_recall(margin_N: Array, liked_N: Array, at: float = 0.0) -> dict[str, float]:
     """The gate as a classifier of what is liked: precision, recall and F1 of margin > `at`; 0 where nothing passes."""
-    passed_N = margin_N > at
-    right = float((passed_N & (liked_N > 0)).sum())
-    precision, recall = right / max(passed_N.sum(), 1), right / max((liked_N > 0).sum(), 1)
-    both = precision + recall
-    return {"precision": precision, "recall": recall, "f1": 2 * precision * recall / both if both else 0.0}
+    from sklearn.metrics import precision_recall_fscore_support
+
+    *found, _ = precision_recall_fscore_support(liked_N > 0, margin_N > at, average="binary", zero_division=0)
+    return {name: float(value) for name, value in zip(("precision", "recall", "f1"), found, strict=True)}

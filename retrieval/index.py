@@ -70,20 +70,17 @@ def build_index(
         raise ValueError(f"cannot index an array of shape {vectors_ND.shape}: at least one vector is needed")
     n = len(vectors_ND)
     index = to_gpu(_empty(kind, n, vectors_ND.shape[1], ids_N is not None), devices)
-    if not index.is_trained:
-        size = min(n, max(TRAINING * _lists(n), 256 * TRAINING))  # 256: the codes of a product quantizer
-        sample = np.sort(np.random.default_rng(seed).choice(n, size, replace=False))
-        try:
-            index.train(_clean(vectors_ND[sample]))
-        except RuntimeError as error:  # fewer vectors than lists or codes
-            reason = str(error).strip().splitlines()[-1]
-            raise ValueError(f"index {kind!r} cannot be learned from {n} vectors ({reason})") from None
     try:
+        if not index.is_trained:
+            size = min(n, max(TRAINING * _lists(n), 256 * TRAINING))  # 256: the codes of a product quantizer
+            sample = np.sort(np.random.default_rng(seed).choice(n, size, replace=False))
+            index.train(_clean(vectors_ND[sample]))
         add(index, vectors_ND, ids_N)
         search(index, vectors_ND[:1], 1)  # some kinds take vectors that they cannot look up
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
-        raise ValueError(f"index {kind!r} does not take these {n} vectors ({reason})") from None
+        problem = "does not take these" if index.is_trained else "cannot be learned from"  # fewer than lists or codes
+        raise ValueError(f"index {kind!r} {problem} {n} vectors ({reason})") from None
     return index
 
 
@@ -158,11 +155,11 @@ def _how_far(index: Any, k: int, times: int) -> tuple[Any, bool]:
 
 
 def tune(
-    index: Any, kind: str, queries_QD: NDArray[Any], exact_QK: NDArray[np.int64], least: float
+    index: Any, kind: str, queries_QD: NDArray[Any], exact_QK: NDArray[np.int64], minimum: float
 ) -> tuple[int, float]:
     """Let an approximate index look no further than it must; the effort, and the share of the exact results it finds.
 
-    The effort (lists looked into, or candidates of the graph; 0 where a kind has none) is doubled until `least` of
+    The effort (lists looked into, or candidates of the graph; 0 where a kind has none) is doubled until `minimum` of
     `exact_QK`, the numbers of the queries' true neighbours, is found, or everything is looked into. Where they are more
     than `TUNED`, it must be found of the first `TUNED` and of all of them.
 
@@ -177,7 +174,7 @@ def tune(
     while True:
         set_effort(index, kind, value)
         recall = min(share_found(search(index, queries_QD, k)[1], exact_QK[:, :k]) for k in widths)
-        if recall >= least or value >= most:
+        if recall >= minimum or value >= most:
             return value, recall
         value = min(2 * value, most)
 

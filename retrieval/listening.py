@@ -49,13 +49,15 @@ class Listening:
                 self.of_user.setdefault(user, {})[song] = more
 
     def heard(self, users_N: Array) -> sparse.csr_matrix:
-        """What some users listened to, (N, S)."""
-        known_NS = self.known_US[users_N]
-        if not self.of_user:
-            return known_NS
-        with self.lock:
-            since_NS = strength_rows(self.of_user, users_N.tolist(), self.known_US.shape[1])
-        return sparse.csr_matrix(known_NS + since_NS) if since_NS.nnz else known_NS
+        """What some users listened to, (N, S), with sorted indices."""
+        heard_NS = self.known_US[users_N]
+        if self.of_user:
+            with self.lock:
+                heard_NS = sparse.csr_matrix(
+                    heard_NS + strength_rows(self.of_user, users_N.tolist(), heard_NS.shape[1])
+                )
+        heard_NS.sort_indices()
+        return heard_NS
 
     def weighted(self, weights_CS: sparse.csr_matrix) -> sparse.csr_matrix:
         """Σ over songs of weight · strength, (C, U); only rows of songs that have a weight are read."""
@@ -71,5 +73,5 @@ class Listening:
 def strength_rows(of: Strengths, rows: Sequence[int], width: int) -> sparse.csr_matrix:
     """Some rows of nested dictionaries as a matrix, (rows, width)."""
     found = [(at, other, value) for at, row in enumerate(rows) for other, value in of.get(row, {}).items()]
-    at, other, value = (np.array(part) for part in zip(*found, strict=True)) if found else (np.zeros(0, int),) * 3
-    return sparse.csr_matrix((value.astype(np.float32), (at, other)), shape=(len(rows), width))
+    at, other, value = np.array(found, dtype=np.float64).reshape(-1, 3).T
+    return sparse.csr_matrix((value.astype(np.float32), (at.astype(int), other.astype(int))), (len(rows), width))

@@ -15,23 +15,15 @@ Array = NDArray[Any]
 
 def hits(retrieved_QK: Array, query_Q: Array, true_query_P: Array, true_item_P: Array) -> Array:
     """Whether each retrieved id is a true item of its query, (Q, K) bool."""
-    if not len(true_item_P) or not retrieved_QK.size:
-        return np.zeros(retrieved_QK.shape, dtype=bool)
-    span = int(max(true_item_P.max(), retrieved_QK.max(), 0)) + 1
-    truth = np.unique(true_query_P.astype(np.int64) * span + true_item_P)
+    span = int(max(true_item_P.max(initial=0), retrieved_QK.max(initial=0))) + 1
     key_QK = query_Q.astype(np.int64)[:, None] * span + retrieved_QK
-    at_QK = np.minimum(np.searchsorted(truth, key_QK), len(truth) - 1)
-    return np.asarray((truth[at_QK] == key_QK) & (retrieved_QK >= 0))
+    return np.isin(key_QK, true_query_P.astype(np.int64) * span + true_item_P) & (retrieved_QK >= 0)
 
 
 def true_counts(query_Q: Array, true_query_P: Array, true_item_P: Array) -> Array:
     """Number of distinct true items of each query, (Q,)."""
-    if not len(true_query_P):
-        return np.zeros(len(query_Q), dtype=np.int64)
-    pairs = np.unique(np.stack([true_query_P, true_item_P], axis=1), axis=0)
-    queries, counts = np.unique(pairs[:, 0], return_counts=True)
-    at = np.minimum(np.searchsorted(queries, query_Q), len(queries) - 1)
-    return np.where(queries[at] == query_Q, counts[at], 0)
+    query_P = np.unique(np.stack([true_query_P, true_item_P], axis=1), axis=0)[:, 0]
+    return np.asarray(np.searchsorted(query_P, query_Q, side="right") - np.searchsorted(query_P, query_Q))
 
 
 def recall_at_k(retrieved_QK: Array, query_Q: Array, true_query_P: Array, true_item_P: Array) -> Array:

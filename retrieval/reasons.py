@@ -1,5 +1,8 @@
 """Why a user is in an audience: known songs that brought them in, or those of theirs nearest to the new one.
 
+Both functions take `users_CB`, the audience as rows of `heard_NS`, −1 where fewer; `heard_NS`, the strongest signal of
+each user on each song, with sorted indices; `top`, songs named per user; and `chunk`, new songs at a time.
+
 Shapes: C new songs, S known songs, N users, K similar songs, B budget, D vector size.
 """
 
@@ -26,24 +29,18 @@ def explain(
 ) -> Array:
     """The similar songs that brought each user in: song numbers (C, B, top), strongest contribution first, −1 padded.
 
-    Args:
-        users_CB: the audience, as rows of `heard_NS`; −1 where fewer.
-        positions_CK: similar songs, −1 where none.
-        weights_CK: their weights.
-        heard_NS: strongest signal of each user on each song, with sorted indices.
-        top: songs named per user.
-        chunk: new songs at a time; the working set is chunk × B × K numbers.
+    Of the similar songs `positions_CK`, −1 where none, by their weights. The working set is chunk × B × K numbers.
     """
     n_songs = heard_NS.shape[1]
     key = np.repeat(np.arange(heard_NS.shape[0], dtype=np.int64), np.diff(heard_NS.indptr)) * n_songs
-    key += heard_NS.indices
+    key = np.append(key + heard_NS.indices, np.iinfo(np.int64).max)  # after all that can be wanted
+    data = np.append(heard_NS.data, 0)
     reasons = np.full((*users_CB.shape, top), -1, dtype=np.int64)
     for rows in slices(len(users_CB), chunk):
         user, song = users_CB[rows][:, :, None].astype(np.int64), positions_CK[rows][:, None, :]
         wanted = np.where((user >= 0) & (song >= 0), user * n_songs + song, -1)
-        at = np.minimum(np.searchsorted(key, wanted), max(len(key) - 1, 0))
-        strength = np.where(key[at] == wanted, heard_NS.data[at], 0.0) if len(key) else np.zeros(wanted.shape)
-        value = strength * weights_CK[rows][:, None, :]
+        at = np.searchsorted(key, wanted)
+        value = np.where(key[at] == wanted, data[at], 0.0) * weights_CK[rows][:, None, :]
         k = min(top, value.shape[2])
         best = np.argsort(-value, axis=2, kind="stable")[:, :, :k]
         named = np.take_along_axis(np.broadcast_to(song, value.shape), best, axis=2)
@@ -61,13 +58,7 @@ def nearest_heard(
 ) -> Array:
     """The songs each user listened to that are most similar to the new song: song numbers (C, B, top), −1 padded.
 
-    Args:
-        users_CB: the audience, as rows of `heard_NS`; −1 where fewer.
-        new_CD: vectors of the new songs.
-        song_SD: vectors of the known songs.
-        heard_NS: strongest signal of each user on each song, with sorted indices.
-        top: songs named per user.
-        chunk: new songs at a time; the working set is chunk × H numbers, H the songs that chunk × B users heard.
+    The working set is chunk × H numbers, H the songs that chunk × B users heard.
     """
     length_U = np.diff(heard_NS.indptr)
     reasons = np.full((*users_CB.shape, top), -1, dtype=np.int64)

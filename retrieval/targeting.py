@@ -37,7 +37,7 @@ from retrieval.audience import (
     songs_at_once,
     union,
 )
-from retrieval.boundary import NOBODY, margins, songs_above, users_above
+from retrieval.boundary import NO_EXCLUSIONS, margins, songs_above, users_above
 from retrieval.clusters import centroid_scores, user_vectors
 from retrieval.index import unit_rows
 from retrieval.listening import Listening
@@ -81,7 +81,7 @@ class Songs:
     vector_CD: Array
     similar: Similar
     item_CD: Array | None = None  # vectors of the boundary model
-    excluded: Excluded = NOBODY
+    excluded: Excluded = NO_EXCLUSIONS
     margin_CU: Array | None = None  # where it is known already; else computed where needed
 
     def __len__(self) -> int:
@@ -93,11 +93,11 @@ class Tastes:
 
     def __init__(self, user_UD: Array) -> None:
         self.user_UD: Array = user_UD
-        self.nobody_U: Array = np.logical_not(user_UD.any(axis=1))
+        self.empty_U: Array = np.logical_not(user_UD.any(axis=1))
 
     def replace(self, users_N: Array, user_ND: Array) -> None:
         """Overwrite some users' vectors."""
-        self.user_UD[users_N], self.nobody_U[users_N] = user_ND, ~user_ND.any(axis=1)
+        self.user_UD[users_N], self.empty_U[users_N] = user_ND, ~user_ND.any(axis=1)
 
 
 @dataclass
@@ -153,7 +153,7 @@ class Targeting:
         return without_itself(*self.search(vector_CD, k + 1), song_C)
 
     def songs(
-        self, vector_CD: Array, song_C: Array, item_CD: Array | None = None, excluded: Excluded = NOBODY
+        self, vector_CD: Array, song_C: Array, item_CD: Array | None = None, excluded: Excluded = NO_EXCLUSIONS
     ) -> Songs:
         """Songs to be targeted: by vector, number, item vector; a neighbour weighs less the more popular it is."""
         scores, positions = self.similar(vector_CD, song_C, self.options.neighbours)
@@ -213,9 +213,7 @@ class Targeting:
         options, user_UD = self.options, self.cat_taste.user_UD
         seeds_CP = self.listeners(songs, min(options.seed_users, self.listening.n_users)).users_CB
         draws_K = np.random.default_rng(options.seed).random(options.clusters)
-        draws_CK = np.broadcast_to(
-            draws_K, (len(songs), len(draws_K))
-        )  # a song's audience must not depend on its place
+        draws_CK = np.broadcast_to(draws_K, (len(songs), options.clusters))  # the same wherever a song stands
 
         def score(rows: slice) -> Array:
             vector_CD = songs.vector_CD[rows]
@@ -276,7 +274,6 @@ class Targeting:
         users, place = np.unique(users_CB, return_inverse=True)
         place_CB = place.reshape(users_CB.shape).astype(np.int64) - int((users < 0).sum())  # −1 stays
         heard_NS = self.listening.heard(users[users >= 0])
-        heard_NS.sort_indices()
         because = explain(place_CB, songs.similar.positions_CK, songs.similar.weights_CK, heard_NS)
         without_CB = np.where(because[:, :, 0] < 0, place_CB, -1)
         nearest = nearest_heard(without_CB, songs.vector_CD, self.song_SD, heard_NS)
@@ -285,7 +282,6 @@ class Targeting:
     def nearest_heard(self, users_B: Array, vector_CD: Array) -> Array:
         """The songs that each user listened to that are most similar to each song, (C, B, 3), −1 padded."""
         heard_NS = self.listening.heard(users_B)
-        heard_NS.sort_indices()
         users_CB = np.broadcast_to(np.arange(len(users_B)), (len(vector_CD), len(users_B)))
         return nearest_heard(users_CB, vector_CD, self.song_SD, heard_NS)
 
@@ -297,7 +293,7 @@ class Targeting:
 
         def score(rows: slice) -> Array:
             score_CU: Array = score_of(rows)
-            score_CU[:, tastes.nobody_U] = -np.inf
+            score_CU[:, tastes.empty_U] = -np.inf
             return score_CU
 
         return score

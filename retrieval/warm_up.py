@@ -22,20 +22,6 @@ Array = NDArray[Any]
 RIDGE = 1.0  # in units of the mean eigenvalue of the users' second moments
 
 
-def behaviour_vectors(
-    first_CU: sparse.csr_matrix, user_UD: Array, moment_DD: Array | None = None
-) -> NDArray[np.float32]:
-    """Direction of each song by who played it, (C, D): length 1, and zero for a song without plays.
-
-    Args:
-        first_CU: strength of each user's signal on each new song, above zero (as listening is elsewhere).
-        user_UD: `retrieval.clusters.user_vectors`, from known songs alone.
-        moment_DD: `ridged_moments(user_UD)`, where it is known already.
-    """
-    moment_DD = ridged_moments(user_UD) if moment_DD is None else moment_DD
-    return unit_rows(np.linalg.solve(moment_DD, np.asarray(first_CU @ user_UD, dtype=np.float64).T).T)
-
-
 def ridged_moments(user_UD: Array) -> NDArray[np.float64]:
     """Σ u uᵀ over users, (D, D), and the ridge on its diagonal."""
     moment_DD = (user_UD.T @ user_UD).astype(np.float64)
@@ -51,14 +37,15 @@ def warm_vectors(
 
     Args:
         content_CD: vectors that the song encoder made of content.
-        first_CU: as for `behaviour_vectors`; n counts the users of a song.
-        user_UD: as for `behaviour_vectors`.
+        first_CU: strength of each user's signal on each new song, above zero; n counts the users of a song.
+        user_UD: `retrieval.clusters.user_vectors`, from known songs alone.
         prior: plays at which behaviour weighs as much as content; above 0.
-        moment_DD: as for `behaviour_vectors`.
+        moment_DD: `ridged_moments(user_UD)`, where it is known already.
     """
+    moment_DD = ridged_moments(user_UD) if moment_DD is None else moment_DD
+    behaviour_CD = unit_rows(np.linalg.solve(moment_DD, np.asarray(first_CU @ user_UD, dtype=np.float64).T).T)
     plays_C1 = np.diff(first_CU.indptr)[:, None]
     share_C1 = plays_C1 / (plays_C1 + prior)
-    behaviour_CD = behaviour_vectors(first_CU, user_UD, moment_DD)
     share_C1 = np.where(np.any(behaviour_CD, axis=1, keepdims=True), share_C1, 0)  # listeners of whom nothing is known
     fused_CD = unit_rows((1 - share_C1) * unit_rows(content_CD) + share_C1 * behaviour_CD)
     fused_CD = fused_CD * np.linalg.norm(content_CD, axis=1, keepdims=True)

@@ -1,1 +1,1 @@
-"""The service: a trained model behind HTTP, and a store of what it was told."""
+"""The service: a trained model behind HTTP, and a store of what it accepted."""

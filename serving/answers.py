@@ -26,14 +26,6 @@ SHOWN_SEEDS = 200  # users in the picture of clusters
 
 
 @dataclass
-class Similar:
-    """Known songs like a new one, the nearest first."""
-
-    songs_K: IntArray
-    scores_K: FloatArray
-
-
-@dataclass
 class Reached:
     """Users of a song, the best first: numbers, scores, margins (NaN without a boundary), songs that explain each."""
 
@@ -44,8 +36,11 @@ class Reached:
     above: int | None  # users whose boundary the song clears by the asked margin
 
 
-def similar_songs(state: State, number: int, k: int, among: str = "known") -> Similar:
-    """The songs most similar to a song, without itself: of those with listeners, or ("new") of those without."""
+def similar_songs(state: State, number: int, k: int, among: str = "known") -> tuple[IntArray, FloatArray]:
+    """The K songs most similar to a song, without itself, and their scores, the nearest first.
+
+    Of those with listeners, or ("new") of those without.
+    """
     vector_D, _ = state.vectors(number)
     if among == "new":
         scores_K, songs_K = state.similar_new(vector_D, k + 1)
@@ -53,7 +48,7 @@ def similar_songs(state: State, number: int, k: int, among: str = "known") -> Si
         scores_1K, songs_1K = state.model.targeting.similar(vector_D[None], np.array([number]), k)
         scores_K, songs_K = scores_1K[0], songs_1K[0]
     kept = (songs_K >= 0) & (songs_K != number)
-    return Similar(songs_K[kept][:k], scores_K[kept][:k])
+    return songs_K[kept][:k], scores_K[kept][:k]
 
 
 def song_of(state: State, number: int) -> Songs:

@@ -16,24 +16,23 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 
+from configs.errors import UserError
 from configs.serving import ServingConfig
+from serving.database import StoreError
 from serving.engine import Engine
 from serving.limits import Limits
 from serving.metrics import Metrics
 from serving.refusals import Refused
 from serving.routes import Service, open_routes, routes
-from serving.state import Gone
-from serving.store import StoreError
 
 CONSOLE = Path(__file__).parent / "console"
-TOLD, LONGEST = 20, 100  # complaints about one request, and characters of a name in them
+MOST, LONGEST = 20, 100  # complaints about one request, and characters of a name in them
 log = logging.getLogger("firstplay.serving")
 
 
 def make_app(engine: Engine, config: ServingConfig, token: str | None) -> Limits:
     """The application that serves an engine, and closes it when it ends."""
     service = Service(engine, config)
-    metrics = Metrics(engine)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -54,24 +53,26 @@ def make_app(engine: Engine, config: ServingConfig, token: str | None) -> Limits
     app.state.service = service
     app.include_router(routes)
     app.include_router(open_routes)
+    metrics = Metrics(app, engine)
     app.add_api_route("/metrics", metrics.answer, include_in_schema=False)
     app.add_api_route("/", lambda: FileResponse(CONSOLE / "index.html"), include_in_schema=False)
     app.mount("/console", StaticFiles(directory=CONSOLE), name="console")
     app.add_exception_handler(Refused, refused)
-    app.add_exception_handler(Gone, gone)
     app.add_exception_handler(StoreError, store_failed)
     app.add_exception_handler(RequestValidationError, malformed)
-    app.add_middleware(Counted, metrics=metrics)
     if config.origins:
         app.add_middleware(CORSMiddleware, allow_origins=config.origins, allow_methods=["*"], allow_headers=["*"])
     most = int(config.max_upload_mb * 2**20), config.max_requests, config.timeout
-    limits = Limits(app, token, config.origins, *most)
-    metrics.limits = limits
-    return limits
+    metrics.limits = Limits(metrics, token, config.origins, *most)
+    return metrics.limits
 
 
 def watch(engine: Engine, seconds: float, ended: threading.Event) -> None:
-    """Go over to a new model when its folder was replaced."""
+    """Load what an answer may wait for; then go over to a new model whenever its folder was replaced."""
+    try:
+        engine.state.model.encoder.load_text()
+    except UserError as error:
+        log.error("%s", error)
     while seconds and not ended.wait(seconds):
         if engine.changed():
             engine.reload()
@@ -83,42 +84,21 @@ async def refused(_: Request, error: Any) -> JSONResponse:
     return JSONResponse({"detail": error.detail}, error.status, again)
 
 
-async def gone(_: Request, error: Any) -> JSONResponse:
-    """A song was deleted while it was asked for."""
-    return JSONResponse({"detail": str(error)}, 404)
-
-
-async def store_failed(_: Request, error: Any) -> JSONResponse:
-    """The store cannot be read or written; its path is not told."""
+async def store_failed(request: Request, error: Any) -> JSONResponse:
+    """The store cannot be read or written; its path is not given."""
     log.error("%s", error)
-    return JSONResponse({"detail": "the store cannot be used just now"}, 503, {"retry-after": "5"})
+    detail = "nothing was kept: the store is full, or cannot be written or read just now"
+    return await refused(request, Refused(503, detail))
 
 
 async def malformed(_: Request, error: Any) -> JSONResponse:
     """What is wrong with a request, without what was given: that may be long, or no text."""
-    told = [
-        {"loc": [part[:LONGEST] if isinstance(part, str) else part for part in one["loc"]], "msg": one["msg"],
-         "type": one["type"]}
-        for one in error.errors()[:TOLD]
-    ]  # fmt: skip
-    return JSONResponse({"detail": told}, 422)
-
-
-class Counted:
-    """Counts every answer by its route."""
-
-    def __init__(self, app: Any, metrics: Metrics) -> None:
-        self.app, self.metrics = app, metrics
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """One request."""
-        if scope["type"] != "http":
-            return await self.app(scope, receive, send)
-        with self.metrics.request(scope) as told:
-
-            async def telling(message: Any) -> None:
-                if message["type"] == "http.response.start":
-                    told(message["status"])
-                await send(message)
-
-            await self.app(scope, receive, telling)
+    complaints = [
+        {
+            "loc": [part[:LONGEST] if isinstance(part, str) else part for part in one["loc"]],
+            "msg": one["msg"],
+            "type": one["type"],
+        }
+        for one in error.errors()[:MOST]
+    ]
+    return JSONResponse({"detail": complaints}, 422)

@@ -7,10 +7,9 @@ by the limit of requests in flight (`serving.limits`).
 from __future__ import annotations
 
 import queue
-import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from typing import Any, Generic, TypeVar
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Generic, TypeVar
 
 Given = TypeVar("Given")
 Made = TypeVar("Made")
@@ -24,10 +23,8 @@ class Batcher(Generic[Given, Made]):
 
     def __init__(self, work: Callable[[Sequence[Given]], Sequence[Made]], size: int) -> None:
         self.work, self.size = work, size
-        self.waiting: queue.SimpleQueue[tuple[Given, Future[Made]] | None] = queue.SimpleQueue()
-        self.thread = threading.Thread(target=self._run, name="batches", daemon=True)
-        self.closed, self.lock = False, threading.Lock()
-        self.thread.start()
+        self.waiting: queue.SimpleQueue[tuple[Given, Future[Made]]] = queue.SimpleQueue()
+        self.thread = ThreadPoolExecutor(1, "batches")
 
     def submit(self, given: Given) -> Future[Made]:
         """Queue an item; returns a future of its result.
@@ -36,31 +33,22 @@ class Batcher(Generic[Given, Made]):
             RuntimeError: the batcher is closed.
         """
         future: Future[Made] = Future()
-        with self.lock:
-            if self.closed:
-                raise RuntimeError("closed")
-            self.waiting.put((given, future))
+        self.waiting.put((given, future))
+        self.thread.submit(self._next)  # which finds nothing if an earlier batch took this item too
         return future
 
     def close(self) -> None:
         """Process the submitted items, and stop."""
-        with self.lock:
-            if not self.closed:
-                self.closed = True
-                self.waiting.put(None)
-        self.thread.join()
+        self.thread.shutdown()
 
-    def _run(self) -> None:
-        last = False
-        while not last:
-            batch: list[Any] = [self.waiting.get()]
-            while len(batch) < self.size and batch[-1] is not None and not self.waiting.empty():
-                batch.append(self.waiting.get())
-            last = batch[-1] is None
-            # cancelled items are not processed
-            pending = [item for item in batch if item is not None and item[1].set_running_or_notify_cancel()]
-            if pending:
-                self._answer(pending)
+    def _next(self) -> None:
+        batch: list[tuple[Given, Future[Made]]] = []
+        while len(batch) < self.size and not self.waiting.empty():
+            given, future = self.waiting.get()
+            if future.set_running_or_notify_cancel():
+                batch.append((given, future))
+        if batch:
+            self._answer(batch)
 
     def _answer(self, batch: list[tuple[Given, Future[Made]]]) -> None:
         try:

@@ -11,7 +11,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -85,9 +85,8 @@ class Database:
     def __init__(self, folder: str | Path) -> None:
         self.path = Path(folder) / FILE
         self.lock, self.closed = Lock(), False
-        self.readers: list[sqlite3.Connection] = []  # idle ones
         self.held = hold(self.path.parent)
-        with ExitStack() as undo, told(self.path):
+        with ExitStack() as undo, faults_named(self.path):
             undo.callback(os.close, self.held)
             self.writer = open_to_write(self.path)
             undo.pop_all()
@@ -95,7 +94,7 @@ class Database:
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
         """The writing connection in a transaction, which is committed at the end or leaves nothing."""
-        with self.lock, told(self.path):
+        with self.lock, faults_named(self.path):
             self.check_open()
             self.writer.execute("BEGIN IMMEDIATE")
             try:
@@ -107,30 +106,15 @@ class Database:
                 raise
 
     def read(self, query: str, values: Row = ()) -> list[Row]:
-        """All rows of a query, by a connection that nobody else uses meanwhile."""
+        """All rows of a query, by a connection of its own."""
         self.check_open()
-        with told(self.path):
-            try:
-                reader = self.readers.pop()
-            except IndexError:
-                reader = connect(self.path)
-            try:
-                return reader.execute(query, values).fetchall()
-            finally:
-                self.readers.append(reader)
-                if self.closed:
-                    self.drop_readers()
+        with faults_named(self.path), closing(connect(self.path)) as connection:
+            return connection.execute(query, values).fetchall()
 
     def check_open(self) -> None:
         """Raise StoreError after `close`."""
         if self.closed:
             raise StoreError(f"{self.path} is closed: the service is stopping")
-
-    def drop_readers(self) -> None:
-        """Close the idle readers."""
-        with suppress(IndexError):
-            while True:
-                self.readers.pop().close()
 
     def close(self) -> None:
         """End it, and put what the log holds into the file as far as nobody is reading it."""
@@ -138,7 +122,6 @@ class Database:
             if self.closed:
                 return
             self.closed = True
-            self.drop_readers()
             with suppress(sqlite3.Error):  # what is in the log is safe there too
                 self.writer.execute("PRAGMA wal_checkpoint")
             self.writer.close()
@@ -146,8 +129,8 @@ class Database:
 
 
 @contextmanager
-def told(path: Path) -> Iterator[None]:
-    """Faults of the disk within are told as StoreError; our own (a broken constraint, wrong SQL) pass as they are."""
+def faults_named(path: Path) -> Iterator[None]:
+    """Faults of the disk within raise StoreError; our own (a broken constraint, wrong SQL) pass as they are."""
     try:
         yield
     except sqlite3.DatabaseError as error:
@@ -240,7 +223,7 @@ def reading(folder: str | Path) -> Iterator[sqlite3.Connection]:
     path = Path(folder) / FILE
     if not path.is_file():
         raise UserError(f"{folder} is not a store: it has no {FILE} (made by: python -m serving store={folder})")
-    with told(path), closing(connect(path)) as connection:
+    with faults_named(path), closing(connect(path)) as connection:
         if check(connection, path):
             raise UserError(f"{path} is empty: its service was ended before it had begun")
         yield connection
@@ -259,11 +242,6 @@ def pages(fetch: Callable[[int], list[Row]], after: int = 0) -> Iterator[list[Ro
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def aware(at: datetime) -> datetime:
-    """A time with its time zone, which is UTC unless it says so: at the ends of time there may be no other."""
-    return at if at.tzinfo else at.replace(tzinfo=UTC)
-
-
-def utc(at: datetime) -> datetime:
-    """The time in UTC, which it is taken for where it has no time zone."""
-    return aware(at).astimezone(UTC)
+def since_epoch(at: datetime) -> timedelta:
+    """Time since 1970, exactly; in UTC where it has no time zone."""
+    return (at if at.tzinfo else at.replace(tzinfo=UTC)) - EPOCH

@@ -36,12 +36,8 @@ REASONS = audio.PROBLEMS | {
     "crashed": "the decoder did not survive the file",
 }
 START_SECONDS = 60.0  # timeout of starting a worker
-KEPT = (
-    "PATH",
-    "LD_LIBRARY_PATH",
-    "PYTHONPATH",
-    "LANG",
-)  # environment variables passed to a worker; no others, since they may hold secrets
+# environment variables passed to a worker; no others, since they may hold secrets
+KEPT = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "LANG")
 RATE_BYTES = 4  # an answer is the sample rate, then float32 samples; or zero, then the reason
 
 

@@ -29,16 +29,14 @@ from data.fields import CATEGORIES, UNKNOWN, Codes, Vocabulary, codes_of, encode
 from data.text import or_user_error, read_as, song_texts, token_batch, token_rows
 from export.model import load
 from models.chunked import embed_crops, embed_recordings
+from models.pretrained import resolve_model
 from models.pretrained_audio import OWN, PretrainedAudio
 from models.text_encoder import TextEncoder, load_tokenizer
+from serving.refusals import Refused
 
 GUESSES = 5  # tags guessed of a song
 
 Features = dict[str, FloatArray]  # by name, (W,) of one song or (N, W); NaN where the song lacks it
-
-
-class Unfit(Exception):  # noqa: N818
-    """A given dense field is none of this model's: another model came into use since the song was checked."""
 
 
 @dataclass
@@ -74,7 +72,6 @@ class Encoder:
             self.history: int = config["trained_with"]["model"]["history"]
             self.widths |= config["model"]["dense_dims"]
         self.clip: Any = None
-        self.bert: Any = or_user_error(TextEncoder, manifest["text"]["model"]).eval() if manifest["text"] else None
         if manifest["clip"]:
             self.clip, config = load(folder / "clip", check=False)
             self.prepared = config["prepared"]
@@ -84,11 +81,12 @@ class Encoder:
             self.inputs = audio_inputs(model, self.audio, seconds)
             frozen = model != OWN and self.prepared["frozen_audio"]
             self.ears: Any = or_user_error(PretrainedAudio, model, "audio.model").eval() if frozen else None
-        self.read: Any = manifest["text"]
-        if self.clip is not None and self.read is None:
-            self.read = read_as(self.prepared)
-        self.tokenizer = or_user_error(load_tokenizer, self.read["model"]) if self.read else None
-        self.tokenizing = threading.Lock()  # it keeps in itself where it is to cut
+        self.read: Any = manifest["text"] or (read_as(self.prepared) if self.hears else None)
+        self.reading = threading.Lock()  # a tokenizer keeps in itself where it is to cut
+        self.tokenizer: Any = None
+        self.bert: Any = None
+        if self.read and or_user_error(resolve_model, self.read["model"]) == self.read["model"]:
+            self.load_text()  # no checksum has shown that it can be loaded, as one does for a packaged model
         made = repr((manifest["clip"], manifest["text"], sorted(self.widths.items())))
         self.fingerprint = hashlib.sha256(made.encode()).hexdigest()[:16]  # of what makes the features
 
@@ -97,12 +95,24 @@ class Encoder:
         """Whether these models use a song's sound."""
         return self.clip is not None
 
+    def load_text(self) -> None:
+        """Load the tokenizer and the frozen text encoder if they are not; takes two seconds.
+
+        Raises:
+            UserError: they cannot be loaded.
+        """
+        with self.reading:
+            if self.read and self.tokenizer is None:
+                if self.manifest["text"]:
+                    self.bert = or_user_error(TextEncoder, self.read["model"]).eval()
+                self.tokenizer = or_user_error(load_tokenizer, self.read["model"])
+
     @torch.inference_mode()
     def features(self, songs: Sequence[Content]) -> Features:
         """Dense fields of N songs, each (N, W); NaN where a song lacks one.
 
         Raises:
-            Unfit: a given one.
+            Refused: a given one is none of this model's: another came into use since the song was checked.
         """
         found = {name: np.full((len(songs), width), np.nan, dtype=np.float32) for name, width in self.widths.items()}
         heard = [at for at, song in enumerate(songs) if song.wave is not None]
@@ -112,7 +122,8 @@ class Encoder:
         for at, song in enumerate(songs):
             for name, vector in song.given.items():
                 if self.widths.get(name) != len(vector):
-                    raise Unfit(name)
+                    detail = f"another model came into use, which has no such feature {name!r}: try again"
+                    raise Refused(503, detail)
                 found[name][at] = vector
         return found
 
@@ -156,7 +167,9 @@ class Encoder:
 
     def _texts(self, songs: Sequence[Content]) -> list[str | None]:
         known = [name for name in self.read["fields"] if name in ABOUT] if self.read else []
-        return song_texts(about_table([song.about for song in songs]), known) if known else [None] * len(songs)
+        if not known:
+            return [None] * len(songs)
+        return song_texts(pl.DataFrame([song.about for song in songs], schema=ABOUT), known)
 
     def _read(self, songs: Sequence[Content], found: Features) -> None:
         """text and clip_text of the songs that have words."""
@@ -165,7 +178,8 @@ class Encoder:
         if not has:
             return
         options = (self.read["model"], self.read["max_tokens"], self.read["windows"])
-        with self.tokenizing:
+        self.load_text()
+        with self.reading:
             rows = token_rows([texts[at] for at in has], *options, self.tokenizer)
         text: dict[str, Tensor] = token_batch(*rows)
         if self.bert is not None:
@@ -174,11 +188,6 @@ class Encoder:
                 found["text"][has] = text["pooled"].numpy()
         if self.clip is not None:
             found["clip_text"][has] = self.clip.embed_text(text).numpy()
-
-
-def about_table(about: Sequence[dict[str, Any]]) -> pl.DataFrame:
-    """Table of the words and tags of songs, with the columns of `ABOUT`."""
-    return pl.DataFrame({name: [one.get(name) for one in about] for name in ABOUT}, schema=ABOUT)
 
 
 def fields(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -51,12 +50,16 @@ class Engine:
         UserError: the model folder or the store cannot be used.
     """
 
-    def __init__(self, folder: str | Path, store: Store, batch: int = 16) -> None:
-        self.folder, self.store = Path(folder), store
+    def __init__(self, folder: str | Path, store: str | Path, batch: int) -> None:
+        self.folder, self.store = Path(folder), Store(store)
         self.writing, self.switching = threading.Lock(), threading.Lock()
         self.deleted: set[str] = set()  # ids deleted while a new state is built, unless added again
         self.seen = version(self.folder)
-        self.state = self._built()[0]
+        try:
+            self.state = self._built()[0]
+        except BaseException:
+            self.store.close()
+            raise
         self.reload_error: str | None = None
         self.encoding: Batcher[Content, Encoded] = Batcher(self._encode, batch)
 
@@ -108,6 +111,7 @@ class Engine:
             self.deleted.clear()
             try:
                 state, song, play = self._built()
+                state.model.encoder.load_text()
                 with self.writing:  # catch up with what was accepted meanwhile
                     self._catch_up(state, song, play)
                     for song_id in self.deleted:
@@ -189,17 +193,3 @@ def chunks(items: Iterator[T], size: int) -> Iterator[list[T]]:
     """Split an iterator into lists of up to `size` items."""
     while chunk := list(islice(items, size)):
         yield chunk
-
-
-def open_engine(folder: str, store: str | Path, batch: int) -> Engine:
-    """Open an engine on a model folder and a store.
-
-    Raises:
-        UserError: the model folder or the store cannot be used.
-    """
-    with ExitStack() as undo:
-        kept = Store(store)
-        undo.callback(kept.close)
-        engine = Engine(folder, kept, batch)
-        undo.pop_all()
-    return engine

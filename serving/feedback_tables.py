@@ -6,7 +6,7 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from tqdm import tqdm
 from artifacts.folders import writing
 from configs.serving import FeedbackConfig
 from data.contract.columns import ABOUT, TIME
-from serving.database import Row, pages, reading, utc
+from serving.database import Row, pages, reading
 
 KIND = "feedback"
 ROWS, SONGS = 50_000, 500  # held at a time
@@ -88,12 +88,12 @@ def songs(store: sqlite3.Connection, last: int, folder: Path) -> Iterator[list[R
     for page in pages(lambda after: store.execute(READ_SONGS, (after, last, SONGS)).fetchall()):
         rows = []
         for number, song_id, about, added_at in page:
-            told, added = json.loads(about), utc(datetime.fromisoformat(added_at)).replace(tzinfo=None)
+            words, added = json.loads(about), datetime.fromisoformat(added_at).astimezone(UTC).replace(tzinfo=None)
             flac = store.execute("SELECT flac FROM audio WHERE song = ?", (number,)).fetchone()
             name = audio_name(song_id) if flac else None
             if name:
                 (folder / name).write_bytes(flac[0])
-            rows.append((song_id, *(told.get(column) for column in ABOUT), added, name))
+            rows.append((song_id, *(words.get(column) for column in ABOUT), added, name))
         yield rows
 
 

@@ -9,11 +9,9 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as TooLate
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from weakref import WeakValueDictionary
@@ -23,29 +21,20 @@ import numpy as np
 from data.arrays import FloatArray
 from data.audio.recordings import AudioError
 from data.contract.columns import ABOUT
-from serving.database import EPOCH, aware
+from serving.database import since_epoch
 from serving.decoding import REASONS, Decoders, to_flac
 from serving.encoder import Content
 from serving.engine import Encoded, Engine
-from serving.refusals import LATE, Refused, refusing
-from serving.schemas import NewPlay, NewSong
+from serving.refusals import Refused
+from serving.schemas import BatchResult, NewPlay, NewSong, PlaysTaken, Rejected
 from serving.store import Play, StoredSong
 
 log = logging.getLogger("firstplay.serving")
 AHEAD = timedelta(days=1)  # tolerance for plays in the future: clocks differ
 LARGEST = 1e15  # limit of a given feature's values: their squares, and sums of these, stay finite
 KEYS = uuid.UUID("1f2e0b5c-6a0e-4c5c-9a7b-6f3f0d0c51aa")  # UUID namespace of ids derived from idempotency keys
-Result = tuple[str | None, int, str | None]  # id, status, message
-
-
-@dataclass
-class Heard:
-    """A decoded song that is being encoded."""
-
-    song_id: str
-    flac: bytes | None
-    seconds: float | None
-    encoded: Future[Encoded]
+LATE = "it took too long: try again"
+Begun = tuple[StoredSong, bytes | None, Future[Encoded]]  # a song without features, its FLAC, its encoding
 
 
 class Incoming:
@@ -66,38 +55,39 @@ class Incoming:
         """Accept one song; returns its id.
 
         Raises:
-            Refused: 409 the id or the key is taken, 422 the recording or its words cannot be used, 503 no room or time.
+            Refused: 409 the id or the key is taken, 422 the recording or its words cannot be used, 503 no time.
+            StoreError: no room.
         """
         digest = digest_of(given.model_dump(), audio)
-        with self._turn(key):
-            done = self.answered(key, digest)
+        with self._turn(key, digest) as done:
             if done is not None:
                 return str(done[0])
-            ends = time.monotonic() + self.timeout
-            heard = self._begin(given, audio, id_of(given, key, 0), ends)
-            with refusing():
-                self.engine.accept([self._stored(heard, ends)], key, digest)
-            return heard.song_id
+            ends = self._deadline()
+            song = self._encoded(self._begin(given, audio, id_of(given, key, 0), ends), ends)
+            self.engine.accept([song], key, digest)
+            return song[0].song_id
 
-    def songs(self, given: Sequence[NewSong], key: str | None) -> list[Result]:
-        """Accept the valid songs of a batch in one transaction; returns (id, status, message) of each.
+    def songs(self, given: Sequence[NewSong], key: str | None) -> list[BatchResult]:
+        """Accept the valid songs of a batch in one transaction.
 
         Raises:
-            Refused: 409 the key is taken, 503 no room: none was accepted.
+            Refused: 409 the key is taken: none was accepted.
+            StoreError: no room, likewise.
         """
         digest = digest_of([song.model_dump() for song in given])
         ids = [id_of(song, key, row) for row, song in enumerate(given)]
-        with self._turn(key):
-            done = self.answered(key, digest)
+        with self._turn(key, digest) as done:
             if done is None:
                 return self._batch(given, ids, key, digest)
-        accepted = [song_id in done and song_id not in ids[:row] for row, song_id in enumerate(ids)]
-        refused: Result = None, 409, "was not accepted under this key: send it under another"
-        return [(song_id, 201, None) if ok else refused for song_id, ok in zip(ids, accepted, strict=True)]
+        refused = BatchResult(song_id=None, status=409, detail="was not accepted under this key: send it under another")
+        return [
+            BatchResult(song_id=song_id, status=201) if song_id in done and song_id not in ids[:row] else refused
+            for row, song_id in enumerate(ids)
+        ]
 
-    def _batch(self, given: Sequence[NewSong], ids: list[str], key: str | None, digest: str) -> list[Result]:
-        ends = time.monotonic() + self.timeout
-        begun: list[Heard | Refused] = []
+    def _batch(self, given: Sequence[NewSong], ids: list[str], key: str | None, digest: str) -> list[BatchResult]:
+        ends = self._deadline()
+        begun: list[Begun | Refused] = []
         for row, (song, song_id) in enumerate(zip(given, ids, strict=True)):
             try:
                 if song_id in ids[:row]:
@@ -105,67 +95,68 @@ class Incoming:
                 begun.append(self._begin(song, decoded(song.audio), song_id, ends))
             except Refused as refusal:
                 begun.append(refusal)
-        results: list[Result] = []
-        accepted = []
-        for heard in begun:
+        results, accepted = [], []
+        for one in begun:
             try:
-                if isinstance(heard, Refused):
-                    raise heard
-                with refusing():
-                    accepted.append(self._stored(heard, ends))
-                results.append((heard.song_id, 201, None))
+                if isinstance(one, Refused):
+                    raise one
+                accepted.append(self._encoded(one, ends))
+                results.append(BatchResult(song_id=one[0].song_id, status=201))
             except Refused as refusal:
-                results.append((None, refusal.status, refusal.detail))
+                results.append(BatchResult(song_id=None, status=refusal.status, detail=refusal.detail))
         if accepted:
-            with refusing():
-                self.engine.accept(accepted, key, digest)
+            self.engine.accept(accepted, key, digest)
         return results
 
-    def plays(self, given: Sequence[NewPlay], key: str | None) -> tuple[int, int, list[tuple[int, str]]]:
-        """Accept plays of known songs; returns how many, those of unknown users, and (row, message) of rejected ones.
+    def plays(self, given: Sequence[NewPlay], key: str | None) -> PlaysTaken:
+        """Accept plays of known songs.
 
         Raises:
-            Refused: 409 the key is taken, 503 the store has no room.
+            Refused: 409 the key is taken.
+            StoreError: no room.
         """
         digest = digest_of([play.model_dump(mode="json") for play in given])
-        with self._turn(key):
-            done = self.answered(key, digest)
-            rejected = self._invalid(given) if done is None else done
-            skipped = {row for row, _ in rejected}
-            plays = [Play(**play.model_dump()) for row, play in enumerate(given) if row not in skipped]
+        with self._turn(key, digest) as done:
+            rejected = dict(self._invalid(given) if done is None else done)
+            plays = [Play(**play.model_dump()) for row, play in enumerate(given) if row not in rejected]
             if plays and done is None:
-                with refusing():
-                    self.engine.accept_plays(plays, key, digest, rejected)
+                self.engine.accept_plays(plays, key, digest, list(rejected.items()))
         known = self.engine.state.model.user_of
-        return len(plays), sum(play.user_id not in known for play in plays), rejected
+        return PlaysTaken(
+            accepted=len(plays),
+            unknown_users=sum(play.user_id not in known for play in plays),
+            rejected=[Rejected(row=row, detail=detail) for row, detail in rejected.items()],
+        )
 
-    def _invalid(self, given: Sequence[NewPlay]) -> list[tuple[int, str]]:
-        """Find plays that cannot be accepted: (row, message)."""
-        state, now = self.engine.state, datetime.now(UTC)
-        rejected = []
+    def _invalid(self, given: Sequence[NewPlay]) -> Iterator[tuple[int, str]]:
+        """Plays that cannot be accepted: (row, message)."""
+        state, now = self.engine.state, since_epoch(datetime.now(UTC))
         for row, play in enumerate(given):
             unknown = next((i for i in (play.song_id, play.source_song_id) if i and state.number(i) is None), None)
             if unknown is not None:
-                rejected.append((row, f"no song {unknown!r}"))
+                yield row, f"no song {unknown!r}"
             elif play.favourited and play.disliked:
-                rejected.append((row, "both favourited and disliked"))
-            elif play.played_at and not timedelta() <= aware(play.played_at) - EPOCH <= now - EPOCH + AHEAD:
-                rejected.append((row, "played_at is before 1970 or in the future"))
-        return rejected
+                yield row, "both favourited and disliked"
+            elif play.played_at and not timedelta() <= since_epoch(play.played_at) <= now + AHEAD:
+                yield row, "played_at is before 1970 or in the future"
 
-    def _turn(self, key: str | None) -> AbstractContextManager[Any]:
-        """Lock of an idempotency key: a repeated request waits for the outcome of the first."""
-        with self.turning:
-            return nullcontext() if key is None else self.turns.setdefault(key, threading.Lock())
-
-    def answered(self, key: str | None, digest: str) -> list[Any] | None:
-        """Earlier outcome of a request with this key, as `Store.answered`; None for a new one."""
+    @contextmanager
+    def _turn(self, key: str | None, digest: str) -> Iterator[list[Any] | None]:
+        """Earlier outcome of a request with this key, as `Store.answered`: a repeated request waits for the first."""
         if key is None:
-            return None
-        with refusing():
-            return self.engine.store.answered(key, digest)
+            yield None
+            return
+        with self.turning:
+            turn = self.turns.setdefault(key, threading.Lock())
+        with turn:
+            yield self.engine.store.answered(key, digest)
 
-    def _begin(self, given: NewSong, audio: bytes | None, song_id: str, ends: float) -> Heard:
+    def _deadline(self) -> float:
+        """When a song is given up; right after a start, its time begins when the text encoder is loaded."""
+        self.engine.state.model.encoder.load_text()
+        return time.monotonic() + self.timeout
+
+    def _begin(self, given: NewSong, audio: bytes | None, song_id: str, ends: float) -> Begun:
         """Decode and check a song, and submit it for encoding."""
         encoder = self.engine.state.model.encoder
         about = {name: getattr(given, name) or None for name in ABOUT}
@@ -179,8 +170,9 @@ class Incoming:
         if self.engine.state.number(song_id) is not None:
             raise Refused(409, f"there is a song {song_id!r} already")
         flac, seconds = (None, None) if wave is None else (to_flac(wave, rate), len(wave) / rate)
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
         try:
-            return Heard(song_id, flac, seconds, self.engine.encoding.submit(content))
+            return StoredSong(song_id, about, seconds, now, {}, ""), flac, self.engine.encoding.submit(content)
         except RuntimeError:
             raise Refused(503, "the service is shutting down") from None
 
@@ -189,8 +181,9 @@ class Incoming:
         if patience < 0:
             raise Refused(503, LATE)
         try:
-            with refusing():
-                return self.decoders.decode(audio, patience)
+            return self.decoders.decode(audio, patience)
+        except TimeoutError:
+            raise Refused(503, LATE) from None
         except AudioError as error:
             raise Refused(422, f"the recording cannot be used: {REASONS[error.reason]}") from None
         except RuntimeError as error:
@@ -207,17 +200,17 @@ class Incoming:
             raise Refused(422, f"feature {name!r} has numbers that are not finite, or beyond {LARGEST:g}")
         return vector
 
-    def _stored(self, heard: Heard, ends: float) -> tuple[StoredSong, bytes | None, Encoded]:
+    def _encoded(self, begun: Begun, ends: float) -> tuple[StoredSong, bytes | None, Encoded]:
         """Wait for the encoding, and return the arguments of `Engine.accept`."""
+        song, flac, encoding = begun
         try:
-            encoded = heard.encoded.result(max(0.0, ends - time.monotonic()))
-        except TooLate:
-            heard.encoded.cancel()  # has no effect if encoding has begun
-            raise
+            encoded = encoding.result(max(0.0, ends - time.monotonic()))
+        except TimeoutError:
+            encoding.cancel()  # has no effect if encoding has begun
+            raise Refused(503, LATE) from None
         if not all(np.isfinite(x).all() for x in (encoded.vector, encoded.item) if x is not None):
             raise Refused(422, "the models make no finite vector of it")
-        now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        return StoredSong(heard.song_id, encoded.content.about, heard.seconds, now, {}, ""), heard.flac, encoded
+        return song, flac, encoded
 
 
 def id_of(given: NewSong, key: str | None, row: int) -> str:

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import json
 import re
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 OPEN = ("/", "/healthz", "/readyz", "/favicon.ico")  # public, as is /console/: the page itself asks for the token
 LOOPBACK = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d*)?")
@@ -44,7 +40,7 @@ class Limits:
     """
 
     def __init__(
-        self, app: App, token: str | None, origins: Sequence[str], max_bytes: int, max_requests: int, timeout: float
+        self, app: ASGIApp, token: str | None, origins: Sequence[str], max_bytes: int, max_requests: int, timeout: float
     ) -> None:
         self.app, self.token, self.origins, self.timeout = app, token, set(origins), timeout
         self.max_bytes, self.max_requests = max_bytes, max_requests
@@ -56,8 +52,7 @@ class Limits:
             if scope["type"] == "lifespan":
                 await self.app(scope, receive, send)
             return
-        given = reversed(scope["headers"])  # of repeated headers the first counts, as within the service
-        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in given}
+        headers = Headers(scope=scope)
         free = scope["path"] in OPEN or scope["path"].startswith("/console/")
         limit = self._size_limit(scope["path"], headers)
         size = headers.get("content-length", "0") if "transfer-encoding" not in headers else str(limit)
@@ -72,63 +67,65 @@ class Limits:
             self.bytes_in_flight -= counted * int(size)
             counted = 0
 
-        async def with_headers(message: MutableMapping[str, Any]) -> None:
+        async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 answered()  # a slow reader of an answer does not occupy a place
                 message["headers"] = [*message.get("headers", []), *HEADERS]
             await send(message)
 
         try:
-            if refused is not None:
-                await answer(with_headers, *refused, *self._readable(headers.get("origin")))
+            if refused is not None:  # the rest of the request is not read
+                status, detail, more = refused
+                more |= {"connection": "close"} | self._readable(headers.get("origin"))
+                await JSONResponse({"detail": detail}, status, more)(scope, receive, with_headers)
             else:
                 await self.app(scope, self._bounded(receive, limit), with_headers)
         finally:
             answered()
 
     def _refusal(
-        self, method: str, free: bool, headers: dict[str, str], size: str, limit: int
-    ) -> tuple[Any, ...] | None:
+        self, method: str, free: bool, headers: Headers, size: str, limit: int
+    ) -> tuple[int, str, dict[str, str]] | None:
         """Status, message and headers if a request is to be refused, else None."""
         host, origin = headers.get("host", ""), headers.get("origin")
         if self.token is None and not LOOPBACK.fullmatch(host.lower()):
-            return 421, "without a token the service answers to this machine's own names only"
+            return 421, "without a token the service answers to this machine's own names only", {}
         if origin is not None and origin.partition("://")[2] != host and origin not in self.origins:
-            return 403, "pages of other origins may not call this service (see origins=)"
+            return 403, "pages of other origins may not call this service (see origins=)", {}
         preflight = method == "OPTIONS" and origin in self.origins
         if not free and not preflight and self.token is not None and not self._may(headers.get("authorization", "")):
-            return 401, "a bearer token is needed", (b"www-authenticate", b"Bearer")
+            return 401, "a bearer token is needed", {"www-authenticate": "Bearer"}
         if not size.isdecimal() or int(size) > limit:
-            return 413, too_large(limit)
+            return 413, too_large(limit), {}
         if not free and self.closing:
-            return 503, "the service is shutting down", (b"retry-after", b"5")
+            return 503, "the service is shutting down", {"retry-after": "5"}
         full = self.in_flight >= self.max_requests or self.bytes_in_flight + int(size) > AT_ONCE * self.max_bytes
         if not free and full:
-            return 429, "too many requests in flight: try again soon", (b"retry-after", b"1")
+            return 429, "too many requests in flight: try again soon", {"retry-after": "1"}
         return None
 
     def _may(self, authorization: str) -> bool:
         scheme, _, token = authorization.partition(" ")
         return scheme.lower() == "bearer" and hmac.compare_digest(token.encode(), (self.token or "").encode())
 
-    def _size_limit(self, path: str, headers: dict[str, str]) -> int:
+    def _size_limit(self, path: str, headers: Headers) -> int:
         """Size limit of a request, bytes; content that is parsed on the event loop must be small."""
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
         if (path, kind) in LARGE:
             return self.max_bytes
         return min(self.max_bytes, JSON_BYTES if kind == "application/json" else OTHER_BYTES)
 
-    def _readable(self, origin: str | None) -> list[tuple[bytes, bytes]]:
+    def _readable(self, origin: str | None) -> dict[str, str]:
         """CORS headers, so that a page of an allowed origin can read a refusal."""
         if origin is None or origin not in self.origins:
-            return []
-        return [(b"access-control-allow-origin", origin.encode("latin-1")), (b"vary", b"Origin")]
+            return {}
+        return {"access-control-allow-origin": origin, "vary": "Origin"}
 
     def _bounded(self, receive: Receive, limit: int) -> Receive:
         """Receive a body, refusing it when too large (its declared size may be missing) or too slow."""
         seen, more, began = 0, True, asyncio.get_running_loop().time()
 
-        async def bounded() -> MutableMapping[str, Any]:
+        async def bounded() -> Message:
             nonlocal seen, more
             try:
                 async with asyncio.timeout_at(began + self.timeout + seen / SLOWEST if more else None):
@@ -146,12 +143,3 @@ class Limits:
 def too_large(limit: int) -> str:
     """Message for a request above the size limit."""
     return f"such a request may have {limit / 2**20:g} MB"
-
-
-async def answer(send: Send, status: int, detail: str, *headers: tuple[bytes, bytes]) -> None:
-    """Send a refusal and close the connection, since the rest of the request is not read."""
-    body = json.dumps({"detail": detail}).encode()
-    about = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    about += [(b"connection", b"close"), *headers]
-    await send({"type": "http.response.start", "status": status, "headers": about})
-    await send({"type": "http.response.body", "body": body})

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.engine import Engine
 from serving.limits import Limits
@@ -18,9 +18,10 @@ SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
 class Metrics:
-    """Counts and durations of requests by route and status, and gauges of the engine."""
+    """Middleware: counts and durations of requests by route and status; and gauges of the engine."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, app: ASGIApp, engine: Engine) -> None:
+        self.app = app
         self.registry = CollectorRegistry()
         self.limits: Limits | None = None
         at: dict[str, Any] = {"registry": self.registry}
@@ -39,17 +40,20 @@ class Metrics:
         for name, (about, value) in gauges.items():
             Gauge(name, about, registry=self.registry).set_function(value)
 
-    @contextmanager
-    def request(self, scope: Any) -> Iterator[Callable[[int], None]]:
-        """Measure a request; the yielded function sets its status (500 until then)."""
-        began, status = time.perf_counter(), 500
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request, and measure it."""
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        began, status = time.perf_counter(), 500  # until an answer says another one
 
-        def set_status(code: int) -> None:
+        async def noted(message: Message) -> None:
             nonlocal status
-            status = code
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
 
         try:
-            yield set_status
+            await self.app(scope, receive, noted)
         finally:
             route = getattr(scope.get("route"), "path_format", "other")
             method = scope["method"] if scope["method"] in METHODS else "other"  # clients can send any method

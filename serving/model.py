@@ -29,7 +29,7 @@ from inference.song_index import read_index
 from inference.targeting import targeting_of
 from retrieval.listening import Listening
 from retrieval.warm_up import ridged_moments
-from serving.database import EPOCH, utc
+from serving.database import since_epoch
 from serving.encoder import Encoder
 
 MILLISECOND = timedelta(milliseconds=1)
@@ -124,15 +124,15 @@ class Model:
     def new_texts(self) -> pl.Series:
         """What is searched of each new song: id, title, artist and genres, a line each, in small letters."""
         lines = [pl.col("song_id", "title", "artist_id"), pl.col("genres").list.join("\n")]
-        told = self.songs[self.new].select(pl.concat_str(*lines, separator="\n", ignore_nulls=True))
-        return told.to_series().str.to_lowercase()
+        texts = self.songs[self.new].select(pl.concat_str(*lines, separator="\n", ignore_nulls=True))
+        return texts.to_series().str.to_lowercase()
 
     def knows(self, user: int, song: int, played_at: datetime | None) -> bool:
         """Whether a play was in the training: `serving.feedback` made it part of the dataset."""
         if played_at is None:
             return False
         rows = slice(self.play_start[user], self.play_start[user + 1])
-        at = (utc(played_at) - EPOCH) // MILLISECOND
+        at = since_epoch(played_at) // MILLISECOND
         return bool(((self.play_song[rows] == song) & (self.play_time[rows] == at)).any())
 
     def met(self, song: int) -> IntArray:

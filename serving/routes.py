@@ -52,8 +52,8 @@ class Service:
         audio = engine.state.model.manifest["audio"]
         seconds, rate = float(audio["max_seconds"]), int(audio["sample_rate"])
         self.engine, self.config = engine, config
-        longest, least = 60 * config.max_minutes, float(audio["min_seconds"])
-        self.decoders = Decoders(config.decoders, rate, seconds, longest, config.timeout, min_seconds=least)
+        longest, shortest = 60 * config.max_minutes, float(audio["min_seconds"])
+        self.decoders = Decoders(config.decoders, rate, seconds, longest, config.timeout, min_seconds=shortest)
         self.incoming = Incoming(engine, self.decoders, config.timeout)
 
     @property
@@ -93,16 +93,13 @@ class SongForm:
 
     def song(self) -> schemas.NewSong:
         """The song, whose empty fields are none; 422 if it cannot be one."""
-        words = {name: getattr(self, name) or None for name in ("title", "lyrics", "language", "artist_id", "song_id")}
+        given: dict[str, Any] = {name: value for name, value in vars(self).items() if value and name != "audio"}
+        given |= {name: [one for one in given.get(name, []) if one] for name in ("genres", "tags")}
         try:
-            return schemas.NewSong(
-                **words,
-                genres=[one for one in self.genres or [] if one],
-                tags=[one for one in self.tags or [] if one],
-                features=schemas.FEATURES.validate_json(self.features),
-            )
+            return schemas.NewSong(**given | {"features": schemas.FEATURES.validate_json(self.features)})
         except ValidationError as error:
-            raise Refused(422, sentence(error.errors())) from None
+            first = error.errors()[0]  # without what was given: that may be long, or secret
+            raise Refused(422, f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}") from None
 
 
 @routes.post("/songs", status_code=201)
@@ -117,12 +114,12 @@ def add_song(
     key: Key = None,
 ) -> schemas.Song:
     """Take a new song in: its similar songs and its first listeners."""
-    check_mode(here.state, mode, gate)
+    check_boundary(here.state, gate or mode == "boundary")
     given = form.song()
     recording = form.audio.file.read() if form.audio is not None else None
     made = here.incoming.song(given, recording or None, key)
     state, number = number_of(here, made)
-    check_mode(state, mode, gate)  # another model may have come into use
+    check_boundary(state, gate or mode == "boundary")  # another model may have come into use
     response.headers["location"] = f"/songs/{quote(made, safe='')}"
     song = shown.song(state, number, here.audio)
     song.similar = shown.similar(state, number, 20, here.audio)
@@ -133,10 +130,7 @@ def add_song(
 @routes.post("/songs/batch")
 def add_songs(here: Here, given: schemas.NewSongs, key: Key = None) -> schemas.BatchResults:
     """Take songs in, each judged alone."""
-    made = here.incoming.songs(given.songs, key)
-    return schemas.BatchResults(
-        results=[schemas.BatchResult(song_id=one, status=status, detail=detail) for one, status, detail in made]
-    )
+    return schemas.BatchResults(results=here.incoming.songs(given.songs, key))
 
 
 @routes.get("/songs")
@@ -172,7 +166,7 @@ def get_audience(
 ) -> schemas.Audience:
     """The first listeners of a song."""
     state, number = number_of(here, song_id)
-    check_mode(state, mode, gate)
+    check_boundary(state, gate or mode == "boundary")
     return shown.audience(state, number, mode, budget, gate, margin)
 
 
@@ -180,8 +174,7 @@ def get_audience(
 def get_margins(here: Here, song_id: Id) -> schemas.Margins:
     """How far a song clears users' boundaries, and whom each operating point reaches."""
     state, number = number_of(here, song_id)
-    if not state.model.has_boundary:
-        raise Refused(409, NO_BOUNDARY)
+    check_boundary(state)
     return schemas.Margins(song_id=song_id, **answers.margin_curve(state, number))
 
 
@@ -240,8 +233,7 @@ def get_recommendations(here: Here, user_id: Id, k: Count = 20, margin: Margin =
     user = state.model.user_of.get(user_id)
     if user is None:
         raise Refused(404, f"no user {user_id!r}")
-    if not state.model.has_boundary:
-        raise Refused(409, NO_BOUNDARY)
+    check_boundary(state)
     songs, considered = shown.recommended(state, user, k, margin)
     boundary = float(state.model.boundary_U[user])
     return schemas.Recommendations(user_id=user_id, boundary=boundary, considered=considered, songs=songs)
@@ -250,9 +242,7 @@ def get_recommendations(here: Here, user_id: Id, k: Count = 20, margin: Margin =
 @routes.post("/plays")
 def add_plays(here: Here, given: schemas.NewPlays, key: Key = None) -> schemas.PlaysTaken:
     """Take feedback in: histories, warm-up, and the next training's input."""
-    accepted, unknown, rejected = here.incoming.plays(given.plays, key)
-    refused = [schemas.Rejected(row=row, detail=detail) for row, detail in rejected]
-    return schemas.PlaysTaken(accepted=accepted, unknown_users=unknown, rejected=refused)
+    return here.incoming.plays(given.plays, key)
 
 
 @routes.get("/model")
@@ -299,9 +289,9 @@ def number_of(service: Service, song_id: str) -> tuple[State, int]:
     return state, number
 
 
-def check_mode(state: State, mode: str, gate: bool) -> None:
+def check_boundary(state: State, needed: bool = True) -> None:
     """409 for what needs a boundary that the model does not have."""
-    if not state.model.has_boundary and (mode == "boundary" or gate):
+    if needed and not state.model.has_boundary:
         raise Refused(409, NO_BOUNDARY)
 
 
@@ -314,9 +304,3 @@ def recording(here: Service, song_id: str) -> tuple[State, Path | bytes]:
     if found is None:
         raise Refused(404, f"song {song_id!r} has no recording")
     return state, found
-
-
-def sentence(errors: Any) -> str:
-    """Pydantic's first complaint, without what was given: that may be long, or secret."""
-    first = errors[0]
-    return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"

@@ -1,4 +1,4 @@
-"""The service's process: it opens the model and the store, listens, and ends when it is told to."""
+"""The service's process: it opens the model and the store, listens, and ends at a signal."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ import uvicorn
 from configs.serving import ServingConfig
 from serving.app import make_app
 from serving.connections import Connection
-from serving.engine import open_engine
+from serving.engine import Engine
 from serving.limits import Limits
 
-LEAST_SECONDS = 5.0  # for the head of a request
+MINIMUM_SECONDS = 5.0  # for the head of a request
 
 
 def serve(config: ServingConfig, token: str | None) -> None:
@@ -27,19 +27,19 @@ def serve(config: ServingConfig, token: str | None) -> None:
     logging.getLogger("firstplay").setLevel(logging.INFO)
     if config.threads:
         torch.set_num_threads(config.threads)
-    engine = open_engine(config.model, config.store, config.batch)
+    engine = Engine(config.model, config.store, config.batch)
     signal.signal(signal.SIGHUP, lambda *_: threading.Thread(target=engine.reload, daemon=True).start())
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn raises it again when all is answered
     app = make_app(engine, config, token)
     grace = int(config.timeout) + 1
     at: dict[str, Any] = {"host": config.host, "port": config.port, "server_header": False, "ws": "none"}
-    at["http"] = partial(Connection, seconds=max(LEAST_SECONDS, config.timeout))
+    at["http"] = partial(Connection, seconds=max(MINIMUM_SECONDS, config.timeout))
     settings = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=grace, **at)
     Server(settings, app).run()
 
 
 class Server(uvicorn.Server):
-    """uvicorn, which says where it listens, and refuses new requests as soon as it is told to end."""
+    """uvicorn, which says where it listens, and refuses new requests after a signal to end."""
 
     def __init__(self, config: uvicorn.Config, limits: Limits) -> None:
         super().__init__(config)

@@ -12,19 +12,7 @@ import numpy as np
 
 from data.arrays import FloatArray
 from data.audio.recordings import log_mel
-from serving import answers
-from serving.schemas import (
-    Audience,
-    Guess,
-    Listener,
-    Picture,
-    Recommended,
-    Similar,
-    Song,
-    SongBrief,
-    Spectrogram,
-    Titled,
-)
+from serving import answers, schemas
 from serving.state import Gone, State
 
 PEAKS, FRAMES = 400, 400  # columns of a picture
@@ -41,10 +29,10 @@ def there(items: Iterable[T], show: Callable[[T], U]) -> list[U]:
     return shown
 
 
-def titled(state: State, numbers: Iterable[int]) -> list[Titled]:
+def titled(state: State, numbers: Iterable[int]) -> list[schemas.Titled]:
     """Songs by name; −1 is none."""
     shown = [int(number) for number in numbers if number >= 0]
-    return [Titled(song_id=state.song_id(number), title=state.title(number)) for number in shown]
+    return [schemas.Titled(song_id=state.song_id(number), title=state.title(number)) for number in shown]
 
 
 def line(state: State, number: int) -> dict[str, Any]:
@@ -69,13 +57,13 @@ def brief(state: State, number: int, audio: Path | None) -> dict[str, Any]:
     }
 
 
-def song(state: State, number: int, audio: Path | None) -> Song:
+def song(state: State, number: int, audio: Path | None) -> schemas.Song:
     """A song and the tags guessed of it."""
     model, stored = state.model, state.stored(number)
     features = stored.features if stored else {name: np.array(dense[number]) for name, dense in model.dense.items()}
     known = model.encoder.widths.keys() <= features.keys()
-    guessed = [Guess(**one) for one in model.encoder.guess(features)] if known else []
-    return Song(**brief(state, number, audio), lyrics=state.about(number).get("lyrics"), guessed=guessed)
+    guessed = [schemas.Guess(**one) for one in model.encoder.guess(features)] if known else []
+    return schemas.Song(**brief(state, number, audio), lyrics=state.about(number).get("lyrics"), guessed=guessed)
 
 
 def matching(state: State, query: str) -> list[int]:
@@ -94,26 +82,25 @@ def matching(state: State, query: str) -> list[int]:
     return [number for number in accepted if number is not None] + of_catalogue[::-1].tolist()
 
 
-def briefs(state: State, numbers: Iterable[int], audio: Path | None) -> list[SongBrief]:
+def briefs(state: State, numbers: Iterable[int], audio: Path | None) -> list[schemas.SongBrief]:
     """New songs in a list."""
-    return there(numbers, lambda number: SongBrief(**brief(state, number, audio)))
+    return there(numbers, lambda number: schemas.SongBrief(**brief(state, number, audio)))
 
 
-def similar(state: State, number: int, k: int, audio: Path | None, among: str = "known") -> list[Similar]:
+def similar(state: State, number: int, k: int, audio: Path | None, among: str = "known") -> list[schemas.Similar]:
     """The known songs like a song, or the new ones."""
-    near = answers.similar_songs(state, number, k, among)
     return [
-        Similar(**line(state, int(one)), score=float(score), has_audio=has_audio(state, int(one), audio))
-        for one, score in zip(near.songs_K, near.scores_K, strict=True)
+        schemas.Similar(**line(state, int(one)), score=float(score), has_audio=has_audio(state, int(one), audio))
+        for one, score in zip(*answers.similar_songs(state, number, k, among), strict=True)
     ]
 
 
-def audience(state: State, number: int, mode: Any, budget: int, gate: bool, margin: float) -> Audience:
+def audience(state: State, number: int, mode: Any, budget: int, gate: bool, margin: float) -> schemas.Audience:
     """The first listeners of a song."""
     found = answers.audience(state, number, mode, budget, gate, margin)
     rows = zip(found.users_B.tolist(), found.scores_B, found.margins_B, found.because_BT, strict=True)
     users = [
-        Listener(
+        schemas.Listener(
             user_id=state.model.user_ids[user],
             rank=rank,
             score=float(score),
@@ -122,20 +109,21 @@ def audience(state: State, number: int, mode: Any, budget: int, gate: bool, marg
         )
         for rank, (user, score, above, because) in enumerate(rows, 1)
     ]
-    return Audience(
+    return schemas.Audience(
         song_id=state.song_id(number), mode=mode, budget=budget, gate=gate, margin=margin,
         users_total=state.model.n_users, above_boundary=found.above, users=users,
     )  # fmt: skip
 
 
-def recommended(state: State, user: int, k: int, margin: float) -> tuple[list[Recommended], int]:
+def recommended(state: State, user: int, k: int, margin: float) -> tuple[list[schemas.Recommended], int]:
     """New songs above a user's boundary, and of how many."""
     numbers, margins, because, considered = answers.recommendations(state, user, k, margin)
     boundary = float(state.model.boundary_U[user])
 
-    def show(row: int) -> Recommended:
-        margin, why = float(margins[row]), titled(state, because[row])
-        return Recommended(**line(state, int(numbers[row])), margin=margin, score=margin + boundary, because=why)
+    def show(row: int) -> schemas.Recommended:
+        margin, known = float(margins[row]), line(state, int(numbers[row]))
+        because_of = titled(state, because[row])
+        return schemas.Recommended(**known, margin=margin, score=margin + boundary, because=because_of)
 
     return there(range(len(numbers)), show), considered
 
@@ -164,7 +152,7 @@ def audio_path(state: State, number: int, audio: Path | None) -> Path | None:
         return None
 
 
-def picture(wave: FloatArray, audio: dict[str, Any]) -> Picture:
+def picture(wave: FloatArray, audio: dict[str, Any]) -> schemas.Picture:
     """Peaks and log-mel of a recording.
 
     Args:
@@ -180,7 +168,7 @@ def picture(wave: FloatArray, audio: dict[str, Any]) -> Picture:
     low, high = np.percentile(frames_TM, [5, 99.9])
     shades = (255 * (frames_TM - low) / max(high - low, 1e-6)).clip(0, 255).astype(np.uint8)
     data = base64.b64encode(shades.tobytes()).decode()
-    spectrogram = Spectrogram(frames=len(shades), bands=shades.shape[1], data=data)
-    return Picture(
+    spectrogram = schemas.Spectrogram(frames=len(shades), bands=shades.shape[1], data=data)
+    return schemas.Picture(
         seconds=len(wave) / shape[0], waveform=[round(float(one), 4) for one in peaks], spectrogram=spectrogram
     )

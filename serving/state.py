@@ -30,12 +30,13 @@ from retrieval.warm_up import warm_vectors
 from serving.histories import tower_vectors
 from serving.model import Model
 from serving.pool import Pool
+from serving.refusals import Refused
 from serving.store import Play, StoredSong
 
 CHUNK = 256  # users or songs whose vectors are computed at a time
 
 
-class Gone(LookupError):  # noqa: N818
+class Gone(Refused):
     """A song was deleted after it was found."""
 
 
@@ -45,9 +46,7 @@ class State:
     def __init__(self, model: Model) -> None:
         self.model, self.lock = model, threading.RLock()
         self.accepted: dict[int, StoredSong] = {}
-        self.number_of: dict[str, int] = {}  # of accepted songs
-        self.absent: dict[str, int] = {}  # of songs that were deleted, or are only known by plays
-        self.next_number = model.n_songs
+        self.number_of: dict[str, int] = {}  # of songs that came in; some are deleted, or only known by plays
         items = np.array(model.item_SD[model.new]) if model.has_boundary else None
         self.pool = Pool(model.new.copy(), np.array(model.index.vectors[model.new]), items, len(model.new))
         self.pool.row_of = dict(zip(model.new.tolist(), range(len(model.new)), strict=True))
@@ -62,7 +61,8 @@ class State:
 
     def number(self, song_id: str) -> int | None:
         """The number of a song; None if there is no such song."""
-        return self.number_of.get(song_id, self.model.song_of.get(song_id))
+        number = self.model.song_of.get(song_id, self.number_of.get(song_id))
+        return number if number is not None and self.there(number) else None
 
     def stored(self, number: int) -> StoredSong | None:
         """An accepted song; None for one of the catalogue. Here and below: Gone if it was deleted meanwhile."""
@@ -71,7 +71,7 @@ class State:
         try:
             return self.accepted[number]
         except KeyError:
-            raise Gone("the song was deleted") from None
+            raise Gone(404, "the song was deleted") from None
 
     def song_id(self, number: int) -> str:
         """The id of a song."""
@@ -118,8 +118,7 @@ class State:
                 self.remove_song(song.song_id)
             numbers = [self._number_for(song.song_id) for song in songs]
             for at, (number, song) in enumerate(zip(numbers, songs, strict=True)):
-                self.accepted[number], self.number_of[song.song_id] = song, number
-                del self.absent[song.song_id]
+                self.accepted[number] = song
                 self.pool.append(number, vectors[at], None if items is None else items[at])
                 for user in self.liked_by.get(number, ()):
                     self.warms[user].add(number)
@@ -130,11 +129,10 @@ class State:
     def remove_song(self, song_id: str) -> None:
         """Forget an accepted song; what its listeners did stays, here and in the store, for when it comes again."""
         with self.lock:
-            number = self.number_of.pop(song_id, None)
-            if number is None:
+            number = self.number_of.get(song_id)
+            if number not in self.accepted:
                 return
             del self.accepted[number]
-            self.absent[song_id] = number
             self.pool.remove(number)
             self.content.pop(number, None)
             remove(self.new_index, np.array([number]))
@@ -176,12 +174,9 @@ class State:
 
     def _number_for(self, song_id: str) -> int:
         """The number of a song, also of one that is not there."""
-        number = self.number(song_id)
-        if number is not None:
-            return number
-        if song_id not in self.absent:
-            self.absent[song_id], self.next_number = self.next_number, self.next_number + 1
-        return self.absent[song_id]
+        if song_id in self.model.song_of:
+            return self.model.song_of[song_id]
+        return self.number_of.setdefault(song_id, self.model.n_songs + len(self.number_of))
 
     def _settle(self, users: Collection[int]) -> None:
         """Compute anew what hangs on users' plays: their vectors, and those of the new songs that they like.

@@ -1,4 +1,4 @@
-"""What the service must not lose: the songs that it accepted and the plays that it was told, in one SQLite file.
+"""What the service must not lose: the songs and plays that it accepted, in one SQLite file.
 
 A call that returns is committed and on disk; one that raises has changed nothing. Threads may call as they like: one
 writes at a time, readers wait for nobody. One process serves a store; others may read it (`serving.feedback`).
@@ -20,9 +20,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from data.arrays import FloatArray
-from serving.database import EPOCH, Database, Row, StoreError, pages, utc
-
-__all__ = ["Exists", "KeyReused", "Play", "Store", "StoreError", "StoredSong"]
+from serving.database import EPOCH, Database, Row, StoreError, pages, since_epoch
+from serving.refusals import Refused
 
 SONGS, PLAYS = 200, 5000  # rows read at a time
 KEY_SECONDS = 24 * 3600.0  # that a key is remembered at least
@@ -42,16 +41,15 @@ WHERE number > ? ORDER BY number LIMIT ?
 COUNTS = "SELECT (SELECT count(*) FROM songs), (SELECT coalesce(max(number), 0) FROM plays)"
 
 
-class Exists(Exception):  # noqa: N818
+class Exists(Refused):
     """Songs of these ids are there already (or twice among the given); none was added."""
 
     def __init__(self, song_ids: list[str]) -> None:
-        """Name the songs."""
-        super().__init__(f"already there: {', '.join(song_ids)}")
+        super().__init__(409, f"there is a song {song_ids[0]!r} already")
         self.song_ids = song_ids
 
 
-class KeyReused(Exception):  # noqa: N818
+class KeyReused(Refused):
     """The idempotency key belongs to another request, or to the same one that was faster."""
 
 
@@ -69,7 +67,7 @@ class StoredSong:
 
 @dataclass(frozen=True)
 class Play:
-    """A play that the service was told."""
+    """A play that the service was sent."""
 
     user_id: str
     song_id: str
@@ -126,11 +124,7 @@ class Store:
     def songs(self, made_by: str = "", after: int = 0) -> Iterator[tuple[int, StoredSong]]:
         """Songs in the order of arrival, each with its number, read as they are asked for; those that follow song
         number `after`. With features by `made_by` where it made any, else the last that were made."""
-
-        def fetch(after: int) -> list[Row]:
-            return self.database.read(READ_SONGS, (made_by, after, SONGS))
-
-        for page in pages(fetch, after):
+        for page in pages(lambda after: self.database.read(READ_SONGS, (made_by, after, SONGS)), after):
             yield from ((row[0], self.song_of(row)) for row in page)
 
     def audio(self, song_id: str) -> bytes | None:
@@ -158,8 +152,8 @@ class Store:
         """
         now = datetime.now(UTC)
         rows = [
-            (play.user_id, play.song_id, microseconds(play.played_at or now), play.completed, play.favourited,
-             play.disliked, play.skipped, play.source_song_id)
+            (play.user_id, play.song_id, since_epoch(play.played_at or now) // MICROSECOND,
+             play.completed, play.favourited, play.disliked, play.skipped, play.source_song_id)
             for play in plays
         ]  # fmt: skip
         with self.database.writing() as connection:
@@ -169,11 +163,7 @@ class Store:
     def plays(self, after: int = 0) -> Iterator[tuple[int, Play]]:
         """Plays in the order of arrival, each with its number (1, 2, …), read as they are asked for; those that
         follow play number `after`."""
-
-        def fetch(after: int) -> list[Row]:
-            return self.database.read(READ_PLAYS, (after, PLAYS))
-
-        for page in pages(fetch, after):
+        for page in pages(lambda after: self.database.read(READ_PLAYS, (after, PLAYS)), after):
             for number, user_id, song_id, at, completed, favourited, disliked, skipped, source in page:
                 marks = bool(completed), bool(favourited), bool(disliked), bool(skipped)
                 yield number, Play(user_id, song_id, EPOCH + at * MICROSECOND, *marks, source)
@@ -193,7 +183,7 @@ class Store:
         if not found:
             return None
         if found[0][0] != digest:
-            raise KeyReused("this Idempotency-Key was used for another request")
+            raise KeyReused(409, "this Idempotency-Key was used for another request")
         return list(json.loads(found[0][1]))
 
     def close(self) -> None:
@@ -218,7 +208,7 @@ def remember(connection: sqlite3.Connection, key: str | None, digest: str, came_
     connection.execute("DELETE FROM keys WHERE at < ?", (now - KEY_SECONDS,))
     row = (key, digest, as_json(came_to), now)
     if not connection.execute("INSERT INTO keys VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING", row).rowcount:
-        raise KeyReused("another request with this Idempotency-Key was faster: ask again")
+        raise KeyReused(409, "another request with this Idempotency-Key was faster: ask again")
 
 
 def as_json(value: Any) -> str:
@@ -229,8 +219,3 @@ def as_json(value: Any) -> str:
 def as_bytes(features: dict[str, FloatArray]) -> bytes:
     """Vectors by name as safetensors, which takes an array for contiguous."""
     return bytes(save({name: np.ascontiguousarray(vector, np.float32) for name, vector in features.items()}))
-
-
-def microseconds(at: datetime) -> int:
-    """Since 1970, exactly."""
-    return (utc(at) - EPOCH) // MICROSECOND

@@ -6,7 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from artifacts.tracking import made, used
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import LearningRateMonitor, TQDMProgressBar
+from lightning.pytorch.strategies import ModelParallelStrategy
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from artifacts.runs import finish_run, is_finished, run_folder
+from artifacts.tracking import loggers, made, used, wandb_run
+from callbacks.checkpoint import LAST, AtomicCheckpointIO, StepSeed, Stopped, checkpoint_callbacks
+from callbacks.divergence import StopOnDivergence
 from configs.errors import UserError
 from configs.load import as_dict, dump
 from configs.options import LoggerConfig
@@ -21,17 +30,11 @@ def fit(task: str, config: Any, build: Callable[[], Built], monitor: str) -> Non
     Raises:
         UserError: the out folder holds something else, or the data cannot be used.
     """
-    from lightning import seed_everything
-
-    from artifacts.loggers import wandb_run
-    from artifacts.runs import finish_run, is_finished, run_folder
-    from callbacks.checkpoint import LAST, Stopped
-
     out = Path(config.out)
     if is_finished(out, task, as_dict(config)):
         print(f"{out}: already finished (remove it to train again)")
         return
-    seed_everything(config.seed, verbose=False)
+    L.seed_everything(config.seed, verbose=False)
     try:
         module, data, callbacks, vocabulary = build()  # before the folder is made: bad data leaves nothing behind
     except ValueError as error:  # sizes that a model cannot have
@@ -56,8 +59,6 @@ def fit(task: str, config: Any, build: Callable[[], Built], monitor: str) -> Non
 
 def precision_of(options: TrainerConfig) -> str:
     """bfloat16 where a GPU that has it trains, and full precision elsewhere: on a CPU it is no faster."""
-    import torch
-
     if options.precision != "auto":
         return options.precision
     on_gpu = options.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
@@ -66,9 +67,6 @@ def precision_of(options: TrainerConfig) -> str:
 
 def strategy_of(options: TrainerConfig) -> Any:
     """What Lightning is given; "fsdp" is torch's second one, in which gradients are clipped by norm as everywhere."""
-    import torch
-    from lightning.pytorch.strategies import ModelParallelStrategy
-
     if options.strategy != "fsdp":
         return options.strategy
     found = torch.cuda.device_count() if options.accelerator != "cpu" else 1
@@ -91,13 +89,8 @@ def build_trainer(
     Raises:
         UserError: devices, accelerator, strategy or precision are not to be had here.
     """
-    import lightning as L
-    from lightning.pytorch.utilities.exceptions import MisconfigurationException
-
-    from artifacts.loggers import loggers
-    from callbacks.checkpoint import AtomicCheckpointIO, StepSeed
-    from callbacks.divergence import StopOnDivergence
-
+    bar = [TQDMProgressBar(refresh_rate=20)] if options.progress else []
+    checkpoints = checkpoint_callbacks(out / "checkpoints", monitor, options.checkpoint_steps)
     try:
         return L.Trainer(
             max_epochs=options.epochs,
@@ -115,18 +108,7 @@ def build_trainer(
             enable_model_summary=False,
             plugins=[AtomicCheckpointIO()],
             logger=loggers(out, logging, config, task),
-            callbacks=[StepSeed(seed), StopOnDivergence(), *callbacks, *common_callbacks(out, options, monitor)],
+            callbacks=[StepSeed(seed), StopOnDivergence(), *callbacks, LearningRateMonitor(), *bar, *checkpoints],
         )
     except (MisconfigurationException, ImportError, TypeError, ValueError) as error:
         raise UserError(f"trainer.* options: {str(error).splitlines()[0]}") from error
-
-
-def common_callbacks(out: Path, options: TrainerConfig, monitor: str) -> list[Any]:
-    """Make the callbacks of every training that come after its own: learning rate, progress, checkpoints."""
-    from lightning.pytorch.callbacks import LearningRateMonitor, TQDMProgressBar
-
-    from callbacks.checkpoint import checkpoint_callbacks
-
-    bar = [TQDMProgressBar(refresh_rate=20)] if options.progress else []
-    checkpoints = checkpoint_callbacks(out / "checkpoints", monitor, options.checkpoint_steps)
-    return [LearningRateMonitor(), *bar, *checkpoints]

@@ -1,16 +1,24 @@
-"""Build a task's LightningModule and DataModule from its options."""
+"""Build a task's LightningModule and DataModule from its options.
+
+Each function raises UserError where the data cannot be used or the options do not go together, and ValueError for sizes
+that a model cannot have.
+"""
 
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from configs.errors import UserError
 from configs.load import as_dict
 from configs.training import BoundaryConfig, ClipConfig, I2IConfig
-
-if TYPE_CHECKING:
-    from datamodules.catalogue import CatalogueDataModule
+from datamodules.boundary import BoundaryDataModule
+from datamodules.catalogue import CatalogueDataModule
+from datamodules.clip import ClipDataModule
+from datamodules.i2i import I2IDataModule
+from lightning_modules.boundary import BoundaryModule
+from lightning_modules.clip import ClipModule
+from lightning_modules.i2i import I2IModule
 
 OWN_AUDIO = ("width", "layers", "heads")  # of ClipModelConfig: our own audio encoder
 AUGMENT = ("gain_db", "noise_db", "freq_mask", "time_mask")
@@ -18,43 +26,9 @@ OF_BATCHES = ("negatives", "bcl_sampling", "draws", "artist_negatives", "history
 TUNED = ("model", "frozen", "last_layers", "lora_rank")
 
 
-def clip_parts(config: ClipConfig) -> tuple[Any, Any]:
-    """Build the LightningModule and the DataModule of `train_clip`.
-
-    Raises:
-        UserError: the data cannot be used, or the options do not go together.
-        ValueError: sizes that a model cannot have.
-    """
-    from datamodules.clip import ClipDataModule
-    from lightning_modules.clip import ClipModule
-
-    prepared = prepared_options(config)
-    data = ClipDataModule(
-        config.data,
-        batch_size=config.batch_size,
-        text_variants=config.text.variants,
-        keep=config.text.keep,
-        unpaired=config.objective.unpaired,
-        workers=config.trainer.workers,
-        seed=config.seed,
-        **prepared,
-    )
-    check_augmentation(config, data.crops.is_logmel)
-    module = ClipModule(
-        model=clip_model_options(config, data.audio, data.widths()),
-        prepared=prepared | data.audio,
-        micro_batch=config.objective.micro_batch,
-        text_lr_scale=config.text.lr_scale,
-        audio_lr_scale=config.audio.lr_scale,
-        compiled=config.model.compile,
-        **as_dict(config.optim),
-    )
-    return module, data
-
-
-def prepared_options(config: ClipConfig) -> dict[str, Any]:
-    """How audio and text have to be prepared for the model; its checkpoint says so, too."""
-    return {
+def clip_parts(config: ClipConfig) -> tuple[ClipModule, ClipDataModule]:
+    """Build the LightningModule and the DataModule of `train_clip`."""
+    prepared: dict[str, Any] = {  # how audio and text have to be prepared for the model; its checkpoint says so, too
         "text_model": config.text.model,
         "text_fields": list(config.text.fields),
         "max_tokens": config.text.max_tokens,
@@ -65,12 +39,28 @@ def prepared_options(config: ClipConfig) -> dict[str, Any]:
         "crop_seconds": config.model.crop_seconds,
         "crops": config.model.crops,
     }
-
-
-def check_augmentation(config: ClipConfig, is_logmel: bool) -> None:
-    """Raise UserError for augmentation that what the catalogue keeps of the audio rules out."""
-    if is_logmel and (config.objective.gain_db or config.objective.noise_db):
+    data = ClipDataModule(
+        config.data,
+        batch_size=config.batch_size,
+        text_variants=config.text.variants,
+        keep=config.text.keep,
+        unpaired=config.objective.unpaired,
+        workers=config.trainer.workers,
+        seed=config.seed,
+        **prepared,
+    )
+    if data.crops.is_logmel and (config.objective.gain_db or config.objective.noise_db):
         raise UserError("objective.gain_db and noise_db change samples: prepare the catalogue with audio.store=samples")
+    module = ClipModule(
+        model=clip_model_options(config, data.audio, data.widths()),
+        prepared=prepared | data.audio,
+        micro_batch=config.objective.micro_batch,
+        text_lr_scale=config.text.lr_scale,
+        audio_lr_scale=config.audio.lr_scale,
+        compiled=config.model.compile,
+        **as_dict(config.optim),
+    )
+    return module, data
 
 
 def clip_model_options(config: ClipConfig, front: dict[str, int], widths: dict[str, int]) -> dict[str, Any]:
@@ -91,20 +81,11 @@ def clip_model_options(config: ClipConfig, front: dict[str, int], widths: dict[s
 
 def catalogue_of(config: I2IConfig | BoundaryConfig) -> CatalogueDataModule:
     """Open the catalogue of a training, with the fields that it uses."""
-    from datamodules.catalogue import CatalogueDataModule
-
     return CatalogueDataModule(config.data, config.features, list(config.fields.use), config.fields.min_count)
 
 
-def i2i_parts(config: I2IConfig) -> tuple[Any, Any, dict[str, Any]]:
-    """Build the LightningModule, the DataModule and the vocabulary of `train_i2i`.
-
-    Raises:
-        UserError: the data cannot be used.
-    """
-    from datamodules.i2i import I2IDataModule
-    from lightning_modules.i2i import I2IModule
-
+def i2i_parts(config: I2IConfig) -> tuple[I2IModule, I2IDataModule, dict[str, Any]]:
+    """Build the LightningModule, the DataModule and the vocabulary of `train_i2i`."""
     objective = as_dict(config.objective)
     data = I2IDataModule(
         catalogue_of(config),
@@ -134,25 +115,17 @@ def i2i_parts(config: I2IConfig) -> tuple[Any, Any, dict[str, Any]]:
     return module, data, {"songs": data.fields.vocabulary, "known": {"song_id": data.known}}
 
 
-def boundary_parts(config: BoundaryConfig) -> tuple[Any, Any, dict[str, Any]]:
-    """Build the LightningModule, the DataModule and the vocabulary of `train_boundary`.
-
-    Raises:
-        UserError: the data cannot be used.
-    """
-    from datamodules.boundary import BoundaryDataModule
-    from lightning_modules.boundary import BoundaryModule
-
+def boundary_parts(config: BoundaryConfig) -> tuple[BoundaryModule, BoundaryDataModule, dict[str, Any]]:
+    """Build the LightningModule, the DataModule and the vocabulary of `train_boundary`."""
+    model, objective = as_dict(config.model), as_dict(config.objective)
+    alpha = objective.pop("alpha")
     data = BoundaryDataModule(
         catalogue_of(config),
         batch_size=config.batch_size,
-        negatives=config.objective.negatives,
-        history=config.model.history,
-        positives=config.objective.positives,
-        sampling=config.objective.sampling,
-        strengths=list(config.objective.strengths),
+        history=model.pop("history"),
         workers=config.trainer.workers,
         seed=config.seed,
+        **objective,
     )
     module = BoundaryModule(
         data.fields.dense_dims,
@@ -160,11 +133,8 @@ def boundary_parts(config: BoundaryConfig) -> tuple[Any, Any, dict[str, Any]]:
         data.profile.vocab_sizes,
         n_numbers=data.profile.n_numbers,
         block=config.fields.block,
-        field_dim=config.model.field_dim,
-        hidden=config.model.hidden,
-        dim=config.model.dim,
-        dropout=config.model.dropout,
-        alpha=config.objective.alpha,
+        alpha=alpha,
+        **model,
         **as_dict(config.optim),
     )
     return module, data, {"songs": data.fields.vocabulary, "users": data.profile.vocabulary}

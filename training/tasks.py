@@ -5,19 +5,23 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from artifacts.runs import open_run, read_vocabulary
+from artifacts.tracking import first_rank
+from callbacks.audience_recall import AudienceRecall
+from callbacks.correlation import FeatureCorrelation
+from callbacks.index_recall import IndexRecall
+from callbacks.pictures import Pictures
 from configs.load import as_dict
 from configs.training import BoundaryConfig, ClipConfig, CorpusConfig, I2IConfig
+from datamodules.masked_lm import MaskedLMDataModule, character_tokenizer
+from inference.vectors import restore
+from lightning_modules.masked_lm import MaskedLMModule
 from training.fit import Built, fit
 from training.parts import boundary_parts, clip_parts, i2i_parts
 
 
 def train_text(config: CorpusConfig) -> None:
     """A BERT for a script that the packaged one cannot read; best checkpoint by hidden tokens of held-out documents."""
-    from artifacts.runs import open_run, read_vocabulary
-    from artifacts.tracking import first_rank
-    from datamodules.masked_lm import MaskedLMDataModule, character_tokenizer
-    from inference.vectors import restore
-    from lightning_modules.masked_lm import MaskedLMModule
 
     def build() -> Built:
         same = {name: getattr(config, name) for name in ("max_tokens", "min_count", "batch_size", "seed")}
@@ -38,8 +42,6 @@ def train_text(config: CorpusConfig) -> None:
 
 def train_clip(config: ClipConfig) -> None:
     """Audio-text pretraining; best checkpoint by text→audio recall@10 on the cold validation songs."""
-    from callbacks.index_recall import IndexRecall
-    from callbacks.pictures import Pictures
 
     def build() -> Built:
         recall = IndexRecall(1, 5, 10, both_ways=True)
@@ -56,9 +58,6 @@ def train_clip(config: ClipConfig) -> None:
 
 def train_i2i(config: I2IConfig) -> None:
     """Song encoder; best checkpoint by how well cold validation songs and their listeners find each other."""
-    from callbacks.audience_recall import AudienceRecall
-    from callbacks.correlation import FeatureCorrelation
-    from callbacks.pictures import Pictures
 
     def build() -> Built:
         module, data, vocabulary = i2i_parts(config)
@@ -71,8 +70,6 @@ def train_i2i(config: I2IConfig) -> None:
 
 def train_boundary(config: BoundaryConfig) -> None:
     """User, item and boundary towers; best checkpoint by recall of cold validation songs for their listeners."""
-    from callbacks.index_recall import IndexRecall
-    from callbacks.pictures import Pictures
 
     def build() -> Built:
         module, data, vocabulary = boundary_parts(config)

@@ -36,7 +36,7 @@ from configs.errors import UserError
 from configs.load import command
 from configs.options import opt
 from configs.serving import ServingConfig
-from serving.engine import open_engine
+from serving.engine import Engine
 from serving.routes import Service
 
 PAUSE = 0.05  # seconds that a client waits after a 429
@@ -181,7 +181,7 @@ def soak(config: ServeLoadConfig, running: Running, side: Side) -> dict[str, Any
 def beside(config: ServeLoadConfig, folder: Path, work: Path) -> Iterator[Service]:
     """The service's parts in this process."""
     options = ServingConfig(model=str(folder), store=str(work / "store_in_process"), threads=config.threads)
-    with closing(open_engine(options.model, options.store, options.batch)) as engine:
+    with closing(Engine(options.model, options.store, options.batch)) as engine:
         service = Service(engine, options)
         with closing(service.decoders):
             yield service

@@ -23,7 +23,7 @@ from artifacts.folders import write_manifest, writing
 from benchmarks.speed.audience_scale import GENRES, listening_of
 from configs.data import AudioConfig
 from configs.targeting import IndexConfig, TargetingConfig
-from configs.training import BoundaryConfig, ClipConfig
+from configs.training import BoundaryConfig, ClipConfig, I2IConfig
 from data.arrays import FloatArray
 from data.catalogue import Catalogue
 from data.fields import column_codes
@@ -79,16 +79,20 @@ def write_world(out: Path, users: int, songs: int, new: int, plays: int, seed: i
 
 def random_models(seed: int) -> dict[str, tuple[Any, dict[str, Any]]]:
     """Models by task, in evaluation mode, and what their config.json says."""
-    clip, boundary, audio = ClipConfig(), BoundaryConfig(), AudioConfig()
+    clip, i2i, boundary, audio = ClipConfig(), I2IConfig(), BoundaryConfig(), AudioConfig()
     sizes = {name: len(values) + 2 for name, values in SONG_VOCABULARY.items()}
     front = {name: getattr(audio, name) for name in ("sample_rate", "n_mels", "win_length", "hop_length")}
     hears = {name: getattr(clip.model, name) for name in ("width", "layers", "heads")}
-    of_songs = {"dense_dims": DENSE, "vocab_sizes": sizes}
+    of_songs = {"dense_dims": DENSE, "vocab_sizes": sizes, "block": i2i.fields.block}
+    widths = ("field_dim", "hidden", "dim", "dropout")
+    vectors = {name: getattr(i2i.model, name) for name in (*widths, "normalise", "input_dropout")}
+    towers = {name: getattr(boundary.model, name) for name in widths}
     given: dict[str, dict[str, Any]] = {
         "clip": {"front": front, "audio": {"model": OWN, "frozen": True, "dim": 0, **hears},
-                 "text": {"model": "minilm", "frozen": True, "dim": 384}, "dim": DENSE["clip_audio"]},
-        "i2i": of_songs,
-        "boundary": of_songs | {"profile_sizes": {"country": len(COUNTRIES) + 2}},
+                 "text": {"model": "minilm", "frozen": True, "dim": 384}, "dim": DENSE["clip_audio"],
+                 "dropout": clip.model.dropout, "temperature": clip.objective.temperature},
+        "i2i": of_songs | vectors,
+        "boundary": of_songs | towers | {"profile_sizes": {"country": len(COUNTRIES) + 2}, "n_numbers": 0},
     }  # fmt: skip
     common = {
         "vocabulary": {"songs": SONG_VOCABULARY, "users": {"country": COUNTRIES}},

@@ -12,7 +12,7 @@ import hashlib
 import os
 import uuid
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,11 +34,8 @@ NO_SHARD = -1
 TRIED_AGAIN = ("unreadable", "truncated")
 OF_FRAMES = ("n_mels", "win_length", "hop_length")  # samples do not depend on these
 KEY = ["path", "size", "changed_ns"]  # what a recording is recognised by
-SCHEMA = {
-    **{"path": pl.String, "size": pl.Int64, "changed_ns": pl.Int64},
-    **{"start": pl.Int64, "length": pl.Int64, "problem": pl.String, "resampled": pl.Boolean, "downmixed": pl.Boolean},
-    "content": pl.Int64,
-}
+SCHEMA = {"path": pl.String, "size": pl.Int64, "changed_ns": pl.Int64, "start": pl.Int64, "length": pl.Int64}
+SCHEMA |= {"problem": pl.String, "resampled": pl.Boolean, "downmixed": pl.Boolean, "content": pl.Int64}
 
 
 @dataclass
@@ -63,8 +60,7 @@ def cached(paths: Sequence[Path | None], folder: Path, options: dict[str, Any], 
     Args:
         paths: one a song; None where it has no recording.
         folder: of the cache; made where there is none.
-        options: what is kept (`data.audio.recordings.decoded`).
-        workers: decoding processes of one thread each (0: in this process).
+        options, workers: as `data.audio.recordings.decoded`.
         verify: compare checksums of all shards; else only that they have their size.
 
     Raises:
@@ -79,26 +75,25 @@ def cached(paths: Sequence[Path | None], folder: Path, options: dict[str, Any], 
     if new.height:
         failed = decode_into(folder, new, options, workers)
         known = pl.concat([read_tables(folder), failed], how="diagonal")
-    found = wanted.join(known.unique(KEY, keep="first"), on=KEY, how="left", maintain_order="left")
-    used = sorted(found.filter(pl.col("length") > 0)["shard"].unique().to_list())
-    number = {name: at for at, name in enumerate(used)}
-    shard, start, length = np.full(len(paths), NO_SHARD), np.zeros(len(paths), int), np.zeros(len(paths), int)
-    rows, heard = found["row"].to_numpy(), found["length"].fill_null(0).to_numpy()
-    numbers = found["shard"].replace_strict(number, default=NO_SHARD, return_dtype=pl.Int64).to_numpy()
-    shard[rows] = np.where(heard > 0, numbers, NO_SHARD)
-    start[rows], length[rows] = found["start"].fill_null(0).to_numpy(), heard
-    problems = {str(name): group["row"].to_list() for (name,), group in found.group_by("problem") if name is not None}
-    missing = [row for row, path in enumerate(paths) if path is not None and not path.is_file()]
-    used_rows = found.filter(pl.col("length") > 0)
-    info = {name: int(used_rows[name].sum()) for name in ("resampled", "downmixed")}
+    found = wanted.join(known.unique(KEY, keep="first"), on=KEY, how="left")
+    found = pl.DataFrame({"row": np.arange(len(paths))}).join(found, on="row", how="left", maintain_order="left")
+    heard = pl.col("length") > 0
+    shards = found.filter(heard)["shard"].unique().sort().to_list()
+    number = pl.col("shard").replace_strict(shards, range(len(shards)), default=NO_SHARD, return_dtype=pl.Int64)
     # A shard of an earlier version has no checksums of its recordings, but one of all of them in its name.
-    place = pl.concat_str("shard", "start", separator=":")
-    content = found.select(
-        pl.when(pl.col("length") > 0).then(pl.coalesce(pl.col("content").cast(pl.String), place))
-    ).to_series()
-    of_row = dict(zip(rows.tolist(), content, strict=True))
+    content = pl.coalesce(pl.col("content").cast(pl.String), pl.concat_str("shard", "start", separator=":"))
+    found = found.with_columns(
+        pl.col("start", "length").fill_null(0),
+        number=pl.when(heard).then(number).otherwise(NO_SHARD),
+        content=pl.when(heard).then(content),
+    )
+    shard, start, length = (found[name].to_numpy() for name in ("number", "start", "length"))
+    unusable = found.drop_nulls("problem").group_by("problem", maintain_order=True)
+    problems = {str(name): group["row"].to_list() for (name,), group in unusable}
+    missing = [row for row, path in enumerate(paths) if path is not None and not path.is_file()]
     problems |= {"missing": missing} if missing else {}
-    return Cached(shard, start, length, used, problems, info, [of_row.get(row) for row in range(len(paths))])
+    info = {name: int(found.filter(heard)[name].sum()) for name in ("resampled", "downmixed")}
+    return Cached(shard, start, length, shards, problems, info, found["content"].to_list())
 
 
 def uncached(paths: Sequence[Path | None], options: dict[str, Any]) -> Cached:
@@ -142,11 +137,8 @@ def open_cache(folder: Path, options: dict[str, Any]) -> None:
 
 def wanted_files(paths: Sequence[Path | None]) -> pl.DataFrame:
     """row, path, size and time of change of every recording that is there."""
-    rows = []
-    for row, path in enumerate(paths):
-        if path is not None and path.is_file():
-            state = path.stat()
-            rows.append((row, str(path.resolve()), state.st_size, state.st_mtime_ns))
+    there = ((row, path, path.stat()) for row, path in enumerate(paths) if path is not None and path.is_file())
+    rows = [(row, str(path.resolve()), state.st_size, state.st_mtime_ns) for row, path, state in there]
     return pl.DataFrame(rows, schema={"row": pl.Int64, **{name: SCHEMA[name] for name in KEY}}, orient="row")
 
 
@@ -223,14 +215,13 @@ class Shard:
         self.aside.unlink(missing_ok=True)
 
 
-def damaged(folder: Path, options: dict[str, Any], verify: bool) -> list[pl.DataFrame]:
+def damaged(folder: Path, options: dict[str, Any], verify: bool) -> Iterator[pl.DataFrame]:
     """The files of each shard that is gone, cut short or, if asked, changed; the shard is removed.
 
     All of its files that are still as they were, whoever needs them: decoded again in their order they make a shard of
     the same name, so that other catalogues find it again.
     """
     dtype, width = step_type(options)
-    files = []
     for table in sorted(folder.glob("*.parquet")):
         data = table.with_suffix(SUFFIX)
         try:
@@ -243,11 +234,10 @@ def damaged(folder: Path, options: dict[str, Any], verify: bool) -> list[pl.Data
             print(f"{data} is damaged: its recordings are decoded again")
             table.unlink(missing_ok=True)
             data.unlink(missing_ok=True)
-            still = wanted_files([Path(one) for one in rows["path"]]).join(
-                rows, on=KEY, how="semi", maintain_order="left"
-            )
-            files += [still] if still.height else []
-    return files
+            files = wanted_files([Path(one) for one in rows["path"]])
+            still = files.join(rows, on=KEY, how="semi", maintain_order="left")
+            if still.height:
+                yield still
 
 
 def checksum(path: Path) -> int:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from data.arrays import AnyArray, FloatArray, IntArray
-from data.audio.recordings import SILENCE, AudioError, as_int16, step_type, stretch
+from data.audio.recordings import SILENCE, AudioError, as_int16, decode, step_type
 from data.audio.shards import windows
 from data.catalogue import Catalogue
 
@@ -124,7 +124,7 @@ class CropReader:
         options: dict[str, Any] = {name: self.audio[name] for name in ("sample_rate", "max_seconds")}
         places, path = list(zip(offsets, lengths, strict=True)), self.paths[row]
         try:
-            waves = [stretch(path, **options, start=at, length=n)[:n] for at, n in places if n > 0]
+            waves = [decode(path, **options, part=(at, n))[:n] for at, n in places if n > 0]
             if waves and max(np.abs(wave).max(initial=0) for wave in waves) < SILENCE:
                 raise AudioError("silent")
         except AudioError as error:

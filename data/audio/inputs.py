@@ -6,8 +6,6 @@ Shapes: N songs, C crops a song, L samples, W width of the tower.
 from __future__ import annotations
 
 import hashlib
-import os
-import uuid
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,12 +16,11 @@ import torch
 from numpy.lib.format import open_memmap
 from tqdm import tqdm
 
-from artifacts.folders import remove_left
 from configs.errors import UserError
 from data.arrays import FloatArray, IntArray
 from data.audio.cache import of_ends
 from data.audio.crops import CropReader, Crops
-from data.text import folder_state, or_user_error
+from data.text import folder_state, kept_whole, or_user_error
 from models.chunked import embed_crops, embed_in_fixed_batches
 from models.pretrained_audio import OWN, Extractor, PretrainedAudio, audio_width
 
@@ -43,13 +40,13 @@ def audio_dim(model: str) -> int:
 
 
 def audio_inputs(model: str, audio: dict[str, Any], crop_seconds: float) -> Inputs:
-    """Return the function from a catalogue's crops, (N, …) or (N, C, …), to the inputs of an audio tower.
+    """The function from a catalogue's crops, (N, …) or (N, C, …), to the inputs of an audio tower.
 
     Raises:
         UserError: a published encoder without samples, or with crops longer than it can hear, or that cannot be loaded.
     """
     if model == OWN:
-        return as_they_are
+        return dict  # takes the crops as they are
     if audio["store"] == "logmel":
         raise UserError(
             f"audio.model={model} makes its own frames from samples: prepare the catalogue with audio.store=samples"
@@ -59,25 +56,14 @@ def audio_inputs(model: str, audio: dict[str, Any], crop_seconds: float) -> Inpu
         raise UserError(
             f"model.crop_seconds={crop_seconds:g}: {model} hears at most {extract.longest_seconds():g} s at once"
         )
-    return FromSamples(extract, int(audio["sample_rate"]))
+    return partial(from_samples, extract, int(audio["sample_rate"]))
 
 
-def as_they_are(crops: Crops) -> Crops:
-    """Leave crops as they are: our own Transformer takes them so."""
-    return crops
-
-
-class FromSamples:
-    """Turn crops of samples into a published encoder's inputs."""
-
-    def __init__(self, extract: Extractor, sample_rate: int) -> None:
-        self.extract, self.sample_rate = extract, sample_rate
-
-    def __call__(self, crops: Crops) -> Crops:
-        """Inputs of all crops, in the shape (N,) or (N, C) that `length` has."""
-        shape = crops["length"].shape
-        made = self.extract(crops["samples"].flatten(0, -2), crops["length"].flatten(), self.sample_rate)
-        return {name: values.view(*shape, *values.shape[1:]) for name, values in made.items()}
+def from_samples(extract: Extractor, sample_rate: int, crops: Crops) -> Crops:
+    """A published encoder's inputs of crops of samples, in the shape (N,) or (N, C) that `length` has."""
+    shape = crops["length"].shape
+    made = extract(crops["samples"].flatten(0, -2), crops["length"].flatten(), sample_rate)
+    return {name: values.view(*shape, *values.shape[1:]) for name, values in made.items()}
 
 
 class FrozenAudio:
@@ -102,7 +88,9 @@ class FrozenAudio:
             return
         if reader.shards is None:
             self.unit_N = np.where(reader.length > 0, 0, -1)
-            units = [(catalogue / "audio_vectors", state_of_files(reader), reader)]
+            paths = [path for path, length in zip(reader.paths or [], reader.length, strict=False) if length]
+            content = repr([of_ends(path) for path in paths if path.is_file()])
+            units = [(catalogue / "audio_vectors", content, reader)]
         else:
             for number, name in enumerate(reader.shards.names):
                 recordings = reader.of_shard(number)
@@ -112,7 +100,6 @@ class FrozenAudio:
         for folder, name, recordings in units:
             self.paths.append(folder / f"{hashlib.sha256(repr((*what, name)).encode()).hexdigest()[:32]}.npy")
             if not is_whole(self.paths[-1], (len(recordings.length), *self.shape)):
-                remove_left(folder)
                 compute(recordings, model, inputs, self.paths[-1])
 
     def __getitem__(self, rows: IntArray) -> FloatArray:
@@ -136,32 +123,15 @@ def compute(reader: CropReader, model: str, inputs: Inputs, path: Path) -> None:
     """Write the vectors of all of a reader's recordings, (recordings, C, W)."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     encoder = PretrainedAudio(model).to(device)
-    heard, aside = np.flatnonzero(reader.length), path.with_suffix(f".{uuid.uuid4().hex[:8]}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        shape = len(reader.length), reader.crops, audio_dim(model)
+    heard, shape = np.flatnonzero(reader.length), (len(reader.length), reader.crops, audio_dim(model))
+    with kept_whole(path, "audio vectors") as aside, torch.inference_mode():
         vectors_NCW = open_memmap(aside, "w+", np.float32, shape)
         vectors_NCW[:] = np.nan
-        with torch.inference_mode():
-            for at in tqdm(range(0, len(heard), SONGS), "audio vectors", unit="batch", disable=not len(heard)):
-                rows = heard[at : at + SONGS]
-                crops = reader.fixed(rows)
-                given = {name: values.to(device) for name, values in inputs(crops).items()}
-                found_RCW = embed_crops(partial(embed_in_fixed_batches, encoder), given).float().cpu().numpy()
-                read_R = (crops["length"].amax(dim=1) > 0).numpy()
-                vectors_NCW[rows[read_R]] = found_RCW[read_R]
+        for at in tqdm(range(0, len(heard), SONGS), "audio vectors", unit="batch", disable=not len(heard)):
+            rows = heard[at : at + SONGS]
+            crops = reader.fixed(rows)
+            given = {name: values.to(device) for name, values in inputs(crops).items()}
+            found_RCW = embed_crops(partial(embed_in_fixed_batches, encoder), given).float().cpu().numpy()
+            read_R = (crops["length"].amax(dim=1) > 0).numpy()
+            vectors_NCW[rows[read_R]] = found_RCW[read_R]
         vectors_NCW.flush()
-        del vectors_NCW
-        with aside.open("rb") as file:
-            os.fsync(file.fileno())
-        aside.rename(path)
-    except OSError as error:
-        raise UserError(f"{path.parent}: the audio vectors cannot be kept here ({error.strerror})") from None
-    finally:
-        aside.unlink(missing_ok=True)
-
-
-def state_of_files(reader: CropReader) -> str:
-    """What all recordings that are read from files hold."""
-    paths = [path for path, length in zip(reader.paths or [], reader.length, strict=False) if length]
-    return repr([of_ends(path) for path in paths if path.is_file()])

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -44,20 +44,23 @@ class AudioError(Exception):
     """A recording that cannot be used; `reason` is a key of `PROBLEMS`."""
 
     def __init__(self, reason: str) -> None:
-        """Name the reason."""
         super().__init__(reason)
         self.reason = reason
 
 
-def decode(file: str | Path | BinaryIO, sample_rate: int, max_seconds: float) -> FloatArray:
+def decode(
+    file: Path | BinaryIO, sample_rate: int, max_seconds: float, part: tuple[int, int] | None = None
+) -> FloatArray:
     """The middle `max_seconds` of a recording as mono float32 samples in about [-1, 1] at `sample_rate` Hz.
 
-    Only that stretch is decoded. Silence is returned as it is.
+    `part`: only the samples from a first one on, and their number. No more of the file is decoded. Silence is returned
+    as it is.
 
     Raises:
         AudioError: missing, unreadable, zero length, truncated, not finite.
     """
-    return _decode(Path(file) if isinstance(file, str) else file, sample_rate, max_seconds)[0]
+    wave, rate, _ = read(file, max_seconds, part and (*part, sample_rate))
+    return resample(wave, rate, sample_rate)
 
 
 def log_mel(wave: FloatArray, sample_rate: int, n_mels: int, win_length: int, hop_length: int) -> FloatArray:
@@ -94,15 +97,6 @@ def announced(path: Path, options: dict[str, Any]) -> tuple[str | None, int]:
     return ("too short", 0) if seconds < options["min_seconds"] else (None, int(seconds * options["sample_rate"]))
 
 
-def stretch(path: str | Path, sample_rate: int, max_seconds: float, start: int, length: int) -> FloatArray:
-    """Decode samples `start` … `start` + `length` of what `decode` gives, and no more of the file.
-
-    Raises:
-        AudioError: as `decode`.
-    """
-    return _decode(Path(path), sample_rate, max_seconds, (start, length))[0]
-
-
 def decoded(
     paths: list[Path], options: dict[str, Any], workers: int
 ) -> Iterator[tuple[str | None, AnyArray, list[str]]]:
@@ -116,38 +110,26 @@ def decoded(
     """
     from torch.utils.data import DataLoader
 
-    recordings: Any = _Recordings(paths, options)  # DataLoader asks no more of a dataset than its two methods
-    workers = min(workers, len(recordings))
-    loader = DataLoader(
-        recordings,
-        batch_size=None,
-        num_workers=workers,
-        prefetch_factor=CHUNK if workers else None,
-        collate_fn=_as_is,
-    )
-    return iter(tqdm(loader, "audio", unit="file", disable=not len(recordings)))
+    dataset: Any = paths  # DataLoader asks no more of a dataset than to be a sequence
+    workers = min(workers, len(paths))
+    ahead = CHUNK if workers else None
+    kept = partial(_kept, options=options)  # run by the workers
+    loader = DataLoader(dataset, batch_size=None, num_workers=workers, prefetch_factor=ahead, collate_fn=kept)
+    return iter(tqdm(loader, "audio", unit="file", disable=not paths))
 
 
-class _Recordings:
-    """File number → (problem or None, frames or samples, what was changed); runs in the worker processes."""
-
-    def __init__(self, paths: list[Path], options: dict[str, Any]) -> None:
-        self.paths, self.options = paths, options
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> tuple[str | None, AnyArray, list[str]]:
-        options = self.options
-        changes: list[str] = []
-        dtype, width = step_type(options)
-        window = int(options["win_length"]) if options["store"] == "logmel" else 1
-        try:
-            wave, changes = _decode(self.paths[index], options["sample_rate"], options["max_seconds"])
-            check(wave, max(options["min_seconds"] * options["sample_rate"], window, 1))
-        except AudioError as error:
-            return error.reason, np.empty((0, width), dtype), changes
-        return None, to_steps(wave, options), changes
+def _kept(path: Path, options: dict[str, Any]) -> tuple[str | None, AnyArray, list[str]]:
+    sample_rate, changes = options["sample_rate"], list[str]()
+    dtype, width = step_type(options)
+    window = int(options["win_length"]) if options["store"] == "logmel" else 1
+    try:
+        wave, rate, channels = read(path, options["max_seconds"])
+        changes = ["downmixed"] * (channels > 1) + ["resampled"] * (rate != sample_rate)
+        wave = resample(wave, rate, sample_rate)
+        check(wave, max(options["min_seconds"] * sample_rate, window, 1))
+    except AudioError as error:
+        return error.reason, np.empty((0, width), dtype), changes
+    return None, to_steps(wave, options), changes
 
 
 def as_int16(wave: FloatArray) -> AnyArray:
@@ -175,7 +157,7 @@ def read(
     part: tuple[int, int, int] | None = None,
     longest_seconds: float = math.inf,
 ) -> tuple[FloatArray, int, int]:
-    """What `decode` and `stretch` resample: mono samples at the file's own rate, that rate, and its number of channels.
+    """What `decode` resamples: mono samples at the file's own rate, that rate, and its number of channels.
 
     The middle `max_seconds` of a path or of a binary stream that can seek; of them `part`: first sample, number of
     samples, and the rate at which these are counted. A file that announces more than `longest_seconds` is not decoded.
@@ -229,20 +211,8 @@ def resample(wave: FloatArray, rate: int, sample_rate: int) -> FloatArray:
     return torchaudio.functional.resample(seconds, rate, sample_rate)[:length].numpy()
 
 
-def _decode(
-    file: Path | BinaryIO, sample_rate: int, max_seconds: float, part: tuple[int, int] | None = None
-) -> tuple[FloatArray, list[str]]:
-    wave, rate, channels = read(file, max_seconds, part and (*part, sample_rate))
-    changes = ["downmixed"] * (channels > 1) + ["resampled"] * (rate != sample_rate)
-    return resample(wave, rate, sample_rate), changes
-
-
 @lru_cache(maxsize=4)
 def _log_mel(sample_rate: int, n_mels: int, win_length: int, hop_length: int) -> LogMel:
     from models.log_mel import LogMel
 
     return LogMel(sample_rate, n_mels, win_length, hop_length)
-
-
-def _as_is(sample: Any) -> Any:
-    return sample  # the default would turn arrays into tensors and use up shared memory

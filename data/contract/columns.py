@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import polars as pl
 
 from configs.errors import UserError
@@ -11,14 +14,14 @@ TIME = pl.Datetime("ms")
 TEXTS = pl.List(pl.String)
 TEXT_TYPES = (pl.String, pl.Categorical, pl.Enum)  # accepted types of a column of text or ids
 
-# Kinds of column: the type after conversion, and the description of accepted types in error messages.
-KINDS: dict[str, tuple[pl.DataType, str]] = {
-    "id": (pl.String(), "text or integer"),
-    "text": (pl.String(), "text"),
-    "texts": (TEXTS, "list of text"),
-    "time": (TIME, "Datetime or Date (polars: .str.to_datetime())"),
-    "flag": (pl.Boolean(), "Boolean"),
-    "count": (pl.Int64(), "integer"),
+# Kinds of column: the type after conversion, accepted types in words and as a test; a column of nulls is of any kind.
+KINDS: dict[str, tuple[pl.DataType, str, Callable[[Any], bool]]] = {
+    "id": (pl.String(), "text or integer", lambda dtype: dtype in TEXT_TYPES or dtype.is_integer()),
+    "text": (pl.String(), "text", lambda dtype: dtype in TEXT_TYPES),
+    "texts": (TEXTS, "list of text", lambda dtype: getattr(dtype, "inner", None) in (*TEXT_TYPES, pl.Null)),
+    "time": (TIME, "Datetime or Date (polars: .str.to_datetime())", lambda dtype: dtype in (pl.Date, pl.Datetime)),
+    "flag": (pl.Boolean(), "Boolean", lambda dtype: dtype == pl.Boolean),
+    "count": (pl.Int64(), "integer", lambda dtype: dtype.is_integer()),
 }
 REQUIRED: dict[str, dict[str, str]] = {
     "songs": {"song_id": "id"},
@@ -52,11 +55,10 @@ OPTIONAL: dict[str, dict[str, str]] = {
         "play_count": "count",
     },
 }
+COLUMNS = {table: columns | OPTIONAL.get(table, {}) for table, columns in REQUIRED.items()}
 # Text and categories of a song, in requests to the service and in its feedback tables.
-ABOUT: dict[str, pl.DataType] = {
-    **{"title": pl.String(), "lyrics": pl.String(), "language": pl.String(), "artist_id": pl.String()},
-    **{"genres": TEXTS, "tags": TEXTS},
-}
+ABOUT: dict[str, pl.DataType] = dict.fromkeys(("title", "lyrics", "language", "artist_id"), pl.String())
+ABOUT |= {"genres": TEXTS, "tags": TEXTS}
 SPLITS = (WARM, COLD_VAL, COLD_TEST)
 # Columns that `prepare` adds to the catalogue or (`_…`) uses itself; columns of these names in the source are dropped.
 # `_metadata` is Spark's, about a row's file.
@@ -84,31 +86,17 @@ def typed(table: str, frame: pl.LazyFrame, notes: list[str]) -> pl.LazyFrame:
     if taken:
         notes.append(f"{table}.parquet: column {', '.join(taken)} left out, since prepare has its own of that name")
         frame = frame.drop(taken)
-    kinds = {**REQUIRED[table], **OPTIONAL.get(table, {})}
     return frame.with_columns(
         _convert(table, column, schema[column], kind)
         if column in schema
         else pl.lit(None, KINDS[kind][0]).alias(column)
-        for column, kind in kinds.items()
+        for column, kind in COLUMNS[table].items()
     )
 
 
 def _convert(table: str, name: str, dtype: pl.DataType, kind: str) -> pl.Expr:
-    wanted, meaning = KINDS[kind]
-    inner = getattr(dtype, "inner", None)
-    is_text = dtype in TEXT_TYPES
-    accepted = (
-        dtype == pl.Null
-        or {
-            "id": is_text or dtype.is_integer(),
-            "text": is_text,
-            "texts": inner is not None and inner in (*TEXT_TYPES, pl.Null),
-            "time": dtype in (pl.Date, pl.Datetime),
-            "flag": dtype == pl.Boolean,
-            "count": dtype.is_integer(),
-        }[kind]
-    )
-    if not accepted:
+    wanted, meaning, accepts = KINDS[kind]
+    if dtype != pl.Null and not accepts(dtype):
         raise UserError(f"{table}.parquet: column '{name}' has type {dtype}, wanted: {meaning}")
     column = pl.col(name)
     if isinstance(dtype, pl.Datetime) and dtype.time_zone is not None:

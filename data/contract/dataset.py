@@ -18,19 +18,10 @@ import numpy as np
 import polars as pl
 
 from configs.errors import UserError
-from data.contract.columns import OPTIONAL, REQUIRED, check_ids, check_rows, check_split, typed
+from data.contract.columns import COLUMNS, check_ids, check_rows, check_split, typed
 from data.contract.play_files import read_log
 from data.contract.play_rules import Plays, note_times, usable_plays
-from data.contract.row_rules import (
-    Rejected,
-    feature_matrices,
-    note_songs,
-    rejection_table,
-    usable_feedback,
-    usable_tags,
-)
-
-__all__ = ["Dataset", "read_dataset", "rejection_table", "validate"]
+from data.contract.row_rules import Rejected, feature_matrices, note_songs, usable_feedback, usable_tags
 
 Check = Callable[[list[pl.LazyFrame], pl.DataFrame, "pl.DataFrame | None", Rejected], Plays]
 
@@ -74,19 +65,19 @@ def read_dataset(source: str | Path, plays: str | None = None, check: Check = us
     source = Path(source)
     if not source.is_dir():
         raise UserError(f"dataset folder not found: {source}")
-    tables = {table: _read_table(source, table) for table in REQUIRED if table != "plays"}
-    if tables["songs"] is None:
+    tables: dict[str, Any] = {}
+    for table in COLUMNS:
+        path = source / f"{table}.parquet"
+        if table != "plays" and path.exists():
+            with _as_parquet(str(path)):
+                tables[table] = pl.read_parquet(path, glob=False)
+    if "songs" not in tables:
         raise _no_table(source, "songs")
     files = plays_files(source, plays)
     where = files[0] if len(files) == 1 else str(Path(files[0]).parent)
     with _as_parquet(where):
         log = read_log(files)
-
-    def told(*tables: Any) -> Plays:
-        with _as_parquet(where):
-            return check(*tables)
-
-    return validate(source, tables | {"plays": log}, told)
+    return validate(source, tables | {"plays": log}, _as_parquet(where)(check))
 
 
 def plays_files(source: Path, plays: str | None) -> list[str]:
@@ -144,28 +135,19 @@ def validate(source: Path, tables: dict[str, Any], check: Check = usable_plays) 
     note_songs(
         songs, ids.select(pl.col("song_id").n_unique()).collect(engine="streaming").item(), features, tags, notes
     )
-    known_columns = {table: {**REQUIRED[table], **OPTIONAL.get(table, {}), "split": ""} for table in REQUIRED}
     ignored = {
-        table: [column for column in frame.collect_schema().names() if column not in known_columns[table]]
+        table: columns
         for table, frame in (lazy | {"songs": songs.lazy()}).items()
         if table != "users"  # any column of theirs is a profile
+        and (columns := [name for name in frame.collect_schema() if name not in (*COLUMNS[table], "split")])
     }
-    ignored = {table: columns for table, columns in ignored.items() if columns}
     note_times(plays.odd, notes)
     return Dataset(source, songs, plays.parts, users, feedback, tags, features, rejected, ignored, notes)
 
 
-def _read_table(source: Path, table: str) -> pl.DataFrame | None:
-    path = source / f"{table}.parquet"
-    if not path.exists():
-        return None
-    with _as_parquet(str(path)):
-        return pl.read_parquet(path, glob=False)
-
-
 @contextmanager
 def _as_parquet(path: str) -> Iterator[None]:
-    """What goes wrong within is told as a fault of the file."""
+    """What goes wrong within is reported as a fault of the file."""
     try:
         yield
     except UserError:

@@ -16,18 +16,14 @@ import polars as pl
 from data.contract.row_rules import Rejected, reject
 
 PAIR = ["user_id", "song_id"]
+BEFORE_RELEASE = "CAST(played_at AS DATE) < CAST(_released_at AS DATE)"
 # A row is reported under the first rule that it breaks. In SQL, which polars and Spark both run; `_song` and `_user`
 # are null for unknown songs and users. Releases are compared by day: most release dates have no hour.
 ROW_RULES = [
     ("plays_without_id", "user_id IS NULL OR song_id IS NULL", "plays without user_id or song_id", PAIR),
     ("plays_of_unknown_songs", "_song IS NULL", "plays of songs not in songs.parquet", ["song_id"]),
     ("plays_of_unknown_users", "_user IS NULL", "plays of users not in users.parquet", ["user_id"]),
-    (
-        "plays_before_release",
-        "CAST(played_at AS DATE) < CAST(_released_at AS DATE)",
-        "plays dated before the song's release",
-        PAIR,
-    ),
+    ("plays_before_release", BEFORE_RELEASE, "plays dated before the song's release", PAIR),
     ("plays_without_count", "play_count <= 0", "plays with play_count of zero or less", PAIR),
     ("plays_contradictory", "favourited AND disliked", "plays both favourited and disliked", PAIR),
 ]
@@ -41,9 +37,7 @@ class Plays:
 
     found: int  # rows read
     parts: list[pl.LazyFrame] = field(default_factory=list)
-    odd: Counter[str] = field(
-        default_factory=Counter
-    )  # rows kept, undated, out of time order (back), repeating a (user, song) pair
+    odd: Counter[str] = field(default_factory=Counter)  # rows kept, undated, back in time, repeats of a (user, song)
 
 
 def usable_plays(
@@ -58,8 +52,7 @@ def usable_plays(
 
     Args:
         plays: pieces of the log, with the contract's columns.
-        songs: the songs (`song_id`, `released_at`).
-        users: the users (`user_id`); None: the users of the plays.
+        songs, users: with `song_id` and `released_at`, with `user_id`; None: the users of the plays.
         rejected: counts and examples of skipped rows are added here.
         memory_gb: memory for a chunk or a part, 0: all at once.
         aside: folder where parts are written; needed with memory_gb.
@@ -159,15 +152,14 @@ def oddities(plays: pl.DataFrame) -> Counter[str]:
 
 def note_times(odd: Counter[str], notes: list[str]) -> None:
     """Append notes about missing or unordered times."""
-    if odd["undated"] == odd["kept"]:
-        if odd["repeats"]:
-            notes.append(
-                f"plays: {odd['repeats']} rows repeat a (user, song) pair with other values, and there are no times"
-            )
-        return
+    timeless = odd["undated"] == odd["kept"]
+    if timeless and odd["repeats"]:
+        notes.append(
+            f"plays: {odd['repeats']} rows repeat a (user, song) pair with other values, and there are no times"
+        )
     if odd["back"]:
         notes.append(f"plays: {odd['back']} rows were not in time order; sorted by user and time")
-    if odd["undated"]:
+    if odd["undated"] and not timeless:
         notes.append(f"plays: {odd['undated']} rows have no played_at")
 
 

@@ -69,29 +69,17 @@ def usable_tags(tags: pl.DataFrame, songs: pl.DataFrame, rejected: Rejected) -> 
 
 
 def note_songs(
-    songs: pl.DataFrame,
-    played: int,
-    features: dict[str, np.ndarray],
-    tags: pl.DataFrame | None,
-    notes: list[str],
+    songs: pl.DataFrame, played: int, features: dict[str, np.ndarray], tags: pl.DataFrame | None, notes: list[str]
 ) -> None:
     """Append notes about songs without content and songs without plays, which are kept."""
-    has_vector = np.zeros(songs.height, dtype=bool)
-    for vectors in features.values():
-        has_vector |= ~np.isnan(vectors[:, 0])
-    filled = [
-        pl.col(name).str.strip_chars().str.len_chars() > 0 for name in ("title", "lyrics", "language", "audio_path")
-    ]
-    filled += [pl.col(name).list.drop_nulls().list.len() > 0 for name in ("genres", "tags")]
-    filled += [pl.col("artist_id").is_not_null()]
+    filled = [pl.col("title", "lyrics", "language", "audio_path").str.strip_chars().str.len_chars() > 0]
+    filled += [pl.col("genres", "tags").list.drop_nulls().list.len() > 0, pl.col("artist_id").is_not_null()]
+    filled += [pl.lit(pl.Series(~np.isnan(vectors[:, 0]))) for vectors in features.values()]
     if tags is not None:
         filled += [pl.col("song_id").is_in(tags["song_id"].implode())]
-    described = songs.select(pl.any_horizontal(expr.fill_null(False) for expr in filled)).to_series().to_numpy()
-    bare = int((~described & ~has_vector).sum())
-    if bare:
+    if bare := songs.filter(~pl.any_horizontal(expr.fill_null(False) for expr in filled)).height:
         notes.append(f"songs: {bare} have no text, category, audio or feature vector: no model can place them")
-    silent = songs.height - played
-    if silent:
+    if silent := songs.height - played:
         notes.append(f"songs: {silent} of {songs.height} have no play (they are kept)")
 
 
@@ -128,8 +116,7 @@ def _matrix(column: pl.Series, ids: pl.Series, rejected: Rejected, notes: list[s
             f"songs.parquet: column '{column.name}' has {lengths[at]} numbers for song {owners[at]} and {dim} for song "
             f"{owners[0]}: vectors of one length are needed (null where there is none)"
         )
-    matrix = np.full((len(column), dim), np.nan, dtype=np.float32)
-    matrix[present.to_numpy()] = vectors.filter(present).explode().to_numpy().reshape(-1, dim)
+    matrix = vectors.list.to_array(dim).to_numpy(writable=True)
     broken = present.to_numpy() & ~np.isfinite(matrix).all(axis=1)
     matrix[broken] = np.nan
     what = f"{column.name}: vectors with null, NaN or infinite numbers (the song is kept without it)"

@@ -28,20 +28,9 @@ import polars as pl
 from tqdm import tqdm
 
 from data.arrays import AnyArray
-from data.world import behaviour, text
+from data.world import behaviour, latent, text
 from data.world.audio import Recording, record
-from data.world.latent import (
-    AGE_GROUPS,
-    COUNTRIES,
-    END,
-    GENDERS,
-    GENRES,
-    MOODS,
-    NEW_DAYS,
-    Songs,
-    Users,
-    draw_world,
-)
+from data.world.latent import END, GENRES, MOODS, NEW_DAYS, Songs, Users, draw_world
 
 MISSING = {"audio_path": 0.03, "lyrics": 0.04, "language": 0.02, "genres": 0.03, "tags": 0.05}  # share of songs without
 
@@ -58,20 +47,9 @@ def generate(
 ) -> dict[str, Any]:
     """Write songs, plays, users, i2i_feedback and truth (Parquet) and audio/*.flac into `folder`, which exists.
 
-    Args:
-        folder: an empty folder.
-        songs: songs, a tenth of them (at least five) new releases; at least 50.
-        users: listeners, at least 50.
-        seconds: length of a recording, at least 1.
-        truth_users: users in truth.parquet.
-        audio: synthesise recordings; otherwise every audio_path is null.
-        workers: processes for synthesis; 1: this process only.
-        seed: seed of everything.
-
-    Returns:
-        Counts and rates for the manifest.
+    The options are those of `WorldConfig`; a tenth of the songs (at least five) are new releases. Returns counts and
+    rates for the manifest.
     """
-
     rng = [np.random.default_rng([seed, stream]) for stream in range(3)]
     world_songs, world_users = draw_world(songs, users, rng[0])
     table = song_table(world_songs, audio, rng[1])
@@ -85,21 +63,26 @@ def generate(
 
 
 def listen(songs: Songs, users: Users, truth_users: int, rng: np.random.Generator) -> dict[str, pl.DataFrame]:
-    """Simulate one year of listening: the tables plays, i2i_feedback and truth."""
+    """Simulate one year of listening: the tables plays (in time order), i2i_feedback and truth."""
     with tqdm(total=4, desc="listening", unit="step") as steps:
         plays = behaviour.draw_plays(songs, users, rng)
         steps.update()
         outcomes, odds, met_2UC = behaviour.log_outcomes(songs, users, plays, rng)
         steps.update()
         feedback = behaviour.draw_feedback(songs, users, plays, odds, rng)
+        sides = ("source_song_id", "recommended_song_id")
+        feedback = feedback.with_columns(ids("s", feedback[side]).alias(side) for side in sides)
         steps.update()
-        tables = {
-            "plays": play_table(plays, outcomes),
-            "i2i_feedback": feedback_table(feedback),
-            "truth": truth_table(songs, met_2UC, truth_users, rng),
+        truth = truth_table(songs, met_2UC, truth_users, rng)
+        steps.update()
+    play_table = pl.DataFrame(
+        {
+            "user_id": ids("u", plays.user_N),
+            "song_id": ids("s", plays.song_N),
+            "played_at": days_before_end(behaviour.LOG_DAYS - plays.day_N),
         }
-        steps.update()
-    return tables
+    ).hstack(outcomes)
+    return {"plays": play_table, "i2i_feedback": feedback, "truth": truth}
 
 
 def counts(tables: dict[str, pl.DataFrame], songs: Songs) -> dict[str, Any]:
@@ -125,7 +108,7 @@ def song_table(songs: Songs, audio: bool, rng: np.random.Generator) -> pl.DataFr
     """Table songs of the data contract, with some values missing at random."""
     titles, lyrics = text.write_texts(songs, rng)
     names = list(GENRES)
-    song_ids = ids("s", np.arange(len(songs)), "song_id")
+    song_ids = ids("s", np.arange(len(songs)))
     table = pl.DataFrame(
         {
             "song_id": song_ids,
@@ -137,7 +120,7 @@ def song_table(songs: Songs, audio: bool, rng: np.random.Generator) -> pl.DataFr
                 for first, second in zip(songs.genre_S, songs.second_S, strict=True)
             ],
             "tags": text.write_tags(songs, rng),
-            "artist_id": ids("a", songs.artist_S, "artist_id"),
+            "artist_id": ids("a", songs.artist_S),
             "released_at": days_before_end(songs.released_S),
             "audio_path": ("audio/" + song_ids + ".flac") if audio else [None] * len(songs),
         },
@@ -153,32 +136,14 @@ def user_table(users: Users, rng: np.random.Generator) -> pl.DataFrame:
     sessions_U = 0.08 * users.activity_U * rng.lognormal(0, 0.4, size=len(users))
     return pl.DataFrame(
         {
-            "user_id": ids("u", np.arange(len(users)), "user_id"),
-            "age_group": np.array(AGE_GROUPS)[users.age_U],
-            "gender": np.array(GENDERS)[users.gender_U],
-            "country": np.array(COUNTRIES)[users.country_U],
+            "user_id": ids("u", np.arange(len(users))),
+            "age_group": np.array(latent.AGE_GROUPS)[users.age_U],
+            "gender": np.array(latent.GENDERS)[users.gender_U],
+            "country": np.array(latent.COUNTRIES)[users.country_U],
             "sessions_per_week": sessions_U.round(1),
             "member_days": users.joined_U.astype(np.int64),
         }
     ).with_columns(pl.when(pl.Series(rng.random(len(users)) >= 0.05)).then(pl.col("gender")))
-
-
-def play_table(plays: behaviour.Plays, outcomes: pl.DataFrame) -> pl.DataFrame:
-    """Table plays, in time order."""
-    return pl.DataFrame(
-        {
-            "user_id": ids("u", plays.user_N, "user_id"),
-            "song_id": ids("s", plays.song_N, "song_id"),
-            "played_at": days_before_end(behaviour.LOG_DAYS - plays.day_N),
-        }
-    ).hstack(outcomes)
-
-
-def feedback_table(feedback: pl.DataFrame) -> pl.DataFrame:
-    """Table i2i_feedback, with ids."""
-    source = ids("s", feedback["source"], "source_song_id")
-    recommended = ids("s", feedback["target"], "recommended_song_id")
-    return feedback.select(source, recommended, "plays", "completes", "favourites")
 
 
 def truth_table(songs: Songs, met_2UC: AnyArray, truth_users: int, rng: np.random.Generator) -> pl.DataFrame:
@@ -189,8 +154,8 @@ def truth_table(songs: Songs, met_2UC: AnyArray, truth_users: int, rng: np.rando
     completed_TC, favourited_TC = met_2UC[:, user_T]
     return pl.DataFrame(
         {
-            "user_id": ids("u", np.repeat(user_T, len(new_C)), "user_id"),
-            "song_id": ids("s", np.tile(new_C, len(user_T)), "song_id"),
+            "user_id": ids("u", np.repeat(user_T, len(new_C))),
+            "song_id": ids("s", np.tile(new_C, len(user_T))),
             "completed": completed_TC.ravel(),
             "favourited": favourited_TC.ravel(),
         }
@@ -232,9 +197,9 @@ def _start_worker() -> None:
         threading.Thread(target=lambda: (wait([parent.sentinel]), os._exit(1)), daemon=True).start()
 
 
-def ids(prefix: str, numbers: AnyArray | pl.Series, name: str) -> pl.Series:
+def ids(prefix: str, numbers: AnyArray | pl.Series) -> pl.Series:
     """Format numbers as ids such as s00017."""
-    return (prefix + pl.Series(numbers).cast(pl.String).str.zfill(5)).alias(name)
+    return prefix + pl.Series(numbers).cast(pl.String).str.zfill(5)
 
 
 def days_before_end(days: AnyArray) -> pl.Series:

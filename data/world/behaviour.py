@@ -155,7 +155,7 @@ def log_outcomes(
 
 
 def draw_feedback(songs: Songs, users: Users, plays: Plays, odds: Odds, rng: np.random.Generator) -> pl.DataFrame:
-    """Draw feedback on earlier recommendations, by song number: source, target, plays, completes, favourites.
+    """Draw feedback on earlier recommendations, the table i2i_feedback with numbers for ids.
 
     Recommendations are co-listened songs (cosine) of the time before the last month and random popular songs; a random
     share of the pairs was shown, to listeners of the source.
@@ -176,8 +176,8 @@ def draw_feedback(songs: Songs, users: Users, plays: Plays, odds: Odds, rng: np.
     completed_N, favourited_N, _ = toss(appeal_N, odds, rng)
     return pl.DataFrame(
         {
-            "source": source_P,
-            "target": target_P,
+            "source_song_id": source_P,
+            "recommended_song_id": target_P,
             "plays": plays_P,
             "completes": np.bincount(pair_N, completed_N, len(source_P)).astype(np.int64),
             "favourites": np.bincount(pair_N, favourited_N, len(source_P)).astype(np.int64),

@@ -12,7 +12,7 @@ Shapes: S songs, U users, D numbers in a taste match, G genres, M moods, H theme
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 import numpy as np
@@ -84,8 +84,8 @@ class Songs:
     quality_S: AnyArray
     fame_S: AnyArray  # in 0 … 1, the share of songs that are less famous
     reach_S: AnyArray  # log popularity, a power law of the fame rank
-    match_SD: FloatArray
-    bias_S: FloatArray
+    match_SD: FloatArray = field(init=False)  # hangs on the users too, as does bias_S
+    bias_S: FloatArray = field(init=False)
 
     @property
     def new_S(self) -> BoolArray:
@@ -107,7 +107,7 @@ class Users:
     activity_U: AnyArray  # expected plays in the log
     openness_U: AnyArray
     strictness_U: AnyArray
-    match_UD: FloatArray
+    match_UD: FloatArray = field(init=False)
 
     def __len__(self) -> int:
         return len(self.age_U)
@@ -162,7 +162,7 @@ def _draw_songs(n: int, space: dict[str, AnyArray], rng: np.random.Generator) ->
     }
     songs = Songs(
         genre_S, second_S, mood_S, theme_S, traits_ST, artist_S, _chinese(artist_S, n_artists, rng),
-        _release_days(n, rng), quality_S, 1 - (rank_S + 0.5) / n, -0.9 * np.log(rank_S + 8), *_later(),
+        _release_days(n, rng), quality_S, 1 - (rank_S + 0.5) / n, -0.9 * np.log(rank_S + 8),
     )  # fmt: skip
     return songs, parts
 
@@ -185,14 +185,9 @@ def _draw_users(n: int, space: dict[str, AnyArray], rng: np.random.Generator) ->
     openness_U = young_U + rng.normal(size=n)
     users = Users(
         age_U, gender_U, country_U, rng.uniform(45, CATALOGUE_DAYS, size=n), activity_U, openness_U,
-        0.4 * rng.normal(size=n), _later()[0],
+        0.4 * rng.normal(size=n),
     )  # fmt: skip
     return users, parts
-
-
-def _later() -> tuple[FloatArray, FloatArray]:
-    """Placeholders for match and bias, which need songs and users both."""
-    return np.empty(0, dtype=np.float32), np.empty(0, dtype=np.float32)
 
 
 def _release_days(n: int, rng: np.random.Generator) -> IntArray:

@@ -12,90 +12,118 @@ import numpy as np
 
 from data.world.latent import GENRES, MOODS, Songs
 
-Words = dict[str, list[list[str]]]  # slot → class (theme, mood, genre or pace number) → words
-
 LEAK = 0.2
 THEME_WORDS = {
     "love": (
         "kiss, heart, promise, hand, rose, ring",
         "hold, want, follow, keep, adore",
         "in your arms, by your side, under one roof",
+        "心, 玫瑰, 誓言",
+        "拥抱, 追随",
     ),
     "heartbreak": (
         "tear, goodbye, letter, scar, lie, door",
         "lose, leave, miss, forget, mourn",
         "in an empty bed, at the end of us, without you",
+        "眼泪, 告别, 伤口",
+        "离开, 忘记",
     ),
     "city": (
         "street, neon, train, crowd, window, tower",
         "wander, cross, chase, watch, hustle",
         "under the streetlights, on the late train, downtown",
+        "街道, 霓虹, 地铁",
+        "穿过, 游荡",
     ),
     "sea": (
         "wave, harbour, tide, sail, shore, salt",
         "drift, dive, sail, float, swim",
         "by the water, beyond the bay, on the open sea",
+        "海浪, 港口, 潮水",
+        "漂流, 航行",
     ),
     "road": (
         "highway, engine, mile, map, bridge, dust",
         "drive, ride, roam, travel, pass",
         "along the highway, past the border, at the wheel",
+        "公路, 远方, 桥",
+        "奔走, 经过",
     ),
     "home": (
         "kitchen, garden, mother, table, lamp, porch",
         "return, gather, rest, cook, stay",
         "at the old house, around the table, in the garden",
+        "故乡, 厨房, 灯火",
+        "回到, 守着",
     ),
     "revolt": (
         "wall, crown, banner, chain, flame, law",
         "break, fight, march, shout, burn",
         "at the barricade, against the crown, in the square",
+        "火焰, 锁链, 旗帜",
+        "打破, 呐喊",
     ),
     "party": (
         "bottle, floor, glitter, dress, dancer, weekend",
         "dance, jump, spin, celebrate, shine",
         "on the dance floor, at the bar, all weekend",
+        "舞池, 酒杯, 周末",
+        "跳舞, 闪耀",
     ),
     "memory": (
         "photograph, summer, school, name, diary, echo",
         "remember, recall, keep, trace, dream",
         "in an old photograph, years ago, back in school",
+        "照片, 夏天, 名字",
+        "想起, 收藏",
     ),
     "winter": (
         "snow, frost, coat, pine, breath, ice",
         "freeze, shiver, wait, fade, cover",
         "in the snow, through the frost, below the pines",
+        "雪, 寒风, 松树",
+        "等待, 覆盖",
     ),
-}  # fmt: skip
+}
 MOOD_WORDS = {
-    "joyful": ("happy, bright, golden, laughing, sunny", "joy, laughter, delight, sunshine"),
-    "tender": ("gentle, soft, warm, careful, sweet", "tenderness, comfort, a whisper, care"),
-    "melancholy": ("sad, lonely, grey, weary, blue", "sorrow, longing, loneliness, regret"),
-    "angry": ("furious, bitter, violent, raging, cruel", "rage, fury, hatred, thunder"),
-    "calm": ("quiet, still, peaceful, slow, silent", "peace, silence, stillness, rest"),
-    "dreamy": ("hazy, drifting, floating, distant, pale", "a dream, haze, moonlight, mist"),
-    "restless": ("nervous, sleepless, hurried, anxious, wired", "hunger, fever, worry, an itch"),
-    "triumphant": ("proud, mighty, glorious, fearless, tall", "victory, glory, courage, pride"),
+    "joyful": ("happy, bright, golden, laughing, sunny", "joy, laughter, delight, sunshine", "快乐的, 明亮的", "欢笑"),
+    "tender": ("gentle, soft, warm, careful, sweet", "tenderness, comfort, a whisper, care", "温柔的, 轻轻的", "温暖"),
+    "melancholy": ("sad, lonely, grey, weary, blue", "sorrow, longing, loneliness, regret", "忧伤的, 孤独的", "思念"),
+    "angry": ("furious, bitter, violent, raging, cruel", "rage, fury, hatred, thunder", "愤怒的, 苦涩的", "怒火"),
+    "calm": ("quiet, still, peaceful, slow, silent", "peace, silence, stillness, rest", "安静的, 平和的", "宁静"),
+    "dreamy": ("hazy, drifting, floating, distant, pale", "a dream, haze, moonlight, mist", "朦胧的, 遥远的", "梦"),
+    "restless": (
+        "nervous, sleepless, hurried, anxious, wired",
+        "hunger, fever, worry, an itch",
+        "不安的, 失眠的",
+        "焦虑",
+    ),
+    "triumphant": (
+        "proud, mighty, glorious, fearless, tall",
+        "victory, glory, courage, pride",
+        "骄傲的, 无畏的",
+        "荣耀",
+    ),
 }
 GENRE_WORDS = {
-    "pop": "radio, chorus, microphone, melody, spotlight",
-    "rock": "guitar, amplifier, garage, drummer, stage",
-    "metal": "distortion, double kick, iron, scream, riff",
-    "electronic": "synth, bassline, laser, drop, machine",
-    "hip-hop": "rhyme, beat, sample, corner, flow",
-    "jazz": "saxophone, trumpet, brushes, club, swing",
-    "classical": "violin, orchestra, cello, concert hall, waltz",
-    "folk": "fiddle, banjo, village, harvest, acoustic strings",
-    "ambient": "drone, space, horizon, hum, stars",
-    "reggae": "offbeat, island, one drop, sun, dub",
-    "latin": "conga, salsa, plaza, trumpet, fiesta",
-    "blues": "harmonica, slide guitar, crossroads, whiskey, shuffle",
+    "pop": ("radio, chorus, microphone, melody, spotlight", "电台, 旋律"),
+    "rock": ("guitar, amplifier, garage, drummer, stage", "电吉他, 鼓手"),
+    "metal": ("distortion, double kick, iron, scream, riff", "失真, 嘶吼"),
+    "electronic": ("synth, bassline, laser, drop, machine", "合成器, 电音"),
+    "hip-hop": ("rhyme, beat, sample, corner, flow", "节拍, 韵脚"),
+    "jazz": ("saxophone, trumpet, brushes, club, swing", "萨克斯, 小号"),
+    "classical": ("violin, orchestra, cello, concert hall, waltz", "小提琴, 乐团"),
+    "folk": ("fiddle, banjo, village, harvest, acoustic strings", "木吉他, 村庄"),
+    "ambient": ("drone, space, horizon, hum, stars", "星空, 回响"),
+    "reggae": ("offbeat, island, one drop, sun, dub", "海岛, 阳光"),
+    "latin": ("conga, salsa, plaza, trumpet, fiesta", "康加鼓, 广场"),
+    "blues": ("harmonica, slide guitar, crossroads, whiskey, shuffle", "口琴, 威士忌"),
 }
-PACE_WORDS = (
-    "slowly, softly, barely, faintly",
-    "steadily, again, together, tonight",
-    "faster, louder, racing, pounding",
-)
+PACE_WORDS = {
+    "slow": ("slowly, softly, barely, faintly", "慢慢地, 悄悄地"),
+    "steady": ("steadily, again, together, tonight", "一起, 今夜"),
+    "fast": ("faster, louder, racing, pounding", "飞快地, 大声地"),
+}
 TITLES = (
     "{adjective} {noun}", "The {noun} and the {noun}", "{feeling} {place}", "{verb} the {noun}", "{noun} of {feeling}",
     "{adjective} {instrument}", "{noun} {place}",
@@ -107,48 +135,11 @@ LINES = (
     "you {verb} and I {verb}, {pace}, {place}", "give me the {instrument}, give me {feeling}",
     "{adjective} is the {noun} that we {verb}", "hear the {instrument} {pace} {place}",
 )  # fmt: skip
-
-ZH_THEMES = {
-    "love": ("心,玫瑰,誓言", "拥抱,追随"),
-    "heartbreak": ("眼泪,告别,伤口", "离开,忘记"),
-    "city": ("街道,霓虹,地铁", "穿过,游荡"),
-    "sea": ("海浪,港口,潮水", "漂流,航行"),
-    "road": ("公路,远方,桥", "奔走,经过"),
-    "home": ("故乡,厨房,灯火", "回到,守着"),
-    "revolt": ("火焰,锁链,旗帜", "打破,呐喊"),
-    "party": ("舞池,酒杯,周末", "跳舞,闪耀"),
-    "memory": ("照片,夏天,名字", "想起,收藏"),
-    "winter": ("雪,寒风,松树", "等待,覆盖"),
-}
-ZH_MOODS = {
-    "joyful": ("快乐的,明亮的", "欢笑"),
-    "tender": ("温柔的,轻轻的", "温暖"),
-    "melancholy": ("忧伤的,孤独的", "思念"),
-    "angry": ("愤怒的,苦涩的", "怒火"),
-    "calm": ("安静的,平和的", "宁静"),
-    "dreamy": ("朦胧的,遥远的", "梦"),
-    "restless": ("不安的,失眠的", "焦虑"),
-    "triumphant": ("骄傲的,无畏的", "荣耀"),
-}
-ZH_GENRES = {
-    "pop": "电台,旋律",
-    "rock": "电吉他,鼓手",
-    "metal": "失真,嘶吼",
-    "electronic": "合成器,电音",
-    "hip-hop": "节拍,韵脚",
-    "jazz": "萨克斯,小号",
-    "classical": "小提琴,乐团",
-    "folk": "木吉他,村庄",
-    "ambient": "星空,回响",
-    "reggae": "海岛,阳光",
-    "latin": "康加鼓,广场",
-    "blues": "口琴,威士忌",
-}
-ZH_PACE = ("慢慢地,悄悄地", "一起,今夜", "飞快地,大声地")
-ZH_TITLES = ("{adjective}{noun}", "{noun}与{noun}", "{verb}{noun}", "{feeling}的{noun}")
+ZH_TITLES = ("{zh_adjective}{zh_noun}", "{zh_noun}与{zh_noun}", "{zh_verb}{zh_noun}", "{zh_feeling}的{zh_noun}")
 ZH_LINES = (
-    "我{pace}{verb}那{adjective}{noun}", "{adjective}{noun}里有{feeling}", "听{instrument}{pace}响起",
-    "你{verb}，我{verb}，{feeling}不停", "给我{instrument}，给我{feeling}", "{noun}啊{noun}，{pace}{verb}",
+    "我{zh_pace}{zh_verb}那{zh_adjective}{zh_noun}", "{zh_adjective}{zh_noun}里有{zh_feeling}",
+    "听{zh_instrument}{zh_pace}响起", "你{zh_verb}，我{zh_verb}，{zh_feeling}不停",
+    "给我{zh_instrument}，给我{zh_feeling}", "{zh_noun}啊{zh_noun}，{zh_pace}{zh_verb}",
 )  # fmt: skip
 
 SCENES = {
@@ -157,28 +148,16 @@ SCENES = {
 }  # fmt: skip
 
 
-def _columns(lexicon: Mapping[str, Sequence[str]], slots: Sequence[str], separator: str) -> Words:
-    return {slot: [row[i].split(separator) for row in lexicon.values()] for i, slot in enumerate(slots)}
+def _columns(lexicon: Mapping[str, Sequence[str]], *slots: str) -> dict[str, list[list[str]]]:
+    return {slot: [row[i].split(", ") for row in lexicon.values()] for i, slot in enumerate(slots)}
 
 
-def _words(
-    themes: Mapping[str, Sequence[str]],
-    moods: Mapping[str, Sequence[str]],
-    genres: Mapping[str, str],
-    paces: Sequence[str],
-    separator: str,
-) -> dict[str, Words]:
-    """Group the lexicon by the variable that selects a slot's words: theme, mood, genre, pace."""
-    return {
-        "theme": _columns(themes, ("noun", "verb", "place")[: len(themes["love"])], separator),
-        "mood": _columns(moods, ("adjective", "feeling"), separator),
-        "genre": {"instrument": [words.split(separator) for words in genres.values()]},
-        "pace": {"pace": [words.split(separator) for words in paces]},
-    }
-
-
-ENGLISH = _words(THEME_WORDS, MOOD_WORDS, GENRE_WORDS, PACE_WORDS, ", ")
-CHINESE = _words(ZH_THEMES, ZH_MOODS, ZH_GENRES, ZH_PACE, ",")
+WORDS = {
+    "theme": _columns(THEME_WORDS, "noun", "verb", "place", "zh_noun", "zh_verb"),
+    "mood": _columns(MOOD_WORDS, "adjective", "feeling", "zh_adjective", "zh_feeling"),
+    "genre": _columns(GENRE_WORDS, "instrument", "zh_instrument"),
+    "pace": _columns(PACE_WORDS, "pace", "zh_pace"),
+}
 
 
 def write_texts(songs: Songs, rng: np.random.Generator) -> tuple[list[str], list[str]]:
@@ -195,10 +174,10 @@ def write_texts(songs: Songs, rng: np.random.Generator) -> tuple[list[str], list
             "genre": [int(songs.genre_S[song]), int(songs.genre_S[song]), int(second_S[song])],
             "pace": [int(pace_S[song])],
         }
-        words, title, lines = (CHINESE, ZH_TITLES, ZH_LINES) if chinese else (ENGLISH, TITLES, LINES)
-        first = _fill(_one(title, rng), words, own, rng)
+        title_templates, lines = (ZH_TITLES, ZH_LINES) if chinese else (TITLES, LINES)
+        first = _fill(_one(title_templates, rng), own, rng)
         titles.append(first if chinese else first[0].upper() + first[1:])
-        lyrics.append(_lyric(lines, words, own, rng))
+        lyrics.append(_lyric(lines, own, rng))
     return titles, lyrics
 
 
@@ -218,18 +197,18 @@ def write_tags(songs: Songs, rng: np.random.Generator) -> list[list[str]]:
     ]
 
 
-def _lyric(lines: Sequence[str], words: dict[str, Words], own: dict[str, list[int]], rng: np.random.Generator) -> str:
+def _lyric(lines: Sequence[str], own: dict[str, list[int]], rng: np.random.Generator) -> str:
     """Write two verses, each followed by the same chorus."""
-    verse = [_fill(_one(lines, rng), words, own, rng) for _ in range(int(rng.integers(4, 8)))]
-    chorus = _fill(_one(lines, rng), words, own, rng)
+    verse = [_fill(_one(lines, rng), own, rng) for _ in range(int(rng.integers(4, 8)))]
+    chorus = _fill(_one(lines, rng), own, rng)
     half = len(verse) // 2
     return "\n".join([*verse[:half], chorus, *verse[half:], chorus])
 
 
-def _fill(template: str, words: dict[str, Words], own: dict[str, list[int]], rng: np.random.Generator) -> str:
+def _fill(template: str, own: dict[str, list[int]], rng: np.random.Generator) -> str:
     """Replace each `{slot}` by a word of the song's own class or, with probability LEAK, of a random class."""
     text = template
-    for kind, slots in words.items():
+    for kind, slots in WORDS.items():
         for slot, classes in slots.items():
             while f"{{{slot}}}" in text:
                 of = int(rng.integers(len(classes))) if rng.random() < LEAK else own[kind][rng.integers(len(own[kind]))]

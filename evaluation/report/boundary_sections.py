@@ -6,34 +6,34 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.report import charts
-from evaluation.report.charts import Bar, figure, note, number, percent, section, table
-from evaluation.report.curves import Line, curves
+from evaluation.report.charts import Bar, Line, bars, curves, figure, histogram, note, number, percent, section, table
 
 SOURCES = {
     "truth": "Source: the demo world's truth: outcomes for a fixed sample of users, exposed to the song or not.",
     "logged plays": "Source: logged plays. They are selected: only users who met the song have an outcome.",
 }
+RATES = (("favourite_rate", "favourite rate", "ours"), ("completion_rate", "completion rate", "plain"))
 ERRORS = ("calibration_error_before", "calibration_error")
+SHARE = "{:.0%}".format
 
 
 def boundary(drawn: dict[str, Any], summary: dict[str, Any]) -> str:
     """How open users are to new songs."""
-    parts = []
-    if drawn.get("margin_count"):
-        label = "Margin of (new song, user) pairs; above 0, right of the line, the user is open to the song"
-        picture = charts.histogram(label, drawn["margin_count"], drawn["margin_edge"], "{:.3g}".format, 0)
-        parts.append(figure(f"{label}. The outermost 0.1 % at each end are not drawn.", picture))
-    if drawn.get("open_count"):
-        label = "Users by the share of new songs that they are open to"
-        parts.append(figure(label, charts.histogram(label, drawn["open_count"], drawn["open_edge"], "{:.0%}".format)))
-    if summary.get("share_of_new_songs_by_taste"):
-        shares = summary["share_of_new_songs_by_taste"].items()
-        label = "Share of new songs a user is open to, users in thirds by how popular the songs are that they play"
-        parts.append(figure(label, charts.bars(label, [(name, [Bar(v, "ours")]) for name, v in shares], percent)))
+    margin = "Margin of (new song, user) pairs; above 0, right of the line, the user is open to the song"
+    users = "Users by the share of new songs that they are open to"
+    taste = "Share of new songs a user is open to, users in thirds by how popular the songs are that they play"
+    thirds = [Bar(name, share, "ours") for name, share in summary["share_of_new_songs_by_taste"].items()]
     plain = [[name.replace("_", " "), percent(v)] for name, v in summary.items() if not isinstance(v, dict)]
-    parts.append(table("Openness to new songs", ["figure", "share"], plain) if plain else "")
-    return section("Interest boundaries", *parts)
+    return section(
+        "Interest boundaries",
+        figure(
+            f"{margin}. The outermost 0.1 % at each end are not drawn.",
+            histogram(margin, drawn["margin_count"], drawn["margin_edge"], "{:.3g}".format, 0),
+        ),
+        figure(users, histogram(users, drawn["open_count"], drawn["open_edge"], SHARE)),
+        figure(taste, bars(taste, thirds, percent)) if thirds else "",
+        table("Openness to new songs", ["figure", "share"], plain),
+    )
 
 
 def reach(reach: dict[str, Any]) -> str:
@@ -41,13 +41,13 @@ def reach(reach: dict[str, Any]) -> str:
     if not reach.get("gated") or not reach.get("ungated"):
         return ""
     parts = []
-    for key, name in (("favourite_rate", "Favourite rate"), ("completion_rate", "Completion rate")):
+    for key, name, _ in RATES:
         lines = [
-            Line(told, css, [row["reached"] for row in reach[told]], [row[key] for row in reach[told]])
-            for told, css in (("gated", "ours"), ("ungated", "plain"))
+            Line(way, css, [row["reached"] for row in reach[way]], [row[key] for row in reach[way]])
+            for way, css in (("gated", "ours"), ("ungated", "plain"))
         ]
-        label = f"{name} of the users reached by I2I2U, by the share of users reached"
-        parts.append(figure(f"{label}; blue: gated, grey: ungated", curves(label, lines, "{:.0%}".format)))
+        label = f"{name.capitalize()} of the users reached by I2I2U, by the share of users reached"
+        parts.append(figure(f"{label}; blue: gated, grey: ungated", curves(label, lines, SHARE)))
     return section(
         "Reach and response",
         note(f"{SOURCES['truth']} Each new song goes to the best 1 %, 2 % … of the sampled users; the gate leaves out"
@@ -58,25 +58,27 @@ def reach(reach: dict[str, Any]) -> str:
 
 def gate(gate: dict[str, Any]) -> str:
     """What passes the gate at other margins, and how sure the margins are."""
-    curve = gate.get("curve") or []
-    if not curve:
+    if not gate:
         return ""
+    curve = gate["curve"]
     passed = [row["passed"] for row in curve]
-    names = (("favourite_rate", "favourite rate", "ours"), ("completion_rate", "completion rate", "plain"))
-    lines = [Line(name, css, passed, [row[key] for row in curve]) for key, name, css in names]
+    lines = [Line(name, css, passed, [row[key] for row in curve]) for key, name, css in RATES]
     at = np.interp(0.0, [row["margin"] for row in curve], passed, right=np.nan)  # nan: no row lies above it
     label = "Favourite rate (darker) and completion rate of the exposures that pass, by how many pass"
-    told = f"{label}. Left: a high gate, right: none. The dashed line is the boundary itself, targeting.margin=0."
+    how = "Left: a high gate, right: none. The dashed line is the boundary itself, targeting.margin=0."
     rows = [
-        [f"{row['margin']:+.2f}", percent(row["passed"]), *(percent(row[key]) for key, _, _ in names)]
+        [f"{row['margin']:+.2f}", percent(row["passed"]), *(percent(row[key]) for key, _, _ in RATES)]
         for row in curve[:: max(1, len(curve) // 7)]
     ]
-    figures = [[name.replace("_", " "), number(v)] for name, v in gate["at_the_boundary"].items()]
-    figures += [[name.replace("_", " "), number(gate.get(name))] for name in ERRORS if gate.get(name) is not None]
+    classified = gate["at_the_boundary"] | {name: gate[name] for name in ERRORS if name in gate}
     return section(
         "Where the gate stands",
         note(f"{SOURCES[gate['source']]} {gate['exposures']:,} exposures; liked: completed or favourited."),
-        figure(told, curves(label, lines, "{:.0%}".format, None if np.isnan(at) else float(at))),
-        table("The gate at other margins", ["targeting.margin", "passed", *(name for _, name, _ in names)], rows),
-        table("The boundary as a classifier of what is liked", ["figure", "value"], figures),
+        figure(f"{label}. {how}", curves(label, lines, SHARE, None if np.isnan(at) else float(at))),
+        table("The gate at other margins", ["targeting.margin", "passed", *(name for _, name, _ in RATES)], rows),
+        table(
+            "The boundary as a classifier of what is liked",
+            ["figure", "value"],
+            [[name.replace("_", " "), number(value)] for name, value in classified.items()],
+        ),
     )

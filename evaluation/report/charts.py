@@ -1,4 +1,4 @@
-"""The look of the report: style sheet, tables and inline SVG (bars with whiskers, histograms, a map of points).
+"""The look of the report: style sheet, tables and inline SVG (bars, differences, histograms and lines).
 
 Every chart is drawn on a grid 400 units wide and stretched to its column, so that its text stays legible on a phone.
 Colours are CSS classes, so that one chart serves the light and the dark page.
@@ -7,30 +7,33 @@ Colours are CSS classes, so that one chart serves the light and the dark page.
 from __future__ import annotations
 
 import math
-import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
 from typing import NamedTuple
 
 WIDTH = 400
 VALUE_ROOM = 48  # right of the longest bar, for its figure
-
-NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # what no XML file may hold
-# Twelve kinds of points (.k0 to .k11) in four marker shapes in turn: colours that share a shape stay apart (CIE76
-# difference above 20) in normal sight and in simulated protanopia, deuteranopia and tritanopia, on both pages.
-N_KINDS = 12
+NAME_ROOM = 30  # letters of a name beside a difference with its interval
 STYLE = Path(__file__).with_name("report.css").read_text("utf-8")
 
 
 class Bar(NamedTuple):
-    """One bar: its value, CSS class, the name used in tooltips, and an interval drawn as a whisker."""
+    """One bar, with an interval drawn as a whisker."""
 
+    name: str
     value: float
     css: str
-    name: str = ""
     interval: Sequence[float] | None = None
+
+
+class Line(NamedTuple):
+    """One line: its name and where it goes; points with their values appear as tooltips."""
+
+    name: str
+    css: str
+    x: Sequence[float]
+    y: Sequence[float]
 
 
 def number(value: float | None) -> str:
@@ -41,6 +44,24 @@ def number(value: float | None) -> str:
 def percent(value: float | None) -> str:
     """One digit after the point."""
     return "–" if value is None else f"{100 * value:.1f}\u202f%"
+
+
+def signed(value: float) -> str:
+    """A difference, as `number` but with its sign; without one where it is rounded to nothing."""
+    shown = f"{value:+.3f}" if isinstance(value, float) else f"{value:+,}"
+    return shown if shown.strip("+-0.") else shown[1:]
+
+
+def points(value: float) -> str:
+    """A difference of two shares in percentage points, likewise."""
+    shown = f"{100 * value:+.1f}"
+    return shown if shown.strip("+-0.") else shown[1:]
+
+
+def between(value: float, interval: Sequence[float], show: Callable[[float], str]) -> str:
+    """A figure and its 95 % interval."""
+    low, high = interval
+    return f"{show(value)} ({show(low)} to {show(high)})"
 
 
 def section(title: str, *parts: str) -> str:
@@ -79,33 +100,54 @@ def text(x: float, y: float, content: str, css: str = "", anchor: str = "start")
     return f'<text x="{x:.1f}" y="{y:.1f}" class="{css}" text-anchor="{anchor}">{escape(content)}</text>'
 
 
-def bars(label: str, groups: list[tuple[str, list[Bar]]], show: Callable[[float], str]) -> str:
-    """Horizontal bars from zero in named groups, each with its figure (formatted by `show`) and any interval."""
-    ends = [max([bar.value, *(bar.interval or [])]) for _, group in groups for bar in group]
-    scale = (WIDTH - VALUE_ROOM) / (max(ends, default=0) or 1)
-    y, parts, told = 0.0, [], []
-    for name, group in groups:
-        parts.append(text(0, y + 12, name))
-        y += 17
-        for bar in group:
-            height = 14 if len(group) == 1 else 11
-            parts.append(_bar(bar, y, height, scale, show))
-            told.append(" ".join(filter(None, (name, bar.name, show(bar.value)))))
-            y += height + 2
-        y += 8
-    return svg(f"{label}: {'; '.join(told)}", y, "".join(parts))
+def bars(label: str, rows: Sequence[Bar], show: Callable[[float], str]) -> str:
+    """Horizontal bars from zero, each below its name, with its figure (formatted by `show`) and any interval."""
+    height, row = 14, 41
+    scale = (WIDTH - VALUE_ROOM) / (max(end for bar in rows for end in (bar.value, *(bar.interval or ()))) or 1)
+    drawn = []
+    for i, bar in enumerate(rows):
+        y, tip, end, whisker = row * i + 17, show(bar.value), bar.value, ""
+        if bar.interval:
+            low, high = bar.interval
+            end, tip = max(end, high), f"{tip} ({show(low)} to {show(high)})"
+            a, b, caps = low * scale, high * scale, f"{y + 3}v{height - 6}"
+            whisker = f'<path class="whisker" d="M{a:.1f} {y + 7}H{b:.1f}M{a:.1f} {caps}M{b:.1f} {caps}"></path>'
+        drawn.append(
+            f"{text(0, y - 5, bar.name)}<g><title>{escape(tip)}</title>"
+            f'<rect class="{bar.css}" y="{y}" width="{bar.value * scale:.1f}" height="{height}"></rect>'
+            f"{whisker}{text(end * scale + 5, y + 11, show(bar.value), 'faint')}</g>"
+        )
+    summary = "; ".join(f"{bar.name} {show(bar.value)}" for bar in rows)
+    return svg(f"{label}: {summary}", row * len(rows), "".join(drawn))
 
 
-def _bar(bar: Bar, y: float, height: float, scale: float, show: Callable[[float], str]) -> str:
-    tip, end = f"{bar.name} {show(bar.value)}".strip(), bar.value
-    drawn = f'<rect class="{bar.css}" y="{y:g}" width="{bar.value * scale:.1f}" height="{height}"></rect>'
-    if bar.interval:
-        low, high = bar.interval
-        end, tip = max(end, high), f"{tip} ({show(low)} to {show(high)})"
-        a, b, caps, middle = low * scale, high * scale, f"{y + 3:g}v{height - 6}", y + height / 2
-        drawn += f'<path class="whisker" d="M{a:.1f} {middle:g}H{b:.1f}M{a:.1f} {caps}M{b:.1f} {caps}"></path>'
-    drawn += text(end * scale + 5, y + height / 2 + 4, show(bar.value), "faint")
-    return f"<g><title>{escape(tip)}</title>{drawn}</g>"
+def side(interval: Sequence[float]) -> str:
+    """CSS class of a difference: `ours` above zero, `loss` below, `plain` where the interval does not tell."""
+    return "ours" if interval[0] > 0 else "loss" if interval[1] < 0 else "plain"
+
+
+def differences(label: str, rows: Sequence[tuple[str, float, Sequence[float]]], show: Callable[[float], str]) -> str:
+    """Named differences, each a dot on its interval above a common zero; coloured where that leaves zero out."""
+    row_height = 38
+    low, high = (end(0.0, *(edge for _, _, interval in rows for edge in interval)) for end in (min, max))
+    scale = (WIDTH - 12) / ((high - low) or 1)
+
+    def at(value: float) -> str:
+        return f"{6 + (value - low) * scale:.1f}"
+
+    drawn = []
+    for i, (name, value, interval) in enumerate(rows):
+        y, short = row_height * i, name if len(name) <= NAME_ROOM else f"{name[: NAME_ROOM - 1]}…"
+        value_shown, css = between(value, interval, show), side(interval)
+        drawn.append(
+            f"<g><title>{escape(f'{name}: {value_shown}')}</title>{text(0, y + 12, short)}"
+            f"{text(WIDTH, y + 12, value_shown, 'faint', 'end')}"
+            f'<path class="zero" d="M{at(0)} {y + 16}v16"></path>'
+            f'<path class="span {css}" d="M{at(interval[0])} {y + 24}H{at(interval[1])}"></path>'
+            f'<circle class="{css}" cx="{at(value)}" cy="{y + 24}" r="5"></circle></g>'
+        )
+    summary = "; ".join(f"{name} {between(value, interval, show)}" for name, value, interval in rows)
+    return svg(f"{label}: {summary}", row_height * len(rows), "".join(drawn))
 
 
 def ticks(low: float, high: float, about: int = 5) -> list[float]:
@@ -140,84 +182,30 @@ def histogram(
     return svg(f"{label}: from {show(low)} to {show(high)}, {sum(counts):,} in all", height, "".join(drawn))
 
 
-def marker(kind: int, x: float, y: float, r: float) -> str:
-    """Path of a point: circle, square, triangle, diamond in turn by kind; a circle for kind −1."""
-    shapes = (
-        f"M{x - r:.1f} {y:.1f}a{r} {r} 0 1 0 {2 * r} 0a{r} {r} 0 1 0 {-2 * r} 0",
-        f"M{x - r:.1f} {y - r:.1f}h{2 * r}v{2 * r}h{-2 * r}z",
-        f"M{x:.1f} {y - 1.2 * r:.1f}l{1.2 * r:g} {2.2 * r:g}h{-2.4 * r:g}z",
-        f"M{x:.1f} {y - 1.3 * r:.1f}l{1.3 * r:g} {1.3 * r:g} {-1.3 * r:g} {1.3 * r:g} {-1.3 * r:g} {-1.3 * r:g}z",
-    )
-    return shapes[max(kind, 0) % 4]
+def curves(label: str, lines: Sequence[Line], show: Callable[[float], str], mark: float | None = None) -> str:
+    """Lines from zero up over a common x axis, figures formatted by `show`; a dashed line at x = `mark`."""
+    height, floor, first, last = 220, 195, 44, WIDTH - 8
+    low, high = min(min(line.x) for line in lines), max(max(line.x) for line in lines)
+    most = max(max(line.y) for line in lines) or 1.0
 
+    def at(x: float, y: float) -> tuple[float, float]:
+        return first + (x - low) / ((high - low) or 1) * (last - first), floor - (floor - 20) * y / most
 
-def point_map(
-    label: str, x: Sequence[float], y: Sequence[float], kind: Sequence[int], new: Sequence[bool], tips: Sequence[str]
-) -> str:
-    """A map of points: colour and shape by kind (−1: grey), `tips` as tooltips, drawn in `drawing_order`."""
-    edge, left, low = 6, min(x), min(y)
-    scale = (WIDTH - 2 * edge) / (max(max(x) - left, max(y) - low) or 1.0)
-    height = (max(y) - low) * scale + 2 * edge
-    drawn = []
-    for i in drawing_order(new):
-        shape = marker(kind[i], edge + (x[i] - left) * scale, height - edge - (y[i] - low) * scale, 3 if new[i] else 2)
-        css = f"{'new' if new[i] else 'known'} k{kind[i]}"
-        drawn.append(f'<path class="{css}" d="{shape}"><title>{escape(tips[i])}</title></path>')
-    return svg(label, height, "".join(drawn))
-
-
-def drawing_order(new: Sequence[bool]) -> list[int]:
-    """Numbers of the points of a map as they are drawn: new ones, which are outlines, above known ones."""
-    return sorted(range(len(new)), key=lambda i: new[i])
-
-
-def maps_in_a_row(pictures: Iterable[tuple[str, str]], near: Iterable[str]) -> str:
-    """Titled maps in a row, below each other on a narrow page; `near` is what evaluation/report/report.js reads."""
-    shown = "".join(
-        f'<div data-near="{escape(numbers)}"><h3>{escape(name)}</h3>{picture}</div>'
-        for (name, picture), numbers in zip(pictures, near, strict=True)
-    )
-    return f'<div class="maps">{shown}</div>'
-
-
-def kinds(names: Sequence[str], other: str) -> tuple[list[int], list[tuple[str, str, int | None]]]:
-    """The kind of point of each name (−1: no name, or not among the most frequent), and the legend's entries."""
-    often = sorted(Counter(filter(None, names)).items(), key=lambda item: (-item[1], item[0]))
-    kind = {name: i for i, (name, _) in enumerate(often[:N_KINDS])}
-    entries: list[tuple[str, str, int | None]] = [(name, f"known k{i}", i) for name, i in kind.items()]
-    found = [kind.get(name, -1) for name in names]
-    return found, entries + ([(other, "known", -1)] if -1 in found else [])
-
-
-def key(entries: Iterable[tuple[str, str, int | None]]) -> str:
-    """A legend: (text, CSS class, point kind), with a square patch where the kind is None."""
-    items = ""
-    for name, css, kind in entries:
-        shape = "M1 1h10v10h-10z" if kind is None else marker(kind, 6, 6, 4)
-        icon = f'<svg viewBox="0 0 12 12" aria-hidden="true"><path class="{css}" d="{shape}"></path></svg>'
-        items += f"<li>{icon}{escape(name)}</li>"
-    return f'<ul class="key">{items}</ul>'
-
-
-def poster(label: str, pictures: Sequence[tuple[str, str]], entries: Sequence[tuple[str, str, int | None]]) -> str:
-    """Square pictures in a row, each under its name, above their legend: one SVG file that needs no page around it."""
-    side, head, gap = WIDTH, 28, 24
-    width = len(pictures) * (side + gap) - gap
-    columns = max(1, width // 200)
-    drawn = []
-    for i, (name, picture) in enumerate(pictures):
-        x = i * (side + gap)
-        drawn.append(text(x, 18, name))
-        drawn.append(f'<svg x="{x}" y="{head}" {picture.removeprefix("<svg ")}')
-    for i, (name, css, kind) in enumerate(entries):
-        left, y = (i % columns) * width / columns, head + side + gap + (i // columns) * 20
-        drawn.append(f'<path class="{css}" d="{marker(-1 if kind is None else kind, left + 6, y, 5)}"></path>')
-        drawn.append(text(left + 18, y + 5, name))
-    height = head + side + gap + math.ceil(len(entries) / columns) * 20
-    style = f"{STYLE}svg{{font:15px system-ui,sans-serif}}svg svg{{width:{side}px;height:{side}px}}"
-    image = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{escape(label)}" width="{width}" '
-        f'height="{height}" viewBox="0 -4 {width} {height + 4}"><style>{style}</style>'
-        f'<rect y="-4" width="{width}" height="{height + 4}" style="fill:var(--page)"></rect>{"".join(drawn)}</svg>\n'
-    )
-    return NO_XML.sub("", image)
+    drawn = [f'<path class="axis" d="M{first} {floor}H{last}"></path>']
+    for value in ticks(low, high):
+        x = at(value, 0)[0]
+        drawn.append(text(x, height - 8, show(value), "faint", "end" if x > WIDTH - 20 else "middle"))
+    for value in ticks(0, most, 4):
+        drawn.append(text(first - 5, at(low, value)[1] + 4, show(value), "faint", "end"))
+    if mark is not None and low <= mark <= high:
+        drawn.append(f'<path class="mark" d="M{at(mark, 0)[0]:.1f} 8V{floor}"></path>')
+    for line in lines:
+        places = [at(x, y) for x, y in zip(line.x, line.y, strict=True)]
+        way = "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
+        drawn.append(f'<path class="line {line.css}" d="M{way}"></path>')
+        for (x, y), value, share in zip(places, line.y, line.x, strict=True):
+            tip = escape(f"{line.name}: {show(value)} at {show(share)}")
+            dot = f'<circle class="{line.css}" cx="{x:.1f}" cy="{y:.1f}" r="3">'
+            drawn.append(f"{dot}<title>{tip}</title></circle>")
+    summary = "; ".join(f"{line.name} from {show(line.y[0])} to {show(line.y[-1])}" for line in lines)
+    return svg(f"{label}: {summary}", height, "".join(drawn))

@@ -6,66 +6,51 @@ from html import escape
 from typing import Any
 
 from evaluation.comparison import OURS, is_ours
-from evaluation.report.charts import note, number, percent
-from evaluation.report.differences import between, points, side, signed
+from evaluation.report.charts import between, note, number, percent, points, side, signed
 
 GATE = "gate on I2I2U"
-CLAIMS = {
-    "ours": "FirstPlay finds {share}more listeners of new songs than the best baseline.",
-    "loss": "FirstPlay finds {share}fewer listeners of new songs than the best baseline.",
-    "plain": "On these new songs FirstPlay cannot be told from the best baseline.",
-}
-LIMITS = {
-    "ours": "The interval leaves zero out: other songs of this kind would hardly turn it round.",
-    "loss": "The interval leaves zero out: other songs of this kind would hardly turn it round.",
-    "plain": "The interval holds zero: on other songs of this kind it may be the other way round.",
-}
+MORE_OR_LESS = {"ours": "more", "loss": "fewer"}
+SURE = "The interval leaves zero out: other songs of this kind would hardly turn it round."
+UNSURE = "The interval holds zero: on other songs of this kind it may be the other way round."
 SPLITS = "Warm songs are known; of the new ones, cold val chose the checkpoints, and cold test did not."
 Row = dict[str, Any]
 
 
 def headline(metrics: dict[str, Any]) -> str:
-    """The verdict, tiles, and what is in the catalogue; what has no figures is left out."""
-    split = metrics.get("split")
+    """The verdict, tiles, and what is in the catalogue."""
+    rows = {row["method"]: row for row in metrics["audience"]}
+    ours, base = rows[OURS], rows[metrics["best_baseline"]["method"]]
+    more = next(row for row in metrics["differences"] if row["method"] == OURS)
+    heard = f"{number(metrics['new_songs_with_a_listener'])} of them with a held-out listener"
     tiles = [
-        _new_tile(metrics),
-        _recall_tile(metrics),
-        _gate_tile(metrics.get("outcomes") or {}),
-        _text_tile(metrics.get("retrieval") or [], split),
+        _tile("New songs", number(metrics["new_songs"]), heard, f"split {metrics['split']}"),
+        _recall_tile(metrics["best_baseline"]["budget"], ours, base, more),
+        _gate_tile(metrics["outcomes"]),
+        _text_tile(metrics["retrieval"], metrics["split"]),
     ]
-    shown = verdict(metrics) + (f'<dl class="tiles">{"".join(tiles)}</dl>' if any(tiles) else "")
-    if split == "cold_val":
-        shown += note("These are validation songs, on which checkpoints were chosen: the figures are flattered.")
-    if metrics.get("catalogue"):
-        counts = ", ".join(f"{key.replace('_', ' ')} {number(n)}" for key, n in metrics["catalogue"].items())
-        shown += note(f"The catalogue: {counts}. {SPLITS}")
-    return shown
+    counts = ", ".join(f"{key.replace('_', ' ')} {number(n)}" for key, n in metrics["catalogue"].items())
+    flattered = "These are validation songs, on which checkpoints were chosen: the figures are flattered."
+    return (
+        f'{verdict(metrics, ours, base, more)}<dl class="tiles">{"".join(tiles)}</dl>'
+        f"{note(flattered) if metrics['split'] == 'cold_val' else ''}{note(f'The catalogue: {counts}. {SPLITS}')}"
+    )
 
 
-def _against(metrics: dict[str, Any]) -> tuple[Row, Row, Row] | None:
-    """Our row of the comparison, the best baseline's, and the difference; None where they are missing."""
-    rows = {row["method"]: row for row in metrics.get("audience") or []}
-    less = {row["method"]: row for row in metrics.get("differences") or []}
-    best = (metrics.get("best_baseline") or {}).get("method")
-    return (rows[OURS], rows[best], less[OURS]) if OURS in less and OURS in rows and best in rows else None
-
-
-def verdict(metrics: dict[str, Any]) -> str:
+def verdict(metrics: dict[str, Any], ours: Row, base: Row, more: Row) -> str:
     """Who finds more, by how much, and whether that could be chance: the interval of the paired difference decides."""
-    rows = _against(metrics)
-    if rows is None:
-        return ""
-    (ours, base, more), best = rows, metrics["best_baseline"]
-    budget, baselines = best["budget"], [row for row in metrics["audience"] if not is_ours(row["method"])]
+    best, baselines = metrics["best_baseline"], [row for row in metrics["audience"] if not is_ours(row["method"])]
+    budget = best["budget"]
     key, interval = f"target_users_found@{budget}", [round(end) for end in more[f"found@{budget}_ci95"]]
     css, share = side(interval), f"{abs(ours[key] / base[key] - 1):.0%} " if base[key] else ""
-    told = f"""The {number(metrics["new_songs"])} new songs have {number(best["held_out_listeners"])} known listeners,
+    claim = "On these new songs FirstPlay cannot be told from the best baseline."
+    if css != "plain":
+        claim = f"FirstPlay finds {share}{MORE_OR_LESS[css]} listeners of new songs than the best baseline."
+    why = f"""The {number(metrics["new_songs"])} new songs have {number(best["held_out_listeners"])} known listeners,
     who were held out. Asked for {budget} users a song, {OURS} names {number(ours[key])} of them, and the best of
     {len(baselines)} baselines, {best["method"]}, {number(base[key])}: a difference of
     {between(more[f"found@{budget}"], interval, signed)}, with its 95 % interval.
-    {LIMITS[css]}"""
-    claim = escape(CLAIMS[css].format(share=share))
-    return f'<div class="verdict {css}"><p class="claim">{claim}</p><p>{escape(told)}</p></div>'
+    {UNSURE if css == "plain" else SURE}"""
+    return f'<div class="verdict {css}"><p class="claim">{claim}</p><p>{escape(why)}</p></div>'
 
 
 def _tile(name: str, value: str, *lines: str) -> str:
@@ -73,23 +58,12 @@ def _tile(name: str, value: str, *lines: str) -> str:
     return f'<div><dt>{escape(name)}</dt><dd class="figure">{escape(value)}</dd>{more}</div>'
 
 
-def _new_tile(metrics: dict[str, Any]) -> str:
-    if "new_songs" not in metrics:
-        return ""
-    heard = f"{number(metrics.get('new_songs_with_a_listener'))} of them with a held-out listener"
-    return _tile("New songs", number(metrics["new_songs"]), heard, f"split {metrics.get('split')}")
-
-
-def _recall_tile(metrics: dict[str, Any]) -> str:
-    rows = _against(metrics)
-    if rows is None:
-        return ""
-    (ours, base, more), best = rows, metrics["best_baseline"]
-    key = f"recall@{best['budget']}"
+def _recall_tile(budget: int, ours: Row, base: Row, more: Row) -> str:
+    key = f"recall@{budget}"
     return _tile(
-        f"Recall, {best['budget']} users a song: every song counts alike",
+        f"Recall, {budget} users a song: every song counts alike",
         number(ours[key]),
-        f"best baseline, {best['method']}: {number(base[key])}",
+        f"best baseline, {base['method']}: {number(base[key])}",
         f"difference {between(more[key], more[f'{key}_ci95'], signed)}",
     )
 
@@ -108,7 +82,7 @@ def _gate_tile(outcomes: dict[str, Any]) -> str:
     )
 
 
-def _text_tile(rows: list[Row], split: str | None) -> str:
+def _text_tile(rows: list[Row], split: str) -> str:
     rows = sorted((row for row in rows if row["direction"] == "text→audio"), key=lambda row: row["pool"] != split)
     lines = [
         f"{row['pool']}, {number(row['pool_size'])} songs: {number(row['recall@10'])}, chance "

@@ -1,6 +1,6 @@
 """The evaluation as one HTML file that opens offline: the figures of metrics.json, rounded, and their pictures.
 
-Nothing is computed anew here except ratios. A section whose data is missing is left out.
+Nothing is computed anew here except ratios. A section on what was not measured is left out.
 """
 
 from __future__ import annotations
@@ -11,11 +11,10 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from evaluation.report import charts
 from evaluation.report.boundary_sections import boundary, gate, reach
-from evaluation.report.charts import figure, number, percent, section, table
+from evaluation.report.charts import STYLE, figure, number, percent, section, table
 from evaluation.report.comparison_sections import buckets, comparison, outcomes, parts
-from evaluation.report.genre_maps import genre_maps, neighbours
+from evaluation.report.genre_maps import maps_and_legend
 from evaluation.report.headline import headline
 
 Row = dict[str, Any]
@@ -39,25 +38,24 @@ are in manifest.json. One training seed: no interval here says how much another 
 
 def write_report(path: Path, metrics: dict[str, Any], pictures: dict[str, Any]) -> None:
     """Write the metrics and pictures of `pipeline.evaluate` to `path` as one HTML file."""
-    sections = (
+    sections = [
         headline(metrics),
         comparison(metrics),
         parts(metrics),
         buckets(metrics),
-        outcomes(metrics.get("outcomes") or {}),
-        _audio_text(metrics.get("retrieval") or []),
-        _songs(pictures.get("song_map") or {}, metrics.get("genres") or []),
-        boundary(pictures.get("boundary") or {}, metrics.get("boundary") or {}),
-        reach(metrics.get("reach") or {}),
-        gate(metrics.get("gate") or {}),
-    )
+        outcomes(metrics["outcomes"]),
+        _audio_text(metrics["retrieval"]),
+        _songs(pictures["song_map"], metrics["genres"]),
+    ]
+    if "boundary" in metrics:
+        sections += [
+            boundary(pictures["boundary"], metrics["boundary"]),
+            reach(metrics["reach"]),
+            gate(metrics["gate"]),
+        ]
     digest = b64encode(sha256(SCRIPT.encode()).digest()).decode()
-    page = PAGE.substitute(style=charts.STYLE, script=SCRIPT, digest=digest, body="\n".join(filter(None, sections)))
+    page = PAGE.substitute(style=STYLE, script=SCRIPT, digest=digest, body="\n".join(filter(None, sections)))
     path.write_text(page, encoding="utf-8")
-
-
-def _ratio(value: float | None, base: float | None) -> str:
-    return f"{value / base:.2f}×" if value is not None and base else "–"
 
 
 def _audio_text(rows: list[Row]) -> str:
@@ -66,7 +64,7 @@ def _audio_text(rows: list[Row]) -> str:
         [
             f"{row['pool']}, {row['direction']}",
             *(number(row[name]) for name in ("pool_size", "recall@1", "recall@5", "recall@10", "chance_recall@10")),
-            _ratio(row["recall@10"], row["chance_recall@10"]),
+            f"{row['recall@10'] / row['chance_recall@10']:.2f}×",
             f"{row['median_rank']:,.1f}",
             *(number(row[name]) for name in ("recall@1_within_genre", "chance_recall@1_within_genre")),
         ]
@@ -79,16 +77,15 @@ def _audio_text(rows: list[Row]) -> str:
 
 
 def _songs(drawn: dict[str, Any], genres: list[Row]) -> str:
-    parts = []
-    if drawn.get("maps"):
-        label, maps, key = genre_maps(drawn)
-        how = """t-SNE of each kind of song vectors: near is alike, axes and far distances mean nothing. Titles on
-        hover. The untrained vectors are without the genre field; the trained encoders may have been given it."""
-        parts.append(figure(f"{label}. {how}", charts.key(key), charts.maps_in_a_row(maps, neighbours(drawn))))
-    if genres:
-        shown = {"knn_genre_accuracy": percent, "genre_nmi": number, "chance_genre_nmi": number}
-        body = [[row["space"], *(show(row.get(name)) for name, show in shown.items())] for row in genres]
-        caption = """Accuracy: share of new songs whose nearest known songs (cosine) vote for the right first genre.
-        NMI: what k-means clusters of all songs, as many as genres, tell about it, 0 to 1; chance: genres shuffled."""
-        parts.append(table(caption, ["song vectors", "accuracy", "NMI", "chance NMI"], body))
-    return section("Songs and genres", *parts)
+    label, maps = maps_and_legend(drawn)
+    how = """t-SNE of each kind of song vectors: near is alike, axes and far distances mean nothing. Titles on
+    hover. The untrained vectors are without the genre field; the trained encoders may have been given it."""
+    shown = {"knn_genre_accuracy": percent, "genre_nmi": number, "chance_genre_nmi": number}
+    body = [[row["space"], *(show(row.get(name)) for name, show in shown.items())] for row in genres]
+    caption = """Accuracy: share of new songs whose nearest known songs (cosine) vote for the right first genre.
+    NMI: what k-means clusters of all songs, as many as genres, tell about it, 0 to 1; chance: genres shuffled."""
+    return section(
+        "Songs and genres",
+        figure(f"{label}. {how}", maps),
+        table(caption, ["song vectors", "accuracy", "NMI", "chance NMI"], body) if genres else "",
+    )

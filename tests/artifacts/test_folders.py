@@ -8,9 +8,9 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -49,29 +49,20 @@ def test_folder_appears_whole_with_what_the_block_added_to_the_manifest(tmp_path
     assert os.listdir(out.parent) == ["out"]
 
 
-@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, UserError])
-def test_exception_leaves_the_old_folder_and_nothing_else(tmp_path: Path, error: type[BaseException]) -> None:
-    make(tmp_path / "out", "old")
-    before = everything(tmp_path)
-    with pytest.raises(error), writing(tmp_path / "out", "catalogue", {}) as folder:
-        (folder / "data.txt").write_text("half")
-        raise error
-    assert everything(tmp_path) == before and os.listdir(tmp_path) == ["out"]
-
-
-def test_unwritable_manifest_leaves_the_old_folder(tmp_path: Path) -> None:
-    make(tmp_path / "out", "old")
-    before = everything(tmp_path)
-    with pytest.raises(TypeError), writing(tmp_path / "out", "catalogue", {"bad": object()}):
-        pass
-    assert everything(tmp_path) == before
-
-
-def test_replacing_drops_files_of_the_old_folder(tmp_path: Path) -> None:
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, UserError, None])
+def test_exception_leaves_the_old_folder_and_nothing_else(tmp_path: Path, error: type[BaseException] | None) -> None:
     make(tmp_path / "out", "old")
     (tmp_path / "out" / "stale.txt").write_text("of the old run")
+    before = everything(tmp_path)
+    with pytest.raises(error or TypeError), writing(tmp_path / "out", "catalogue", {"bad": object()}) as folder:
+        (folder / "data.txt").write_text("half")
+        with pytest.raises(UserError, match="another command is writing"):
+            make(tmp_path / "out")
+        if error:
+            raise error  # else the manifest cannot be written
+    assert everything(tmp_path) == before and os.listdir(tmp_path) == ["out"]
     make(tmp_path / "out", "new")
-    assert set(everything(tmp_path)) == {"out/data.txt", f"out/{MANIFEST}"}
+    assert set(everything(tmp_path)) == {"out/data.txt", f"out/{MANIFEST}"}, "nothing of the old folder"
     assert (tmp_path / "out" / "data.txt").read_text() == "new"
 
 
@@ -98,41 +89,28 @@ def test_foreign_things_are_never_replaced(tmp_path: Path, what: str) -> None:
     assert everything(tmp_path) == before and os.listdir(tmp_path) == ["out"]
 
 
-@pytest.mark.parametrize("what", ["broken", "list", "binary", "folder", "other kind"])
+@pytest.mark.parametrize("what", ["absent", "file", "broken", "list", "binary", "folder", "other kind"])
 def test_reading_a_wrong_folder_is_one_line_that_names_the_command(tmp_path: Path, what: str) -> None:
     out = tmp_path / "out"
-    fill_foreign(out, what)
+    if what != "absent":
+        fill_foreign(out, what)
     with pytest.raises(UserError) as caught:
         read_manifest(out, "catalogue", "python -m pipeline.prepare")
     message = str(caught.value)
     assert "python -m pipeline.prepare" in message and str(out) in message and "\n" not in message
-    if what == "other kind":
-        assert "is a index folder, not a catalogue folder" in message
+    assert ("is a index folder, not a catalogue folder" in message) == (what == "other kind")
+    assert ("folder not found" in message) == (what in ("absent", "file"))
 
 
-@pytest.mark.parametrize("name", ["absent", "file"])
-def test_reading_what_is_no_folder(tmp_path: Path, name: str) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="folder not found"):
-        read_manifest(tmp_path / name, "catalogue", "make it")
-
-
-def test_empty_folder_may_be_used(tmp_path: Path) -> None:
-    (tmp_path / "out").mkdir()
-    make(tmp_path / "out")
-    assert (tmp_path / "out" / "data.txt").read_text() == "one"
-
-
-def test_folder_with_only_a_half_written_manifest_may_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_folder_or_a_half_written_manifest_may_be_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A run killed inside its very first write must not lock its own folder."""
 
-    def killed(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(os, "replace", killed)
+    check_replaceable(tmp_path, "i2i run")
+    monkeypatch.setattr(os, "replace", Mock(side_effect=KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         write_manifest(tmp_path, "i2i run", {})
-    monkeypatch.undo()
     assert os.listdir(tmp_path)
     check_replaceable(tmp_path, "i2i run")
 
@@ -163,55 +141,34 @@ def test_write_text_by_two_processes_at_once(tmp_path: Path, monkeypatch: pytest
 
 
 WRITER = """
-import sys, time
+import os, sys, time
 from pathlib import Path
 from artifacts.folders import writing
 with writing(sys.argv[1], "catalogue", {}) as folder:
     (folder / "data.txt").write_text("new")
-    print("half", flush=True)
+    if not os.fork():
+        print("half", flush=True)
     time.sleep(60)
 """
 
 
 @pytest.mark.parametrize("earlier", [False, True])
 def test_kill_9_in_the_middle_then_run_again(tmp_path: Path, earlier: bool) -> None:
+    """A worker process that outlives the killed command does not keep the next one out."""
     out = tmp_path / "out"
     if earlier:
         make(out, "old")
-    process = subprocess.Popen(
-        [sys.executable, "-c", WRITER, str(out)], cwd=ROOT, stdout=subprocess.PIPE, text=True, env={**os.environ}
-    )
-    assert process.stdout is not None and process.stdout.readline() == "half\n"
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert out.exists() == earlier and (not earlier or (out / "data.txt").read_text() == "old")
-    make(out, "new")
+    argv = [sys.executable, "-c", WRITER, str(out)]
+    with subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, start_new_session=True) as process:
+        try:
+            assert process.stdout is not None and process.stdout.readline() == b"half\n"
+            process.kill()
+            process.wait()
+            assert out.exists() == earlier and (not earlier or (out / "data.txt").read_text() == "old")
+            make(out, "new")
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
     assert (out / "data.txt").read_text() == "new" and os.listdir(tmp_path) == ["out"], "no leftovers of the killed run"
-
-
-def test_kill_9_of_prepare_while_it_writes(dataset: Path, tmp_path: Path, prepare: Any) -> None:
-    """The real command: killed at its first file, there is no half catalogue, and the next run succeeds."""
-    out = tmp_path / "catalogue"
-    command = [sys.executable, "-m", "pipeline.prepare", f"source={dataset}", f"out={out}", "workers=0"]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while process.poll() is None and not list(tmp_path.glob(".catalogue.part/*")):
-        time.sleep(0.001)
-    process.kill()
-    assert process.wait() == -signal.SIGKILL, "killed while it wrote, not after"
-    assert not out.exists() and list(tmp_path.glob(".catalogue.part/*"))
-    prepare(dataset, out)
-    assert os.listdir(tmp_path) == ["catalogue"] and (out / "pairs.parquet").exists()
-
-
-def test_two_writers_do_not_mix(tmp_path: Path) -> None:
-    with writing(tmp_path / "out", "catalogue", {"of": "first"}) as folder:
-        (folder / "a").write_text("first")
-        with pytest.raises(UserError, match="another command is writing"), writing(tmp_path / "out", "catalogue", {}):
-            pass
-    assert (tmp_path / "out" / "a").read_text() == "first"
-    with writing(tmp_path / "out", "catalogue", {"of": "second"}) as folder:
-        assert not list(folder.iterdir())
-    assert [path.name for path in tmp_path.iterdir()] == ["out"], "nothing is left, and nothing stays locked"
 
 
 def test_a_reader_never_mixes_two_versions(tmp_path: Path) -> None:
@@ -242,40 +199,15 @@ def test_a_reader_never_mixes_two_versions(tmp_path: Path) -> None:
 def test_a_link_stays_a_link(tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "disk")
-    for text in ("one", "two"):
-        with writing(tmp_path / "link", "catalogue", {}) as folder:
-            (folder / "a").write_text(text)
-    assert (tmp_path / "link").is_symlink() and (tmp_path / "disk" / "a").read_text() == "two"
+    make(tmp_path / "link", "one")
+    make(tmp_path / "link", "two")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "disk" / "data.txt").read_text() == "two"
 
 
 def test_killed_between_the_two_renames(tmp_path: Path) -> None:
     """The old version is there under another name; the next command puts it back before it begins."""
-    with writing(tmp_path / "out", "catalogue", {"of": "old"}):
-        pass
+    make(tmp_path / "out", "old")
     (tmp_path / "out").rename(tmp_path / ".out.old")
     with pytest.raises(ZeroDivisionError), writing(tmp_path / "out", "catalogue", {}):
         raise ZeroDivisionError
-    assert read_manifest(tmp_path / "out", "catalogue", "")["of"] == "old"
-
-
-ORPHANED = """
-import os, sys, time
-from artifacts.folders import writing
-with writing(sys.argv[1], "catalogue", {}):
-    if os.fork():
-        os._exit(9)  # as a kill would
-    print("child", flush=True)
-    time.sleep(60)
-"""
-
-
-def test_a_worker_that_outlives_a_killed_command_does_not_keep_others_out(tmp_path: Path) -> None:
-    argv = [sys.executable, "-c", ORPHANED, str(tmp_path / "out")]
-    with subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, start_new_session=True) as process:
-        try:
-            assert process.stdout is not None and process.stdout.readline() == b"child\n"
-            process.wait()
-            make(tmp_path / "out")
-        finally:
-            os.killpg(process.pid, signal.SIGKILL)
-    assert os.listdir(tmp_path) == ["out"]
+    assert (tmp_path / "out" / "data.txt").read_text() == "old"

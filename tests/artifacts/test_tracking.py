@@ -19,18 +19,11 @@ import wandb
 from artifacts import tracking
 from artifacts.folders import read_manifest
 from artifacts.tracking import artifact
-from configs.data import PrepareConfig, WorldConfig
-from configs.errors import UserError
-from configs.load import load
-from configs.serving import ExportConfig
-from configs.targeting import AudienceConfig, EvaluateConfig, IndexConfig
-from configs.training import BoundaryConfig, ClipConfig, EmbedConfig, I2IConfig
 from data.catalogue import Catalogue
-from pipeline import audience, embed, evaluate, export, index, prepare, world
 from tests.callbacks.test_resume import STOPPED, assert_same_run, states
+from tests.commands import run
 from tests.conftest import i2i_options
 from tests.offline_wandb import OfflineRun, runs_in
-from training import tasks as train
 
 ROOT = Path(__file__).parents[2]
 ON = "logger.wandb=offline"
@@ -39,30 +32,26 @@ QUICK += ["batch_size=32"]
 JOBS = ["prepare", "embed", "index", "audience", "evaluate", "export"]
 
 
-def run(main: Any, of: type, *options: str) -> None:
-    main(load(of, options))
-
-
 @pytest.fixture(scope="module")
 def road(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Every command once, all of them tracked."""
     at = tmp_path_factory.mktemp("tracked")
     few = ["songs=90", "users=60", "seconds=1", "truth_users=60", "workers=1"]
-    run(world.main, WorldConfig, f"out={at}/world", *few)
+    run("world", f"out={at}/world", *few)
     options = [f"source={at}/world", "split.cutoff=2026-05-01", "workers=0"]
-    run(prepare.main, PrepareConfig, f"out={at}/catalogue", *options, ON)
+    run("prepare", f"out={at}/catalogue", *options, ON)
     data, features = f"data={at}/catalogue", f"features={at}/features"
     options = ["model.dim=16", "model.width=16", "model.layers=1", "model.crop_seconds=0.5", "text.max_tokens=16"]
-    run(train.train_clip, ClipConfig, data, f"out={at}/clip", *options, *QUICK, ON)
-    run(embed.main, EmbedConfig, data, f"clip={at}/clip", "accelerator=cpu", f"out={at}/features", ON)
+    run("clip", data, f"out={at}/clip", *options, *QUICK, ON)
+    run("embed", data, f"clip={at}/clip", "accelerator=cpu", f"out={at}/features", ON)
     small = ["model.hidden=16", "model.dim=8", "model.field_dim=8", *QUICK, ON]
-    run(train.train_i2i, I2IConfig, data, features, f"out={at}/i2i", *small, "logger.upload=true")
-    run(train.train_boundary, BoundaryConfig, data, features, f"out={at}/boundary", *small)
-    run(index.main, IndexConfig, f"run={at}/i2i", f"out={at}/index", ON, "logger.upload=true")
+    run("i2i", data, features, f"out={at}/i2i", *small, "logger.upload=true")
+    run("boundary", data, features, f"out={at}/boundary", *small)
+    run("index", f"run={at}/i2i", f"out={at}/index", ON, "logger.upload=true")
     found = [f"index={at}/index", f"boundary={at}/boundary"]
-    run(audience.main, AudienceConfig, *found, "targeting.budget=7", f"out={at}/audience", ON)
-    run(evaluate.main, EvaluateConfig, data, features, *found, f"out={at}/evaluation", ON)
-    run(export.main, ExportConfig, f"run={at}/i2i", f"out={at}/export", ON)
+    run("audience", *found, "targeting.budget=7", f"out={at}/audience", ON)
+    run("evaluate", data, features, *found, f"out={at}/evaluation", ON)
+    run("export", f"run={at}/i2i", f"out={at}/export", ON)
     wandb.teardown()  # its service has then written everything
     return at
 
@@ -106,35 +95,34 @@ def test_what_is_read_is_the_very_version_that_was_written(road: Path, runs: dic
     assert {"catalogue", "clip-run", "features", "i2i-run", "index", "audience"} <= kinds
 
 
-def test_an_artifact_holds_the_manifest_and_the_names_of_the_rest(road: Path, runs: dict[str, OfflineRun]) -> None:
+def test_an_artifact_holds_the_manifest_and_the_names_of_the_rest_or_with_upload_all(
+    road: Path, runs: dict[str, OfflineRun]
+) -> None:
     files = runs["embed"].made[f"{road.name}-features"]["files"]
     assert set(files) == {"manifest.json", "files.json"}
     assert Path(files["manifest.json"]).read_text() == (road / "features" / "manifest.json").read_text()
     sizes = json.loads(Path(files["files.json"]).read_text())
     assert sizes["clip_audio.npy"] == (road / "features" / "clip_audio.npy").stat().st_size
-
-
-def test_with_upload_the_files_are_added_where_they_lie(road: Path, runs: dict[str, OfflineRun]) -> None:
+    assert not any("-files" in name for name in runs["embed"].made)
     index_files = runs["index"].made[f"{road.name}-index-files"]["files"]
-    assert index_files == {path.name: str(path) for path in (road / "index").iterdir()}
+    assert index_files == {path.name: str(path) for path in (road / "index").iterdir()}, "uploaded from where they lie"
     run_files = set(runs["train i2i"].made[f"{road.name}-i2i-files"]["files"])
     assert run_files == {"manifest.json", "config.yaml", "vocabulary.json", "checkpoints/best.ckpt"}
-    assert not any("-files" in name for name in runs["embed"].made)
 
 
-def test_made_anew_with_other_content_it_is_another_version(road: Path, tmp_path: Path) -> None:
+def test_made_anew_with_other_content_it_is_another_version(tmp_path: Path) -> None:
     folder = tmp_path / "a" / "index"
     folder.mkdir(parents=True)
     digests = set()
-    for text, size in (("{}", 3), ('{"n": 1}', 3), ('{"n": 1}', 4)):
-        (folder / "manifest.json").write_text(text.replace("{", '{"kind": "index"' + ", " * (len(text) > 2), 1))
+    for n, size in ((0, 3), (1, 3), (1, 4)):
+        (folder / "manifest.json").write_text(json.dumps({"kind": "index", "n": n}))
         (folder / "vectors.npy").write_bytes(b"x" * size)
         (folder / "half.part").write_bytes(os.urandom(9))
         digests.add(tracking.artifact(folder).digest)
     assert len(digests) == 3
     again = tmp_path / "b" / "index"
     folder.parent.rename(again.parent)
-    assert tracking.artifact(again).digest in digests, "it is told by what it holds, not by where it lies"
+    assert tracking.artifact(again).digest in digests, "by what it holds, not by where it lies"
 
 
 def test_figures_pictures_and_curves_of_a_training(road: Path, runs: dict[str, OfflineRun]) -> None:
@@ -157,9 +145,6 @@ def test_figures_pictures_and_curves_of_a_training(road: Path, runs: dict[str, O
         assert columns == ["K", "recall"] and [row[0] for row in rows] == list(range(1, at_k + 1))
         assert rows[-1][1] == pytest.approx(one.values(f"val/{name}@{at_k}")[-1][1], rel=1e-5)
         assert (np.diff([row[1] for row in rows]) >= 0).all()
-
-
-def test_each_task_draws_what_it_has(runs: dict[str, OfflineRun]) -> None:
     clip, boundary = runs["train clip"], runs["train boundary"]
     assert not clip.values("features/correlation") and not boundary.values("features/correlation")
     assert len(clip.values("songs/map")) == len(boundary.values("songs/map")) == 1
@@ -198,16 +183,9 @@ def test_the_evaluation_brings_its_figures_and_its_report(road: Path, runs: dict
 def test_manifests_do_not_hang_on_whether_anybody_watched(road: Path, tmp_path: Path) -> None:
     options = read_manifest(road / "catalogue", "catalogue", "prepare")["options"]
     assert "logger" not in options and options["split"]["cutoff"] == "2026-05-01"
-    run(index.main, IndexConfig, f"run={road}/i2i", f"out={tmp_path}/index")
+    run("index", f"run={road}/i2i", f"out={tmp_path}/index")
     assert (tmp_path / "index" / "manifest.json").read_text() == (road / "index" / "manifest.json").read_text()
     assert [path.name for path in tmp_path.iterdir()] == ["index"], "off by default"
-
-
-def test_watched_training_ends_with_the_same_weights(
-    i2i_run: Path, train_i2i: Callable[..., Path], tmp_path: Path
-) -> None:
-    """Pictures draw random numbers too: none of training's."""
-    assert_same_run(train_i2i(tmp_path / "i2i", ON), i2i_run)
 
 
 def test_stopped_and_resumed_it_is_one_run(
@@ -216,7 +194,7 @@ def test_stopped_and_resumed_it_is_one_run(
     """SIGTERM in the middle of epoch 1: two folders of one run, whose steps follow each other."""
     out = tmp_path / "i2i"
     argv = [*i2i_options(catalogue_folder, out), ON]
-    given = {**os.environ, "PYTHONPATH": str(ROOT)}
+    given = nobody(tmp_path) | {"PYTHONPATH": str(ROOT)}  # the option alone must keep W&B off the network
     stopped = subprocess.run(
         [sys.executable, "-c", STOPPED, str(int(signal.SIGTERM)), *argv], env=given, capture_output=True, text=True
     )
@@ -227,19 +205,17 @@ def test_stopped_and_resumed_it_is_one_run(
     assert_same_run(out, i2i_run)
     before, after = runs_in(out)
     assert before.id == after.id and before.resumes and after.resumes
-    told = [[step for step, _ in one.values("train/loss")] for one in (before, after)]
-    assert told[0] == list(range(last)), "all but the step in which the signal came"
-    assert told[1] == list(range(last + 1, states(out)["global_step"]))
+    steps = [[step for step, _ in one.values("train/loss")] for one in (before, after)]
+    assert steps[0] == list(range(last)), "all but the step in which the signal came"
+    assert steps[1] == list(range(last + 1, states(out)["global_step"]))
     assert not before.made and list(after.made) == [f"{tmp_path.name}-i2i"]
     assert len(list(out.glob("logs/metrics.1.csv"))) == 1
 
 
 def test_without_wandb_it_is_not_even_imported(catalogue_folder: Path, tmp_path: Path) -> None:
     code = (
-        "import sys; from configs.load import load; from configs.targeting import IndexConfig; "
-        "from configs.training import I2IConfig; from training.tasks import train_i2i; "
-        "train_i2i(load(I2IConfig, sys.argv[1:])); from pipeline import index; "
-        "index.main(load(IndexConfig, ['run=i2i', 'out=index'])); print('wandb' in sys.modules)"
+        "import sys; from tests.commands import run; run('i2i', *sys.argv[1:]); run('index', 'run=i2i', 'out=index'); "
+        "print('wandb' in sys.modules)"
     )
     argv = [*i2i_options(catalogue_folder, Path("i2i")), "trainer.epochs=1"]
     given = nobody(tmp_path) | {"PYTHONPATH": str(ROOT)}
@@ -254,25 +230,18 @@ def nobody(home: Path) -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("WANDB")} | {"HOME": str(home)}
 
 
-def test_a_training_online_without_an_account_is_one_line(catalogue_folder: Path, tmp_path: Path) -> None:
-    argv = [sys.executable, "train.py", "i2i", *i2i_options(catalogue_folder, tmp_path / "out"), "logger.wandb=online"]
+@pytest.mark.parametrize("command", ["train", "index"])
+def test_online_without_an_account_is_one_line_and_nothing_is_done(
+    command: str, catalogue_folder: Path, i2i_run: Path, tmp_path: Path
+) -> None:
+    training = ["train.py", "i2i", *i2i_options(catalogue_folder, tmp_path / "out")]
+    indexing = ["-m", "pipeline.index", f"run={i2i_run}", f"out={tmp_path}/out"]
+    argv = [sys.executable, *(training if command == "train" else indexing), "logger.wandb=online"]
     quiet: dict[str, Any] = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True, "timeout": 120}
     ended = subprocess.run(argv, cwd=ROOT, env=nobody(tmp_path), **quiet)
     assert ended.returncode == 2 and not (tmp_path / "out").exists()
     (line,) = [one for one in ended.stderr.splitlines() if one.startswith("error:")]
     assert "wandb login" in line and "logger.wandb=offline" in line and "Traceback" not in ended.stderr
-
-
-def test_a_command_online_without_an_account_does_nothing(
-    i2i_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    wandb.teardown()
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    monkeypatch.setattr(sys, "stdin", None)  # nobody to ask
-    with pytest.raises(UserError, match=r"Weights & Biases: .*logger\.wandb=offline"):
-        run(index.main, IndexConfig, f"run={i2i_run}", f"out={tmp_path}/index", "logger.wandb=online")
-    assert not (tmp_path / "index").exists()
 
 
 @pytest.mark.parametrize("manifest", ['{"name": 1}', "[1]", "no JSON", '{"kind": null}', '{"kind": "catalogue"}', None])

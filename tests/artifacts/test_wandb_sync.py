@@ -94,13 +94,13 @@ def serving() -> Iterator[Server]:
         protocol_version = "HTTP/1.1"
 
         def do_POST(self) -> None:
-            body, told = self.rfile.read(int(self.headers.get("Content-Length") or 0)), {}
+            body, data = self.rfile.read(int(self.headers.get("Content-Length") or 0)), {}
             if self.path == "/graphql":
                 asked = json.loads(body)
-                told = {"data": server.answer(asked.get("operationName", ""), asked.get("variables") or {})}
+                data = {"data": server.answer(asked.get("operationName", ""), asked.get("variables") or {})}
             elif self.path.endswith("/file_stream"):
                 server.stream(self.path.split("/")[-2], json.loads(body).get("files", {}))
-            answer = json.dumps(told).encode()
+            answer = json.dumps(data).encode()
             self.send_response(200)
             self.send_header("Content-Length", str(len(answer)))
             self.end_headers()
@@ -139,9 +139,9 @@ def test_a_run_in_two_parts_becomes_one_and_reads_what_it_read(
     assert list(server.history) == [before.id] == [after.id]
     rows = server.history[before.id]
     assert [row["_step"] for row in rows] == list(range(len(before.history) + len(after.history)))
-    told = [row["trainer/global_step"] for row in rows if "train/loss" in row]
-    steps = (max(told) + 1) // 3
-    assert told == [*range(steps), *range(steps, steps + 3), *range(steps, 3 * steps)]
+    logged = [row["trainer/global_step"] for row in rows if "train/loss" in row]
+    steps = (max(logged) + 1) // 3
+    assert logged == [*range(steps), *range(steps, steps + 3), *range(steps, 3 * steps)]
     (catalogue,) = after.used.values()
     assert set(server.used) == {catalogue["digest"]}
     assert (

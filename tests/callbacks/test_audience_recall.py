@@ -91,10 +91,10 @@ def test_a_real_run_logs_the_true_figures(train_i2i: Callable[..., Path], catalo
 
     Few users a song and one song a user, so that they are not all 1.
     """
-    from inference.vectors import song_vectors
+    from inference.vectors import encode_songs
 
     hard_run = train_i2i(tmp_path / "i2i", "recall_k=1", "recall_users=7", "trainer.epochs=2")
-    _, found = song_vectors(hard_run)
+    found = encode_songs(hard_run)[1]["vector"]
     dense = np.zeros((catalogue.n_users, catalogue.n_songs))
     for user, song, strength in catalogue.plays.select("user", "song", "strength").iter_rows():
         if strength > 0:

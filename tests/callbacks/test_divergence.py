@@ -14,7 +14,7 @@ from configs.errors import UserError
 from lightning_modules.i2i import I2IModule
 from tests.callbacks.test_resume import states
 from tests.conftest import i2i_options
-from tests.distributed.test_training import torchrun
+from tests.distributed.test_launch import launch
 
 LOST = r"training diverged at step \d+ \(.* is NaN or infinite\): lower optim\.lr=1e\+06, or raise optim\.warmup"
 
@@ -60,7 +60,8 @@ def test_the_run_keeps_its_last_good_checkpoint(
 
 
 def test_all_ranks_stop(catalogue_folder: Path, tmp_path: Path) -> None:
-    options = [*i2i_options(catalogue_folder, tmp_path / "out"), "trainer.devices=2", "optim.lr=1e6"]
-    ended = torchrun(2, "train.py", ["i2i", *options])
-    said = [line for line in ended.stderr.splitlines() if line.startswith("error: training diverged at step ")]
-    assert ended.returncode and len(said) == 2 and said[0] == said[1], ended.stderr[-3000:]
+    options = [*i2i_options(catalogue_folder, tmp_path / "out"), "optim.lr=1e6"]
+    process = launch("torchrun.sh", ["i2i", *options], RANKS=2, RESTARTS=0)
+    errors = process.communicate(timeout=240)[1]
+    said = [line for line in errors.splitlines() if line.startswith("error: training diverged at step ")]
+    assert process.returncode and len(said) == 2 and said[0] == said[1], errors[-3000:]

@@ -81,7 +81,7 @@ MOMENTS: dict[str, tuple[Any, str, Callable[..., bool]]] = {
         "replace",
         lambda source, target: str(target).endswith(LAST) and torch.load(source, weights_only=True)["epoch"] == 1,
     ),
-    "before the manifest says finished": ("artifacts.runs", "finish_run", lambda *_: True),
+    "before the manifest says finished": ("training.fit", "finish_run", lambda *_: True),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,19 @@ def write(plays: pl.DataFrame, folder: Path, number: int) -> None:
         table.append_column("a.map", pa.array(values, pa.map_(pa.string(), pa.int64()))),
         folder / "plays" / f"{number}.parquet",
     )
+
+
+@pytest.fixture
+def real() -> Callable[[str], Path]:
+    """`real(name)`: a published data set, or skip."""
+
+    def path_of(name: str) -> Path:
+        path = Path(os.environ.get("FIRSTPLAY_DATA", "nowhere")) / name
+        if not path.exists():
+            pytest.skip(f"FIRSTPLAY_DATA names no folder with {name}")
+        return path
+
+    return path_of
 
 
 @pytest.fixture(scope="session")

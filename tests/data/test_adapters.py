@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,18 +11,6 @@ import pytest
 
 from configs.errors import UserError
 from data.adapters import read_hetrec, read_lfm2k
-
-real_data = pytest.mark.skipif(
-    "FIRSTPLAY_DATA" not in os.environ, reason="FIRSTPLAY_DATA names no folder of real data sets"
-)
-
-
-def real(name: str) -> Path:
-    """A real data set, or skip."""
-    path = Path(os.environ["FIRSTPLAY_DATA"]) / name
-    if not path.exists():
-        pytest.skip(f"$FIRSTPLAY_DATA has no {name}")
-    return path
 
 
 @pytest.fixture
@@ -55,11 +43,8 @@ def test_lfm2k_rows_ids_and_names(lfm2k: Path) -> None:
     assert data.songs["tags"].to_list() == [["rock"], ["art pop", "icelandic"], None]
     assert data.plays.select("user_id", "song_id").rows() == [("0", "1"), ("0", "0"), ("1", "2"), ("1", "1")]
     assert data.users["user_id"].to_list() == ["0", "1"]
-    assert {name: vectors.shape for name, vectors in data.features.items()} == {
-        "vggish": (3, 4),
-        "whisper": (3, 3),
-        "text": (3, 2),
-    }
+    shapes = {name: vectors.shape for name, vectors in data.features.items()}
+    assert shapes == {"vggish": (3, 4), "whisper": (3, 3), "text": (3, 2)}
     np.testing.assert_array_equal(data.features["text"], np.load(lfm2k / "all-MiniLM-L6-v2.npy").astype(np.float32))
 
 
@@ -144,20 +129,15 @@ def test_hetrec_missing_or_wrong(tmp_path: Path) -> None:
         read_hetrec(tmp_path / "text.zip")
 
 
-@real_data
-def test_real_lfm2k() -> None:
+def test_real_lfm2k(real: Callable[[str], Path]) -> None:
     data = read_lfm2k(real("lfm2k"))
     assert (data.songs.height, data.users.height, data.plays.height) == (1425, 1858, 56345)
-    assert {name: vectors.shape[1] for name, vectors in data.features.items()} == {
-        "vggish": 128,
-        "whisper": 512,
-        "text": 384,
-    }
+    widths = {name: vectors.shape[1] for name, vectors in data.features.items()}
+    assert widths == {"vggish": 128, "whisper": 512, "text": 384}
     assert data.songs["title"].null_count() == 0 and data.rejected == {}
 
 
-@real_data
-def test_real_hetrec() -> None:
+def test_real_hetrec(real: Callable[[str], Path]) -> None:
     data = read_hetrec(real("hetrec2011-lastfm-2k.zip"))
     assert (data.songs.height, data.users.height, data.plays.height) == (17632, 1892, 92834)
     assert data.tag_assignments is not None and data.tag_assignments.height == 186_479 - 1_538

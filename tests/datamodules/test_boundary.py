@@ -20,40 +20,25 @@ from objectives.boundary import boundary_loss
 from tests.conftest import module_options
 
 START = datetime(2024, 1, 1)
-FLAGS = ("completed", "favourited", "disliked")
+FLAGS = dict.fromkeys(("completed", "favourited", "disliked"), pl.Boolean)
+SCHEMA = {"user": pl.Int32, "song": pl.Int32, "played_at": pl.Datetime("ms"), **FLAGS, "strength": pl.Float32}
 
 
-def table(user, song, hours=None, completed=None, favourited=None, disliked=None):
+def table(user, song, hours=None, completed=None):
     """Plays as `pipeline.prepare` writes them; `hours` after the start, None: no time."""
-    n = len(user)
-    none = [None] * n
+    none = [None] * len(user)
     times = none if hours is None else [None if h is None else START + timedelta(hours=int(h)) for h in hours]
-    columns = zip(FLAGS, (completed, favourited, disliked), strict=True)
-    flags = {
-        name: pl.Series(name, list(values) if values is not None else none, dtype=pl.Boolean)
-        for name, values in columns
-    }
-    frame = pl.DataFrame(
-        {
-            "user": pl.Series(user, dtype=pl.Int32),
-            "song": pl.Series(song, dtype=pl.Int32),
-            "played_at": pl.Series(times, dtype=pl.Datetime("ms")),
-            **flags,
-            "strength": pl.Series(np.random.default_rng(1).choice([-1, 1, 2, 3], n), dtype=pl.Float32),
-        }
-    )
+    strength = np.random.default_rng(1).choice([-1, 1, 2, 3], len(user))
+    columns = [user, song, times, none if completed is None else completed, none, none, strength]
+    frame = pl.DataFrame({name: list(values) for name, values in zip(SCHEMA, columns, strict=True)}, schema=SCHEMA)
     return frame.sort("user", "played_at", "song", maintain_order=True)
 
 
-def write(folder, split, users, plays, cold_plays, vectors=None, genres=None):
-    n = len(split)
+def write(folder, split, users, plays, cold_plays, vectors=None):
     (folder / "features").mkdir(parents=True)
-    songs = pl.DataFrame({"song_id": [f"s{i}" for i in range(n)], "split": split}).with_columns(
-        pl.Series("genres", genres or [["a"] if i % 2 else ["b"] for i in range(n)], dtype=pl.List(pl.String)),
-        pl.lit(None, pl.String).alias("language"),
-        pl.lit(None, pl.List(pl.String)).alias("tags"),
-        pl.lit(None, pl.String).alias("artist_id"),
-    )
+    genres = [["ab"[i % 2]] for i in range(len(split))]
+    songs = pl.DataFrame({"song_id": [f"s{i}" for i in range(len(split))], "split": split, "genres": genres})
+    songs = songs.with_columns(language=None, tags=None, artist_id=None)
     for name, frame in {"songs": songs, "users": users, "plays": plays, "cold_plays": cold_plays}.items():
         frame.write_parquet(folder / f"{name}.parquet")
     if vectors is not None:
@@ -87,15 +72,6 @@ def history_songs(batch, n):
 def item_songs(batch):
     """Songs that each play is scored on, (B, M), by the feature value that names them."""
     return (batch["items"]["taste"][:, 0] - 100).long()[batch["item"]]
-
-
-@pytest.fixture
-def one_thread():
-    """Matrices this small go slower on several threads, far slower where the cores are shared."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("length", [3, 50])
@@ -144,8 +120,8 @@ def test_latest_history_and_users_without_plays(tmp_path, timed):
         assert history_songs(batch, user) == mine[::-1][:4]
     assert not batch["mask"][25:].any()
     assert batch["id"].tolist() == list(range(30))
-    nobody = batch_of(UserBatches(data.fields, data.profile, data.histories, np.array([27, 28])), [0, 1])
-    assert nobody["history"].shape == (2, 1) and not nobody["mask"].any()  # a batch in which nobody has a history
+    new = batch_of(UserBatches(data.fields, data.profile, data.histories, np.array([27, 28])), [0, 1])
+    assert new["history"].shape == (2, 1) and not new["mask"].any()  # a batch in which nobody has a history
 
 
 @pytest.mark.parametrize("timed", [True, False])
@@ -169,8 +145,7 @@ def test_cold_songs_take_no_part_and_negatives_are_unplayed(tmp_path, timed):
     drawn = np.bincount(item[:, 1:].flatten(), minlength=32)
     assert drawn.min() > 0.5 * drawn.mean()  # uniform, whatever the popularity
     same, other = batch_of(dataset, np.arange(9)), batch_of(dataset, np.arange(9), seed=(1,))
-    again = batch_of(dataset, np.arange(9))
-    assert torch.equal(item_songs(same), item_songs(again))
+    assert torch.equal(item_songs(same), item_songs(batch_of(dataset, np.arange(9))))
     assert not torch.equal(item_songs(same), item_songs(other))
 
 
@@ -215,16 +190,15 @@ def test_mixed_negatives_are_half_from_the_batch_and_half_shared(tmp_path):
 @pytest.mark.parametrize(
     ("completed", "size"), [(1.0, 1000), (0.5, 1000), pytest.param(1.0, 8, marks=pytest.mark.slow)]
 )
-def test_corrected_scores_mean_the_same_however_negatives_are_drawn(tmp_path, one_thread, completed, size):
+def test_corrected_scores_mean_the_same_however_negatives_are_drawn(tmp_path, completed, size):
     """One free score a song settles at log(p / (α · (d + p' · negatives / songs))), whatever the sampling: with p of
     positive and d of skipped plays, p' of positive plays by others; also where a batch is smaller than the draws."""
     rng = np.random.default_rng(0)
     share = np.array([0.02, 0.03, 0.05, 0.1, 0.1, 0.15, 0.25, 0.3])
     plays = table(np.arange(8000), rng.choice(8, 8000, p=share), completed=rng.random(8000) < completed)
     users = pl.DataFrame({"user_id": [str(u) for u in range(8000)]})
-    folder = write(
-        tmp_path / "c", ["warm"] * 8 + ["cold_val"], users, plays, table([0], [8]), np.arange(9.0)[:, None] + 100
-    )
+    vectors = np.arange(9.0)[:, None] + 100
+    folder = write(tmp_path / "c", ["warm"] * 8 + ["cold_val"], users, plays, table([0], [8]), vectors)
     settled = {}
     for sampling in ("uniform", "popularity", "batch", "mixed"):
         data = BoundaryDataModule(folder, sampling=sampling, negatives=20)
@@ -240,7 +214,7 @@ def test_corrected_scores_mean_the_same_however_negatives_are_drawn(tmp_path, on
             optimiser.step()
             optimiser.param_groups[0]["lr"] = 0.1 * (1 - step / steps)
         settled[sampling] = score.detach().numpy()
-    # nobody is asked about his own song, so that a song's negatives come from the others' positive plays alone
+    # no user is asked about their own song, so that a song's negatives come from the others' positive plays alone
     label = data.label
     p, d = (np.bincount(data.histories.song, one, minlength=9)[:8] / 8000 for one in (label, 1 - label))
     expected = np.log(p / (0.1 * (d + (label.mean() - p) * 20 / 8)))
@@ -252,9 +226,8 @@ def test_a_positive_weighs_what_its_strength_does(tmp_path):
     folder = random_catalogue(tmp_path / "c", timed=True)
     data = BoundaryDataModule(folder, strengths=(1.0, 2.0, 5.0), positives="played")
     batch = batch_of(data.train_dataloader().dataset, np.arange(len(data.label)))
-    strength = data.histories.strength
-    assert set(np.unique(strength)) == {-1, 1, 2, 3}
-    expected = np.where(strength == 3, 5.0, np.where(strength == 2, 2.0, 1.0))
+    expected = np.array([{-1: 1.0, 1: 1.0, 2: 2.0, 3: 5.0}[strength] for strength in data.histories.strength])
+    assert set(expected) == {1, 2, 5}
     assert batch["weight"][:, 0].tolist() == expected.tolist()
     liked = BoundaryDataModule(folder, strengths=(1.0, 2.0, 5.0))
     first = batch_of(liked.train_dataloader().dataset, np.arange(len(liked.label)))
@@ -268,7 +241,7 @@ def test_labels_from_flags():
             "favourited": [None, False, None, True, True, False, None, False],
             "disliked": [None, False, None, False, None, True, None, None],
         },
-        schema=dict.fromkeys(FLAGS, pl.Boolean),
+        schema=FLAGS,
     )
     assert labels(flags, "liked").tolist() == [1, 0, 1, 1, 1, 0, 0, 1]
     assert labels(flags, "played").tolist() == [1, 1, 1, 1, 1, 0, 1, 1]
@@ -280,20 +253,15 @@ def test_undated_plays_in_a_dated_table_are_in_no_training_history():
     plays = table([0, 0, 0, 0, 1], [5, 1, 2, 3, 4], [None, 1, 1, 2, None])
     histories = Histories(plays, n_users=2, n_songs=6, length=9)
     got = histories.before(np.arange(5))
-    songs = [got["songs"][got["history"][n][got["mask"][n]].numpy()].tolist() for n in range(5)]
-    assert songs == [[], [], [], [2, 1], []]
     latest = histories.latest(np.array([0, 1]))
-    assert [latest["songs"][latest["history"][n][latest["mask"][n]].numpy()].tolist() for n in (0, 1)] == [
-        [3, 2, 1, 5],
-        [4],
-    ]
+    for found, expected in ((got, [[], [], [], [2, 1], []]), (latest, [[3, 2, 1, 5], [4]])):
+        pairs = zip(found["history"], found["mask"], strict=True)
+        assert [found["songs"][one[mask].numpy()].tolist() for one, mask in pairs] == expected
 
 
 def test_validation_asks_for_cold_songs_that_were_not_disliked(tmp_path):
     split = ["warm", "warm", "cold_val", "cold_val", "cold_test"]
-    cold = table([0, 1, 1, 1, 2], [2, 2, 3, 3, 4]).with_columns(
-        pl.Series("strength", [1.0, -1, 3, 1, 3], dtype=pl.Float32)
-    )
+    cold = table([0, 1, 1, 1, 2], [2, 2, 3, 3, 4]).with_columns(strength=pl.Series([1.0, -1, 3, 1, 3]))
     users = pl.DataFrame({"user_id": ["a", "b", "c"]})
     data = BoundaryDataModule(write(tmp_path / "c", split, users, table([0, 0], [0, 1], [1, 2]), cold))
     user, song = data.val_positives()
@@ -353,12 +321,8 @@ def tastes(folder, seed=0):
     user, song = np.repeat(np.arange(160), 25), rng.integers(0, 150, 4000)
     same = user_taste[user] == song_taste[song]
     keep = rng.random(4000) < np.where(same, 0.9, 0.15)
-    plays = table(
-        user[keep],
-        song[keep],
-        rng.integers(0, 500, keep.sum()),
-        rng.random(keep.sum()) < np.where(same, 0.9, 0.2)[keep],
-    )
+    hours, completed = rng.integers(0, 500, keep.sum()), rng.random(keep.sum()) < np.where(same, 0.9, 0.2)[keep]
+    plays = table(user[keep], song[keep], hours, completed)
     listeners = [np.flatnonzero(user_taste == song_taste[s]) for s in range(150, 200)]
     cold = table(np.concatenate(listeners), np.repeat(np.arange(150, 200), [len(one) for one in listeners]))
     cold = cold.with_columns(pl.lit(1.0, pl.Float32).alias("strength"))
@@ -368,7 +332,7 @@ def tastes(folder, seed=0):
     return write(folder, split, users, plays, cold, vectors), user_taste, song_taste
 
 
-def test_training_finds_planted_tastes_of_new_songs(tmp_path, one_thread):
+def test_training_finds_planted_tastes_of_new_songs(tmp_path):
     L.seed_everything(0, verbose=False)
     folder, user_taste, song_taste = tastes(tmp_path / "c")
     data = BoundaryDataModule(folder, batch_size=64, history=20)

@@ -8,10 +8,8 @@ from typing import Any
 
 import lightning as L
 import numpy as np
-import polars as pl
 import pytest
 import torch
-from torch import Tensor
 
 from artifacts.runs import fingerprint
 from configs.training import BoundaryConfig, I2IConfig
@@ -90,15 +88,3 @@ def test_clip_reads_no_fields(catalogue_folder: Path, reads: Counter[str]) -> No
     assert ClipDataModule(data, text_fields=["genres"]).catalogue is data.catalogue
     assert reads["songs"] == 1 and reads["fields"] == 0
     assert list(data.fields.dense_dims) == ["content"] and not data.fields.vocab_sizes
-
-
-def test_songs_in_order_with_their_fields(catalogue_folder: Path) -> None:
-    data, songs = CatalogueDataModule(catalogue_folder), np.array([5, 0, 9])
-    batches: list[dict[str, Any]] = list(data.songs_loader(songs, batch_size=2))
-    assert torch.cat([batch["id"] for batch in batches]).tolist() == [5, 0, 9]
-    expected: dict[str, Tensor] = data.fields.gather(songs)
-    for name, values in expected.items():
-        found = torch.cat([batch["fields"][name] for batch in batches])
-        assert torch.equal(found.nan_to_num(), values.nan_to_num())
-    warm = pl.read_parquet(catalogue_folder / "songs.parquet")["split"] == "warm"
-    assert data.warm.tolist() == warm.arg_true().to_list()

@@ -16,7 +16,7 @@ from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from configs.errors import UserError
 from configs.training import EmbedConfig
-from data.text import song_texts, text_vectors, token_rows, unknown_share
+from data.text import text_vectors, token_rows, unknown_share
 from datamodules.batches import Batch
 from datamodules.clip import ClipDataModule
 from inference.embedding import merge
@@ -25,13 +25,6 @@ from models.text_encoder import TextEncoder, load_tokenizer
 from pipeline import embed
 
 N_MELS, WARM, VALIDATION, SONGS = 8, 90, 10, 110
-SMALL: dict[str, Any] = {
-    "warmup": 0.1,
-    "lr": 3e-3,
-    "weight_decay": 0.01,
-    "micro_batch": 0,
-    "audio_lr_scale": 0.1,
-}
 NO_AUDIO, NO_TEXT, SHORT = 4, 5, 6  # song rows
 WORDS = ["rain", "sun", "road", "night", "love", "sea"]  # what a song is about: heard in its audio
 OTHERS = ["dust", "wind", "fire", "gold", "hill", "door", "king"]  # of no consequence
@@ -105,7 +98,8 @@ def module(data: ClipDataModule, bert: str, text_lr_scale: float = 0.1, **text: 
         **{"dim": 8, "dropout": 0.1, "temperature": 0.07},
     }
     prepared |= data.audio | {"crop_seconds": 0.8, "crops": data.crops.crops}
-    return ClipModule(model, prepared, text_lr_scale=text_lr_scale, **SMALL)
+    rates: Any = {"lr": 3e-3, "weight_decay": 0.01, "warmup": 0.1, "audio_lr_scale": 0.1}
+    return ClipModule(model, prepared, text_lr_scale=text_lr_scale, micro_batch=0, **rates)
 
 
 def trainer(folder: Path, **options: Any) -> L.Trainer:
@@ -180,6 +174,8 @@ def test_songs_with_one_of_the_two_end_each_training_batch(folder: Path, bert: s
     gradients = [weight.grad for weight in step.parameters() if weight.grad is not None]
     assert torch.isfinite(loss) and gradients and all(torch.isfinite(one).all() for one in gradients)
     assert {len(batch["id"]) for batch in data.val_dataloader()[0]} == {8, 2}, "validation has none of them"
+    for index, view in enumerate(data.val_dataloader()):
+        assert step.validation_step(next(iter(view)), 0, index)["id"].tolist() == list(range(WARM, WARM + 8))
 
 
 def test_variants_of_the_text(folder: Path, bert: str) -> None:
@@ -222,17 +218,6 @@ def test_training_without_usable_songs_is_refused(folder: Path, bert: str, tmp_p
     assert item["has_audio"].sum() == 0 and item["has_text"].sum() == 7 and not item["audio"]["logmel"].any()
 
 
-def test_song_text_joins_columns_and_knows_none(folder: Path) -> None:
-    table = pl.read_parquet(folder / "songs.parquet")
-    texts = song_texts(table, ["title", "lyrics", "tags"])
-    assert texts[0] == "song of rain dust\nthe, sea" and texts[1] == "song of sun wind"
-    assert texts[NO_TEXT] is None
-    with pytest.raises(UserError, match="lyrix"):
-        song_texts(table, ["title", "lyrix"])
-    with pytest.raises(UserError, match="popularity"):
-        song_texts(table, ["popularity"])
-
-
 def test_text_vectors_are_cached_and_do_not_depend_on_neighbours(tmp_path: Path, bert: str) -> None:
     texts = ["rain", None, "the sea of love " * 6, "sun", "road road"]
     vectors = np.array(text_vectors(texts, bert, 64, 4, tmp_path))
@@ -244,7 +229,9 @@ def test_text_vectors_are_cached_and_do_not_depend_on_neighbours(tmp_path: Path,
     other = np.array(text_vectors(["night", "sun", "rain", texts[2], "love", "of"], bert, 64, 4, tmp_path))
     assert np.array_equal(other[[2, 3, 1]], vectors[[0, 2, 3]])
     text_vectors(texts, bert, 32, 4, tmp_path)
-    assert len(list(tmp_path.glob("*.npy"))) == 3
+    assert len(list(tmp_path.glob("*.npy"))) == len(list(tmp_path.glob("*"))) == 3
+    with pytest.raises(UserError, match="text vectors cannot be kept here"):
+        text_vectors(texts, bert, 16, 4, files[0])
 
 
 def test_tokens_and_unknown_share(bert: str) -> None:
@@ -335,16 +322,6 @@ def test_training_brings_audio_and_text_together(folder: Path, bert: str, frozen
         found = (vectors["clip_text"][cold] @ vectors["clip_audio"][cold].T).argmax(dim=1)
         share.append((word[found] == word).float().mean().item())
     assert share[1] >= 0.8 and share[0] < 0.5, share
-
-
-def test_validation_gives_ids_and_unit_vectors(folder: Path, bert: str) -> None:
-    data = songs(folder, bert)
-    data.setup("fit")
-    model = module(data, bert).eval()
-    for index, view in enumerate(data.val_dataloader()):
-        out = model.validation_step(next(iter(view)), 0, index)
-        assert out["id"].tolist() == list(range(WARM, WARM + 8))
-        torch.testing.assert_close(out["vector"].norm(dim=1), torch.ones(8))
 
 
 @pytest.fixture(scope="module")

@@ -12,22 +12,9 @@ import polars as pl
 import pytest
 
 from configs.errors import UserError
+from datamodules import masked_lm
 from datamodules.batches import Batch
-from datamodules.masked_lm import (
-    CLS,
-    IGNORED,
-    MASK,
-    PAD,
-    SEP,
-    SPECIAL,
-    UNK,
-    MaskedLMDataModule,
-    blocks,
-    character_tokenizer,
-    frequent_characters,
-    mask,
-    read_corpus,
-)
+from datamodules.masked_lm import CLS, IGNORED, MASK, PAD, SEP, SPECIAL, UNK, MaskedLMDataModule, mask
 
 LINES = [
     {"title": "夜曲", "lyrics": "一群嗜血的蚂蚁\n被腐肉所吸引", "artist": "x"},
@@ -38,7 +25,7 @@ LINES = [
 
 def written(folder: Path, name: str) -> Path:
     path = folder / name
-    text = "\n".join(json.dumps(line, ensure_ascii=False) for line in LINES).encode()
+    text = "\n".join(json.dumps(line, ensure_ascii=False) for line in LINES).encode("utf-8-sig")  # as some editors do
     if name.endswith(".parquet"):
         pl.DataFrame(LINES).write_parquet(path)
     else:
@@ -49,10 +36,10 @@ def written(folder: Path, name: str) -> Path:
 @pytest.mark.parametrize("name", ["c.jsonl", "c.jsonl.gz", "c.parquet"])
 def test_a_corpus_is_the_text_of_its_fields(tmp_path: Path, name: str) -> None:
     path = written(tmp_path, name)
-    assert read_corpus(path, ["title", "lyrics"]) == ["夜曲\n一群嗜血的蚂蚁\n被腐肉所吸引", "Rain"]
-    assert read_corpus(path, ["lyrics"]) == ["一群嗜血的蚂蚁\n被腐肉所吸引"]
+    assert masked_lm.read_corpus(path, ["title", "lyrics"]) == ["夜曲\n一群嗜血的蚂蚁\n被腐肉所吸引", "Rain"]
+    assert masked_lm.read_corpus(path, ["lyrics"]) == ["一群嗜血的蚂蚁\n被腐肉所吸引"]
     with pytest.raises(UserError, match=r"fields=\['lyrcs'\]: the documents have title, lyrics, artist"):
-        read_corpus(path, ["title", "lyrcs"])
+        masked_lm.read_corpus(path, ["title", "lyrcs"])
 
 
 @pytest.mark.parametrize(
@@ -70,21 +57,18 @@ def test_a_bad_corpus_is_one_line(tmp_path: Path, content: bytes | None, name: s
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=says):
-        read_corpus(tmp_path / name, ["title", "lyrics"])
+        masked_lm.read_corpus(tmp_path / name, ["title", "lyrics"])
 
 
 def test_pieces_are_characters_and_a_rare_one_hides_no_other() -> None:
-    tokenizer = character_tokenizer(frequent_characters(["愛愛 Love", "愛 love さくら", "罕 été さくら"], 2), 32)
-    told = tokenizer.convert_ids_to_tokens(tokenizer("愛罕 LOVEx さくz")["input_ids"])
-    assert told == ["[CLS]", "愛", "[UNK]", "l", "o", "v", "e", "[UNK]", "さ", "く", "[UNK]", "[SEP]"]
+    tokenizer = masked_lm.character_tokenizer(
+        masked_lm.frequent_characters(["愛愛 Love", "愛 love さくら", "罕 été さくら"], 2), 32
+    )
+    pieces = tokenizer.convert_ids_to_tokens(tokenizer("愛罕 LOVEx さくz")["input_ids"])
+    assert pieces == ["[CLS]", "愛", "[UNK]", "l", "o", "v", "e", "[UNK]", "さ", "く", "[UNK]", "[SEP]"]
     assert set(tokenizer.get_vocab()) == {*SPECIAL, *"愛loveさくら"}
     ids = [tokenizer.pad_token_id, tokenizer.unk_token_id, tokenizer.cls_token_id, tokenizer.sep_token_id]
     assert [*ids, tokenizer.mask_token_id] == [PAD, UNK, CLS, SEP, MASK]
-
-
-def test_a_mark_in_front_of_the_file_is_no_fault(tmp_path: Path) -> None:
-    (tmp_path / "c.jsonl").write_bytes(b"\xef\xbb\xbf" + b'{"title": "a"}')
-    assert read_corpus(tmp_path / "c.jsonl", ["title"]) == ["a"]
 
 
 def test_a_corpus_of_rare_characters_alone_is_refused(tmp_path: Path) -> None:
@@ -94,8 +78,8 @@ def test_a_corpus_of_rare_characters_alone_is_refused(tmp_path: Path) -> None:
 
 def test_blocks_hold_every_token_once_and_documents_apart() -> None:
     texts = ["abcdefghijklmnop" * 2, "abc", "ponm"]
-    tokenizer = character_tokenizer(frequent_characters(texts, 1), 10)
-    rows = blocks(tokenizer, texts, 10)
+    tokenizer = masked_lm.character_tokenizer(masked_lm.frequent_characters(texts, 1), 10)
+    rows = masked_lm.blocks(tokenizer, texts, 10)
     whole = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
     assert rows.shape == (4 + 1 + 1, 10) and rows.dtype == np.int32
     assert (rows[:, 0] == CLS).all() and ((rows == SEP).sum(axis=1) == 1).all()

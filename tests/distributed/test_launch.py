@@ -19,20 +19,30 @@ from tests.conftest import i2i_options
 ROOT = Path(__file__).parents[2]
 SRUN = '#!/bin/sh\nexec "$@"\n'
 SCONTROL = '#!/bin/sh\nif [ "$1" = show ]; then echo localhost; echo other; else echo "$@" >> "$REQUEUED"; fi\n'
-# trains like train.py; one rank meets its fate in the middle of epoch 1, once
+# trains like train.py; one rank is killed in a step of an epoch, once, and has told how many numbers it held
 TRAIN = """
 import os, runpy, signal
 from pathlib import Path
-from lightning_modules.i2i import I2IModule
-real, fate = I2IModule.training_step, Path({fate!r})
+from lightning_modules.{module} import {name} as Module
+real, fate = Module.training_step, Path({fate!r})
 def step(module, batch, index):
-    if (module.current_epoch, index, module.global_rank) == (1, 2, {rank}) and fate.exists():
+    if (module.current_epoch, index, module.global_rank) == {when} and fate.exists():
+        held = [getattr(one, "to_local", lambda one=one: one)().numel() for one in module.parameters()]
+        fate.with_name("held").write_text(f"{{sum(held)}} {{sum(one.numel() for one in module.parameters())}}")
         fate.unlink()
         os.kill(os.getpid(), signal.SIGKILL)
     return real(module, batch, index)
-I2IModule.training_step = step
+Module.training_step = step
 runpy.run_path({train!r}, run_name="__main__")
 """
+
+
+def killing_train(folder: Path, module: str, name: str, when: tuple[int, int, int]) -> None:
+    """A train.py in the folder, of which one rank is killed: `when` is its epoch, step and rank."""
+    fate, train = folder / "fate", str(ROOT / "train.py")
+    fate.touch()
+    code = TRAIN.format(module=module, name=name, when=when, fate=str(fate), train=train)
+    (folder / "train.py").write_text(code)
 
 
 def environment(**more: Any) -> dict[str, str]:
@@ -68,8 +78,7 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 
 
 def assert_same_weights(one: Path, other: Path) -> None:
-    for name, value in weights(one).items():
-        torch.testing.assert_close(value, weights(other)[name], rtol=0, atol=0, msg=name)
+    torch.testing.assert_close(weights(one), weights(other), rtol=0, atol=0)
 
 
 @pytest.fixture(scope="module")
@@ -84,8 +93,8 @@ def test_two_machines_meet_and_train_as_one(undisturbed: Path, catalogue_folder:
     given = {"NODES": 2, "RANKS": 1, "PORT": free_port(), "JOB": "both"}
     arguments = ["i2i", *i2i_options(catalogue_folder, tmp_path / "run")]
     machines = [launch("torchrun.sh", arguments, **given) for _ in range(2)]
-    told = [ended(machine) for machine in machines]
-    assert sum("best val/audience" in one for one in told) == 1, "rank 0 alone has something to say"
+    result = [ended(machine) for machine in machines]
+    assert sum("best val/audience" in one for one in result) == 1, "rank 0 alone has something to say"
     assert_same_weights(tmp_path / "run", undisturbed)
 
 
@@ -94,9 +103,7 @@ def test_a_killed_rank_takes_the_others_back_to_the_last_checkpoint(
     rank: int, undisturbed: Path, catalogue_folder: Path, tmp_path: Path
 ) -> None:
     """kill -9 in the middle of an epoch: nobody hangs, all start again, and nothing shows in the end."""
-    (tmp_path / "fate").touch()
-    code = TRAIN.format(train=str(ROOT / "train.py"), fate=str(tmp_path / "fate"), rank=rank)
-    (tmp_path / "train.py").write_text(code)
+    killing_train(tmp_path, "i2i", "I2IModule", (1, 2, rank))
     arguments = ["i2i", *i2i_options(catalogue_folder, tmp_path / "run"), "trainer.checkpoint_steps=2"]
     ended(launch("torchrun.sh", arguments, where=tmp_path, RANKS=2, RESTARTS=1))
     assert not (tmp_path / "fate").exists(), "it was killed"
@@ -108,9 +115,9 @@ def test_a_preempted_job_goes_back_into_the_queue_and_on(
 ) -> None:
     """SLURM's signal while two ranks train; then the job's next turn."""
     (tmp_path / "bin").mkdir()
-    for name, text in (("srun", SRUN), ("scontrol", SCONTROL)):
-        (tmp_path / "bin" / name).write_text(text)
-        (tmp_path / "bin" / name).chmod(0o755)
+    for program, text in {tmp_path / "bin/srun": SRUN, tmp_path / "bin/scontrol": SCONTROL}.items():
+        program.write_text(text)
+        program.chmod(0o755)
     slurm: dict[str, Any] = {"SLURM_JOB_NODELIST": "n[0-1]", "SLURM_NNODES": 1, "SLURM_GPUS_ON_NODE": 2}
     slurm |= {"SLURM_JOB_ID": 7, "REQUEUED": tmp_path / "requeued"}
     slurm["PATH"] = f"{tmp_path}/bin:{environment()['PATH']}"
@@ -119,10 +126,10 @@ def test_a_preempted_job_goes_back_into_the_queue_and_on(
     job = launch("slurm.sh", arguments, **slurm)
     until(lambda: (out / "checkpoints" / "last.ckpt").exists(), job)
     job.send_signal(signal.SIGTERM)
-    told = ended(job)
-    assert "stopping, to go on later" in told and (tmp_path / "requeued").read_text() == "requeue 7\n"
+    result = ended(job)
+    assert "stopping, to go on later" in result and (tmp_path / "requeued").read_text() == "requeue 7\n"
     if "already finished" not in ended(launch("slurm.sh", arguments, **slurm)):
-        assert "stopped by a signal at step" in told
+        assert "stopped by a signal at step" in result
     assert_same_weights(out, undisturbed)
 
 

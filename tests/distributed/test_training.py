@@ -1,35 +1,18 @@
-"""`torchrun train.py …` on several gloo processes: the same validation, a killed rank, another number of ranks."""
+"""`torchrun train.py …` on several gloo processes: the same validation, whatever their number."""
 
 from __future__ import annotations
 
 import csv
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from tests.conftest import i2i_options
+from tests.distributed.test_launch import ended, launch, weights
 
-ROOT = Path(__file__).parents[2]
 STILL = ["optim.lr=1e-12", "trainer.epochs=1"]  # weights stay as they were: what differs is the number of ranks
-
-
-def torchrun(ranks: int, script: str, arguments: list[str], *options: str) -> subprocess.CompletedProcess[str]:
-    """Run a script on so many ranks of this machine."""
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", *options]
-    given = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    return subprocess.run(
-        [*launch, script, *arguments], cwd=ROOT, env=given, capture_output=True, text=True, timeout=240
-    )
-
-
-def last_of(run: Path) -> dict[str, Any]:
-    return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
 
 
 def validation(run: Path) -> dict[str, float]:
@@ -60,12 +43,10 @@ def test_validation_and_correlation_do_not_hang_on_the_number_of_ranks(
         options = i2i_options(odd_catalogue, out)
         if task == "boundary":
             options = [one for one in options if not one.startswith(("bcl_batch", "objective."))]
-        options += [*STILL, f"trainer.devices={ranks}", "logger.wandb=offline"]
-        ended = torchrun(ranks, "train.py", [task, *options])
-        assert ended.returncode == 0, ended.stderr[-3000:]
+        ended(launch("torchrun.sh", [task, *options, *STILL, "logger.wandb=offline"], RANKS=ranks))
         assert len(list(out.rglob("*.wandb"))) == len(list(out.rglob("*.csv"))) == 1, "rank 0 alone tells"
         figures[ranks] = validation(out)
-        correlation[ranks] = last_of(out)["state_dict"].get("correlation", torch.zeros(1))
+        correlation[ranks] = weights(out).get("correlation", torch.zeros(1))
     assert len(figures[1]) >= 2 and max(figures[1].values()) > 0
     assert figures[3] == pytest.approx(figures[1], rel=1e-4)
     torch.testing.assert_close(correlation[3], correlation[1], rtol=1e-4, atol=1e-5)

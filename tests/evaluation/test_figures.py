@@ -18,7 +18,16 @@ from data.fields import read_fields
 from evaluation import baselines, figures
 from evaluation import evaluation as evaluate
 from inference.song_index import SongIndex
+from inference.vectors import Boundary
 from retrieval.index import build_index, unit_rows
+
+
+def toy(songs: dict[str, Any], **tables: Any) -> Any:
+    """A catalogue in memory."""
+    n = len(next(iter(songs.values())))
+    frame = pl.DataFrame({"song_id": [f"s{i}" for i in range(n)], **songs})
+    split = frame["split"].to_numpy() if "split" in songs else np.full(n, "warm")
+    return SimpleNamespace(songs=frame, n_songs=n, rows=lambda name: np.flatnonzero(split == name), **tables)
 
 
 def blobs(n: int, k: int, noise: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -39,24 +48,13 @@ def naive_nmi(one: list[Any], other: list[Any]) -> float:
 @pytest.mark.parametrize("seed", range(3))
 def test_agreement_is_the_nmi_of_clusters_and_labels(seed: int) -> None:
     points, label = blobs(200, 5, 0.6, seed)
-    told = figures.cluster_agreement(points, label, seed)
+    result = figures.cluster_agreement(points, label, seed)
     cluster = figures.kmeans(points, 5, seed).tolist()
-    assert told["genre_nmi"] == pytest.approx(naive_nmi(label.tolist(), cluster)) and 0.1 < told["genre_nmi"] < 0.9
-    assert told == figures.cluster_agreement(points, label, seed), "seeded"
+    assert result["genre_nmi"] == pytest.approx(naive_nmi(label.tolist(), cluster)) and 0.1 < result["genre_nmi"] < 0.9
+    assert result == figures.cluster_agreement(points, label, seed), "seeded"
     rng = np.random.default_rng(99)
     chance = np.mean([naive_nmi(rng.permutation(label).tolist(), cluster) for _ in range(200)])
-    assert told["chance_genre_nmi"] == pytest.approx(chance, rel=0.25)
-
-
-def test_agreement_knows_no_names_and_no_order() -> None:
-    points, label = blobs(150, 4, 0.6)
-    told = figures.cluster_agreement(points, label, 0)["genre_nmi"]
-    renamed = np.array([7, 1, 30, 2])[label]
-    assert figures.cluster_agreement(points, renamed, 0)["genre_nmi"] == pytest.approx(told)
-    order = np.random.default_rng(1).permutation(150)
-    assert figures.cluster_agreement(points[order], label[order], 0)["genre_nmi"] == pytest.approx(told, abs=0.1)
-    turn, _ = np.linalg.qr(np.random.default_rng(2).standard_normal((8, 8)))
-    assert figures.cluster_agreement(points @ turn, label, 0)["genre_nmi"] == pytest.approx(told, abs=0.1)
+    assert result["chance_genre_nmi"] == pytest.approx(chance, rel=0.25)
 
 
 def test_agreement_is_one_for_the_same_partition_and_chance_for_another() -> None:
@@ -74,18 +72,8 @@ def test_agreement_of_a_large_catalogue_is_that_of_a_sample(monkeypatch: pytest.
     points, label = blobs(300, 3, 0.7)
     chosen = np.sort(np.random.default_rng(5).permutation(300)[:60])
     cluster = figures.kmeans(points[chosen], 3, 5).tolist()
-    told = figures.cluster_agreement(points, label, 5)["genre_nmi"]
-    assert told == pytest.approx(naive_nmi(label[chosen].tolist(), cluster))
-
-
-def test_kmeans_is_a_fixed_point_and_as_good_as_starting_from_the_truth() -> None:
-    points, label = blobs(300, 6, 0.25)
-    cluster = figures.kmeans(points, 6, 0)
-    centre = np.stack([points[cluster == c].mean(axis=0) for c in range(6)])
-    squared = ((points[:, None] - centre) ** 2).sum(axis=2)
-    assert (squared.argmin(axis=1) == cluster).mean() > 0.99
-    truth = np.stack([points[label == c].mean(axis=0) for c in range(6)])
-    assert squared.min(axis=1).sum() <= 1.01 * ((points[:, None] - truth) ** 2).sum(axis=2).min(axis=1).sum()
+    result = figures.cluster_agreement(points, label, 5)["genre_nmi"]
+    assert result == pytest.approx(naive_nmi(label[chosen].tolist(), cluster))
 
 
 def test_kmeans_keeps_the_best_of_its_starts() -> None:
@@ -106,19 +94,88 @@ def test_kmeans_of_as_many_clusters_as_points_and_of_equal_points() -> None:
     assert figures.kmeans(np.zeros((6, 3)), 2, 0).shape == (6,)
 
 
-def test_grouping_leaves_songs_without_a_genre_out() -> None:
-    points, label = blobs(90, 3, 0.5)
-    genre: list[list[str] | None] = [[f"g{one}", "x"] for one in label]
-    genre[4] = genre[80] = None
-    split = np.where(np.arange(90) < 70, "warm", "cold_test")
-    frame = pl.DataFrame({"genres": genre})
-    catalogue: Any = SimpleNamespace(songs=frame, rows=lambda name: np.flatnonzero(split == name))
-    stretched = points * np.random.default_rng(3).uniform(0.1, 9, (90, 1))  # length must not matter
-    plain, ours = figures.genre_grouping({"ours": stretched}, catalogue, "cold_test", 7)
-    kept = np.setdiff1d(np.arange(90), [4, 80])
-    told = figures.cluster_agreement(points[kept], label[kept], 7)
-    assert {key: ours[key] for key in told} == pytest.approx(told) and len(told) == 2
+@pytest.mark.parametrize("seed", range(3))
+def test_ranks_against_sorting_ties_last(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    query, item = rng.integers(-2, 3, (2, 40, 5))
+    genre = rng.integers(0, 4, 40).astype(str)
+    score = query @ item.T
+    rank = [sum(score[q] >= score[q, q]) for q in range(40)]
+    within = [sum((score[q] >= score[q, q]) & (genre == genre[q])) for q in range(40)]
+    row = figures.ranks_summary(query, item, genre)
+    for k in (1, 5, 10):
+        assert row[f"recall@{k}"] == np.mean([one <= k for one in rank])
+    assert (row["median_rank"], row["pool_size"], row["chance_recall@10"]) == (np.median(rank), 40, 0.25)
+    assert row["recall@1_within_genre"] == np.mean([one == 1 for one in within])
+    assert row["chance_recall@1_within_genre"] == pytest.approx(np.mean([1 / sum(genre == one) for one in genre]))
+
+
+def test_genre_grouping_is_the_vote_of_the_ten_nearest_known_songs() -> None:
+    rng = np.random.default_rng(0)
+    genre = rng.choice(["folk", "rock", "techno"], 80, p=[0.5, 0.3, 0.2]).tolist()
+    split = np.where(np.arange(80) < 60, "warm", "cold_test").tolist()
+    vectors = np.array([{"folk": 0, "rock": 1, "techno": 2}[g] for g in genre])[:, None] == np.arange(3)
+    vectors = (vectors + 0.6 * rng.standard_normal((80, 3))) * rng.uniform(0.1, 9, (80, 1))  # length must not matter
+    genre[7] = genre[70] = None
+    catalogue = toy({"split": split, "genres": [[g, "other"] if g else None for g in genre]})
+    plain, ours = figures.genre_grouping({"ours": vectors}, catalogue, "cold_test", 7)
+    kept = np.setdiff1d(np.arange(80), [7, 70])
+    agreement = figures.cluster_agreement(unit_rows(vectors[kept]), np.array(genre, dtype=str)[kept], 7)
+    assert {key: ours[key] for key in agreement} == pytest.approx(agreement) and len(agreement) == 2
     assert set(plain) == {"space", "knn_genre_accuracy"}
+    warm = [i for i in range(60) if genre[i]]
+    new = [i for i in range(60, 80) if genre[i]]
+    most = max(("folk", "rock", "techno"), key=[genre[i] for i in warm].count)
+    assert plain["knn_genre_accuracy"] == pytest.approx(np.mean([genre[i] == most for i in new]))
+    right = []
+    for i in new:
+        cosine = {j: vectors[i] @ vectors[j] / np.linalg.norm(vectors[i]) / np.linalg.norm(vectors[j]) for j in warm}
+        near = [genre[j] for j in sorted(cosine, key=lambda j: -cosine[j])[:10]]
+        right.append(min(("folk", "rock", "techno"), key=lambda g: (-near.count(g), g)) == genre[i])
+    assert ours["knn_genre_accuracy"] == pytest.approx(np.mean(right)) and 0.5 < np.mean(right) < 1
+    assert figures.genre_grouping({}, toy({"split": ["warm", "cold_test"], "genres": [None, ["a"]]}), "cold_test") == []
+
+
+def test_boundary_summary_and_histogram_count_pairs() -> None:
+    rng = np.random.default_rng(0)
+    item, user, edge = rng.standard_normal((7, 3)), rng.standard_normal((9, 3)), rng.standard_normal(9)
+    edge[4] = 99  # open to nothing
+    plays = {"user": np.repeat(np.arange(9, dtype=np.int32), 2), "song": rng.integers(0, 6, 18).astype(np.int32)}
+    catalogue = toy({"popularity": [1, 5, 9, 2, 7, 3]}, plays=pl.DataFrame(plays))
+    boundary: Any = Boundary(None, item, user, edge)  # type: ignore[arg-type]
+    open_CU = np.array([[item[c] @ user[u] > edge[u] for u in range(9)] for c in range(7)])
+    shares = figures.open_shares(boundary)
+    result = figures.boundary_summary(shares, catalogue)
+    assert result["share_of_pairs_above_the_boundary"] == pytest.approx(open_CU.mean())
+    assert result["share_of_users_with_no_new_song"] == pytest.approx((~open_CU.any(axis=0)).mean())
+    taste = [
+        np.mean([catalogue.songs["popularity"][int(s)] for s in plays["song"][plays["user"] == u]]) for u in range(9)
+    ]
+    ordered = sorted(range(9), key=lambda u: (taste[u], u))
+    for place, share in enumerate(result["share_of_new_songs_by_taste"].values()):
+        assert share == pytest.approx(open_CU[:, ordered[3 * place : 3 * place + 3]].mean())
+    drawn = figures.boundary_histogram(boundary, shares)
+    assert sum(drawn["open_count"]) == 9 and 55 <= sum(drawn["margin_count"]) <= 63
+    margin = [[item[c] @ user[u] - edge[u] for u in range(9)] for c in range(7)]
+    ends = {"bins": 60, "range": tuple(np.quantile(margin, [0.001, 0.999]))}
+    np.testing.assert_allclose(drawn["margin_edge"], np.histogram(margin, **ends)[1])
+    assert drawn["margin_count"] == np.histogram(margin, bins=drawn["margin_edge"])[0].tolist()
+    little = 1e-6  # one song at a time
+    assert figures.boundary_summary(figures.open_shares(boundary, little), catalogue) == result
+    assert figures.boundary_histogram(boundary, shares, little) == drawn
+
+
+def test_the_ends_of_a_large_histogram_are_a_sample_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    boundary: Any = Boundary(None, rng.normal(size=(80, 3)), rng.normal(size=(900, 3)), rng.normal(size=900))  # type: ignore[arg-type]
+    shares = figures.open_shares(boundary)
+    sampled = figures.boundary_histogram(boundary, shares)
+    assert figures.SAMPLED_PAIRS < 80 * 900
+    monkeypatch.setattr(figures, "SAMPLED_PAIRS", 80 * 900)
+    whole = figures.boundary_histogram(boundary, shares)
+    np.testing.assert_allclose(sampled["margin_edge"], whole["margin_edge"], atol=0.5)
+    assert sampled["margin_edge"] != whole["margin_edge"] and sampled["open_count"] == whole["open_count"]
+    assert abs(sum(sampled["margin_count"]) - sum(whole["margin_count"])) < 0.002 * 80 * 900
 
 
 def test_map_shows_the_same_songs_in_every_space(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,20 +183,20 @@ def test_map_shows_the_same_songs_in_every_space(monkeypatch: pytest.MonkeyPatch
     points, label = blobs(90, 3, 0.05)
     noise = np.random.default_rng(0).standard_normal((90, 4))
     columns = {"genres": [[f"g{one}"] for one in label], "title": [f"t{i}" for i in range(90)]}
-    frame = pl.DataFrame(columns | {"split": ["warm", "warm", "cold_val"] * 30})
-    catalogue: Any = SimpleNamespace(songs=frame, n_songs=90)
+    catalogue = toy(columns | {"split": ["warm", "warm", "cold_val"] * 30})
     drawn = figures.song_map({"ours": points, "noise": noise}, catalogue, 0)
     shown = [int(title[1:]) for title in drawn["title"]]
     assert len(set(shown)) == 60 and drawn["genre"] == [f"g{label[i]}" for i in shown]
-    assert drawn["new"] == [i % 3 == 2 for i in shown] and list(drawn["maps"]) == ["ours", "noise"]
+    assert drawn["new"] == [i % 3 == 2 for i in shown] == sorted(drawn["new"]), "new ones are drawn above known ones"
+    assert list(drawn["maps"]) == ["ours", "noise"]
     same = {name: nearest_has_same_genre(xy, drawn["genre"]) for name, xy in drawn["maps"].items()}
     assert abs(np.corrcoef(drawn["maps"]["noise"]["x"], drawn["maps"]["noise"]["y"])[0, 1]) < 0.9, "two dimensions"
     assert same["ours"] > 0.95 and same["noise"] < 0.7, "near in the map is near in the space"
     for name, vectors in (("ours", points), ("noise", noise)):
         unit = unit_rows(vectors[shown])
-        for song, told in enumerate(drawn["maps"][name]["near"]):
+        for song, result in enumerate(drawn["maps"][name]["near"]):
             cosine = {other: float(unit[song] @ unit[other]) for other in range(60) if other != song}
-            assert told == sorted((o for o in cosine if cosine[o] > 0), key=lambda o: -cosine[o])[:5]
+            assert result == sorted((o for o in cosine if cosine[o] > 0), key=lambda o: -cosine[o])[:5]
 
 
 def test_a_song_without_any_field_is_near_to_nothing() -> None:

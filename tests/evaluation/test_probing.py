@@ -13,7 +13,7 @@ from configs.errors import UserError
 from configs.load import load
 from configs.targeting import ProbeConfig
 from data.catalogue import Catalogue
-from evaluation.probing import mel_of_songs, most_frequent, probe
+from evaluation.probing import mel_of_songs, probe
 from inference.zeroshot import accuracy, own_labels
 from models.audio_encoder import mel_statistics
 from pipeline.probe import main
@@ -48,10 +48,6 @@ def test_artists_are_never_split() -> None:
     label = np.array([other[name] for name in artist])
     assert np.mean(probe(x, label, artist, 4, 0)) < 0.6
     assert np.mean(probe(x, label, np.arange(240).astype(str), 4, 0)) > 0.75, "songs of one artist in both parts"
-
-
-def test_most_frequent() -> None:
-    assert most_frequent(np.array(["a", "b", "a", "c"])) == 0.5
 
 
 AUDIO = {"store": "logmel", "sample_rate": 1000, "n_mels": 4, "win_length": 50, "hop_length": 20}
@@ -101,7 +97,6 @@ def test_the_command(catalogue: Path, capsys: pytest.CaptureFixture[str]) -> Non
     [
         (["column=moods"], "column=moods"),
         (["use=[clip_audio]"], "use=.'clip_audio'.: there are mood"),
-        (["folds=1"], "folds=1: must be at least 2"),
         (["folds=100"], "too few for folds=100"),
         (["folds=31"], r"folds=31 that share no artist cannot be made of 118 songs by 30 artists"),
     ],
@@ -136,5 +131,10 @@ def test_a_first_tag_is_right_if_it_is_one_of_the_song_s_own() -> None:
     heard, first = np.array([0, 1, 2, 3, 4]), np.array([1, 2, 0, 0, 2])
     with pytest.raises(UserError, match="no song with audio has a label"):
         accuracy(np.array([0]), np.array([2]), own, labels)
-    told = accuracy(first, heard, own, labels)
-    assert told == {"songs": 4, "accuracy": 0.75, "most_frequent": 0.75, "chance": pytest.approx((1 + 2 + 1 + 2) / 12)}
+    result = accuracy(first, heard, own, labels)
+    assert result == {
+        "songs": 4,
+        "accuracy": 0.75,
+        "most_frequent": 0.75,
+        "chance": pytest.approx((1 + 2 + 1 + 2) / 12),
+    }

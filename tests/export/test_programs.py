@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from huggingface_hub import ModelCard
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from artifacts.runs import finish_run, open_run, start_run
+from artifacts.runs import open_run
 from configs.errors import UserError
 from configs.load import load as options
 from configs.serving import ExportConfig
@@ -27,13 +28,14 @@ from datamodules.boundary import BoundaryDataModule
 from datamodules.catalogue import CatalogueDataModule
 from datamodules.i2i import I2IDataModule
 from export import model as export
-from export import parts, program_card, programs
+from export import model_card, parts, programs
 from inference.vectors import data_options
 from lightning_modules.clip import ClipModule
 from models.clip import ClipModel
 from models.pretrained import resolve_model
 from models.song_encoder import SongEncoder
 from models.towers import BoundaryModel
+from tests.tiny_models import tiny_bert, tiny_wav2vec2
 
 ROOT = Path(__file__).parents[2]
 PARTS = {"i2i": ["song"], "boundary": ["item", "user", "boundary"], "clip": ["audio", "text"]}
@@ -44,19 +46,14 @@ SMALL: dict[str, Any] = {"dim": 8, "dropout": 0.1, "temperature": 0.07}
 
 @pytest.fixture(scope="module")
 def bert(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A BERT with tiny random weights, and the packaged tokenizer."""
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("bert")
-    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
-    hf.BertModel(hf.BertConfig(vocab_size=30522, **sizes)).save_pretrained(folder)
-    hf.AutoTokenizer.from_pretrained(resolve_model("minilm")).save_pretrained(folder)
-    return str(folder)
+    return tiny_bert(tmp_path_factory.mktemp("bert"), resolve_model("minilm"))
 
 
 @pytest.fixture(scope="module")
 def exports(
-    i2i_run: Path, boundary_run: Path, catalogue_folder: Path, bert: str, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, Path]:
+    i2i_run: Path, boundary_run: Path, bert: str, save_clip_run: Callable[..., Path],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> dict[str, Path]:  # fmt: skip
     """Both formats of a trained i2i and boundary run, and of a clip run with random weights, low-rank ones too."""
     at = tmp_path_factory.mktemp("programs")
     torch.manual_seed(0)
@@ -64,21 +61,16 @@ def exports(
     model = {"audio": OWN, "text": text, "front": FRONT, **SMALL}
     module = ClipModule(model, FRONT | {"text_model": bert, "crops": 3, "windows": 1, "crop_seconds": 2.0})
     shake(module)
-    start_run(at / "clip_run", "clip", f"data: {catalogue_folder}\nout: {at}/clip_run\n", {})
-    (at / "clip_run" / "checkpoints").mkdir()
-    saved = {"state_dict": module.state_dict(), "hyper_parameters": dict(module.hparams)}
-    torch.save(saved, at / "clip_run" / "checkpoints" / "best.ckpt")
-    finish_run(at / "clip_run", "clip", {"val/recall@10": 0.125})
-    for task, run in {"i2i": i2i_run, "boundary": boundary_run, "clip": at / "clip_run"}.items():
+    for task, run in {"i2i": i2i_run, "boundary": boundary_run, "clip": save_clip_run(at / "run", module)}.items():
         export.export_model(options(ExportConfig, [f"run={run}", f"out={at}/{task}", "formats=[onnx,torch_export]"]))
     return {task: at / task for task in PARTS}
 
 
+@torch.no_grad()
 def shake(model: Any) -> None:
     """Move all weights: low-rank additions start at zero, and would not be seen."""
-    with torch.no_grad():
-        for weight in model.parameters():
-            weight += 0.05 * torch.randn_like(weight)
+    for weight in model.parameters():
+        weight += 0.05 * torch.randn_like(weight)
 
 
 def run_onnx(path: Path, batch: dict[str, Tensor]) -> np.ndarray:
@@ -103,13 +95,11 @@ def test_songs_have_the_vectors_of_the_model(rows: list[int], exports: dict[str,
     source = I2IDataModule(CatalogueDataModule(**data_options(open_run(i2i_run, "i2i"), None, None)))
     fields = source.fields.gather(np.array(rows))
     model, _ = export.load(exports["i2i"])
-    with torch.no_grad():
-        wanted = model(fields).numpy()
+    wanted = model(fields).numpy()
     for made in run_both(exports["i2i"], "song", songs(fields)):
         np.testing.assert_allclose(made, wanted, rtol=1e-4, atol=1e-5)
     fewer = fields | {name: value[:, :1] for name, value in fields.items() if value.dtype == torch.int64}
-    with torch.no_grad():
-        wanted = model(fewer).numpy()
+    wanted = model(fewer).numpy()
     np.testing.assert_allclose(run_both(exports["i2i"], "song", songs(fewer))[0], wanted, rtol=1e-4, atol=1e-5)
 
 
@@ -124,8 +114,7 @@ def test_three_towers_decide_as_the_model_does(n: int, exports: dict[str, Path],
     users["numbers"][0] = torch.nan
     fields = data.fields.gather(np.arange(n, 60))
     model, _ = export.load(exports["boundary"])
-    with torch.no_grad():
-        item, (user, bar) = model.item_vectors(fields).numpy(), model.user_vectors(users)
+    item, (user, bar) = model.item_vectors(fields).numpy(), model.user_vectors(users)
     batch = songs(users["songs"]) | {name: users[name] for name in ("codes", "numbers", "history", "mask", "strength")}
     made = zip(*(run_both(exports["boundary"], part, batch) for part in ("user", "boundary")), strict=True)
     for (user_ND, boundary_ND), item_MD in zip(made, run_both(exports["boundary"], "item", songs(fields)), strict=True):
@@ -140,8 +129,7 @@ def test_crops_of_any_length(n: int, frames: int, exports: dict[str, Path]) -> N
     batch = {"logmel": torch.randn(n, frames, 64, generator=rng), "frames": torch.full((n,), frames)}
     batch["frames"][-1] = frames // 3  # none, of the shortest
     model, config = export.load(exports["clip"])
-    with torch.no_grad():
-        wanted = model.embed_audio(batch).numpy()
+    wanted = model.embed_audio(batch).numpy()
     path = exports["clip"] / "onnx" / "audio.onnx"
     np.testing.assert_allclose(run_onnx(path, batch), wanted, atol=1e-5)
     padded = batch | {"logmel": torch.nn.functional.pad(batch["logmel"], (0, 0, 0, 40))}
@@ -169,12 +157,11 @@ def test_words_from_the_tokenizer_beside_the_program(
     assert torch.equal(read["input_ids"][:, 0] * mask, ids * mask) and torch.equal(read["attention_mask"][:, 0], mask)
     model, _ = export.load(exports["clip"])
     assert any("lora" in name for name, _ in model.named_parameters())
-    with torch.no_grad():
-        wanted = model.embed_text(read).numpy()
-        for name, weight in model.named_parameters():
-            if "lora_B" in name:
-                weight.zero_()
-        assert np.abs(model.embed_text(read).numpy() - wanted).max() > 1e-3, "the low-rank additions show"
+    wanted = model.embed_text(read).numpy()
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            weight.zero_()
+    assert np.abs(model.embed_text(read).numpy() - wanted).max() > 1e-3, "the low-rank additions show"
     for made in run_both(exports["clip"], "text", {"input_ids": ids, "attention_mask": mask}):
         np.testing.assert_allclose(made, wanted, atol=1e-5)
     shown = (ROOT / "docs" / "export.md").read_text("utf-8").split("```python\n")[1].split("```")[0]
@@ -183,8 +170,7 @@ def test_words_from_the_tokenizer_beside_the_program(
     exec(shown, made)
     read = token_batch(*token_rows(["Song title\nand its lyrics"], bert, 32))
     model, _ = export.load(exports["clip"])
-    with torch.no_grad():
-        np.testing.assert_allclose(made["vector"], model.embed_text(read).numpy(), atol=1e-5)
+    np.testing.assert_allclose(made["vector"], model.embed_text(read).numpy(), atol=1e-5)
     assert hf.AutoTokenizer.from_pretrained(exports["clip"])("a low note")["input_ids"] == encoded[0].ids[:5]
 
 
@@ -192,9 +178,9 @@ def test_words_from_the_tokenizer_beside_the_program(
 def test_the_config_says_what_a_program_takes(task: str, exports: dict[str, Path]) -> None:
     config = json.loads((exports[task] / "config.json").read_text("utf-8"))
     assert "onnx" in ModelCard.load(exports[task] / "README.md").data.tags
-    for form, told in ((form, config[form]) for form in ("onnx", "torch_export")):
-        assert list(told) == PARTS[task] and max(part["max_difference"] for part in told.values()) < 1e-5
-        assert {part["file"] for part in told.values()} == {
+    for form, result in ((form, config[form]) for form in ("onnx", "torch_export")):
+        assert list(result) == PARTS[task] and max(part["max_difference"] for part in result.values()) < 1e-5
+        assert {part["file"] for part in result.values()} == {
             str(path.relative_to(exports[task])) for path in (exports[task] / form).iterdir()
         }
     for part in config["onnx"].values():
@@ -221,8 +207,8 @@ def test_a_program_tells_nothing_of_this_machine_and_holds_no_pickle(exports: di
                 held = {name.partition("/")[2]: archive.read(name) for name in archive.namelist()}
             assert held["data/sample_inputs/model.pt"] == b""
             for kind in ("weights", "constants"):
-                told = json.loads(held[f"data/{kind}/model_{kind}_config.json"])["config"]
-                assert not any(one["use_pickle"] for one in told.values()) and (told or kind == "constants")
+                result = json.loads(held[f"data/{kind}/model_{kind}_config.json"])["config"]
+                assert not any(one["use_pickle"] for one in result.values()) and (result or kind == "constants")
     whole = (exports["clip"] / "torch_export" / "audio.pt2").stat().st_size
     assert whole < 1_000_000, "the audio part holds no BERT"
 
@@ -250,15 +236,7 @@ def test_the_examples_of_the_card_run(task: str, exports: dict[str, Path], monke
 
 @pytest.fixture(scope="module")
 def wav2vec2(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """One with tiny random weights, whose extractor tells padding."""
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("wav2vec2")
-    convolutions = {"conv_dim": (16, 16), "conv_stride": (8, 8), "conv_kernel": (16, 16), "num_feat_extract_layers": 2}
-    positions = {"num_conv_pos_embeddings": 8, "num_conv_pos_embedding_groups": 2, "feat_extract_norm": "layer"}
-    heads = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
-    hf.Wav2Vec2Model(hf.Wav2Vec2Config(**convolutions, **positions, **heads)).save_pretrained(folder)
-    hf.Wav2Vec2FeatureExtractor(return_attention_mask=True).save_pretrained(folder)
-    return str(folder)
+    return tiny_wav2vec2(tmp_path_factory.mktemp("wav2vec2"), tells_padding=True)
 
 
 def written(model: Any, config: dict[str, Any], name: str, folder: Path, *formats: str) -> dict[str, Any]:
@@ -266,8 +244,8 @@ def written(model: Any, config: dict[str, Any], name: str, folder: Path, *format
     rest = {"audio": FRONT | {"store": "samples"}, "prepared": {"crop_seconds": 0.5}}
     shake(model)
     part = parts.parts_of(model.eval(), rest | config)[name]
-    told: dict[str, Any] = programs.write_program(part, name, ["onnx", *formats], folder)["onnx"]
-    return told
+    result: dict[str, Any] = programs.write_program(part, name, ["onnx", *formats], folder)["onnx"]
+    return result
 
 
 SLOW_TOWERS = [pytest.param(tower, marks=pytest.mark.slow) for tower in ("transformer", "published trained")]
@@ -281,8 +259,10 @@ def test_every_audio_tower(tower: str, bert: str, wav2vec2: str, tmp_path: Path)
     audio = {"transformer": OWN, "musicnn": {"model": "musicnn", "dim": 200}}.get(tower, published)
     text = {"model": bert, "dim": 16}
     model = ClipModel(FRONT, audio, text, **SMALL)
-    told = written(model, {"task": "clip", "model": {"audio": audio, "text": text}}, "audio", tmp_path, "torch_export")
-    inputs = {name: one["shape"] for name, one in told["inputs"].items()}
+    result = written(
+        model, {"task": "clip", "model": {"audio": audio, "text": text}}, "audio", tmp_path, "torch_export"
+    )
+    inputs = {name: one["shape"] for name, one in result["inputs"].items()}
     assert (
         inputs
         == {
@@ -292,12 +272,11 @@ def test_every_audio_tower(tower: str, bert: str, wav2vec2: str, tmp_path: Path)
             "published trained": {"input_values": ["crops", 8000], "attention_mask": ["crops", 8000]},
         }[tower]
     )
-    assert 0 < told["max_difference"] < 1e-4
+    assert 0 < result["max_difference"] < 1e-4
     if "samples" in inputs:  # shorter than what was traced, and not all of it real
         samples = (torch.randn(3, 24000).clamp(-3, 3) * 3000).to(torch.int16)
         batch = {"samples": samples, "length": torch.tensor([24000, 4000, 24000])}
-        with torch.no_grad():
-            wanted = model.embed_audio(batch).numpy()
+        wanted = model.embed_audio(batch).numpy()
         for made in run_both(tmp_path, "audio", batch):
             np.testing.assert_allclose(made, wanted, atol=1e-4)
 
@@ -307,14 +286,13 @@ def test_a_frozen_bert_becomes_part_of_the_program(bert: str) -> None:
     tower = {"model": bert, "dim": 16}
     model = ClipModel(FRONT, OWN, tower, **SMALL).eval()
     ids = torch.randint(0, 30522, (3, 6))
-    with torch.no_grad():
-        pooled = hf.AutoModel.from_pretrained(bert).eval()(input_ids=ids).last_hidden_state.mean(dim=1)
-        wanted = model.embed_text({"pooled": pooled})
-        part = parts.parts_of(
-            model,
-            {"task": "clip", "model": {"audio": OWN, "text": tower}, "audio": {"store": "logmel"}, "prepared": {}},
-        )["text"]
-        made = part({"input_ids": ids, "attention_mask": torch.ones_like(ids)})
+    pooled = hf.AutoModel.from_pretrained(bert).eval()(input_ids=ids).last_hidden_state.mean(dim=1)
+    wanted = model.embed_text({"pooled": pooled})
+    part = parts.parts_of(
+        model,
+        {"task": "clip", "model": {"audio": OWN, "text": tower}, "audio": {"store": "logmel"}, "prepared": {}},
+    )["text"]
+    made = part({"input_ids": ids, "attention_mask": torch.ones_like(ids)})
     torch.testing.assert_close(made, wanted)
     held = {name.split(".")[1] for name in part.state_dict()}
     assert held == {"0", "1"}, "BERT and its projection, nothing of the audio tower"
@@ -329,17 +307,16 @@ def test_a_text_tower_that_was_trained(tuned: dict[str, int], bert: str, wav2vec
     audio, text = {"model": wav2vec2, "dim": 24}, {"model": bert, "dim": 16, "frozen": False}
     model = ClipModel(FRONT, audio, text | tuned, **SMALL)
     config = {"task": "clip", "model": {"audio": audio, "text": text | tuned}, "prepared": {"windows": windows}}
-    told = written(model, config, "text", tmp_path)
+    result = written(model, config, "text", tmp_path)
     shape = ["texts", 3, "tokens"] if windows == 3 else ["texts", "tokens"]
-    assert told["inputs"]["input_ids"]["shape"] == shape
+    assert result["inputs"]["input_ids"]["shape"] == shape
     ids = torch.randint(0, 30522, (2, 3, 6) if windows == 3 else (2, 6))
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     batch["attention_mask"][1, ..., 3:] = 0
-    with torch.no_grad():
-        wanted = model.embed_text(batch).numpy()
-        other = ClipModel(FRONT, audio, text, **SMALL).eval()
-        other.text_project.load_state_dict(model.text_project.state_dict())
-        assert np.abs(other.embed_text(batch).numpy() - wanted).max() > 1e-3, "training shows"
+    wanted = model.embed_text(batch).numpy()
+    other = ClipModel(FRONT, audio, text, **SMALL).eval()
+    other.text_project.load_state_dict(model.text_project.state_dict())
+    assert np.abs(other.embed_text(batch).numpy() - wanted).max() > 1e-3, "training shows"
     np.testing.assert_allclose(run_onnx(tmp_path / "onnx" / "text.onnx", batch), wanted, atol=1e-5)
 
 
@@ -349,10 +326,10 @@ def test_a_text_tower_that_was_trained(tuned: dict[str, int], bert: str, wav2vec
 def test_a_field_may_be_called_anything(tmp_path: Path) -> None:
     torch.manual_seed(0)
     names = {"vector": 3, "a b/c.ö\"'": 2}
-    model = SongEncoder(names, {"mask": 5}, 8, 16, 8, 0.1, 64, True, 0.0)
-    told = written(model, {"task": "i2i"}, "song", tmp_path)
-    assert list(told["inputs"]) == [f"songs.{name}" for name in (*names, "mask")]
-    card = program_card.programs({"onnx": {"song": told}, "model": {}, "audio": FRONT})
+    model = SongEncoder(names, {"mask": 5}, 8, 16, 8, dropout=0.1, block=64, normalise=True, input_dropout=0.0)
+    result = written(model, {"task": "i2i"}, "song", tmp_path)
+    assert list(result["inputs"]) == [f"songs.{name}" for name in (*names, "mask")]
+    card = model_card.programs({"onnx": {"song": result}, "model": {}, "audio": FRONT})
     code = card.split("```python\n")[1].split("```")[0].replace("onnx/song.onnx", f"{tmp_path}/onnx/song.onnx")
     made: dict[str, Any] = {}
     exec(code, made)
@@ -361,9 +338,9 @@ def test_a_field_may_be_called_anything(tmp_path: Path) -> None:
 
 def test_users_without_a_profile(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    model = BoundaryModel({"content": 5}, {}, {}, 0, 64, field_dim=4, hidden=8, dim=4, dropout=0.1)
-    told = written(model, {"task": "boundary"}, "user", tmp_path)
-    assert told["inputs"]["codes"]["shape"] == ["users", 0]
+    model = BoundaryModel({"content": 5}, {}, {}, 0, block=64, field_dim=4, hidden=8, dim=4, dropout=0.1)
+    result = written(model, {"task": "boundary"}, "user", tmp_path)
+    assert result["inputs"]["codes"]["shape"] == ["users", 0]
 
 
 def test_a_program_that_differs_is_not_published(
@@ -380,12 +357,11 @@ def test_a_program_that_differs_is_not_published(
     path = exports["i2i"] / "onnx" / "song.onnx"
     for hurt in (lambda made: made, lambda made: made * torch.nan if len(made) > 1 else made):
         monkeypatch.setattr(programs, "opened", lambda path, hurt=hurt: lambda batch: hurt(honest(path)(batch)))
-        with torch.no_grad():
-            if hurt(torch.ones(2)).isfinite().all():
-                assert programs.checked(parts.song_part(model), path) < 1e-5
-            else:
-                with pytest.raises(UserError, match="nan in two batches"):
-                    programs.checked(parts.song_part(model), path)
+        if hurt(torch.ones(2)).isfinite().all():
+            assert programs.checked(parts.song_part(model), path) < 1e-5
+        else:
+            with pytest.raises(UserError, match="nan in two batches"):
+                programs.checked(parts.song_part(model), path)
 
 
 def test_what_cannot_be_traced_is_told(tmp_path: Path) -> None:

@@ -13,13 +13,12 @@ import pytest
 import torch
 
 from configs.errors import UserError
-from configs.load import load
-from configs.training import EmbedConfig, EmbedTextConfig, TextConfig
+from configs.training import EmbedTextConfig, TextConfig
 from data.catalogue import Catalogue
 from data.fields import read_fields
 from datamodules.clip import ClipDataModule
 from models.text_encoder import TextEncoder, load_tokenizer
-from pipeline.embed import main
+from tests.commands import run
 
 BARE = 8  # the song of the tiny dataset without any field
 
@@ -31,7 +30,7 @@ def data(catalogue_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 def embed(data: Path, out: Path, *options: str) -> Path:
-    main(load(EmbedConfig, [f"data={data}", f"out={out}", *options]))
+    run("embed", f"data={data}", f"out={out}", *options)
     return out
 
 
@@ -56,8 +55,11 @@ def test_text_vectors_without_a_clip_run(data: Path, tmp_path: Path, capsys: pyt
     assert "1 songs without text; 0.0% of the tokens unknown to minilm" in capsys.readouterr().out
 
 
-def test_the_vectors_are_those_that_the_song_data_caches(data: Path, tmp_path: Path) -> None:
-    vectors = np.load(embed(data, tmp_path / "features", "text.fields=[tags,language]") / "text.npy")
+def test_the_vectors_are_those_that_the_song_encoder_reads_and_the_song_data_caches(data: Path, tmp_path: Path) -> None:
+    out = embed(data, tmp_path / "features", "text.fields=[tags,language]")
+    vectors = np.load(out / "text.npy")
+    fields = read_fields(Catalogue.read(data), str(out), ["text", "tags"], 1)
+    np.testing.assert_array_equal(fields.dense["text"], vectors)
     cached = sorted((data / "text_cache").iterdir())
     songs = ClipDataModule(data, text_fields=["tags", "language"])
     songs.setup("predict")
@@ -65,12 +67,6 @@ def test_the_vectors_are_those_that_the_song_data_caches(data: Path, tmp_path: P
     assert sorted((data / "text_cache").iterdir()) == cached, "nothing was computed again"
     again = np.load(embed(data, tmp_path / "features", "text.fields=[tags,language]") / "text.npy")
     assert np.array_equal(again, vectors, equal_nan=True)
-
-
-def test_the_folder_is_one_that_the_song_encoder_reads(data: Path, tmp_path: Path) -> None:
-    out = embed(data, tmp_path / "features", "text.fields=[tags]")
-    fields = read_fields(Catalogue.read(data), str(out), ["text", "tags"], 1)
-    np.testing.assert_array_equal(fields.dense["text"], np.load(out / "text.npy"))
 
 
 @pytest.mark.parametrize(

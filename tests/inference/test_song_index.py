@@ -13,15 +13,13 @@ import polars as pl
 import pytest
 
 from configs.errors import UserError
-from configs.load import load
-from configs.targeting import IndexConfig
 from data.catalogue import Catalogue
 from inference.song_index import open_index
-from pipeline import index
+from tests.commands import run as command
 
 
 def make(run: Path, out: Path, *options: str) -> dict[str, Any]:
-    index.main(load(IndexConfig, [f"run={run}", f"out={out}", *options]))
+    command("index", f"run={run}", f"out={out}", *options)
     return json.loads((out / "manifest.json").read_text("utf-8"))
 
 
@@ -66,12 +64,14 @@ def test_an_update_is_the_index_that_would_be_built_anew(
         scores, songs = found.similar(queries, 10)
         np.testing.assert_allclose(scores, expected.similar(queries, 10)[0], rtol=1e-5)
         np.testing.assert_allclose(scores, np.einsum("qd,qkd->qk", queries, queries[songs]), rtol=1e-4, atol=1e-5)
-        again = opened.similar(np.asarray(opened.vectors[:4]), 6)  # whoever had it open goes on with what he opened
+        again = opened.similar(np.asarray(opened.vectors[:4]), 6)  # whoever had it open goes on with what they opened
         np.testing.assert_array_equal(before[1], again[1])
 
 
 def test_nothing_has_changed(i2i_run: Path, tmp_path: Path) -> None:
     make(i2i_run, tmp_path / "index")
+    with pytest.raises(UserError, match=r"is Flat: to make it IVF4,Flat build it anew"):
+        make(i2i_run, tmp_path / "index", "update=true", "index=IVF4,Flat")
     manifest = make(i2i_run, tmp_path / "index", "update=true")
     assert (manifest["added"], manifest["replaced"], manifest["removed"], manifest["version"]) == (0, 0, 0, 2)
 
@@ -108,13 +108,14 @@ def test_kinds_are_tuned_on_new_songs_and_told(
 ) -> None:
     manifest = make(i2i_run, tmp_path / "index", f"index={kind}", "recall=0.9")
     found = open_index(tmp_path / "index")
+    assert isinstance(found.vectors, np.memmap) and found.index.ntotal == 48, "mapped, not read"
     known, new = found.songs, np.flatnonzero(~np.isin(np.arange(len(found.vectors)), found.songs))
     exact = np.argsort(-found.vectors[new] @ found.vectors[known].T, axis=1)[:, :48]
     songs = found.similar(found.vectors[new], 48)[1]
     hit = np.mean([len(set(a) & set(b)) / 48 for a, b in zip(songs, known[exact], strict=True)])
     assert hit == pytest.approx(manifest["recall"]) and hit >= 0.9
-    told = capsys.readouterr().out
-    assert ("of the exact 48" in told) == (kind != "Flat") and "as asked for" in told
+    printed = capsys.readouterr().out
+    assert ("of the exact 48" in printed) == (kind != "Flat") and "as asked for" in printed
 
 
 @pytest.mark.parametrize(
@@ -135,12 +136,6 @@ def test_what_cannot_be_is_told(option: str, message: str, i2i_run: Path, tmp_pa
     assert not (tmp_path / "index").exists()
 
 
-def test_vectors_are_mapped_not_read(i2i_run: Path, tmp_path: Path) -> None:
-    make(i2i_run, tmp_path / "index")
-    found = open_index(tmp_path / "index")
-    assert isinstance(found.vectors, np.memmap) and found.index.ntotal == 48
-
-
 def test_files_of_two_versions_are_refused(i2i_run: Path, later: Path, tmp_path: Path) -> None:
     make(i2i_run, tmp_path / "index")
     old = (tmp_path / "index" / "index.faiss").read_bytes()
@@ -148,9 +143,3 @@ def test_files_of_two_versions_are_refused(i2i_run: Path, later: Path, tmp_path:
     (tmp_path / "index" / "index.faiss").write_bytes(old)
     with pytest.raises(UserError, match="damaged"):
         open_index(tmp_path / "index", Catalogue.read(later))
-
-
-def test_an_update_does_not_change_the_kind(i2i_run: Path, tmp_path: Path) -> None:
-    make(i2i_run, tmp_path / "index")
-    with pytest.raises(UserError, match=r"is Flat: to make it IVF4,Flat build it anew"):
-        make(i2i_run, tmp_path / "index", "update=true", "index=IVF4,Flat")

@@ -16,7 +16,7 @@ from torch import Tensor
 from configs.errors import UserError
 from configs.training import I2IConfig
 from datamodules.i2i import I2IDataModule
-from inference.vectors import boundary_vectors, song_vectors
+from inference.vectors import boundary_vectors, encode_songs
 from lightning_modules.i2i import I2IModule
 from models.views import draw_groups
 from objectives.contrastive import info_nce
@@ -262,7 +262,7 @@ def test_a_songs_residual_takes_larger_steps(data: I2IDataModule) -> None:
 def test_a_run_of_before_its_options_were_renamed_is_refused_in_one_line(
     i2i_run: Path, boundary_run: Path, tmp_path: Path
 ) -> None:
-    for run, vectors in ((i2i_run, song_vectors), (boundary_run, lambda run: boundary_vectors(run, np.arange(3)))):
+    for run, vectors in ((i2i_run, encode_songs), (boundary_run, lambda run: boundary_vectors(run, np.arange(3)))):
         old = Path(shutil.copytree(run, tmp_path / run.name))
         path = old / "checkpoints" / "best.ckpt"
         checkpoint = torch.load(path, weights_only=True)

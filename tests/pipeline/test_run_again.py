@@ -21,7 +21,7 @@ from artifacts.fingerprints import of_file, of_folder, of_table
 from configs.load import load
 from configs.training import CorpusConfig
 from data.audio import cache
-from tests.pipeline.test_bad_input import call
+from tests.commands import call
 
 ROOT = Path(__file__).parents[2]
 SMALL = "songs=60 users=60 seconds=1.5 workers=1 truth_users=20"

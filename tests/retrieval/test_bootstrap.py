@@ -16,6 +16,7 @@ def test_interval_is_that_of_the_mean() -> None:
     assert high - low == pytest.approx(2 * 1.96 * error, rel=0.08), "the normal interval, for so many songs"
     assert bootstrap.mean_interval(values, seed=1) == [low, high] != bootstrap.mean_interval(values, seed=2)
     assert bootstrap.mean_interval(np.full(7, 0.25), seed=0) == [0.25, 0.25]
+    assert bootstrap.interval(np.array([np.nan, 1.0, 1.0])) == [1.0, 1.0], "draws without a value are left out"
     few = [bootstrap.mean_interval(np.array([0.0, 1.0]), seed=0)]
     assert few == [[0.0, 1.0]], "two songs: nearly nothing is known"
 
@@ -47,7 +48,3 @@ def test_the_same_seed_draws_the_same_songs_so_that_differences_are_paired() -> 
     assert paired == pytest.approx(bootstrap.interval(draws[0] - draws[1]))
     alone = bootstrap.mean_interval(one, 3)
     assert paired[1] - paired[0] < 0.2 * (alone[1] - alone[0])
-
-
-def test_draws_without_a_value_are_left_out() -> None:
-    assert bootstrap.interval(np.array([np.nan, 1.0, 2.0, 3.0])) == bootstrap.interval(np.array([1.0, 2.0, 3.0]))

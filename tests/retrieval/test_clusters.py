@@ -7,7 +7,7 @@ import pytest
 from scipy import sparse
 
 from retrieval.audience import popularity_scale
-from retrieval.clusters import centroid_scores, clusters, lloyd_step, relevance, starts, user_vectors
+from retrieval.clusters import centroid_scores, clusters, lloyd_step, starts, user_vectors
 
 C, P, K, D, S, U = 6, 17, 4, 5, 30, 60
 
@@ -27,11 +27,6 @@ def listening(seed: int = 0) -> tuple[sparse.csr_matrix, np.ndarray]:
     return sparse.csr_matrix(heard), rng.standard_normal((S, D)).astype(np.float32)
 
 
-def cost(x: np.ndarray, centres: np.ndarray) -> float:
-    """The k-means objective: squared distances to the nearest centre."""
-    return float(sum(min(((one - centre) ** 2).sum() for centre in centres) for one in x.astype(np.float64)))
-
-
 def naive_lloyd(x: np.ndarray, centres: np.ndarray) -> tuple[np.ndarray, list[int]]:
     """One step for one song."""
     members: list[list[np.ndarray]] = [[] for _ in centres]
@@ -40,9 +35,6 @@ def naive_lloyd(x: np.ndarray, centres: np.ndarray) -> tuple[np.ndarray, list[in
         members[distances.index(min(distances))].append(one)
     moved = [np.mean(own, axis=0) if own else centre for own, centre in zip(members, centres, strict=True)]
     return np.stack(moved), [len(own) for own in members]
-
-
-# ----------------------------------------------------------------------------------------- user vectors
 
 
 @pytest.mark.parametrize("power", [0.0, 0.5, 1.0])
@@ -63,19 +55,26 @@ def test_user_vectors_against_a_loop(power: float, chunk: int) -> None:
     assert (found[[5, 40]] == 0).all()
 
 
-# ---------------------------------------------------------------------------------------------- k-means
-
-
 @pytest.mark.parametrize("seed", range(5))
-def test_a_step_is_that_of_a_naive_loop_song_by_song(seed: int) -> None:
+@pytest.mark.parametrize("steps", [1, 2, 50])
+def test_k_means_is_that_of_a_naive_loop_song_by_song(seed: int, steps: int) -> None:
     x, present, draws = points(seed)
-    centres = starts(x, present, draws)
-    centres[:, -1] = 1000.0  # nobody's: stays
-    moved, sizes = lloyd_step(x, present, centres)
+    begun = starts(x, present, draws)
+    found, sizes = clusters(x, present, draws, steps)
     for c in range(C):
-        expected, counts = naive_lloyd(x[c, present[c]], centres[c])
-        np.testing.assert_allclose(moved[c], expected, atol=1e-5)
-        assert sizes[c].tolist() == counts and counts[-1] == 0
+        expected = begun[c]
+        for _ in range(steps):
+            expected, counts = naive_lloyd(x[c, present[c]], expected)
+        assert sizes[c].tolist() == counts and min(counts) > 0
+        np.testing.assert_allclose(found[c], expected, atol=1e-5)
+
+
+def test_a_centroid_without_a_point_stays() -> None:
+    x, present, draws = points()
+    centres = starts(x, present, draws)
+    centres[:, -1] = 1000.0
+    moved, sizes = lloyd_step(x, present, centres)
+    assert (moved[:, -1] == 1000).all() and not sizes[:, -1].any() and (moved[:, 0] != centres[:, 0]).any()
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -96,32 +95,6 @@ def test_starts_are_drawn_by_squared_distance(seed: int) -> None:
             weight = squared if k == 0 else np.minimum(weight, squared)
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_k_means_is_never_worse_than_one_naive_step_and_ends_where_steps_change_nothing(seed: int) -> None:
-    x, present, draws = points(seed)
-    begun = starts(x, present, draws)
-    found, sizes = clusters(x, present, draws, steps=50)
-    assert (sizes.sum(axis=1) == present.sum(axis=1)).all()
-    better = 0
-    for c in range(C):
-        own = x[c, present[c]]
-        once = cost(own, naive_lloyd(own, begun[c])[0])
-        assert cost(own, found[c]) <= once + 1e-4
-        better += cost(own, found[c]) < once - 1e-3
-        np.testing.assert_allclose(naive_lloyd(own, found[c])[0], found[c], atol=1e-5)
-    assert better, "steps after the first do something"
-
-
-def test_clear_groups_are_found() -> None:
-    centres = np.eye(D)[:K] * 10
-    rng = np.random.default_rng(0)
-    x = (np.repeat(centres, 5, axis=0) + 0.1 * rng.standard_normal((5 * K, D)))[None].astype(np.float32)
-    found, sizes = clusters(x, np.ones((1, 5 * K), dtype=bool), rng.random((1, K)))
-    assert sizes.tolist() == [[5] * K]
-    means = sorted(x[0].reshape(K, 5, D).mean(axis=1).tolist())
-    np.testing.assert_allclose(sorted(found[0].tolist()), means, atol=1e-5)
-
-
 def test_fewer_points_than_clusters_and_equal_points() -> None:
     """What is left over has size 0 and stands on the largest cluster; without a point all is zero."""
     a, b = np.eye(D, dtype=np.float32)[:2]
@@ -135,23 +108,6 @@ def test_fewer_points_than_clusters_and_equal_points() -> None:
         assert (found[1] == a).all()
         for centre, size in zip(found[2], sizes[2], strict=True):
             assert (centre == (a if size == 1 else b)).all()
-
-
-def test_what_a_missing_point_holds_does_not_matter() -> None:
-    x, present, draws = points()
-    other = np.where(present[:, :, None], x, 1e3).astype(np.float32)
-    for one, two in zip(clusters(x, present, draws), clusters(other, present, draws), strict=True):
-        np.testing.assert_array_equal(one, two)
-
-
-# ------------------------------------------------------------------------------------------------- users
-
-
-def test_relevance_against_a_loop() -> None:
-    rng = np.random.default_rng(0)
-    centres, users = rng.standard_normal((C, K, D)), rng.standard_normal((U, D))
-    expected = [[max(float(u @ one) for one in own) for u in users] for own in centres]
-    np.testing.assert_allclose(relevance(centres, users), expected)
 
 
 @pytest.mark.parametrize("song_weight", [0.0, 2.0])

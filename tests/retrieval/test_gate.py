@@ -1,10 +1,9 @@
-"""The gate's figures against loops and closed forms."""
+"""The gate's figures against loops."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from sklearn.metrics import precision_recall_fscore_support
 
 from retrieval.gate import calibration_error, fit_calibration, gate_curve, precision_recall, probability, reach_curve
 
@@ -26,19 +25,23 @@ def test_calibration_is_found_again_and_is_the_maximum_of_the_likelihood() -> No
 
 def test_calibration_error_against_a_loop() -> None:
     margin, liked = planted(997)
-    told = probability(margin)
-    order, total = np.argsort(told), 0.0
+    predicted = probability(margin)
+    order, total = np.argsort(predicted), 0.0
     for part in np.array_split(order, 10):
-        total += len(part) / len(order) * abs(np.mean([liked[i] for i in part]) - np.mean([told[i] for i in part]))
-    assert calibration_error(told, liked) == pytest.approx(total)
+        total += len(part) / len(order) * abs(np.mean([liked[i] for i in part]) - np.mean([predicted[i] for i in part]))
+    assert calibration_error(predicted, liked) == pytest.approx(total)
     assert calibration_error(liked, liked) == 0 and calibration_error(1 - liked, liked) > 0.9
     fitted = fit_calibration(margin, liked)
     assert fitted is not None and calibration_error(probability(margin, fitted), liked) < total / 3
-    assert calibration_error(told[:3], liked[:3]) >= 0, "fewer exposures than bins"
-
-
-def test_probability_never_overflows() -> None:
+    assert calibration_error(predicted[:3], liked[:3]) >= 0, "fewer exposures than bins"
     assert probability(np.array([-1e9, 0.0, 1e9])).tolist() == pytest.approx([0, 0.5, 1], abs=1e-12)
+
+
+@pytest.mark.filterwarnings("error")
+def test_precision_and_recall() -> None:
+    margin, liked = np.array([2.0, 1.0, 0.5, -1.0, -2.0]), np.array([1, 0, 0, 1, 0])
+    assert precision_recall(margin, liked) == {"precision": pytest.approx(1 / 3), "recall": 0.5, "f1": 0.4}
+    assert precision_recall(margin, 0 * liked, 99.0) == {"precision": 0, "recall": 0, "f1": 0}
 
 
 def test_curve_against_brute_force() -> None:
@@ -76,11 +79,3 @@ def test_reach_against_a_loop(gated: bool) -> None:
     assert [(row["reached"], row["rate"]) for row in rows] == [pytest.approx(one) for one in distinct]
     assert rows[-1]["reached"] == pytest.approx(passes.mean()) and len(rows) == (4 if gated else 5)
     assert reach_curve(song, score, np.zeros(300, dtype=bool), {"rate": liked}) == []
-
-
-@pytest.mark.parametrize("at", [0.0, 1.5, 99.0])
-def test_classification_against_scikit(at: float) -> None:
-    margin, liked = planted(500)
-    found = precision_recall(margin, liked, at)
-    expected = precision_recall_fscore_support(liked, margin > at, average="binary", zero_division=0)
-    assert [found["precision"], found["recall"], found["f1"]] == pytest.approx(list(expected[:3]))

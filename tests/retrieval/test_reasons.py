@@ -25,43 +25,36 @@ def world(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray, sparse.csr
     return users, positions, weights * (positions >= 0), sparse.csr_matrix(listening)
 
 
-@pytest.mark.parametrize("top", [1, 3, 10])
-@pytest.mark.parametrize("chunk", [1, 3, 64])
-def test_explain_against_a_loop(top: int, chunk: int) -> None:
-    users, positions, weights, listening = world()
-    reasons = explain(users, positions, weights, listening, top, chunk)
-    assert reasons.shape == (C, B, top)
-    heard = listening.toarray()
-    for c in range(C):
-        for b, user in enumerate(users[c].tolist()):
-            values = [(w * heard[user, s], s) for s, w in zip(positions[c], weights[c], strict=True) if s >= 0]
-            ranked = [s for value, s in sorted(values, key=lambda one: -one[0]) if user >= 0 and value > 0][:top]
-            assert reasons[c, b].tolist() == ranked + [-1] * (top - len(ranked))
-    assert (reasons >= 0).any()
-
-
 @pytest.mark.parametrize("top", [1, 3, 20])
 @pytest.mark.parametrize("chunk", [1, 3, 64])
-def test_nearest_heard_against_a_loop(top: int, chunk: int) -> None:
-    users, _, _, listening = world()
-    rng = np.random.default_rng(1)
+@pytest.mark.parametrize("nearest", [False, True])
+def test_reasons_against_a_loop(top: int, chunk: int, nearest: bool) -> None:
+    """By what brought a user in, or by what they heard that is nearest; ties of the latter go by song number."""
+    users, positions, weights, listening = world()
+    rng, heard = np.random.default_rng(1), listening.toarray()
     new, song = rng.standard_normal((C, D)), rng.standard_normal((S, D))
-    song[3] = song[17]  # a tie goes to the lower song number
-    reasons = nearest_heard(users, new, song, listening, top, chunk)
+    song[3] = song[17]
+    if nearest:
+        reasons = nearest_heard(users, new, song, listening, top, chunk)
+    else:
+        reasons = explain(users, positions, weights, listening, top, chunk)
     assert reasons.shape == (C, B, top)
-    heard = listening.toarray()
-    for c in range(C):
-        for b, user in enumerate(users[c].tolist()):
-            own = np.flatnonzero(heard[user]).tolist() if user >= 0 else []
-            ranked = sorted(own, key=lambda s: (-float(new[c] @ song[s]), s))[:top]
-            assert reasons[c, b].tolist() == ranked + [-1] * (top - len(ranked))
+    for c, b in np.ndindex(C, B):
+        own = heard[users[c, b]] if users[c, b] >= 0 else np.zeros(S)
+        if nearest:
+            value = {s: float(new[c] @ song[s]) for s in np.flatnonzero(own).tolist()}
+        else:
+            value = {s: w * own[s] for s, w in zip(positions[c].tolist(), weights[c], strict=True) if own[s] and s >= 0}
+        ranked = sorted(value, key=lambda s: -value[s])[:top]
+        assert reasons[c, b].tolist() == ranked + [-1] * (top - len(ranked))
     assert (reasons[0, 0] == -1).all() and (reasons >= 0).any()
 
 
-def test_explain_in_an_empty_world() -> None:
-    nobody = sparse.csr_matrix((4, 5), dtype=np.float32)
-    reasons = explain(np.array([[0, -1]]), np.array([[1, -1, 2]]), np.ones((1, 3)), nobody)
-    assert reasons.tolist() == [[[-1] * 3] * 2]
+def test_reasons_in_an_empty_world() -> None:
+    unheard = sparse.csr_matrix((4, 5), dtype=np.float32)
+    for users in (np.array([[0, -1]]), np.array([[-1, -1]])):
+        assert (explain(users, np.array([[1, -1, 2]]), np.ones((1, 3)), unheard) == -1).all()
+        assert (nearest_heard(users, np.ones((1, 2)), np.ones((5, 2)), unheard) == -1).all()
 
 
 def test_explain_with_user_and_song_numbers_beyond_32_bits() -> None:
@@ -70,9 +63,3 @@ def test_explain_with_user_and_song_numbers_beyond_32_bits() -> None:
     listening = sparse.csr_matrix(([2.0], ([69_999], [69_998])), shape=(n_users, n_songs), dtype=np.float32)
     users, songs = np.array([[69_999, 3]], dtype=np.int32), np.array([[69_998, 5]], dtype=np.int32)
     assert explain(users, songs, np.ones((1, 2)), listening, 1).tolist() == [[[69_998], [-1]]]
-
-
-def test_nearest_heard_in_an_empty_world() -> None:
-    nobody = sparse.csr_matrix((4, 5), dtype=np.float32)
-    for users in ([[0, -1]], [[-1, -1]]):
-        assert (nearest_heard(np.array(users), np.ones((1, 2)), np.ones((5, 2)), nobody) == -1).all()

@@ -1,9 +1,8 @@
-"""`Targeting` against brute force on small worlds; its modes with limits are in tests/inference/test_audience.py."""
+"""`Targeting` against brute force on a small world."""
 
 from __future__ import annotations
 
 import tracemalloc
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -11,52 +10,90 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from retrieval.audience import Excluded
+from retrieval.audience import Audience, Excluded, cap_users, popularity_scale, top_users, union
+from retrieval.clusters import centroid_scores, user_vectors
 from retrieval.index import build_index, search
 from retrieval.listening import Listening
 from retrieval.targeting import Mode, Songs, Targeting, TargetingOptions
 
 OPTIONS = TargetingOptions(
-    neighbours=3, activity_power=0.5, popularity_power=0.5, similarity_power=1.0, seed_users=4, clusters=2,
+    neighbours=8, activity_power=0.5, popularity_power=0.5, similarity_power=1.0, seed_users=9, clusters=3,
     song_weight=2.0, seed=0, users_index="Flat", memory_mb=64.0,
 )  # fmt: skip
+USERS, SONGS, NEW = 60, 40, np.arange(30, 40)
+PAIRS = np.unique(np.random.default_rng(5).integers(0, (10, USERS), (80, 2)), axis=0).T
+EXCLUDED = Excluded(np.array([3, 20, 21, 22]), *PAIRS)
 
 
-def world(seed: int = 5, users: int = 7, songs: int = 9) -> tuple[Targeting, np.ndarray]:
-    """Songs, the last three of them new; user 2 has no play; users' boundaries."""
-    rng = np.random.default_rng(seed)
-    song_SD = rng.standard_normal((songs, 4)).astype(np.float32)
-    heard = rng.integers(0, 4, (users, songs)) * (rng.random((users, songs)) < 0.4)
-    heard[2], heard[:, songs - 3 :] = 0, 0
-    index = build_index(song_SD[: songs - 3])
-    user_UD, boundary_U = rng.standard_normal((users, 4)).astype(np.float32), rng.normal(size=users).astype(np.float32)
+def world(**options: Any) -> tuple[Targeting, np.ndarray]:
+    """Forty songs, the last ten of them new; user 7 has no play; a boundary that half of the pairs clear."""
+    rng = np.random.default_rng(0)
+    song_SD = rng.standard_normal((SONGS, 6)).astype(np.float32)
+    heard = np.where(rng.random((USERS, SONGS)) < 0.2, rng.integers(1, 4, (USERS, SONGS)), 0)
+    heard[7], heard[:, NEW] = 0, 0
+    index = build_index(song_SD[: NEW[0]])
+    boundary = [rng.standard_normal(shape).astype(np.float32) for shape in ((USERS, 3), USERS)]
     listening = Listening(sparse.csr_matrix(heard.astype(np.float32)))
-    of_index: Callable[[Any, int], tuple[Any, Any]] = lambda vectors, k: search(index, vectors, k)  # noqa: E731
-    return Targeting(listening, song_SD, of_index, OPTIONS, user_UD, boundary_U), heard
+    chosen = replace(OPTIONS, **options)
+    return Targeting(listening, song_SD, lambda vectors, k: search(index, vectors, k), chosen, *boundary), heard
 
 
-def asked(targeting: Targeting, excluded: Excluded | None = None) -> Songs:
-    songs = np.arange(len(targeting.song_SD) - 3, len(targeting.song_SD))
-    items = np.random.default_rng(1).standard_normal((3, 4)).astype(np.float32)
-    return targeting.songs(targeting.song_SD[songs], songs, items, excluded or Excluded())
+def asked(targeting: Targeting, excluded: Excluded = EXCLUDED) -> Songs:
+    items = np.random.default_rng(1).standard_normal((len(NEW), 3)).astype(np.float32)
+    return targeting.songs(targeting.song_SD[NEW], NEW, items, excluded)
 
 
-def expected(targeting: Targeting, heard: np.ndarray, songs: Songs, mode: Mode, c: int) -> dict[int, float]:
-    """Scores of a song's users, by loops."""
-    score: dict[int, float] = {}
-    for u in range(len(heard)):
-        if mode == "boundary":
-            assert songs.item_CD is not None and targeting.user_UD is not None and targeting.boundary_U is not None
-            score[u] = float(songs.item_CD[c] @ targeting.user_UD[u] - targeting.boundary_U[u])
-        elif mode == "taste" and heard[u].any():
-            total = sum(heard[u, s] * targeting.song_SD[s] for s in range(heard.shape[1]))
-            similarities = sum(heard[u, s] * targeting.song_SD[s] @ songs.vector_CD[c] for s in range(heard.shape[1]))
-            score[u] = float(similarities / np.linalg.norm(total) / np.linalg.norm(songs.vector_CD[c]))
-        elif mode == "i2i2u":
-            near = zip(songs.similar.positions_CK[c], songs.similar.weights_CK[c], strict=True)
-            through = sum(weight * heard[u, s] for s, weight in near)
-            score[u] = float(through / (np.count_nonzero(heard[u]) + 1) ** 0.5)
-    return {u: value for u, value in score.items() if mode != "i2i2u" or value > 0}
+def found_by(mode: Mode, budget: int, gate: bool = False, cap: int = 0) -> Audience:
+    targeting, _ = world()
+    return targeting.audience(asked(targeting), mode, budget, gate, cap=cap)
+
+
+def allowed(targeting: Targeting, songs: Songs, gate: bool, margin: float = 0.0) -> np.ndarray:
+    """Who may be reached, by a loop over all pairs."""
+    assert songs.item_CD is not None and targeting.user_UD is not None and targeting.boundary_U is not None
+    mask, pairs = np.ones((len(NEW), USERS), dtype=bool), set(zip(*PAIRS.tolist(), strict=True))
+    for c, u in np.ndindex(*mask.shape):
+        clears = songs.item_CD[c] @ targeting.user_UD[u] - targeting.boundary_U[u] > margin
+        mask[c, u] = u not in EXCLUDED.users and (c, u) not in pairs and (clears or not gate)
+    return mask
+
+
+@pytest.mark.parametrize("neighbours", [3, 39])
+@pytest.mark.parametrize("popularity_power", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("similarity_power", [1.0, 2.0])
+def test_a_neighbour_weighs_its_similarity_less_the_more_popular_it_is(
+    neighbours: int, popularity_power: float, similarity_power: float
+) -> None:
+    targeting, heard = world(
+        neighbours=neighbours, popularity_power=popularity_power, similarity_power=similarity_power
+    )
+    songs, listeners = np.r_[4, NEW], (heard > 0).sum(axis=0)  # a known song is not its own neighbour
+    found = targeting.songs(targeting.song_SD[songs], songs).similar
+    for row, song in enumerate(songs):
+        score = np.where(np.arange(NEW[0]) == song, -np.inf, targeting.song_SD[: NEW[0]] @ targeting.song_SD[song])
+        best = np.argsort(-score)[: min(neighbours, NEW[0] - (song < NEW[0]))]
+        none = [-1] * (neighbours - len(best))
+        assert found.positions_CK[row].tolist() == best.tolist() + none
+        low, high, floor = score[best[-1]], score[best[0]], 1 / neighbours
+        weight = (floor + (1 - floor) * (score[best] - low) / (high - low)) ** similarity_power
+        weight *= (listeners[best] + 1.0) ** -popularity_power
+        np.testing.assert_allclose(found.weights_CK[row], [*weight, *(0 for _ in none)], rtol=1e-4)
+        np.testing.assert_allclose(found.weights_CS.toarray()[row, best], weight, rtol=1e-4)
+        assert found.weights_CS[row].nnz == len(best)
+
+
+def score_of(targeting: Targeting, heard: np.ndarray, songs: Songs, mode: Mode, c: int, u: int) -> float:
+    """A user's score for a song; −inf where they cannot be reached by a mode."""
+    if mode == "boundary":
+        assert songs.item_CD is not None and targeting.user_UD is not None and targeting.boundary_U is not None
+        return float(songs.item_CD[c] @ targeting.user_UD[u] - targeting.boundary_U[u])
+    if mode == "taste":
+        total = heard[u] @ targeting.song_SD
+        length = np.linalg.norm(total) * np.linalg.norm(songs.vector_CD[c])
+        return float(total @ songs.vector_CD[c] / length) if length else -np.inf
+    near = zip(songs.similar.positions_CK[c], songs.similar.weights_CK[c], strict=True)
+    through = sum(weight * heard[u, s] for s, weight in near)
+    return float(through / (np.count_nonzero(heard[u]) + 1) ** 0.5) or -np.inf
 
 
 @pytest.mark.parametrize("mode", ["i2i2u", "taste", "boundary"])
@@ -64,79 +101,114 @@ def expected(targeting: Targeting, heard: np.ndarray, songs: Songs, mode: Mode, 
 @pytest.mark.parametrize("known_margins", [False, True])
 @pytest.mark.parametrize("memory_mb", [1e-6, 64])
 def test_modes_against_a_loop(mode: Mode, gate: bool, known_margins: bool, memory_mb: float) -> None:
-    excluded = Excluded(np.array([3]), np.array([0, 1, 1]), np.array([0, 4, 5]))
-    targeting, heard = world(users=30)
-    targeting = replace(targeting, options=replace(OPTIONS, memory_mb=memory_mb))
-    songs = asked(targeting, excluded)
-    margin_CU = targeting.margins(songs)
-    songs.margin_CU = margin_CU if known_margins else None
-    found = targeting.audience(songs, mode, 5, gate, 0.1)
-    for c in range(3):
-        pairs = set(excluded.user[excluded.song == c].tolist()) | {3}
-        score = {u: s for u, s in expected(targeting, heard, songs, mode, c).items() if u not in pairs}
-        if gate or mode == "boundary":
-            score = {u: s for u, s in score.items() if margin_CU[c, u] > 0.1}
-        best = sorted(score, key=lambda u: -score[u])[:5]
-        assert found.users_CB[c].tolist() == best + [-1] * (5 - len(best))
-        np.testing.assert_allclose(found.scores_CB[c, : len(best)], [score[u] for u in best], rtol=1e-4, atol=1e-6)
-    assert (found.users_CB >= 0).sum() > 5
+    targeting, heard = world(memory_mb=memory_mb)
+    songs = asked(targeting)
+    songs.margin_CU = targeting.margins(songs) if known_margins else None
+    mask = allowed(targeting, songs, gate or mode == "boundary", 0.1)
+    for budget in (5, 1000):
+        found, width = targeting.audience(songs, mode, budget, gate, 0.1), min(budget, USERS)
+        assert found.users_CB.shape == (len(NEW), width)
+        for c in range(len(NEW)):
+            score = {int(u): score_of(targeting, heard, songs, mode, c, u) for u in np.flatnonzero(mask[c])}
+            best = sorted((u for u in score if score[u] > -np.inf), key=lambda u: -score[u])[:budget]
+            assert found.users_CB[c].tolist() == best + [-1] * (width - len(best))
+            np.testing.assert_allclose(found.scores_CB[c, : len(best)], [score[u] for u in best], rtol=1e-4, atol=1e-6)
+    assert (found.users_CB >= 0).sum() > 100
+
+
+@pytest.mark.parametrize("gate", [False, True])
+@pytest.mark.parametrize("memory_mb", [1e-6, 64])
+def test_cat_is_made_of_the_first_listeners_whoever_may_be_reached(gate: bool, memory_mb: float) -> None:
+    targeting, _ = world(memory_mb=memory_mb)
+    songs, listening = asked(targeting), targeting.listening.known_US
+    first = targeting.listeners(songs, 9)
+    users = user_vectors(listening, targeting.song_SD, popularity_scale(listening, 0.5))
+    draws = np.tile(np.random.default_rng(0).random(3), (len(NEW), 1))  # the same for every song
+    score = centroid_scores(first.users_CB, users, targeting.song_SD[NEW], draws, 2.0)
+    score[~allowed(targeting, songs, gate)], score[:, 7] = -np.inf, -np.inf
+    expected, found = top_users(score, 12), targeting.audience(songs, "cat", 12, gate)
+    np.testing.assert_array_equal(found.users_CB, expected.users_CB)
+    np.testing.assert_allclose(found.scores_CB, expected.scores_CB, atol=1e-5)
+
+
+@pytest.mark.parametrize("gate", [False, True])
+def test_union_is_of_both(gate: bool) -> None:
+    expected = union(found_by("i2i2u", 12, gate), found_by("cat", 12, gate), 12)
+    np.testing.assert_array_equal(found_by("union", 12, gate).users_CB, expected.users_CB)
+
+
+@pytest.mark.parametrize("mode", ["i2i2u", "taste", "cat", "union", "boundary"])
+@pytest.mark.parametrize("cap", [1, 2, 3])
+def test_a_cap_per_user_takes_the_next_choice(mode: Mode, cap: int) -> None:
+    found, free = found_by(mode, 12, cap=cap), found_by(mode, 12)
+    np.testing.assert_array_equal(found.users_CB, cap_users(found_by(mode, 48), cap, 12).users_CB)
+    times = [np.bincount(one.users_CB[one.users_CB >= 0]).max() for one in (found, free)]
+    assert times[0] == cap < times[1], "else there is no cap"
+
+
+@pytest.mark.parametrize("mode", ["cat", "boundary"])
+def test_users_have_reasons_of_their_own(mode: Mode) -> None:
+    """Who listened to none of the similar songs gets their own nearest to the new one; others what brought them."""
+    targeting, heard = world(neighbours=2)
+    songs = asked(targeting)
+    found, near = targeting.audience(songs, mode, 40), songs.similar
+    reasons, own = targeting.reasons(found.users_CB, songs), 0
+    for c, b in np.argwhere(found.users_CB >= 0):
+        of_user = heard[found.users_CB[c, b]]
+        value = dict(
+            zip(near.positions_CK[c].tolist(), near.weights_CK[c] * of_user[near.positions_CK[c]], strict=True)
+        )
+        brought = sorted((song for song in value if value[song] > 0), key=lambda song: -value[song])
+        listened = np.flatnonzero(of_user)
+        nearest = listened[np.argsort(-(targeting.song_SD[listened] @ songs.vector_CD[c]), kind="stable")][:3].tolist()
+        assert [song for song in reasons[c, b].tolist() if song >= 0] == (brought or nearest)
+        own += not brought
+    assert 0 < own < (found.users_CB >= 0).sum()
 
 
 def test_what_comes_in_is_listening_like_any_other() -> None:
     """An addition raises a signal, it never lowers one; tastes follow."""
-    targeting, heard = world(users=30)
-    rng = np.random.default_rng(2)
+    targeting, heard = world()
+    rng, everybody = np.random.default_rng(2), np.arange(USERS)
     scales = targeting.activity_U, targeting.popularity_S
     _ = targeting.taste, targeting.cat_taste
-    for user, song, strength in zip(
-        rng.integers(0, 30, 90), rng.integers(0, 6, 90), rng.integers(1, 4, 90), strict=True
-    ):
-        targeting.listening.add(int(user), int(song), float(strength))
+    for user, song, strength in rng.integers((0, 0, 1), (USERS, NEW[0], 4), (200, 3)).tolist():
+        targeting.listening.add(user, song, float(strength))
         heard[user, song] = max(heard[user, song], strength)
-    targeting.follow(np.arange(30))
+    targeting.follow(everybody)
     whole = replace(targeting, listening=Listening(sparse.csr_matrix(heard.astype(np.float32))))
     whole.activity_U, whole.popularity_S = scales
-    np.testing.assert_array_equal(targeting.listening.heard(np.arange(30)).toarray(), heard)
+    np.testing.assert_array_equal(targeting.listening.heard(everybody).toarray(), heard)
     np.testing.assert_allclose(targeting.taste.user_UD, whole.taste.user_UD, atol=1e-6)
     np.testing.assert_allclose(targeting.cat_taste.user_UD, whole.cat_taste.user_UD, atol=1e-6)
-    ours, theirs = (one.audience(asked(one), "i2i2u", 30) for one in (targeting, whole))
+    ours, theirs = (one.audience(asked(one), "i2i2u", USERS) for one in (targeting, whole))
     np.testing.assert_array_equal(ours.users_CB, theirs.users_CB)
     np.testing.assert_allclose(ours.scores_CB, theirs.scores_CB, rtol=1e-5)
+    because = [one.reasons(ours.users_CB, asked(one)) for one in (targeting, whole)]
+    np.testing.assert_array_equal(*because)
 
 
 def test_the_seed_alone_is_random() -> None:
-    targeting, _ = world(users=60, songs=40)
-    songs = asked(targeting)
-    one, again, other = (
-        replace(targeting, options=replace(OPTIONS, seed=seed)).audience(songs, "cat", 20) for seed in (0, 0, 1)
-    )
-    np.testing.assert_array_equal(one.users_CB, again.users_CB)
-    np.testing.assert_array_equal(one.scores_CB, again.scores_CB)
-    assert (one.scores_CB != other.scores_CB).any()
+    one, again, other = (world(seed=seed)[0] for seed in (0, 0, 1))
+    scores = [targeting.audience(asked(targeting), "cat", 20).scores_CB for targeting in (one, again, other)]
+    np.testing.assert_array_equal(scores[0], scores[1])
+    assert (scores[0] != scores[2]).any()
 
 
-@pytest.mark.parametrize("mode", ["taste", "cat"])
+@pytest.mark.parametrize("mode", ["i2i2u", "taste", "cat"])
 def test_scores_stay_within_the_memory_given(mode: Mode) -> None:
+    """Nearly every user has a score for every song."""
     n, songs, rng = 20_000, 120, np.random.default_rng(0)
     vectors = rng.standard_normal((songs, 8), dtype=np.float32)
-    listening = Listening(
-        sparse.csr_matrix(rng.integers(1, 4, (n, songs)) * (rng.random((n, songs)) < 0.02), dtype="f4")
-    )
-    index, peaks = build_index(vectors), []
+    heard = rng.integers(1, 4, (n, songs)) * (rng.random((n, songs)) < 0.02)
+    listening, index, peaks = Listening(sparse.csr_matrix(heard, dtype="f4")), build_index(vectors), []
     for memory_mb in (10.0, 1000.0):
-        options = replace(OPTIONS, memory_mb=memory_mb)
+        options = replace(OPTIONS, memory_mb=memory_mb, neighbours=100)
         targeting = Targeting(listening, vectors, lambda queries, k: search(index, queries, k), options)
-        asked_songs = targeting.songs(vectors, np.arange(songs))
+        asked_songs = targeting.songs(vectors, np.arange(songs), excluded=Excluded(np.array([3])))
         _ = targeting.taste, targeting.cat_taste, listening.known_SU
         tracemalloc.start()
         targeting.audience(asked_songs, mode, 50)
         peaks.append(tracemalloc.get_traced_memory()[1] / 2**20)
         tracemalloc.stop()
     assert peaks[0] < 10 < peaks[1], "all songs at once would need more"
-
-
-def test_a_cap_holds_over_all_songs() -> None:
-    targeting, _ = world(users=30)
-    found = targeting.audience(asked(targeting), "taste", 12, cap=1)
-    named = found.users_CB[found.users_CB >= 0]
-    assert len(named) == len(set(named.tolist())) > 12

@@ -14,7 +14,6 @@ from scipy import sparse
 from configs.load import load
 from configs.targeting import AudienceConfig
 from data.arrays import FloatArray
-from data.audio.recordings import decode
 from data.contract.columns import ABOUT
 from pipeline import audience
 from retrieval.clusters import user_vectors
@@ -26,7 +25,7 @@ from serving.model import Model
 from serving.state import State
 from serving.store import Play, StoredSong
 
-BUDGET, NO_WAVE = 12, None
+BUDGET = 12
 
 
 @pytest.fixture(scope="module")
@@ -40,34 +39,17 @@ def state(service_folder: Path) -> Iterator[State]:
     yield State(Model(service_folder))
 
 
-def content_of(model: Model, song: int, world: Path) -> Content:
-    path = model.songs["audio_path"][song]
-    wave = decode(world / path, 16000, float(model.manifest["audio"]["max_seconds"])) if path else NO_WAVE
-    return Content(model.about(song), wave)
-
-
-def test_a_song_that_comes_in_is_encoded_as_the_pipeline_encodes_it(model: Model, trained: Path) -> None:
-    contents = [content_of(model, int(song), trained / "world") for song in model.new]
-    features = model.encoder.features(contents)
-    for name, dense in model.dense.items():
-        np.testing.assert_allclose(features[name], dense[model.new], atol=2e-5, err_msg=name)
-    vectors, items = model.encoder.vectors(features, [one.about for one in contents])
-    np.testing.assert_allclose(vectors, model.index.vectors[model.new], atol=2e-5)
-    np.testing.assert_allclose(items, model.item_SD[model.new], atol=2e-5)
-    assert sum(one.wave is None for one in contents) < len(contents) > 20
-
-
 def test_who_has_no_taste_is_kept_beside_the_tastes(state: State) -> None:
     model, user = state.model, 7
     for tastes in (model.targeting.taste, model.targeting.cat_taste):  # as if they were new
-        tastes.user_UD[user], tastes.nobody_U[user] = 0, True
+        tastes.user_UD[user], tastes.empty_U[user] = 0, True
     asked = (state, int(model.new[0]), "taste", model.n_users, False, 0.0)
     assert user not in answers.audience(*asked).users_B
     known = next(song for song in range(model.n_songs) if song not in set(model.new.tolist()))
     state.add_plays([Play(model.user_ids[user], state.song_id(known), favourited=True)])
     assert user in answers.audience(*asked).users_B
     for tastes in (model.targeting.taste, model.targeting.cat_taste):
-        np.testing.assert_array_equal(tastes.nobody_U, ~tastes.user_UD.any(axis=1))
+        np.testing.assert_array_equal(tastes.empty_U, ~tastes.user_UD.any(axis=1))
 
 
 def test_words_of_new_songs_are_searched(state: State) -> None:
@@ -85,13 +67,10 @@ def test_words_of_new_songs_are_searched(state: State) -> None:
         assert found or query == "no such words", "else this test says little"
 
 
-def test_words_alone_and_sound_alone(model: Model, trained: Path) -> None:
-    whole = content_of(model, int(model.new[0]), trained / "world")
-    sound, words, nothing = (
-        Content({}, whole.wave),
-        Content(whole.about),
-        Content({"title": "  ", "genres": ["unheard of"]}),
-    )
+def test_words_alone_and_sound_alone(model: Model) -> None:
+    wave = np.random.default_rng(0).normal(0, 0.1, 32_000).astype(np.float32)
+    sound, words = Content({}, wave), Content(model.about(int(model.new[0])))
+    nothing = Content({"title": "  ", "genres": ["unheard of"]})
     features = model.encoder.features([sound, words, nothing])
     assert np.isfinite(features["clip_audio"]).all(axis=1).tolist() == [True, False, False]
     assert np.isfinite(features["clip_text"]).all(axis=1).tolist() == [False, True, False]
@@ -121,7 +100,7 @@ def test_an_audience_is_that_of_the_command(model: Model, trained: Path, tmp_pat
         because = [[model.songs["song_id"][int(one)] for one in row if one >= 0] for row in found.because_BT]
         assert because == rows["because"].to_list()
         near = similar.filter(pl.col("song_id") == model.songs["song_id"][song])["similar_song_id"].to_list()
-        assert [state.song_id(int(one)) for one in answers.similar_songs(state, song, len(near)).songs_K] == near
+        assert [state.song_id(int(one)) for one in answers.similar_songs(state, song, len(near))[0]] == near
 
 
 @pytest.mark.parametrize("mode", ["i2i2u", "taste", "cat", "union", "boundary"])
@@ -134,18 +113,22 @@ def test_who_has_met_a_song_in_the_training_is_not_named_for_it_again(model: Mod
         assert len(met) > 0 < len(found) and not met & set(found)
 
 
-def test_recommendations_are_brute_force(model: Model) -> None:
-    state = State(model)
+def test_recommendations_are_brute_force(state: State) -> None:
+    """Users play known and new songs before, which changes vectors, and who has met what."""
+    model, rng = state.model, np.random.default_rng(0)
+    songs = [model.song_ids[int(song)] for song in [*model.new[:6], *range(20)]]
+    state.add_plays([Play(model.user_ids[int(user)], str(rng.choice(songs)), None, True) for user in range(0, 60, 3)])
     for user in range(0, model.n_users, 7):
-        margin = np.array([model.item_SD[song] @ model.user_UD[user] for song in model.new]) - model.boundary_U[user]
-        best = np.argsort(-margin, kind="stable")[:5]
-        numbers, margins, because, considered = answers.recommendations(state, user, 5, float(np.median(margin)))
-        best = best[margin[best] > np.median(margin)]
+        margin = state.pool.item @ model.user_UD[user] - model.boundary_U[user]
+        least = float(np.median(margin))
+        met = {song for song, _ in state.played.get(user, ())}
+        best = [at for at in np.argsort(-margin, kind="stable") if margin[at] > least and model.new[at] not in met][:5]
+        numbers, margins, because, considered = answers.recommendations(state, user, 5, least)
         assert numbers.tolist() == model.new[best].tolist() and considered == len(model.new)
         np.testing.assert_allclose(margins, margin[best], rtol=1e-5, atol=1e-6)
-        heard = model.listening_US[user].indices
-        for number, why in zip(numbers, because, strict=True):
-            nearest = heard[np.argsort(-(model.index.vectors[heard] @ model.index.vectors[number]), kind="stable")[:3]]
+        heard = model.targeting.listening.known_SU[:, [user]].nonzero()[0]
+        for at, why in zip(best, because, strict=True):
+            nearest = heard[np.argsort(-(model.index.vectors[heard] @ state.pool.vector[at]), kind="stable")[:3]]
             assert why[why >= 0].tolist() == nearest.tolist()
 
 
@@ -185,11 +168,11 @@ def test_accepted_songs_come_and_go(state: State) -> None:
         np.testing.assert_array_equal(answers.audience(state, number, "i2i2u", 10, False, 0.0).users_B, before)
     state.remove_song("a")
     assert state.number("a") is None and state.pool.size == state.new_index.ntotal == len(model.new) + 2
-    near = answers.similar_songs(state, like, 3, "new")
+    songs, scores = answers.similar_songs(state, like, 3, "new")
     others = np.array([*np.delete(state.model.new, 3), *state.accepted])
     vectors = np.stack([state.vectors(int(one))[0] for one in others])
-    assert set(near.songs_K[:2].tolist()) == set(state.accepted), "the same content is the most similar"
-    np.testing.assert_allclose(near.scores_K, np.sort(vectors @ state.vectors(like)[0])[::-1][:3], rtol=1e-5)
+    assert set(songs[:2].tolist()) == set(state.accepted), "the same content is the most similar"
+    np.testing.assert_allclose(scores, np.sort(vectors @ state.vectors(like)[0])[::-1][:3], rtol=1e-5)
     for name in ("b", "c"):  # whatever moved in the arrays
         number = state.number(name)
         assert number is not None
@@ -208,10 +191,8 @@ def of_users(model: Model) -> dict[str, FloatArray]:
 def test_plays_change_whom_they_concern_and_nobody_else(state: State, service_folder: Path) -> None:
     fresh, model, new = Model(service_folder), state.model, int(state.model.new[0])
     known = int(model.catalogue.rows("warm")[0])
-    users = [
-        int(user)
-        for user in np.setdiff1d(np.arange(model.n_users), model.targeting.listening.known_SU[known].indices)[:3]
-    ]
+    listeners = model.targeting.listening.known_SU[known].indices
+    users = np.setdiff1d(np.arange(model.n_users), listeners)[:3].tolist()
     of_song = model.songs["song_id"]
     plays = [Play(model.user_ids[user], of_song[known], favourited=True) for user in users]
     plays += [Play(model.user_ids[user], of_song[new], completed=True) for user in users[:2]]
@@ -239,35 +220,15 @@ def test_plays_change_whom_they_concern_and_nobody_else(state: State, service_fo
     assert all(new not in answers.recommendations(state, user, 50, -1e6)[0] for user in users)
 
 
-def test_plays_come_to_the_same_in_whatever_parts(service_folder: Path) -> None:
-    """What a restart replays at once came one by one."""
-    rng, one, other = np.random.default_rng(3), State(Model(service_folder)), State(Model(service_folder))
-    model = one.model
-    songs = [model.songs["song_id"][int(song)] for song in [*model.new[:4], *rng.integers(0, model.n_songs, 6)]]
-    marks = [{}, {"completed": True}, {"favourited": True}, {"skipped": True}, {"disliked": True}]
-    plays = [
-        Play(
-            model.user_ids[int(rng.integers(0, 12))], songs[int(rng.integers(0, 10))], **marks[int(rng.integers(0, 5))]
-        )
-        for _ in range(80)
-    ]
-    one.add_plays(plays)
-    for play in plays:
-        other.add_plays([play])
-    for name, vectors in of_users(one.model).items():
-        np.testing.assert_allclose(vectors, of_users(other.model)[name], atol=1e-5, err_msg=name)
-    assert not np.allclose(one.pool.vector, Model(service_folder).index.vectors[model.new])
-    np.testing.assert_allclose(one.pool.vector[: one.pool.size], other.pool.vector[: other.pool.size], atol=1e-5)
-    np.testing.assert_allclose(one.pool.item, other.pool.item, atol=1e-5)
-
-
 def same(one: State, other: State) -> None:
     """Both states answer alike: users' vectors, new songs' vectors, and who has met what."""
     for name, vectors in of_users(one.model).items():
         np.testing.assert_allclose(vectors, of_users(other.model)[name], atol=1e-5, err_msg=name)
-    assert one.number_of.keys() == other.number_of.keys()
-    for song_id in one.number_of:
-        numbers = one.number_of[song_id], other.number_of[song_id]
+    names = {song.song_id for song in one.accepted.values()}
+    assert names == {song.song_id for song in other.accepted.values()}
+    for song_id in [*names, *(one.model.song_ids[int(song)] for song in one.model.new)]:
+        numbers = one.number(song_id), other.number(song_id)
+        assert numbers[0] is not None and numbers[1] is not None
         for ours, theirs in zip(one.vectors(numbers[0]), other.vectors(numbers[1]), strict=True):
             np.testing.assert_allclose(ours, theirs, atol=1e-5, err_msg=song_id)
         assert one.met[numbers[0]] == other.met[numbers[1]], song_id
@@ -275,23 +236,27 @@ def same(one: State, other: State) -> None:
 
 @pytest.mark.parametrize("again", [False, True])
 def test_a_deleted_song_is_what_a_restart_makes_of_it(service_folder: Path, again: bool) -> None:
-    """Its listeners lose it from their histories at once; under the same id it finds them, as the store has them."""
+    """Its listeners lose it from their histories at once; under the same id it finds them, as the store has them.
+
+    A restart replays at once what came one by one.
+    """
     live, replayed, rng = State(Model(service_folder)), State(Model(service_folder)), np.random.default_rng(1)
     model = live.model
     songs = {name: stored(model, name, int(model.new[at])) for at, name in enumerate("abc")}
-    known = [model.song_ids[int(song)] for song in model.catalogue.rows("warm")[:4]]
+    known = [model.song_ids[int(song)] for song in [*model.catalogue.rows("warm")[:4], *model.new[3:6]]]
     marks = [{}, {"completed": True}, {"favourited": True}, {"skipped": True}, {"disliked": True}]
     plays = [
         Play(model.user_ids[int(user)], str(rng.choice(["a", "b", *known])), **marks[int(rng.integers(0, 5))])
-        for user in rng.integers(0, 9, 60)
+        for user in rng.integers(0, 9, 100)
     ]
     for name in "ab":
         live.add_songs([songs[name][0]], *songs[name][1:])
     with_a = model.user_UD.copy()
-    live.add_plays(plays[:40])
+    for play in plays[:60]:
+        live.add_plays([play])
     live.remove_song("a")
     live.add_songs([songs["c"][0]], *songs["c"][1:])
-    live.add_plays(plays[40:])
+    live.add_plays(plays[60:])
     if again:
         live.add_songs([songs["a"][0]], *songs["a"][1:])
     for name in ["b", "c", *(["a"] if again else [])]:

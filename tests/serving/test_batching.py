@@ -1,4 +1,4 @@
-"""Batches: everybody gets what is his, whoever is at fault fails alone, and nothing is lost at the end."""
+"""Batches: everybody gets what is theirs, whoever is at fault fails alone, and nothing is lost at the end."""
 
 from __future__ import annotations
 

@@ -166,15 +166,6 @@ def test_a_dropped_file_is_taken(visit: Callable[..., Any]) -> None:
     assert page.evaluate("document.querySelector('#upload [name=audio]').files.length") == 0
 
 
-def test_words_alone_are_a_song(visit: Callable[..., Any]) -> None:
-    page = visit()
-    send(page, title="Only words")
-    expect(page.locator("#song-h")).to_have_text("Only words")
-    settled(page)
-    expect(page.locator("#song")).to_contain_text("No recording")
-    assert page.locator("#similar .rows > li").count() > 0
-
-
 def test_a_known_song_shows_what_the_service_answers(visit: Callable[..., Any], known: dict[str, Any]) -> None:
     page, name = visit(), known["title"] or f"Untitled ({known['song_id']})"
     page.fill("#known input", known["song_id"])
@@ -210,7 +201,7 @@ def test_the_audience_follows_way_budget_and_gate(visit: Callable[..., Any], kno
     expect(page.locator("#audience tbody button")).to_have_text(gated)
     page.fill("#audience [name=budget]", "0")
     expect(page.locator("#budget-note")).to_contain_text("whole number from 1 to")
-    page.locator("#known li button").nth(1).click()
+    page.locator("#known li button").last.click()  # another song
     expect(page.locator("#budget-note")).to_be_hidden()
     expect(page.locator("#audience .size")).to_contain_text("of at most 50 users")
 
@@ -462,6 +453,7 @@ def test_all_of_it_by_keyboard(visit: Callable[..., Any], known: dict[str, Any])
     expect(page.locator("#song-h")).to_have_text("By keys")
     settled(page)
     expect(page.locator("#song-h")).to_be_focused()  # led to the result
+    expect(page.locator("#song")).to_contain_text("No recording")
     tab_to(page, "#audience [name=mode]")
     page.keyboard.press("ArrowDown")
     settled(page)

@@ -6,7 +6,6 @@ import io
 import os
 import signal
 import struct
-import subprocess
 import sys
 import threading
 import time
@@ -155,30 +154,18 @@ def test_the_middle_of_a_long_one_at_another_rate(tmp_path: Path) -> None:
 # --------------------------------------------------------------------------------------------------------- bad files
 
 
-def cuts() -> Iterator[tuple[str, float, set[str]]]:
-    """Format, bytes (from 1) or share (below 1) that are left of a file of three seconds, and what it is then worth."""
-    for name in FORMATS:
-        yield from ((name, size, {"unreadable"}) for size in (1, 4, 12, 40))
-        for share in (0.02, 0.1, 0.3, 0.5, 0.7, 0.9, 0.999):
-            if name in ("wav", "aiff"):
-                yield name, share, {"good" if share > 0.34 else "too short"}
-            elif name in ("flac", "caf"):
-                yield name, share, {"unreadable", "truncated"} | ({"good"} if share > 0.99 else set())
-            else:
-                yield name, share, BROKEN if share < 0.34 else BROKEN | {"good"}
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_file_that_was_cut_off_is_worth_what_it_is_to_prepare(shared: Decoders, tmp_path: Path, name: str) -> None:
+    data = whole(name)
+    sizes = [1, 4, 12, 40, *(int(share * len(data)) for share in (0.02, 0.1, 0.3, 0.5, 0.7, 0.9, 0.999))]
+    found = [outcome(shared, data[:size]) for size in sizes]
+    assert found == [unguarded(data[:size], tmp_path / f"a.{name}") for size in sizes]
+    assert found[:4] == ["unreadable"] * 4 and set(found) <= BROKEN | {"good"}
 
 
-@pytest.mark.parametrize(("name", "left", "expected"), cuts())
-def test_a_file_that_was_cut_off(shared: Decoders, tmp_path: Path, name: str, left: float, expected: set[str]) -> None:
-    data = whole(name)[: int(left if left >= 1 else left * len(whole(name)))]
-    found = outcome(shared, data)
-    assert found in expected
-    assert found == unguarded(data, tmp_path / f"a.{name}")
-
-
-def put(at: int, kind: str, value: int, data: bytes = b"") -> bytes:
+def put(at: int, kind: str, value: int) -> bytes:
     """A good WAV file with one number of its header changed."""
-    changed = bytearray(data or whole("wav"))
+    changed = bytearray(whole("wav"))
     struct.pack_into(kind, changed, at, value)
     return bytes(changed)
 
@@ -216,64 +203,42 @@ def silence(name: str, seconds: int) -> bytes:
 BAD: list[tuple[str, Callable[[], bytes], str | set[str]]] = [
     ("empty", lambda: b"", "unreadable"),
     ("png", lambda: b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + noise(1).tobytes(), "unreadable"),
-    ("zip", lambda: b"PK\x03\x04\x14\0\0\0\x08\0" + noise(1).tobytes(), "unreadable"),
     ("html", lambda: b"<!doctype html><html><body>404</body></html>" * 50, "unreadable"),
-    ("text", lambda: b"this is not sound\n" * 500, "unreadable"),
     ("a pickle", lambda: b"\x80\x04\x95\x10\0\0\0\0\0\0\0cposix\nsystem\n." * 20, "unreadable"),
-    ("zeros", lambda: bytes(5000), "unreadable"),
-    ("ones", lambda: b"\xff" * 5000, "unreadable"),
     ("random bytes", lambda: noise(1).tobytes(), "unreadable"),
-    ("an mp3 tag alone", lambda: b"ID3\x04\0\0\0\0\x0f\x7f" + bytes(2000), "unreadable"),
     ("an mp3 frame, then noise", lambda: b"\xff\xfb\x90\0" + noise(1).tobytes(), BROKEN),
     ("wav header alone", lambda: encoded(noise(0)), "zero length"),
-    ("aiff header alone", lambda: encoded(noise(0), "aiff"), "zero length"),
     ("ogg header alone", lambda: encoded(noise(0), "ogg"), "zero length"),
     ("a flac header within wav", lambda: whole("wav")[:44] + whole("flac"), {"good", "too short"}),
     ("riff of 4 GB", lambda: put(4, "<I", 2**32 - 1), "good"),
-    ("data of 4 GB", lambda: put(40, "<I", 2**32 - 1), "good"),
-    ("both of 4 GB", lambda: put(40, "<I", 2**32 - 1, put(4, "<I", 2**32 - 1)), "good"),
     ("format chunk of 4 GB", lambda: put(16, "<I", 2**32 - 1), "unreadable"),
     ("no channel", lambda: put(22, "<H", 0), "unreadable"),
     ("1024 channels", lambda: put(22, "<H", 1024), "too short"),
-    ("65535 channels", lambda: put(22, "<H", 65535), "unreadable"),
     ("0 Hz", lambda: put(24, "<I", 0), "unreadable"),
     ("1 Hz", lambda: put(24, "<I", 1), "too long"),
-    ("767,975 Hz", lambda: put(24, "<I", 767_975), "too short"),
     ("768,001 Hz", lambda: put(24, "<I", 768_001), "unreadable"),
-    ("2^31 - 1 Hz", lambda: put(24, "<I", 2**31 - 1), "unreadable"),
-    ("2^31 Hz", lambda: put(24, "<I", 2**31), "unreadable"),
     ("2^32 - 1 Hz", lambda: put(24, "<I", 2**32 - 1), "unreadable"),
-    ("0 bits", lambda: put(34, "<H", 0), "unreadable"),
     ("255 bits", lambda: put(34, "<H", 255), "unreadable"),
     ("a codec that is none", lambda: put(20, "<H", 9999), "unreadable"),
     ("flac that cannot say how long", lambda: flac_of(0), "zero length"),
     ("flac of fifty days", lambda: flac_of(2**36 - 1), "too long"),
     ("flac of not quite an hour", lambda: flac_of(3599 * RATE), {"unreadable", "truncated"}),
     ("flac of a moment", lambda: flac_of(5), "too short"),
-    ("flac, frames damaged", lambda: damaged("flac", 1000), {"unreadable", "truncated"}),
     ("flac, all damaged", lambda: damaged("flac", 3), {"unreadable", "truncated"}),
     ("ogg, pages damaged", lambda: damaged("ogg", 1000), BROKEN),
-    ("opus, pages damaged", lambda: damaged("opus", 500), BROKEN),
     ("mp3, all damaged", lambda: damaged("mp3", 3), BROKEN),
-    ("caf, all damaged", lambda: damaged("caf", 3), BROKEN | {"good"}),
     ("ogg without its first page", lambda: pages(1, 2, 3, 4, 5), "unreadable"),
-    ("ogg without its second page", lambda: pages(0, 2, 3, 4, 5), "unreadable"),
-    ("ogg without a page of sound", lambda: pages(0, 1, 2, 4, 5), BROKEN),
     ("ogg without sound", lambda: pages(0, 1), {"zero length", "unreadable"}),
-    ("ogg, pages turned round", lambda: pages(5, 4, 3, 2, 1, 0), "unreadable"),
     ("ogg, one page a thousand times", lambda: pages(*[0] * 1000), BROKEN),
     ("nan", lambda: one_wrong(np.nan), "not finite"),
-    ("infinite", lambda: one_wrong(-np.inf), "not finite"),
     ("the largest floats", lambda: encoded(np.full(90000, 3.4e38, np.float32), "wav", 44100, "FLOAT"), "not finite"),
     ("beyond any float", lambda: encoded(np.full(32000, 1e300), subtype="DOUBLE"), "not finite"),
     ("denormal", lambda: encoded(np.full(32000, 1e-40, np.float32), subtype="FLOAT"), "silent"),
     ("silence", lambda: encoded(np.zeros(32000)), "silent"),
     ("silence in the middle", lambda: encoded(np.pad(noise(1)[:, 0], (0, 60 * RATE))), "silent"),
-    ("short", lambda: encoded(noise(0.99)), "too short"),
     ("one sample", lambda: encoded(noise(1 / RATE)), "too short"),
     ("an hour of silence in 90 kB", lambda: silence("flac", 3600), "silent"),
     ("more than an hour in 90 kB", lambda: silence("flac", 3601), "too long"),
-    ("more than an hour, vorbis", lambda: silence("ogg", 3601), "too long"),
 ]  # fmt: skip
 
 
@@ -282,7 +247,6 @@ def test_a_malformed_file_has_its_reason(shared: Decoders, made: Callable[[], by
     data, start = made(), time.monotonic()
     assert outcome(shared, data) in ({expected} if isinstance(expected, str) else expected)
     assert time.monotonic() - start < TIMEOUT
-    assert expected == "good" or set(expected if isinstance(expected, set) else [expected]) <= {*REASONS, "good"}
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -334,14 +298,11 @@ def test_a_worker_that_dies_over_a_song(single: Decoders) -> None:
             os.kill(worker, signal.SIGKILL)
             assert found.result() == "crashed"
         assert outcome(single, whole(name)) == "good" and pids(single) != [worker]
-
-
-def test_a_worker_that_died_idle_is_no_songs_fault(single: Decoders) -> None:
     process = single._workers[0].process
     assert process is not None
     process.kill()
     process.wait()
-    assert outcome(single, whole("wav")) == "good"
+    assert outcome(single, whole("wav")) == "good", "a worker that died idle is no song's fault"
 
 
 def test_the_others_go_on() -> None:
@@ -414,39 +375,12 @@ def test_what_a_worker_may_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     end(decoders)
 
 
-def test_workers_end_with_the_service() -> None:
-    code = (
-        "import os, sys; from serving.decoding import Decoders, to_flac; import numpy as np, io, soundfile\n"
-        "file = io.BytesIO(); soundfile.write(file, np.full(32000, .1), 16000, format='FLAC'); decoders = Decoders()\n"
-        "assert len(decoders.decode(file.getvalue())) == 32000\n"
-        "print(decoders._workers[0].process.pid, flush=True); os.kill(os.getpid(), 9)"
-    )
-    service = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], stdout=subprocess.PIPE)
-    assert service.returncode == -signal.SIGKILL
-    status = Path(f"/proc/{int(service.stdout)}/stat")
-    for _ in range(100):
-        if (
-            not status.exists() or status.read_text().split()[2] == "Z"
-        ):  # nobody has to fetch orphans within a container
-            return
-        time.sleep(0.05)
-    raise AssertionError("it lives on")
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        b"",
-        b"\0\0\0\0",
-        b"\0\0\0\0no such reason",
-        b"\0\0\0\0\xff\xfe",
-        (16000).to_bytes(4, "little") + b"\0\0\0",
-        (audio.HIGHEST_RATE + 1).to_bytes(4, "little") + bytes(8),
-    ],
-)
-def test_an_answer_that_is_none(answer: bytes) -> None:
-    with pytest.raises(ValueError):
-        decoding._parsed(answer)
+def test_an_answer_that_is_none() -> None:
+    rates = (16000).to_bytes(4, "little"), (audio.HIGHEST_RATE + 1).to_bytes(4, "little")
+    nothing = bytes(4)
+    for answer in (b"", nothing, nothing + b"no such reason", nothing + b"\xff\xfe", rates[0] + bytes(3), rates[1]):
+        with pytest.raises(ValueError):
+            decoding._parsed(answer)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc")

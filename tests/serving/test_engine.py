@@ -28,13 +28,15 @@ from pipeline import index, service
 from serving import answers
 from serving.decoding import Decoders, from_flac
 from serving.encoder import Content
-from serving.engine import Engine, open_engine
+from serving.engine import Engine
 from serving.incoming import Incoming
 from serving.model import open_model
-from serving.refusals import Refused, refusing
+from serving.refusals import Refused
 from serving.schemas import NewSong
+from serving.state import State
 from serving.store import Play, Store, StoredSong
 from tests.serving.conftest import SMALL, run
+from tests.serving.test_decoding import encoded, noise
 
 
 @pytest.fixture
@@ -46,40 +48,49 @@ def folder(service_folder: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def engine(folder: Path, tmp_path: Path) -> Iterator[Engine]:
-    opened = open_engine(str(folder), tmp_path / "store", 4)
+    opened = Engine(folder, tmp_path / "store", 4)
     yield opened
     opened.close()
 
 
-@pytest.fixture(scope="module")
-def other(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A service folder of the same catalogue, trained from another seed, without a boundary."""
+def trained_again(trained: Path, at: Path, *options: str) -> Path:
+    """A service folder of the same catalogue, of an i2i model with other options, without a boundary."""
     from training import tasks as train
 
-    at = tmp_path_factory.mktemp("other")
-    both = [f"data={trained}/catalogue", f"features={trained}/features"]
-    run(train.train_i2i, I2IConfig, *both, f"out={at}/i2i", "bcl_batch_size=64", "seed=5", *SMALL)
+    data = [f"data={trained}/catalogue", f"out={at}/i2i", "bcl_batch_size=64"]
+    run(train.train_i2i, I2IConfig, *data, *options, *SMALL)
     run(index.main, IndexConfig, f"run={at}/i2i", f"out={at}/index")
     run(service.main, ServiceConfig, f"index={at}/index", f"out={at}/service")
     return at / "service"
+
+
+@pytest.fixture(scope="module")
+def other(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Trained from another seed."""
+    return trained_again(trained, tmp_path_factory.mktemp("other"), f"features={trained}/features", "seed=5")
 
 
 @pytest.fixture(scope="module")
 def tags_alone(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A service folder of the same catalogue that knows songs by their tags: no sound, no words, no vectors."""
-    from training import tasks as train
-
-    at = tmp_path_factory.mktemp("tags_alone")
-    run(train.train_i2i, I2IConfig, f"data={trained}/catalogue", f"out={at}/i2i", "bcl_batch_size=64", *SMALL)
-    run(index.main, IndexConfig, f"run={at}/i2i", f"out={at}/index")
-    run(service.main, ServiceConfig, f"index={at}/index", f"out={at}/service")
-    return at / "service"
+    """A model that knows songs by their tags: no sound, no words, no vectors."""
+    return trained_again(trained, tmp_path_factory.mktemp("tags_alone"))
 
 
 def accept(engine: Engine, song_id: str, title: str, **about: Any) -> None:
     encoded = engine.encoding.submit(Content({"title": title, **about})).result(30)
     song = StoredSong(song_id, {"title": title, **about}, None, "2026-11-26T00:00:00+00:00", {}, "")
     engine.accept([(song, None, encoded)], None, "")
+
+
+def there(state: State) -> list[str]:
+    """Ids of the accepted songs."""
+    return [song.song_id for song in state.accepted.values()]
+
+
+def rewrite(folder: Path, **changes: Any) -> None:
+    """Change a manifest."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(manifest | changes))
 
 
 def replace(folder: Path, by: Path) -> None:
@@ -101,7 +112,7 @@ def test_a_new_model_takes_over_with_all_that_was_accepted(engine: Engine, folde
     assert engine.changed() and engine.reload() and not engine.changed()
     after = engine.state
     assert after is not before and after.model.manifest["encoder"] != before.model.manifest["encoder"]
-    assert not after.model.has_boundary and list(after.number_of) == ["a"]
+    assert not after.model.has_boundary and there(after) == ["a"]
     number = after.number("a")
     assert number is not None and after.first_plays(number) == 1
     expected = Content({"title": "Rain on the roof"})
@@ -112,41 +123,23 @@ def test_a_new_model_takes_over_with_all_that_was_accepted(engine: Engine, folde
     assert 3 not in answers.audience(after, number, "taste", 1000, False, 0.0).users_B
 
 
-def test_what_comes_in_while_the_new_model_is_loaded_is_in_it(
-    engine: Engine, folder: Path, other: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    accept(engine, "before", "Early bird")
-    accept(engine, "gone", "Leaving")
-    built = engine._built
-
-    def meanwhile() -> Any:
-        found = built()  # all that there was; and then, before the new state is used:
-        accept(engine, "meanwhile", "Just in time")
-        engine.accept_plays([Play(engine.state.model.user_ids[1], "before", favourited=True)], None, "")
-        engine.delete("gone")
-        return found
-
-    monkeypatch.setattr(engine, "_built", meanwhile)
-    replace(folder, other)
-    assert engine.reload()
-    assert list(engine.state.number_of) == ["before", "meanwhile"]
-    assert engine.state.first_plays(engine.state.number_of["before"]) == 1
-    assert engine.store.counts() == {"songs": 2, "plays": 1}
-
-
 @pytest.mark.parametrize("when", ["after it was read", "before it is read", "while it is read"])
-def test_a_song_that_is_deleted_and_comes_again_meanwhile(
+def test_what_comes_and_goes_while_the_new_model_is_loaded(
     engine: Engine, folder: Path, other: Path, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
-    """The new model has the second one, once, whenever the new state read the store."""
-    accept(engine, "x", "First")
-    accept(engine, "y", "Another")
-    engine.accept_plays([Play(engine.state.model.user_ids[1], "x", favourited=True)], None, "")
+    """A song is deleted, another deleted and sent again, a third new: so the new state has them, each once."""
+    for song_id in ("x", "y", "gone"):
+        accept(engine, song_id, f"First {song_id}")
+    user = engine.state.model.user_ids[1]
+    engine.accept_plays([Play(user, "x", favourited=True)], None, "")
     built, read = engine._built, engine.store.songs
 
     def exchange() -> None:
         engine.delete("x")
-        accept(engine, "x", "Second")
+        engine.delete("gone")
+        accept(engine, "x", "Second x")
+        accept(engine, "new", "Just in time")
+        engine.accept_plays([Play(user, "y", favourited=True)], None, "")
 
     def meanwhile() -> Any:
         if when == "before it is read":
@@ -159,7 +152,7 @@ def test_a_song_that_is_deleted_and_comes_again_meanwhile(
     def reading(made_by: str = "", after: int = 0) -> Iterator[tuple[int, StoredSong]]:
         for found in read(made_by, after):
             yield found
-            if found[1].about["title"] == "First" and when == "while it is read":
+            if found[1].about["title"] == "First x" and when == "while it is read":
                 exchange()
                 yield from read(made_by, found[0])
                 return
@@ -169,9 +162,10 @@ def test_a_song_that_is_deleted_and_comes_again_meanwhile(
     replace(folder, other)
     assert engine.reload()
     state = engine.state
-    assert sorted(state.number_of) == ["x", "y"] and sorted(state.accepted) == sorted(state.number_of.values())
-    assert state.pool.size == state.new_index.ntotal == len(state.model.new) + 2
-    assert state.title(state.number_of["x"]) == "Second" and state.first_plays(state.number_of["x"]) == 1
+    assert sorted(there(state)) == ["new", "x", "y"] and engine.store.counts() == {"songs": 3, "plays": 2}
+    assert state.pool.size == state.new_index.ntotal == len(state.model.new) + 3
+    assert state.title(state.number_of["x"]) == "Second x"
+    assert [state.first_plays(state.number_of[song_id]) for song_id in ("x", "y", "new")] == [1, 1, 0]
 
 
 def test_what_the_new_model_cannot_take_is_to_be_sent_again(
@@ -188,30 +182,26 @@ def test_what_the_new_model_cannot_take_is_to_be_sent_again(
         lambda: engine.accept([(song, None, encoded)], None, ""),
         lambda: engine.encoding.submit(content).result(30),
     ):
-        with pytest.raises(Refused) as refused, refusing():
+        with pytest.raises(Refused) as refused:
             attempt()
         assert refused.value.status == 503 and "clip_audio" in refused.value.detail
     assert engine.store.counts()["songs"] == 0
     accept(engine, "another", "Words", genres=["folk"])  # it goes on
     replace(folder, service_folder)
-    assert engine.reload() and list(engine.state.number_of) == ["another"]
+    assert engine.reload() and there(engine.state) == ["another"]
 
 
 def test_a_recording_is_heard_at_the_new_models_rate(engine: Engine, folder: Path, service_folder: Path) -> None:
     """Decoders go on at the rate of the model at the start."""
     slow = folder.parent / "slow"
     shutil.copytree(service_folder, slow)
-    about = json.loads((slow / "manifest.json").read_text())
-    about["audio"] |= {"sample_rate": 8000}
-    (slow / "manifest.json").write_text(json.dumps(about))
-    file, wave = io.BytesIO(), np.sin(np.arange(32_000) * 0.3).astype(np.float32) * 0.3
-    soundfile.write(file, wave, 16_000, format="FLAC")
-    decoders = Decoders(1, 16_000, float(about["audio"]["max_seconds"]), 60.0, 30.0)
+    rewrite(slow, audio=json.loads((slow / "manifest.json").read_text())["audio"] | {"sample_rate": 8000})
+    decoders = Decoders(1)
     try:
         incoming = Incoming(engine, decoders, 30.0)
         replace(folder, slow)
         assert engine.reload()
-        incoming.song(NewSong(song_id="sound"), file.getvalue(), None)
+        incoming.song(NewSong(song_id="sound"), encoded(noise(2), "flac"), None)
     finally:
         decoders.close()
     state, flac = engine.state, engine.store.audio("sound")
@@ -230,7 +220,7 @@ def test_a_damaged_recording_keeps_no_model_from_the_others(
     song = StoredSong("dented", about, 2.0, "2026-11-26T00:00:00+00:00", {}, "another encoder")
     with closing(Store(tmp_path / "store")) as store:
         store.add_songs([(song, b"fLaC, once"), (dataclasses.replace(song, song_id="whole"), None)])
-    opened = open_engine(str(folder), tmp_path / "store", 4)
+    opened = Engine(folder, tmp_path / "store", 4)
     vectors = [opened.state.vectors(opened.state.number_of[one])[0] for one in ("dented", "whole")]
     opened.close()
     np.testing.assert_array_equal(*vectors)
@@ -254,29 +244,28 @@ def test_a_folder_that_is_replaced_while_it_is_read_is_read_again(
     assert model.index.manifest["encoder"] == model.manifest["encoder"]
 
 
-@pytest.mark.parametrize("fault", ["another encoder", "no weights", "no manifest", "half an index"])
+@pytest.mark.parametrize("fault", ["another encoder", "no weights", "no manifest", "half an index", "no text model"])
 def test_what_cannot_be_used_is_not_taken(
     engine: Engine, folder: Path, service_folder: Path, tmp_path: Path, fault: str
 ) -> None:
     bad = tmp_path / "bad"
     shutil.copytree(service_folder, bad)
     if fault == "another encoder":
-        about = json.loads((bad / "index" / "manifest.json").read_text())
-        (bad / "index" / "manifest.json").write_text(json.dumps(about | {"encoder": "0123"}))
-    elif fault == "no weights":
-        (bad / "i2i" / "model.safetensors").unlink()
-    elif fault == "no manifest":
-        (bad / "manifest.json").unlink()
-    else:
+        rewrite(bad / "index", encoder="0123")
+    elif fault == "no text model":
+        rewrite(bad, text=json.loads((bad / "manifest.json").read_text())["text"] | {"model": str(tmp_path)})
+    elif fault == "half an index":
         whole = (bad / "index" / "index.faiss").read_bytes()
         (bad / "index" / "index.faiss").write_bytes(whole[: len(whole) // 2])
+    else:
+        (bad / {"no weights": "i2i/model.safetensors", "no manifest": "manifest.json"}[fault]).unlink()
     before = engine.state
     replace(folder, bad)
     assert not engine.reload() and engine.state is before and engine.reload_error
     assert "another encoder" in engine.reload_error or fault != "another encoder"
     accept(engine, "still", "Still here")
     with pytest.raises(UserError):
-        open_engine(str(folder), tmp_path / "second", 4)
+        Engine(folder, tmp_path / "second", 4)
     Store(tmp_path / "second").close()  # it was let go of
     replace(folder, service_folder)
     assert engine.reload() and engine.reload_error is None and engine.state.number("still") is not None
@@ -326,5 +315,6 @@ def test_no_request_fails_while_models_are_exchanged(
 
 
 def test_it_starts_without_what_training_needs() -> None:
-    code = "import sys, serving.server; sys.exit('lightning' in sys.modules)"
+    """And texts are read by what is imported when the service listens already."""
+    code = "import sys, serving.server; assert not {'lightning', 'transformers'} & sys.modules.keys()"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

@@ -1,9 +1,7 @@
-"""The real service when things break: killed at work, without room, on a damaged store, without its model, told to
-end while it works."""
+"""The real service when things break: killed at work, without room, without its model, told to end while it works."""
 
 from __future__ import annotations
 
-import io
 import os
 import random
 import resource
@@ -22,24 +20,16 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-import soundfile
 
 from benchmarks.speed.serve_process import ROOT, children, serving
 from configs.errors import UserError
 from serving.database import reading
-from serving.engine import open_engine
-from serving.store import Play, Store
+from serving.engine import Engine
+from serving.store import Store
 from tests.serving.conftest import TOKEN
+from tests.serving.test_decoding import encoded, noise
 
 CLIENTS, KILLS = 4, 2
-
-
-def wave(seconds: float, seed: int = 0) -> bytes:
-    """A recording of noise."""
-    file = io.BytesIO()
-    noise = np.random.default_rng(seed).uniform(-0.5, 0.5, int(16000 * seconds))
-    soundfile.write(file, noise, 16000, format="WAV")
-    return file.getvalue()
 
 
 # ------------------------------------------------------------------------------------------------------------ kill -9
@@ -64,7 +54,7 @@ def send(client: httpx.Client, told: Told, key: str) -> None:
         assert answer.status_code == 200 and answer.json()["accepted"] == 2, answer.text
         told.plays.add(key)
         return
-    files = {"audio": wave(1, given["seed"])} if given["seed"] % 3 == 0 else None
+    files = {"audio": encoded(noise(1, seed=given["seed"]))} if given["seed"] % 3 == 0 else None
     answer = client.post("/songs", data={"title": given["title"]}, files=files, headers=headers, params={"budget": 3})
     assert answer.status_code == 201, answer.text
     told.songs[key] = answer.json()["song_id"]
@@ -197,7 +187,7 @@ def test_a_full_disk_while_serving(service_folder: Path, tmp_path: Path) -> None
             resource.prlimit(running.process.pid, resource.RLIMIT_FSIZE, (2_000_000, resource.RLIM_INFINITY))
         made = []
         for number in range(100):
-            answer = client.post("/songs", data={"title": str(number)}, files={"audio": wave(5, number)})
+            answer = client.post("/songs", data={"title": str(number)}, files={"audio": encoded(noise(5, seed=number))})
             if answer.status_code != 201:
                 break
             made.append(answer.json()["song_id"])
@@ -215,7 +205,7 @@ def test_a_full_disk_while_serving(service_folder: Path, tmp_path: Path) -> None
             (store / "ballast").unlink()
         else:
             resource.prlimit(running.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
-        again = client.post("/songs", data={"title": "room again"}, files={"audio": wave(2)})
+        again = client.post("/songs", data={"title": "room again"}, files={"audio": encoded(noise(2))})
         assert again.status_code == 201, again.text
         assert client.post("/plays", json={"plays": plays["plays"][:5]}).json()["accepted"] == 5
         running.process.terminate()
@@ -238,18 +228,6 @@ def refused(model: Path, store: Path) -> str:
     return told[0]
 
 
-def test_a_damaged_store_is_refused_and_left_alone(service_folder: Path, tmp_path: Path) -> None:
-    with closing(Store(tmp_path / "store")) as store:
-        store.add_plays([Play(f"user {number}", "s00001") for number in range(5000)])
-    file = tmp_path / "store" / "songs.sqlite"
-    data = bytearray(file.read_bytes())
-    page = len(data) // 4096 // 2 * 4096
-    data[page : page + 4096] = random.Random(0).randbytes(4096)
-    file.write_bytes(data)
-    told = refused(service_folder, tmp_path / "store")
-    assert "is damaged" in told and "left as it is" in told and file.read_bytes() == data
-
-
 def files(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
@@ -265,40 +243,12 @@ def test_a_file_that_is_missing_is_told_at_the_start(service_folder: Path, tmp_p
             assert str(folder / "i2i") in told and "No such file" in told
         else:
             try:
-                open_engine(str(folder), tmp_path / "store", 4).close()
+                Engine(folder, tmp_path / "store", 4).close()
                 raise AssertionError(f"nobody missed {name}")
             except UserError as error:
                 assert str(folder) in str(error) and "\n" not in str(error), name
         (tmp_path / "away").rename(folder / name)
-    open_engine(str(folder), tmp_path / "store", 4).close()
-
-
-def test_a_file_that_is_missing_in_a_new_model(service_folder: Path, tmp_path: Path) -> None:
-    folder, bad = tmp_path / "service", tmp_path / "bad"
-    for copy in (folder, bad):
-        shutil.copytree(service_folder, copy)
-    (bad / "users.npy").unlink()
-    with serving(folder, tmp_path / "store", "watch_seconds=0.2") as running, running.client() as client:
-        before = client.get("/model").json()
-        folder.rename(tmp_path / "old")
-        bad.rename(folder)
-        for _ in range(300):
-            after = client.get("/model").json()
-            if after["reload_error"]:
-                break
-            time.sleep(0.1)
-        assert "users.npy" in after["reload_error"] and after["version"] == before["version"]
-        assert client.get("/readyz").json()["ready"] and "firstplay_model_refused 1" in client.get("/metrics").text
-        made = client.post("/songs", data={"title": "The old one goes on"}, params={"mode": "boundary"})
-        assert made.status_code == 201 and made.json()["audience"]["users"]
-        folder.rename(tmp_path / "bad again")
-        (tmp_path / "old").rename(folder)
-        for _ in range(300):
-            after = client.get("/model").json()
-            if not after["reload_error"]:
-                break
-            time.sleep(0.1)
-        assert after["reload_error"] is None and client.get(f"/songs/{made.json()['song_id']}").status_code == 200
+    Engine(folder, tmp_path / "store", 4).close()
 
 
 # -------------------------------------------------------------------------------------------------------------- SIGTERM
@@ -321,7 +271,9 @@ def test_told_to_end_it_answers_those_in_flight(service_folder: Path, tmp_path: 
 
         def post(number: int) -> None:
             with running.client() as own:
-                made.append(own.post("/songs", data={"title": f"t {number}"}, files={"audio": wave(10, number)}))
+                made.append(
+                    own.post("/songs", data={"title": f"t {number}"}, files={"audio": encoded(noise(10, seed=number))})
+                )
 
         threads = [threading.Thread(target=post, args=(number,)) for number in range(8)]
         for thread in threads:

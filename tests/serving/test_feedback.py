@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import subprocess
@@ -18,7 +17,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-import soundfile
 from polars.testing import assert_frame_equal
 
 from configs.load import command
@@ -27,6 +25,7 @@ from serving import feedback_tables as feedback
 from serving.feedback import main
 from serving.feedback_tables import audio_name
 from serving.store import Play, Store, StoredSong
+from tests.serving.test_decoding import encoded, noise
 
 ROOT = Path(__file__).parents[2]
 NOON = datetime(2026, 11, 26, 12)
@@ -35,13 +34,6 @@ HOSTILE = ["../../outside", "/etc/passwd", "a\0b", "con.flac", ".", "..", "x" * 
 
 def song(song_id: str, at: datetime = NOON, **about: Any) -> StoredSong:
     return StoredSong(song_id, about, None, f"{at.isoformat()}+00:00", {}, "encoder")
-
-
-def flac(seed: int, seconds: float = 2.0) -> bytes:
-    file = io.BytesIO()
-    wave = 0.3 * np.random.default_rng(seed).standard_normal(int(16000 * seconds))
-    soundfile.write(file, wave, 16000, format="FLAC")
-    return file.getvalue()
 
 
 def export(store: Path, out: Path) -> dict[str, pl.DataFrame]:
@@ -236,7 +228,10 @@ def test_the_next_training_takes_them(
     mined = pl.read_parquet(catalogue_folder / "pairs.parquet").select("source", "target")
     liked, refused = ([ids[song] for song in pair] for pair in mined.head(2).iter_rows())
     with closing(Store(tmp_path / "store")) as store:
-        new = [(song(f"new {n}", title=f"New {n}", genres=["genre0"]), flac(n) if n else None) for n in range(4)]
+        new = [
+            (song(f"new {n}", title=f"New {n}", genres=["genre0"]), encoded(noise(2, seed=n), "flac") if n else None)
+            for n in range(4)
+        ]
         store.add_songs(new)
         for pair, good in ((liked, True), (refused, False)):
             plays = [Play(f"u{n:02d}", pair[1], None, good, good, False, not good, pair[0]) for n in range(40)]

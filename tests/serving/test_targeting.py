@@ -91,18 +91,3 @@ def test_the_service_says_what_a_batch_says(service_folder: Path, seed: int) -> 
                     assert (ours.margins_B > margin).all()
                 reached += n
     assert reached > 500
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_songs_of_a_user_are_those_of_a_batch(service_folder: Path, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    state, batch = random_state(service_folder, rng, plays=60 * seed)
-    numbers = state.pool.number[: state.pool.size].tolist()
-    asked, k, margin = as_batch(state, batch, numbers), int(rng.integers(1, 60)), float(rng.normal(0, 0.1))
-    assert asked.item_CD is not None
-    found = batch.songs_of_users(asked.item_CD, k, margin, asked.excluded)
-    for user in range(state.model.n_users):
-        songs, margins, _, considered = answers.recommendations(state, user, k, margin)
-        row, n = found.users_CB[user], len(songs)
-        assert [numbers[place] for place in row[row >= 0]] == songs.tolist() and considered == len(numbers)
-        np.testing.assert_allclose(margins, found.scores_CB[user, :n], rtol=1e-4, atol=1e-5)

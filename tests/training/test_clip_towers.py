@@ -11,7 +11,6 @@ import numpy as np
 import polars as pl
 import pytest
 import soundfile
-import torch
 import transformers as hf
 
 from configs.errors import UserError
@@ -23,6 +22,7 @@ from data.audio.crops import CropReader
 from data.catalogue import Catalogue, read_features
 from export import model as export
 from pipeline import embed
+from tests.tiny_models import tiny_wav2vec2
 from training.tasks import train_clip
 
 RATE, SONGS, HEARD = 16000, 150, 120
@@ -59,16 +59,7 @@ def catalogues(source: Path, tmp_path_factory: pytest.TempPathFactory, prepare: 
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A wav2vec 2.0 with tiny random weights."""
-    folder = tmp_path_factory.mktemp("wav2vec2")
-    torch.manual_seed(0)
-    convolutions = {"conv_dim": (16, 16, 16), "conv_stride": (5, 4, 4), "conv_kernel": (10, 8, 8)}
-    positions = {"num_conv_pos_embeddings": 8, "num_conv_pos_embedding_groups": 2}
-    heads = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
-    config = hf.Wav2Vec2Config(num_feat_extract_layers=3, **convolutions, **positions, **heads)
-    hf.Wav2Vec2Model(config).save_pretrained(folder)
-    hf.Wav2Vec2FeatureExtractor().save_pretrained(folder)
-    return str(folder)
+    return tiny_wav2vec2(tmp_path_factory.mktemp("wav2vec2"))
 
 
 def train(catalogue: Path, out: Path, *options: str) -> Path:

@@ -30,7 +30,7 @@ def test_a_generated_service_folder(tmp_path: Path) -> None:
     np.testing.assert_allclose(vectors, model.index.vectors[model.new], atol=1e-4)
     np.testing.assert_allclose(items, model.item_SD[model.new], atol=1e-4)
     assert (margins(items, model.user_UD, model.boundary_U) > 0).mean() == pytest.approx(OPEN, abs=0.005)
-    near = [answers.similar_songs(state, int(song), 10).songs_K for song in model.new]
+    near = [answers.similar_songs(state, int(song), 10)[0] for song in model.new]
     same = [model.songs["genres"][int(song)][0] == model.songs["genres"][int(one)][0]
             for song, found in zip(model.new, near, strict=True) for one in found]  # fmt: skip
     assert np.mean(same) > 0.3, "genres stay apart: by chance one in fifty"

@@ -50,7 +50,7 @@ def steps_of(found: Cached, folder: Path, row: int, store: str = "logmel") -> np
 
 def check(found: Cached, folder: Path, paths: list[Path | None], rows: list[int]) -> None:
     for row in rows:
-        expected = audio.log_mel(audio.decode(paths[row] or "", RATE, 4.0), RATE, MELS, 800, 320)
+        expected = audio.log_mel(audio.decode(paths[row] or Path(), RATE, 4.0), RATE, MELS, 800, 320)
         np.testing.assert_allclose(steps_of(found, folder, row), expected, atol=2e-3, err_msg=str(row))
 
 
@@ -58,13 +58,13 @@ def check(found: Cached, folder: Path, paths: list[Path | None], rows: list[int]
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Which files were decoded (in this process)."""
     seen: list[Path] = []
-    real = audio._decode
+    real = audio.read
 
-    def decode(path: Path, *arguments: Any) -> Any:
+    def read(path: Path, *arguments: Any) -> Any:
         seen.append(path)
         return real(path, *arguments)
 
-    monkeypatch.setattr(audio, "_decode", decode)
+    monkeypatch.setattr(audio, "read", read)
     return seen
 
 
@@ -239,7 +239,7 @@ def test_without_any_recording(tmp_path: Path, paths: list[Path | None]) -> None
     assert found.problems == {} and found.shards == [] and (found.shard == -1).all()
 
 
-def test_a_catalogue_of_an_earlier_version_is_told(catalogue_folder: Path, tmp_path: Path) -> None:
+def test_a_catalogue_of_an_earlier_version_is_named(catalogue_folder: Path, tmp_path: Path) -> None:
     old = Path(shutil.copytree(catalogue_folder, tmp_path / "old"))
     pl.read_parquet(old / "songs.parquet").drop("audio_shard").write_parquet(old / "songs.parquet")
     with pytest.raises(UserError, match="made by an earlier version: make it again with"):
@@ -265,15 +265,11 @@ def test_a_cache_inside_the_catalogue_is_refused(dataset: Path, tmp_path: Path, 
 
 
 def test_two_catalogues_share_a_cache_and_both_move_with_it(
-    dataset: Path, tmp_path: Path, prepare: Any, counted: list[Path]
+    with_recordings: Any, tmp_path: Path, prepare: Any, counted: list[Path]
 ) -> None:
     source = tmp_path / "source"
     source.mkdir()
-    for name in ("plays", "users"):
-        (source / f"{name}.parquet").write_bytes((dataset / f"{name}.parquet").read_bytes())
-    songs = pl.read_parquet(dataset / "songs.parquet")
-    files = [sound(source / f"{row}.wav", seed=row).name if row < 3 else None for row in range(songs.height)]
-    songs.with_columns(pl.Series("audio_path", files, dtype=pl.String)).write_parquet(source / "songs.parquet")
+    with_recordings(source, {row: sound(source / f"{row}.wav", seed=row).name for row in range(3)})
     both = tmp_path / "both"
     for name in ("one", "two"):
         prepare(source, both / name, f"audio.cache={both}/sound", f"split.seed={len(name)}")

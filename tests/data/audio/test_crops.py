@@ -6,14 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 import pytest
 import soundfile
 import torch
 
 from configs.errors import UserError
 from data.audio.crops import CropReader
-from data.audio.recordings import decode, stretch
+from data.audio.recordings import decode
 from data.audio.shards import windows
 from data.catalogue import Catalogue
 from evaluation.probing import mel_of_songs
@@ -26,31 +25,23 @@ Prepare = Callable[..., Path]
 
 
 @pytest.fixture(scope="module")
-def source(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def source(with_recordings: Prepare, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny dataset with three recordings, one of them stereo at 44.1 kHz, and one file that is none."""
     folder = tmp_path_factory.mktemp("source")
-    for name in ("plays", "users"):
-        (folder / f"{name}.parquet").write_bytes((dataset / f"{name}.parquet").read_bytes())
-    songs = pl.read_parquet(dataset / "songs.parquet")
-    files: list[str | None] = [None] * songs.height
     for row, seconds in SECONDS.items():
         rate, channels = (44100, 2) if row == 0 else (RATE, 1)
         wave = np.random.default_rng(row).normal(0, 0.1, (round(seconds * rate), channels))
-        files[row] = f"{row}.wav"
         soundfile.write(folder / f"{row}.wav", wave, rate, subtype="PCM_16")
     (folder / "bad.wav").write_text("this is not sound\n" * 100)
-    files[3] = "bad.wav"
-    songs.with_columns(pl.Series("audio_path", files, dtype=pl.String)).write_parquet(folder / "songs.parquet")
-    return folder
+    return with_recordings(folder, {row: f"{row}.wav" for row in SECONDS} | {3: "bad.wav"})
 
 
 @pytest.fixture(scope="module")
 def made(source: Path, tmp_path_factory: pytest.TempPathFactory, prepare: Prepare) -> dict[str, Catalogue]:
     folder = tmp_path_factory.mktemp("catalogues")
-    stores = ("logmel", "samples", "files")
-    options = ("audio.max_seconds=4",)
     return {
-        store: Catalogue.read(prepare(source, folder / store, f"audio.store={store}", *options)) for store in stores
+        store: Catalogue.read(prepare(source, folder / store, f"audio.store={store}", "audio.max_seconds=4"))
+        for store in ("logmel", "samples", "files")
     }
 
 
@@ -63,6 +54,8 @@ def test_every_store_knows_the_same_recordings(made: dict[str, Catalogue]) -> No
             expected = 1 + seconds * RATE // 320 if store == "logmel" else seconds * RATE
             assert length[row] == pytest.approx(expected, abs=1), (store, row)
         assert catalogue.manifest["rejected"]["audio: unreadable"]["examples"] == ["s03"]
+        assert catalogue.folder.with_name(f"{store}_audio").exists() == (store != "files")
+    assert made["files"].manifest["audio_shards"] == {} and made["files"].audio_shards() is None
 
 
 def test_samples_and_files_give_the_same_crops(made: dict[str, Catalogue], source: Path) -> None:
@@ -76,6 +69,7 @@ def test_samples_and_files_give_the_same_crops(made: dict[str, Catalogue], sourc
     for place, start in enumerate((0, RATE, 2 * RATE)):
         np.testing.assert_array_equal(kept["samples"][0, place], wave[start : start + 2 * RATE])
     assert not kept["samples"][1].any() and not kept["samples"][2, :, round(1.2 * RATE) :].any()
+    assert CropReader(made["samples"], None, 1).fixed(rows)["length"][:, 0].tolist() == [4 * RATE, 0, round(1.2 * RATE)]
     for reader in (samples, files):
         first, again = (reader.random(rows, np.random.default_rng(7)) for _ in range(2))
         assert first["samples"].shape == (3, 2 * RATE) and torch.equal(first["samples"], again["samples"])
@@ -85,17 +79,11 @@ def test_samples_and_files_give_the_same_crops(made: dict[str, Catalogue], sourc
 def test_a_resampled_file_is_read_in_place(source: Path) -> None:
     whole = decode(source / "0.wav", RATE, 4.0)
     for start, length in ((0, 4000), (8000, 16000), (47000, 1000)):
-        part = stretch(source / "0.wav", RATE, 4.0, start, length)
+        part = decode(source / "0.wav", RATE, 4.0, (start, length))
         assert abs(len(part) - length) <= 1
         inside = slice(50, length - 50)  # a resampled end has nothing beyond it
         likeness = np.corrcoef(part[inside], whole[start : start + length][inside])[0, 1]
         assert likeness > 0.98, "white noise: a sample further it would be none"
-
-
-def test_whole_recordings(made: dict[str, Catalogue]) -> None:
-    whole = CropReader(made["samples"], None, 1)
-    found = whole.fixed(np.arange(4))
-    assert found["length"][:, 0].tolist()[1:] == [4 * RATE, round(1.2 * RATE), 0] and found["samples"].any()
 
 
 def test_a_file_that_goes_bad_later_is_named_once(
@@ -114,18 +102,16 @@ def test_a_file_that_goes_bad_later_is_named_once(
     assert capsys.readouterr().out == f"{path}: unreadable; the song goes on without audio\n"
 
 
-def test_a_file_that_is_good_in_part_or_silent_is_no_audio(tmp_path: Path, prepare: Prepare, dataset: Path) -> None:
+def test_a_file_that_is_good_in_part_or_silent_is_no_audio(
+    tmp_path: Path, prepare: Prepare, with_recordings: Prepare
+) -> None:
     """A vector of some crops of sound and some of nothing would be no vector of the song."""
-    for name in ("plays", "users"):
-        (tmp_path / f"{name}.parquet").write_bytes((dataset / f"{name}.parquet").read_bytes())
-    songs = pl.read_parquet(dataset / "songs.parquet")
     wave = np.random.default_rng(0).normal(0, 0.1, 10 * RATE)
     for name, sound in (("whole", wave), ("cut", wave), ("silent", 0 * wave)):
         soundfile.write(tmp_path / f"{name}.flac", sound, RATE)
     data = (tmp_path / "cut.flac").read_bytes()
     (tmp_path / "cut.flac").write_bytes(data[: 6 * len(data) // 10])
-    files = ["whole.flac", "cut.flac", "silent.flac", *[None] * (songs.height - 3)]
-    songs.with_columns(pl.Series("audio_path", files, dtype=pl.String)).write_parquet(tmp_path / "songs.parquet")
+    with_recordings(tmp_path, {0: "whole.flac", 1: "cut.flac", 2: "silent.flac"})
     catalogue = Catalogue.read(prepare(tmp_path, tmp_path / "files", "audio.store=files"))
     found = CropReader(catalogue, 2.0, 3).fixed(np.arange(3))
     assert found["length"].tolist() == [[2 * RATE] * 3, [0] * 3, [0] * 3] and not found["samples"][1:].any()
@@ -143,12 +129,6 @@ def test_what_is_kept_decides_what_is_shared(source: Path, tmp_path: Path, prepa
     with pytest.raises(UserError, match="decoded with other audio"):
         prepare(source, tmp_path / "three", "audio.store=logmel", cache)
     assert not list(tmp_path.glob("*_audio"))
-
-
-def test_no_store_leaves_files_behind(made: dict[str, Catalogue]) -> None:
-    folder = made["files"].folder
-    assert not folder.with_name("files_audio").exists() and folder.with_name("samples_audio").exists()
-    assert made["files"].manifest["audio_shards"] == {} and made["files"].audio_shards() is None
 
 
 @pytest.mark.parametrize("width", [1, 5])

@@ -14,7 +14,7 @@ from polars.testing import assert_frame_equal
 
 from configs.errors import UserError
 from data.contract.dataset import read_dataset
-from data.contract.play_files import common_type, read_log
+from data.contract.play_files import read_log
 from data.contract.play_rules import usable_plays
 
 
@@ -54,13 +54,18 @@ def write(folder: Path, *plays: dict[str, Any]) -> Path:
 
 
 def test_what_only_a_later_file_has(tmp_path: Path) -> None:
-    """A mark of the contract, and a column of the user's own."""
-    source = write(tmp_path, {"user_id": [7]}, {"favourited": [True], "mood": [["calm"]]}, {"song_id": [1]})
-    found = read_dataset(source)
-    assert found.plays["user_id"].to_list() == ["7", "u", "u"]
-    assert found.plays["favourited"].to_list() == [None, True, None]
-    assert found.plays["mood"].to_list() == [None, ["calm"], None]
-    assert found.ignored_columns["plays"] == ["mood"]
+    """A mark of the contract, and a column of the user's own; days beside times, one enumeration beside another."""
+    first = {"user_id": [7], "played_at": [date(2024, 1, 1)], "device": pl.Series(["a"], dtype=pl.Enum(["a"]))}
+    second = {"favourited": [True], "mood": [["calm"]], "device": pl.Series(["b"], dtype=pl.Enum(["b"]))}
+    third = {"song_id": [1], "played_at": [datetime(2024, 1, 2, 5)], "device": pl.Series(["c"], dtype=pl.Categorical)}
+    found = read_dataset(write(tmp_path, first, second, third))
+    plays = found.plays.sort("device").select("user_id", "song_id", "played_at", "favourited", "mood", "device")
+    assert plays.rows() == [
+        ("7", "1", datetime(2024, 1, 1), None, None, "a"),
+        ("u", "1", None, True, ["calm"], "b"),
+        ("u", "1", datetime(2024, 1, 2, 5), None, None, "c"),
+    ]
+    assert found.ignored_columns["plays"] == ["device", "mood"]
 
 
 @pytest.mark.parametrize(
@@ -70,6 +75,8 @@ def test_what_only_a_later_file_has(tmp_path: Path) -> None:
         ({"completed": [True]}, {"completed": [1]}, ["'completed'", "Boolean", "Int64"]),
         ({"mood": [["calm"]]}, {"mood": ["calm"]}, ["'mood'", "List(String)", "String"]),
         ({"song_id": [1.5]}, {}, ["'song_id'", "Float64", "String"]),
+        ({"mood": [b"calm"]}, {"mood": ["calm"]}, ["'mood'", "Binary", "String"]),
+        ({"played_at": [date(2024, 1, 1)]}, {"played_at": [7]}, ["'played_at'", "Date", "Int64"]),
     ],
 )
 def test_types_that_do_not_go_together(
@@ -80,23 +87,3 @@ def test_types_that_do_not_go_together(
     message = str(error.value)
     assert all(word in message for word in [*words, "0.parquet", "1.parquet", "write it in one type"]), message
     assert "\n" not in message
-
-
-def test_one_type_for_several() -> None:
-    def of(*dtypes: Any) -> Any:
-        return common_type([pl.Series([], dtype=dtype).dtype for dtype in dtypes])
-
-    assert of(pl.Null) == of(pl.Null, pl.Null) == pl.Null
-    assert of(pl.Null, pl.List(pl.Int8)) == pl.List(pl.Int8)
-    assert of(pl.Int8, pl.UInt32) == pl.Int64 and of(pl.Int8) == pl.Int8
-    assert of(pl.Int64, pl.Float32) == of(pl.Float32, pl.Float64) == pl.Float64
-    assert of(pl.Categorical, pl.Int8) == of(pl.Enum(["a"]), pl.Enum(["b"])) == of(pl.String, pl.Int64) == pl.String
-    assert of(pl.Date, pl.Datetime("ns", "Asia/Shanghai")) == of(pl.Datetime("ms"), pl.Datetime("ns"))
-    assert of(pl.Date, pl.Datetime("ms")) == pl.Datetime("us")
-    for dtypes in ((pl.Float64, pl.String), (pl.Boolean, pl.Int8), (pl.Binary, pl.String), (pl.Date, pl.Int64)):
-        assert of(*dtypes) is None
-
-
-def test_days_beside_times(tmp_path: Path) -> None:
-    found = read_dataset(write(tmp_path, {"played_at": [date(2024, 1, 2)]}, {"played_at": [datetime(2024, 1, 1, 5)]}))
-    assert found.plays["played_at"].to_list() == [datetime(2024, 1, 1, 5), datetime(2024, 1, 2)]

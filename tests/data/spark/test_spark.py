@@ -37,16 +37,9 @@ def spark() -> Iterator[Any]:
     """One small session for all tests, which `connect` finds."""
     from pyspark.sql import SparkSession
 
-    settings = {
-        "ui.enabled": "false",
-        "log.level": "ERROR",
-        "driver.host": "localhost",
-        "driver.extraJavaOptions": "-XX:TieredStopAtLevel=1",
-        "sql.shuffle.partitions": "2",
-        "sql.adaptive.enabled": "false",
-        "sql.codegen.wholeStage": "false",
-        "sql.codegen.factoryMode": "NO_CODEGEN",
-    }
+    settings = dict.fromkeys(("ui.enabled", "sql.adaptive.enabled", "sql.codegen.wholeStage"), "false")
+    settings |= {"log.level": "ERROR", "sql.shuffle.partitions": "2", "sql.codegen.factoryMode": "NO_CODEGEN"}
+    settings |= {"driver.host": "localhost", "driver.extraJavaOptions": "-XX:TieredStopAtLevel=1"}
     builder = SparkSession.builder.master("local[2]")
     for key, value in settings.items():
         builder = builder.config(f"spark.{key}", value)
@@ -74,11 +67,8 @@ def test_the_same_catalogue(
             pl.col("play_count").cast(pl.Int16),
         )
         (source / "plays.parquet").unlink()
-        (source / "plays").mkdir()
-        for number in range(3):
-            (source / "plays" / f"part={number}").mkdir()
-            part = plays[number * 4000 : (number + 1) * 4000]
-            part.write_parquet(source / "plays" / f"part={number}" / "a b.parquet")
+        for number, part in enumerate(plays.iter_slices(4000)):
+            part.write_parquet(source / "plays" / f"part={number}" / "a b.parquet", mkdir=True)
     options = ["pairs.min_common=1", "pairs.top_k=20", "pairs.max_history=15"]
     options += [] if times else ["split.by=random"]
     local = prepare(source, tmp_path / "local", *options)
@@ -102,9 +92,8 @@ def test_the_same_catalogue_of_odd_files(
     found = prepare(tmp_path / "mixed", tmp_path / "spark", *options, "engine=spark")
     manifest = same_catalogue(local, found)
     assert any("_metadata left out" in note for note in manifest["notes"])
-    assert {"nested", "Device `x`, [1]", "DEVICE", "*", "^.*$", "n.u", "context", "a.map"} < set(
-        manifest["ignored_columns"]["plays"]
-    )
+    odd = {"nested", "Device `x`, [1]", "DEVICE", "*", "^.*$", "n.u", "context", "a.map"}
+    assert odd < set(manifest["ignored_columns"]["plays"])
 
 
 @pytest.fixture(scope="module")
@@ -115,13 +104,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     days = rng.integers(0, 60, n)
     plays = pl.DataFrame(
         {
-            "user": pl.Series((rng.random(n) ** 2 * 120).astype(np.int32)),
-            "song": pl.Series((rng.random(n) ** 2 * 50).astype(np.int32)),
-            "strength": pl.Series(rng.choice([-1.0, 1.0, 2.0, 3.0], n), dtype=pl.Float32),
-            "played_at": pl.Series(
-                [start + timedelta(days=int(d)) if d else None for d in days], dtype=pl.Datetime("ms")
-            ),
-        }
+            "user": (rng.random(n) ** 2 * 120).astype(np.int32),
+            "song": (rng.random(n) ** 2 * 50).astype(np.int32),
+            "strength": rng.choice([-1.0, 1.0, 2.0, 3.0], n),
+            "played_at": [start + timedelta(days=int(d)) if d else None for d in days],
+        },
+        schema={"user": pl.Int32, "song": pl.Int32, "strength": pl.Float32, "played_at": pl.Datetime("ms")},
     ).sort("user", "played_at", "song")
     at = tmp_path_factory.mktemp("catalogue")
     plays.write_parquet(at / "plays.parquet", row_group_size=500)
@@ -151,10 +139,10 @@ FEEDBACK = pl.DataFrame(
     ids=lambda one: f"{one['similarity']}-{one.get('posterior', 'later_plays')}",
 )
 def test_the_same_pairs(options: dict[str, Any], spark: Any, folder: Path) -> None:
-    asked = PairsConfig(**MINE | options)
-    local, told = positives.mine(pl.scan_parquet(folder / "plays.parquet"), FEEDBACK, (120, 50), asked, 0)
-    found, evidence = spark_pairs.mine(spark, folder, FEEDBACK, (120, 50), asked, 0)
-    assert evidence == told and len(found) > 100
+    asked, seed = PairsConfig(**MINE | options), len(options)
+    local, expected = positives.mine(pl.scan_parquet(folder / "plays.parquet"), FEEDBACK, (120, 50), asked, seed)
+    found, evidence = spark_pairs.mine(spark, folder, FEEDBACK, (120, 50), asked, seed)
+    assert evidence == expected and len(found) > 100
     if asked.posterior == "later_plays":
         assert evidence["dropped"] > 0 and evidence["users_capped"] > 0
     if options["similarity"] in ("phi", "cosine"):  # of whole numbers: not even a rounding differs
@@ -165,25 +153,7 @@ def test_the_same_pairs(options: dict[str, Any], spark: Any, folder: Path) -> No
     np.testing.assert_allclose(both["similarity"], both["similarity_right"], rtol=1e-6)
 
 
-def test_the_same_windows_and_capped_histories(spark: Any, folder: Path) -> None:
-    plays = spark_pairs.read_plays(spark, folder / "plays.parquet")
-    table = pl.read_parquet(folder / "plays.parquet")
-    columns = ["user", "song", "strength"]
-    for one, other in zip(positives.windows(table), spark_pairs.windows(plays), strict=True):
-        assert_frame_equal(one.select(columns).collect(), pl.DataFrame(other.orderBy("row").select(columns).toArrow()))
-    for most, seed in ((5, 0), (5, 1), (0, 0)):
-        short, users = positives.cap_histories(table, most, seed)
-        kept, capped = spark_pairs.cap_histories(plays, most, seed)
-        mine = (
-            short.lazy().filter(pl.col("strength") > 0).select("user", "song").unique().sort("user", "song").collect()
-        )
-        assert_frame_equal(mine, pl.DataFrame(kept.orderBy("user", "song").toArrow()))
-        assert capped == users and (users > 50) == (most > 0)
-
-
 def test_what_is_not_to_be_had(spark: Any, folder: Path, prepare: Callable[..., Path], tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="split_users is for engine=local"):
-        prepare(tmp_path, tmp_path / "out", "engine=spark", "pairs.posterior=split_users")
     with pytest.raises(UserError, match="no i2i_feedback"):
         spark_pairs.mine(spark, folder, None, (120, 50), PairsConfig(posterior="feedback"), 0)
     with pytest.raises(UserError, match="memory_gb= is for engine=local"):
@@ -201,9 +171,8 @@ def test_missing_pyspark_or_java_is_one_line(missing: str, tmp_path: Path, datas
     done = subprocess.run([sys.executable, "-c", code], env=away, capture_output=True, text=True)
     error = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert done.returncode == 2 and len(error) == 1, done.stderr
-    assert {"pyspark": "pip install 'firstplay[spark]'", "java": "Java 17 or newer must be on PATH"}[missing] in error[
-        0
-    ]
+    says = {"pyspark": "pip install 'firstplay[spark]'", "java": "Java 17 or newer must be on PATH"}
+    assert says[missing] in error[0]
     assert "Traceback" not in done.stderr
 
 

@@ -136,7 +136,7 @@ def pictures() -> dict[str, Any]:
                 | {"near": rng.integers(0, n, (n, 5)).tolist()}
                 for name in SPACES
             },
-            "new": (rng.random(n) < 0.2).tolist(),
+            "new": np.sort(rng.random(n) < 0.2).tolist(),
             "genre": [genres[i] for i in rng.integers(0, len(genres), n)],
             "title": [f"Song {i}" if i % 7 else "" for i in range(n)],
         },

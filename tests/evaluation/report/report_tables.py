@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from html.parser import HTMLParser
+import xml.etree.ElementTree as ET
 from typing import Any
 
 import pytest
@@ -12,101 +12,68 @@ NUMBER = re.compile(r"(?<![\w@])[+-]?[\d,]+(?:\.\d+)?(?!\w)")
 Tables = dict[str, list[list[str]]]
 
 
-class _Tables(HTMLParser):
-    def __init__(self, source: str) -> None:
-        super().__init__()
-        self.rows: list[list[str]] = []
-        self.tables: Tables = {}
-        self.cell: list[str] | None = None
-        self.feed(source)
+def body_of(source: str) -> ET.Element:
+    """The page's content; fails on tags that do not match."""
+    return ET.fromstring(source[source.index("<main>") : source.index("</main>")] + "</main>")
 
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag == "tr":
-            self.rows.append([])
-        if tag in ("th", "td", "caption"):
-            self.cell = []
 
-    def handle_data(self, data: str) -> None:
-        if self.cell is not None:
-            self.cell.append(data)
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag in ("th", "td", "caption"):
-            content, self.cell = re.sub(r"\s+", " ", "".join(self.cell or [])), None
-            if tag == "caption":
-                self.tables[content] = self.rows = []
-            else:
-                self.rows[-1].append(content)
+def text_of(element: ET.Element) -> str:
+    return re.sub(r"\s+", " ", " ".join(element.itertext()))
 
 
 def read_tables(source: str) -> Tables:
     """The rows of every table, the head first, by its caption."""
-    return _Tables(source).tables
+    return {
+        text_of(table[0]): [[text_of(cell) for cell in row] for row in table.iter("tr")]
+        for table in body_of(source).iter("table")
+    }
 
 
-def starting(tables: Tables, caption: str) -> list[list[str]]:
-    (rows,) = [rows for name, rows in tables.items() if name.startswith(caption)]
-    return rows
-
-
-def numbers(cell: str) -> list[float]:
-    return [float(one.replace(",", "")) for one in NUMBER.findall(cell)]
-
-
-def shown(value: float | None, ends: list[float] | None, digits: int, scale: float = 1) -> Any:
+def figure(row: dict[str, Any], key: str, digits: int = 3, scale: float = 1) -> Any:
     """What a cell of a figure and its interval is read as: both, as far as its digits go."""
-    if value is None:
+    if row[key] is None:
         return []
-    return pytest.approx([scale * one for one in (value, *(ends or []))], abs=0.51 * 10**-digits)
-
-
-def figure(row: dict[str, Any], key: str, digits: int, scale: float = 1) -> Any:
-    return shown(row[key], row.get(f"{key}_ci95"), digits, scale)
+    both = [scale * one for one in (row[key], *row.get(f"{key}_ci95", []))]
+    return pytest.approx(both, abs=0.51 * 10**-digits)
 
 
 def assert_tables_are(tables: Tables, metrics: dict[str, Any]) -> None:
     """Tables of the comparison, differences, parts, buckets and outcomes hold what metrics.json holds, no row more."""
     budgets = [int(key.split("@")[1]) for key in metrics["audience"][0] if key.startswith("target_users_found@")]
-    wanted: dict[str, list[tuple[list[str], list[Any]]]] = {}
-    wanted["By users named"] = [
-        ([row["method"]], [
-            one for b in budgets
-            for one in ([row[f"target_users_found@{b}"]], [row[f"reached@{b}"]], figure(row, f"recall@{b}", 3))
-        ]) for row in metrics["audience"]
-    ]  # fmt: skip
-    wanted["Less the best baseline"] = [
-        (
-            [row["method"]],
-            [one for b in budgets for one in (figure(row, f"found@{b}", 0), figure(row, f"recall@{b}", 3))],
-        )
-        for row in metrics["differences"]
-    ]
     middle, rates = metrics["best_baseline"]["budget"], {row["part"]: row for row in metrics["outcomes"]["parts"]}
-    wanted["Differences with"] = [
-        ([row["part"], row["method"], row["less"]], [
-            figure(row, f"found@{middle}", 0), figure(row, f"recall@{middle}", 3),
-            *(figure(rates[row["part"]], key, 1, 100) for key in ("favourite_rate", "completion_rate")),
-        ]) for row in metrics["parts"]
-    ]  # fmt: skip
-    wanted["Recall by bucket"] = [
-        ([f"{row['by']}: {row['bucket']}"], [
-            [row["songs"]], [row["listeners"]], shown(row["recall"], None, 3), shown(row["baseline_recall"], None, 3),
-            figure(row, "difference", 3),
-        ]) for row in metrics["buckets"]["rows"]
-    ]  # fmt: skip
-    wanted[f"Recall at {budgets[-1]} users a song by"] = [
-        ([row["method"]], [shown(one["recall"], None, 3) for one in row["by_listeners"]]) for row in metrics["audience"]
-    ]
-    wanted["Outcomes of"] = [
-        (
-            [row["method"]],
-            [[row["outcomes"]], *(figure(row, f"{key}_rate", 1, 100) for key in ("favourite", "completion"))],
-        )
-        for row in metrics["outcomes"]["rows"]
-    ]
+
+    def outcomes(row: dict[str, Any]) -> list[Any]:
+        return [figure(row, f"{name}_rate", 1, 100) for name in ("favourite", "completion")]
+
+    def found(row: dict[str, Any], budgets: list[int]) -> list[Any]:
+        return [one for b in budgets for one in (figure(row, f"found@{b}", 0), figure(row, f"recall@{b}"))]
+
+    def counts(row: dict[str, Any]) -> list[Any]:
+        keys = [f"{key}@{b}" for b in budgets for key in ("target_users_found", "reached", "recall")]
+        return [figure(row, key) if key.startswith("recall") else [row[key]] for key in keys]
+
+    def bucket(row: dict[str, Any]) -> list[Any]:
+        recalls = [figure(row, key) for key in ("recall", "baseline_recall", "difference")]
+        return [[row["songs"]], [row["listeners"]], *recalls]
+
+    of_methods, parts, buckets = metrics["audience"], metrics["parts"], metrics["buckets"]["rows"]
+    wanted: dict[str, list[tuple[list[str], list[Any]]]] = {
+        "By users named": [([row["method"]], counts(row)) for row in of_methods],
+        "Less the best baseline": [([row["method"]], found(row, budgets)) for row in metrics["differences"]],
+        "Differences with": [
+            ([row["part"], row["method"], row["less"]], found(row, [middle]) + outcomes(rates[row["part"]]))
+            for row in parts
+        ],
+        "Recall by bucket": [([f"{row['by']}: {row['bucket']}"], bucket(row)) for row in buckets],
+        f"Recall at {budgets[-1]} users a song by": [
+            ([row["method"]], [figure(third, "recall") for third in row["by_listeners"]]) for row in of_methods
+        ],
+        "Outcomes of": [([row["method"]], [[row["outcomes"]], *outcomes(row)]) for row in metrics["outcomes"]["rows"]],
+    }
     for caption, rows in wanted.items():
-        told = starting(tables, caption)[1:]
-        assert len(told) == len(rows) > 0
-        for cells, (names, figures) in zip(told, rows, strict=True):
+        (table,) = [rows for name, rows in tables.items() if name.startswith(caption)]
+        assert len(table) - 1 == len(rows) > 0
+        for cells, (names, figures) in zip(table[1:], rows, strict=True):
             assert cells[: len(names)] == names
-            assert [numbers(cell) for cell in cells[len(names) :]] == figures
+            read = [[float(one.replace(",", "")) for one in NUMBER.findall(cell)] for cell in cells[len(names) :]]
+            assert read == figures

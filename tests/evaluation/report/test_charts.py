@@ -7,7 +7,8 @@ import re
 import pytest
 
 from evaluation.report import charts
-from evaluation.report.differences import between, differences, points, side, signed
+from evaluation.report.charts import between, differences, points, side, signed
+from evaluation.report.genre_maps import N_KINDS, kinds
 
 
 def test_ticks_are_round_and_inside() -> None:
@@ -18,7 +19,7 @@ def test_ticks_are_round_and_inside() -> None:
 
 
 def test_bar_lengths_are_proportional_and_whiskers_span_the_interval() -> None:
-    drawn = charts.bars("l", [("a", [charts.Bar(1.0, "c")]), ("b", [charts.Bar(0.5, "c", "", [0.25, 2.0])])], str)
+    drawn = charts.bars("l", [charts.Bar("a", 1.0, "c"), charts.Bar("b", 0.5, "c", [0.25, 2.0])], str)
     widths = [float(w) for w in re.findall(r'<rect [^>]*width="([\d.]+)"', drawn)]
     assert widths[0] == 2 * widths[1] == pytest.approx((charts.WIDTH - charts.VALUE_ROOM) / 2)
     a, b = map(float, re.search(r'whisker" d="M([\d.]+) [\d.]+H([\d.]+)', drawn).groups())
@@ -32,15 +33,15 @@ def test_histogram_mark_stands_at_its_value_if_in_range() -> None:
 
 
 def test_the_most_frequent_names_get_kinds_ties_by_name() -> None:
-    names = [f"g{i:02d}" for i in range(charts.N_KINDS + 2) for _ in range(1 + (i == 5))] + [""]
-    found, legend = charts.kinds(names, "other")
+    names = [f"g{i:02d}" for i in range(N_KINDS + 2) for _ in range(1 + (i == 5))] + [""]
+    found, legend = kinds(names, "other")
     kind = dict(zip(names, found, strict=True))
     assert (kind["g05"], kind["g00"], kind["g06"]) == (0, 1, 6) and kind[""] == -1
     assert [name for name in kind if kind[name] < 0] == ["g12", "g13", ""]
     assert [(name, at) for name, _, at in legend] == [
         *sorted(((name, at) for name, at in kind.items() if at >= 0), key=lambda item: item[1]), ("other", -1)
     ]  # fmt: skip
-    assert charts.kinds(["b", "a", "b"], "other") == ([0, 1, 0], [("b", "known k0", 0), ("a", "known k1", 1)])
+    assert kinds(["b", "a", "b"], "other") == ([0, 1, 0], [("b", "known k0", 0), ("a", "known k1", 1)])
 
 
 def test_differences_stand_on_one_scale_and_are_coloured_by_their_interval() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 from typing import Any
 
-from evaluation.report.genre_maps import genre_maps, genre_maps_svg, neighbours
+from evaluation.report.genre_maps import genre_maps_svg
 
 SVG = "{http://www.w3.org/2000/svg}"
 DRAWN: dict[str, Any] = {
@@ -41,16 +41,3 @@ def test_the_legend_of_a_single_map_fits_its_width() -> None:
     root = ET.fromstring(genre_maps_svg(one, []))
     places = [(float(text.get("x", 0)), float(text.get("y", 0))) for text in root.findall(f"{SVG}text")][1:]
     assert max(x for x, _ in places) <= float(root.get("width", 0)) - 180 and len(set(places)) == len(places) == 6
-
-
-def test_neighbours_are_told_by_their_places_in_the_drawing() -> None:
-    drawn = DRAWN | {"new": [True, False, False, True], "title": ["a", "b", "c", "d"]}
-    near = [[1, 3], [0], [], [2, 0]]
-    drawn["maps"] = {name: one | {"near": near} for name, one in DRAWN["maps"].items()}
-    root = ET.fromstring(genre_maps_svg(drawn, []))
-    told = [tip.text[0] for tip in root.find(f"{SVG}svg").iter(f"{SVG}title")]  # type: ignore[union-attr,index]
-    assert told == ["b", "c", "a", "d"], "known ones first"
-    numbers = neighbours(drawn)
-    assert len(numbers) == 2 == len(genre_maps(drawn)[1])
-    places = [[told[int(n)] for n in row.split()] for row in numbers[0].split(";")]
-    assert dict(zip(told, places, strict=True)) == {"a": ["b", "d"], "b": ["a"], "c": [], "d": ["c", "a"]}
