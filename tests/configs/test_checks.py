@@ -85,6 +85,7 @@ WRONG: list[tuple[Any, str, str]] = [  # schema, options, what is said
     (AudienceConfig, "targeting.budget=0 targeting.clusters=-1", "targeting.budget=0, targeting.clusters=-1"),
     (EvaluateConfig, "budgets=[10,-1]", "give one or more positive numbers of users"),
     (ZeroshotConfig, "", "give either labels=[…] or column="),
+    (ZeroshotConfig, "labels=[a] column=genres", "give either labels=[…] or column="),
     (ZeroshotConfig, "labels=[a] prompts=[song]", "each needs {} where the label goes"),
     (ZeroshotConfig, "labels=[a] top=0", "top=0: must be at least 1"),
     (ProbeConfig, "folds=1", "folds=1: must be at least 2"),
