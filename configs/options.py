@@ -69,7 +69,7 @@ def a_date(name: str, text: str | None) -> None:
 class LoggerConfig:
     wandb: Literal["online", "offline", "off"] = opt("offline", "Weights & Biases (a CSV log is always written)")
     project: str = opt("firstplay", "W&B project")
-    upload: bool = opt(False, "keep the files of what was made in W&B too, not their names and sizes alone")
+    upload: bool = opt(False, "also upload the output files to W&B (default: only their names and sizes)")
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Options of the export, of the service and of what it was told."""
+"""Options of the export, of the service, and of exporting the songs and plays that the service has received."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class ServingConfig:
     max_requests: int = opt(64, "requests in flight; more are answered 429")
     batch: int = opt(16, "songs encoded together at most")
     decoders: int = opt(2, "processes that decode audio")
-    timeout: float = opt(30.0, "seconds after which a request is given up with 503")
+    timeout: float = opt(30.0, "seconds for a body to arrive (else 408), a decoding (422), waiting and encoding (503)")
     threads: int = opt(0, "threads of the models (0: all cores)")
     watch_seconds: float = opt(5.0, "how often the model folder is looked at; 0: only on SIGHUP")
 

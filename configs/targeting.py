@@ -33,15 +33,15 @@ class IndexConfig:
 class TargetingConfig:
     neighbours: int = opt(100, "similar songs looked up for a new song")
     budget: int = opt(100, "users per new song")
-    activity_power: float = opt(0.0, "a user's score is divided by (their plays + 1) to this power")
-    popularity_power: float = opt(0.5, "a known song's listeners weigh 1 / (its plays + 1) to this power")
-    similarity_power: float = opt(1.0, "sharpness of the similarity weights")
+    activity_power: float = opt(0.0, "a user's score is divided by (the user's distinct songs + 1) to this power")
+    popularity_power: float = opt(0.5, "a known song weighs 1 / (its distinct listeners + 1) to this power")
+    similarity_power: float = opt(1.0, "a similar song weighs its similarity, scaled to (0, 1], to this power")
     seed_users: int = opt(20, "CAT: first listeners by I2I2U whose tastes are clustered")
     clusters: int = opt(8, "CAT: clusters of a new song's first listeners")
     song_weight: float = opt(2.0, "CAT: weight of the new song itself beside a cluster's centre (0: centres alone)")
     seed: int = opt(0, "CAT: seed of the k-means starts")
     margin: float = opt(0.0, "the gate: how far a song must clear a user's boundary (above 0: fewer, below 0: more)")
-    warm_up: float = opt(5.0, "with plays=: first plays at which they say as much of a song as its content")
+    warm_up: float = opt(5.0, "number of first plays at which listeners and content weigh equally in a song's vector")
     users_index: str = opt("Flat", "mode=boundary: FAISS index of users (Flat: exact; IVF,Flat: faster for millions)")
     songs_per_user: int = opt(20, "with boundary=: songs listed for a user in recommendations.parquet")
     per_user_cap: int = opt(0, "new songs a user may be named for in audience.parquet, over all of them (0: no limit)")
@@ -60,8 +60,9 @@ class TargetingConfig:
 class AudienceConfig:
     mode: Literal["i2i2u", "taste", "cat", "union", "boundary"] = opt(
         "i2i2u",
-        "similar songs' listeners; users whose songs are similar on the whole; users near clusters of the first; "
-        "first and last together; users above their own boundary",
+        "i2i2u: listeners of similar songs; taste: users whose mean song vector is nearest to the song; cat: users "
+        "near clusters of the i2i2u audience; union: i2i2u and cat merged by rank; boundary: users whose boundary the "
+        "song exceeds",
     )
     out: str = opt(REQUIRED, "audience folder to write")
     index: str = opt(REQUIRED, "index folder: similar songs come from it", INDEX)
@@ -80,7 +81,8 @@ class AudienceConfig:
     split: Literal["cold", "cold_test", "cold_val"] = opt("cold_test", "which new songs; cold: all of them")
     since: str | None = opt(None, "YYYY-MM-DD: of these only the ones released on or after it")
     long_tail: int | None = opt(
-        None, "known songs with at most so many training plays get an audience of new users too"
+        None,
+        "also include known songs with at most this many training plays; users who have played them are left out",
     )
     targeting: TargetingConfig = field(default_factory=TargetingConfig)
     show: str | None = opt(None, "song_id whose audience is printed as a table (default: the first)")

@@ -239,17 +239,17 @@ class I2IModelConfig:
 class I2IObjectiveConfig:
     pair_loss: Literal["bpr", "softmax"] = opt("bpr", "loss on verified pairs; bpr: the article's")
     pair_weight: float = opt(1.0, "weight of the loss on verified pairs (0: off)")
-    in_batch: bool = opt(False, "the other pairs' targets are negatives too (softmax: with logQ correction)")
-    listening_weight: float = opt(1.0, "weight of predicting half of a user's songs from the other half (0: off)")
-    listening_temperature: float = opt(0.1, "initial temperature of that part (learnable)")
-    users_weight: float = opt(1.0, "in that part, weight of a song's users among all users beside a user's songs")
-    users: int = opt(512, "users a step for that part, drawn uniformly")
-    history: int = opt(100, "songs of a user used at a time")
-    candidates: int = opt(2048, "songs drawn uniformly as candidates beside the users' own (all, if there are no more)")
-    item_bias: bool = opt(True, "in that part a bias predicted from content takes popularity out of the vectors")
+    in_batch: bool = opt(False, "pair loss: the other pairs' targets are negatives too (softmax: with logQ correction)")
+    listening_weight: float = opt(1.0, "weight of the listening loss: half of a user's songs predicts the other")
+    listening_temperature: float = opt(0.1, "listening loss: initial temperature (learnable)")
+    users_weight: float = opt(1.0, "listening loss: weight of a song's users among all users (a user's songs: 1)")
+    users: int = opt(512, "listening loss: users a step, drawn uniformly")
+    history: int = opt(100, "listening loss: songs of a user used at a time")
+    candidates: int = opt(2048, "listening loss: songs drawn uniformly as candidates beside the users' own")
+    item_bias: bool = opt(True, "listening loss: a bias predicted from content takes popularity out of the vectors")
     bcl_weight: float = opt(0.1, "λ, weight of the contrastive part (0: CB2CF)")
     temperature: float = opt(0.1, "τ of the contrastive part")
-    negatives: int = opt(512, "songs drawn uniformly per step; every pair is ranked against all of them")
+    negatives: int = opt(512, "pair loss: songs drawn uniformly per step as negatives of every pair")
     draws: float = opt(
         0.0, "times an epoch that the contrastive part draws each song, on average (0: bcl_batch_size songs a step)"
     )
@@ -261,7 +261,9 @@ class I2IObjectiveConfig:
     cut_fields: bool = opt(False, "each block of a long vector is a feature of the views, not the field as a whole")
     grouping: Literal["correlation", "random", "none"] = opt("correlation", "how features are split into two views")
     augment: Literal["mask", "noise", "both", "either", "embedding"] = opt(
-        "either", "transformation of each view; embedding: single numbers of the embeddings are hidden"
+        "either",
+        "what changes each view; mask: features are hidden; noise: noise is added; both; either: mask or noise, by "
+        "chance for each view and batch; embedding: single numbers of the embeddings are hidden",
     )
     mask_rate: float = opt(0.2, "chance that a shown feature (augment=embedding: a number of it) is hidden")
     noise_std: float = opt(0.1, "noise, as a share of the feature embedding's own spread")
@@ -289,7 +291,7 @@ class I2IConfig:
     features: str | None = opt(None, NO_FEATURES, FEATURES)
     out: str = opt(REQUIRED, "run folder to write; a run found there goes on")
     batch_size: int = opt(256, "pairs per step and device")
-    bcl_batch_size: int = opt(256, "songs drawn uniformly for the contrastive part, per step and device")
+    bcl_batch_size: int = opt(256, "contrastive part: songs drawn per step and device (if objective.draws=0)")
     seed: int = opt(0, "seed")
     recall_k: int = opt(20, "K of the validation recall")
     recall_users: int = opt(50, "users a validation song is offered to")

@@ -5,8 +5,8 @@
 
 FEATURES come from pipeline.embed with clip=; its CLIP run embeds the labels. Each label is written in several ways
 (`prompts`, {} being the label) and is the mean of their vectors. With column= the labels are the values of that column,
-and how often the first tag is one of the song's own is told, beside the most frequent label and chance. Writes
-tags.parquet: song_id, rank, label, score (cosine); songs without audio have none.
+and the command prints how often the first tag is one of the song's own, beside the most frequent label and chance.
+Writes tags.parquet: song_id, rank, label, score (cosine); songs without audio have none.
 """
 
 from __future__ import annotations
