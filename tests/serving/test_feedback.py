@@ -1,4 +1,4 @@
-"""What the service was told comes back as tables, and the next training takes them."""
+"""The songs and plays that the service received come back as tables, and the next training takes them."""
 
 from __future__ import annotations
 
@@ -239,7 +239,7 @@ def test_the_next_training_takes_them(
         store.add_plays([Play("u01", "new 1"), Play("u02", "new 1", favourited=True), Play("stranger", "new 1")])
     write_dataset(tmp_path / "my_music")
     export(tmp_path / "store", tmp_path / "feedback")
-    page = (ROOT / "docs" / "data.md").read_text("utf-8").split("## What the service was told")[1]
+    page = (ROOT / "docs" / "data.md").read_text("utf-8").split("## Exporting the service's songs and plays")[1]
     monkeypatch.chdir(tmp_path)
     exec(page.split("```python\n")[1].split("```")[0], {})
     made = prepare(tmp_path / "my_music_2", tmp_path / "catalogue", "split.cutoff=2026-02-18")
