@@ -68,10 +68,10 @@ def draw(user: Any, song: Any, seed: int) -> Any:
 def probability_below_chance(good: AnyArray, expected: AnyArray, prior: float) -> AnyArray:
     """Posterior probability that a pair's lift is below 1: (N,), at most .5 without evidence.
 
-    The lift λ multiplies the good outcomes that the target has with anybody: good ~ Poisson(λ · expected), the model of
+    The lift ℓ multiplies the good outcomes that the target has with anybody: good ~ Poisson(ℓ · expected), the model of
     DuMouchel's gamma-Poisson shrinker (The American Statistician, 1999). The prior Gamma(1 + prior, prior) has its mode
-    at λ = 1 and is worth `prior` expected outcomes. With prior 0 the result is 1 less the p-value of the exact test
-    against λ = 1, so that dropping above .9 drops at most a tenth of the pairs that do as well as chance.
+    at ℓ = 1 and is worth `prior` expected outcomes. With prior 0 the result is 1 less the p-value of the exact test
+    against ℓ = 1, so that dropping above .9 drops at most a tenth of the pairs that do as well as chance.
 
     Args:
         good: good outcomes of each pair; half outcomes count: (N,).
