@@ -52,13 +52,13 @@ class StepSeed(Callback):
 
 
 class Progress(Callback):
-    """Tells the batches how far training has come, and Lightning how many batches a resumed epoch has behind it."""
+    """Gives the batches the progress of training, and Lightning the number of batches that a resumed epoch has done."""
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """With another number of ranks than before, the batches done are others too.
 
         Lightning gives a loader its state while it makes it; ours has been made before, to count the steps of the
-        learning rate's schedule, so that it is told here.
+        learning rate's schedule, so that it is given its state here.
         """
         trainer.fit_loop._load_combined_loader_states()
         batches, progress = sampler(trainer), cast(Any, trainer.fit_loop.epoch_loop.batch_progress.current)

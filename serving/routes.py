@@ -273,8 +273,8 @@ async def healthz() -> dict[str, str]:
 
 @open_routes.get("/readyz")
 def readyz(here: Here) -> schemas.Ready:
-    """The model is loaded, and the store can be read. It is open to all: of an error, which names folders, it is only
-    told that there is one."""
+    """The model is loaded, and the store can be read. It is open to all, so of an error, which
+    names folders, it says only that there is one."""
     here.engine.store.counts()
     error = here.engine.reload_error and "a newer model was not taken: /model says why"
     return schemas.Ready(ready=True, model=here.state.model.version, reload_error=error)

@@ -71,7 +71,7 @@ def main(config: BusyConfig) -> None:
 
 
 def steps_a_second(policy: str, config: BusyConfig) -> float:
-    """One turn of a policy, in a process that nobody has told how threads wait."""
+    """One turn of a policy, in a process without the environment's settings of how threads wait."""
     given = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_", "KMP_"))}
     argv = [sys.executable, "-c", TRAINING, str(config.width), str(config.rows), str(config.seconds)]
     return float(subprocess.run(argv, env=given | POLICIES[policy], check=True, capture_output=True, text=True).stdout)

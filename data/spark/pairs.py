@@ -107,7 +107,7 @@ def cap_histories(plays: Any, most: int, seed: int) -> tuple[Any, int]:
 def similar_songs(spark: Any, heard: Any, shape: tuple[int, int], config: PairsConfig) -> Pairs:
     """As `neighbours.neighbours` of (user, song) once each; a pair is counted once, and then seen from both sides."""
 
-    # As many parts as Spark is told, however small the histories are: it is their products that are large.
+    # As many parts as Spark's settings say, however small the histories are: it is their products that are large.
     heard = heard.repartition(int(spark.conf.get("spark.sql.shuffle.partitions")), "user").cache()
     made_of = terms(config.similarity, number(heard, "song", shape[1]), number(heard, "user", shape[0]))
     weighed = heard

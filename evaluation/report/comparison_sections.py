@@ -25,8 +25,8 @@ def comparison(metrics: dict[str, Any]) -> str:
     how = """Found: users named for a new song who are among its held-out listeners, summed over songs. Recall: the
     share of a song's held-out listeners that was found, averaged over songs that have one. Reached: all users named; a
     method with a boundary leaves users out. Intervals: 95 % bootstrap over songs, one seed. Methods are scored on the
-    same songs: whether two differ is told by the interval of their difference, drawn from the same songs, and not by
-    intervals that overlap."""
+    same songs: the interval of their difference, drawn from the same songs, shows whether two differ. Intervals that
+    overlap do not show it."""
     return section(
         "Listeners found",
         note(how),

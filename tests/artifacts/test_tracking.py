@@ -1,4 +1,4 @@
-"""What W&B is told, read from the files of offline runs: figures, pictures, tables, and what was made of what."""
+"""What W&B is given, read from the files of offline runs: figures, pictures, tables, and what was made of what."""
 
 from __future__ import annotations
 

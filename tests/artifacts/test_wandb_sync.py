@@ -123,7 +123,7 @@ def serving() -> Iterator[Server]:
 def test_a_run_in_two_parts_becomes_one_and_reads_what_it_read(
     train_i2i: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Killed in the middle of epoch 1, it starts that epoch again: its steps are told twice, and follow in order."""
+    """Killed in the middle of epoch 1, it starts that epoch again: its steps are logged twice, and follow in order."""
     out = tmp_path / "mine" / "i2i"
     with monkeypatch.context() as patch, pytest.raises(Killed):
         kill_when(patch, I2IModule, "training_step", lambda m, _, i: m.current_epoch == 1 and i == 3)

@@ -240,7 +240,7 @@ def wav2vec2(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def written(model: Any, config: dict[str, Any], name: str, folder: Path, *formats: str) -> dict[str, Any]:
-    """What is told of the ONNX program of one part, after it has given the vectors of the model."""
+    """What is reported of the ONNX program of one part, after it has given the vectors of the model."""
     rest = {"audio": FRONT | {"store": "samples"}, "prepared": {"crop_seconds": 0.5}}
     shake(model)
     part = parts.parts_of(model.eval(), rest | config)[name]

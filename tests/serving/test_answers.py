@@ -273,7 +273,7 @@ def test_a_deleted_song_is_what_a_restart_makes_of_it(service_folder: Path, agai
 
 
 def test_a_users_history_is_that_of_the_tower(state: State) -> None:
-    """Plays that are part of the model already, told again, would be the latest: the towers see just that order."""
+    """Plays that are part of the model already, sent again, would be the latest: the towers see just that order."""
     from artifacts.runs import open_run
     from datamodules.boundary import BoundaryDataModule
     from datamodules.catalogue import CatalogueDataModule

@@ -1,4 +1,4 @@
-"""The real service when things break: killed at work, without room, without its model, told to end while it works."""
+"""The real service when things break: killed at work, without room, without its model, asked to end while it works."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ CLIENTS, KILLS = 4, 2
 
 @dataclass
 class Told:
-    """What clients sent, by its key, and what they were told of it."""
+    """What clients sent, by its key, and what the service answered."""
 
     sent: dict[str, dict[str, Any]] = field(default_factory=dict)  # songs and plays, acknowledged or not
     songs: dict[str, str] = field(default_factory=dict)  # acknowledged: id by key

@@ -41,7 +41,7 @@ def session() -> Iterator[requests.Session]:
 
 
 def bounded(examples: int, **more: Any) -> settings:
-    """The same requests each time; one that fails is told as it is."""
+    """The same requests each time; one that fails is shown as it is."""
     checks = list(HealthCheck)
     return settings(
         max_examples=examples,

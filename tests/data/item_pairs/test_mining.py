@@ -92,7 +92,7 @@ def test_a_pair_that_only_one_half_of_the_users_likes_is_dropped() -> None:
 
 @pytest.mark.parametrize("posterior", ["none", "later_plays", "split_users", "feedback"])
 def test_a_huge_history_mines_no_pairs_but_bears_witness(posterior: str) -> None:
-    """User 0 heard everything, songs 0 and 1 last and best: capped at two songs he mines that pair alone."""
+    """User 0 heard everything, songs 0 and 1 last and best: capped at two songs they mine that pair alone."""
     rows = [(0, song, 50.0 + (song < 2)) for song in range(12)] + [(1 + n % 3, 2 + n % 4, 60.0) for n in range(12)]
     rows += [(user, 8 + user % 3, 90.0) for user in range(1, 20)]
     feedback = pl.DataFrame({"source": [0], "target": [1], "plays": [9], "completes": [9], "favourites": [9]})

@@ -222,7 +222,7 @@ def test_bm25_against_a_loop() -> None:
 
 
 def test_iuf_against_a_loop() -> None:
-    """Cosine in which a common listener counts 1 / log(1 + his songs): who heard little says more."""
+    """Cosine in which a common listener counts 1 / log(1 + their songs): who heard little says more."""
     matrix, min_common = listening(users=60), 2
     of, songs_of = listeners(matrix), (matrix.toarray() > 0).sum(axis=1)
     score = {
