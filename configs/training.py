@@ -240,7 +240,7 @@ class I2IObjectiveConfig:
     pair_loss: Literal["bpr", "softmax"] = opt("bpr", "loss on verified pairs; bpr: the article's")
     pair_weight: float = opt(1.0, "weight of the loss on verified pairs (0: off)")
     in_batch: bool = opt(False, "pair loss: the other pairs' targets are negatives too (softmax: with logQ correction)")
-    listening_weight: float = opt(1.0, "weight of the listening loss: half of a user's songs predicts the other")
+    listening_weight: float = opt(1.0, "weight of the listening loss: half a user's songs predict the rest (0: off)")
     listening_temperature: float = opt(0.1, "listening loss: initial temperature (learnable)")
     users_weight: float = opt(1.0, "listening loss: weight of a song's users among all users (a user's songs: 1)")
     users: int = opt(512, "listening loss: users a step, drawn uniformly")
