@@ -85,18 +85,18 @@ def evidence_of_feedback(feedback: pl.DataFrame, prior: float) -> pl.DataFrame:
     """Good and expected outcomes of each pair in `i2i_feedback` (source, target, plays, completes, favourites).
 
     A favourite counts twice as much as a complete play, and both together as one good outcome: both rates of the
-    article's Q1, in [0, 1] a play, so that the variance is at most the Poisson's. Expected is the target's own rate,
-    shrunk to the rate of all feedback by a prior worth `prior` good outcomes. Feedback without any good outcome, as
-    from a player that records none, expects none: it is no evidence.
+    article's Q1, in [0, 1] a play, so that the variance is at most the Poisson's. Expected is what the target had after
+    all other songs, shrunk to the rate of all feedback by a prior worth `prior` good outcomes. Feedback without any
+    good outcome, as from a player that records none, expects none: it is no evidence.
     """
     counts = feedback.group_by("source", "target").agg(
         pl.col("plays").sum(), ((2 * pl.col("favourites") + pl.col("completes")) / 3).sum().alias("good")
     )
     overall = float(counts["good"].sum() / max(counts["plays"].sum(), 1))
+    other_good, other_plays = (pl.col(name).sum().over("target") - pl.col(name) for name in ("good", "plays"))
     prior_plays = prior / overall if overall else 0.0
-    good, plays = pl.col("good").sum().over("target"), pl.col("plays").sum().over("target")
-    rate = pl.when(plays + prior_plays > 0).then((good + prior * (overall > 0)) / (plays + prior_plays)).otherwise(0.0)
-    return counts.select(*KEYS, "good", expected=pl.col("plays") * rate)
+    rate = (other_good + prior * (overall > 0)) / (other_plays + prior_plays)
+    return counts.select(*KEYS, "good", expected=(pl.col("plays") * rate).fill_nan(0.0))
 
 
 def evidence_of_listeners(pairs: Pairs, before: sparse.csr_matrix, after: sparse.csr_matrix) -> pl.DataFrame:

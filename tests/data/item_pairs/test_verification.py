@@ -341,8 +341,8 @@ def test_evidence_of_feedback_against_a_loop() -> None:
         found = evidence_of_feedback(feedback.with_columns(pl.col("source", "target").cast(pl.UInt32)), prior)
         assert found.height == len(shown)
         for a, b, g, expected in found.iter_rows():
-            at = target_shown[b] + prior / overall
-            rate = (target_good[b] + prior) / at if at else 0.0
+            others = target_shown[b] - shown[a, b] + prior / overall
+            rate = (target_good[b] - good[a, b] + prior) / others if others else 0.0
             assert (g, expected) == (pytest.approx(good[a, b]), pytest.approx(shown[a, b] * rate))
 
 
@@ -352,6 +352,14 @@ def test_feedback_without_a_good_outcome_says_nothing(prior: float) -> None:
     feedback = pl.DataFrame({"source": [0, 1], "target": [1, 2], "plays": [9, 1], "completes": [0, 0],
                              "favourites": [0, 0]})  # fmt: skip
     assert evidence_of_feedback(feedback, prior)["expected"].to_list() == [0, 0]
+
+
+def test_a_song_recommended_beside_one_other_alone_is_judged_by_the_rate_of_all() -> None:
+    feedback = pl.DataFrame({"source": [0, 1], "target": [8, 9], "plays": [40] * 2, "completes": [40, 0],
+                             "favourites": [40, 0]})  # fmt: skip
+    found = evidence_of_feedback(feedback, 1.0).sort("target")
+    below = probability_below_chance(found["good"].to_numpy(), found["expected"].to_numpy(), 1.0)
+    assert below[0] < 0.01 and below[1] > 0.99
 
 
 def test_feedback_is_judged_by_the_targets_own_rate() -> None:
