@@ -146,7 +146,7 @@ def test_what_listeners_did_is_the_next_input(walked: tuple[Path, dict[str, Any]
     assert len(shown) == 4 and shown.items() <= counts(catalogue).items()
     pairs, shown = json.loads((catalogue / "manifest.json").read_text())["pairs"], shown_pairs("runs/catalogue_2")
     assert pairs["posterior"] == shown["posterior"] == "feedback_and_later_plays"
-    assert pairs["mined"] == int(shown["mined"]) and pairs["kept"] < pairs["mined"]
+    assert pairs["mined"] == int(shown["mined"]) and pairs["kept"] == int(shown["kept"])
     songs = pl.read_parquet(catalogue / "songs.parquet").with_row_index("song")
     new = songs.filter(pl.col("song_id") == "last train")
     assert new["audio_length"][0] > 0 and new["split"][0].startswith("cold")
