@@ -36,9 +36,9 @@ class TargetingConfig:
     activity_power: float = opt(0.0, "a user's score is divided by (their plays + 1) to this power")
     popularity_power: float = opt(0.5, "a known song's listeners weigh 1 / (its plays + 1) to this power")
     similarity_power: float = opt(1.0, "sharpness of the similarity weights")
-    seed_users: int = opt(20, "CAT: first listeners by I2I2U whose tastes are clustered")
-    clusters: int = opt(8, "CAT: clusters of a new song's first listeners")
-    song_weight: float = opt(2.0, "CAT: weight of the new song itself beside a cluster's centre (0: centres alone)")
+    seed_users: int = opt(300, "CAT: first users by I2I2U, the audience whose tastes are clustered")
+    clusters: int = opt(0, "CAT: clusters of an audience (0: one for every 25 users, from 2 to 16)")
+    song_weight: float = opt(0.0, "CAT: weight of the new song itself beside a cluster's centre (0: centres alone)")
     seed: int = opt(0, "CAT: seed of the k-means starts")
     margin: float = opt(0.0, "the gate: how far a song must clear a user's boundary (above 0: fewer, below 0: more)")
     warm_up: float = opt(5.0, "with plays=: first plays at which they say as much of a song as its content")
@@ -49,9 +49,9 @@ class TargetingConfig:
 
     def __post_init__(self) -> None:
         """Refuse an audience of nobody, and numbers out of range."""
-        sizes = ("neighbours", "budget", "seed_users", "clusters", "songs_per_user")
+        sizes = ("neighbours", "budget", "seed_users", "songs_per_user")
         at_least(self, 1, *(f"targeting.{name}" for name in sizes))
-        at_least(self, 0, *(f"targeting.{name}" for name in ("per_user_cap", "seed", "song_weight")))
+        at_least(self, 0, *(f"targeting.{name}" for name in ("per_user_cap", "seed", "clusters", "song_weight")))
         above(self, 0, "targeting.warm_up", "targeting.memory_mb")
         above(self, -math.inf, "targeting.margin")
 
