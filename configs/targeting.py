@@ -101,6 +101,7 @@ class EvaluateConfig:
     out: str = opt(REQUIRED, "folder for metrics.json and report.html")
     index: str = opt(REQUIRED, "index folder of the full model", INDEX)
     cb2cf: str | None = opt(None, "index folder of the model without the contrastive part", INDEX)
+    compare: dict[str, str] = opt({}, "index folders of further models by the name of their row: {article: DIR}", INDEX)
     features: str | None = opt(None, "feature folder (audio-text retrieval, content kNN)", FEATURES)
     boundary: str | None = opt(None, "run folder of train.py boundary", "boundary run")
     truth: str | None = opt(
@@ -111,14 +112,18 @@ class EvaluateConfig:
     split: Literal["cold_test", "cold_val"] = opt("cold_test", "which new songs are evaluated")
     targeting: TargetingConfig = field(default_factory=TargetingConfig)
     budgets: list[int] = opt([10, 50, 100], "audience sizes at which target users are counted")
+    ease_songs: int = opt(10_000, "known songs up to which ridge → EASE is a row: it inverts a matrix of that size")
     seed: int = opt(0, "seed of the random baseline and of the bootstrap intervals")
     logger: CommandLoggerConfig = field(default_factory=CommandLoggerConfig)
 
     def __post_init__(self) -> None:
-        """Put the budgets in order; refuse none, and those of nobody."""
+        """Put the budgets in order; refuse none, those of nobody, and a name that is FirstPlay's own."""
         self.budgets = sorted(set(self.budgets))
         if not self.budgets or self.budgets[0] < 1:
             raise UserError(f"budgets={self.budgets}: give one or more positive numbers of users")
+        at_least(self, 0, "ease_songs")
+        if any(name.startswith("FirstPlay") for name in self.compare):
+            raise UserError(f"compare={self.compare}: rows called FirstPlay are those of index=, choose another name")
 
 
 @dataclass

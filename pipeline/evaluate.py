@@ -2,8 +2,8 @@
 
     python -m pipeline.evaluate data=CATALOGUE index=INDEX cb2cf=INDEX features=FEATURES boundary=RUN out=DIR
 
-Writes metrics.json, report.html and genre_maps.svg. Only here are the held-out plays of test songs, and the demo
-world's truth.parquet, ever read.
+`compare={article: INDEX, …}` adds a row for each further i2i model. Writes metrics.json, report.html and
+genre_maps.svg. Only here are the held-out plays of test songs, and the demo world's truth.parquet, ever read.
 """
 
 from __future__ import annotations
