@@ -208,6 +208,20 @@ class Targeting:
         score = self._known(self.taste, lambda rows: unit_rows(songs.vector_CD[rows]) @ user_UD.T)
         return rank_by_score(score, len(songs), budget, self._chunk(), allowed)
 
+    def new_songs_of(self, users_N: Array, songs: Songs, mode: Literal["i2i2u", "taste"], k: int) -> Audience:
+        """Of some new songs those that score highest for each of some users, the other way round.
+
+        Read `users_CB` of the result as places of songs, (N, k). A user's activity is left out: it moves no song.
+        """
+
+        def score(rows: slice) -> Any:
+            if mode == "taste":
+                return self.taste.user_UD[users_N[rows]] @ unit_rows(songs.vector_CD).T
+            return sparse.csr_matrix(self.listening.heard(users_N[rows]) @ songs.similar.weights_CS.T)
+
+        chunk = songs_at_once(self.options.memory_mb, len(songs))
+        return rank_by_score(score, len(users_N), min(k, len(songs)), chunk)
+
     def near_clusters(self, songs: Songs, budget: int, allowed: Allowed | None = None) -> Audience:
         """CAT: users near a cluster of the I2I2U users; who may not be reached may still tell about taste."""
         options, user_UD = self.options, self.cat_taste.user_UD
