@@ -49,7 +49,7 @@ def compare(
 
     `audience`: a row a method. `best_baseline`: the one that finds most listeners at the middle budget, chosen on these
     same songs, in its favour. `differences`: every method less that one. `parts`: with a part less without it.
-    `buckets`: FirstPlay beside the best baseline.
+    `overlap`: what CAT has in common with other modes. `buckets`: FirstPlay beside the best baseline.
 
     Args:
         found: audiences by method.
@@ -77,6 +77,7 @@ def compare(
         "parts": [
             {"part": part, **less(added, without)} for part, added, without in PARTS if {added, without} <= set(found)
         ],
+        "overlap": overlaps(found, config.budgets),
         "buckets": {
             "method": OURS,
             "baseline": best,
@@ -96,6 +97,7 @@ def overlaps(found: dict[str, Audience], budgets: list[int]) -> list[dict[str, A
         {"method": CAT, "other": other}
         | {f"overlap@{b}": overlap(found[CAT].users_CB[:, :b], found[other].users_CB[:, :b]) for b in budgets}
         for other in (TASTE, OURS)
+        if {CAT, other} <= set(found)
     ]
 
 

@@ -20,7 +20,7 @@ from data.catalogue import Catalogue, first_genre, held_out_listeners
 from data.fields import SongFields, read_fields
 from data.item_pairs.verification import listening_matrix
 from evaluation import baselines, ease, figures
-from evaluation.comparison import CAT, OURS, TASTE, compare, overlaps
+from evaluation.comparison import CAT, OURS, TASTE, compare
 from evaluation.outcomes import gate_figures, logged, outcome_rates, reach_figures, read_truth
 from evaluation.report.genre_maps import genre_maps_svg
 from evaluation.report.page import write_report
@@ -99,7 +99,6 @@ def measure(
         "new_songs": len(new),
         "new_songs_with_a_listener": len(np.unique(listeners[0])),
         **compare(found, listeners, first_genre(catalogue)[new], np.diff(listening.known_US.indptr), config),
-        "overlap": overlaps(found, config.budgets),
         "ridge_to_ease": chosen,
         "outcomes": outcome_rates(found, known, source, new, config.seed),
         "retrieval": figures.audio_text(config.features, catalogue, config.split),
@@ -112,8 +111,7 @@ def measure(
         metrics["boundary"] = figures.boundary_summary(open_share_U, catalogue)
         drawn["boundary"] = figures.boundary_histogram(of_new, open_share_U, options.memory_mb, seed=config.seed)
         metrics["gate"] = gate_figures(boundary, new, catalogue.rows("cold_val"), known, source, options.margin)
-        reach = reach_figures(boundary, new, songs, known, targeting, options.margin) if config.truth else {}
-        metrics["reach"] = reach
+        metrics["reach"] = reach_figures(boundary, new, songs, known, targeting, options.margin) if config.truth else {}
     return metrics, drawn
 
 
