@@ -41,8 +41,8 @@ class AudienceRecall(IndexRecall):
         asked = targeting.songs(queries, np.full(len(queries), len(items)))  # none of them is a known song
         users = np.flatnonzero(~targeting.taste.empty_U)
         song_of, user_of = data.val_listeners()
-        listeners = targeting.audience(asked, self.mode, self.users).users_CB
-        at = targeting.new_songs_of(users, asked, self.mode, self.k).users_CB  # read as places of songs
+        listeners = padded(targeting.audience(asked, self.mode, self.users).users_CB, self.users)
+        at = padded(targeting.new_songs_of(users, asked, self.mode, self.k).users_CB, self.k)  # places of songs
         songs = np.where(at >= 0, query_ids[at], -1)
         known = np.isin(user_of, users)
         self.curves["val/listeners_recall"] = recall_curve(listeners, query_ids, song_of, user_of)
@@ -58,3 +58,8 @@ class AudienceRecall(IndexRecall):
         if self.heard is None or not np.array_equal(self.heard[0], item_ids):
             self.heard = item_ids, Listening(data.listening[:, item_ids])
         return self.heard[1]
+
+
+def padded(found_NB: Array, k: int) -> Array:
+    """Lists of k, −1 where there are fewer to be found at all: a curve is as long in every run."""
+    return np.pad(found_NB, ((0, 0), (0, k - found_NB.shape[1])), constant_values=-1)

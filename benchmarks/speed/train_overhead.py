@@ -72,9 +72,9 @@ def tasks(config: OverheadConfig) -> dict[str, tuple[Any, Parts]]:
         given.append(f"features={config.features}")
     i2i = load(I2IConfig, [*given, *config.i2i])
     boundary = load(BoundaryConfig, [*given, *config.boundary])
-    recall = AudienceRecall(20, 50, i2i.recall_mode, options_of(TargetingConfig()))
+    served = i2i.recall_mode, options_of(TargetingConfig())
     return {
-        "i2i": (i2i, lambda: (*i2i_parts(i2i)[:2], [FeatureCorrelation(), recall])),
+        "i2i": (i2i, lambda: (*i2i_parts(i2i)[:2], [FeatureCorrelation(), AudienceRecall(20, 50, *served)])),
         "boundary": (boundary, lambda: (*boundary_parts(boundary)[:2], [IndexRecall(20)])),
     }
 
