@@ -2,39 +2,48 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
 
-from callbacks.index_recall import Array, IndexRecall, retrieve
-from retrieval.clusters import user_vectors
+from callbacks.index_recall import Array, IndexRecall
+from retrieval.index import build_index, search
+from retrieval.listening import Listening
 from retrieval.metrics import recall_at_k, recall_curve
+from retrieval.targeting import Targeting, TargetingOptions
 
 
 class AudienceRecall(IndexRecall):
     """Adds to the neighbours' recall `val/listeners_recall@N` (songs → users), `val/songs_recall@K` (users → songs)
     and their mean, `val/audience`.
 
-    A user is the mean direction of the known songs they listened to, as in `audience mode=taste`. The DataModule
-    gives `listening` (users, songs) and `val_listeners()` (cold validation song, user).
+    Both rank by the scores of `Targeting` in one mode, that which will be served. The DataModule gives `listening`
+    (users, songs) and `val_listeners()` (cold validation song, user).
 
     Args:
         k: neighbours, and new songs a user.
         users: users a new song.
+        mode: how an audience is found.
+        options: the options of that mode.
     """
 
-    def __init__(self, k: int, users: int = 50) -> None:
+    def __init__(self, k: int, users: int, mode: Literal["i2i2u", "taste"], options: TargetingOptions) -> None:
         super().__init__(k)
-        self.k, self.users = k, users
+        self.k, self.users, self.mode, self.options = k, users, mode, options
+        self.heard: tuple[Array, Listening] | None = None  # ids of known songs, and who listened to them
 
     def measure(self, items: Array, item_ids: Array, queries: Array, query_ids: Array, data: Any) -> dict[str, Any]:
         """Compute the metrics from vectors of known songs and of validation songs."""
         metrics = super().measure(items, item_ids, queries, query_ids, data)
-        taste_UD = user_vectors(data.listening[:, item_ids], items, np.ones(len(items)))
-        users = np.flatnonzero(taste_UD.any(axis=1))
+        index = build_index(items, devices=(self.device,))
+        targeting = Targeting(self._listening(item_ids, data), items, partial(search, index), self.options)
+        asked = targeting.songs(queries, np.full(len(queries), len(items)))  # none of them is a known song
+        users = np.flatnonzero(~targeting.taste.empty_U)
         song_of, user_of = data.val_listeners()
-        listeners = retrieve(taste_UD[users], users, queries, self.users)
-        songs = retrieve(queries, query_ids, taste_UD[users], self.k)
+        listeners = padded(targeting.audience(asked, self.mode, self.users).users_CB, self.users)
+        at = padded(targeting.new_songs_of(users, asked, self.mode, self.k).users_CB, self.k)  # places of songs
+        songs = np.where(at >= 0, query_ids[at], -1)
         known = np.isin(user_of, users)
         self.curves["val/listeners_recall"] = recall_curve(listeners, query_ids, song_of, user_of)
         self.curves["val/songs_recall"] = recall_curve(songs, users, user_of[known], song_of[known])
@@ -43,3 +52,14 @@ class AudienceRecall(IndexRecall):
             f"val/songs_recall@{self.k}": recall_at_k(songs, users, user_of[known], song_of[known]).mean(),
         }
         return metrics | both | {"val/audience": np.mean([*both.values()])}
+
+    def _listening(self, item_ids: Array, data: Any) -> Listening:
+        """Who listened to the known songs, in the order of their ids: made once, not every epoch."""
+        if self.heard is None or not np.array_equal(self.heard[0], item_ids):
+            self.heard = item_ids, Listening(data.listening[:, item_ids])
+        return self.heard[1]
+
+
+def padded(found_NB: Array, k: int) -> Array:
+    """Lists of k, −1 where there are fewer to be found at all: a curve is as long in every run."""
+    return np.pad(found_NB, ((0, 0), (0, k - found_NB.shape[1])), constant_values=-1)

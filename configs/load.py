@@ -99,13 +99,14 @@ def command(main: Callable[[Any], None], schema: type, doc: str, argv: Sequence[
 def check_inputs(config: Any) -> None:
     """Raise UserError for a folder or file to read that is not there: at once, before libraries are loaded."""
     for field in dataclasses.fields(config):
-        kind, path = field.metadata.get("reads"), getattr(config, field.name)
-        if not kind or path is None:
+        kind, given = field.metadata.get("reads"), getattr(config, field.name)
+        if not kind or given is None:
             continue
-        if kind in MADE_BY and not Path(path).is_dir():
-            raise no_folder(path, kind, MADE_BY[kind])
-        if kind not in MADE_BY and not Path(path).exists():
-            raise UserError(f"{field.name}={path}: no such {kind}")
+        for path in given.values() if isinstance(given, dict) else (given,):
+            if kind in MADE_BY and not Path(path).is_dir():
+                raise no_folder(path, kind, MADE_BY[kind])
+            if kind not in MADE_BY and not Path(path).exists():
+                raise UserError(f"{field.name}={path}: no such {kind}")
 
 
 def share_cores() -> None:

@@ -36,9 +36,9 @@ class TargetingConfig:
     activity_power: float = opt(0.0, "a user's score is divided by (the user's distinct songs + 1) to this power")
     popularity_power: float = opt(0.5, "a known song weighs 1 / (its distinct listeners + 1) to this power")
     similarity_power: float = opt(1.0, "a similar song weighs its similarity, scaled to (0, 1], to this power")
-    seed_users: int = opt(20, "CAT: first listeners by I2I2U whose tastes are clustered")
-    clusters: int = opt(8, "CAT: clusters of a new song's first listeners")
-    song_weight: float = opt(2.0, "CAT: weight of the new song itself beside a cluster's centre (0: centres alone)")
+    seed_users: int = opt(300, "CAT: first users by I2I2U, the audience whose tastes are clustered")
+    clusters: int = opt(0, "CAT: clusters of an audience (0: one for every 25 users, from 2 to 16)")
+    song_weight: float = opt(0.0, "CAT: weight of the new song itself beside a cluster's centre (0: centres alone)")
     seed: int = opt(0, "CAT: seed of the k-means starts")
     margin: float = opt(0.0, "the gate: how far a song must clear a user's boundary (above 0: fewer, below 0: more)")
     warm_up: float = opt(5.0, "number of first plays at which listeners and content weigh equally in a song's vector")
@@ -49,9 +49,9 @@ class TargetingConfig:
 
     def __post_init__(self) -> None:
         """Refuse an audience of nobody, and numbers out of range."""
-        sizes = ("neighbours", "budget", "seed_users", "clusters", "songs_per_user")
+        sizes = ("neighbours", "budget", "seed_users", "songs_per_user")
         at_least(self, 1, *(f"targeting.{name}" for name in sizes))
-        at_least(self, 0, *(f"targeting.{name}" for name in ("per_user_cap", "seed", "song_weight")))
+        at_least(self, 0, *(f"targeting.{name}" for name in ("per_user_cap", "seed", "clusters", "song_weight")))
         above(self, 0, "targeting.warm_up", "targeting.memory_mb")
         above(self, -math.inf, "targeting.margin")
 
@@ -103,6 +103,7 @@ class EvaluateConfig:
     out: str = opt(REQUIRED, "folder for metrics.json and report.html")
     index: str = opt(REQUIRED, "index folder of the full model", INDEX)
     cb2cf: str | None = opt(None, "index folder of the model without the contrastive part", INDEX)
+    compare: dict[str, str] = opt({}, "index folders of further models by the name of their row: {article: DIR}", INDEX)
     features: str | None = opt(None, "feature folder (audio-text retrieval, content kNN)", FEATURES)
     boundary: str | None = opt(None, "run folder of train.py boundary", "boundary run")
     truth: str | None = opt(
@@ -113,14 +114,18 @@ class EvaluateConfig:
     split: Literal["cold_test", "cold_val"] = opt("cold_test", "which new songs are evaluated")
     targeting: TargetingConfig = field(default_factory=TargetingConfig)
     budgets: list[int] = opt([10, 50, 100], "audience sizes at which target users are counted")
+    ease_songs: int = opt(10_000, "known songs up to which ridge → EASE is a row: it inverts a matrix of that size")
     seed: int = opt(0, "seed of the random baseline and of the bootstrap intervals")
     logger: CommandLoggerConfig = field(default_factory=CommandLoggerConfig)
 
     def __post_init__(self) -> None:
-        """Put the budgets in order; refuse none, and those of nobody."""
+        """Put the budgets in order; refuse none, those of nobody, and a name that is FirstPlay's own."""
         self.budgets = sorted(set(self.budgets))
         if not self.budgets or self.budgets[0] < 1:
             raise UserError(f"budgets={self.budgets}: give one or more positive numbers of users")
+        at_least(self, 0, "ease_songs")
+        if any(name.startswith("FirstPlay") for name in self.compare):
+            raise UserError(f"compare={self.compare}: rows called FirstPlay are those of index=, choose another name")
 
 
 @dataclass

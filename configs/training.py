@@ -295,6 +295,7 @@ class I2IConfig:
     seed: int = opt(0, "seed")
     recall_k: int = opt(20, "K of the validation recall")
     recall_users: int = opt(50, "users a validation song is offered to")
+    recall_mode: Literal["i2i2u", "taste"] = opt("i2i2u", "mode of targeting by which the checkpoint is chosen")
     fields: FieldsConfig = field(default_factory=FieldsConfig)
     model: I2IModelConfig = field(default_factory=I2IModelConfig)
     objective: I2IObjectiveConfig = field(default_factory=I2IObjectiveConfig)

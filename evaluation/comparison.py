@@ -15,16 +15,18 @@ from configs.targeting import EvaluateConfig
 from data.arrays import AnyArray, IntArray
 from retrieval.audience import Audience
 from retrieval.bootstrap import mean_interval
-from retrieval.metrics import hits, ndcg_at_k, recall_at_k, true_counts
+from retrieval.metrics import hits, ndcg_at_k, overlap, recall_at_k, true_counts
 
 OURS = "FirstPlay I2I2U"  # fixed before anything is measured; other FirstPlay rows are variants of it
+TASTE, CAT = "FirstPlay taste", "FirstPlay CAT"
 GENRES = 8  # the most frequent ones; the others are one bucket
 FEW = 5  # songs, below which a genre is among the others
 PARTS = (  # what is added, the method with it, the method without it
     ("our weights, untrained vectors", "content kNN, our targeting", "content kNN"),
     ("trained song vectors", OURS, "content kNN, our targeting"),
     ("their contrastive part", OURS, "CB2CF (λ=0)"),
-    ("CAT in place of I2I2U", "FirstPlay CAT", OURS),
+    ("taste in place of I2I2U", TASTE, OURS),
+    ("CAT in place of I2I2U", CAT, OURS),
     ("CAT beside I2I2U", "FirstPlay I2I2U ∪ CAT", OURS),
     ("gate on I2I2U", "FirstPlay I2I2U, gated", OURS),
     ("boundary on U2I", "FirstPlay U2I boundary", "FirstPlay U2I, no boundary"),
@@ -47,7 +49,7 @@ def compare(
 
     `audience`: a row a method. `best_baseline`: the one that finds most listeners at the middle budget, chosen on these
     same songs, in its favour. `differences`: every method less that one. `parts`: with a part less without it.
-    `buckets`: FirstPlay beside the best baseline.
+    `overlap`: what CAT has in common with other modes. `buckets`: FirstPlay beside the best baseline.
 
     Args:
         found: audiences by method.
@@ -75,6 +77,7 @@ def compare(
         "parts": [
             {"part": part, **less(added, without)} for part, added, without in PARTS if {added, without} <= set(found)
         ],
+        "overlap": overlaps(found, config.budgets),
         "buckets": {
             "method": OURS,
             "baseline": best,
@@ -86,6 +89,16 @@ def compare(
             ],
         },
     }
+
+
+def overlaps(found: dict[str, Audience], budgets: list[int]) -> list[dict[str, Any]]:
+    """Of CAT's users, the mean share that taste, and that I2I2U, names too, at each budget."""
+    return [
+        {"method": CAT, "other": other}
+        | {f"overlap@{b}": overlap(found[CAT].users_CB[:, :b], found[other].users_CB[:, :b]) for b in budgets}
+        for other in (TASTE, OURS)
+        if {CAT, other} <= set(found)
+    ]
 
 
 def score(name: str, found: Audience, listeners: tuple[IntArray, IntArray], config: EvaluateConfig) -> dict[str, Any]:

@@ -8,18 +8,19 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from scipy import sparse
 
 from artifacts.folders import writing
 from artifacts.tracking import log_table, made, tracked, used
 from configs.errors import UserError
 from configs.load import recorded
 from configs.targeting import EvaluateConfig
-from data.arrays import AnyArray, IntArray
+from data.arrays import AnyArray, FloatArray, IntArray
 from data.catalogue import Catalogue, first_genre, held_out_listeners
 from data.fields import SongFields, read_fields
 from data.item_pairs.verification import listening_matrix
-from evaluation import baselines, figures
-from evaluation.comparison import compare
+from evaluation import baselines, ease, figures
+from evaluation.comparison import CAT, OURS, TASTE, compare
 from evaluation.outcomes import gate_figures, logged, outcome_rates, reach_figures, read_truth
 from evaluation.report.genre_maps import genre_maps_svg
 from evaluation.report.page import write_report
@@ -33,6 +34,7 @@ from retrieval.targeting import Songs, Targeting
 
 KIND = "evaluation"
 WITH_GENRE, UNTRAINED, CB2CF = "content, genre included", "content kNN, our targeting", "CB2CF (λ=0)"
+RANDOM, ACTIVE, KNN, EASE = "random", "most active users", "content kNN", "ridge → EASE"
 
 
 @tracked("evaluate")
@@ -41,6 +43,9 @@ def evaluate(config: EvaluateConfig, run: Any) -> None:
     catalogue = Catalogue.read(config.data)
     trained = {CB2CF: open_index(config.cb2cf, catalogue)} if config.cb2cf else {}
     trained["FirstPlay"] = open_index(config.index, catalogue)
+    compared = {name: open_index(folder, catalogue) for name, folder in config.compare.items()}
+    if taken := sorted(compared.keys() & {RANDOM, ACTIVE, KNN, EASE, UNTRAINED, CB2CF}):
+        raise UserError(f"compare={taken}: there are rows of that name already, choose another")
     new = catalogue.rows(config.split)
     song_P, user_P = held_out_listeners(catalogue, new)
     if not len(song_P):
@@ -52,7 +57,8 @@ def evaluate(config: EvaluateConfig, run: Any) -> None:
         boundary = boundary_vectors(config.boundary, np.arange(catalogue.n_songs), config.data, config.features)
     known = read_truth(config.truth, catalogue) if config.truth else logged(catalogue)
     with writing(config.out, KIND, {"options": recorded(config)}) as folder:
-        metrics, drawn = measure(config, catalogue, trained, (np.searchsorted(new, song_P), user_P), boundary, known)
+        listeners = np.searchsorted(new, song_P), user_P
+        metrics, drawn = measure(config, catalogue, trained, compared, listeners, boundary, known)
         text = json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False)
         (folder / "metrics.json").write_text(text + "\n")
         write_report(folder / "report.html", metrics, drawn)
@@ -67,20 +73,25 @@ def measure(
     config: EvaluateConfig,
     catalogue: Catalogue,
     trained: dict[str, SongIndex],
+    compared: dict[str, SongIndex],
     listeners: tuple[IntArray, IntArray],
     boundary: Boundary | None,
     known: pl.DataFrame,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """All figures, and the data of the report's pictures; `boundary` is of all songs, `known` are outcomes."""
+    """All figures, and the data of the report's pictures, in which those `compared` are not.
+
+    `boundary` is of all songs, `known` are outcomes.
+    """
     new, warm, options = catalogue.rows(config.split), catalogue.rows("warm"), config.targeting
     of_new = None if boundary is None else replace(boundary, item_CD=boundary.item_CD[new])
     listening = Listening(listening_matrix(catalogue.plays, catalogue.n_users, catalogue.n_songs))
     targeting = targeting_of(trained["FirstPlay"], listening, options, boundary)
     songs = targeting.songs(targeting.song_SD[new], new, None if of_new is None else of_new.item_CD)
     spaces = songs_in_space(config, catalogue, trained)
-    others = {UNTRAINED: SongIndex({}, build_index(spaces[WITH_GENRE][warm]), warm, spaces[WITH_GENRE])} | trained
-    del others["FirstPlay"]
-    found = find_all(config, targeting, songs, others, new)
+    untrained = SongIndex({}, build_index(spaces[WITH_GENRE][warm]), warm, spaces[WITH_GENRE])
+    others = {UNTRAINED: untrained} | compared | {name: one for name, one in trained.items() if name != "FirstPlay"}
+    by_ease, chosen = ease_audience(config, catalogue, untrained.vectors, listening.known_US, new)
+    found = find_all(config, targeting, songs, others, new, by_ease)
     source = "truth" if config.truth else "logged plays"
     metrics: dict[str, Any] = {
         "catalogue": catalogue.manifest["counts"],
@@ -88,6 +99,7 @@ def measure(
         "new_songs": len(new),
         "new_songs_with_a_listener": len(np.unique(listeners[0])),
         **compare(found, listeners, first_genre(catalogue)[new], np.diff(listening.known_US.indptr), config),
+        "ridge_to_ease": chosen,
         "outcomes": outcome_rates(found, known, source, new, config.seed),
         "retrieval": figures.audio_text(config.features, catalogue, config.split),
         "genres": figures.genre_grouping(spaces, catalogue, config.split, config.seed),
@@ -99,13 +111,17 @@ def measure(
         metrics["boundary"] = figures.boundary_summary(open_share_U, catalogue)
         drawn["boundary"] = figures.boundary_histogram(of_new, open_share_U, options.memory_mb, seed=config.seed)
         metrics["gate"] = gate_figures(boundary, new, catalogue.rows("cold_val"), known, source, options.margin)
-        reach = reach_figures(boundary, new, songs, known, targeting, options.margin) if config.truth else {}
-        metrics["reach"] = reach
+        metrics["reach"] = reach_figures(boundary, new, songs, known, targeting, options.margin) if config.truth else {}
     return metrics, drawn
 
 
 def find_all(
-    config: EvaluateConfig, targeting: Targeting, songs: Songs, others: dict[str, SongIndex], new: IntArray
+    config: EvaluateConfig,
+    targeting: Targeting,
+    songs: Songs,
+    others: dict[str, SongIndex],
+    new: IntArray,
+    by_ease: dict[str, Audience],
 ) -> dict[str, Audience]:
     """The audience of every new song by every method, at the largest budget.
 
@@ -114,22 +130,42 @@ def find_all(
     listening, margin = targeting.listening, config.targeting.margin
     budget = min(max(config.budgets), listening.n_users)
     found = {
-        "random": baselines.random_users(len(new), listening.n_users, budget, config.seed),
-        "most active users": baselines.most_active_users(listening.known_US, len(new), budget),
-        "content kNN": baselines.content_knn(others[UNTRAINED], listening.known_US, new, budget),
+        RANDOM: baselines.random_users(len(new), listening.n_users, budget, config.seed),
+        ACTIVE: baselines.most_active_users(listening.known_US, len(new), budget),
+        KNN: baselines.content_knn(others[UNTRAINED], listening.known_US, new, budget),
+        **by_ease,
     }
     for name, index in others.items():
         other = targeting_of(index, listening, config.targeting)
         found[name] = other.audience(other.songs(index.vectors[new], new), "i2i2u", budget)
-    found["FirstPlay I2I2U"] = targeting.audience(songs, "i2i2u", budget)
-    found["FirstPlay CAT"] = targeting.audience(songs, "cat", budget)
-    found["FirstPlay I2I2U ∪ CAT"] = union(found["FirstPlay I2I2U"], found["FirstPlay CAT"], budget)
+    found[OURS] = targeting.audience(songs, "i2i2u", budget)
+    found[TASTE] = targeting.audience(songs, "taste", budget)
+    found[CAT] = targeting.audience(songs, "cat", budget)
+    found["FirstPlay I2I2U ∪ CAT"] = union(found[OURS], found[CAT], budget)
     if targeting.boundary_U is not None:
         found["FirstPlay I2I2U, gated"] = targeting.audience(songs, "i2i2u", budget, gate=True, margin=margin)
         unbounded = replace(targeting, boundary_U=np.zeros_like(targeting.boundary_U))
         found["FirstPlay U2I, no boundary"] = unbounded.audience(songs, "boundary", budget, margin=-np.inf)
         found["FirstPlay U2I boundary"] = targeting.audience(songs, "boundary", budget, margin=margin)
     return found
+
+
+def ease_audience(
+    config: EvaluateConfig, catalogue: Catalogue, content_SD: FloatArray, listening_US: sparse.csr_matrix, new: IntArray
+) -> tuple[dict[str, Audience], dict[str, Any]]:
+    """Audiences by ridge → EASE, and its settings, which the validation songs chose; none where it is left out."""
+    warm, held = catalogue.rows("warm"), catalogue.rows("cold_val")
+    if len(warm) > config.ease_songs:
+        print(f"{EASE} is left out: {len(warm):,} known songs are more than ease_songs={config.ease_songs}")
+        return {}, {}
+    plays_UW, memory_mb = listening_US[:, warm].astype(bool).astype(np.float32), config.targeting.memory_mb
+    song_P, user_P = held_out_listeners(catalogue, held)
+    listeners, middle = (np.searchsorted(held, song_P), user_P), config.budgets[len(config.budgets) // 2]
+    chosen = ease.choose(plays_UW, content_SD[warm], content_SD[held], listeners, middle, memory_mb)
+    options = {name: one for name, one in chosen.items() if name != "power"}
+    map_DW = ease.ease_map(plays_UW, content_SD[warm], **options)
+    budget = min(max(config.budgets), catalogue.n_users)
+    return {EASE: ease.audience(plays_UW, map_DW, content_SD[new], budget, chosen["power"], memory_mb)}, chosen
 
 
 def songs_in_space(config: EvaluateConfig, catalogue: Catalogue, trained: dict[str, SongIndex]) -> dict[str, AnyArray]:
@@ -149,7 +185,7 @@ def track(run: Any, config: EvaluateConfig, metrics: dict[str, Any]) -> None:
     """The comparison as a table in W&B, its figures to compare runs by, and the report."""
     import wandb
 
-    used(run, config.data, config.index, config.cb2cf, config.features, config.boundary)
+    used(run, config.data, config.index, config.cb2cf, *config.compare.values(), config.features, config.boundary)
     made(run, config.out, config.logger.upload)
     rows = [{key: one for key, one in row.items() if not isinstance(one, list)} for row in metrics["audience"]]
     log_table(run, "methods", pl.DataFrame(rows))
@@ -166,7 +202,7 @@ def table(metrics: dict[str, Any]) -> str:
     for row in rows:
         cells = (f"{row[key]:>12}" if isinstance(row[key], int) else f"{row[key]:>12.4f}" for key in keys)
         lines.append(f"{row['method']:<28}" + "".join(cells))
-    for name in ("outcomes", "retrieval", "genres", "boundary", "gate"):
+    for name in ("overlap", "ridge_to_ease", "outcomes", "retrieval", "genres", "boundary", "gate"):
         if metrics.get(name):
             lines.append(f"{name}: {json.dumps(metrics[name], ensure_ascii=False)}")
     return "\n".join(lines)

@@ -15,6 +15,10 @@ def targeting_of(
     index: SongIndex, listening: Listening, config: TargetingConfig, boundary: Boundary | None = None
 ) -> Targeting:
     """Targeting on the index's songs."""
-    options = TargetingOptions(**{one.name: getattr(config, one.name) for one in fields(TargetingOptions)})
     users = (None, None) if boundary is None else (boundary.user_UD, boundary.boundary_U)
-    return Targeting(listening, index.vectors, index.similar, options, *users)
+    return Targeting(listening, index.vectors, index.similar, options_of(config), *users)
+
+
+def options_of(config: TargetingConfig) -> TargetingOptions:
+    """Those of the options that say how audiences are found."""
+    return TargetingOptions(**{one.name: getattr(config, one.name) for one in fields(TargetingOptions)})

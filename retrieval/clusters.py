@@ -2,10 +2,10 @@
 cluster centroids, then locate target audiences by relevance between audience representations and the centroids".
 
 The paper leaves open what represents a user, how many clusters there are and what relevance is. Here: a user is the
-mean direction of the known songs that they listened to, the points are a song's first I2I2U users, relevance is the
-inner product with the best centroid. Centroids are scaled to length 1, or else a tight cluster would beat a loose one
-whatever the user; and the new song's own direction is added to each, or else the users drift from the song to the
-middle of its audience. Vectorised over songs.
+mean direction of the known songs that they listened to, the points are a song's first I2I2U users, their number says
+how many clusters there are, relevance is the inner product with the best centroid. Centroids are scaled to length 1, or
+else a tight cluster would beat a loose one whatever the user. The new song's own direction may be added to each.
+Vectorised over songs.
 
 Shapes: C new songs, S known songs, U users, P points of a song, K clusters, B budget, D vector size.
 """
@@ -23,6 +23,7 @@ from retrieval.index import unit_rows
 
 Array = NDArray[Any]
 BLOCK = 16_384  # users whose vectors a processor's cache may hold
+USERS_PER_CLUSTER, FEWEST, MOST = 25, 2, 16  # clusters by the size of the audience
 
 
 def user_vectors(
@@ -43,23 +44,34 @@ def user_vectors(
     return user_UD
 
 
-def clusters(points_CPD: Array, present_CP: Array, draws_CK: Array, steps: int = 10) -> tuple[Array, Array]:
+def cluster_counts(present_CP: Array) -> Array:
+    """Clusters by the size of each song's audience, (C,): one for every 25 users, from 2 to 16."""
+    return np.clip(present_CP.sum(axis=1) // USERS_PER_CLUSTER, FEWEST, MOST)
+
+
+def clusters(
+    points_CPD: Array, present_CP: Array, draws_CK: Array, steps: int = 10, count_C: Array | None = None
+) -> tuple[Array, Array]:
     """k-means of every song's points at once (Lloyd, k-means++ starts): centroids (C, K, D) and cluster sizes (C, K).
 
-    A cluster that has no point (fewer points than clusters, or equal points) has size 0 and takes the centroid of the
-    song's largest cluster, so that a maximum over centroids does not see it. Without a point all centroids are zero.
+    A cluster that has no point (beyond the song's count, fewer points than clusters, or equal points) has size 0 and
+    takes the centroid of the song's largest cluster, so that a maximum over centroids does not see it. Without a point
+    all centroids are zero.
 
     Args:
         points_CPD: vectors.
         present_CP: which of them there are.
         draws_CK: a uniform number in [0, 1) for each start: the only randomness.
         steps: Lloyd steps.
+        count_C: clusters of each song, at most K; None: K.
     """
+    number_K = np.arange(draws_CK.shape[1])
+    asked_CK = number_K < (number_K.size if count_C is None else count_C[:, None])
     centre_CKD = starts(points_CPD, present_CP, draws_CK)
     for _ in range(steps):
-        centre_CKD, size_CK = lloyd_step(points_CPD, present_CP, centre_CKD)
+        centre_CKD, size_CK = lloyd_step(points_CPD, present_CP, centre_CKD, asked_CK)
     largest_C1 = size_CK.argmax(axis=1)[:, None]
-    used = np.where(size_CK > 0, np.arange(draws_CK.shape[1]), largest_C1)
+    used = np.where(size_CK > 0, number_K, largest_C1)
     return np.take_along_axis(centre_CKD, used[:, :, None], axis=1), size_CK
 
 
@@ -79,12 +91,14 @@ def starts(points_CPD: Array, present_CP: Array, draws_CK: Array) -> Array:
     return centre_CKD
 
 
-def lloyd_step(points_CPD: Array, present_CP: Array, centre_CKD: Array) -> tuple[Array, Array]:
+def lloyd_step(
+    points_CPD: Array, present_CP: Array, centre_CKD: Array, asked_CK: Array | bool = True
+) -> tuple[Array, Array]:
     """Points go to the nearest centroid (ties: the first), centroids to the mean of their points; sizes are of before.
 
-    A centroid without a point stays where it is.
+    A centroid without a point stays where it is. One that is not asked for gets none.
     """
-    half_CK = np.square(centre_CKD).sum(axis=2) / 2
+    half_CK = np.where(asked_CK, np.square(centre_CKD).sum(axis=2) / 2, np.float32(np.inf))
     nearest_CP = (points_CPD @ centre_CKD.transpose(0, 2, 1) - half_CK[:, None]).argmax(axis=2)
     member_CPK = (nearest_CP[:, :, None] == np.arange(centre_CKD.shape[1])) & present_CP[:, :, None]
     size_CK = member_CPK.sum(axis=1)
@@ -93,22 +107,39 @@ def lloyd_step(points_CPD: Array, present_CP: Array, centre_CKD: Array) -> tuple
     return np.where(size_CK[:, :, None] > 0, mean_CKD, centre_CKD), size_CK
 
 
-def centroid_scores(seeds_CP: Array, user_UD: Array, new_CD: Array, draws_CK: Array, song_weight: float = 0.0) -> Array:
-    """CAT: score(u) = max over centroids c of ⟨u, c/‖c‖ + song_weight · i/‖i‖⟩ for song i, (C, U).
+def audience_clusters(seeds_CP: Array, user_UD: Array, count: int = 0, seed: int = 0) -> tuple[Array, Array]:
+    """Clusters of each song's seed users: centroids (C, K, D) and sizes (C, K), 0 for a cluster that there is not.
 
     Args:
-        seeds_CP: users whose vectors are clustered, e.g. the first of the I2I2U audience; −1 where fewer. A song
-            without one scores −inf for everybody.
+        seeds_CP: users whose vectors are clustered, e.g. the first of the I2I2U audience; −1 where fewer.
         user_UD: `user_vectors`; a user whose vector is zero is no point.
-        new_CD: vectors of the new songs.
-        draws_CK: uniform numbers of the k-means starts, one a cluster.
-        song_weight: weight of the new song's own direction beside a centroid; 0 is the paper's method.
+        count: clusters of a song; 0: by the size of its audience.
+        seed: of the k-means starts. A song's clusters do not depend on the other songs.
     """
     points_CPD = user_UD[seeds_CP]
     present_CP = (seeds_CP >= 0) & points_CPD.any(axis=2)
-    centre_CKD, _ = clusters(points_CPD, present_CP, draws_CK)
+    count_C = np.full(len(seeds_CP), count) if count else cluster_counts(present_CP)
+    most = int(count_C.max(initial=1))
+    draws_CK = np.broadcast_to(np.random.default_rng(seed).random(most), (len(seeds_CP), most))
+    return clusters(points_CPD, present_CP, draws_CK, count_C=count_C)
+
+
+def centroid_scores(
+    seeds_CP: Array, user_UD: Array, new_CD: Array, count: int = 0, seed: int = 0, song_weight: float = 0.0
+) -> Array:
+    """CAT: score(u) = max over centroids c of ⟨u, c/‖c‖ + song_weight · i/‖i‖⟩ for song i, (C, U).
+
+    Args:
+        seeds_CP: as in `audience_clusters`. A song without a point scores −inf for everybody.
+        user_UD: likewise.
+        new_CD: vectors of the new songs.
+        count: likewise.
+        seed: likewise.
+        song_weight: weight of the new song's own direction beside a centroid; 0 is the paper's method.
+    """
+    centre_CKD, size_CK = audience_clusters(seeds_CP, user_UD, count, seed)
     score_CU = relevance(unit_rows(centre_CKD) + song_weight * unit_rows(new_CD)[:, None], user_UD)
-    score_CU[~present_CP.any(axis=1)] = -np.inf
+    score_CU[~size_CK.any(axis=1)] = -np.inf
     return score_CU
 
 

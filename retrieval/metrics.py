@@ -33,6 +33,15 @@ def recall_at_k(retrieved_QK: Array, query_Q: Array, true_query_P: Array, true_i
     return np.asarray(found_Q[count_Q > 0] / count_Q[count_Q > 0])
 
 
+def overlap(one_QK: Array, other_QK: Array) -> float:
+    """Mean share of each query's two lists that is in both, of the longer one; queries without any list left out."""
+    rows = np.arange(len(one_QK))
+    query, at = np.nonzero(other_QK >= 0)
+    both_Q = hits(one_QK, rows, query, other_QK[query, at]).sum(axis=1)
+    longer_Q = np.maximum(*((found_QK >= 0).sum(axis=1) for found_QK in (one_QK, other_QK)))
+    return float((both_Q[longer_Q > 0] / longer_Q[longer_Q > 0]).mean()) if longer_Q.any() else 0.0
+
+
 def recall_curve(retrieved_QK: Array, query_Q: Array, true_query_P: Array, true_item_P: Array) -> Array:
     """Mean recall over the queries that have a true item, at 1, 2, … K: (K,)."""
     count_Q = true_counts(query_Q, true_query_P, true_item_P)

@@ -38,7 +38,7 @@ from retrieval.audience import (
     union,
 )
 from retrieval.boundary import NO_EXCLUSIONS, margins, songs_above, users_above
-from retrieval.clusters import centroid_scores, user_vectors
+from retrieval.clusters import MOST, centroid_scores, user_vectors
 from retrieval.index import unit_rows
 from retrieval.listening import Listening
 from retrieval.reasons import explain, nearest_heard
@@ -208,20 +208,39 @@ class Targeting:
         score = self._known(self.taste, lambda rows: unit_rows(songs.vector_CD[rows]) @ user_UD.T)
         return rank_by_score(score, len(songs), budget, self._chunk(), allowed)
 
+    def new_songs_of(self, users_N: Array, songs: Songs, mode: Literal["i2i2u", "taste"], k: int) -> Audience:
+        """Of some new songs those that score highest for each of some users, the other way round.
+
+        Read `users_CB` of the result as places of songs, (N, k). A user's activity is left out: it moves no song.
+        """
+
+        def score(rows: slice) -> Any:
+            if mode == "taste":
+                return self.taste.user_UD[users_N[rows]] @ unit_rows(songs.vector_CD).T
+            return sparse.csr_matrix(self.listening.heard(users_N[rows]) @ songs.similar.weights_CS.T)
+
+        chunk = songs_at_once(self.options.memory_mb, len(songs))
+        return rank_by_score(score, len(users_N), min(k, len(songs)), chunk)
+
     def near_clusters(self, songs: Songs, budget: int, allowed: Allowed | None = None) -> Audience:
         """CAT: users near a cluster of the I2I2U users; who may not be reached may still tell about taste."""
         options, user_UD = self.options, self.cat_taste.user_UD
-        seeds_CP = self.listeners(songs, min(options.seed_users, self.listening.n_users)).users_CB
-        draws_K = np.random.default_rng(options.seed).random(options.clusters)
-        draws_CK = np.broadcast_to(draws_K, (len(songs), options.clusters))  # the same wherever a song stands
+        seeds_CP = self.seed_users(songs)
 
         def score(rows: slice) -> Array:
-            vector_CD = songs.vector_CD[rows]
-            return centroid_scores(seeds_CP[rows], user_UD, vector_CD, draws_CK[rows], options.song_weight)
+            how = options.clusters, options.seed, options.song_weight
+            return centroid_scores(seeds_CP[rows], user_UD, songs.vector_CD[rows], *how)
 
-        points = 4 * seeds_CP.shape[1] * user_UD.shape[1] * user_UD.itemsize  # of a song, and their copies
+        most = options.clusters or MOST
+        points = seeds_CP.shape[1] * (
+            4 * user_UD.shape[1] * user_UD.itemsize + 16 * most
+        )  # of a song, and their copies
         score_of = self._known(self.cat_taste, score)
         return rank_by_score(score_of, len(songs), budget, self._chunk(points), allowed)
+
+    def seed_users(self, songs: Songs) -> Array:
+        """The audience that CAT clusters: the first I2I2U users of each song, (C, P), −1 where fewer."""
+        return self.listeners(songs, min(self.options.seed_users, self.listening.n_users)).users_CB
 
     def above_boundary(self, songs: Songs, budget: int, margin: float = 0.0) -> Audience:
         """The users of each song whose own boundary it clears the furthest."""

@@ -15,14 +15,13 @@ import numpy as np
 from data.arrays import FloatArray, IntArray
 from retrieval.audience import Excluded
 from retrieval.boundary import margins
-from retrieval.clusters import clusters
+from retrieval.clusters import audience_clusters
 from retrieval.gate import probability
 from retrieval.index import unit_rows
 from retrieval.targeting import Mode, Songs
 from serving.state import State
 
 BINS, STEPS = 40, 21  # of the histogram of margins and of the curve over it
-SHOWN_SEEDS = 200  # users in the picture of clusters
 
 
 @dataclass
@@ -103,16 +102,13 @@ def margin_curve(state: State, number: int) -> dict[str, Any]:
 def cluster_picture(state: State, number: int) -> dict[str, Any]:
     """The seed users of CAT by cluster, in the two directions in which they differ most, and the song among them."""
     model, options, songs = state.model, state.model.options, song_of(state, number)
-    most = min(max(options.seed_users, SHOWN_SEEDS), model.n_users)
-    seeds = model.targeting.listeners(songs, most).users_CB[0]
+    user_UD, seeds = model.targeting.cat_taste.user_UD, model.targeting.seed_users(songs)[0]
     seeds = seeds[seeds >= 0]
-    point_PD = model.targeting.cat_taste.user_UD[seeds]
+    point_PD = user_UD[seeds]
     song_D = unit_rows(songs.vector_CD[0])
     if not len(seeds):
         return {"song": {"x": 0.0, "y": 0.0}, "points": [], "centroids": []}
-    draws = np.random.default_rng(options.seed).random((1, options.clusters))
-    first = np.arange(len(seeds)) < options.seed_users  # the others go to the nearest cluster
-    centre_CKD, size_CK = clusters(point_PD[None], first[None], draws)
+    centre_CKD, size_CK = audience_clusters(seeds[None], user_UD, options.clusters, options.seed)
     centre_KD = centre_CKD[0][size_CK[0] > 0]
     nearest = np.argmax(point_PD @ unit_rows(centre_KD).T, axis=1)
     middle_D = point_PD.mean(axis=0)

@@ -12,8 +12,10 @@ from callbacks.correlation import FeatureCorrelation
 from callbacks.index_recall import IndexRecall
 from callbacks.pictures import Pictures
 from configs.load import as_dict
+from configs.targeting import TargetingConfig
 from configs.training import BoundaryConfig, ClipConfig, CorpusConfig, I2IConfig
 from datamodules.masked_lm import MaskedLMDataModule, character_tokenizer
+from inference.targeting import options_of
 from inference.vectors import restore
 from lightning_modules.masked_lm import MaskedLMModule
 from training.fit import Built, fit
@@ -57,11 +59,13 @@ def train_clip(config: ClipConfig) -> None:
 
 
 def train_i2i(config: I2IConfig) -> None:
-    """Song encoder; best checkpoint by how well cold validation songs and their listeners find each other."""
+    """Song encoder; best checkpoint by how well cold validation songs and their listeners find each other, by the mode
+    that will be served."""
 
     def build() -> Built:
         module, data, vocabulary = i2i_parts(config)
-        recall = AudienceRecall(config.recall_k, config.recall_users)
+        served = options_of(TargetingConfig())
+        recall = AudienceRecall(config.recall_k, config.recall_users, config.recall_mode, served)
         callbacks = [FeatureCorrelation(), recall, Pictures(recall, {0: "known song", 1: "new song"})]
         return module, data, callbacks, vocabulary
 

@@ -31,7 +31,9 @@ from callbacks.correlation import FeatureCorrelation
 from callbacks.index_recall import IndexRecall
 from configs.load import command, load
 from configs.options import LoggerConfig, at_least, opt
+from configs.targeting import TargetingConfig
 from configs.training import BoundaryConfig, I2IConfig, TrainerConfig
+from inference.targeting import options_of
 from training.fit import build_trainer
 from training.parts import boundary_parts, i2i_parts
 
@@ -70,8 +72,9 @@ def tasks(config: OverheadConfig) -> dict[str, tuple[Any, Parts]]:
         given.append(f"features={config.features}")
     i2i = load(I2IConfig, [*given, *config.i2i])
     boundary = load(BoundaryConfig, [*given, *config.boundary])
+    served = i2i.recall_mode, options_of(TargetingConfig())
     return {
-        "i2i": (i2i, lambda: (*i2i_parts(i2i)[:2], [FeatureCorrelation(), AudienceRecall(20, 50)])),
+        "i2i": (i2i, lambda: (*i2i_parts(i2i)[:2], [FeatureCorrelation(), AudienceRecall(20, 50, *served)])),
         "boundary": (boundary, lambda: (*boundary_parts(boundary)[:2], [IndexRecall(20)])),
     }
 

@@ -48,6 +48,14 @@ def comparison(metrics: dict[str, Any]) -> str:
             budgets,
             {"found": _count, "recall": lambda row, b: _cell(row, f"recall@{b}", signed)},
         ),
+        table(
+            "Share of the users of one row that another row names too, mean over songs",
+            ["method", "also named by", *(f"@{b}" for b in budgets)],
+            [
+                [row["method"], row["other"], *(number(row[f"overlap@{b}"]) for b in budgets)]
+                for row in metrics["overlap"]
+            ],
+        ),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,11 @@ from scipy import sparse
 
 from callbacks.audience_recall import AudienceRecall
 from callbacks.checkpoint import BEST
+from configs.targeting import TargetingConfig
+from inference.targeting import options_of
 from tests.callbacks.test_index_recall import recall
 
+OPTIONS = options_of(TargetingConfig())
 USERS, KNOWN, D = 14, 9, 5
 SONG_IDS, NEW_IDS = np.arange(KNOWN) * 2, np.array([1, 3, 5, 7, 9])  # known songs 0, 2 … 16; the others are new
 
@@ -46,25 +50,39 @@ class Data:
 
 def brute(
     dense: np.ndarray, listeners: set[tuple[int, int]], known: dict[int, np.ndarray], new: dict[int, np.ndarray],
-    n_users: int, k: int,
+    n_users: int, k: int, mode: str = "taste",
 ) -> tuple[float, float]:  # fmt: skip
     """Recall of listeners (song, user) among `n_users` a song, and of songs among `k` a user."""
     taste_UD = sum(np.outer(dense[:, song], vector.astype(np.float64)) for song, vector in known.items())
     users = np.flatnonzero(np.any(taste_UD, axis=1))
     taste_UD = taste_UD[users] / np.linalg.norm(taste_UD[users], axis=1, keepdims=True)
-    scores = np.stack(list(new.values())) @ taste_UD.T
+    scores = np.stack([one / np.linalg.norm(one) for one in new.values()]) @ taste_UD.T
+    if mode == "i2i2u":
+        scores = np.stack([through_similar(dense[users], dense, known, one) for one in new.values()])
     by_song = recall(scores, listeners, new, users, n_users)
     return by_song, recall(scores.T, {(user, song) for song, user in listeners}, users, new, k)
 
 
+def through_similar(heard: np.ndarray, dense: np.ndarray, known: dict[int, np.ndarray], new: np.ndarray) -> np.ndarray:
+    """I2I2U scores of some users by the 100 nearest known songs, popular ones weighing less."""
+    score, near = np.zeros(len(heard)), sorted(known, key=lambda song: -float(known[song] @ new))[:100]
+    similarity = [float(known[song] @ new) for song in near]
+    for song, one in zip(near, similarity, strict=True):
+        weight = 0.01 + 0.99 * (one - similarity[-1]) / (similarity[0] - similarity[-1])
+        score += weight * ((dense[:, song] > 0).sum() + 1) ** -0.5 * heard[:, song]
+    return score
+
+
 @pytest.mark.parametrize(("k", "users"), [(1, 3), (2, 6), (50, 100)])
-def test_figures_against_brute_force(k: int, users: int) -> None:
+@pytest.mark.parametrize("mode", ["i2i2u", "taste"])
+def test_figures_against_brute_force(k: int, users: int, mode: Any) -> None:
     data, rng = Data(), np.random.default_rng(0)
     known, new = (rng.standard_normal((n, D)).astype(np.float32) for n in (KNOWN, len(NEW_IDS)))
-    found = AudienceRecall(k, users).measure(known, SONG_IDS, new, NEW_IDS, data)
+    options = OPTIONS if k > 1 else replace(OPTIONS, memory_mb=1e-6)  # one at a time
+    found = AudienceRecall(k, users, mode, options).measure(known, SONG_IDS, new, NEW_IDS, data)
     pairs = set(map(tuple, data.listeners.tolist()))
     given = (dict(zip(SONG_IDS, known, strict=True)), dict(zip(NEW_IDS, new, strict=True)))
-    by_song, by_user = brute(data.dense, pairs, *given, users, k)
+    by_song, by_user = brute(data.dense, pairs, *given, users, k, mode)
     assert found[f"val/listeners_recall@{users}"] == pytest.approx(by_song, abs=1e-6)
     assert found[f"val/songs_recall@{k}"] == pytest.approx(by_user, abs=1e-6)
     assert found["val/audience"] == pytest.approx((by_song + by_user) / 2, abs=1e-6)
@@ -86,14 +104,17 @@ def test_a_real_run_keeps_its_best_epoch(i2i_run: Path) -> None:
     assert checkpoint["epoch"] == values.index(max(values))
 
 
-def test_a_real_run_logs_the_true_figures(train_i2i: Callable[..., Path], catalogue: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", ["i2i2u", "taste"])
+def test_a_real_run_logs_the_true_figures(
+    mode: str, train_i2i: Callable[..., Path], catalogue: Any, tmp_path: Path
+) -> None:
     """The best checkpoint, encoded and ranked by hand, has the figures that the run wrote down.
 
     Few users a song and one song a user, so that they are not all 1.
     """
     from inference.vectors import encode_songs
 
-    hard_run = train_i2i(tmp_path / "i2i", "recall_k=1", "recall_users=7", "trainer.epochs=2")
+    hard_run = train_i2i(tmp_path / "i2i", "recall_k=1", "recall_users=7", f"recall_mode={mode}", "trainer.epochs=2")
     found = encode_songs(hard_run)[1]["vector"]
     dense = np.zeros((catalogue.n_users, catalogue.n_songs))
     for user, song, strength in catalogue.plays.select("user", "song", "strength").iter_rows():
@@ -103,7 +124,7 @@ def test_a_real_run_logs_the_true_figures(train_i2i: Callable[..., Path], catalo
     asked = set(catalogue.rows("cold_val").tolist())
     listeners = {(song, user) for song, user, strength in plays if strength > 0 and song in asked}
     known, new = ({int(song): found[song] for song in catalogue.rows(name)} for name in ("warm", "cold_val"))
-    by_song, by_user = brute(dense, listeners, known, new, n_users=7, k=1)
+    by_song, by_user = brute(dense, listeners, known, new, n_users=7, k=1, mode=mode)
     best = json.loads((hard_run / "manifest.json").read_text())["best"]["val/audience"]
     assert best == pytest.approx((by_song + by_user) / 2, abs=1e-6) and 0.05 < best < 0.95
     query_of, item_of = catalogue.pairs("val_pairs")

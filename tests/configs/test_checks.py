@@ -82,7 +82,7 @@ WRONG: list[tuple[Any, str, str]] = [  # schema, options, what is said
     (AudienceConfig, "gate=true", "missing option: boundary="),
     (AudienceConfig, "since=yesterday", "since='yesterday' is not a date"),
     (AudienceConfig, "targeting.margin=inf", "targeting.margin=inf"),
-    (AudienceConfig, "targeting.budget=0 targeting.clusters=-1", "targeting.budget=0, targeting.clusters=-1"),
+    (AudienceConfig, "targeting.budget=0 targeting.seed_users=-1", "targeting.budget=0, targeting.seed_users=-1"),
     (EvaluateConfig, "budgets=[10,-1]", "give one or more positive numbers of users"),
     (ZeroshotConfig, "", "give either labels=[…] or column="),
     (ZeroshotConfig, "labels=[a] column=genres", "give either labels=[…] or column="),

@@ -19,6 +19,7 @@ from data.catalogue import Catalogue, held_out_listeners
 from data.fields import SongFields
 from evaluation import baselines, outcomes
 from evaluation import evaluation as evaluate
+from evaluation.evaluation import find_all
 from evaluation.outcomes import gate_figures, reach_figures
 from inference.song_index import SongIndex
 from inference.targeting import targeting_of
@@ -259,6 +260,52 @@ def test_each_method_is_measured_at_each_budget(index_folder: Path, catalogue_fo
     songs = sum(bucket["songs"] * bucket["recall"] for bucket in row["by_listeners"])
     heard = sum(bucket["songs"] for bucket in row["by_listeners"])
     assert songs / heard == pytest.approx(row["recall@20"]), "buckets are those of the largest budget"
+
+
+def test_rows_of_all_rivals_and_how_much_cat_has_in_common(
+    index_folder: Path, catalogue_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A further model is targeted as FirstPlay is: here it is the same model, and finds the same."""
+    drawn: dict[str, Audience] = {}
+    monkeypatch.setattr(evaluate, "find_all", lambda *given: drawn.update(found := find_all(*given)) or found)
+    result = measure(
+        catalogue_folder, index_folder, tmp_path / "out", "budgets=[5,20]", f"compare={{the same: {index_folder}}}"
+    )
+    rows = {row["method"]: row for row in result["audience"]}
+    assert list(rows) == [
+        "random", "most active users", "content kNN", "ridge → EASE", "content kNN, our targeting", "the same",
+        "FirstPlay I2I2U", "FirstPlay taste", "FirstPlay CAT", "FirstPlay I2I2U ∪ CAT",
+    ]  # fmt: skip
+    assert {**rows["the same"], "method": ""} == {**rows["FirstPlay I2I2U"], "method": ""}
+    assert result["ridge_to_ease"].keys() == {"ridge", "ease", "of", "power"}
+    assert "taste in place of I2I2U" in [part["part"] for part in result["parts"]]
+    for row in result["overlap"]:
+        for budget in (5, 20):
+            shares = []
+            for lists in zip(drawn[row["method"]].users_CB, drawn[row["other"]].users_CB, strict=True):
+                sets = [set(users[:budget].tolist()) - {-1} for users in lists]
+                shares.append(len(sets[0] & sets[1]) / max(map(len, sets)))
+            assert row[f"overlap@{budget}"] == pytest.approx(np.mean(shares))
+    assert [row["other"] for row in result["overlap"]] == ["FirstPlay taste", "FirstPlay I2I2U"]
+
+
+def test_ease_is_left_out_of_a_large_catalogue(
+    index_folder: Path, catalogue_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = measure(catalogue_folder, index_folder, tmp_path / "out", "ease_songs=3")
+    assert "ridge → EASE" not in [row["method"] for row in result["audience"]] and result["ridge_to_ease"] == {}
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "left out" in line]
+    assert line.startswith("ridge → EASE is left out: ") and line.endswith("ease_songs=3")
+
+
+@pytest.mark.parametrize(
+    ("name", "says"), [("FirstPlay, other", "choose another name"), ("content kNN", "rows of that name already")]
+)
+def test_a_compared_model_has_a_name_of_its_own(
+    name: str, says: str, index_folder: Path, catalogue_folder: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=says):
+        measure(catalogue_folder, index_folder, tmp_path / "out", f"compare={{'{name}': {index_folder}}}")
 
 
 @pytest.mark.parametrize("left", [pl.lit(False), pl.col("strength") < 0], ids=["no play", "dislikes"])

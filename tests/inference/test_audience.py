@@ -45,8 +45,8 @@ def test_the_page_of_a_song() -> None:
 @pytest.mark.parametrize(
     ("options", "value"),
     [
-        (("neighbours", "budget", "seed_users", "clusters", "songs_per_user", "memory_mb", "warm_up"), 0),
-        (("per_user_cap", "seed", "song_weight"), -0.5),
+        (("neighbours", "budget", "seed_users", "songs_per_user", "memory_mb", "warm_up"), 0),
+        (("per_user_cap", "seed", "clusters", "song_weight"), -0.5),
         (("memory_mb", "song_weight"), float("nan")),
         (("song_weight",), float("inf")),
     ],

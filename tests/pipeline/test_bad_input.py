@@ -126,6 +126,7 @@ WRONG = {  # command line → words of the complaint; out= is added
     "evaluate data={at}/catalogue index={at}/index truth={at}/world/songs.parquet": ["columns missing", "favourited"],
     "evaluate data={at}/catalogue index={at}/index truth={at}/world/manifest.json": ["manifest.json"],
     "evaluate data={at}/catalogue index={at}/index budgets=[]": ["budgets"],
+    "evaluate data={at}/catalogue index={at}/index compare.other={at}/absent": ["folder not found", "absent", "index"],
     "i2i data={at}/catalogue trainer.accelerator=magic": ["trainer.*", "magic"],
     "i2i data={at}/catalogue trainer.devices=many": ["trainer.*", "devices"],
     "boundary data={at}/catalogue trainer.epochs=0": ["trainer.epochs=0"],

@@ -7,7 +7,15 @@ import pytest
 from scipy import sparse
 
 from retrieval.audience import popularity_scale
-from retrieval.clusters import centroid_scores, clusters, lloyd_step, starts, user_vectors
+from retrieval.clusters import (
+    audience_clusters,
+    centroid_scores,
+    cluster_counts,
+    clusters,
+    lloyd_step,
+    starts,
+    user_vectors,
+)
 
 C, P, K, D, S, U = 6, 17, 4, 5, 30, 60
 
@@ -110,6 +118,40 @@ def test_fewer_points_than_clusters_and_equal_points() -> None:
             assert (centre == (a if size == 1 else b)).all()
 
 
+def test_cluster_counts_against_a_loop() -> None:
+    sizes = [*range(0, 60), 74, 75, 99, 100, 300, 399, 400, 424, 425, 1000]
+    present = np.arange(1000) < np.array(sizes)[:, None]
+    expected = []
+    for size in sizes:
+        count = 2
+        while count < 16 and (count + 1) * 25 <= size:
+            count += 1
+        expected.append(count)
+    assert cluster_counts(present).tolist() == expected and {2, 3, 4, 12, 15, 16} == set(expected)
+
+
+def test_a_song_has_as_many_clusters_as_its_own_audience_asks_for() -> None:
+    """Songs side by side, of other sizes, have the clusters that each has alone with its number given."""
+    rng, n = np.random.default_rng(0), 500
+    users = rng.standard_normal((n, D)).astype(np.float32)
+    users[7] = 0  # no taste: no point
+    sizes = [0, 1, 3, 49, 75, 101, 426]
+    seeds = np.full((len(sizes), 450), -1)
+    for c, size in enumerate(sizes):
+        seeds[c, :size] = rng.permutation(np.delete(np.arange(n), 7))[:size]
+    seeds[4, 75] = 7
+    found, counted = audience_clusters(seeds, users, 0, 5)
+    assert (counted > 0).sum(axis=1).tolist() == [0, 1, 2, 2, 3, 4, 16] and counted.sum(axis=1).tolist() == sizes
+    for c, size in enumerate(sizes):
+        own = int(np.clip(size // 25, 2, 16))
+        centre, count = audience_clusters(seeds[c : c + 1], users, own, 5)
+        assert counted[c, :own].tolist() == count[0].tolist() and not counted[c, own:].any()
+        np.testing.assert_allclose(found[c, :own], centre[0], atol=1e-5)
+        if size:  # what is not asked for stands on the largest and changes no maximum
+            assert (found[c, own:] == found[c, counted[c].argmax()]).all()
+    assert audience_clusters(seeds, users, 20)[0].shape[1] == 20, "a fixed number may be asked for"
+
+
 @pytest.mark.parametrize("song_weight", [0.0, 2.0])
 def test_centroid_scores_against_a_loop(song_weight: float) -> None:
     heard, song = listening()
@@ -119,10 +161,9 @@ def test_centroid_scores_against_a_loop(song_weight: float) -> None:
     seeds = np.stack([rng.permutation(U)[:P] for _ in range(C)])
     seeds[0, :2] = [40, 5]
     seeds[1, 2:], seeds[2], seeds[3], seeds[3, 0] = -1, -1, -1, 5
-    draws = rng.random((C, K))
-    found = centroid_scores(seeds, users, new, draws, song_weight)
+    found = centroid_scores(seeds, users, new, K, 3, song_weight)
     present = (seeds >= 0) & (np.abs(users[seeds]).sum(axis=2) > 0)
-    centres, _ = clusters(users[seeds], present, draws)
+    centres, _ = clusters(users[seeds], present, np.tile(np.random.default_rng(3).random(K), (C, 1)))
     for c in range(C):
         own = [
             one / max(np.linalg.norm(one), 1e-9) + song_weight * new[c] / np.linalg.norm(new[c]) for one in centres[c]

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from retrieval.metrics import hits, ndcg_at_k, own_ranks, recall_at_k, recall_curve
+from retrieval.metrics import hits, ndcg_at_k, overlap, own_ranks, recall_at_k, recall_curve
 
 
 def case(seed: int, n_queries: int = 12, k: int = 5) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -81,3 +81,18 @@ def test_own_ranks_against_a_loop() -> None:
     assert own_ranks(np.ones((6, 2)), np.ones((6, 2))).tolist() == [6] * 6
     assert own_ranks(query, 10 * query / np.square(query).sum(axis=1, keepdims=True).clip(1)).min() == 1
     assert own_ranks(np.zeros((0, 2)), np.zeros((0, 2))).tolist() == []
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_overlap_is_that_of_sets(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    one, other = (np.stack([rng.permutation(30)[:12] for _ in range(9)]) for _ in range(2))
+    one[1, 4:], other[1, 9:], one[2], one[3], other[3] = -1, -1, -1, -1, -1
+    shares = []
+    for ours, theirs in zip(one.tolist(), other.tolist(), strict=True):
+        sets = set(ours) - {-1}, set(theirs) - {-1}
+        if longer := max(map(len, sets)):
+            shares.append(len(sets[0] & sets[1]) / longer)
+    assert len(shares) == 8 and 0 in shares
+    assert overlap(one, other) == pytest.approx(np.mean(shares)) == overlap(other, one)
+    assert overlap(one[:1], one[:1]) == 1 and overlap(one[3:4], other[3:4]) == 0

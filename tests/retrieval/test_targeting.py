@@ -11,7 +11,7 @@ import pytest
 from scipy import sparse
 
 from retrieval.audience import Audience, Excluded, cap_users, popularity_scale, top_users, union
-from retrieval.clusters import centroid_scores, user_vectors
+from retrieval.clusters import audience_clusters, centroid_scores, user_vectors
 from retrieval.index import build_index, search
 from retrieval.listening import Listening
 from retrieval.targeting import Mode, Songs, Targeting, TargetingOptions
@@ -123,12 +123,39 @@ def test_cat_is_made_of_the_first_listeners_whoever_may_be_reached(gate: bool, m
     songs, listening = asked(targeting), targeting.listening.known_US
     first = targeting.listeners(songs, 9)
     users = user_vectors(listening, targeting.song_SD, popularity_scale(listening, 0.5))
-    draws = np.tile(np.random.default_rng(0).random(3), (len(NEW), 1))  # the same for every song
-    score = centroid_scores(first.users_CB, users, targeting.song_SD[NEW], draws, 2.0)
+    score = centroid_scores(first.users_CB, users, targeting.song_SD[NEW], 3, 0, 2.0)
     score[~allowed(targeting, songs, gate)], score[:, 7] = -np.inf, -np.inf
     expected, found = top_users(score, 12), targeting.audience(songs, "cat", 12, gate)
     np.testing.assert_array_equal(found.users_CB, expected.users_CB)
     np.testing.assert_allclose(found.scores_CB, expected.scores_CB, atol=1e-5)
+
+
+def test_cat_finds_lookalikes_of_both_tastes_where_taste_finds_the_mean() -> None:
+    """A new song between two kinds of songs.
+
+    Users 0 … 19 and 20 … 39 heard the song's neighbours, of one kind each. Users 40 … 59 and 60 … 79 are their
+    lookalikes: they heard songs of the one kind or the other, but none of the neighbours. Users 80 … 99 hear songs that
+    lie between the kinds.
+    """
+    rng, kinds = np.random.default_rng(0), np.eye(3, dtype=np.float32)[:2]
+    middle = kinds.sum(axis=0) / 2**0.5
+    kind_of = np.repeat([0, 1, 0, 1, 2], 10)  # songs 0 … 9 and 10 … 19 are neighbours, 20 … 39 others of the kinds
+    song_SD = np.stack([*kinds, middle])[kind_of] + 0.02 * rng.standard_normal((50, 3)).astype(np.float32)
+    heard = np.zeros((100, 50), dtype=np.float32)
+    for user in range(100):
+        heard[user, user // 20 * 10 + rng.permutation(10)[:3]] = 1
+    options = replace(OPTIONS, neighbours=20, seed_users=40, clusters=0, song_weight=0.0, activity_power=0.0)
+    near = np.r_[np.arange(20), -1][None]
+    listening = Listening(sparse.csr_matrix(heard))
+    targeting = Targeting(listening, song_SD, lambda _, k: (np.ones((1, k)), near[:, :k]), options)
+    songs = targeting.songs(middle[None], np.array([50]))
+    centre_CKD, size_CK = audience_clusters(targeting.seed_users(songs), targeting.cat_taste.user_UD)
+    assert size_CK.tolist() == [[20, 20]] and set(centre_CKD[0].argmax(axis=1).tolist()) == {0, 1}
+    cat, taste = (targeting.audience(songs, mode, 80).users_CB[0] for mode in ("cat", "taste"))
+    assert set(cat.tolist()) == set(range(80)), "who is like either listener, and none of those between"
+    assert set(taste[:20].tolist()) == set(range(80, 100)), "the mean of both, whom neither listener is like"
+    plain = replace(targeting, options=replace(options, clusters=1)).audience(songs, "cat", 80).users_CB[0]
+    assert set(range(80, 100)) <= set(plain.tolist()), "one cluster is the mean as well"
 
 
 @pytest.mark.parametrize("gate", [False, True])

@@ -218,9 +218,9 @@ def audience(task: Task, method: str) -> Any:
     """Another way from the vectors of `firstplay` to users."""
     run, fold = trained(task, "firstplay")
     vectors, held = encoders.outputs(fold, run).vectors, fold.parts["cold_test"]
-    similar = encoders.similar_songs(fold, vectors, held.songs)
-    score_UC = encoders.audiences(fold, vectors, held.songs, similar)[method]
-    return both(Scores(score_UC, score_UC), held, fold.plays_UW), {}
+    score_UC = encoders.audiences(fold, vectors, held.songs)[method]
+    figures = both(Scores(score_UC, score_UC), held, fold.plays_UW)
+    return figures | (encoders.overlaps(fold, vectors, held.songs) if method == "CAT" else {}), {}
 
 
 def run_of(task: Task, method: str) -> Path:

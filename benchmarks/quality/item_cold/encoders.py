@@ -14,13 +14,17 @@ from scipy import sparse
 
 from benchmarks.quality.item_cold.closed_form import content_knn
 from benchmarks.quality.item_cold.folds import Fold
-from benchmarks.quality.item_cold.measure import BUCKETS, Scores
+from benchmarks.quality.item_cold.measure import BUCKETS, OVERLAPS, USERS, Scores
+from configs.targeting import TargetingConfig
 from data.arrays import FloatArray, IntArray
+from inference.song_index import SongIndex
+from inference.targeting import targeting_of
 from inference.vectors import encode_songs
 from retrieval import audience as targeting
-from retrieval.clusters import centroid_scores, user_vectors
+from retrieval.clusters import user_vectors
 from retrieval.index import build_index, search, unit_rows
 from retrieval.listening import Listening
+from retrieval.metrics import overlap
 
 BIAS_WEIGHTS = (0.0, 0.25, 0.5, 1.0)  # weight of the item bias where users look for songs
 NEIGHBOURS = 20
@@ -67,6 +71,7 @@ WITHOUT = {
     f"{of}, new songs without {lacking}": (of, lacking) for of in ("firstplay", "field dropout") for lacking in HIDDEN
 }
 AUDIENCES = ("similar songs' listeners", "CAT", "union")  # of firstplay's vectors, songs → users
+TASTE = "taste"
 
 Ways = dict[str, dict[str, Scores]]  # way of scoring → part → scores
 Similar = tuple[FloatArray, IntArray]  # inner products and positions (C, K) of the nearest known songs, best first
@@ -98,7 +103,7 @@ def ways(fold: Fold, found: Outputs) -> Ways:
     for part, held in fold.parts.items():
         taste = score(fold, found, held.songs)
         similar = similar_songs(fold, found.vectors, held.songs)
-        to_users = listeners(fold, similar) | audiences(fold, found.vectors, held.songs, similar)
+        to_users = listeners(fold, similar) | audiences(fold, found.vectors, held.songs)
         by_part[part] = {f"taste, item bias={weight}": one for weight, one in taste.items()}
         by_part[part] |= nearest(fold, found.vectors, held.songs)
         by_part[part] |= {way: Scores(taste[0.0].songs, score_UC) for way, score_UC in to_users.items()}
@@ -178,25 +183,36 @@ def similar_weights(fold: Fold, similar: Similar, neighbours: int) -> sparse.csr
     return targeting.song_rows(near_CK, weights_CK, len(fold.known))
 
 
-def audiences(
-    fold: Fold, vectors: FloatArray, songs: IntArray, similar: Similar, neighbours: int = 100
-) -> dict[str, FloatArray]:
+def audiences(fold: Fold, vectors: FloatArray, songs: IntArray, neighbours: int = 100) -> dict[str, FloatArray]:
     """Three more ways from the same vectors to users, by method, each (U, C): −inf for who is not in an audience.
 
-    "similar songs' listeners" goes through the K nearest known songs, as the article does; CAT and the union are
-    `retrieval.clusters` and `retrieval.audience.union` with users' scores
-    over the root of their plays, and lists of 200: recall@20 of users → songs is not on a par with full scores.
+    "similar songs' listeners" goes through the K nearest known songs, as the article does. Lists are of 200: recall@20
+    of users → songs is not on a par with full scores.
     """
-    taste_UD = tastes(fold, vectors)
-    scale_U = targeting.activity_scale(fold.plays_UW, 0.5)
-    weights = similar_weights(fold, similar, neighbours)
-    through = targeting.top_entries(targeting.listener_scores(weights, Listening(fold.strength_UW), scale_U), 200)
-    draws_CK = np.random.default_rng(0).random((len(songs), 8))
-    score_CU = centroid_scores(through.users_CB[:, :20], taste_UD, vectors[songs], draws_CK, 2.0)
-    score_CU[:, ~taste_UD.any(axis=1)] = -np.inf
-    near = targeting.top_users(score_CU, 200)
-    lists = through, near, targeting.union(through, near, 200)
-    return {name: dense(found, len(taste_UD)).T for name, found in zip(AUDIENCES, lists, strict=True)}
+    lists = audience_lists(fold, vectors, songs, 200, neighbours)
+    return {name: dense(lists[name], fold.plays_UW.shape[0]).T for name in AUDIENCES}
+
+
+def audience_lists(
+    fold: Fold, vectors: FloatArray, songs: IntArray, budget: int, neighbours: int = 100
+) -> dict[str, targeting.Audience]:
+    """Audiences of new songs as `pipeline.audience` finds them, with users' scores over the root of their plays."""
+    known_WD = vectors[fold.known]
+    index = SongIndex({}, build_index(known_WD), np.arange(len(known_WD)), known_WD)
+    options = TargetingConfig(neighbours=neighbours, activity_power=0.5)
+    of_fold = targeting_of(index, Listening(fold.strength_UW), options)
+    asked = of_fold.songs(vectors[songs], np.full(len(songs), len(known_WD)))  # new: none is a known song
+    through, near, taste = (of_fold.audience(asked, mode, budget) for mode in ("i2i2u", "cat", "taste"))
+    lists = through, near, targeting.union(through, near, budget)
+    return dict(zip(AUDIENCES, lists, strict=True)) | {TASTE: taste}
+
+
+def overlaps(fold: Fold, vectors: FloatArray, songs: IntArray) -> dict[str, float]:
+    """Mean share of CAT's first 50 users that each of two other modes names too."""
+    lists = audience_lists(fold, vectors, songs, USERS)
+    through, near = AUDIENCES[:2]
+    shares = (overlap(lists[near].users_CB, lists[other].users_CB) for other in (TASTE, through))
+    return dict(zip(OVERLAPS, shares, strict=True))
 
 
 def dense(found: targeting.Audience, n_users: int) -> FloatArray:

@@ -21,6 +21,7 @@ SONGS, USERS = 20, 50  # K of users → songs, and of songs → users
 POWERS = (0.0, 0.25, 0.5, 1.0)  # a user's score is divided by (their plays + 1) to this power, songs → users
 TO_SONGS, TO_USERS = f"recall@{SONGS}", f"songs_to_users_recall@{USERS}"
 BUCKETS = ("rare", "middle", "popular")
+OVERLAPS = (f"overlap_with_taste@{USERS}", f"overlap_with_i2i2u@{USERS}")  # of CAT's audiences
 
 
 @dataclass

@@ -13,7 +13,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from benchmarks.quality.item_cold.measure import BUCKETS, TO_SONGS, TO_USERS, USERS
+from benchmarks.quality.item_cold.measure import BUCKETS, OVERLAPS, TO_SONGS, TO_USERS, USERS
 from benchmarks.quality.item_cold.measure import row as summary
 from benchmarks.table import lines
 from configs.errors import UserError
@@ -38,6 +38,7 @@ def table(rows: list[dict[str, Any]], reference: str = "firstplay") -> str:
         parts.append(f"{features[0]}, {features[1]}, {some[0]['seeds']} seeds")
         parts.append(comparison(some, reference))
         parts.append(buckets(some, reference))
+        parts += [overlaps(row) for row in some if OVERLAPS[0] in row]
     return "\n\n".join(parts)
 
 
@@ -77,6 +78,12 @@ def buckets(rows: list[dict[str, Any]], reference: str = "firstplay") -> str:
         cells += [cell(row, key) for key in ("neighbour_popularity", f"neighbours_{BUCKETS[-1]}")]
         body.append([row["method"], *cells])
     return lines(head, body)
+
+
+def overlaps(row: dict[str, Any]) -> str:
+    """How much of an audience other modes name too."""
+    taste, i2i2u = (cell(row, key) for key in OVERLAPS)
+    return f"Of the first {USERS} users of {row['method']}, taste names {taste}, I2I2U {i2i2u}."
 
 
 def cell(row: dict[str, Any], key: str, digits: int = 3) -> str:

@@ -14,12 +14,11 @@ from benchmarks.quality.item_cold import closed_form
 from benchmarks.quality.item_cold.closed_form import (
     GRIDS,
     content_knn,
-    ease_inverse,
     most_active,
     random_scores,
-    ridge_to_ease,
     ridge_to_users,
 )
+from evaluation.ease import ease_inverse, ridge_to_ease
 
 METHODS = sorted(GRIDS)
 Toy = tuple[sparse.csr_matrix, np.ndarray, np.ndarray]

@@ -22,6 +22,7 @@ from benchmarks.quality.item_cold.encoders import (
     nearest,
     neighbour_popularity,
     outputs,
+    overlaps,
     score,
     similar_songs,
 )
@@ -33,6 +34,7 @@ from configs.training import I2IConfig
 from data.arrays import IntArray
 from datamodules.catalogue import CatalogueDataModule
 from lightning_modules.i2i import I2IModule
+from retrieval.clusters import audience_clusters
 from tests.benchmarks.small import I2I
 
 FIELDS = ["content", "genres"]
@@ -111,7 +113,7 @@ def test_audiences_are_the_loops_and_nobody_else(fold: Fold, encoded: Outputs, s
     vectors = encoded.vectors
     plays, strength = fold.plays_UW.toarray(), fold.strength_UW.toarray()
     counts, listeners = plays.sum(axis=1), plays.sum(axis=0)
-    found = audiences(fold, vectors, songs, similar_songs(fold, vectors, songs), neighbours=3)
+    found = audiences(fold, vectors, songs, neighbours=3)
     assert tuple(found) == AUDIENCES
     similar, near, union = found.values()
     for place, song in enumerate(songs):
@@ -135,6 +137,23 @@ def test_audiences_are_the_loops_and_nobody_else(fold: Fold, encoded: Outputs, s
         np.testing.assert_allclose(union[:, place], np.where(fused > 0, fused, -np.inf), rtol=1e-5)
 
 
+def test_overlaps_of_cat_are_those_of_sets(fold: Fold, encoded: Outputs, songs: IntArray) -> None:
+    found = audiences(fold, encoded.vectors, songs)
+    scores = {"taste": score(fold, encoded, songs)[0.0].users, "i2i2u": found[AUDIENCES[0]], "CAT": found["CAT"]}
+    scores["taste"][SILENT] = -np.inf
+    shares: dict[str, list[float]] = {"taste": [], "i2i2u": []}
+    for place in range(len(songs)):
+        first = {}
+        for name, score_UC in scores.items():
+            best = np.argsort(-score_UC[:, place], kind="stable")[:50]
+            first[name] = {int(user) for user in best if score_UC[user, place] > -np.inf}
+        for name, of in shares.items():
+            of.append(len(first["CAT"] & first[name]) / max(len(first["CAT"]), len(first[name])))
+    means = [float(np.mean(of)) for of in shares.values()]
+    assert list(overlaps(fold, encoded.vectors, songs).values()) == pytest.approx(means, abs=0.01)
+    assert 0.2 < min(means) < 0.99
+
+
 def test_nearest_songs_by_a_loop(fold: Fold, encoded: Outputs, songs: IntArray) -> None:
     vectors, strength = encoded.vectors, fold.strength_UW.toarray()
     found = nearest(fold, vectors, songs)
@@ -148,13 +167,19 @@ def test_nearest_songs_by_a_loop(fold: Fold, encoded: Outputs, songs: IntArray) 
         assert found[f"{k} nearest"].songs is found[f"{k} nearest"].users
 
 
-def test_cat_prefers_users_near_the_song(fold: Fold, encoded: Outputs, songs: IntArray) -> None:
-    """The clusters of the first listeners and the song itself: those of its taste go before the others."""
-    near = audiences(fold, encoded.vectors, songs, similar_songs(fold, encoded.vectors, songs))["CAT"]
-    for place, song in enumerate(songs):
-        if song != 8:  # no content: no taste to be found by
-            best = np.argsort(-near[:, place], kind="stable")[:20]
-            assert np.mean(best % 3 == song % 3) > 0.6, song
+def test_cat_clusters_the_users_of_similar_songs(fold: Fold, encoded: Outputs, songs: IntArray) -> None:
+    """All of them: there are fewer than 300. Its centroids are the only thing it goes by."""
+    found, listeners = audiences(fold, encoded.vectors, songs), fold.plays_UW.toarray().sum(axis=0)
+    weighted = fold.strength_UW.toarray() * (listeners + 1) ** -0.5
+    users = np.array([unit(row @ encoded.vectors[fold.known]) for row in weighted], dtype=np.float32)
+    for place in range(len(songs)):
+        score_U = found[AUDIENCES[0]][:, place]
+        seeds = [int(user) for user in np.argsort(-score_U, kind="stable") if score_U[user] > -np.inf]
+        centre_CKD, size_CK = audience_clusters(np.array([seeds]), users, max(2, len(seeds) // 25), seed=0)
+        expected = (users @ np.array([unit(one) for one in centre_CKD[0]]).T).max(axis=1)
+        expected[SILENT] = -np.inf
+        assert size_CK.min() > 0
+        np.testing.assert_allclose(found["CAT"][:, place], expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("method", list(VARIANTS))

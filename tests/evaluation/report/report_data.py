@@ -89,6 +89,10 @@ def metrics() -> dict[str, Any]:
             **{"method": FIRST, "baseline": BEST, "budget": 100},
             "rows": [bucket(*one) for one in BUCKETS],
         },
+        "overlap": [
+            {"method": "FirstPlay CAT", "other": other} | {f"overlap@{b}": share + b / 1000 for b in (10, 50, 100)}
+            for other, share in (("FirstPlay taste", 0.21), (FIRST, 0.43))
+        ],
         "outcomes": {
             "source": "truth",
             "rows": [outcome("everybody", 0.0501), *reached],

@@ -64,6 +64,10 @@ def assert_tables_are(tables: Tables, metrics: dict[str, Any]) -> None:
             ([row["part"], row["method"], row["less"]], found(row, [middle]) + outcomes(rates[row["part"]]))
             for row in parts
         ],
+        "Share of the users": [
+            ([row["method"], row["other"]], [figure(row, f"overlap@{b}") for b in budgets])
+            for row in metrics["overlap"]
+        ],
         "Recall by bucket": [([f"{row['by']}: {row['bucket']}"], bucket(row)) for row in buckets],
         f"Recall at {budgets[-1]} users a song by": [
             ([row["method"]], [figure(third, "recall") for third in row["by_listeners"]]) for row in of_methods

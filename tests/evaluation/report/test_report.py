@@ -122,7 +122,7 @@ def test_page_opens_offline_and_is_readable_by_a_screen_reader(page) -> None:
     assert len(images) == 16 and all(
         one.get("role") == "img" and one.get("aria-label") and one.get("viewBox") for one in images
     )
-    assert count(source, "caption") == count(source, "table") == count(source, "div", "scroll") == 11
+    assert count(source, "caption") == count(source, "table") == count(source, "div", "scroll") == 12
     assert count(source, "h1") == 1 and count(source, "h2") == 9 and "prefers-color-scheme:dark" in source
 
 
