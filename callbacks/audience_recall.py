@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from callbacks.index_recall import Array, IndexRecall, retrieve
+from callbacks.index_recall import IndexRecall, Rows, retrieve
 from retrieval.clusters import user_vectors
 from retrieval.metrics import recall_at_k, recall_curve
 
@@ -27,9 +27,10 @@ class AudienceRecall(IndexRecall):
         super().__init__(k)
         self.k, self.users = k, users
 
-    def measure(self, items: Array, item_ids: Array, queries: Array, query_ids: Array, data: Any) -> dict[str, Any]:
+    def measure(self, of_items: Rows, of_queries: Rows, data: Any) -> dict[str, Any]:
         """Compute the metrics from vectors of known songs and of validation songs."""
-        metrics = super().measure(items, item_ids, queries, query_ids, data)
+        metrics = super().measure(of_items, of_queries, data)
+        items, item_ids, queries, query_ids = (one[key] for one in (of_items, of_queries) for key in ("vector", "id"))
         taste_UD = user_vectors(data.listening[:, item_ids], items, np.ones(len(items)))
         users = np.flatnonzero(taste_UD.any(axis=1))
         song_of, user_of = data.val_listeners()

@@ -61,7 +61,7 @@ def brute(
 def test_figures_against_brute_force(k: int, users: int) -> None:
     data, rng = Data(), np.random.default_rng(0)
     known, new = (rng.standard_normal((n, D)).astype(np.float32) for n in (KNOWN, len(NEW_IDS)))
-    found = AudienceRecall(k, users).measure(known, SONG_IDS, new, NEW_IDS, data)
+    found = AudienceRecall(k, users).measure({"id": SONG_IDS, "vector": known}, {"id": NEW_IDS, "vector": new}, data)
     pairs = set(map(tuple, data.listeners.tolist()))
     given = (dict(zip(SONG_IDS, known, strict=True)), dict(zip(NEW_IDS, new, strict=True)))
     by_song, by_user = brute(data.dense, pairs, *given, users, k)

@@ -6,8 +6,9 @@ import math
 
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
-from retrieval.metrics import hits, ndcg_at_k, own_ranks, recall_at_k, recall_curve
+from retrieval.metrics import auc, hits, ndcg_at_k, own_ranks, recall_at_k, recall_curve
 
 
 def case(seed: int, n_queries: int = 12, k: int = 5) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -81,3 +82,13 @@ def test_own_ranks_against_a_loop() -> None:
     assert own_ranks(np.ones((6, 2)), np.ones((6, 2))).tolist() == [6] * 6
     assert own_ranks(query, 10 * query / np.square(query).sum(axis=1, keepdims=True).clip(1)).min() == 1
     assert own_ranks(np.zeros((0, 2)), np.zeros((0, 2))).tolist() == []
+
+
+@pytest.mark.parametrize("values", [2, 5, 10_000], ids=["mostly ties", "ties", "hardly any"])
+def test_auc_against_a_loop_and_sklearn(values: int) -> None:
+    rng = np.random.default_rng(values)
+    score, label = rng.integers(0, values, 120).astype(np.float32), (rng.random(120) < 0.2).astype(np.float32)
+    won = [1.0 if p > n else 0.5 if p == n else 0.0 for p in score[label > 0] for n in score[label == 0]]
+    assert auc(score, label) == pytest.approx(np.mean(won)) == pytest.approx(roc_auc_score(label, score))
+    assert auc(-score, label) == pytest.approx(1 - np.mean(won))
+    assert auc(score, np.ones(120)) == auc(score, np.zeros(120)) == 0.5, "nothing to tell apart"
