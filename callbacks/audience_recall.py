@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from callbacks.index_recall import Array, IndexRecall
+from callbacks.index_recall import Array, IndexRecall, Rows
 from retrieval.index import build_index, search
 from retrieval.listening import Listening
 from retrieval.metrics import recall_at_k, recall_curve
@@ -33,9 +33,10 @@ class AudienceRecall(IndexRecall):
         self.k, self.users, self.mode, self.options = k, users, mode, options
         self.heard: tuple[Array, Listening] | None = None  # ids of known songs, and who listened to them
 
-    def measure(self, items: Array, item_ids: Array, queries: Array, query_ids: Array, data: Any) -> dict[str, Any]:
+    def measure(self, of_items: Rows, of_queries: Rows, data: Any) -> dict[str, Any]:
         """Compute the metrics from vectors of known songs and of validation songs."""
-        metrics = super().measure(items, item_ids, queries, query_ids, data)
+        metrics = super().measure(of_items, of_queries, data)
+        items, item_ids, queries, query_ids = (one[key] for one in (of_items, of_queries) for key in ("vector", "id"))
         index = build_index(items, devices=(self.device,))
         targeting = Targeting(self._listening(item_ids, data), items, partial(search, index), self.options)
         asked = targeting.songs(queries, np.full(len(queries), len(items)))  # none of them is a known song

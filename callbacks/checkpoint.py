@@ -18,6 +18,7 @@ from datamodules.batches import EpochBatches
 from objectives.gather import sum_over_ranks
 
 BEST, LAST = "best.ckpt", "last.ckpt"
+LESS_IS_BETTER = ("val/bce",)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -134,10 +135,12 @@ def sampler(trainer: L.Trainer) -> EpochBatches | None:
 def checkpoint_callbacks(folder: Path, monitor: str, steps: int = 0) -> list[Callback]:
     """`best.ckpt` by a validation metric, and `last.ckpt`, the one a run resumes from, after every epoch.
 
+    The largest value is best, of LESS_IS_BETTER the smallest.
     `last.ckpt` is also written every so many `steps`, if that is not 0, and when a signal ends training.
     """
     common: dict[str, Any] = {"dirpath": folder, "enable_version_counter": False, "auto_insert_metric_name": False}
-    best = ModelCheckpoint(filename="best", monitor=monitor, mode="max", save_on_train_epoch_end=True, **common)
+    mode = "min" if monitor in LESS_IS_BETTER else "max"
+    best = ModelCheckpoint(filename="best", monitor=monitor, mode=mode, save_on_train_epoch_end=True, **common)
     last = ModelCheckpoint(filename="last", save_on_train_epoch_end=True, **common)
     often = StepCheckpoint(filename="last", save_on_train_epoch_end=False, every_n_train_steps=steps, **common)
     return [Progress(), StopOnSignal(folder / LAST), best, *([often] if steps else []), last]

@@ -1,7 +1,7 @@
 """Recall@K at validation through a FAISS index: what drives the choice of the best checkpoint, for all three tasks.
 
-`validation_step` returns {"id": (N,), "vector": (N, D)}; loader 0 gives what is indexed, loader 1 what asks. The
-DataModule's `val_positives()` gives the true (query id, item id) pairs.
+`validation_step` returns {"id": (N,), "vector": (N, D)}, and what else a row has. Loader 0 gives what is indexed,
+loader 1 what asks. The DataModule's `val_positives()` gives the true (query id, item id) pairs.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from retrieval.index import build_index, search
 from retrieval.metrics import ndcg_at_k, own_ranks, recall_at_k, recall_curve
 
 Array = NDArray[Any]
+Rows = dict[str, Array]  # what a loader's validation gave, one row an id, ascending
 ITEMS, QUERIES = 0, 1
 SAMPLE = 500  # vectors of each loader that are kept to be drawn
 
@@ -38,7 +39,7 @@ class IndexRecall(L.Callback):
     def __init__(self, *ks: int, both_ways: bool = False) -> None:
         self.ks, self.both_ways = ks, both_ways
         self.parts: dict[int, list[dict[str, torch.Tensor]]] = {}
-        self.device = 0  # the rank's own GPU, where there is one
+        self.device = torch.device("cpu")  # the rank's own
         self.curves: dict[str, Array] = {}
         self.sample: dict[int, tuple[Array, Array]] = {}
 
@@ -60,24 +61,24 @@ class IndexRecall(L.Callback):
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Build the index, search it and log the metrics."""
-        self.device = pl_module.device.index or 0
-        items, item_ids = self._collect(ITEMS, pl_module.device)
-        queries, query_ids = self._collect(QUERIES, pl_module.device)
+        self.device = pl_module.device
+        items, queries = self._collect(ITEMS), self._collect(QUERIES)
         self.parts = {}
-        self.sample = {ITEMS: evenly(item_ids, items), QUERIES: evenly(query_ids, queries)}
-        metrics = self.measure(items, item_ids, queries, query_ids, trainer.datamodule)  # type: ignore[attr-defined]
+        self.sample = {loader: evenly(one["id"], one["vector"]) for loader, one in ((ITEMS, items), (QUERIES, queries))}
+        metrics = self.measure(items, queries, trainer.datamodule)  # type: ignore[attr-defined]
         pl_module.log_dict({key: float(value) for key, value in metrics.items()}, prog_bar=True, rank_zero_only=False)
 
-    def measure(self, items: Array, item_ids: Array, queries: Array, query_ids: Array, data: Any) -> dict[str, Any]:
-        """Compute the metrics from vectors and ids of both loaders."""
+    def measure(self, of_items: Rows, of_queries: Rows, data: Any) -> dict[str, Any]:
+        """Compute the metrics from what both loaders gave."""
+        items, item_ids, queries, query_ids = (one[key] for one in (of_items, of_queries) for key in ("vector", "id"))
         query_of, item_of = data.val_positives()
         widest = max(self.ks)
-        found = retrieve(items, item_ids, queries, widest, self.device)
+        found = retrieve(items, item_ids, queries, widest, self.device.index or 0)
         metrics = {f"val/recall@{k}": recall_at_k(found[:, :k], query_ids, query_of, item_of).mean() for k in self.ks}
         metrics[f"val/ndcg@{widest}"] = ndcg_at_k(found, query_ids, query_of, item_of).mean()
         self.curves["val/recall"] = recall_curve(found, query_ids, query_of, item_of)
         if self.both_ways:
-            back = retrieve(queries, query_ids, items, widest, self.device)
+            back = retrieve(queries, query_ids, items, widest, self.device.index or 0)
             self.curves["val/reverse_recall"] = recall_curve(back, item_ids, item_of, query_of)
             for k in self.ks:
                 metrics[f"val/reverse_recall@{k}"] = recall_at_k(back[:, :k], item_ids, item_of, query_of).mean()
@@ -86,11 +87,13 @@ class IndexRecall(L.Callback):
             metrics["val/reverse_median_rank"] = np.median(own_ranks(item, query))
         return metrics
 
-    def _collect(self, loader: int, device: torch.device) -> tuple[Array, Array]:
-        ids = gather_rows(torch.cat([part["id"] for part in self.parts[loader]]).to(device))
-        vectors = gather_rows(torch.cat([part["vector"] for part in self.parts[loader]]).float().to(device))
-        unique, first = np.unique(ids.cpu().numpy(), return_index=True)
-        return vectors.cpu().numpy()[first], unique
+    def _collect(self, loader: int) -> Rows:
+        found = {}
+        for key in self.parts[loader][0]:
+            rows = torch.cat([part[key] for part in self.parts[loader]]).to(self.device)
+            found[key] = gather_rows(rows.float() if rows.is_floating_point() else rows).cpu().numpy()
+        _, first = np.unique(found["id"], return_index=True)
+        return {key: rows[first] for key, rows in found.items()}
 
 
 def evenly(ids: Array, vectors: Array) -> tuple[Array, Array]:

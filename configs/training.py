@@ -347,6 +347,11 @@ class BoundaryConfig:
     out: str = opt(REQUIRED, "run folder to write; a run found there goes on")
     batch_size: int = opt(512, "labelled plays per step and device")
     seed: int = opt(0, "seed")
+    monitor: Literal["bce", "margin_auc", "recall"] = opt(
+        "bce",
+        "what chooses the best checkpoint, on cold validation songs: the loss, or the AUC, of margins of listeners and "
+        "of other users; or a user's recall of songs, which ignores the boundary",
+    )
     recall_k: int = opt(20, "K of the validation recall")
     fields: FieldsConfig = field(default_factory=FieldsConfig)
     model: BoundaryModelConfig = field(default_factory=BoundaryModelConfig)

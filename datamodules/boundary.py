@@ -6,6 +6,7 @@ Shapes: B training plays, T history places, M songs scored for a play (its own s
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from configs.errors import UserError
-from data.arrays import FloatArray, IntArray
+from data.arrays import FloatArray, IntArray, group_starts
 from data.catalogue import held_out_listeners
 from data.fields import SongFields, Vocabulary
 from data.profiles import Profile, read_profile
 from datamodules.batches import Batch, batches_of, loader
 from datamodules.catalogue import CatalogueDataModule
 from datamodules.histories import Histories
+
+VAL_PAIRS = 1 << 20  # (song, user) pairs at most that the boundary is validated on
 
 
 def labels(plays: pl.DataFrame, positives: str) -> FloatArray:
@@ -35,6 +38,38 @@ def labels(plays: pl.DataFrame, positives: str) -> FloatArray:
     skipped = (~pl.col("completed")).fill_null(False) & ~pl.col("favourited").fill_null(False)
     negative = disliked | skipped if positives == "liked" else disliked
     return plays.select((~negative).cast(pl.Float32).alias("label"))["label"].to_numpy()
+
+
+def draw_others(
+    song_P: IntArray, song_L: IntArray, user_L: IntArray, users: IntArray, n: int, rng: np.random.Generator
+) -> tuple[IntArray, IntArray]:
+    """Draw n users who did not listen, uniformly and with replacement, for each of P songs.
+
+    Args:
+        song_P: the songs; one may come more than once.
+        song_L: song of each known (song, listener) pair, which are distinct.
+        user_L: its listener.
+        users: whom to draw from, ascending.
+        n: draws for each of P.
+        rng: draws.
+
+    Returns:
+        (users drawn, for which of P). A song that all listened to has none.
+    """
+    names, of_P = np.unique(song_P, return_inverse=True)
+    met = np.isin(song_L, names) & np.isin(user_L, users)
+    of_L, at_L = np.searchsorted(names, song_L[met]), np.searchsorted(users, user_L[met])
+    order = np.lexsort((at_L, of_L))
+    of_L, at_L = of_L[order], at_L[order]
+    start = group_starts(of_L, len(names))
+    free_P = len(users) - np.diff(start)[of_P]
+    possible = np.repeat(np.flatnonzero(free_P), n)
+    rank = rng.integers(0, free_P[possible])
+    # the r-th of those who did not listen stands after as many listeners as have at most r such users before them
+    before_L = at_L - (np.arange(len(at_L)) - start[of_L])
+    asked, width = of_P[possible], len(users) + 1
+    passed = np.searchsorted(of_L * width + before_L, asked * width + rank, side="right") - start[asked]
+    return users[rank + passed], possible
 
 
 class UserBatches(Dataset[Any]):
@@ -155,21 +190,37 @@ class BoundaryDataModule(CatalogueDataModule):
         return loader(dataset, batches_of(self, len(self.label), self.batch_size, shuffle=True), self.workers)
 
     def val_dataloader(self) -> list[DataLoader[Any]]:
-        """Loader 0: cold validation songs to index; loader 1: their listeners.
+        """Loader 0: cold validation songs to index; loader 1: their listeners, and users drawn beside these.
 
         Raises:
             UserError: nobody has played a cold validation song.
         """
-        listeners = np.unique(self.val_positives()[0])
+        listeners = self.val_positives()[0]
         if not len(listeners):
             raise UserError(f"{self.catalogue.folder}: no held-out play of a cold validation song to choose a model by")
-        return [self.songs_loader(self.catalogue.rows("cold_val")), self.users_loader(listeners)]
+        users = np.union1d(listeners, self.val_pairs[1])
+        return [self.songs_loader(self.catalogue.rows("cold_val")), self.users_loader(users)]
 
     def val_positives(self) -> tuple[IntArray, IntArray]:
         """(user, cold validation song that they played and did not dislike)."""
         song, user = held_out_listeners(self.catalogue, self.catalogue.rows("cold_val"))
         order = np.lexsort((song, user))
         return user[order], song[order]
+
+    @cached_property
+    def val_pairs(self) -> tuple[IntArray, IntArray, FloatArray]:
+        """(cold validation song, user, label): the pairs that the boundary is validated on, the same in every epoch.
+
+        Each listener is a positive. Beside them stand as many negatives as in training, drawn uniformly among the users
+        with training plays who did not listen to that song. Of more than VAL_PAIRS, a sample of the listeners is taken.
+        """
+        user_L, song_L = self.val_positives()
+        rng, n = np.random.default_rng(self.seed), self.drawing[0]
+        chosen = np.sort(rng.permutation(len(song_L))[: max(1, VAL_PAIRS // (1 + n))])
+        song_P, user_P = song_L[chosen], user_L[chosen]
+        drawn, of = draw_others(song_P, song_L, user_L, self.active, n, rng)
+        label = np.repeat(np.array([1, 0], dtype=np.float32), [len(song_P), len(drawn)])
+        return np.r_[song_P, song_P[of]], np.r_[user_P, drawn], label
 
     def users_loader(self, users: IntArray, batch_size: int = 1024) -> DataLoader[Any]:
         """`id` and user batch of the given users, in order, with histories at the end of training time."""

@@ -109,7 +109,8 @@ def measure(
     if boundary is not None and of_new is not None:
         open_share_U = figures.open_shares(of_new, options.memory_mb, options.margin)
         metrics["boundary"] = figures.boundary_summary(open_share_U, catalogue)
-        drawn["boundary"] = figures.boundary_histogram(of_new, open_share_U, options.memory_mb, seed=config.seed)
+        histograms = figures.boundary_histogram(of_new, open_share_U, options.memory_mb, seed=config.seed)
+        drawn["boundary"] = histograms | {"gate": options.margin}
         metrics["gate"] = gate_figures(boundary, new, catalogue.rows("cold_val"), known, source, options.margin)
         metrics["reach"] = reach_figures(boundary, new, songs, known, targeting, options.margin) if config.truth else {}
     return metrics, drawn

@@ -137,6 +137,7 @@ def gate_figures(
     figures: dict[str, Any] = {
         "source": source,
         "exposures": len(margin),
+        "margin": gate,
         "curve": gate_curve(margin, rates),
         "at_the_boundary": precision_recall(margin, liked, gate),
         "calibration_error_before": calibration_error(probability(margin), liked),

@@ -47,7 +47,7 @@ class BoundaryModule(L.LightningModule):
         return loss
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
-        """Item vectors (loader 0) and user vectors (loader 1) for the recall callback."""
+        """Item vectors (loader 0) and user vectors and boundaries (loader 1) for the callback."""
         return self.predict_step(batch, batch_idx)
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:

@@ -3,7 +3,7 @@
 A margin ⟨u, i⟩ − ⟨u, b⟩ is the inner product of [u, −⟨u, b⟩] and [i, 1]. So FAISS finds the largest margins themselves,
 and what it finds is cut at each user's own boundary: exact with a flat index, in both directions.
 
-Shapes: C songs, U users, D vector size, Q queries, P indexed rows, K results.
+Shapes: C songs, U users, D vector size, Q queries, P indexed rows or pairs, K results.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.audience import CELL_BYTES, Audience, Excluded, empty_audience, join, ranked, top_users
+from retrieval.audience import CELL_BYTES, Audience, Excluded, empty_audience, join, ranked, slices, top_users
 from retrieval.index import GPU_MOST, build_index, search, to_cpu
 
 Array = NDArray[Any]
@@ -26,6 +26,14 @@ RESULT_BYTES = 48  # of a query's result, with its copies and masks
 def margins(item_CD: Array, user_UD: Array, boundary_U: Array) -> Array:
     """⟨u, i⟩ − ⟨u, b⟩ for songs × users, (C, U): positive where the song clears the user's interest boundary."""
     return np.asarray(item_CD @ user_UD.T - boundary_U)
+
+
+def pair_scores(item_CD: Array, user_UD: Array, at_P: Array, user_P: Array, chunk: int = 1 << 16) -> Array:
+    """⟨u, i⟩ of P pairs of a row of `item_CD` and a row of `user_UD`, (P,); `chunk` pairs are gathered at a time."""
+    score_P = np.empty(len(at_P), dtype=np.result_type(item_CD, user_UD))
+    for part in slices(len(at_P), chunk):
+        np.einsum("pd,pd->p", item_CD[at_P[part]], user_UD[user_P[part]], out=score_P[part])
+    return score_P
 
 
 def users_above(

@@ -34,11 +34,15 @@ def probability(margin_N: Array, calibration: tuple[float, float] = (1.0, 0.0)) 
     return np.asarray(1 / (1 + np.exp(-np.clip(calibration[0] * margin_N + calibration[1], -60, 60))))
 
 
-def calibration_error(probability_N: Array, liked_N: Array, bins: int = 10) -> float:
-    """Expected calibration error: |share liked − mean probability|, averaged over bins of as many exposures each."""
+def calibration_error(probability_N: Array, liked_N: Array, bins: int = 10, weight_N: Array | float = 1.0) -> float:
+    """Expected calibration error: |share liked − mean probability|, averaged over bins of as many exposures each.
+
+    With weights shares and means are weighted, and a bin counts as much as its exposures weigh.
+    """
     order = np.argsort(probability_N, kind="stable")
-    gaps = [abs((liked_N - probability_N)[part].sum()) for part in np.array_split(order, bins)]
-    return float(np.sum(gaps) / len(order))
+    weight_N = np.broadcast_to(weight_N, probability_N.shape)
+    gap_N = (liked_N - probability_N) * weight_N
+    return float(sum(abs(gap_N[part].sum()) for part in np.array_split(order, bins)) / weight_N.sum())
 
 
 def gate_curve(margin_N: Array, outcomes: dict[str, Array], places: int = 20) -> list[dict[str, float]]:

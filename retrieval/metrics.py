@@ -49,6 +49,15 @@ def recall_curve(retrieved_QK: Array, query_Q: Array, true_query_P: Array, true_
     return np.asarray((found_QK[count_Q > 0] / count_Q[count_Q > 0, None]).mean(axis=0))
 
 
+def auc(score_N: Array, label_N: Array) -> float:
+    """Chance that a positive scores above a negative, a tie counting half; .5 where one of them is missing."""
+    positive, negative = score_N[label_N > 0], np.sort(score_N[label_N == 0])
+    if not len(positive) or not len(negative):
+        return 0.5
+    below, up_to = (np.searchsorted(negative, positive, side).sum(dtype=float) for side in ("left", "right"))
+    return float((below + up_to) / 2 / (len(positive) * len(negative)))
+
+
 def own_ranks(query_QD: Array, item_QD: Array, chunk: int = 1024) -> Array:
     """Rank of each query's own item, that of the same row, by inner product among all Q items: (Q,), 1 is best.
 

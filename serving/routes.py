@@ -30,7 +30,9 @@ Key = Annotated[str | None, Header(alias="Idempotency-Key", min_length=1, max_le
 Budget = Annotated[int, Query(ge=1, le=10_000)]
 Offset = Annotated[int, Query(ge=0, le=10**9)]
 Count = Annotated[int, Query(ge=1, le=1000)]
-Margin = Annotated[float, Query(ge=-1e6, le=1e6, allow_inf_nan=False)]
+Margin = Annotated[  # none: the service's own
+    float | None, Query(ge=-1e6, le=1e6, allow_inf_nan=False, description="default: targeting.margin of the service")
+]
 Text = Annotated[str, Query(max_length=200)]
 FAILURES: dict[int | str, dict[str, Any]] = {
     **{status: {"model": schemas.Failure} for status in (400, 401, 403, 404, 408, 409, 413, 421, 429, 503)},
@@ -110,7 +112,7 @@ def add_song(
     mode: Mode = "i2i2u",
     budget: Budget = 50,
     gate: bool = False,
-    margin: Margin = 0.0,
+    margin: Margin = None,
     key: Key = None,
 ) -> schemas.Song:
     """Take a new song in: its similar songs and its first listeners."""
@@ -123,7 +125,7 @@ def add_song(
     response.headers["location"] = f"/songs/{quote(made, safe='')}"
     song = shown.song(state, number, here.audio)
     song.similar = shown.similar(state, number, 20, here.audio)
-    song.audience = shown.audience(state, number, mode, budget, gate, margin)
+    song.audience = shown.audience(state, number, mode, budget, gate, margin_of(state, margin))
     return song
 
 
@@ -162,12 +164,12 @@ def get_similar(
 
 @routes.get("/songs/{song_id:path}/audience")
 def get_audience(
-    here: Here, song_id: Id, mode: Mode = "i2i2u", budget: Budget = 50, gate: bool = False, margin: Margin = 0.0
+    here: Here, song_id: Id, mode: Mode = "i2i2u", budget: Budget = 50, gate: bool = False, margin: Margin = None
 ) -> schemas.Audience:
     """The first listeners of a song."""
     state, number = number_of(here, song_id)
     check_boundary(state, gate or mode == "boundary")
-    return shown.audience(state, number, mode, budget, gate, margin)
+    return shown.audience(state, number, mode, budget, gate, margin_of(state, margin))
 
 
 @routes.get("/songs/{song_id:path}/margins")
@@ -227,14 +229,14 @@ def list_users(here: Here, query: Text = "", limit: Count = 20) -> schemas.Users
 
 
 @routes.get("/users/{user_id:path}/recommendations")
-def get_recommendations(here: Here, user_id: Id, k: Count = 20, margin: Margin = 0.0) -> schemas.Recommendations:
+def get_recommendations(here: Here, user_id: Id, k: Count = 20, margin: Margin = None) -> schemas.Recommendations:
     """New songs above a user's boundary."""
     state = here.state
     user = state.model.user_of.get(user_id)
     if user is None:
         raise Refused(404, f"no user {user_id!r}")
     check_boundary(state)
-    songs, considered = shown.recommended(state, user, k, margin)
+    songs, considered = shown.recommended(state, user, k, margin_of(state, margin))
     boundary = float(state.model.boundary_U[user])
     return schemas.Recommendations(user_id=user_id, boundary=boundary, considered=considered, songs=songs)
 
@@ -254,6 +256,7 @@ def get_model(here: Here) -> schemas.ModelInfo:
         version=model.version,
         **{name: manifest[name] for name in ("clip", "encoder", "boundary", "labels")},
         modes=model.modes,
+        margin=model.options.margin,
         users=model.n_users,
         known_songs=model.n_songs - len(model.new),
         new_songs=state.pool.size,
@@ -287,6 +290,11 @@ def number_of(service: Service, song_id: str) -> tuple[State, int]:
     if number is None:
         raise Refused(404, f"no song {song_id!r}")
     return state, number
+
+
+def margin_of(state: State, asked: float | None) -> float:
+    """Where the gate stands: as a request asks, else as the service was made."""
+    return state.model.options.margin if asked is None else asked
 
 
 def check_boundary(state: State, needed: bool = True) -> None:

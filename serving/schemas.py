@@ -264,6 +264,7 @@ class ModelInfo(BaseModel):
     encoder: str
     boundary: str | None
     modes: list[Mode]
+    margin: float = Field(description="where the gate stands unless a request says otherwise (targeting.margin)")
     users: int
     known_songs: int
     new_songs: int

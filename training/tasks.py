@@ -8,6 +8,7 @@ from pathlib import Path
 from artifacts.runs import open_run, read_vocabulary
 from artifacts.tracking import first_rank
 from callbacks.audience_recall import AudienceRecall
+from callbacks.boundary_margin import BoundaryMargin
 from callbacks.correlation import FeatureCorrelation
 from callbacks.index_recall import IndexRecall
 from callbacks.pictures import Pictures
@@ -73,11 +74,12 @@ def train_i2i(config: I2IConfig) -> None:
 
 
 def train_boundary(config: BoundaryConfig) -> None:
-    """User, item and boundary towers; best checkpoint by recall of cold validation songs for their listeners."""
+    """User, item and boundary towers; best checkpoint by `monitor`: how well margins part listeners from others."""
 
     def build() -> Built:
         module, data, vocabulary = boundary_parts(config)
-        recall = IndexRecall(config.recall_k)
-        return module, data, [recall, Pictures(recall, {0: "new song"})], vocabulary
+        margin = BoundaryMargin(config.recall_k, config.objective.alpha)
+        return module, data, [margin, Pictures(margin, {0: "new song"})], vocabulary
 
-    fit("boundary", config, build, monitor=f"val/recall@{config.recall_k}")
+    monitor = f"recall@{config.recall_k}" if config.monitor == "recall" else config.monitor
+    fit("boundary", config, build, monitor=f"val/{monitor}")

@@ -27,8 +27,8 @@ from tqdm import tqdm
 
 from benchmarks.measure import tell
 from callbacks.audience_recall import AudienceRecall
+from callbacks.boundary_margin import BoundaryMargin
 from callbacks.correlation import FeatureCorrelation
-from callbacks.index_recall import IndexRecall
 from configs.load import command, load
 from configs.options import LoggerConfig, at_least, opt
 from configs.targeting import TargetingConfig
@@ -75,7 +75,7 @@ def tasks(config: OverheadConfig) -> dict[str, tuple[Any, Parts]]:
     served = i2i.recall_mode, options_of(TargetingConfig())
     return {
         "i2i": (i2i, lambda: (*i2i_parts(i2i)[:2], [FeatureCorrelation(), AudienceRecall(20, 50, *served)])),
-        "boundary": (boundary, lambda: (*boundary_parts(boundary)[:2], [IndexRecall(20)])),
+        "boundary": (boundary, lambda: (*boundary_parts(boundary)[:2], [BoundaryMargin(20, boundary.objective.alpha)])),
     }
 
 

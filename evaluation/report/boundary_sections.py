@@ -19,7 +19,8 @@ SHARE = "{:.0%}".format
 
 def boundary(drawn: dict[str, Any], summary: dict[str, Any]) -> str:
     """How open users are to new songs."""
-    margin = "Margin of (new song, user) pairs; above 0, right of the line, the user is open to the song"
+    gate = drawn["gate"]
+    margin = f"Margin of (new song, user) pairs; above {gate:g}, right of the line, the user is open to the song"
     users = "Users by the share of new songs that they are open to"
     taste = "Share of new songs a user is open to, users in thirds by how popular the songs are that they play"
     thirds = [Bar(name, share, "ours") for name, share in summary["share_of_new_songs_by_taste"].items()]
@@ -28,7 +29,7 @@ def boundary(drawn: dict[str, Any], summary: dict[str, Any]) -> str:
         "Interest boundaries",
         figure(
             f"{margin}. The outermost 0.1 % at each end are not drawn.",
-            histogram(margin, drawn["margin_count"], drawn["margin_edge"], "{:.3g}".format, 0),
+            histogram(margin, drawn["margin_count"], drawn["margin_edge"], "{:.3g}".format, gate),
         ),
         figure(users, histogram(users, drawn["open_count"], drawn["open_edge"], SHARE)),
         figure(taste, bars(taste, thirds, percent)) if thirds else "",
@@ -63,9 +64,11 @@ def gate(gate: dict[str, Any]) -> str:
     curve = gate["curve"]
     passed = [row["passed"] for row in curve]
     lines = [Line(name, css, passed, [row[key] for row in curve]) for key, name, css in RATES]
-    at = np.interp(0.0, [row["margin"] for row in curve], passed, right=np.nan)  # nan: no row lies above it
+    stands = gate["margin"]
+    at = np.interp(stands, [row["margin"] for row in curve], passed, right=np.nan)  # nan: no row lies above it
     label = "Favourite rate (darker) and completion rate of the exposures that pass, by how many pass"
-    how = "Left: a high gate, right: none. The dashed line is the boundary itself, targeting.margin=0."
+    where = f"targeting.margin={stands:g}" + ("" if stands else ", the boundary itself")
+    how = f"Left: a high gate, right: none. The dashed line is {where}."
     rows = [
         [f"{row['margin']:+.2f}", percent(row["passed"]), *(percent(row[key]) for key, _, _ in RATES)]
         for row in curve[:: max(1, len(curve) // 7)]
@@ -77,7 +80,7 @@ def gate(gate: dict[str, Any]) -> str:
         figure(f"{label}. {how}", curves(label, lines, SHARE, None if np.isnan(at) else float(at))),
         table("The gate at other margins", ["targeting.margin", "passed", *(name for _, name, _ in RATES)], rows),
         table(
-            "The boundary as a classifier of what is liked",
+            "The gate as a classifier of what is liked",
             ["figure", "value"],
             [[name.replace("_", " "), number(value)] for name, value in classified.items()],
         ),

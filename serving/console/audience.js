@@ -23,7 +23,7 @@ export function setUpAudience(model, onAnswer, pickUser) {
   const form = $("#audience form");
   const fill = panel($("#audience"));
   let song = null;
-  let margin = 0;
+  let margin = model.margin;
   form.mode.append(...model.modes.map((mode) => make("option", { value: mode }, MODES[mode] ?? mode)));
   form.budget.max = Math.min(model.users, MOST);
   form.budget.value = Math.min(BUDGET, model.users);

@@ -16,7 +16,7 @@ export function setUpBoundary(model, onMargin) {
   let read = null; // sets the readout
   let last = null; // the last audience: it may arrive before the margins
   let song = null;
-  let margin = 0; // kept when the song changes: not a setting of one song
+  let margin = model.margin; // kept when the song changes: not a setting of one song
   const moved = (value) => {
     margin = value;
     onMargin(value);

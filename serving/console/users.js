@@ -24,7 +24,7 @@ export function setUpUsers(model, pickSong, onPlay) {
   }
   const fill = panel($("#recommended"));
   let user = null;
-  let margin = 0;
+  let margin = model.margin;
   function load(fresh) {
     if (user === null) return;
     const [path, asked] = [`users/${encodeURIComponent(user)}/recommendations`, { k: 20, margin }];

@@ -79,7 +79,8 @@ def test_figures_against_brute_force(k: int, users: int, mode: Any) -> None:
     data, rng = Data(), np.random.default_rng(0)
     known, new = (rng.standard_normal((n, D)).astype(np.float32) for n in (KNOWN, len(NEW_IDS)))
     options = OPTIONS if k > 1 else replace(OPTIONS, memory_mb=1e-6)  # one at a time
-    found = AudienceRecall(k, users, mode, options).measure(known, SONG_IDS, new, NEW_IDS, data)
+    of_items, of_queries = {"id": SONG_IDS, "vector": known}, {"id": NEW_IDS, "vector": new}
+    found = AudienceRecall(k, users, mode, options).measure(of_items, of_queries, data)
     pairs = set(map(tuple, data.listeners.tolist()))
     given = (dict(zip(SONG_IDS, known, strict=True)), dict(zip(NEW_IDS, new, strict=True)))
     by_song, by_user = brute(data.dense, pairs, *given, users, k, mode)

@@ -12,8 +12,9 @@ from configs.errors import UserError
 from configs.training import BoundaryConfig
 from data.catalogue import KIND
 from data.profiles import read_profile
+from datamodules import boundary
 from datamodules.batches import Batch
-from datamodules.boundary import BoundaryDataModule, UserBatches, labels
+from datamodules.boundary import BoundaryDataModule, UserBatches, draw_others, labels
 from datamodules.histories import Histories
 from lightning_modules.boundary import BoundaryModule
 from objectives.boundary import boundary_loss
@@ -308,6 +309,41 @@ def test_profile_columns():
     assert other.gather(np.array([0]))["codes"].tolist() == [[2, 0]] and np.isnan(other.numbers).all()
     bare = read_profile(pl.DataFrame({"user_id": ["x", "y"]}), np.array([0]))
     assert bare.vocab_sizes == {} and bare.gather(np.array([1]))["numbers"].shape == (1, 0)
+
+
+def test_users_beside_a_song_are_drawn_uniformly_among_those_who_did_not_listen():
+    users = np.array([2, 3, 5, 8, 13, 21])
+    listeners = {7: [2, 5, 21, 30], 9: [], 4: [8, 13], 6: users.tolist(), 1: [3]}  # 30 cannot be drawn
+    pairs = np.array([(song, user) for song, who in listeners.items() for user in who])
+    pairs = pairs[np.random.default_rng(0).permutation(len(pairs))]
+    asked = np.array([7, 9, 7, 6, 4])
+    drawn, of = draw_others(asked, *pairs.T, users, 3000, np.random.default_rng(1))
+    assert np.bincount(of, minlength=5).tolist() == [3000, 3000, 3000, 0, 3000], "all listened to song 6"
+    for row, song in enumerate(asked):
+        names, counts = np.unique(drawn[of == row], return_counts=True)
+        possible = [] if song == 6 else sorted(set(users.tolist()) - set(listeners[song]))
+        assert names.tolist() == possible
+        assert np.all(np.abs(counts - 3000 / max(1, len(possible))) < 5 * np.sqrt(3000 / max(1, len(possible))))
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_pairs_that_the_boundary_is_validated_on(tmp_path, monkeypatch, many):
+    monkeypatch.setattr(boundary, "VAL_PAIRS", 20 if many else 1 << 20)
+    folder = random_catalogue(tmp_path / "c", timed=True)
+    data = BoundaryDataModule(folder, negatives=3, positives="played")
+    song, user, label = data.val_pairs
+    listened = set(zip(*data.val_positives()[::-1], strict=True))
+    positive = list(zip(song[label > 0], user[label > 0], strict=True))
+    assert len(set(positive)) == len(positive) and set(positive) <= listened
+    assert len(positive) == 5 if many else set(positive) == listened
+    assert not listened & set(zip(song[label == 0], user[label == 0], strict=True))
+    assert set(user[label == 0]) <= set(data.active)
+    at = song[label > 0]
+    assert np.bincount(song[label == 0], minlength=40).tolist() == (3 * np.bincount(at, minlength=40)).tolist()
+    again, other = (BoundaryDataModule(folder, negatives=3, positives="played", seed=s).val_pairs[1] for s in (0, 1))
+    assert np.array_equal(user, again) and not np.array_equal(user, other)
+    asked = np.concatenate([batch["id"].numpy() for batch in data.val_dataloader()[1]])
+    assert asked.tolist() == sorted({*user.tolist(), *data.val_positives()[0].tolist()})
 
 
 def tastes(folder, seed=0):

@@ -48,6 +48,8 @@ def test_validation_and_correlation_do_not_hang_on_the_number_of_ranks(
         figures[ranks] = validation(out)
         correlation[ranks] = weights(out).get("correlation", torch.zeros(1))
     assert len(figures[1]) >= 2 and max(figures[1].values()) > 0
+    wanted = {"val/audience"} if task == "i2i" else {"val/bce", "val/margin_auc", "val/calibration"}
+    assert wanted <= figures[1].keys()
     assert figures[3] == pytest.approx(figures[1], rel=1e-4)
     torch.testing.assert_close(correlation[3], correlation[1], rtol=1e-4, atol=1e-5)
     assert task == "boundary" or (correlation[1] - torch.eye(len(correlation[1]))).abs().max() > 0.01

@@ -150,6 +150,10 @@ def test_gate_figures_are_those_of_the_exposures() -> None:
     assert row["passed"] == pytest.approx(passed.mean()) and row["liked_rate"] == pytest.approx(liked[passed].mean())
     assert row["completion_rate"] == pytest.approx(truth["completed"].to_numpy()[passed].mean())
     assert found["at_the_boundary"]["precision"] == pytest.approx(liked[margin > 0].mean())
+    higher = gate_figures(boundary, NEW, NEW, truth, "truth", 1.5)
+    assert higher["margin"] == 1.5 and higher["curve"] == found["curve"] and found["margin"] == 0
+    assert higher["at_the_boundary"]["precision"] == pytest.approx(liked[margin > 1.5].mean())
+    assert higher["at_the_boundary"]["recall"] == pytest.approx(liked[margin > 1.5].sum() / liked.sum())
     assert found["calibration"]["slope"] == pytest.approx(0.5, abs=0.15)
     assert found["calibration_error"] < 0.6 * found["calibration_error_before"]
     assert gate_figures(boundary, NEW, NEW, truth.head(10), "truth") == {}, "too few"

@@ -160,6 +160,9 @@ def test_boundary_summary_and_histogram_count_pairs() -> None:
     ends = {"bins": 60, "range": tuple(np.quantile(margin, [0.001, 0.999]))}
     np.testing.assert_allclose(drawn["margin_edge"], np.histogram(margin, **ends)[1])
     assert drawn["margin_count"] == np.histogram(margin, bins=drawn["margin_edge"])[0].tolist()
+    cleared_CU = np.array([[item[c] @ user[u] - edge[u] > 0.7 for u in range(9)] for c in range(7)])
+    np.testing.assert_allclose(figures.open_shares(boundary, threshold=0.7), cleared_CU.mean(axis=0))
+    assert (cleared_CU != open_CU).any()
     little = 1e-6  # one song at a time
     assert figures.boundary_summary(figures.open_shares(boundary, little), catalogue) == result
     assert figures.boundary_histogram(boundary, shares, little) == drawn

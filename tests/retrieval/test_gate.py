@@ -37,6 +37,20 @@ def test_calibration_error_against_a_loop() -> None:
     assert probability(np.array([-1e9, 0.0, 1e9])).tolist() == pytest.approx([0, 0.5, 1], abs=1e-12)
 
 
+def test_weighted_calibration_error_is_that_of_repeated_exposures() -> None:
+    margin, liked = planted(500)
+    predicted, weight = probability(margin), np.random.default_rng(1).uniform(0.1, 3, 500)
+    total = 0.0
+    for part in np.array_split(np.argsort(predicted), 7):
+        total += abs(sum(weight[i] * (liked[i] - predicted[i]) for i in part)) / sum(weight)
+    assert calibration_error(predicted, liked, 7, weight) == pytest.approx(total)
+    assert calibration_error(predicted, liked, 7, 3.0) == pytest.approx(calibration_error(predicted, liked, 7))
+    drawn = np.random.default_rng(2).random(500) < 0.2  # negatives that are drawn twice as often weigh half
+    twice = np.r_[predicted, predicted[drawn]], np.r_[liked, liked[drawn]]
+    half = np.where(np.r_[drawn, drawn[drawn]], 0.5, 1.0)
+    assert calibration_error(*twice, 1, half) == pytest.approx(calibration_error(predicted, liked, 1))
+
+
 @pytest.mark.filterwarnings("error")
 def test_precision_and_recall() -> None:
     margin, liked = np.array([2.0, 1.0, 0.5, -1.0, -2.0]), np.array([1, 0, 0, 1, 0])

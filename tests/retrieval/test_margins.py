@@ -8,7 +8,7 @@ import pytest
 from retrieval import boundary as boundary_search
 from retrieval import index as vector_index
 from retrieval.audience import Audience, Excluded
-from retrieval.boundary import margins, songs_above, users_above
+from retrieval.boundary import margins, pair_scores, songs_above, users_above
 
 C, U, D = 13, 200, 6
 RNG = np.random.default_rng(3)
@@ -35,6 +35,13 @@ def by_loop(by_song: bool, k: int, minimum: float, users: list[int], pairs: set[
 
 def lists(found: Audience) -> list[list[int]]:
     return [[int(u) for u in row if u >= 0] for row in found.users_CB]
+
+
+@pytest.mark.parametrize("chunk", [1, 7, len(PAIRS[0]), 9999])
+def test_scores_of_pairs_are_those_of_the_whole(chunk: int) -> None:
+    found = pair_scores(ITEM, USER, *PAIRS, chunk)
+    np.testing.assert_allclose(found, (ITEM @ USER.T)[PAIRS], rtol=1e-5, atol=1e-5)
+    assert found.dtype == np.float32 and len(pair_scores(ITEM, USER, *(one[:0] for one in PAIRS))) == 0
 
 
 @pytest.mark.parametrize("minimum", [-1.0, 0.0, 0.7])

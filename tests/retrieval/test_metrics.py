@@ -6,8 +6,9 @@ import math
 
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
-from retrieval.metrics import hits, ndcg_at_k, overlap, own_ranks, recall_at_k, recall_curve
+from retrieval.metrics import auc, hits, ndcg_at_k, overlap, own_ranks, recall_at_k, recall_curve
 
 
 def case(seed: int, n_queries: int = 12, k: int = 5) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -96,3 +97,13 @@ def test_overlap_is_that_of_sets(seed: int) -> None:
     assert len(shares) == 8 and 0 in shares
     assert overlap(one, other) == pytest.approx(np.mean(shares)) == overlap(other, one)
     assert overlap(one[:1], one[:1]) == 1 and overlap(one[3:4], other[3:4]) == 0
+
+
+@pytest.mark.parametrize("values", [2, 5, 10_000], ids=["mostly ties", "ties", "hardly any"])
+def test_auc_against_a_loop_and_sklearn(values: int) -> None:
+    rng = np.random.default_rng(values)
+    score, label = rng.integers(0, values, 120).astype(np.float32), (rng.random(120) < 0.2).astype(np.float32)
+    won = [1.0 if p > n else 0.5 if p == n else 0.0 for p in score[label > 0] for n in score[label == 0]]
+    assert auc(score, label) == pytest.approx(np.mean(won)) == pytest.approx(roc_auc_score(label, score))
+    assert auc(-score, label) == pytest.approx(1 - np.mean(won))
+    assert auc(score, np.ones(120)) == auc(score, np.zeros(120)) == 0.5, "nothing to tell apart"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
+import json
+import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -290,3 +292,26 @@ def test_without_a_boundary_and_without_clip(i2i_run: Path, tmp_path: Path, serv
         assert [one["user_id"] for one in ours] == [one["user_id"] for one in theirs] and ours
         deaf = client.post("/songs", data={"title": "words nobody reads"})
         assert deaf.status_code == 422 and "audio" not in deaf.text, "it does not ask for what it cannot hear"
+
+
+def test_the_gate_stands_where_the_service_was_made_with(
+    service_folder: Path, serve: Callable[..., Any], catalogue: Catalogue, cold: dict[str, Any], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(service_folder, tmp_path / "service")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["targeting"]["margin"] = 0.15
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    paths = {
+        "audience": f"/songs/{cold['song_id']}/audience",
+        "user": f"/users/{catalogue.users['user_id'][4]}/recommendations",
+    }
+    with serve(folder, tmp_path / "store") as running, running.client() as client:
+        assert client.get("/model").json()["margin"] == 0.15
+
+        def told(what: str, **asked: float) -> Any:
+            mode = {"mode": "boundary", "budget": 100} if what == "audience" else {"k": 100}
+            return client.get(paths[what], params=mode | asked).json()
+
+        for what in paths:
+            assert told(what) == told(what, margin=0.15) != told(what, margin=0)
+        assert told("audience")["margin"] == 0.15 and told("audience", margin=0)["margin"] == 0

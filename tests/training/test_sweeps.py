@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -140,6 +141,8 @@ def test_a_trial_trains_and_logs_what_the_sweep_asks_for(
     assert one.id == trial and one.job == f"train {task}"
     assert len(list(tmp_path.rglob("*.wandb"))) == len(list(tmp_path.rglob("*.csv"))) == 1, "rank 0 alone tells"
     ((_, figure),) = one.values(sweep["metric"]["name"])
+    best = json.loads((out / "manifest.json").read_text())["best"]
+    assert list(best) == [sweep["metric"]["name"]], "the figure that chooses the checkpoint"
     assert 0 <= figure <= 1 and one.config["trainer"]["devices"] == str(ranks)
     for key, value in chosen.items():
         group, name = key.split(".")

@@ -117,6 +117,7 @@ def metrics() -> dict[str, Any]:
         "gate": {
             "source": "truth",
             "exposures": 2000,
+            "margin": 0.0,
             "curve": [
                 {"margin": 1.0 - 2 * n / 5, "passed": n / 5, "favourite_rate": 0.15 - n / 50, "completion_rate": 0.5}
                 for n in range(5, 0, -1)
@@ -146,7 +147,7 @@ def pictures() -> dict[str, Any]:
         },
         "boundary": {
             **{"margin_count": margin[0].tolist(), "margin_edge": margin[1].tolist()},
-            **{"open_count": share[0].tolist(), "open_edge": share[1].tolist()},
+            **{"open_count": share[0].tolist(), "open_edge": share[1].tolist(), "gate": 0.0},
         },
     }
 

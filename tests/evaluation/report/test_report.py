@@ -203,6 +203,20 @@ def test_the_gate_is_drawn_and_told(page) -> None:
     assert float(mark) == pytest.approx(between, abs=0.1), "three fifths pass at -0.2, two fifths at +0.2: half at 0"
 
 
+def test_the_lines_stand_at_the_gate(page, metrics, pictures) -> None:
+    metrics["gate"]["margin"] = pictures["boundary"]["gate"] = 0.2
+    source = page()
+    text, section = text_shown(source), source[source.index("Where the gate stands") :]
+    assert "above 0.2, right of the line" in text and "targeting.margin=0.2." in text
+    places = [float(x) for x in re.findall(r'<circle class="ours" cx="([\d.]+)"', section)]
+    (mark,) = re.findall(r'<path class="mark" d="M([\d.]+)', section)
+    assert float(mark) == pytest.approx(places[3], abs=0.1), "two fifths pass there"
+    edges = pictures["boundary"]["margin_edge"]
+    histogram = source[source.index("Interest boundaries") :]
+    at = charts.WIDTH * (0.2 - edges[0]) / (edges[-1] - edges[0])
+    assert float(re.findall(r'<path class="mark" d="M([\d.]+)', histogram)[0]) == pytest.approx(at, abs=0.1)
+
+
 def test_reach_is_drawn_with_and_without_the_gate(page) -> None:
     source = page()
     section = source[source.index("Reach and response") : source.index("Where the gate stands")]
@@ -230,7 +244,7 @@ def test_edge_values(page, metrics, pictures) -> None:
     pictures["boundary"] |= {"margin_count": [0, 0], "margin_edge": [1.0, 1.0, 1.0]}
     shut = {"margin": -1.0, "passed": 1.0, "favourite_rate": 0.0, "completion_rate": 0.0}
     nothing = {"precision": 0.0, "recall": 0.0, "f1": 0.0}
-    metrics["gate"] = {"source": "truth", "exposures": 20, "curve": [shut], "at_the_boundary": nothing}
+    metrics["gate"] = {"source": "truth", "exposures": 20, "margin": 0.0, "curve": [shut], "at_the_boundary": nothing}
     text = text_shown(source := page())
     assert "cannot be told from" in text and "flattered" in text and "selected" in text
     assert "untitled · no genre · new" in text and "<dt>Favourite rate" not in source
