@@ -218,7 +218,10 @@ class EmbedConfig:
 
 @dataclass
 class FieldsConfig:
-    use: list[str] = opt([], "fields to use (empty: every feature vector, language, genres, tags, artist_id)")
+    use: list[str] = opt(
+        [],
+        "fields to use (empty: every vector and category that tells songs apart, see docs/data.md)",
+    )
     min_count: int = opt(2, "a category value seen on fewer warm songs counts as unknown")
     block: int = opt(64, "dense vectors are embedded in blocks of this many numbers")
 

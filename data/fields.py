@@ -21,8 +21,9 @@ from configs import options
 from configs.errors import UserError
 from data.arrays import FloatArray, IntArray
 from data.catalogue import Catalogue, read_features
+from data.derived_fields import DERIVED, derived_values, nearest_years
 
-CATEGORIES = ("language", "genres", "tags", "artist_id")
+CATEGORIES = ("language", "genres", "tags", "artist_id", *DERIVED)
 MAX_VALUES = 8  # category values kept per song and field
 UNKNOWN = 1  # code of a value outside the vocabulary
 FEATURES = "features", options.MADE_BY["features"]  # a folder's kind, and its maker
@@ -89,9 +90,9 @@ def read_fields(
     """Collect the fields of a catalogue and, if given, of a folder `features` of `pipeline.embed`.
 
     Args:
-        use: names of the fields to keep; empty for all that are there.
+        use: names of the fields to keep; empty for all that are there and tell known songs apart.
         min_count: category values on fewer warm songs become "unknown".
-        vocabulary: codes of an earlier run; None builds them from the warm songs.
+        vocabulary: codes of an earlier run, which has these category fields; None builds them from the warm songs.
 
     Raises:
         UserError: a field that was asked for does not exist, or none is left.
@@ -101,21 +102,25 @@ def read_fields(
         read_manifest(features, *FEATURES)
         check_same_songs(catalogue, Path(features))
         dense = dense | read_features(Path(features), catalogue.n_songs)
-    present = [name for name in CATEGORIES if catalogue.songs[name].null_count() < catalogue.n_songs]
-    known = [*dense, *present]
+    names = [name for name in CATEGORIES if (name not in dense if vocabulary is None else name in {*vocabulary, *use})]
+    values = {name: field_values(catalogue.songs, name) for name in names}
+    known = [*dense, *(name for name, column in values.items() if column.null_count() < catalogue.n_songs)]
     if unknown := [name for name in use if name not in known]:
         raise UserError(
             f"fields.use names {unknown}; this catalogue has {known}" + ("" if features else " (no features= folder)")
         )
     chosen = use or known
-    if not chosen:
+    dense = {name: dense[name] for name in chosen if name in dense}
+    if vocabulary is not None:
+        return SongFields(dense, category_codes(values, vocabulary), vocabulary)
+    made = build_vocabulary(catalogue, {name: values[name] for name in chosen if name in values}, min_count)
+    codes, warm = category_codes(values, made), catalogue.rows("warm")
+    codes = {name: found for name, found in codes.items() if use or (found[warm] != found[warm[:1]]).any()}
+    if not dense and not codes:
         raise UserError(
             "no field to learn from: give features= (python -m pipeline.embed) or feature_<name> columns or tags"
         )
-    if vocabulary is None:
-        vocabulary = build_vocabulary(catalogue, [name for name in chosen if name in CATEGORIES], min_count)
-    codes = {name: column_codes(catalogue.songs, name, values) for name, values in vocabulary.items()}
-    return SongFields({name: dense[name] for name in chosen if name in dense}, codes, vocabulary)
+    return SongFields(dense, codes, {name: made[name] for name in codes})
 
 
 def check_same_songs(catalogue: Catalogue, features: Path) -> None:
@@ -140,10 +145,15 @@ def values_of(songs: pl.DataFrame, name: str) -> pl.Series:
     return songs.select(one.alias(name))[name]
 
 
-def build_vocabulary(catalogue: Catalogue, names: list[str], min_count: int) -> Vocabulary:
+def field_values(songs: pl.DataFrame, name: str) -> pl.Series:
+    """A category field of songs, given or derived, as lists of strings (null: no value)."""
+    return derived_values(songs, name) if name in DERIVED else values_of(songs, name)
+
+
+def build_vocabulary(catalogue: Catalogue, fields: dict[str, pl.Series], min_count: int) -> Vocabulary:
     """Values of each category field that occur on at least `min_count` warm songs, most frequent first."""
-    warm = catalogue.songs.filter(pl.col("split") == "warm")
-    return {name: frequent(values_of(warm, name).list.unique().explode(), min_count) for name in names}
+    warm = catalogue.songs["split"] == "warm"
+    return {name: frequent(values.filter(warm).list.unique().explode(), min_count) for name, values in fields.items()}
 
 
 def frequent(values: pl.Series, min_count: int) -> list[str]:
@@ -154,7 +164,21 @@ def frequent(values: pl.Series, min_count: int) -> list[str]:
 
 def column_codes(table: pl.DataFrame, name: str, vocabulary: Sequence[str]) -> IntArray:
     """Codes (rows, MAX_VALUES) of a category column."""
-    values, codes = values_of(table, name), codes_of(vocabulary)
+    return list_codes(values_of(table, name), codes_of(vocabulary))
+
+
+def category_codes(values: dict[str, pl.Series], vocabulary: Vocabulary) -> dict[str, IntArray]:
+    """Codes (songs, MAX_VALUES) of each category field of a vocabulary."""
+    return {name: field_codes(name, values[name], codes_of(of)) for name, of in vocabulary.items()}
+
+
+def field_codes(name: str, values: pl.Series, codes: Codes) -> IntArray:
+    """Codes (songs, MAX_VALUES) of the values of a category field; a year is the nearest that has a code."""
+    return list_codes(nearest_years(values, codes) if name == "year" else values, codes)
+
+
+def list_codes(values: pl.Series, codes: Codes) -> IntArray:
+    """Codes (rows, MAX_VALUES) of lists of values."""
     parts = [encode(values[at : at + CHUNK].to_list(), codes) for at in range(0, len(values), CHUNK)]
     return np.concatenate([np.zeros((0, MAX_VALUES), dtype=np.int64), *parts])
 

@@ -36,7 +36,8 @@ log-mel settings. `song_ids.parquet` and `user_ids.parquet` give the ids in row 
 {programs}
 ## Limits
 
-The figures above come from this training catalogue alone. A category value that it lacks is "unknown" to the model.
+The figures above come from this training catalogue alone. A category value that it lacks is "unknown" to the model;
+a year is the nearest that it has.
 """
 PURPOSE = {
     "clip": "Puts a song's recording (log-mel frames) and its words (BERT vectors) into one space.",

@@ -24,8 +24,9 @@ from data.arrays import FloatArray, IntArray
 from data.audio.crops import fixed_crops
 from data.audio.inputs import audio_inputs
 from data.audio.recordings import resample, to_steps
-from data.contract.columns import ABOUT
-from data.fields import CATEGORIES, UNKNOWN, Codes, Vocabulary, codes_of, encode
+from data.contract.columns import ABOUT, DAY_OF_RELEASE
+from data.derived_fields import DERIVED
+from data.fields import CATEGORIES, UNKNOWN, Codes, Vocabulary, codes_of, field_codes, field_values
 from data.text import or_user_error, read_as, song_texts, token_batch, token_rows
 from export.model import load
 from models.chunked import embed_crops, embed_recordings
@@ -41,7 +42,7 @@ Features = dict[str, FloatArray]  # by name, (W,) of one song or (N, W); NaN whe
 
 @dataclass
 class Content:
-    """A song as it is received: words and tags (`ABOUT`), mono samples, and dense fields that the caller made."""
+    """A song as it is received: words, tags and day of release, mono samples, and dense fields that the caller made."""
 
     about: dict[str, Any]
     wave: FloatArray | None = None
@@ -148,9 +149,10 @@ class Encoder:
         return [{"label": self.manifest["labels"][at], "score": float(score_L[at])} for at in best]
 
     def says_nothing(self, content: Content) -> bool:
-        """Whether a song has nothing that any model uses."""
+        """Whether a song has nothing that any model uses; what follows from other columns is too little alone."""
         for codes in (self.song_codes, self.item_codes if self.item is not None else {}):
-            if any((found > UNKNOWN).any() for found in encode_about([content.about], codes).values()):
+            given = {name: of for name, of in codes.items() if name not in DERIVED}
+            if any((found > UNKNOWN).any() for found in encode_about([content.about], given).values()):
                 return False
         return not (content.given or (self.hears and content.wave is not None) or any(self._texts([content])))
 
@@ -200,11 +202,12 @@ def fields(
 
 def encode_about(about: Sequence[dict[str, Any]], codes: dict[str, Codes]) -> dict[str, IntArray]:
     """Codes (N, MAX_VALUES) of the category fields of songs."""
-    found = {}
-    for name, of in codes.items():
-        values = [one.get(name) for one in about]
-        found[name] = encode([[value] if isinstance(value, str) else value for value in values], of)
-    return found
+    needed = {column for name in codes for column in (DERIVED[name][0] if name in DERIVED else (name,))}
+    types = {name: dtype for name, dtype in (ABOUT | {DAY_OF_RELEASE: pl.String()}).items() if name in needed}
+    songs = pl.DataFrame([{name: one.get(name) for name in types} for one in about], schema=types)
+    if DAY_OF_RELEASE in types:
+        songs = songs.with_columns(pl.col(DAY_OF_RELEASE).str.to_date("%Y-%m-%d", strict=False))
+    return {name: field_codes(name, field_values(songs, name), of) for name, of in codes.items()}
 
 
 def category_codes(vocabulary: Vocabulary) -> dict[str, Codes]:

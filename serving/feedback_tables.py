@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from artifacts.folders import writing
 from configs.serving import FeedbackConfig
-from data.contract.columns import ABOUT, TIME
+from data.contract.columns import ABOUT, DAY_OF_RELEASE, TIME
 from serving.database import Row, pages, reading
 
 KIND = "feedback"
@@ -26,7 +26,7 @@ PLAYS = {"user_id": TEXT, "song_id": TEXT, "played_at": TIME,
          "completed": FLAG, "favourited": FLAG, "disliked": FLAG, "skipped": FLAG}  # fmt: skip
 FEEDBACK = {"source_song_id": TEXT, "recommended_song_id": TEXT, "plays": COUNT, "completes": COUNT,
             "favourites": COUNT}  # fmt: skip
-ACCEPTED = {"song_id": TEXT, **ABOUT, "released_at": TIME, "audio_path": TEXT}
+ACCEPTED = {"song_id": TEXT, **ABOUT, DAY_OF_RELEASE: TIME, "audio_path": TEXT}
 
 LAST = "SELECT (SELECT coalesce(max(number), 0) FROM plays), (SELECT coalesce(max(number), 0) FROM songs)"
 READ_PLAYS = """
@@ -93,7 +93,9 @@ def songs(store: sqlite3.Connection, last: int, folder: Path) -> Iterator[list[R
             name = audio_name(song_id) if flac else None
             if name:
                 (folder / name).write_bytes(flac[0])
-            rows.append((song_id, *(words.get(column) for column in ABOUT), added, name))
+            day = words.get(DAY_OF_RELEASE)
+            released = datetime.fromisoformat(day) if day else added
+            rows.append((song_id, *(words.get(column) for column in ABOUT), released, name))
         yield rows
 
 

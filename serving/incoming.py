@@ -20,7 +20,7 @@ import numpy as np
 
 from data.arrays import FloatArray
 from data.audio.recordings import AudioError
-from data.contract.columns import ABOUT
+from data.contract.columns import ABOUT, DAY_OF_RELEASE
 from serving.database import since_epoch
 from serving.decoding import REASONS, Decoders, to_flac
 from serving.encoder import Content
@@ -160,19 +160,22 @@ class Incoming:
         """Decode and check a song, and submit it for encoding."""
         encoder = self.engine.state.model.encoder
         about = {name: getattr(given, name) or None for name in ABOUT}
+        if given.released_at is not None:
+            about[DAY_OF_RELEASE] = given.released_at.isoformat()
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
         vectors = {name: self._vector(name, values) for name, values in given.features.items()}
         wave = self._decode(audio, ends) if audio is not None else None
         rate = self.decoders.sample_rate  # of the first model; a reloaded one may use another
-        content = Content(about, wave, vectors, rate)
+        song = StoredSong(song_id, about, None if wave is None else len(wave) / rate, now, {}, "")
+        content = Content(song.told, wave, vectors, rate)
         if encoder.says_nothing(content):
             give = "audio, or words" if encoder.hears else "words"
             raise Refused(422, f"nothing to encode: give {give} and tags that the models know")
         if self.engine.state.number(song_id) is not None:
             raise Refused(409, f"there is a song {song_id!r} already")
-        flac, seconds = (None, None) if wave is None else (to_flac(wave, rate), len(wave) / rate)
-        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        flac = None if wave is None else to_flac(wave, rate)
         try:
-            return StoredSong(song_id, about, seconds, now, {}, ""), flac, self.engine.encoding.submit(content)
+            return song, flac, self.engine.encoding.submit(content)
         except RuntimeError:
             raise Refused(503, "the service is shutting down") from None
 

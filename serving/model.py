@@ -22,7 +22,7 @@ from configs.options import MADE_BY, SERVICE
 from configs.targeting import TargetingConfig
 from data.arrays import FloatArray, IntArray, group_starts
 from data.catalogue import Catalogue, read_features
-from data.contract.columns import ABOUT
+from data.contract.columns import ABOUT, DAY_OF_RELEASE
 from data.item_pairs.verification import listening_matrix
 from data.profiles import read_profile
 from inference.song_index import read_index
@@ -150,9 +150,10 @@ class Model:
         return self.play_song[at_NT].astype(np.int64), self.play_strength[at_NT], count_N
 
     def about(self, song: int) -> dict[str, Any]:
-        """Words and tags of a song of the catalogue."""
+        """Words, tags and day of release of a song of the catalogue."""
         row = self.songs.row(song, named=True)
-        return {name: row.get(name) for name in ABOUT}
+        released = row.get(DAY_OF_RELEASE)
+        return {name: row.get(name) for name in ABOUT} | {DAY_OF_RELEASE: released and released.date().isoformat()}
 
 
 def open_model(folder: str | Path) -> Model:

@@ -91,6 +91,7 @@ class SongForm:
     genres: Annotated[list[str] | None, Form()] = None
     tags: Annotated[list[str] | None, Form()] = None
     song_id: Annotated[str, Form()] = ""
+    released_at: Annotated[str, Form(description="YYYY-MM-DD; none: today")] = ""
     features: Annotated[str, Form(description="JSON: name → numbers")] = "{}"
 
     def song(self) -> schemas.NewSong:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -75,6 +75,7 @@ class NewSong(About):
     """A song of a batch."""
 
     song_id: NewId | None = None
+    released_at: date | None = Field(None, description="day of release; none: today")
     audio: str | None = Field(None, description="a recording, base64")
     features: Vectors = Field({}, description="dense fields that the caller computed")
 

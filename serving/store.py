@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from data.arrays import FloatArray
+from data.contract.columns import DAY_OF_RELEASE
 from serving.database import EPOCH, Database, Row, StoreError, pages, since_epoch
 from serving.refusals import Refused
 
@@ -58,11 +59,16 @@ class StoredSong:
     """A song that the service accepted."""
 
     song_id: str
-    about: dict[str, Any]  # title, lyrics, language, artist_id, genres, tags: as JSON
+    about: dict[str, Any]  # title, lyrics, language, artist_id, genres, tags, and released_at if it was given: as JSON
     seconds: float | None  # of audio
     added_at: str  # ISO 8601, UTC
     features: dict[str, FloatArray]  # vectors by the encoder, NaN where one is missing
     made_by: str  # fingerprint of that encoder
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What the models are told of it: it came out on the day on which it came, unless another was given."""
+        return {DAY_OF_RELEASE: self.added_at[:10]} | self.about
 
 
 @dataclass(frozen=True)

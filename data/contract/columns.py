@@ -59,6 +59,7 @@ COLUMNS = {table: columns | OPTIONAL.get(table, {}) for table, columns in REQUIR
 # Text and categories of a song, in requests to the service and in its feedback tables.
 ABOUT: dict[str, pl.DataType] = dict.fromkeys(("title", "lyrics", "language", "artist_id"), pl.String())
 ABOUT |= {"genres": TEXTS, "tags": TEXTS}
+DAY_OF_RELEASE = "released_at"  # the service knows it to the day, as YYYY-MM-DD
 SPLITS = (WARM, COLD_VAL, COLD_TEST)
 # Columns that `prepare` adds to the catalogue or (`_…`) uses itself; columns of these names in the source are dropped.
 # `_metadata` is Spark's, about a row's file.

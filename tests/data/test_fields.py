@@ -38,8 +38,9 @@ GENRES = [["rock", "pop"], ["rock"], ["pop", "rock", "jazz", "jazz"], None, ["ne
 
 def test_vocabulary_counts_warm_songs_only(tmp_path: Path) -> None:
     catalogue = small(tmp_path, genres=GENRES)
-    assert build_vocabulary(catalogue, ["genres"], 1) == {"genres": ["rock", "pop", "jazz"]}, "most frequent first"
-    assert build_vocabulary(catalogue, ["genres"], 2) == {"genres": ["rock", "pop"]}, "twice in one song is one song"
+    genres = {"genres": catalogue.songs["genres"]}
+    assert build_vocabulary(catalogue, genres, 1) == {"genres": ["rock", "pop", "jazz"]}, "most frequent first"
+    assert build_vocabulary(catalogue, genres, 2) == {"genres": ["rock", "pop"]}, "twice in one song is one song"
 
 
 def test_codes_against_a_loop(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from data.profiles import read_profile
 from datamodules import boundary
 from datamodules.batches import Batch
 from datamodules.boundary import BoundaryDataModule, UserBatches, draw_others, labels
+from datamodules.catalogue import CatalogueDataModule
 from datamodules.histories import Histories
 from lightning_modules.boundary import BoundaryModule
 from objectives.boundary import boundary_loss
@@ -264,7 +265,8 @@ def test_validation_asks_for_cold_songs_that_were_not_disliked(tmp_path):
     split = ["warm", "warm", "cold_val", "cold_val", "cold_test"]
     cold = table([0, 1, 1, 1, 2], [2, 2, 3, 3, 4]).with_columns(strength=pl.Series([1.0, -1, 3, 1, 3]))
     users = pl.DataFrame({"user_id": ["a", "b", "c"]})
-    data = BoundaryDataModule(write(tmp_path / "c", split, users, table([0, 0], [0, 1], [1, 2]), cold))
+    folder = write(tmp_path / "c", split, users, table([0, 0], [0, 1], [1, 2]), cold)
+    data = BoundaryDataModule(CatalogueDataModule(folder, min_count=1))
     user, song = data.val_positives()
     assert user.tolist() == [0, 1] and song.tolist() == [2, 3]
     items, queries = (torch.cat([b["id"] for b in one]).tolist() for one in data.val_dataloader())

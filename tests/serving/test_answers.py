@@ -76,6 +76,7 @@ def test_words_alone_and_sound_alone(model: Model) -> None:
     assert np.isfinite(features["clip_text"]).all(axis=1).tolist() == [False, True, False]
     assert [model.encoder.says_nothing(one) for one in (sound, words)] == [False, False]
     assert model.encoder.says_nothing(Content(dict.fromkeys(ABOUT)))
+    assert model.encoder.says_nothing(Content({"released_at": "2026-06-01"})), "a year alone is too little"
     guesses = model.encoder.guess({name: values[0] for name, values in features.items()})
     scores = model.encoder.labels_LD @ features["clip_audio"][0]
     assert [one["label"] for one in guesses] == [model.manifest["labels"][at] for at in np.argsort(-scores)[:5]]

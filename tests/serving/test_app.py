@@ -50,7 +50,7 @@ def recording(trained: Path, cold: dict[str, Any]) -> bytes:
 
 def test_a_song_comes_in_and_its_listeners_go_out(client: httpx.Client, cold: dict[str, Any], recording: bytes) -> None:
     """A song of the catalogue sent again has the audience that it has there."""
-    words = {name: cold[name] for name in ABOUT if cold.get(name)}
+    words = {name: cold[name] for name in ABOUT if cold.get(name)} | {"released_at": f"{cold['released_at']:%Y-%m-%d}"}
     asked = {"mode": "boundary", "budget": 7, "margin": 0.1}
     sent = {"audio": ("song.wav", recording)}
     answer = client.post("/songs", data=words, files=sent, params=asked)
@@ -192,6 +192,7 @@ def test_plays_count_at_once(client: httpx.Client, catalogue: Catalogue) -> None
         (lambda c: c.post("/songs", data={}), 422, "nothing to encode"),
         (lambda c: c.post("/songs", data={"song_id": "a\x00b", "title": "t"}), 422, "song_id"),
         (lambda c: c.post("/songs", data={"title": "t" * 501}), 422, "title"),
+        (lambda c: c.post("/songs", data={"title": "t", "released_at": "May 2026"}), 422, "released_at"),
         (lambda c: c.post("/songs", data={"title": "t", "features": '{"x": [1]}'}), 422, "is not known to the models"),
         (lambda c: c.post("/songs", data={"title": "t", "features": '{"text": [1]}'}), 422, "has 384 numbers, not 1"),
         (lambda c: c.post("/songs", data={"title": "t", "features": "no JSON"}), 422, "JSON"),

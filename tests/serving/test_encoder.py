@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,8 @@ from artifacts.runs import open_run
 from configs.training import ClipConfig, EmbedConfig
 from data.audio.recordings import decode
 from data.catalogue import Catalogue, read_features
-from data.contract.columns import ABOUT, TEXTS
-from data.fields import MAX_VALUES, UNKNOWN, read_fields
+from data.contract.columns import ABOUT, TEXTS, TIME
+from data.fields import MAX_VALUES, UNKNOWN, codes_of, read_fields
 from data.play_tables import index_plays, strength
 from data.text import read_as
 from export.model import write_model
@@ -40,7 +41,7 @@ CLOSE = {"atol": 2e-5, "rtol": 0}
 def mixed_songs(songs: pl.DataFrame, vocabulary: Mapping[str, Iterable[str | None]], folder: Path) -> pl.DataFrame:
     """The songs with drawn contents: each thing there or not, values known and unknown, long and short recordings."""
     rng = np.random.default_rng(0)
-    words = np.array(["rain", "night", "sea", "雨", "zzyzx", "love,", "fire"])
+    words = np.array(["rain", "night", "sea", "雨", "zzyzx", "love,", "fire", "ночь", "1999"])
 
     def some(make: Callable[[], Any]) -> list[Any]:
         return [make() if rng.random() > MISSING else None for _ in range(songs.height)]
@@ -62,10 +63,18 @@ def mixed_songs(songs: pl.DataFrame, vocabulary: Mapping[str, Iterable[str | Non
     lists = {name: pl.Series(some(lambda name=name: values(name)), dtype=TEXTS) for name in ("genres", "tags")}
     about = {"title": some(lambda: text(6)), "lyrics": some(lambda: text(200)), **one, **lists}
     about |= {"audio_path": some(recording)}
+    about |= {"released_at": pl.Series(some(lambda: datetime(rng.integers(2015, 2025), 12, 31, 23)), dtype=TIME)}
+    about |= {"split": rng.choice(["warm", "warm", "warm", "cold_val", "cold_test"], songs.height)}
     plain = songs.drop([name for name in songs.columns if name in about or name.startswith("feature_")])
     return plain.with_columns(
-        pl.Series(name, values, dtype=ABOUT.get(name, pl.String())) for name, values in about.items()
+        pl.Series(name, values, dtype=(ABOUT | {"released_at": TIME}).get(name, pl.String()))
+        for name, values in about.items()
     )
+
+
+def abouts(songs: pl.DataFrame) -> list[dict[str, Any]]:
+    """Words, tags and day of release of songs, as the service keeps them."""
+    return songs.select(*ABOUT, pl.col("released_at").dt.strftime("%Y-%m-%d")).to_dicts()
 
 
 @pytest.fixture(scope="module", params=["logmel", "samples", "published"])
@@ -111,7 +120,7 @@ def opened(at: Path) -> Encoder:
 
 def test_the_service_encodes_songs_as_the_pipeline_does(trained: Path, batch: Path) -> None:
     encoder, catalogue = opened(batch), Catalogue.read(batch / "catalogue")
-    songs, about = catalogue.songs, catalogue.songs.select(list(ABOUT)).to_dicts()
+    songs, about = catalogue.songs, abouts(catalogue.songs)
     files = [batch / "dataset" / name if name else None for name in songs["audio_path"]]
     waves = [decode(path, RATE, encoder.audio["max_seconds"]) if path else None for path in files]
     contents = [Content(one, wave) for one, wave in zip(about, waves, strict=True)]
@@ -124,12 +133,13 @@ def test_the_service_encodes_songs_as_the_pipeline_does(trained: Path, batch: Pa
         assert 0 < np.isnan(dense[:, 0]).sum() < songs.height / 2, "some songs have none"
 
     vocabulary = {name: [value for value in codes if value] for name, codes in encoder.song_codes.items()}
+    vocabulary["year"] = ["2021", "2017"]
     known = read_fields(catalogue, features, [], 1, vocabulary)
-    seen = fields(found, about, {}, encoder.song_codes)
-    assert seen.keys() == known.codes.keys() >= {"genres", "language"}
+    seen = fields(found, about, {}, encoder.song_codes | {"year": codes_of(vocabulary["year"])})
+    assert seen.keys() == known.codes.keys() >= {"genres", "language", "script", "year"}
     for name, codes in known.codes.items():
         np.testing.assert_array_equal(seen[name], codes, err_msg=name)
-        assert {0, UNKNOWN} <= set(codes.ravel().tolist()), name
+        assert {0, UNKNOWN if name != "year" else UNKNOWN + 1} <= set(codes.ravel().tolist()), name
     assert (known.codes["genres"] > 0).all(axis=1).any(), "more values than places"
 
     vectors, items = encoder.vectors(found, about)

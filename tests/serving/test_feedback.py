@@ -66,7 +66,13 @@ def test_tables_are_what_the_store_holds(tmp_path: Path, monkeypatch: pytest.Mon
     told = {"title": "One", "genres": ["folk"], "tags": [], "language": "en", "artist_id": "a7", "lyrics": "la"}
     with closing(Store(tmp_path / "store")) as store:
         store.add_plays(given)
-        store.add_songs([(song("full", **told), b"FLAC of it"), (song("bare"), None), (song("gone"), b"x")])
+        store.add_songs(
+            [
+                (song("full", **told, released_at="2026-11-20"), b"FLAC of it"),
+                (song("bare"), None),
+                (song("gone"), b"x"),
+            ]
+        )
         store.add_songs([(song(f"more {number}", NOON + timedelta(hours=number)), None) for number in range(4)])
         store.delete_song("gone")
     tables = export(tmp_path / "store", tmp_path / "out")
@@ -84,7 +90,9 @@ def test_tables_are_what_the_store_holds(tmp_path: Path, monkeypatch: pytest.Mon
     assert tables["i2i_feedback"].columns[2:] == ["plays", "completes", "favourites"]
 
     empty = dict.fromkeys(told)
-    wanted_songs = [{"song_id": "full", **told, "released_at": NOON, "audio_path": audio_name("full")}]
+    wanted_songs = [
+        {"song_id": "full", **told, "released_at": datetime(2026, 11, 20), "audio_path": audio_name("full")}
+    ]
     wanted_songs += [{"song_id": "bare", **empty, "released_at": NOON, "audio_path": None}]
     later = [(f"more {n}", NOON + timedelta(hours=n)) for n in range(4)]
     wanted_songs += [{"song_id": name, **empty, "released_at": at, "audio_path": None} for name, at in later]
