@@ -37,7 +37,7 @@ class AudienceRecall(IndexRecall):
         """Compute the metrics from vectors of known songs and of validation songs."""
         metrics = super().measure(of_items, of_queries, data)
         items, item_ids, queries, query_ids = (one[key] for one in (of_items, of_queries) for key in ("vector", "id"))
-        index = build_index(items, devices=(self.device,))
+        index = build_index(items, devices=(self.device.index or 0,))
         targeting = Targeting(self._listening(item_ids, data), items, partial(search, index), self.options)
         asked = targeting.songs(queries, np.full(len(queries), len(items)))  # none of them is a known song
         users = np.flatnonzero(~targeting.taste.empty_U)

@@ -26,6 +26,7 @@ from benchmarks.quality.item_cold.table import main as print_tables
 from benchmarks.quality.item_cold.table import table
 from configs.errors import UserError
 from configs.load import command, load
+from data.catalogue import Catalogue
 from tests.benchmarks.small import I2I, MODEL, listed
 
 METHODS = [
@@ -165,8 +166,8 @@ def test_another_teacher_is_another_catalogue_with_the_same_split(ran: Ran) -> N
         assert OmegaConf.load(ran.work / f"seed{seed}/runs/{FEATURES}/CB2CF/config.yaml").data == str(common)
         for name in ("songs", "plays", "cold_plays"):
             assert pl.read_parquet(own / f"{name}.parquet").equals(pl.read_parquet(common / f"{name}.parquet"))
-        pairs = [pl.read_parquet(folder / "pairs.parquet") for folder in (own, common)]
-        assert pairs[0].height > pairs[1].height  # nothing was sorted out
+        posterior = [Catalogue.read(folder).manifest["pairs"]["posterior"] for folder in (own, common)]
+        assert posterior[0] == "none" != posterior[1]
 
 
 def test_other_options_over_the_same_work_are_refused(ran: Ran) -> None:

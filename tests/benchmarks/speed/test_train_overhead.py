@@ -38,7 +38,7 @@ def assert_same(parts: Callable[[], Any], options: TrainerConfig, out: Path) -> 
     ours, bare = (dict(module.named_parameters()) for module, *_ in trained)
     assert steps >= 3 and any((ours[name] - start[name]).abs().max() > 1e-3 for name in start)
     for name, weight in ours.items():
-        torch.testing.assert_close(bare[name], weight, rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(bare[name], weight, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("task", ["i2i", "boundary"])
