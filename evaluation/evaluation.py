@@ -82,38 +82,43 @@ def measure(
 
     `boundary` is of all songs, `known` are outcomes.
     """
-    new, warm, options = catalogue.rows(config.split), catalogue.rows("warm"), config.targeting
+    new, options = catalogue.rows(config.split), config.targeting
     of_new = None if boundary is None else replace(boundary, item_CD=boundary.item_CD[new])
     listening = Listening(listening_matrix(catalogue.plays, catalogue.n_users, catalogue.n_songs))
     targeting = targeting_of(trained["FirstPlay"], listening, options, boundary)
     songs = targeting.songs(targeting.song_SD[new], new, None if of_new is None else of_new.item_CD)
     spaces = songs_in_space(config, catalogue, trained)
-    untrained = SongIndex({}, build_index(spaces[WITH_GENRE][warm]), warm, spaces[WITH_GENRE])
-    others = {UNTRAINED: untrained} | compared | {name: one for name, one in trained.items() if name != "FirstPlay"}
-    by_ease, chosen = ease_audience(config, catalogue, untrained.vectors, listening.known_US, new)
+    untrained = untrained_index(spaces[WITH_GENRE], catalogue.rows("warm"))
+    others = {UNTRAINED: untrained} | compared | {name: trained[name] for name in trained if name != "FirstPlay"}
+    by_ease, ease = ease_audience(config, catalogue, untrained.vectors, listening.known_US, new)
     found = find_all(config, targeting, songs, others, new, by_ease)
-    source = "truth" if config.truth else "logged plays"
+    source, songs_U = "truth" if config.truth else "logged plays", np.diff(listening.known_US.indptr)
     metrics: dict[str, Any] = {
         "catalogue": catalogue.manifest["counts"],
         "split": config.split,
         "new_songs": len(new),
         "new_songs_with_a_listener": len(np.unique(listeners[0])),
-        **compare(found, listeners, first_genre(catalogue)[new], np.diff(listening.known_US.indptr), config),
-        "ridge_to_ease": chosen,
+        **compare(found, listeners, first_genre(catalogue)[new], songs_U, config),
+        "ridge_to_ease": ease,
         "outcomes": outcome_rates(found, known, source, new, config.seed),
         "retrieval": figures.audio_text(config.features, catalogue, config.split),
         "genres": figures.genre_grouping(spaces, catalogue, config.split, config.seed),
     }
-    del spaces[WITH_GENRE]  # its map would draw what it was given
-    drawn = {"song_map": figures.song_map(spaces, catalogue, config.seed)}
+    maps = {name: vectors for name, vectors in spaces.items() if name != WITH_GENRE}  # which maps what it was given
+    drawn = {"song_map": figures.song_map(maps, catalogue, config.seed)}
     if boundary is not None and of_new is not None:
         open_share_U = figures.open_shares(of_new, options.memory_mb, options.margin)
         metrics["boundary"] = figures.boundary_summary(open_share_U, catalogue)
-        histograms = figures.boundary_histogram(of_new, open_share_U, options.memory_mb, seed=config.seed)
-        drawn["boundary"] = histograms | {"gate": options.margin}
+        drawn["boundary"] = figures.boundary_histogram(of_new, open_share_U, options.memory_mb, seed=config.seed)
+        drawn["boundary"]["gate"] = options.margin
         metrics["gate"] = gate_figures(boundary, new, catalogue.rows("cold_val"), known, source, options.margin)
         metrics["reach"] = reach_figures(boundary, new, songs, known, targeting, options.margin) if config.truth else {}
     return metrics, drawn
+
+
+def untrained_index(vectors_SD: FloatArray, known: IntArray) -> SongIndex:
+    """An index of vectors that no model has made, to be targeted as a trained one is."""
+    return SongIndex({}, build_index(vectors_SD[known]), known, vectors_SD)
 
 
 def find_all(

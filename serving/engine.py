@@ -147,7 +147,7 @@ class Engine:
             song = chunk[-1][0]
             songs = self._featured([stored for _, stored in chunk], encoder)
             features = {name: np.stack([stored.features[name] for stored in songs]) for name in encoder.widths}
-            state.add_songs(songs, *encoder.vectors(features, [stored.told for stored in songs]))
+            state.add_songs(songs, *encoder.vectors(features, [stored.described for stored in songs]))
         for plays in chunks(self.store.plays(play), PLAYS):
             play = plays[-1][0]
             state.add_plays([stored for _, stored in plays])
@@ -166,7 +166,7 @@ class Engine:
             except AudioError as error:  # one damaged recording must not prevent a reload
                 log.error("song %r goes without its recording, which is damaged: %s", song.song_id, error)
                 wave = None
-            contents.append(Content(song.told, wave))
+            contents.append(Content(song.described, wave))
         made = encoder.features(contents)
         rows = {song.song_id: {name: made[name][at] for name in made} for at, song in enumerate(others)}
         for song in others:  # features that the client gave cannot be recomputed

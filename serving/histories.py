@@ -59,5 +59,5 @@ def song_fields(model: Model, accepted: Accepted, songs: IntArray) -> Any:
         dense[name][known] = model.dense[name][songs[known]]
         for at in np.flatnonzero(~known):
             dense[name][at] = accepted[int(songs[at])].features[name]
-    about = [model.about(song) if song < model.n_songs else accepted[song].told for song in songs.tolist()]
+    about = [model.about(song) if song < model.n_songs else accepted[song].described for song in songs.tolist()]
     return fields(dense, about, dims, model.encoder.item_codes)

@@ -167,7 +167,7 @@ class Incoming:
         wave = self._decode(audio, ends) if audio is not None else None
         rate = self.decoders.sample_rate  # of the first model; a reloaded one may use another
         song = StoredSong(song_id, about, None if wave is None else len(wave) / rate, now, {}, "")
-        content = Content(song.told, wave, vectors, rate)
+        content = Content(song.described, wave, vectors, rate)
         if encoder.says_nothing(content):
             give = "audio, or words" if encoder.hears else "words"
             raise Refused(422, f"nothing to encode: give {give} and tags that the models know")

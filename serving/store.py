@@ -66,8 +66,8 @@ class StoredSong:
     made_by: str  # fingerprint of that encoder
 
     @property
-    def told(self) -> dict[str, Any]:
-        """What the models are told of it: it came out on the day on which it came, unless another was given."""
+    def described(self) -> dict[str, Any]:
+        """Description that the models encode; a song without a date of release has the day on which it arrived."""
         return {DAY_OF_RELEASE: self.added_at[:10]} | self.about
 
 

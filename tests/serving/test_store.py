@@ -82,8 +82,8 @@ def test_songs_come_back_as_they_went_in(store: Store, tmp_path: Path) -> None:
 
 
 def test_a_song_came_out_on_the_day_on_which_it_came_unless_told() -> None:
-    assert song("a").told == {**song("a").about, "released_at": "2026-11-26"}
-    assert song("a", about={"released_at": "1975-03-01"}).told == {"released_at": "1975-03-01"}
+    assert song("a").described == {**song("a").about, "released_at": "2026-11-26"}
+    assert song("a", about={"released_at": "1975-03-01"}).described == {"released_at": "1975-03-01"}
 
 
 def test_a_vector_may_lie_in_memory_as_it_likes(store: Store) -> None:
