@@ -88,32 +88,36 @@ def measure(
     targeting = targeting_of(trained["FirstPlay"], listening, options, boundary)
     songs = targeting.songs(targeting.song_SD[new], new, None if of_new is None else of_new.item_CD)
     spaces = songs_in_space(config, catalogue, trained)
-    untrained = untrained_index(spaces[WITH_GENRE], catalogue.rows("warm"))
-    others = {UNTRAINED: untrained} | compared | {name: trained[name] for name in trained if name != "FirstPlay"}
-    by_ease, ease = ease_audience(config, catalogue, untrained.vectors, listening.known_US, new)
+    others = {UNTRAINED: untrained_index(spaces[WITH_GENRE], catalogue.rows("warm"))} | compared
+    others |= {name: index for name, index in trained.items() if name != "FirstPlay"}
+    by_ease, ease = ease_audience(config, catalogue, spaces[WITH_GENRE], listening.known_US, new)
     found = find_all(config, targeting, songs, others, new, by_ease)
-    source, songs_U = "truth" if config.truth else "logged plays", np.diff(listening.known_US.indptr)
+    source = "truth" if config.truth else "logged plays"
     metrics: dict[str, Any] = {
         "catalogue": catalogue.manifest["counts"],
         "split": config.split,
         "new_songs": len(new),
         "new_songs_with_a_listener": len(np.unique(listeners[0])),
-        **compare(found, listeners, first_genre(catalogue)[new], songs_U, config),
+        **compare(found, listeners, first_genre(catalogue)[new], np.diff(listening.known_US.indptr), config),
         "ridge_to_ease": ease,
         "outcomes": outcome_rates(found, known, source, new, config.seed),
         "retrieval": figures.audio_text(config.features, catalogue, config.split),
         "genres": figures.genre_grouping(spaces, catalogue, config.split, config.seed),
     }
-    maps = {name: vectors for name, vectors in spaces.items() if name != WITH_GENRE}  # which maps what it was given
-    drawn = {"song_map": figures.song_map(maps, catalogue, config.seed)}
+    drawn = {"song_map": figures.song_map(without(spaces, WITH_GENRE), catalogue, config.seed)}
     if boundary is not None and of_new is not None:
         open_share_U = figures.open_shares(of_new, options.memory_mb, options.margin)
         metrics["boundary"] = figures.boundary_summary(open_share_U, catalogue)
-        drawn["boundary"] = figures.boundary_histogram(of_new, open_share_U, options.memory_mb, seed=config.seed)
-        drawn["boundary"]["gate"] = options.margin
+        histograms = figures.boundary_histogram(of_new, open_share_U, options.memory_mb, seed=config.seed)
+        drawn["boundary"] = histograms | {"gate": options.margin}
         metrics["gate"] = gate_figures(boundary, new, catalogue.rows("cold_val"), known, source, options.margin)
         metrics["reach"] = reach_figures(boundary, new, songs, known, targeting, options.margin) if config.truth else {}
     return metrics, drawn
+
+
+def without(spaces: dict[str, FloatArray], name: str) -> dict[str, FloatArray]:
+    """All spaces but one: a map of vectors that hold the genre would draw what it was given."""
+    return {key: vectors for key, vectors in spaces.items() if key != name}
 
 
 def untrained_index(vectors_SD: FloatArray, known: IntArray) -> SongIndex:
