@@ -41,7 +41,7 @@ class FeatureCorrelation(L.Callback):
 def correlate(embedding: nn.Module, batches: Iterable[dict[str, Tensor]], feature_of_F: Tensor) -> Tensor:
     """Correlation (G, G) of the features over all songs in `batches` of all ranks, each pair over songs with both.
 
-    One pass gathers the moments of each pair of features; work and memory are those of one product (F·E)² a batch.
+    One pass gathers the moments of each pair of features, a product of two only once; memory is that of (F·E)² numbers.
     """
     training, n_features = embedding.training, int(feature_of_F.max()) + 1
     embedding.eval()
@@ -51,20 +51,15 @@ def correlate(embedding: nn.Module, batches: Iterable[dict[str, Tensor]], featur
         x_G = [e_NFE[:, feature_of_F == g].flatten(1).double() for g in range(n_features)]
         has_NG = torch.stack([present_NF[:, feature_of_F == g].any(dim=1) for g in range(n_features)], dim=1).double()
         part = [has_NG.T @ has_NG]
-        for x_NE in x_G:  # absent features are zero: the other's presence is what is left to ask
+        for i, x_NE in enumerate(x_G):  # absent features are zero: the other's presence is what is left to ask
             of_G = has_NG.T.unsqueeze(-1) * x_NE
-            part += [of_G.sum(dim=1), of_G.transpose(1, 2) @ x_NE, *(x_NE.T @ other for other in x_G)]
+            part += [of_G.sum(dim=1), of_G.transpose(1, 2) @ x_NE, *(x_NE.T @ earlier for earlier in x_G[:i])]
         total = [a + b for a, b in zip(total, part, strict=True)] if total else part
     embedding.train(training)
-    return _matrix([sum_over_ranks(x).cpu() for x in total], n_features).to(feature_of_F.device)
-
-
-def _matrix(total: list[Tensor], n_features: int) -> Tensor:
-    """Correlation from the sums that `correlate` gathers: counts, and of each feature sums, squares and products."""
-    count_GG, rest = total[0], total[1:]
-    of_feature = [rest[at : at + n_features + 2] for at in range(0, len(rest), n_features + 2)]
-    moments = [
-        [(count_GG[i, j], sums[j], squares[j], products[j]) for j in range(n_features)]
-        for i, (sums, squares, *products) in enumerate(of_feature)
-    ]
-    return feature_correlation(moments).float()
+    count_GG, *rest = (sum_over_ranks(x).cpu() for x in total)
+    sums, squares, products = [], [], []
+    for i in range(n_features):
+        sums.append(rest.pop(0))
+        squares.append(rest.pop(0))
+        products.append([rest.pop(0) for _ in range(i)])
+    return feature_correlation(count_GG, sums, squares, products).float().to(feature_of_F.device)

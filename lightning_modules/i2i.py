@@ -112,16 +112,16 @@ class I2IModule(L.LightningModule):
         of_F = self.get_buffer("feature_of")
         vectors, shown = [], []
         for group_G in draw_groups(self.get_buffer("correlation"), p["grouping"], generator):
-            augment = draw_augment(p["augment"], generator)
-            hidden = (augment, of_F, p["mask_rate"], p["noise_std"])
-            view_NFE, shown_NF = transform(e_NFE, present_NF & group_G[of_F], *hidden)
+            how = draw_augment(p["augment"], generator), of_F, p["mask_rate"], p["noise_std"]
+            view_NFE, shown_NF = transform(e_NFE, present_NF & group_G[of_F], *how)
             vectors.append(self.projected(view_NFE, shown_NF))
             shown.append(gather_rows(shown_NF.any(dim=1)))
         pairs = [(vectors[0], vectors[1], shown[0] & shown[1])]
         if p["views"] == "anchored":
             whole_ND = self.projected(e_NFE, present_NF)
             pairs = [(vector_ND, whole_ND, shown_N) for vector_ND, shown_N in zip(vectors, shown, strict=True)]
-        losses = [info_nce(a, b, p["temperature"], gather_rows(ids_N), valid_N) for a, b, valid_N in pairs]
+        ids_N = gather_rows(ids_N)
+        losses = [info_nce(a, b, p["temperature"], ids_N, valid_N) for a, b, valid_N in pairs]
         left_out = 1 - torch.stack([valid_N for _, _, valid_N in pairs]).float().mean()
         return torch.stack(losses).mean(), left_out
 

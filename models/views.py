@@ -15,23 +15,27 @@ from torch import Tensor
 from objectives.gather import sum_over_ranks
 
 
-def feature_correlation(moments: list[list[tuple[Tensor, Tensor, Tensor, Tensor]]]) -> Tensor:
+def feature_correlation(
+    count_GG: Tensor, sums: list[Tensor], squares: list[Tensor], products: list[list[Tensor]]
+) -> Tensor:
     """Linear CKA between all pairs of features over the songs that have both, (G, G), in [0, 1], 1 on the diagonal.
 
     CKA(i, j) = ‖C_ij‖² / (‖C_ii‖ ‖C_jj‖), Frobenius norms of the covariances over these songs (Kornblith et al., arXiv
     1905.00414, equation 2 in feature space). It is 0 where a feature does not vary, or fewer than two songs have both.
 
     Args:
-        moments: of each pair (i, j), sums over the songs that have both: their count; x_i; x_i x_iᵀ; x_i x_jᵀ.
+        count_GG: songs that have both features.
+        sums: [i][j]: Σ x_i over the songs that have i and j.
+        squares: [i][j]: Σ x_i x_iᵀ over them.
+        products: [i][j] for j < i: Σ x_i x_jᵀ over them.
     """
-    n_features = len(moments)
-    correlation_GG = torch.eye(n_features, dtype=torch.float64)
-    for i in range(n_features):
-        for j in range(i):
-            (count, sum_i, square_i, cross), (_, sum_j, square_j, _) = moments[i][j], moments[j][i]
-            own = _norm(square_i, sum_i, sum_i, count) * _norm(square_j, sum_j, sum_j, count)
+    correlation_GG = torch.eye(len(sums), dtype=torch.float64)
+    for i, of_earlier in enumerate(products):
+        for j, product in enumerate(of_earlier):
+            sum_i, sum_j, count = sums[i][j], sums[j][i], count_GG[i, j]
+            own = _norm(squares[i][j], sum_i, sum_i, count) * _norm(squares[j][i], sum_j, sum_j, count)
             if own > 0:
-                correlation_GG[i, j] = correlation_GG[j, i] = _norm(cross, sum_i, sum_j, count) ** 2 / own
+                correlation_GG[i, j] = correlation_GG[j, i] = _norm(product, sum_i, sum_j, count) ** 2 / own
     return correlation_GG.clamp(0.0, 1.0)
 
 
