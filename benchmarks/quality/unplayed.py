@@ -24,6 +24,7 @@ from tqdm import tqdm
 from artifacts.folders import writing
 from benchmarks.measure import read_json, write_json
 from benchmarks.quality.item_cold import encoders
+from benchmarks.quality.item_cold.__main__ import options_of, slug
 from benchmarks.quality.item_cold.folds import Fold, feature_sets, make_fold
 from benchmarks.quality.item_cold.measure import TO_SONGS, TO_USERS, row, to_users, tuned
 from benchmarks.table import lines, writable
@@ -45,8 +46,8 @@ FIGURES = {
     TO_USERS: "songs→users R@50",
     f"{TO_USERS}_rare": "rare third",
     "effective_rank": "effective rank",
+    "neighbour_popularity": "neighbours' popularity",
 }
-FIGURES |= {"neighbour_popularity": "neighbours' popularity"}
 
 
 @dataclass
@@ -111,16 +112,15 @@ def take_plays_away(data: Path, out: Path, share: float, seed: int) -> None:
 
 def measured(config: UnplayedConfig, fold: Fold, name: str, seed: int) -> dict[str, float]:
     """Test figures of a method in the setting that finds most listeners of validation songs."""
-    path = fold.folder.parent / f"{name}.json".replace(" ", "_")
+    path = fold.folder.parent / f"{slug(name)}.json"
     found: dict[str, Any] | None = read_json(path)
     if found is None:
         fields = next(iter(feature_sets(Path(config.data), fold, []).values()))
-        given = [f"data={fold.folder}", f"features={fold.features}", f"fields.use=[{','.join(fields)}]", f"seed={seed}"]
-        given += ["logger.wandb=off", "trainer.progress=false", *encoders.ARTICLE.split(), *config.i2i]
         best = -1.0
         for number, setting in enumerate(METHODS[name]):
-            run = fold.folder.parent / "runs" / f"{name.replace(' ', '_')}_{number}"
-            train_i2i(load(I2IConfig, [*given, f"out={run}", *setting.split()]))
+            run = fold.folder.parent / "runs" / f"{slug(name)}_{number}"
+            options = [*encoders.ARTICLE.split(), *config.i2i, *setting.split()]
+            train_i2i(load(I2IConfig, [*options_of(fold, fields, seed, run), *options]))
             outputs = encoders.outputs(fold, run)
             ways = encoders.ways(fold, outputs)
             val = [to_users(way["cold_val"].users, fold.parts["cold_val"], fold.plays_UW, 0.0) for way in ways.values()]

@@ -204,7 +204,7 @@ def towers(task: Task, method: str) -> Any:
     """The boundary towers; or they and `firstplay` together, each as validation scores it best."""
     fold, run = task.fold, run_of(task, "boundary")
     options = [*task.config.boundary, *task.config.boundary_of.get(task.name, [])]
-    train_boundary(load(BoundaryConfig, [*options_of(fold, task, run), *options]))
+    train_boundary(load(BoundaryConfig, [*options_of(fold, task.fields, task.seed, run), *options]))
     ways = boundary.ways(fold, run)
     figures, chosen = best_way(fold, ways)
     if method == boundary.BOUNDARY:
@@ -237,13 +237,13 @@ def trained(task: Task, method: str) -> tuple[Path, Fold]:
         fold = fold_of(config, of_teacher, task.seed, teacher)
     options = [*config.i2i, *config.i2i_of.get(task.name, []), *[one for one in given if one not in teacher]]
     run = run_of(task, method)
-    train_i2i(load(I2IConfig, [*options_of(fold, task, run), *options]))
+    train_i2i(load(I2IConfig, [*options_of(fold, task.fields, task.seed, run), *options]))
     return run, fold
 
 
-def options_of(fold: Fold, task: Task, out: Path) -> list[str]:
+def options_of(fold: Fold, fields: list[str], seed: int, out: Path) -> list[str]:
     """Options of any training on a fold."""
-    given = [f"data={fold.folder}", f"out={out}", f"fields.use=[{','.join(task.fields)}]", f"seed={task.seed}"]
+    given = [f"data={fold.folder}", f"out={out}", f"fields.use=[{','.join(fields)}]", f"seed={seed}"]
     given += [f"features={fold.features}"] if fold.features else []
     return [*given, "logger.wandb=off", "trainer.progress=false"]
 
