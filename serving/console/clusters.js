@@ -34,7 +34,7 @@ function picture(answer, pickUser) {
   const drawn = points.filter((_, n) => n % every === 0).sort((a, b) => a.cluster - b.cluster || a.x - b.x);
   const part = every > 1 ? `, ${count(drawn.length)} of them drawn` : "";
   const all = `${many(points.length, "user")} in ${many(centroids.length, "cluster")}${part}`;
-  const line = make("p", { class: "told" }, all);
+  const line = make("p", { class: "caption" }, all);
   const box = { class: "map", viewBox: `0 0 ${SIDE} ${SIDE}` };
   const map = draw("svg", { ...box, role: "group", "aria-label": "Map of users" });
   const marks = drawn.map((point) => userMark(point, centroids[point.cluster], place, pickUser));

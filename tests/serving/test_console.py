@@ -459,11 +459,11 @@ def test_all_of_it_by_keyboard(visit: Callable[..., Any], known: dict[str, Any])
     settled(page)
     tab_to(page, ".map .point")
     first = page.evaluate("document.activeElement.ariaLabel")
-    expect(page.locator("#clusters .described")).to_have_text(first)
+    expect(page.locator("#clusters .caption")).to_have_text(first)
     page.keyboard.press("ArrowRight")
     second = page.evaluate("document.activeElement.ariaLabel")
     assert second != first
-    expect(page.locator("#clusters .described")).to_have_text(second)
+    expect(page.locator("#clusters .caption")).to_have_text(second)
     tab_to(page, ".legend button")
     page.keyboard.press("Space")
     assert page.locator(".map .dim").count() > 0
