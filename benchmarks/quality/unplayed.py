@@ -134,15 +134,8 @@ def figures_of(fold: Fold, vectors: FloatArray, ways: encoders.Ways) -> dict[str
     """Test figures by the way of scoring that is best on validation, and what the vectors are like."""
     figures, chosen = tuned([(way, way) for way in ways], (0.0,), ways.__getitem__, fold.parts, fold.plays_UW)
     similar = encoders.similar_songs(fold, vectors, fold.parts["cold_test"].songs)
-    shape = {"effective_rank": effective_rank(vectors[fold.known])}
+    shape = {"effective_rank": encoders.effective_rank(vectors[fold.known])}
     return figures | encoders.neighbour_popularity(fold, similar) | shape | {"chosen": chosen}
-
-
-def effective_rank(vectors_SD: FloatArray) -> float:
-    """exp of the entropy of the principal components' shares of the variance (Roy and Vetterli, 2007)."""
-    share = np.square(np.linalg.svd(vectors_SD - vectors_SD.mean(axis=0), compute_uv=False))
-    share = share[share > 0] / share.sum()
-    return float(np.exp(-(share * np.log(share)).sum()))
 
 
 def table(rows: list[dict[str, Any]]) -> str:

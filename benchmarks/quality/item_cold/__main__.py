@@ -6,9 +6,10 @@
 
 For each seed the data are split anew, and every method is fitted on the warm plays. Ours is `firstplay`; `methods`
 takes names, or `baselines`, `ours` (with CB2CF), `u2i` (our boundary towers, and their union with `firstplay`),
-`ablation`, `missing` (new songs without text or audio). "tuned" rows
-choose their settings on the cold validation songs, each direction apart. Finished training and the figures of baselines
-are kept in work=, so that a killed run goes on. Protocol: docs/results/item_cold.md.
+`ablation`, `contrastive` (the article's loss with and without views, each with eight settings), `missing` (new songs
+without text or audio). "tuned" rows choose their settings on the cold validation songs, each direction apart (those of
+`contrastive`: on the first seed's, for both). Finished training and the figures of baselines are kept in work=, so that
+a killed run goes on. Protocol: docs/results/item_cold.md.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from tqdm import tqdm
 from benchmarks.measure import read_json, timed, write_json
 from benchmarks.quality.item_cold import boundary, closed_form, encoders, neural
 from benchmarks.quality.item_cold.folds import LFM2K_SETS, Fold, content, feature_sets, fingerprint, make_fold
-from benchmarks.quality.item_cold.measure import POWERS, Scores, both, rows_of, tuned
+from benchmarks.quality.item_cold.measure import POWERS, TO_USERS, Scores, both, rows_of, to_users, tuned
 from benchmarks.quality.item_cold.methods import CLOSED, FIXED, OURS, SEEDED, TUNED, methods
 from benchmarks.quality.item_cold.table import table
 from benchmarks.table import writable
@@ -192,7 +193,10 @@ def encoder(task: Task, method: str) -> Any:
     found = encoders.outputs(fold, run, LFM2K_SETS[lacking] if lacking else None)
     figures, chosen = best_way(fold, encoders.ways(fold, found))
     similar = encoders.similar_songs(fold, found.vectors, fold.parts["cold_test"].songs)
-    return figures | encoders.neighbour_popularity(fold, similar), chosen
+    shape = {"effective_rank": encoders.effective_rank(found.vectors[fold.known])}
+    if of in encoders.GRIDS:
+        chosen = chosen | {"setting": encoders.GRIDS[of][setting_of(task, of)]}
+    return figures | encoders.neighbour_popularity(fold, similar) | shape, chosen
 
 
 def best_way(fold: Fold, ways: encoders.Ways) -> tuple[dict[str, float], dict[str, str]]:
@@ -229,14 +233,38 @@ def run_of(task: Task, method: str) -> Path:
 
 
 def trained(task: Task, method: str) -> tuple[Path, Fold]:
-    """The run folder of a variant, and the fold that it was trained on: a teacher of its own is another catalogue."""
-    config, fold, given = task.config, task.fold, encoders.VARIANTS[method].split()
+    """The run folder of a variant, or of the chosen setting of a grid, and the fold that it was trained on."""
+    if method in encoders.GRIDS:
+        setting = setting_of(task, method)
+        return train(task, f"{method} {setting}", encoders.GRIDS[method][setting])
+    return train(task, method, encoders.VARIANTS[method])
+
+
+def setting_of(task: Task, method: str) -> int:
+    """Number of the setting of a grid by which most listeners of the first seed's validation songs are found."""
+    path = task.work / "settings" / task.name / f"{slug(method)}.json"
+    found = read_json(path)
+    if found is None or found["of"] != encoders.GRIDS[method]:
+        values = []
+        for number, setting in enumerate(tqdm(encoders.GRIDS[method], desc=method, leave=False)):
+            run, fold = train(task, f"{method} {number}", setting)
+            ways = encoders.ways(fold, encoders.outputs(fold, run)).values()
+            held = fold.parts["cold_val"]
+            values.append(max(to_users(way["cold_val"].users, held, fold.plays_UW, 0.0)[TO_USERS] for way in ways))
+        found = {"of": encoders.GRIDS[method], TO_USERS: values, "seed": task.seed}
+        write_json(path, found)
+    return int(np.argmax(found[TO_USERS]))
+
+
+def train(task: Task, name: str, setting: str) -> tuple[Path, Fold]:
+    """Train with further options, unless that is done; a teacher of its own is another catalogue."""
+    config, fold, given = task.config, task.fold, setting.split()
     teacher = [one for one in given if one.startswith("pairs.")]
     if teacher:
         of_teacher = task.work / "-".join(["teacher", *teacher]) / f"seed{task.seed}"
         fold = fold_of(config, of_teacher, task.seed, teacher)
     options = [*config.i2i, *config.i2i_of.get(task.name, []), *[one for one in given if one not in teacher]]
-    run = run_of(task, method)
+    run = run_of(task, name)
     train_i2i(load(I2IConfig, [*options_of(fold, task.fields, task.seed, run), *options]))
     return run, fold
 

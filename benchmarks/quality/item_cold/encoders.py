@@ -34,6 +34,7 @@ CB2CF = "objective.bcl_weight=0"
 ARTICLE = (
     "objective.listening_weight=0 objective.pair_weight=1 model.residual=false objective.bcl_weight=0.1 batch_size=512"
 )
+ANCHORED = "objective.views=anchored"
 VARIANTS = {  # method → what differs from `firstplay`
     "firstplay": "",
     "CB2CF": CB2CF,
@@ -65,6 +66,24 @@ VARIANTS = {  # method → what differs from `firstplay`
     "article, drawn by popularity": f"{ARTICLE} objective.bcl_sampling=popularity",
     "article, no posterior check": f"{ARTICLE} pairs.posterior=none",
     "article, softmax": f"{ARTICLE} objective.pair_loss=softmax",
+    "article, anchored": f"{ARTICLE} {ANCHORED}",
+    "article, anchored, random groups": f"{ARTICLE} {ANCHORED} objective.grouping=random",
+    "anchored": ANCHORED,
+}
+GRIDS = {  # method → settings, of which the validation songs of the first seed choose one for all seeds
+    "article, tuned": [
+        ARTICLE,
+        f"{ARTICLE} objective.bcl_weight=0.03",
+        *(f"{ARTICLE} {ANCHORED} objective.bcl_weight={weight}" for weight in (0.03, 0.1, 0.3)),
+        f"{ARTICLE} {ANCHORED} objective.temperature=0.3",
+        f"{ARTICLE} {ANCHORED} objective.temperature=0.3 objective.bcl_weight=0.3",
+        f"{ARTICLE} {ANCHORED} objective.artist_negatives=false objective.draws=5",
+    ],
+    "article, CB2CF, tuned": [
+        f"{ARTICLE} {CB2CF} model.dropout={rate} model.input_dropout={of_input}"
+        for rate in (0.1, 0.3, 0.5, 0.7)
+        for of_input in (0.1, 0.3)
+    ],
 }
 HIDDEN = ("text", "audio")  # of which new songs may have nothing, in the feature set that has both
 WITHOUT = {
@@ -144,6 +163,13 @@ def neighbour_popularity(fold: Fold, similar: Similar) -> dict[str, float]:
     shares = np.bincount(third.ravel(), minlength=len(BUCKETS)) / third.size
     found = {f"neighbours_{bucket}": float(share) for bucket, share in zip(BUCKETS, shares, strict=True)}
     return {"neighbour_popularity": float(rank_W[near].mean())} | found
+
+
+def effective_rank(vectors_SD: FloatArray) -> float:
+    """exp of the entropy of the principal components' shares of the variance (Roy and Vetterli, 2007)."""
+    share = np.square(np.linalg.svd(vectors_SD - vectors_SD.mean(axis=0), compute_uv=False))
+    share = share[share > 0] / share.sum()
+    return float(np.exp(-(share * np.log(share)).sum()))
 
 
 def nearest(fold: Fold, vectors: FloatArray, songs: IntArray) -> dict[str, Scores]:

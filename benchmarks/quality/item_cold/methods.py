@@ -36,6 +36,7 @@ GROUPS = {
     "ours": OURS,
     "u2i": ("firstplay", boundary.BOUNDARY, boundary.UNION),
     "ablation": (*encoders.VARIANTS, *encoders.AUDIENCES),
+    "contrastive": (*encoders.GRIDS,),
     "missing": ("firstplay", "field dropout", *encoders.WITHOUT),
 }
 

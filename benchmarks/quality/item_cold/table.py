@@ -70,12 +70,13 @@ def comparison(rows: list[dict[str, Any]], reference: str = "firstplay") -> str:
 def buckets(rows: list[dict[str, Any]], reference: str = "firstplay") -> str:
     """Songs → users by thirds of the new songs, and how popular the neighbours found are."""
     head = ["method", *(f"R@50, {bucket} songs" for bucket in BUCKETS), f"rare songs, less than {reference}"]
-    head += ["popularity rank of neighbours", "of the popular third"]
+    head += ["popularity rank of neighbours", "of the popular third", "effective rank"]
     body = []
     for row in rows:
         cells = [cell(row, f"{TO_USERS}_{bucket}") for bucket in BUCKETS]
         cells.append(less(row, f"{TO_USERS}_{BUCKETS[0]}"))
         cells += [cell(row, key) for key in ("neighbour_popularity", f"neighbours_{BUCKETS[-1]}")]
+        cells.append(cell(row, "effective_rank", 1))
         body.append([row["method"], *cells])
     return lines(head, body)
 
