@@ -18,7 +18,7 @@ from scipy import stats
 from benchmarks.quality.item_cold.__main__ import ItemColdConfig, main
 from benchmarks.quality.item_cold.boundary import BOUNDARY, UNION, picked, union
 from benchmarks.quality.item_cold.closed_form import content_knn
-from benchmarks.quality.item_cold.encoders import AUDIENCES, VARIANTS
+from benchmarks.quality.item_cold.encoders import AUDIENCES, GRIDS, VARIANTS
 from benchmarks.quality.item_cold.folds import content, make_fold
 from benchmarks.quality.item_cold.measure import OVERLAPS, Scores, to_songs, to_users
 from benchmarks.quality.item_cold.methods import FIXED, GROUPS, methods
@@ -121,6 +121,22 @@ def test_chosen_settings_are_told(ran: Ran) -> None:
     said = f"taste names {cat[OVERLAPS[0]]:.3f} ± {cat[f'{OVERLAPS[0]}_std']:.3f}, I2I2U {cat[OVERLAPS[1]]:.3f}"
     assert said in table(ran.rows[0])
     assert of(ran, "random")["chosen"] == [{}, {}]
+
+
+def test_the_first_seeds_validation_songs_choose_one_setting_for_all(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid = ["optim.lr=1e-9 objective.bcl_weight=0", "objective.bcl_weight=0", "optim.lr=1e-8 objective.bcl_weight=0"]
+    monkeypatch.setitem(GRIDS, "article, tuned", grid)
+    options = [f"data={dataset}", f"out={tmp_path}/tiny.json", f"features=[{FEATURES}]", "methods=['article, tuned']"]
+    main(load(ItemColdConfig, [*options, "seeds=2", f"i2i={listed([*TINY, 'trainer.epochs=8'])}"]))
+    (row,) = json.loads((tmp_path / "tiny.json").read_text("utf-8"))
+    assert [chosen["setting"] for chosen in row["chosen"]] == [grid[1]] * 2
+    (settings,) = (tmp_path / "tiny" / "settings").rglob("*.json")
+    values = json.loads(settings.read_text("utf-8"))["songs_to_users_recall@50"]
+    assert values[1] > max(values[0], values[2])
+    trained = [{run.name for run in (tmp_path / "tiny" / f"seed{seed}/runs/{FEATURES}").iterdir()} for seed in (0, 1)]
+    assert trained == [{f"article_tuned_{n}" for n in range(3)}, {"article_tuned_1"}]
 
 
 def test_a_union_takes_the_ways_chosen_for_each_direction() -> None:
