@@ -6,7 +6,7 @@
 
 For each seed the data are split anew, and every method is fitted on the warm plays. Ours is `firstplay`; `methods`
 takes names, or `baselines`, `ours` (with CB2CF), `u2i` (our boundary towers, and their union with `firstplay`),
-`ablation`, `contrastive` (the article's loss with and without views, each with eight settings), `missing` (new songs
+`ablation`, `contrastive` (the article's loss with and without views, each with four settings), `missing` (new songs
 without text or audio). "tuned" rows choose their settings on the cold validation songs, each direction apart (those of
 `contrastive`: on the first seed's, for both). Finished training and the figures of baselines are kept in work=, so that
 a killed run goes on. Protocol: docs/results/item_cold.md.
