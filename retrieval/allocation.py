@@ -178,7 +178,8 @@ def explore(
     Caps hold. A user whom more songs could draw than they have room for is first open to as many of them as they have
     room, drawn uniformly: chance room / songs. Each song then draws among those open to it: chance places / open. The
     propensity is the product. With weights 1 / propensity the drawn users speak for all candidates below the cut whose
-    user had room (two-phase sampling). Without caps the first chance is 1.
+    user had room (two-phase sampling). Without caps the first chance is 1. Where the choice by value has used up all
+    caps, nobody is drawn.
 
     Returns:
         Who is drawn, (P,), and the propensity of those open to the song, 0 of others.
