@@ -39,12 +39,13 @@ class TargetingConfig:
     seed_users: int = opt(300, "CAT: first users by I2I2U, the audience whose tastes are clustered")
     clusters: int = opt(0, "CAT: clusters of an audience (0: one for every 25 users, from 2 to 16)")
     song_weight: float = opt(0.0, "CAT: weight of the new song itself beside a cluster's centre (0: centres alone)")
-    seed: int = opt(0, "CAT: seed of the k-means starts")
+    seed: int = opt(0, "seed of CAT's k-means starts and of what exploration draws")
     margin: float = opt(0.0, "the gate: how far a song must clear a user's boundary (above 0: fewer, below 0: more)")
     warm_up: float = opt(5.0, "number of first plays at which listeners and content weigh equally in a song's vector")
     users_index: str = opt("Flat", "mode=boundary: FAISS index of users (Flat: exact; IVF,Flat: faster for millions)")
     songs_per_user: int = opt(20, "with boundary=: songs listed for a user in recommendations.parquet")
     per_user_cap: int = opt(0, "new songs a user may be named for in audience.parquet, over all of them (0: no limit)")
+    exploration: float = opt(0.0, "share of a song's budget that goes to users drawn at random among its next ones")
     memory_mb: float = opt(1024.0, "working memory for scores; new songs are scored so many at a time as fit in it")
 
     def __post_init__(self) -> None:
@@ -52,6 +53,8 @@ class TargetingConfig:
         sizes = ("neighbours", "budget", "seed_users", "songs_per_user")
         at_least(self, 1, *(f"targeting.{name}" for name in sizes))
         at_least(self, 0, *(f"targeting.{name}" for name in ("per_user_cap", "seed", "clusters", "song_weight")))
+        if not 0 <= self.exploration <= 1:
+            raise UserError(f"targeting.exploration={self.exploration:g}: must be from 0 to 1")
         above(self, 0, "targeting.warm_up", "targeting.memory_mb")
         above(self, -math.inf, "targeting.margin")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import polars as pl
@@ -13,7 +14,7 @@ from artifacts.folders import writing
 from artifacts.tracking import log_table, made, tracked, used
 from configs.errors import UserError
 from configs.load import recorded
-from configs.targeting import AudienceConfig
+from configs.targeting import AudienceConfig, TargetingConfig
 from data.arrays import IntArray
 from data.catalogue import Catalogue
 from data.item_pairs.verification import listening_matrix
@@ -28,6 +29,7 @@ from inference.filters import (
 from inference.song_index import SongIndex, open_index
 from inference.targeting import targeting_of
 from inference.vectors import Boundary, boundary_vectors
+from retrieval.allocation import Exploration
 from retrieval.audience import Audience
 from retrieval.clusters import user_vectors
 from retrieval.listening import Listening
@@ -64,7 +66,7 @@ def make_audience(config: AudienceConfig, run: Any) -> None:
     }
     with writing(config.out, KIND, manifest) as folder:
         limits = options.budget, config.gate, options.margin, options.per_user_cap
-        found = targeting.audience(songs, config.mode, *limits)
+        found = targeting.audience(songs, config.mode, *limits, exploration_of(options, catalogue, new))
         table = audience_table(found, targeting.reasons(found.users_CB, songs), catalogue, new, boundary)
         table.write_parquet(folder / "audience.parquet")
         similar_table(songs.similar, catalogue, new).write_parquet(folder / "similar.parquet")
@@ -92,6 +94,14 @@ def boundary_of(config: AudienceConfig, index: SongIndex, new: IntArray, first: 
         return boundary
     items = warm_vectors(boundary.item_CD, first.strength_CU, boundary.user_UD, config.targeting.warm_up)
     return replace(boundary, item_CD=items)
+
+
+def exploration_of(options: TargetingConfig, catalogue: Catalogue, new: IntArray) -> Exploration | None:
+    """What is drawn at random; songs are named by their ids, so that a draw does not change with the catalogue."""
+    if not options.exploration:
+        return None
+    ids = catalogue.songs["song_id"].gather(new).to_list()
+    return Exploration(options.exploration, options.seed, np.array([crc32(one.encode()) for one in ids]))
 
 
 def warmed(
@@ -123,7 +133,10 @@ def song_to_show(song_id: str | None, catalogue: Catalogue, new: IntArray) -> in
 def audience_table(
     audience: Audience, because_CBT: IntArray, catalogue: Catalogue, new: IntArray, boundary: Boundary | None
 ) -> pl.DataFrame:
-    """One row a (new song, user): rank, score, margin over the user's boundary, and the songs that explain it."""
+    """One row a (new song, user): rank, score, margin over the user's boundary, and the songs that explain it.
+
+    With exploration also whether the user was drawn at random, and the chance with which they were chosen.
+    """
     row, rank = np.nonzero(audience.users_CB >= 0)
     user = audience.users_CB[row, rank]
     reason = because_CBT[row, rank]
@@ -133,7 +146,7 @@ def audience_table(
     because = pl.DataFrame([one.alias(str(place)) for place, one in enumerate(named)]).select(
         pl.concat_list(pl.all()).list.drop_nulls().alias("because")
     )
-    return pl.DataFrame(
+    table = pl.DataFrame(
         {
             "song_id": ids.gather(new[row]),
             "user_id": catalogue.users["user_id"].gather(user),
@@ -143,6 +156,8 @@ def audience_table(
             "because": because["because"],
         }
     )
+    columns = {"explored": audience.explored_CB, "propensity": audience.propensity_CB}
+    return table.with_columns(**{name: pl.Series(of[row, rank]) for name, of in columns.items() if of is not None})
 
 
 def similar_table(similar: Similar, catalogue: Catalogue, new: IntArray) -> pl.DataFrame:

@@ -1,6 +1,5 @@
 """Building blocks of audience targeting (`retrieval.targeting`): scores of similar songs' listeners (I2I2U), ranked
-lists cut to a budget, unions of audiences, and a cap on how often a user is reached. Vectorised; memory is bounded by
-`chunk` new songs at a time.
+lists cut to a budget, and unions of audiences. Vectorised; memory is bounded by `chunk` new songs at a time.
 
 Shapes: C new songs, S known songs, U users, K similar songs, B budget, D vector size.
 """
@@ -26,10 +25,15 @@ FUSION = 60.0  # of reciprocal rank fusion, as its authors chose it
 
 @dataclass
 class Audience:
-    """Ranked users of each new song; `users_CB` is padded with −1 where fewer users qualify, `scores_CB` with −inf."""
+    """Ranked users of each new song; `users_CB` is padded with −1 where fewer users qualify, `scores_CB` with −inf.
+
+    With exploration also who was drawn at random, and the chance with which each was chosen (`retrieval.allocation`).
+    """
 
     users_CB: Array
     scores_CB: Array
+    explored_CB: Array | None = None
+    propensity_CB: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -149,14 +153,19 @@ def top_entries(score_CU: sparse.csr_matrix, budget: int) -> Audience:
 
 def ranked(row: Array, user: Array, score: Array, n_rows: int, budget: int) -> Audience:
     """Candidates, of any number a row and in any order, as ranked lists of `budget`."""
-    order = np.lexsort((user, -score, row))
+    order, rank = in_order(row, user, score, n_rows)
     row, user, score = row[order], user[order], score[order]
-    rank = np.arange(len(row)) - np.searchsorted(row, np.arange(n_rows))[row]
     keep = rank < budget
     found = empty_audience(n_rows, budget, score.dtype)
     found.users_CB[row[keep], rank[keep]] = user[keep]
     found.scores_CB[row[keep], rank[keep]] = score[keep]
     return found
+
+
+def in_order(row: Array, user: Array, score: Array, n_rows: int) -> tuple[Array, Array]:
+    """By row, the highest scores first, ties by user: the order, and the rank from 0 within the row of each in it."""
+    order = np.lexsort((user, -score, row))
+    return order, np.arange(len(row)) - np.searchsorted(row[order], np.arange(n_rows))[row[order]]
 
 
 def empty_audience(n_rows: int, budget: int, dtype: Any = np.float32) -> Audience:
@@ -177,32 +186,6 @@ def union(one: Audience, other: Audience, budget: int) -> Audience:
         entries = (1 / (FUSION + 1 + rank), (row, found.users_CB[row, rank]))
         total = total + sparse.csr_matrix(entries, shape=total.shape)
     return top_entries(sparse.csr_matrix(total), budget)
-
-
-def cap_users(found: Audience, cap: int, budget: int) -> Audience:
-    """At most `cap` new songs a user over the whole batch, and at most `budget` users a song.
-
-    All songs ask their first choices, then their second, and so on; a user takes the first `cap` songs that ask, the
-    higher scores first where several ask at once. Going by rank, not by score across songs, lets every song have its
-    best listeners: scores of two songs share no scale. Give longer lists than `budget`, so that there is a next choice.
-    """
-    users_CB, kept = found.users_CB, np.zeros(found.users_CB.shape, dtype=bool)
-    taken_U = np.zeros(int(users_CB.max(initial=-1)) + 1, dtype=np.int64)
-    room_C = np.full(len(users_CB), budget)
-    for rank in range(users_CB.shape[1]):
-        song = np.flatnonzero((users_CB[:, rank] >= 0) & (room_C > 0))
-        song = song[np.lexsort((song, -found.scores_CB[song, rank], users_CB[song, rank]))]
-        user = users_CB[song, rank]
-        before = np.arange(len(user)) - np.searchsorted(user, user)  # songs ahead of this one at the same user
-        song = song[taken_U[user] + before < cap]
-        np.add.at(taken_U, users_CB[song, rank], 1)
-        room_C[song] -= 1
-        kept[song, rank] = True
-    row, at = np.nonzero(kept)
-    place = np.cumsum(kept, axis=1)[row, at] - 1
-    result = empty_audience(len(users_CB), budget, found.scores_CB.dtype)
-    result.users_CB[row, place], result.scores_CB[row, place] = users_CB[row, at], found.scores_CB[row, at]
-    return result
 
 
 def songs_at_once(memory_mb: float, n_users: int, extra: int = 0) -> int:

@@ -22,13 +22,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from retrieval.allocation import Exploration, rank_values, share_out
 from retrieval.audience import (
     Allowed,
     Audience,
     Excluded,
     Scores,
     activity_scale,
-    cap_users,
     listener_scores,
     popularity_scale,
     rank_by_score,
@@ -39,13 +39,14 @@ from retrieval.audience import (
 )
 from retrieval.boundary import NO_EXCLUSIONS, margins, songs_above, users_above
 from retrieval.clusters import MOST, centroid_scores, user_vectors
+from retrieval.gate import probability
 from retrieval.index import unit_rows
 from retrieval.listening import Listening
 from retrieval.reasons import explain, nearest_heard
 
 Array = NDArray[Any]
 Mode = Literal["i2i2u", "taste", "cat", "union", "boundary"]
-CHOICES = 4  # with a cap per user, lists are made so many times longer, so that a song has a next choice
+CHOICES = 4  # with a cap or exploration lists are made so many times longer, so that a song has a next choice
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,14 @@ class Targeting:
         return Songs(vector_CD, Similar(positions, scores, weights, weights_CS), item_CD, excluded)
 
     def audience(
-        self, songs: Songs, mode: Mode, budget: int, gate: bool = False, margin: float = 0.0, cap: int = 0
+        self,
+        songs: Songs,
+        mode: Mode,
+        budget: int,
+        gate: bool = False,
+        margin: float = 0.0,
+        cap: int = 0,
+        exploration: Exploration | None = None,
     ) -> Audience:
         """Users of each song by a mode.
 
@@ -172,10 +180,12 @@ class Targeting:
             budget: users per song, at most as many as there are.
             gate: only users whose boundary the song clears ("boundary" does anyway).
             margin: how far it must clear it.
-            cap: songs that a user may be named for over all of them; 0: no limit.
+            cap: songs that a user may be named for over all of them; 0: no limit. Songs then share the users out: by
+                σ(margin) in the mode "boundary", by rank in the others, whose scores have no scale in common.
+            exploration: how many users are drawn at random among the song's next ones; None: none.
         """
         budget = min(budget, self.listening.n_users)
-        depth = min(CHOICES * budget, self.listening.n_users) if cap else budget
+        depth = min(CHOICES * budget, self.listening.n_users) if cap or exploration else budget
         allowed = self.allowed(songs, gate, margin)
         if mode == "boundary":
             found = self.above_boundary(songs, depth, margin)
@@ -187,7 +197,10 @@ class Targeting:
             found = self.near_clusters(songs, depth, allowed)
             if mode == "union":
                 found = union(self.listeners(songs, depth, allowed), found, depth)
-        return cap_users(found, cap, budget) if cap else found
+        if not cap and exploration is None:
+            return found
+        value_CB = probability(found.scores_CB) if mode == "boundary" else rank_values(found)
+        return share_out(found, value_CB, budget, cap, exploration)
 
     def listeners(self, songs: Songs, budget: int, allowed: Allowed | None = None) -> Audience:
         """I2I2U: the listeners of similar songs."""

@@ -26,7 +26,8 @@ from configs.targeting import TargetingConfig
 from data.arrays import FloatArray
 from inference.song_index import SongIndex
 from inference.targeting import targeting_of
-from retrieval.audience import cap_users, union
+from retrieval.allocation import rank_values, share_out
+from retrieval.audience import union
 from retrieval.index import build_index
 from retrieval.listening import Listening
 from retrieval.targeting import CHOICES
@@ -83,7 +84,7 @@ def run(config: ScaleConfig, index: SongIndex, listening: sparse.csr_matrix) -> 
     with timed(seconds, "union"):
         both = union(first, second, depth)
     with timed(seconds, "cap"):
-        capped = cap_users(both, options.per_user_cap or config.new, budget)
+        capped = share_out(both, rank_values(both), budget, options.per_user_cap, None)
     with timed(seconds, "reasons"):
         targeting.reasons(capped.users_CB, songs)
     report: dict[str, Any] = {

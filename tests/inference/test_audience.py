@@ -12,7 +12,8 @@ from scipy import sparse
 from configs.errors import UserError
 from configs.targeting import TargetingConfig
 from data.catalogue import Catalogue
-from inference.audience import show
+from inference.audience import audience_table, exploration_of, show
+from retrieval.audience import Audience
 from retrieval.targeting import Similar
 
 
@@ -42,12 +43,33 @@ def test_the_page_of_a_song() -> None:
         assert page[6:] == lines[:users]
 
 
+def test_what_was_drawn_is_logged_with_its_propensity() -> None:
+    """The two columns are there if anything is drawn; a draw goes by the song's id, not by its place."""
+    catalogue = Catalogue(Path("catalogue"), {})
+    catalogue.songs = pl.DataFrame({"song_id": ["a", "b", "c"]})
+    catalogue.users = pl.DataFrame({"user_id": ["u0", "u1", "u2"]})
+    users, because = np.array([[2, 0], [1, -1]]), np.full((2, 2, 3), -1)
+    found, new = Audience(users, np.array([[0.5, 0.25], [0.125, -np.inf]])), np.array([1, 2])
+    plain = audience_table(found, because, catalogue, new, None)
+    found.explored_CB, found.propensity_CB = np.array([[False, True], [True, False]]), np.array([[1, 0.25], [0.5, 0]])
+    table = audience_table(found, because, catalogue, new, None)
+    assert table.columns == [*plain.columns, "explored", "propensity"]
+    assert table.select("song_id", "user_id", "explored", "propensity").rows() == [
+        ("b", "u2", False, 1.0), ("b", "u0", True, 0.25), ("c", "u1", True, 0.5),
+    ]  # fmt: skip
+    assert exploration_of(TargetingConfig(), catalogue, new) is None
+    names = [exploration_of(TargetingConfig(exploration=0.1), catalogue, one).name_C for one in (new, new[::-1])]
+    assert names[0].tolist() == names[1][::-1].tolist() and names[0][0] != names[0][1]
+
+
 @pytest.mark.parametrize(
     ("options", "value"),
     [
         (("neighbours", "budget", "seed_users", "songs_per_user", "memory_mb", "warm_up"), 0),
         (("per_user_cap", "seed", "clusters", "song_weight"), -0.5),
-        (("memory_mb", "song_weight"), float("nan")),
+        (("memory_mb", "song_weight", "exploration"), float("nan")),
+        (("exploration",), 1.5),
+        (("exploration",), -0.1),
         (("song_weight",), float("inf")),
     ],
 )

@@ -1,4 +1,4 @@
-"""Audience targeting against naive double loops: scores, ties, budgets, who is allowed, unions and caps."""
+"""Audience targeting against naive double loops: scores, ties, budgets, who is allowed, and unions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from retrieval.audience import (
     CELL_BYTES,
     Audience,
     activity_scale,
-    cap_users,
     listener_scores,
     rank_by_score,
     similarity_weights,
@@ -134,30 +133,6 @@ def test_union_against_a_loop(budget: int, seed: int, depths: tuple[int, int]) -
                     score[user] = score.get(user, 0.0) + 1 / (60 + rank)
         expected.append(sorted(score.items(), key=lambda one: (-one[1], one[0]))[:budget])
     check(union(one, other, budget), expected, budget)
-
-
-def naive_caps(found: Audience, cap: int, budget: int) -> list[list[tuple[int, float]]]:
-    """Rank by rank, and within a rank one song after another by score."""
-    taken: dict[int, int] = {}
-    result: list[list[tuple[int, float]]] = [[] for _ in found.users_CB]
-    for rank in range(found.users_CB.shape[1]):
-        asking = [(-float(found.scores_CB[c, rank]), c) for c in range(len(result)) if found.users_CB[c, rank] >= 0]
-        for score, c in sorted(asking):
-            user = int(found.users_CB[c, rank])
-            if len(result[c]) < budget and taken.get(user, 0) < cap:
-                taken[user] = taken.get(user, 0) + 1
-                result[c].append((user, -score))
-    return result
-
-
-@pytest.mark.parametrize("cap", [1, 2, 5, 9])
-@pytest.mark.parametrize("budget", [1, 4, 12, 20])
-@pytest.mark.parametrize("depth", [0, 12])
-def test_caps_against_a_loop(cap: int, budget: int, depth: int) -> None:
-    found = ranked_lists(0, depth)
-    capped = cap_users(found, cap, budget)
-    check(capped, naive_caps(found, cap, budget), budget)
-    assert capped.scores_CB.dtype == found.scores_CB.dtype == np.float32
 
 
 @pytest.mark.parametrize(("users", "songs"), [(1_000_000, 33), (1000, 33_554), (100_000_000, 1)])

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from retrieval.audience import Audience, Excluded, cap_users, popularity_scale, top_users, union
+from retrieval.allocation import Exploration, rank_values, share_out
+from retrieval.audience import Audience, Excluded, popularity_scale, top_users, union
 from retrieval.clusters import audience_clusters, centroid_scores, user_vectors
 from retrieval.index import build_index, search
 from retrieval.listening import Listening
@@ -167,10 +168,27 @@ def test_union_is_of_both(gate: bool) -> None:
 @pytest.mark.parametrize("mode", ["i2i2u", "taste", "cat", "union", "boundary"])
 @pytest.mark.parametrize("cap", [1, 2, 3])
 def test_a_cap_per_user_takes_the_next_choice(mode: Mode, cap: int) -> None:
-    found, free = found_by(mode, 12, cap=cap), found_by(mode, 12)
-    np.testing.assert_array_equal(found.users_CB, cap_users(found_by(mode, 48), cap, 12).users_CB)
+    found, free, longer = found_by(mode, 12, cap=cap), found_by(mode, 12), found_by(mode, 48)
+    value_CB = 1 / (1 + np.exp(-longer.scores_CB)) if mode == "boundary" else rank_values(longer)
+    np.testing.assert_array_equal(found.users_CB, share_out(longer, value_CB, 12, cap, None).users_CB)
     times = [np.bincount(one.users_CB[one.users_CB >= 0]).max() for one in (found, free)]
     assert times[0] == cap < times[1], "else there is no cap"
+
+
+@pytest.mark.parametrize("mode", ["i2i2u", "boundary"])
+def test_exploration_takes_some_places(mode: Mode) -> None:
+    """The first nine choices stay, and three of the next are drawn."""
+    targeting, _ = world()
+    how = Exploration(0.25, 0, NEW)
+    found, free = targeting.audience(asked(targeting), mode, 12, exploration=how), found_by(mode, 48)
+    assert found.explored_CB is not None and found.propensity_CB is not None
+    for c, users in enumerate(found.users_CB):
+        drawn, named = found.explored_CB[c], users >= 0
+        assert users[named & ~drawn].tolist() == [user for user in free.users_CB[c, :9].tolist() if user >= 0]
+        rest = set(free.users_CB[c, 9:].tolist()) - {-1}
+        assert set(users[drawn].tolist()) <= rest and drawn.sum() == min(3, len(rest))
+        assert np.allclose(found.propensity_CB[c, drawn], min(1, 3 / max(1, len(rest))))
+    assert (found.propensity_CB[~found.explored_CB & (found.users_CB >= 0)] == 1).all()
 
 
 @pytest.mark.parametrize("mode", ["cat", "boundary"])
