@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import csv
+import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +13,7 @@ import pytest
 import torch
 
 from tests.conftest import i2i_options
-from tests.distributed.test_launch import ended, launch, weights
+from tests.distributed.test_launch import ROOT, ended, environment, launch, weights
 
 STILL = ["optim.lr=1e-12", "trainer.epochs=1"]  # weights stay as they were: what differs is the number of ranks
 
@@ -31,6 +34,29 @@ def odd_catalogue(dataset: Path, prepare: Callable[..., Path], tmp_path_factory:
     warm, cold = (len(Catalogue.read(out).rows(name)) for name in ("warm", "cold_val"))
     assert warm % 2 and warm % 3 and cold % 2 and cold % 3
     return out
+
+
+def plain_start(options: list[str], ranks: int) -> subprocess.Popen[str]:
+    """`python train.py`, which starts its further processes itself."""
+    argv = [sys.executable, str(ROOT / "train.py"), *options, f"trainer.devices={ranks}"]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(argv, env=environment(), stdout=pipe, stderr=pipe, text=True)
+
+
+@pytest.mark.parametrize("by", ["torchrun", pytest.param("lightning", marks=pytest.mark.slow)])
+def test_ranks_search_together(by: str, catalogue_folder: Path, tmp_path: Path) -> None:
+    """Whoever starts the second process: trials, figures and the best one are those of one process."""
+    runs, still = {}, [*STILL, "search=2", "logger.wandb=offline"]
+    for ranks in (1, 2):
+        runs[ranks] = out = tmp_path / str(ranks)
+        options = ["i2i", *i2i_options(catalogue_folder, out), *still]
+        ended(launch("torchrun.sh", options, RANKS=ranks) if by == "torchrun" else plain_start(options, ranks))
+        assert len(list(out.rglob("*.wandb"))) == len(list((out / "search").rglob("*.csv"))) == 2, "rank 0 alone tells"
+        assert len(list(tmp_path.glob("wandb/offline-run-*"))) == ranks
+    one, two = (json.loads((run / "search.json").read_text())["trials"] for run in runs.values())
+    assert [row["options"] for row in one] == [row["options"] for row in two] and one[1]["options"]
+    assert [row["value"] for row in two] == pytest.approx([row["value"] for row in one], rel=1e-4)
+    assert json.loads((runs[2] / "manifest.json").read_text())["finished"]
 
 
 @pytest.mark.parametrize("task", ["i2i", "boundary"])
