@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
+import train
+from configs.load import given, load
+from configs.training import I2IConfig
 from tests.conftest import i2i_options
 from tests.distributed.test_launch import ROOT, ended, environment, launch, weights
 
@@ -46,17 +49,17 @@ def plain_start(options: list[str], ranks: int) -> subprocess.Popen[str]:
 @pytest.mark.parametrize("by", ["torchrun", pytest.param("lightning", marks=pytest.mark.slow)])
 def test_ranks_search_together(by: str, catalogue_folder: Path, tmp_path: Path) -> None:
     """Whoever starts the second process: trials, figures and the best one are those of one process."""
-    runs, still = {}, [*STILL, "search=2", "logger.wandb=offline"]
-    for ranks in (1, 2):
-        runs[ranks] = out = tmp_path / str(ranks)
-        options = ["i2i", *i2i_options(catalogue_folder, out), *still]
-        ended(launch("torchrun.sh", options, RANKS=ranks) if by == "torchrun" else plain_start(options, ranks))
-        assert len(list(out.rglob("*.wandb"))) == len(list((out / "search").rglob("*.csv"))) == 2, "rank 0 alone tells"
-        assert len(list(tmp_path.glob("wandb/offline-run-*"))) == ranks
-    one, two = (json.loads((run / "search.json").read_text())["trials"] for run in runs.values())
-    assert [row["options"] for row in one] == [row["options"] for row in two] and one[1]["options"]
-    assert [row["value"] for row in two] == pytest.approx([row["value"] for row in one], rel=1e-4)
-    assert json.loads((runs[2] / "manifest.json").read_text())["finished"]
+    runs = [tmp_path / "one", tmp_path / "two"]
+    one, two = ([*i2i_options(catalogue_folder, run), *STILL, "search=2"] for run in runs)
+    train.train("i2i", load(I2IConfig, one), given(I2IConfig, one))
+    two.append("logger.wandb=offline")
+    ended(launch("torchrun.sh", ["i2i", *two], RANKS=2) if by == "torchrun" else plain_start(["i2i", *two], 2))
+    assert len(list((runs[1] / "search").rglob("*.wandb"))) == len(list((runs[1] / "search").rglob("*.csv"))) == 2
+    assert len(list(tmp_path.glob("wandb/offline-run-*"))) == 1, "rank 0 alone tells"
+    alone, both = (json.loads((run / "search.json").read_text())["trials"] for run in runs)
+    assert [row["options"] for row in both] == [row["options"] for row in alone] and alone[1]["options"]
+    assert [row["value"] for row in both] == pytest.approx([row["value"] for row in alone], rel=1e-4)
+    assert json.loads((runs[1] / "manifest.json").read_text())["finished"]
 
 
 @pytest.mark.parametrize("task", ["i2i", "boundary"])
