@@ -5,6 +5,7 @@ python train.py clip     data=CATALOGUE out=RUN
 python train.py i2i      data=CATALOGUE features=FEATURES out=RUN      (objective.bcl_weight=0: CB2CF)
 python train.py boundary data=CATALOGUE features=FEATURES out=RUN
 
+python train.py i2i data=… out=RUN search=20         (20 trainings; the best is kept; i2i and boundary)
 torchrun --nproc-per-node 8 train.py i2i data=… out=… trainer.devices=8      (several GPUs)
 python train.py i2i --config configs/i2i.yaml data=… out=…                   (options from a file)
 python train.py i2i --help                                                   (every option)
@@ -13,19 +14,26 @@ python train.py i2i --help                                                   (ev
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
 from typing import Any
 
-from configs.load import command
+from configs.load import command, given
 from configs.training import BoundaryConfig, ClipConfig, CorpusConfig, I2IConfig
 
 TASKS: dict[str, type] = {"text": CorpusConfig, "clip": ClipConfig, "i2i": I2IConfig, "boundary": BoundaryConfig}
 
 
-def train(task: str, config: Any) -> None:
-    """Run one of TASKS."""
+def train(task: str, config: Any, given: Collection[str] = ()) -> None:
+    """Run one of TASKS; a search leaves the `given` options as they are."""
     from training import tasks  # here: --help and wrong options answer at once
 
-    getattr(tasks, f"train_{task}")(config)
+    run = getattr(tasks, f"train_{task}")
+    if getattr(config, "search", 0):
+        from training.search import search
+
+        search(task, config, given, run)
+    else:
+        run(config)
 
 
 def main() -> None:
@@ -38,7 +46,8 @@ def main() -> None:
         print(f"error: name a task first: {' | '.join(TASKS)} ({got})", file=sys.stderr)
         raise SystemExit(2)
     else:
-        command(lambda config: train(task, config), TASKS[task], __doc__ or "", sys.argv[2:])
+        schema, argv = TASKS[task], sys.argv[2:]
+        command(lambda config: train(task, config, given(schema, argv)), schema, __doc__ or "", argv)
 
 
 if __name__ == "__main__":

@@ -97,7 +97,7 @@ def is_finished(folder: Path, task: str, config: dict[str, Any]) -> bool:
     check_replaceable(folder, f"{task} run")
     if not (folder / "config.yaml").exists():
         return False
-    changed = _differences(read_config(folder), config)
+    changed = differences({"search": 0} | read_config(folder), {"search": 0} | config)  # runs older than that option
     if changed:
         raise UserError(
             f"{folder} holds a run with other options ({'; '.join(changed)}): choose another out= or remove it"
@@ -177,10 +177,11 @@ def finish_run(folder: Path, task: str, metrics: dict[str, float]) -> None:
     write_manifest(folder, f"{task} run", {"finished": True, "made_from": made_from, "best": metrics})
 
 
-def _differences(earlier: Any, now: Any, prefix: str = "") -> list[str]:
+def differences(earlier: Any, now: Any, prefix: str = "") -> list[str]:
+    """Options that differ and may not, as "group.name: earlier → now"."""
     if prefix.rstrip(".") in MAY_CHANGE:
         return []
     if isinstance(earlier, dict) and isinstance(now, dict):
         keys = sorted(set(earlier) | set(now))
-        return [one for key in keys for one in _differences(earlier.get(key), now.get(key), f"{prefix}{key}.")]
+        return [one for key in keys for one in differences(earlier.get(key), now.get(key), f"{prefix}{key}.")]
     return [] if earlier == now else [f"{prefix.rstrip('.')}: {earlier} → {now}"]

@@ -51,6 +51,7 @@ def command_run(job: str, config: Any) -> AbstractContextManager[Any]:
     out = Path(config.out).resolve()
     out.parent.mkdir(parents=True, exist_ok=True)
     given = {"project": config.logger.project, "mode": config.logger.wandb, "config": as_dict(config)}
+    given["group"] = config.logger.group or None
     return running(lambda: wandb.init(name=out.name, job_type=job, dir=str(out.parent), **given))
 
 
@@ -160,7 +161,8 @@ def loggers(out: Path, options: LoggerConfig, config: dict[str, Any], task: str)
         by_agent = "WANDB_SWEEP_ID" in os.environ
         of_folder = hashlib.sha256(str(out.resolve()).encode()).hexdigest()[:12]
         wandb = WandbLogger(
-            name=None if by_agent else out.name,
+            name=None if by_agent else "-".join(filter(None, (options.group, out.name))),
+            group=options.group or None,
             id=os.environ.get("WANDB_RUN_ID") or of_folder,
             project=options.project,
             save_dir=out,

@@ -14,8 +14,12 @@ from objectives.gather import sum_over_ranks
 EVERY = 50  # steps between two looks at the loss on a GPU, which each look makes wait
 
 
+class DivergenceError(UserError):
+    """A training lost its numbers: another learning rate mends it."""
+
+
 class StopOnDivergence(L.Callback):
-    """Raises UserError on all ranks when a loss, a validation vector or a weight is NaN or infinite.
+    """Raises DivergenceError on all ranks when a loss, a validation vector or a weight is NaN or infinite.
 
     It comes before the callbacks that use what was computed. Weights are looked at when a checkpoint is to be written,
     so that the last one is always good.
@@ -61,7 +65,7 @@ class StopOnDivergence(L.Callback):
             lost = sum_over_ranks(lost)
         if lost > 0:
             lr = pl_module.hparams.get("lr")  # type: ignore[call-overload]
-            raise UserError(
+            raise DivergenceError(
                 f"training diverged at step {trainer.global_step} ({what} is NaN or infinite): lower optim.lr={lr:g}, "
                 "or raise optim.warmup"
             )

@@ -64,6 +64,14 @@ def as_dict(config: Any) -> dict[str, Any]:
     return typing.cast(dict[str, Any], OmegaConf.to_container(OmegaConf.structured(config)))
 
 
+def replaced(config: Schema, options: dict[str, Any]) -> Schema:
+    """The configuration with other values of the options `group.name`, checked anew."""
+    merged = OmegaConf.structured(config)
+    for key, value in options.items():
+        OmegaConf.update(merged, key, value)
+    return typing.cast(Schema, OmegaConf.to_object(merged))
+
+
 def recorded(config: Any) -> dict[str, Any]:
     """The options that a folder's manifest keeps: all but where figures go, which change nothing in the folder."""
     return {name: value for name, value in as_dict(config).items() if name != "logger"}
@@ -78,14 +86,7 @@ def command(main: Callable[[Any], None], schema: type, doc: str, argv: Sequence[
     share_cores()
     quieten()
     try:
-        config = None
-        if "--config" in arguments:
-            at = arguments.index("--config")
-            if at + 1 == len(arguments):
-                raise UserError("--config needs a YAML file after it")
-            config = arguments[at + 1]
-            del arguments[at : at + 2]
-        options: Any = load(schema, arguments, config)
+        options: Any = load(schema, *parted(arguments))
         check_inputs(options)
         main(options)
     except (UserError, OSError) as error:
@@ -94,6 +95,38 @@ def command(main: Callable[[Any], None], schema: type, doc: str, argv: Sequence[
     except KeyboardInterrupt:
         print("stopped; run the same command again to go on", file=sys.stderr)
         raise SystemExit(130) from None
+
+
+def parted(arguments: Sequence[str]) -> tuple[list[str], str | None]:
+    """The `key=value` of a command line, and the file of its `--config`.
+
+    Raises:
+        UserError: `--config` is the last word.
+    """
+    rest = list(arguments)
+    if "--config" not in rest:
+        return rest, None
+    at = rest.index("--config")
+    if at + 1 == len(rest):
+        raise UserError("--config needs a YAML file after it")
+    file = rest[at + 1]
+    del rest[at : at + 2]
+    return rest, file
+
+
+def given(schema: type, arguments: Sequence[str]) -> set[str]:
+    """The options `group.name` that a command line sets, itself or by its `--config`."""
+    overrides, file = parted(arguments)
+    of_file = {} if file is None else OmegaConf.to_container(_read_yaml(schema, Path(file)))
+    return {item.partition("=")[0] for item in overrides} | set(_names(of_file))
+
+
+def _names(config: Any, prefix: str = "") -> Iterator[str]:
+    for name, value in config.items():
+        if isinstance(value, dict):
+            yield from _names(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
 
 
 def check_inputs(config: Any) -> None:

@@ -69,6 +69,7 @@ def a_date(name: str, text: str | None) -> None:
 class LoggerConfig:
     wandb: Literal["online", "offline", "off"] = opt("offline", "Weights & Biases (a CSV log is always written)")
     project: str = opt("firstplay", "W&B project")
+    group: str = opt("", "W&B group; also the first part of a training's name there (search= sets it)")
     upload: bool = opt(False, "also upload the output files to W&B (default: only their names and sizes)")
 
 

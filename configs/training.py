@@ -10,6 +10,7 @@ from configs.errors import UserError
 from configs.options import CATALOGUE, FEATURES, REQUIRED, CommandLoggerConfig, LoggerConfig, above, at_least, opt
 
 OWN_AUDIO, MUSICNN = "transformer", "musicnn"  # of audio.model: the one trained from scratch, the packaged one
+SEARCH = "trainings of a search over options that are not given: runs in out/search, the best becomes out (0: none)"
 NO_FEATURES = "feature folder (python -m pipeline.embed); none: the catalogue's own fields"
 
 
@@ -296,6 +297,7 @@ class I2IConfig:
     batch_size: int = opt(256, "pairs per step and device")
     bcl_batch_size: int = opt(256, "contrastive part: songs drawn per step and device (if objective.draws=0)")
     seed: int = opt(0, "seed")
+    search: int = opt(0, SEARCH)
     recall_k: int = opt(20, "K of the validation recall")
     recall_users: int = opt(50, "users a validation song is offered to")
     recall_mode: Literal["i2i2u", "taste"] = opt("i2i2u", "mode of targeting by which the checkpoint is chosen")
@@ -308,6 +310,7 @@ class I2IConfig:
 
     def __post_init__(self) -> None:
         at_least(self, 1, "batch_size", "bcl_batch_size", "recall_k", "recall_users")
+        at_least(self, 0, "search")
         no_fsdp(self.trainer)
 
 
@@ -350,6 +353,7 @@ class BoundaryConfig:
     out: str = opt(REQUIRED, "run folder to write; a run found there goes on")
     batch_size: int = opt(512, "labelled plays per step and device")
     seed: int = opt(0, "seed")
+    search: int = opt(0, SEARCH)
     monitor: Literal["bce", "margin_auc", "recall"] = opt(
         "bce",
         "what chooses the best checkpoint, on cold validation songs: the loss, or the AUC, of margins of listeners and "
@@ -365,4 +369,5 @@ class BoundaryConfig:
 
     def __post_init__(self) -> None:
         at_least(self, 1, "batch_size", "recall_k")
+        at_least(self, 0, "search")
         no_fsdp(self.trainer)

@@ -47,6 +47,7 @@ class OfflineRun:
 
     def _run(self, run: Any) -> None:
         self.id, self.job, self.project, self.resumes = run.run_id, run.job_type, run.project, run.resume
+        self.group, self.name = run.run_group, run.display_name
         self.config |= {one.key: json.loads(one.value_json) for one in run.config.update}
 
     def _history(self, row: Any) -> None:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import csv
+import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
+import train
+from configs.load import given, load
+from configs.training import I2IConfig
 from tests.conftest import i2i_options
-from tests.distributed.test_launch import ended, launch, weights
+from tests.distributed.test_launch import ROOT, ended, environment, launch, weights
 
 STILL = ["optim.lr=1e-12", "trainer.epochs=1"]  # weights stay as they were: what differs is the number of ranks
 
@@ -31,6 +37,29 @@ def odd_catalogue(dataset: Path, prepare: Callable[..., Path], tmp_path_factory:
     warm, cold = (len(Catalogue.read(out).rows(name)) for name in ("warm", "cold_val"))
     assert warm % 2 and warm % 3 and cold % 2 and cold % 3
     return out
+
+
+def plain_start(options: list[str], ranks: int) -> subprocess.Popen[str]:
+    """`python train.py`, which starts its further processes itself."""
+    argv = [sys.executable, str(ROOT / "train.py"), *options, f"trainer.devices={ranks}"]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(argv, env=environment(), stdout=pipe, stderr=pipe, text=True)
+
+
+@pytest.mark.parametrize("by", ["torchrun", pytest.param("lightning", marks=pytest.mark.slow)])
+def test_ranks_search_together(by: str, catalogue_folder: Path, tmp_path: Path) -> None:
+    """Whoever starts the second process: trials, figures and the best one are those of one process."""
+    runs = [tmp_path / "one", tmp_path / "two"]
+    one, two = ([*i2i_options(catalogue_folder, run), *STILL, "search=2"] for run in runs)
+    train.train("i2i", load(I2IConfig, one), given(I2IConfig, one))
+    two.append("logger.wandb=offline")
+    ended(launch("torchrun.sh", ["i2i", *two], RANKS=2) if by == "torchrun" else plain_start(["i2i", *two], 2))
+    assert len(list((runs[1] / "search").rglob("*.wandb"))) == len(list((runs[1] / "search").rglob("*.csv"))) == 2
+    assert len(list(tmp_path.glob("wandb/offline-run-*"))) == 1, "rank 0 alone tells"
+    alone, both = (json.loads((run / "search.json").read_text())["trials"] for run in runs)
+    assert [row["options"] for row in both] == [row["options"] for row in alone] and alone[1]["options"]
+    assert [row["value"] for row in both] == pytest.approx([row["value"] for row in alone], rel=1e-4)
+    assert json.loads((runs[1] / "manifest.json").read_text())["finished"]
 
 
 @pytest.mark.parametrize("task", ["i2i", "boundary"])

@@ -7,9 +7,10 @@
 For each seed the data are split anew, and every method is fitted on the warm plays. Ours is `firstplay`; `methods`
 takes names, or `baselines`, `ours` (with CB2CF), `u2i` (our boundary towers, and their union with `firstplay`),
 `ablation`, `contrastive` (the article's loss with and without views, each with four settings), `missing` (new songs
-without text or audio). "tuned" rows choose their settings on the cold validation songs, each direction apart (those of
-`contrastive`: on the first seed's, for both). Finished training and the figures of baselines are kept in work=, so that
-a killed run goes on. Protocol: docs/results/item_cold.md.
+without text or audio), `untuned` (ours by the defaults of train.py, and by its search from there). "tuned" rows choose
+their settings on the cold validation songs, each direction apart (those of `contrastive`: on the first seed's, for
+both). Finished training and the figures of baselines are kept in work=, so that a killed run goes on. Protocol:
+docs/results/item_cold.md.
 """
 
 from __future__ import annotations
@@ -30,9 +31,10 @@ from benchmarks.quality.item_cold.methods import CLOSED, FIXED, OURS, SEEDED, TU
 from benchmarks.quality.item_cold.table import table
 from benchmarks.table import writable
 from configs.errors import UserError
-from configs.load import command, load
+from configs.load import command, given, load
 from configs.options import at_least, opt
 from configs.training import BoundaryConfig, I2IConfig
+from training.search import search
 from training.tasks import train_boundary, train_i2i
 
 Runs = dict[str, dict[str, list[dict[str, Any]]]]  # feature set → method → one entry a seed
@@ -53,6 +55,8 @@ class ItemColdConfig:
     text_model: str = opt("minilm", "text encoder that reads it (text.model of pipeline.embed)")
     i2i: list[str] = opt([], "options of our encoder, as train.py i2i takes them")
     i2i_of: dict[str, list[str]] = opt({}, "more of them for one feature set")
+    untuned: list[str] = opt([], "options of `firstplay, untuned` and `firstplay, search`, which take none of i2i")
+    search: int = opt(8, "trainings of `firstplay, search`")
     boundary: list[str] = opt([], "options of our boundary towers, as train.py boundary takes them")
     boundary_of: dict[str, list[str]] = opt({}, "more of them for one feature set")
 
@@ -92,7 +96,7 @@ def tasks(config: ItemColdConfig) -> Iterator[Task]:
     """
     if not config.data or not Path(config.data).exists():
         raise UserError(f"data={config.data}: no such folder or zip (docs/data.md says where the published ones are)")
-    at_least(config, 1, "seeds")
+    at_least(config, 1, "seeds", "search")
     work = Path(config.work or config.out.removesuffix(".json"))
     writable(config.out, work)
     for seed in tqdm(range(config.seeds), desc="seeds"):
@@ -237,7 +241,21 @@ def trained(task: Task, method: str) -> tuple[Path, Fold]:
     if method in encoders.GRIDS:
         setting = setting_of(task, method)
         return train(task, f"{method} {setting}", encoders.GRIDS[method][setting])
+    if method in encoders.UNTUNED:
+        return untuned(task, method), task.fold
     return train(task, method, encoders.VARIANTS[method])
+
+
+def untuned(task: Task, method: str) -> Path:
+    """The run folder of a training with the defaults of train.py, or of its search."""
+    run = run_of(task, method)
+    options = [*options_of(task.fold, task.fields, task.seed, run), *task.config.untuned]
+    if method == encoders.UNTUNED[0]:
+        train_i2i(load(I2IConfig, options))
+    else:
+        config = load(I2IConfig, [*options, f"search={task.config.search}"])
+        search("i2i", config, given(I2IConfig, options), train_i2i)
+    return run
 
 
 def setting_of(task: Task, method: str) -> int:

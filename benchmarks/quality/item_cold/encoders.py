@@ -77,6 +77,7 @@ GRIDS = {  # method → settings, of which the validation songs of the first see
     ],
     "article, CB2CF, tuned": [f"{ARTICLE} {CB2CF} model.dropout={rate}" for rate in (0.1, 0.3, 0.5, 0.7)],
 }
+UNTUNED = ("firstplay, untuned", "firstplay, search")  # the defaults of train.py, none of our options; and a search
 HIDDEN = ("text", "audio")  # of which new songs may have nothing, in the feature set that has both
 WITHOUT = {
     f"{of}, new songs without {lacking}": (of, lacking) for of in ("firstplay", "field dropout") for lacking in HIDDEN

@@ -37,6 +37,7 @@ GROUPS = {
     "u2i": ("firstplay", boundary.BOUNDARY, boundary.UNION),
     "ablation": (*encoders.VARIANTS, *encoders.AUDIENCES),
     "contrastive": (*encoders.GRIDS,),
+    "untuned": encoders.UNTUNED,
     "missing": ("firstplay", "field dropout", *encoders.WITHOUT),
 }
 

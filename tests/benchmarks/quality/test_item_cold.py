@@ -139,6 +139,20 @@ def test_the_first_seeds_validation_songs_choose_one_setting_for_all(
     assert trained == [{f"article_tuned_{n}" for n in range(3)}, {"article_tuned_1"}]
 
 
+def test_ours_without_options_and_by_a_search(dataset: Path, tmp_path: Path) -> None:
+    """Neither takes an option of i2i; the search leaves those of `untuned` as they are."""
+    options = [f"data={dataset}", f"out={tmp_path}/tiny.json", f"features=[{FEATURES}]", "methods=[untuned]", "seeds=1"]
+    given = [*TINY, "objective.users=16"]
+    main(load(ItemColdConfig, [*options, "i2i=[optim.lr=1e-9]", f"untuned={listed(given)}", "search=3"]))
+    rows = json.loads((tmp_path / "tiny.json").read_text("utf-8"))
+    assert [row["method"] for row in rows] == ["firstplay, untuned", "firstplay, search"]
+    plain, run = (tmp_path / f"tiny/seed0/runs/{FEATURES}/firstplay_{name}" for name in ("untuned", "search"))
+    values = {one["trial"]: one for one in json.loads((run / "search.json").read_text("utf-8"))["trials"]}
+    assert len(values) == 3 and "objective.users" not in {name for one in values.values() for name in one["options"]}
+    assert json.loads((plain / "manifest.json").read_text("utf-8"))["best"] == {"val/audience": values["000"]["value"]}
+    assert max(one["value"] for one in values.values()) > 0.5, "nothing has the rate of i2i"
+
+
 def test_a_union_takes_the_ways_chosen_for_each_direction() -> None:
     """Reciprocal ranks against a loop: along a user's songs, along a song's users; −inf is not in a list."""
     rng = np.random.default_rng(0)
