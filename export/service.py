@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from artifacts.fingerprints import of_file
 from artifacts.folders import read_manifest, write_manifest, writing
 from artifacts.runs import Run, open_run
 from artifacts.tracking import made, tracked, used
@@ -16,7 +17,9 @@ from configs import options
 from configs.load import as_dict
 from configs.serving import ServiceConfig
 from configs.targeting import PROMPTS
+from configs.training import TFIDF
 from data.catalogue import Catalogue
+from data.characters import FILE
 from data.fields import FEATURES, read_fields
 from data.text import read_as
 from evaluation.outcomes import calibration, logged
@@ -62,6 +65,8 @@ def export_service(config: ServiceConfig, tracking: Any) -> None:
         shutil.copytree(config.index, folder / "index")
         write_tables(catalogue, folder / "catalogue")
         write_fields(catalogue, features, runs, folder / "features")
+        if features and text and "fitted" in text:
+            shutil.copy2(Path(features) / FILE, folder / FILE)
         if boundary is not None:
             np.save(folder / "items.npy", boundary.item_CD)
             np.save(folder / "users.npy", boundary.user_UD)
@@ -74,12 +79,18 @@ def export_service(config: ServiceConfig, tracking: Any) -> None:
 
 
 def made_features(features: str | None) -> tuple[Run | None, dict[str, Any] | None]:
-    """The CLIP run that made the features, and how BERT's own vectors (`text`) were made; None where there is none."""
+    """The CLIP run that made the features, and how the vectors of `text` alone were made; None where there is none.
+
+    Of a text model that was fitted to the catalogue, its fingerprint too.
+    """
     from inference.zeroshot import run_of
 
     manifest = read_manifest(features, *FEATURES) if features else {}
     if features is None or "clip" not in manifest:
-        return None, manifest.get("text")
+        text = manifest.get("text")
+        if features and text and text["model"] == TFIDF:
+            text = text | {"fitted": of_file(Path(features) / FILE)}
+        return None, text
     clip = run_of(features)
     prepared = clip.hparams["prepared"]
     return clip, read_as(prepared) if prepared["frozen_text"] else None

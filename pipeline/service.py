@@ -11,6 +11,7 @@ other, and is replaced as a whole: a running service then goes over to the new o
     index/                 known songs for FAISS, vectors of all songs
     catalogue/             songs, users, plays        features/   dense fields of all songs
     items.npy users.npy boundaries.npy    vectors of the towers      labels.npy    vectors of the tags to guess
+    characters.safetensors    the text model, where it is fitted to the catalogue (text.model=tfidf)
 """
 
 from __future__ import annotations
