@@ -19,7 +19,7 @@ from benchmarks.measure import read_json, write_json
 from configs.data import PrepareConfig
 from configs.errors import UserError
 from configs.load import as_dict, load
-from configs.training import EmbedConfig
+from configs.training import TFIDF, EmbedConfig
 from data.arrays import BoolArray, FloatArray, IntArray
 from data.catalogue import Catalogue, held_out_listeners
 from data.fields import FEATURES, read_fields
@@ -49,7 +49,8 @@ class Held:
 class Fold:
     """One seed's split. `plays` says who played what, `strength` how strong the signal was.
 
-    `artist_S` numbers the artists of all songs, −1 being none; None where no song has an artist.
+    `artist_S` numbers the artists of all songs, −1 being none; None where no song has an artist. `texts` are what
+    character tf-idf reads, if anything.
     """
 
     folder: Path
@@ -60,6 +61,7 @@ class Fold:
     known: IntArray
     parts: dict[str, Held]
     artist_S: IntArray | None = None
+    texts: list[str | None] | None = None
 
 
 def format_of(data: Path) -> str:
@@ -86,8 +88,9 @@ def make_fold(
         UserError: the data or an option cannot be used, or what is in `work` was made otherwise.
     """
     folder = work / "catalogue"
-    # Tags depend on the split (those of held-out plays are left out); other text is the same for every seed.
-    features = (work if "tags" in text else work.parent) / "features"
+    # Tags depend on the split (those of held-out plays are left out), and so does what is fitted to known songs; other
+    # text is the same for every seed.
+    features = (work if "tags" in text or text_model == TFIDF else work.parent) / "features"
     given = [f"source={data}", f"out={folder}", f"format={format_of(data)}", f"split.seed={seed}", "split.by=random"]
     config = load(PrepareConfig, [*given, *options])
     if not folder.exists():
@@ -145,7 +148,8 @@ def fingerprint(fold: Fold, fields: list[str]) -> str:
     made = fold.catalogue.manifest
     split = made["options"]["split"] | {"seed": None}
     text = read_manifest(Path(fold.features), FEATURES[0], "this command").get("text") if fold.features else None
-    more = [] if fold.artist_S is None else ["figures by artist"]
+    more: list[Any] = [] if fold.artist_S is None else ["figures by artist"]
+    more += [] if fold.texts is None else [fold.texts]
     return of_values(made["source"], made["counts"], split, read_json(fold.folder.parent / DATA), text, fields, *more)
 
 

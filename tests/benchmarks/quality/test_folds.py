@@ -113,6 +113,8 @@ def test_text_of_any_split_is_embedded_once_but_tags_for_each(dataset: Path, tmp
         make_fold(dataset, tmp_path / "a" / "seed0", 0, [], ["genres"])
     with pytest.raises(UserError, match="made of other text"):
         make_fold(dataset, tmp_path / "a" / "seed0", 0, [], ["language"], "another")
+    fitted = [make_fold(dataset, tmp_path / "c" / f"seed{seed}", seed, [], ["language"], "tfidf") for seed in (0, 1)]
+    assert [Path(str(fold.features)).parent.name for fold in fitted] == ["seed0", "seed1"], "to known songs"
     tags = make_fold(dataset, tmp_path / "b" / "seed0", 0, [], ["tags"])
     assert tags.features == str(tmp_path / "b" / "seed0" / "features")
     text = content(tags, ["text"], [1.0])
