@@ -65,8 +65,6 @@ def export_service(config: ServiceConfig, tracking: Any) -> None:
         shutil.copytree(config.index, folder / "index")
         write_tables(catalogue, folder / "catalogue")
         write_fields(catalogue, features, runs, folder / "features")
-        if features and text and "fitted" in text:
-            shutil.copy2(Path(features) / FILE, folder / FILE)
         if boundary is not None:
             np.save(folder / "items.npy", boundary.item_CD)
             np.save(folder / "users.npy", boundary.user_UD)
@@ -114,8 +112,10 @@ def write_tables(catalogue: Catalogue, folder: Path) -> None:
 
 
 def write_fields(catalogue: Catalogue, features: str | None, runs: list[Run], folder: Path) -> None:
-    """Every dense field that a model reads, (songs, width)."""
+    """Every dense field that a model reads, (songs, width), and the text model where it was fitted."""
     folder.mkdir()
+    if features and (model := Path(features) / FILE).exists():
+        shutil.copy2(model, folder)
     dense = read_fields(catalogue, features, [], 1, {}).dense
     for name in {name for run in runs for name in run.hparams.get("dense_dims", ())}:
         np.save(folder / f"{name}.npy", dense[name])

@@ -90,7 +90,7 @@ class Encoder:
         self.bert: Any = None
         self.characters: Characters | None = None
         if self.read and self.read["model"] == TFIDF:
-            self.characters = load_characters(folder)
+            self.characters = load_characters(folder / "features")
         elif self.read and or_user_error(resolve_model, self.read["model"]) == self.read["model"]:
             self.load_text()  # no checksum has shown that it can be loaded, as one does for a packaged model
         made = repr((manifest["clip"], manifest["text"], sorted(self.widths.items())))

@@ -19,6 +19,7 @@ from data.arrays import BoolArray, FloatArray, IntArray
 from retrieval.index import unit_rows
 
 Artists = tuple[IntArray, IntArray]
+SIZE = 64  # of the vectors of the factorisation
 
 GRIDS: dict[str, list[dict[str, Any]]] = {
     "artist_mean": [{"alpha": alpha, "ridge": ridge} for alpha in (10.0, 30.0) for ridge in (1.0, 10.0, 100.0)],
@@ -34,7 +35,6 @@ def artist_mean(
     seed: int = 0,
     alpha: float = 10.0,
     ridge: float = 10.0,
-    dim: int = 64,
     kept: dict[str, Any] | None = None,
 ) -> FloatArray:
     """A cold song has the mean of its artist's collaborative vectors; (U, C).
@@ -48,13 +48,12 @@ def artist_mean(
         seed: of the factorisation.
         alpha: weight of a play in the factorisation, against 1 of a missing one.
         ridge: penalty of the regression.
-        dim: size of the vectors.
         kept: what the last calls with the same content solved; in `kept["plays"]` what hangs on the plays alone.
     """
     kept = {} if kept is None else kept
     solved = kept.setdefault("plays", {})
     if alpha not in solved:
-        solved[alpha] = factorise(plays_UW, dim, alpha, seed)
+        solved[alpha] = factorise(plays_UW, SIZE, alpha, seed)
     user_UE, song_WE = solved[alpha]
     played_W = np.bincount(plays_UW.indices, minlength=plays_UW.shape[1]) > 0
     weight_CW, known_C = of_artist(artists, played_W)

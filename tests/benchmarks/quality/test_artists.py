@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from benchmarks.quality.item_cold.artists import GRIDS, artist_listeners, artist_mean
+from benchmarks.quality.item_cold.artists import GRIDS, SIZE, artist_listeners, artist_mean
 from benchmarks.quality.item_cold.neural import factorise
 
 WARM = np.array([0, 0, 0, 1, 1, 2, 3, -1, -1, 4, 4, 5])  # song 6, alone of artist 3, has no play
@@ -47,18 +47,18 @@ def test_listeners_are_the_loop(k: int) -> None:
 @pytest.mark.parametrize("alpha", [10.0, 30.0])
 def test_the_mean_vector_is_the_loop(alpha: float) -> None:
     plays, x_w, x_c = toy()
-    user, song = factorise(plays, 4, alpha, 3)
+    user, song = factorise(plays, SIZE, alpha, 3)
     played = [w for w in range(len(WARM)) if plays[:, w].nnz]
     assert 6 not in played and len(played) == len(WARM) - 1
     stacked = np.vstack([x_w[played], np.sqrt(5.0) * np.eye(6)])
-    padded = np.vstack([song[played], np.zeros((6, 4))])
+    padded = np.vstack([song[played], np.zeros((6, SIZE))])
     by_content = x_c @ np.linalg.lstsq(stacked, padded, rcond=None)[0]
     expected = np.zeros((30, len(COLD)))
     for c, artist in enumerate(COLD):
         own = [song[w] for w in played if WARM[w] == artist]
         vector = np.mean(own, axis=0) if KNOWN[c] else by_content[c]
         expected[:, c] = user @ vector
-    score = artist_mean(plays, x_w, x_c, (WARM, COLD), seed=3, alpha=alpha, ridge=5.0, dim=4)
+    score = artist_mean(plays, x_w, x_c, (WARM, COLD), seed=3, alpha=alpha, ridge=5.0)
     np.testing.assert_allclose(score, expected, rtol=1e-3, atol=1e-5)
 
 
