@@ -10,7 +10,7 @@ A table stands between two marks, and FILE.json is in docs/results/data/:
 | FILE.json is written by          | NAME                                                    |
 |----------------------------------|---------------------------------------------------------|
 | pipeline.evaluate (metrics.json) | methods, outcomes, search or genres                     |
-| benchmarks.quality.item_cold     | comparison or buckets, then a feature set: `text+audio` |
+| benchmarks.quality.item_cold     | comparison, buckets or artists, then a feature set      |
 | bench.sh                         | speed, then the report's name: `speed index_scale`      |
 """
 
@@ -63,10 +63,11 @@ def rendered(file: Path, name: str) -> str:
     kind, _, part = name.partition(" ")
     if kind == "speed" and part in speeds.READERS:
         return table.lines(speeds.HEAD, speeds.rows(part, found))
-    if kind in ("comparison", "buckets") and isinstance(found, list):
+    of_item_cold = {"comparison": item_cold.comparison, "buckets": item_cold.buckets, "artists": item_cold.artists}
+    if kind in of_item_cold and isinstance(found, list):
         rows = [row for row in found if row["features"] == part]
-        if rows:
-            return item_cold.comparison(rows) if kind == "comparison" else item_cold.buckets(rows)
+        if rows and (kind != "artists" or "songs_known_artist" in rows[0]):
+            return of_item_cold[kind](rows)
     elif isinstance(found, dict) and "audience" in found and name in (named := table.sections([found])):
         return named[name]
     raise UserError(f"table: {file.name} {name}: {file.name} holds no such table")

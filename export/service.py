@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from artifacts.fingerprints import of_file
 from artifacts.folders import read_manifest, write_manifest, writing
 from artifacts.runs import Run, open_run
 from artifacts.tracking import made, tracked, used
@@ -16,7 +17,9 @@ from configs import options
 from configs.load import as_dict
 from configs.serving import ServiceConfig
 from configs.targeting import PROMPTS
+from configs.training import TFIDF
 from data.catalogue import Catalogue
+from data.characters import FILE
 from data.fields import FEATURES, read_fields
 from data.text import read_as
 from evaluation.outcomes import calibration, logged
@@ -74,12 +77,18 @@ def export_service(config: ServiceConfig, tracking: Any) -> None:
 
 
 def made_features(features: str | None) -> tuple[Run | None, dict[str, Any] | None]:
-    """The CLIP run that made the features, and how BERT's own vectors (`text`) were made; None where there is none."""
+    """The CLIP run that made the features, and how the vectors of `text` alone were made; None where there is none.
+
+    Of a text model that was fitted to the catalogue, its fingerprint too.
+    """
     from inference.zeroshot import run_of
 
     manifest = read_manifest(features, *FEATURES) if features else {}
     if features is None or "clip" not in manifest:
-        return None, manifest.get("text")
+        text = manifest.get("text")
+        if features and text and text["model"] == TFIDF:
+            text = text | {"fitted": of_file(Path(features) / FILE)}
+        return None, text
     clip = run_of(features)
     prepared = clip.hparams["prepared"]
     return clip, read_as(prepared) if prepared["frozen_text"] else None
@@ -103,8 +112,10 @@ def write_tables(catalogue: Catalogue, folder: Path) -> None:
 
 
 def write_fields(catalogue: Catalogue, features: str | None, runs: list[Run], folder: Path) -> None:
-    """Every dense field that a model reads, (songs, width)."""
+    """Every dense field that a model reads, (songs, width), and the text model where it was fitted."""
     folder.mkdir()
+    if features and (model := Path(features) / FILE).exists():
+        shutil.copy2(model, folder)
     dense = read_fields(catalogue, features, [], 1, {}).dense
     for name in {name for run in runs for name in run.hparams.get("dense_dims", ())}:
         np.save(folder / f"{name}.npy", dense[name])

@@ -16,9 +16,10 @@ from artifacts.runs import Run, open_run
 from artifacts.tracking import made, tracked, used
 from configs.errors import UserError
 from configs.load import as_dict
-from configs.training import EmbedConfig
+from configs.training import TFIDF, EmbedConfig
 from data.arrays import AnyArray, FloatArray
 from data.catalogue import Catalogue
+from data.characters import Characters, fit
 from data.fields import FEATURES
 from data.text import folder_state, song_texts, text_vectors, unknown_share
 from datamodules.clip import BERT_BATCH, FRAME_OPTIONS, ClipDataModule
@@ -65,7 +66,7 @@ def embed(config: EmbedConfig, tracking: Any) -> None:
 
 
 def embed_text(config: EmbedConfig, tracking: Any) -> None:
-    """text.npy alone, through the cache that `ClipDataModule` uses.
+    """text.npy alone, through the cache that `ClipDataModule` uses; tf-idf is fitted anew, and kept beside it.
 
     Raises:
         UserError: no song has any text, a field is no text column, or the text model cannot be loaded.
@@ -76,17 +77,24 @@ def embed_text(config: EmbedConfig, tracking: Any) -> None:
     present = [text for text in texts if text]
     if not present:
         raise UserError(f"{config.data}: no song has any text in {', '.join(options.fields)}: choose other text.fields")
-    unknown = unknown_share(present, options.model)
-    cache = catalogue.folder / "text_cache"
-    vectors = text_vectors(texts, options.model, options.max_tokens, BERT_BATCH, cache, options.windows)
-    made_by: dict[str, Any] = {"text": as_dict(options), "unknown_tokens": round(unknown, 4)}
+    made_by: dict[str, Any] = {"text": as_dict(options)}
     state = folder_state(options.model)
     same = as_dict(options) | ({"model": state} if state else {})
     made_by[CONTENT] = of_values(same, of_folder(catalogue.folder))
-    write_features(Path(config.out), {"text": vectors}, catalogue, made_by)
+    told, fitted = f"  {len(texts) - len(present):,} songs without text", None
+    if options.model == TFIDF:
+        fitted = fit([texts[song] for song in catalogue.rows("warm")])
+        vectors = fitted.vectors(texts)
+    else:
+        unknown = unknown_share(present, options.model)
+        cache = catalogue.folder / "text_cache"
+        vectors = text_vectors(texts, options.model, options.max_tokens, BERT_BATCH, cache, options.windows)
+        made_by["unknown_tokens"] = round(unknown, 4)
+        told += f"; {unknown:.1%} of the tokens unknown to {options.model}"
+    write_features(Path(config.out), {"text": vectors}, catalogue, made_by, fitted)
     used(tracking, config.data)
     made(tracking, config.out, config.logger.upload)
-    print(f"  {len(texts) - len(present):,} songs without text; {unknown:.1%} of the tokens unknown to {options.model}")
+    print(told)
 
 
 def song_data(run: Run, config: EmbedConfig) -> ClipDataModule:
@@ -149,8 +157,14 @@ def merge(parts: Sequence[Path], n_songs: int) -> dict[str, FloatArray]:
     return arrays
 
 
-def write_features(out: Path, arrays: dict[str, FloatArray], catalogue: Catalogue, made_by: dict[str, Any]) -> None:
-    """The feature folder, and on the screen how many songs have which vector."""
+def write_features(
+    out: Path,
+    arrays: dict[str, FloatArray],
+    catalogue: Catalogue,
+    made_by: dict[str, Any],
+    fitted: Characters | None = None,
+) -> None:
+    """The feature folder, with the text model if it was fitted, and on the screen how many songs have which vector."""
     have = {name: int(np.isfinite(array).all(axis=1).sum()) for name, array in arrays.items()}
     manifest = {
         **made_by,
@@ -162,5 +176,7 @@ def write_features(out: Path, arrays: dict[str, FloatArray], catalogue: Catalogu
         for name, array in arrays.items():
             np.save(folder / f"{name}.npy", array)
         catalogue.songs.select("song_id").write_parquet(folder / "song_ids.parquet")
+        if fitted is not None:
+            fitted.save(folder)
     shown = ", ".join(f"{name} {count:,}" for name, count in have.items())
     print(f"{out}: {catalogue.n_songs:,} songs; with {shown}")

@@ -9,7 +9,8 @@ other, and is replaced as a whole: a running service then goes over to the new o
 
     clip/ i2i/ boundary/   weights and config.json, as pipeline.export writes them
     index/                 known songs for FAISS, vectors of all songs
-    catalogue/             songs, users, plays        features/   dense fields of all songs
+    catalogue/             songs, users, plays
+    features/              dense fields of all songs; the text model if it is fitted to them (text.model=tfidf)
     items.npy users.npy boundaries.npy    vectors of the towers      labels.npy    vectors of the tags to guess
 """
 

@@ -20,10 +20,12 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from configs.training import TFIDF
 from data.arrays import FloatArray, IntArray
 from data.audio.crops import fixed_crops
 from data.audio.inputs import audio_inputs
 from data.audio.recordings import resample, to_steps
+from data.characters import Characters, load_characters
 from data.contract.columns import ABOUT, DAY_OF_RELEASE
 from data.derived_fields import DERIVED
 from data.fields import CATEGORIES, UNKNOWN, Codes, Vocabulary, codes_of, field_codes, field_values
@@ -86,7 +88,10 @@ class Encoder:
         self.reading = threading.Lock()  # a tokenizer keeps in itself where it is to cut
         self.tokenizer: Any = None
         self.bert: Any = None
-        if self.read and or_user_error(resolve_model, self.read["model"]) == self.read["model"]:
+        self.characters: Characters | None = None
+        if self.read and self.read["model"] == TFIDF:
+            self.characters = load_characters(folder / "features")
+        elif self.read and or_user_error(resolve_model, self.read["model"]) == self.read["model"]:
             self.load_text()  # no checksum has shown that it can be loaded, as one does for a packaged model
         made = repr((manifest["clip"], manifest["text"], sorted(self.widths.items())))
         self.fingerprint = hashlib.sha256(made.encode()).hexdigest()[:16]  # of what makes the features
@@ -97,13 +102,13 @@ class Encoder:
         return self.clip is not None
 
     def load_text(self) -> None:
-        """Load the tokenizer and the frozen text encoder if they are not; takes two seconds.
+        """Load the tokenizer and the frozen text encoder if there are such and they are not; takes two seconds.
 
         Raises:
             UserError: they cannot be loaded.
         """
         with self.reading:
-            if self.read and self.tokenizer is None:
+            if self.read and self.characters is None and self.tokenizer is None:
                 if self.manifest["text"]:
                     self.bert = or_user_error(TextEncoder, self.read["model"]).eval()
                 self.tokenizer = or_user_error(load_tokenizer, self.read["model"])
@@ -178,6 +183,10 @@ class Encoder:
         texts = self._texts(songs)
         has = [at for at, text in enumerate(texts) if text]
         if not has:
+            return
+        if self.characters is not None:
+            if "text" in found:
+                found["text"][has] = self.characters.vectors([texts[at] for at in has])
             return
         options = (self.read["model"], self.read["max_tokens"], self.read["windows"])
         self.load_text()

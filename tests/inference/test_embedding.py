@@ -15,7 +15,9 @@ import torch
 from configs.errors import UserError
 from configs.training import EmbedTextConfig, TextConfig
 from data.catalogue import Catalogue
+from data.characters import FILE, fit, load_characters
 from data.fields import read_fields
+from data.text import song_texts
 from datamodules.clip import ClipDataModule
 from models.text_encoder import TextEncoder, load_tokenizer
 from tests.commands import run
@@ -69,6 +71,30 @@ def test_the_vectors_are_those_that_the_song_encoder_reads_and_the_song_data_cac
     assert np.array_equal(again, vectors, equal_nan=True)
 
 
+def test_tf_idf_is_fitted_to_known_songs_and_kept_beside_its_vectors(data: Path, tmp_path: Path) -> None:
+    told = ["text.model=tfidf", "text.fields=[genres,tags]"]
+    out = embed(data, tmp_path / "features", *told)
+    assert sorted(one.name for one in out.iterdir()) == [FILE, "manifest.json", "song_ids.parquet", "text.npy"]
+    manifest, vectors = json.loads((out / "manifest.json").read_text()), np.load(out / "text.npy")
+    assert manifest["text"]["model"] == "tfidf" and "unknown_tokens" not in manifest
+    assert manifest["songs_with"] == {"text": len(vectors) - 1} and np.isnan(vectors[BARE]).all()
+    catalogue = Catalogue.read(data)
+    texts = song_texts(catalogue.songs, ["genres", "tags"])
+    model = fit([texts[song] for song in catalogue.rows("warm")])
+    np.testing.assert_array_equal(vectors, model.vectors(texts))
+    np.testing.assert_array_equal(vectors, load_characters(out).vectors(texts))
+    other = Path(shutil.copytree(data, tmp_path / "other"))
+    cold = catalogue.rows("cold")
+    songs = catalogue.songs.with_columns(
+        pl.when(pl.int_range(pl.len()).is_in(cold.tolist())).then(["genre0"]).otherwise("genres").alias("genres")
+    )
+    songs.write_parquet(other / "songs.parquet")
+    assert (songs["genres"] != catalogue.songs["genres"]).sum() > 3
+    changed = np.load(embed(other, tmp_path / "again", *told) / "text.npy")
+    np.testing.assert_array_equal(changed[catalogue.rows("warm")], vectors[catalogue.rows("warm")])
+    assert not np.array_equal(changed[cold], vectors[cold])
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -78,6 +104,7 @@ def test_the_vectors_are_those_that_the_song_encoder_reads_and_the_song_data_cac
         (["text.fields=[]"], ["text.fields: empty"]),
         (["text.fields=[tags]", "text.max_tokens=2"], ["text.max_tokens=2", "at least 3"]),
         (["text.fields=[tags]", "text.model=./nowhere"], ["nowhere", "text.model"]),
+        (["text.fields=[title]", "text.model=tfidf"], ["no song has any text in title"]),
         (["clip=somewhere", "text.fields=[tags]"], ["text.*", "somewhere", "leave"]),
     ],
 )
@@ -86,6 +113,11 @@ def test_what_cannot_be_embedded_is_one_line(data: Path, tmp_path: Path, options
         embed(data, tmp_path / "features", *options)
     assert all(word in str(error.value) for word in words) and "\n" not in str(error.value)
     assert not list(tmp_path.iterdir())
+
+
+def test_clip_does_not_take_tf_idf() -> None:
+    with pytest.raises(UserError, match="CLIP reads tokens"):
+        TextConfig(model="tfidf")
 
 
 def test_the_defaults_are_those_of_training() -> None:

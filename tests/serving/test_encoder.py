@@ -16,6 +16,8 @@ import soundfile
 
 from artifacts.folders import read_manifest
 from artifacts.runs import open_run
+from configs.serving import ServiceConfig
+from configs.targeting import IndexConfig
 from configs.training import ClipConfig, EmbedConfig
 from data.audio.recordings import decode
 from data.catalogue import Catalogue, read_features
@@ -26,7 +28,7 @@ from data.text import read_as
 from export.model import write_model
 from export.service import KIND, MADE_BY
 from inference.vectors import boundary_vectors, encode_songs
-from pipeline import embed
+from pipeline import embed, index, service
 from serving.encoder import Content, Encoder, fields
 from serving.store import Play
 from tests.serving.conftest import QUICK, run
@@ -150,6 +152,36 @@ def test_the_service_encodes_songs_as_the_pipeline_does(trained: Path, batch: Pa
     alone = [encoder.features([content]) for content in contents[:12]]
     for name in found:
         np.testing.assert_allclose(np.concatenate([one[name] for one in alone]), found[name][:12], **CLOSE)
+
+
+def test_tf_idf_goes_with_the_service(catalogue_folder: Path, train_i2i: Callable[..., Path], tmp_path: Path) -> None:
+    """Features and vectors of songs that are sent in, alone and together, are those of the catalogue's songs."""
+    data, features = catalogue_folder, tmp_path / "features"
+    told = ["text.model=tfidf", "text.fields=[genres,tags,language]"]
+    run(embed.main, EmbedConfig, f"data={data}", f"out={features}", *told)
+    i2i = train_i2i(tmp_path / "i2i", f"features={features}", "fields.use=[text,genres]", "trainer.epochs=1")
+    run(index.main, IndexConfig, f"run={i2i}", f"out={tmp_path}/index")
+    run(service.main, ServiceConfig, f"index={tmp_path}/index", f"out={tmp_path}/service")
+    for gone in (features, tmp_path / "index", i2i):
+        gone.rename(tmp_path / f"gone_{gone.name}")
+    encoder = Encoder(tmp_path / "service", read_manifest(tmp_path / "service", KIND, MADE_BY))
+    songs = Catalogue.read(data).songs
+    about = abouts(songs)
+    expected = np.load(tmp_path / "gone_features" / "text.npy")
+    found = encoder.features([Content(one) for one in about])
+    np.testing.assert_array_equal(found["text"], expected)
+    for at in (0, 7, 8, 59):
+        np.testing.assert_array_equal(encoder.features([Content(about[at])])["text"][0], expected[at])
+    vectors, items = encoder.vectors(found, about)
+    batch = encode_songs(tmp_path / "gone_i2i", str(data), str(tmp_path / "gone_features"))[1]["vector"]
+    new = Catalogue.read(data).rows("cold")  # known songs have residual embeddings
+    np.testing.assert_allclose(vectors[new], batch[new], **CLOSE)
+    assert len(new) == 12 and items is None and not encoder.says_nothing(Content(about[0]))
+    encoder.load_text()
+    assert encoder.tokenizer is None and encoder.bert is None
+    other = read_manifest(tmp_path / "service", KIND, MADE_BY)
+    other["text"] = other["text"] | {"fitted": "to other songs"}
+    assert Encoder(tmp_path / "service", other).fingerprint != encoder.fingerprint, "stored features are made again"
 
 
 def test_a_play_is_as_strong_as_in_the_training() -> None:

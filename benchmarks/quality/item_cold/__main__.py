@@ -16,7 +16,7 @@ docs/results/item_cold.md.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +24,32 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks.measure import read_json, timed, write_json
-from benchmarks.quality.item_cold import boundary, closed_form, encoders, neural
+from benchmarks.quality.item_cold import boundary, encoders
+from benchmarks.quality.item_cold.characters import tf_idf
+from benchmarks.quality.item_cold.encoders import WITHOUT
 from benchmarks.quality.item_cold.folds import LFM2K_SETS, Fold, content, feature_sets, fingerprint, make_fold
 from benchmarks.quality.item_cold.measure import POWERS, TO_USERS, Scores, both, rows_of, to_users, tuned
-from benchmarks.quality.item_cold.methods import CLOSED, FIXED, OURS, SEEDED, TUNED, methods
+from benchmarks.quality.item_cold.methods import (
+    BASELINES,
+    BY_ARTIST,
+    BY_CHARACTERS,
+    CLOSED,
+    FIXED,
+    GRIDS,
+    KEEPING,
+    OURS,
+    SEEDED,
+    TUNED,
+    UNWEIGHTED,
+    methods,
+)
 from benchmarks.quality.item_cold.table import table
 from benchmarks.table import writable
 from configs.errors import UserError
 from configs.load import command, given, load
 from configs.options import at_least, opt
 from configs.training import BoundaryConfig, I2IConfig
+from data.text import song_texts
 from training.search import search
 from training.tasks import train_boundary, train_i2i
 
@@ -53,6 +69,7 @@ class ItemColdConfig:
     prepare: list[str] = opt([], "options of pipeline.prepare: split.by=time (at random else), pairs.top_k=50, …")
     text: list[str] = opt([], "columns whose text makes a field `text` (pipeline.embed without a CLIP run)")
     text_model: str = opt("minilm", "text encoder that reads it (text.model of pipeline.embed)")
+    words: list[str] = opt([], "columns that character kNN reads where there is a field `text` (empty: as text=)")
     i2i: list[str] = opt([], "options of our encoder, as train.py i2i takes them")
     i2i_of: dict[str, list[str]] = opt({}, "more of them for one feature set")
     untuned: list[str] = opt([], "options of `firstplay, untuned` and `firstplay, search`, which take none of i2i")
@@ -77,13 +94,17 @@ def main(config: ItemColdConfig) -> None:
     """Run the command (see the module's docstring)."""
     wanted = methods(config.methods)
     found: Runs = {}
+    without: dict[str, str] = {}
     for task in tasks(config):
-        of_set = found.setdefault(task.name, {})
-        for method, figures in measure_all(task, wanted):
+        of_set, lacking = found.setdefault(task.name, {}), lacks(task, wanted)
+        without |= lacking
+        for method, figures in measure_all(task, [method for method in wanted if method not in lacking]):
             of_set.setdefault(method, []).append(figures)
     rows = [one for name, of_set in found.items() for one in rows_of(Path(config.data).stem, name, of_set)]
-    if left_out := [method for method in wanted if not any(method in of_set for of_set in found.values())]:
-        print(f"not measured, since no feature set has both text and audio: {'; '.join(left_out)}")
+    for what in dict.fromkeys(without.values()):
+        left_out = [method for method, lack in without.items() if lack == what]
+        if left_out := [one for one in left_out if not any(one in of_set for of_set in found.values())]:
+            print(f"not measured, since no feature set has {what}: {'; '.join(left_out)}")
     write_json(config.out, rows)
     print(table(rows))
 
@@ -107,21 +128,35 @@ def tasks(config: ItemColdConfig) -> Iterator[Task]:
 
 def fold_of(config: ItemColdConfig, work: Path, seed: int, more: Sequence[str] = ()) -> Fold:
     """One seed's data, with further options of pipeline.prepare."""
-    return make_fold(Path(config.data), work, seed, [*config.prepare, *more], config.text, config.text_model)
+    fold = make_fold(Path(config.data), work, seed, [*config.prepare, *more], config.text, config.text_model)
+    words = config.words or config.text
+    return replace(fold, texts=song_texts(fold.catalogue.songs, words)) if words else fold
+
+
+def lacks(task: Task, wanted: list[str]) -> dict[str, str]:
+    """The methods that cannot be measured on a feature set, each with what it lacks: none sees more than its set."""
+    found = {}
+    for method in wanted:
+        of = BASELINES.get(method)
+        if of in BY_ARTIST and (task.fold.artist_S is None or "artist_id" not in task.fields):
+            found[method] = "artists (artist_id)"
+        elif of in BY_CHARACTERS and (task.fold.texts is None or "text" not in task.fields):
+            found[method] = "columns of text (text= or words=) beside a field `text`"
+        elif method in WITHOUT and not set(LFM2K_SETS[WITHOUT[method][1]]) < set(task.fields):
+            found[method] = "both text and audio"
+    return found
 
 
 def measure_all(task: Task, wanted: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The test figures of every method, with its seconds; what hides a modality is left out where there is only one."""
+    """The test figures of every method, with its seconds."""
     of, fold = fingerprint(task.fold, task.fields), task.fold
     same_split = fold.catalogue.manifest["split"]["by"] in ("time", "column")  # for all seeds
-    without = encoders.WITHOUT
-    possible = [one for one in wanted if one not in without or set(LFM2K_SETS[without[one][1]]) < set(task.fields)]
-    for method in tqdm(possible, desc=f"seed {task.seed}, {task.name}", leave=False):
+    for method in tqdm(wanted, desc=f"seed {task.seed}, {task.name}", leave=False):
         seed = 0 if same_split and method in CLOSED else task.seed
         path = task.work / f"seed{seed}" / "figures" / task.name / f"{slug(method)}.json"
         found = read_json(path)
         before = found if found and found.get("of") == of else None  # else measured on other data
-        if before is None or method not in (*FIXED, *TUNED):
+        if before is None or method not in BASELINES:
             took: dict[str, float] = {}
             with timed(took, "seconds"):
                 figures, chosen = measured(task, method)
@@ -150,7 +185,7 @@ def slug(method: str) -> str:
 
 def fixed(fold: Fold, fields: list[str], method: Any, options: dict[str, Any], seed: int) -> Any:
     """A baseline with its fixed settings; songs → users also with users' scores over the root of their plays + 1."""
-    scores = baseline(fold, content(fold, fields, [1.0] * len(fields)), method, options, seed)["cold_test"]
+    scores = baseline(fold, read(fold, fields, [1.0] * len(fields), method), method, options, seed)["cold_test"]
     figures = both(scores, fold.parts["cold_test"], fold.plays_UW)
     rooted = both(scores, fold.parts["cold_test"], fold.plays_UW, power=0.5)
     return figures | {f"{key}_root": value for key, value in rooted.items() if key.startswith("songs_to_users")}, {}
@@ -158,17 +193,17 @@ def fixed(fold: Fold, fields: list[str], method: Any, options: dict[str, Any], s
 
 def choose(fold: Fold, fields: list[str], method: Any, seed: int) -> Any:
     """A baseline with the settings, modality weights and user normalisation that do best on validation."""
-    grids = closed_form.GRIDS | neural.GRIDS
-    spaces = {str(weights): content(fold, fields, weights) for weights in modality_weights(len(fields), method)}
-    settings = [(f"{options} weights={w}", (w, options)) for w in spaces for options in grids[method.__name__]]
+    spaces = {str(weights): read(fold, fields, weights, method) for weights in modality_weights(len(fields), method)}
+    settings = [(f"{options} weights={w}", (w, options)) for w in spaces for options in GRIDS[method.__name__]]
+    plays: dict[Any, Any] = {}  # solutions that hang on no content
     kept: dict[str, Any] = {}
 
     def score_of(setting: tuple[str, dict[str, Any]]) -> dict[str, Scores]:
         space, options = setting
-        if method in (closed_form.content_knn, closed_form.ridge_to_ease):
+        if method in KEEPING:
             for other in kept.keys() - {space}:
                 del kept[other]  # one space's solutions at a time
-            options = options | {"kept": kept.setdefault(space, {})}
+            options = options | {"kept": kept.setdefault(space, {"plays": plays})}
         return baseline(fold, spaces[space], method, options, seed)
 
     return tuned(settings, POWERS, score_of, fold.parts, fold.plays_UW)
@@ -176,30 +211,42 @@ def choose(fold: Fold, fields: list[str], method: Any, seed: int) -> Any:
 
 def modality_weights(n: int, method: Any) -> list[list[float]]:
     """Closed forms: all fields alike, or one in full and the others at .3. Trained ones scale their input anyway."""
-    if n == 1 or method in SEEDED:
+    if n == 1 or method in UNWEIGHTED:
         return [[1.0] * n]
     return [[1.0] * n] + [[1.0 if field == one else 0.3 for field in range(n)] for one in range(n)]
+
+
+def read(fold: Fold, fields: list[str], weights: list[float], method: Any) -> Any:
+    """What a baseline is told of all songs, (songs, D): their weighted fields, or their texts' characters."""
+    if method in BY_CHARACTERS:
+        assert fold.texts is not None
+        return tf_idf(fold.texts, fold.known)
+    return content(fold, fields, weights)
 
 
 def baseline(fold: Fold, x_SD: Any, method: Any, options: dict[str, Any], seed: int) -> dict[str, Scores]:
     """Scores of both cold parts from one fit."""
     options = options | ({"seed": seed} if method in SEEDED else {})
     cold = [held.songs for held in fold.parts.values()]
-    score_UC = method(fold.plays_UW, x_SD[fold.known], x_SD[np.concatenate(cold)], **options)
+    songs = np.concatenate(cold)
+    if method in BY_ARTIST:
+        assert fold.artist_S is not None
+        options["artists"] = (fold.artist_S[fold.known], fold.artist_S[songs])
+    score_UC = method(fold.plays_UW, x_SD[fold.known], x_SD[songs], **options)
     parts = np.split(score_UC, np.cumsum([len(one) for one in cold])[:-1], axis=1)
     return {part: Scores(one, one) for part, one in zip(fold.parts, parts, strict=True)}
 
 
 def encoder(task: Task, method: str) -> Any:
     """One variant of our encoder; validation chooses how its vectors score, for each direction apart."""
-    of, lacking = encoders.WITHOUT.get(method, (method, ""))
+    of, lacking = WITHOUT.get(method, (method, ""))
     run, fold = trained(task, of)
     found = encoders.outputs(fold, run, LFM2K_SETS[lacking] if lacking else None)
     figures, chosen = best_way(fold, encoders.ways(fold, found))
     similar = encoders.similar_songs(fold, found.vectors, fold.parts["cold_test"].songs)
     shape = {"effective_rank": encoders.effective_rank(found.vectors[fold.known])}
-    if of in encoders.GRIDS:
-        chosen = chosen | {"setting": encoders.GRIDS[of][setting_of(task, of)]}
+    if of in encoders.SETTINGS:
+        chosen = chosen | {"setting": encoders.SETTINGS[of][setting_of(task, of)]}
     return figures | encoders.neighbour_popularity(fold, similar) | shape, chosen
 
 
@@ -238,9 +285,9 @@ def run_of(task: Task, method: str) -> Path:
 
 def trained(task: Task, method: str) -> tuple[Path, Fold]:
     """The run folder of a variant, or of the chosen setting of a grid, and the fold that it was trained on."""
-    if method in encoders.GRIDS:
+    if method in encoders.SETTINGS:
         setting = setting_of(task, method)
-        return train(task, f"{method} {setting}", encoders.GRIDS[method][setting])
+        return train(task, f"{method} {setting}", encoders.SETTINGS[method][setting])
     if method in encoders.UNTUNED:
         return untuned(task, method), task.fold
     return train(task, method, encoders.VARIANTS[method])
@@ -262,14 +309,14 @@ def setting_of(task: Task, method: str) -> int:
     """Number of the setting of a grid by which most listeners of the first seed's validation songs are found."""
     path = task.work / "settings" / task.name / f"{slug(method)}.json"
     found = read_json(path)
-    if found is None or found["of"] != encoders.GRIDS[method]:
+    if found is None or found["of"] != encoders.SETTINGS[method]:
         values = []
-        for number, setting in enumerate(tqdm(encoders.GRIDS[method], desc=method, leave=False)):
+        for number, setting in enumerate(tqdm(encoders.SETTINGS[method], desc=method, leave=False)):
             run, fold = train(task, f"{method} {number}", setting)
             ways = encoders.ways(fold, encoders.outputs(fold, run)).values()
             held = fold.parts["cold_val"]
             values.append(max(to_users(way["cold_val"].users, held, fold.plays_UW, 0.0)[TO_USERS] for way in ways))
-        found = {"of": encoders.GRIDS[method], TO_USERS: values, "seed": task.seed}
+        found = {"of": encoders.SETTINGS[method], TO_USERS: values, "seed": task.seed}
         write_json(path, found)
     return int(np.argmax(found[TO_USERS]))
 

@@ -70,7 +70,7 @@ VARIANTS = {  # method → what differs from `firstplay`
     "article, anchored, random groups": f"{ARTICLE} {ANCHORED} objective.grouping=random",
     "anchored": ANCHORED,
 }
-GRIDS = {  # method → settings, of which the validation songs of the first seed choose one for all seeds
+SETTINGS = {  # method → settings, of which the validation songs of the first seed choose one for all seeds
     "article, tuned": [
         ARTICLE,
         *(f"{ARTICLE} {ANCHORED} objective.bcl_weight={weight}" for weight in (0.03, 0.1, 0.3)),

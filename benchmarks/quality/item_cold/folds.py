@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 from scipy import sparse
 
 from artifacts.fingerprints import of_file, of_values
@@ -18,8 +19,8 @@ from benchmarks.measure import read_json, write_json
 from configs.data import PrepareConfig
 from configs.errors import UserError
 from configs.load import as_dict, load
-from configs.training import EmbedConfig
-from data.arrays import FloatArray, IntArray
+from configs.training import TFIDF, EmbedConfig
+from data.arrays import BoolArray, FloatArray, IntArray
 from data.catalogue import Catalogue, held_out_listeners
 from data.fields import FEATURES, read_fields
 from data.item_pairs.verification import listening_matrix
@@ -33,16 +34,24 @@ LFM2K_SETS = {"text": ["text"], "audio": ["vggish", "whisper"], "text+audio": ["
 
 @dataclass
 class Held:
-    """A cold part: its songs (C,), and the plays that are to be found, as user and position among the songs."""
+    """A cold part: its songs (C,), and the plays that are to be found, as user and position among the songs.
+
+    `known_artist_C` says whose artist has a known song; None where the data have no artists.
+    """
 
     songs: IntArray
     user_of: IntArray
     position_of: IntArray
+    known_artist_C: BoolArray | None = None
 
 
 @dataclass
 class Fold:
-    """One seed's split. `plays` says who played what, `strength` how strong the signal was."""
+    """One seed's split. `plays` says who played what, `strength` how strong the signal was.
+
+    `artist_S` numbers the artists of all songs, −1 being none; None where no song has an artist. `texts` are what
+    character tf-idf reads, if anything.
+    """
 
     folder: Path
     features: str | None
@@ -51,6 +60,8 @@ class Fold:
     strength_UW: sparse.csr_matrix
     known: IntArray
     parts: dict[str, Held]
+    artist_S: IntArray | None = None
+    texts: list[str | None] | None = None
 
 
 def format_of(data: Path) -> str:
@@ -77,8 +88,9 @@ def make_fold(
         UserError: the data or an option cannot be used, or what is in `work` was made otherwise.
     """
     folder = work / "catalogue"
-    # Tags depend on the split (those of held-out plays are left out); other text is the same for every seed.
-    features = (work if "tags" in text else work.parent) / "features"
+    # Tags depend on the split (those of held-out plays are left out), and so does what is fitted to known songs; other
+    # text is the same for every seed.
+    features = (work if "tags" in text or text_model == TFIDF else work.parent) / "features"
     given = [f"source={data}", f"out={folder}", f"format={format_of(data)}", f"split.seed={seed}", "split.by=random"]
     config = load(PrepareConfig, [*given, *options])
     if not folder.exists():
@@ -98,8 +110,17 @@ def read_fold(folder: Path, features: Path | None) -> Fold:
     known = catalogue.rows("warm")
     strength = sparse.csr_matrix(listening[:, known])
     plays = strength.astype(bool).astype(np.float32)
-    parts = {part: held_out(catalogue, part) for part in ("cold_val", "cold_test")}
-    return Fold(folder, str(features) if features else None, catalogue, plays, strength, known, parts)
+    artist = artists(catalogue)
+    parts = {part: held_out(catalogue, part, artist) for part in ("cold_val", "cold_test")}
+    return Fold(folder, str(features) if features else None, catalogue, plays, strength, known, parts, artist)
+
+
+def artists(catalogue: Catalogue) -> IntArray | None:
+    """A number for each song's artist (`artist_id`, the first of several), −1 for none; None where no song has one."""
+    column = catalogue.songs["artist_id"].cast(pl.String).replace("", None)
+    if column.null_count() == len(column):
+        return None
+    return (column.rank("dense").cast(pl.Int64).fill_null(0) - 1).to_numpy().astype(np.int64)
 
 
 def check_found(catalogue: Catalogue, config: PrepareConfig, features: Path | None, text: dict[str, Any]) -> None:
@@ -127,10 +148,12 @@ def fingerprint(fold: Fold, fields: list[str]) -> str:
     made = fold.catalogue.manifest
     split = made["options"]["split"] | {"seed": None}
     text = read_manifest(Path(fold.features), FEATURES[0], "this command").get("text") if fold.features else None
-    return of_values(made["source"], made["counts"], split, read_json(fold.folder.parent / DATA), text, fields)
+    more: list[Any] = [] if fold.artist_S is None else ["figures by artist"]
+    more += [] if fold.texts is None else [fold.texts]
+    return of_values(made["source"], made["counts"], split, read_json(fold.folder.parent / DATA), text, fields, *more)
 
 
-def held_out(catalogue: Catalogue, part: str) -> Held:
+def held_out(catalogue: Catalogue, part: str, artist_S: IntArray | None = None) -> Held:
     """The songs of a cold part that somebody listened to, and who did.
 
     Raises:
@@ -140,7 +163,10 @@ def held_out(catalogue: Catalogue, part: str) -> Held:
     song_of, user_of = held_out_listeners(catalogue, rows)
     if not len(song_of):
         raise UserError(f"{catalogue.folder}: no {part} song has a listener, so nothing can be measured")
-    return Held(rows, user_of, np.searchsorted(rows, song_of))
+    known = None
+    if artist_S is not None:  # a song without an artist is of none that is known
+        known = np.isin(artist_S[rows], artist_S[catalogue.rows("warm")]) & (artist_S[rows] >= 0)
+    return Held(rows, user_of, np.searchsorted(rows, song_of), known)
 
 
 def feature_sets(data: Path, fold: Fold, wanted: list[str]) -> dict[str, list[str]]:

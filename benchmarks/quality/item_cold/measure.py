@@ -13,7 +13,7 @@ import numpy as np
 from scipy import sparse, stats
 
 from benchmarks.quality.item_cold.folds import Held
-from data.arrays import AnyArray, FloatArray
+from data.arrays import AnyArray, BoolArray, FloatArray
 from retrieval.audience import top_users
 from retrieval.metrics import hits, ndcg_at_k, recall_at_k, true_counts
 
@@ -21,6 +21,7 @@ SONGS, USERS = 20, 50  # K of users → songs, and of songs → users
 POWERS = (0.0, 0.25, 0.5, 1.0)  # a user's score is divided by (their plays + 1) to this power, songs → users
 TO_SONGS, TO_USERS = f"recall@{SONGS}", f"songs_to_users_recall@{USERS}"
 BUCKETS = ("rare", "middle", "popular")
+ARTISTS = ("known_artist", "new_artist")  # whether a new song's artist has a known song
 OVERLAPS = (f"overlap_with_taste@{USERS}", f"overlap_with_i2i2u@{USERS}")  # of CAT's audiences
 
 
@@ -33,18 +34,29 @@ class Scores:
 
 
 def to_songs(score_UC: FloatArray, held: Held) -> dict[str, float]:
-    """Every user with a held-out play ranks the cold songs: Recall@20 and NDCG@20, mean over users."""
+    """Every user with a held-out play ranks the cold songs: Recall@20 and NDCG@20, mean over users.
+
+    Apart for songs of known and of new artists: of such held-out plays of a user the share that is among the same 20.
+    """
     users = np.unique(held.user_of)
     # Ties go to a lower number, and published files often number the popular items first: so the songs are shuffled.
     shuffled = np.random.default_rng(0).permutation(score_UC.shape[1])
     at = top_users(score_UC[users][:, shuffled], SONGS).users_CB
     found = np.where(at >= 0, shuffled[at], -1)
     truth = (found, users, held.user_of, held.position_of)
-    return {TO_SONGS: float(recall_at_k(*truth).mean()), f"ndcg@{SONGS}": float(ndcg_at_k(*truth).mean())}
+    result = {TO_SONGS: float(recall_at_k(*truth).mean()), f"ndcg@{SONGS}": float(ndcg_at_k(*truth).mean())}
+    for kind, is_kind_C in by_artist(held).items():
+        of_kind = is_kind_C[held.position_of]
+        recall = recall_at_k(found, users, held.user_of[of_kind], held.position_of[of_kind])
+        result[f"{TO_SONGS}_{kind}"] = float(recall.mean()) if len(recall) else 0.0
+    return result
 
 
 def to_users(score_UC: FloatArray, held: Held, plays_UW: sparse.csr_matrix, power: float) -> dict[str, float]:
-    """Every cold song ranks all users: Recall@50, mean over songs and over thirds of them, and listeners found."""
+    """Every cold song ranks all users: Recall@50, mean over songs and over thirds of them, and listeners found.
+
+    Apart for songs of known and of new artists: also how many of them have a listener.
+    """
     scale_U = (np.diff(plays_UW.indptr) + 1.0) ** -power
     songs = np.arange(score_UC.shape[1])
     found = top_users((score_UC * scale_U[:, None].astype(np.float32)).T, USERS).users_CB
@@ -55,7 +67,17 @@ def to_users(score_UC: FloatArray, held: Held, plays_UW: sparse.csr_matrix, powe
     order = np.argsort(heard[heard > 0], kind="stable")
     for bucket, part in zip(BUCKETS, np.array_split(order, len(BUCKETS)), strict=True):
         result[f"{TO_USERS}_{bucket}"] = float(recall[part].mean()) if len(part) else 0.0
+    for kind, is_kind_C in by_artist(held).items():
+        of_kind = is_kind_C[heard > 0]
+        result[f"{TO_USERS}_{kind}"] = float(recall[of_kind].mean()) if of_kind.any() else 0.0
+        result[f"songs_{kind}"] = float(of_kind.sum())
     return result
+
+
+def by_artist(held: Held) -> dict[str, BoolArray]:
+    """Which songs are of a known artist and which of a new one, each (C,); nothing where there are no artists."""
+    known_C = held.known_artist_C
+    return {} if known_C is None else dict(zip(ARTISTS, (known_C, ~known_C), strict=True))
 
 
 def both(scores: Scores, held: Held, plays_UW: sparse.csr_matrix, power: float = 0.0) -> dict[str, float]:

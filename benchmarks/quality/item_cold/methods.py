@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.quality.item_cold import boundary, closed_form, encoders, neural
+from benchmarks.quality.item_cold import artists, boundary, characters, closed_form, elsa, encoders, neural
 from configs.errors import UserError
 
 FIXED: dict[str, tuple[Any, dict[str, Any]]] = {  # the settings of the reference protocol, and defaults
@@ -19,6 +19,10 @@ FIXED: dict[str, tuple[Any, dict[str, Any]]] = {  # the settings of the referenc
     "DropoutNet": (neural.dropoutnet, {}),
     "CLCRec": (neural.clcrec, {}),
     "SEMCo": (neural.semco, {}),
+    "artist mean vector": (artists.artist_mean, {}),
+    "artist listeners": (artists.artist_listeners, {}),
+    "character kNN (100)": (characters.character_knn, {"k": 100}),
+    "ELSA on content": (elsa.elsa, {}),
 }
 TUNED: dict[str, Any] = {
     "content kNN, tuned": closed_form.content_knn,
@@ -27,16 +31,26 @@ TUNED: dict[str, Any] = {
     "DropoutNet, tuned": neural.dropoutnet,
     "CLCRec, tuned": neural.clcrec,
     "SEMCo, tuned": neural.semco,
+    "artist mean vector, tuned": artists.artist_mean,
+    "artist listeners, tuned": artists.artist_listeners,
+    "character kNN, tuned": characters.character_knn,
+    "ELSA on content, tuned": elsa.elsa,
 }
-SEEDED = (closed_form.random_scores, neural.dropoutnet, neural.clcrec, neural.semco)
-CLOSED = [name for name, of in (TUNED | {name: one[0] for name, one in FIXED.items()}).items() if of not in SEEDED]
+GRIDS = closed_form.GRIDS | neural.GRIDS | artists.GRIDS | characters.GRIDS | elsa.GRIDS
+BY_ARTIST = (artists.artist_mean, artists.artist_listeners)
+BY_CHARACTERS = (characters.character_knn,)
+UNWEIGHTED = (closed_form.random_scores, neural.dropoutnet, neural.clcrec, neural.semco, *BY_CHARACTERS)
+SEEDED = (closed_form.random_scores, neural.dropoutnet, neural.clcrec, neural.semco, artists.artist_mean, elsa.elsa)
+KEEPING = (closed_form.content_knn, closed_form.ridge_to_ease, *BY_ARTIST, *BY_CHARACTERS, elsa.elsa)
+BASELINES: dict[str, Any] = {name: one[0] for name, one in FIXED.items()} | TUNED
+CLOSED = [name for name, of in BASELINES.items() if of not in SEEDED]
 OURS = ("firstplay", "CB2CF", "article", "article, CB2CF")
 GROUPS = {
-    "baselines": (*FIXED, *TUNED),
+    "baselines": tuple(BASELINES),
     "ours": OURS,
     "u2i": ("firstplay", boundary.BOUNDARY, boundary.UNION),
     "ablation": (*encoders.VARIANTS, *encoders.AUDIENCES),
-    "contrastive": (*encoders.GRIDS,),
+    "contrastive": (*encoders.SETTINGS,),
     "untuned": encoders.UNTUNED,
     "missing": ("firstplay", "field dropout", *encoders.WITHOUT),
 }

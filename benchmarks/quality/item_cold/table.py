@@ -13,7 +13,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from benchmarks.quality.item_cold.measure import BUCKETS, OVERLAPS, TO_SONGS, TO_USERS, USERS
+from benchmarks.quality.item_cold.measure import ARTISTS, BUCKETS, OVERLAPS, TO_SONGS, TO_USERS, USERS
 from benchmarks.quality.item_cold.measure import row as summary
 from benchmarks.table import lines
 from configs.errors import UserError
@@ -38,6 +38,7 @@ def table(rows: list[dict[str, Any]], reference: str = "firstplay") -> str:
         parts.append(f"{features[0]}, {features[1]}, {some[0]['seeds']} seeds")
         parts.append(comparison(some, reference))
         parts.append(buckets(some, reference))
+        parts += [artists(some, reference)] if f"songs_{ARTISTS[0]}" in some[0] else []
         parts += [overlaps(row) for row in some if OVERLAPS[0] in row]
     return "\n\n".join(parts)
 
@@ -78,6 +79,16 @@ def buckets(rows: list[dict[str, Any]], reference: str = "firstplay") -> str:
         cells += [cell(row, key) for key in ("neighbour_popularity", f"neighbours_{BUCKETS[-1]}")]
         cells.append(cell(row, "effective_rank", 1))
         body.append([row["method"], *cells])
+    return lines(head, body)
+
+
+def artists(rows: list[dict[str, Any]], reference: str = "firstplay") -> str:
+    """Both directions apart for new songs of artists with a known song and of others; the heads count these songs."""
+    of_kind = {kind: f"{rows[0][f'songs_{kind}']:.0f} songs of {kind.replace('_', ' ')}s" for kind in ARTISTS}
+    columns = [f"{way}_{kind}" for way in (TO_USERS, TO_SONGS) for kind in ARTISTS]
+    ways = [f"{name}, {songs}" for name in ("R@50", "R@20") for songs in of_kind.values()]
+    head = ["method", *ways, *(f"{name}, less than {reference}" for name in ways)]
+    body = [[row["method"], *(cell(row, key) for key in columns), *(less(row, key) for key in columns)] for row in rows]
     return lines(head, body)
 
 

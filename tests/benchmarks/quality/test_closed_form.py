@@ -16,6 +16,7 @@ from benchmarks.quality.item_cold.closed_form import (
     content_knn,
     most_active,
     random_scores,
+    regression,
     ridge_to_users,
 )
 from evaluation.ease import ease_inverse, ridge_to_ease
@@ -98,6 +99,16 @@ def test_ridge_to_users_is_the_regression_for_few_and_for_many_features(features
     plays, x_w, x_c = toy(features=features)
     expected = naive_ridge(x_w, plays.toarray().T, x_c, ridge).T
     np.testing.assert_allclose(ridge_to_users(plays, x_w, x_c, ridge=ridge), expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("features", [6, 40])
+def test_regression_is_that_of_least_squares(features: int) -> None:
+    plays, x_w, x_c = toy(features=features)
+    kept: dict[str, Any] = {}
+    target = plays.toarray().T[:, :4]
+    for ridge in (0.3, 10.0):
+        expected = naive_ridge(x_w, target, x_c, ridge)
+        np.testing.assert_allclose(x_c @ regression(x_w, target, ridge, kept), expected, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("of", ["rows", "columns"])

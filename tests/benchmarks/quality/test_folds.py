@@ -53,11 +53,35 @@ def test_a_fold_has_every_play_once_in_its_part(fold: Fold, dataset: Path) -> No
         assert set(pairs) == {(u, s) for u, s in zip(*np.nonzero(heard), strict=True) if s in held.songs}
 
 
+def test_known_artists_are_those_with_a_known_song(write_dataset: Callable[..., Path], tmp_path: Path) -> None:
+    """Artists by a loop over the table; no artist, and "", are nobody's name."""
+    source = write_dataset(tmp_path / "data")
+    songs = pl.read_parquet(source / "songs.parquet")
+    name = [None if i % 11 == 4 else "" if i % 11 == 5 else f"a{i if i % 3 else i % 30}" for i in range(60)]
+    songs.with_columns(artist_id=pl.Series(name)).write_parquet(source / "songs.parquet")
+    fold = make_fold(source, tmp_path / "seed3", 3, [], [])
+    warm = {name[i] for i in fold.known} - {None, ""}
+    assert fold.artist_S is not None
+    for i in range(60):
+        assert (fold.artist_S[i] == -1) == (name[i] in (None, ""))
+        for j in range(60):
+            assert name[i] in (None, "") or (fold.artist_S[i] == fold.artist_S[j]) == (name[i] == name[j])
+    kinds = set()
+    for held in fold.parts.values():
+        assert held.known_artist_C is not None
+        assert held.known_artist_C.tolist() == [name[song] in warm for song in held.songs]
+        kinds |= {
+            (bool(of), name[song] in (None, "")) for of, song in zip(held.known_artist_C, held.songs, strict=True)
+        }
+    assert kinds == {(True, False), (False, False), (False, True)}
+
+
 def test_what_is_there_is_read_and_not_made_again(fold: Fold, dataset: Path) -> None:
     made = (fold.folder / "manifest.json").stat().st_mtime_ns
     again = make_fold(dataset, fold.folder.parent, 3, [], [])
     assert (fold.folder / "manifest.json").stat().st_mtime_ns == made
     assert (again.plays_UW != fold.plays_UW).nnz == 0 and fold.features is None
+    assert fold.artist_S is None and all(held.known_artist_C is None for held in fold.parts.values())
 
 
 def test_the_same_data_elsewhere_is_the_same(fold: Fold, dataset: Path, tmp_path: Path) -> None:
@@ -89,6 +113,8 @@ def test_text_of_any_split_is_embedded_once_but_tags_for_each(dataset: Path, tmp
         make_fold(dataset, tmp_path / "a" / "seed0", 0, [], ["genres"])
     with pytest.raises(UserError, match="made of other text"):
         make_fold(dataset, tmp_path / "a" / "seed0", 0, [], ["language"], "another")
+    fitted = [make_fold(dataset, tmp_path / "c" / f"seed{seed}", seed, [], ["language"], "tfidf") for seed in (0, 1)]
+    assert [Path(str(fold.features)).parent.name for fold in fitted] == ["seed0", "seed1"], "to known songs"
     tags = make_fold(dataset, tmp_path / "b" / "seed0", 0, [], ["tags"])
     assert tags.features == str(tmp_path / "b" / "seed0" / "features")
     text = content(tags, ["text"], [1.0])

@@ -16,9 +16,11 @@ from omegaconf import OmegaConf
 from scipy import stats
 
 from benchmarks.quality.item_cold.__main__ import ItemColdConfig, main
+from benchmarks.quality.item_cold.artists import artist_listeners
 from benchmarks.quality.item_cold.boundary import BOUNDARY, UNION, picked, union
+from benchmarks.quality.item_cold.characters import tf_idf
 from benchmarks.quality.item_cold.closed_form import content_knn
-from benchmarks.quality.item_cold.encoders import AUDIENCES, GRIDS, VARIANTS
+from benchmarks.quality.item_cold.encoders import AUDIENCES, SETTINGS, VARIANTS, WITHOUT
 from benchmarks.quality.item_cold.folds import content, make_fold
 from benchmarks.quality.item_cold.measure import OVERLAPS, Scores, to_songs, to_users
 from benchmarks.quality.item_cold.methods import FIXED, GROUPS, methods
@@ -38,6 +40,7 @@ TINY = [*I2I, "trainer.epochs=2"]
 FIGURES = ["recall@20", "ndcg@20", "songs_to_users_recall@50", "target_users_found@50"]
 FEATURES = "content+mood"
 RIDGE = "methods=[ridge(10) to users]"
+BY_ARTIST_OR_WORDS = ["artist mean vector, tuned", "artist listeners, tuned", "character kNN, tuned"]
 
 
 @dataclass
@@ -127,7 +130,7 @@ def test_the_first_seeds_validation_songs_choose_one_setting_for_all(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     grid = ["optim.lr=1e-9 objective.bcl_weight=0", "objective.bcl_weight=0", "optim.lr=1e-8 objective.bcl_weight=0"]
-    monkeypatch.setitem(GRIDS, "article, tuned", grid)
+    monkeypatch.setitem(SETTINGS, "article, tuned", grid)
     options = [f"data={dataset}", f"out={tmp_path}/tiny.json", f"features=[{FEATURES}]", "methods=['article, tuned']"]
     main(load(ItemColdConfig, [*options, "seeds=2", f"i2i={listed([*TINY, 'trainer.epochs=8'])}"]))
     (row,) = json.loads((tmp_path / "tiny.json").read_text("utf-8"))
@@ -249,6 +252,75 @@ def test_other_text_is_another_figure(write_dataset: Callable[..., Path], tmp_pa
     assert own["ndcg@20"] != embedded["ndcg@20"]
 
 
+@pytest.fixture(scope="module")
+def by_artists(write_dataset: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny dataset with artists, who each make songs of one taste, and with names that tell it."""
+    source = write_dataset(tmp_path_factory.mktemp("by_artists") / "data")
+    songs = pl.read_parquet(source / "songs.parquet")
+    number = pl.int_range(pl.len())
+    name = pl.format("a{}", pl.when(number % 5 == 2).then(number + 100).otherwise(number % 15))
+    told = pl.concat_list("genres", pl.concat_list("song_id")).list.join(" ", ignore_nulls=True)
+    songs = songs.with_columns(artist_id=name, feature_text="feature_mood", title=told)
+    songs.write_parquet(source / "songs.parquet")
+    return source
+
+
+def test_artists_and_words_are_read_where_the_features_have_them(
+    by_artists: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Figures of each as computed over again here, better than chance; and apart in the JSON and the table."""
+    wanted = ["random", "artist listeners", "character kNN (100)", *BY_ARTIST_OR_WORDS, "ELSA on content"]
+    options = [f"data={by_artists}", "seeds=1", "features=[text+artist_id,mood]", f"methods={listed(wanted)}"]
+    rows = rows_after(tmp_path / "out.json", [*options, "words=[title]"])
+    found = {row["method"]: row for row in rows if row["features"] == "text+artist_id"}
+    assert list(found) == wanted
+    assert [row["method"] for row in rows if row["features"] == "mood"] == ["random", "ELSA on content"]
+    assert all(found[method]["ndcg@20"] > found["random"]["ndcg@20"] + 0.05 for method in wanted[1:])
+    fold = make_fold(by_artists, tmp_path / "out" / "seed0", 0, [], [])
+    held = fold.parts["cold_test"]
+    assert fold.artist_S is not None and held.known_artist_C is not None
+    x = content(fold, ["text", "artist_id"], [1.0, 1.0])
+    of = (fold.artist_S[fold.known], fold.artist_S[held.songs])
+    score = artist_listeners(fold.plays_UW, x[fold.known], x[held.songs], of)
+    expected = to_songs(score, held) | to_users(score, held, fold.plays_UW, 0.0)
+    assert {key: found["artist listeners"][key] for key in expected} == pytest.approx(expected)
+    x = tf_idf(fold.catalogue.songs["title"].to_list(), fold.known)
+    score = content_knn(fold.plays_UW, x[fold.known].toarray(), x[held.songs].toarray(), 100)
+    assert found["character kNN (100)"]["recall@20"] == pytest.approx(to_songs(score, held)["recall@20"])
+    heard = np.unique(held.position_of)
+    for row in rows:
+        assert row["songs_known_artist"] == held.known_artist_C[heard].sum() > 0
+        assert row["songs_known_artist"] + row["songs_new_artist"] == len(heard) > row["songs_known_artist"]
+    lines = table(list(found.values())).splitlines()
+    head = next(line for line in lines if "songs of known artists" in line)
+    assert f"R@50, {found['random']['songs_new_artist']:.0f} songs of new artists" in head
+    cells = [line.split(" | ") for line in lines if line.startswith("| artist listeners |")]
+    assert cells[2][2].startswith(f"{found['artist listeners']['songs_to_users_recall@50_new_artist']:.3f} ±")
+    assert len(cells) == 3 and "not measured" not in capsys.readouterr().out
+
+
+def test_what_the_data_lack_is_named(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wanted = ["random", "artist listeners", "character kNN, tuned", "artist mean vector", *WITHOUT]
+    options = [f"data={dataset}", "seeds=1", "features=[mood]", f"methods={listed(wanted)}"]
+    rows = rows_after(tmp_path / "out.json", options)
+    assert [row["method"] for row in rows] == ["random"] and "songs_known_artist" not in rows[0]
+    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("not measured")]
+    assert told == [
+        "not measured, since no feature set has artists (artist_id): artist listeners; artist mean vector",
+        "not measured, since no feature set has columns of text (text= or words=) beside a field `text`: "
+        "character kNN, tuned",
+        f"not measured, since no feature set has both text and audio: {'; '.join(WITHOUT)}",
+    ]
+    assert "artists" not in table(rows)
+
+
+def test_other_words_are_another_figure(by_artists: Path, tmp_path: Path) -> None:
+    options = [f"data={by_artists}", "seeds=1", "features=[text]", "methods=[character kNN (100)]"]
+    title, same = (rows_after(tmp_path / "out.json", [*options, "words=[title]"])[0] for _ in range(2))
+    other = rows_after(tmp_path / "out.json", [*options, "words=[artist_id]"])[0]
+    assert title["ndcg@20"] == same["ndcg@20"] != other["ndcg@20"]
+
+
 def test_a_catalogue_from_before_an_option_is_read(write_dataset: Callable[..., Path], tmp_path: Path) -> None:
     source = write_dataset(tmp_path / "data")
     options = [f"data={source}", f"out={tmp_path}/out.json", "seeds=1", "features=[mood]", "methods=[random]"]
@@ -329,7 +401,7 @@ def test_bold_is_a_difference_beyond_its_interval() -> None:
 def test_groups_are_opened_once() -> None:
     assert methods(["ours", "CAT", "firstplay"]) == [*GROUPS["ours"], "CAT"]
     assert methods(["CAT", "random", "CAT"]) == ["CAT", "random"]
-    assert set(FIXED) < set(methods(["baselines"])) and len(methods(["baselines"])) == 17
+    assert set(FIXED) < set(methods(["baselines"])) and len(methods(["baselines"])) == 25
     assert methods(["ablation"]) == [*VARIANTS, *AUDIENCES]
     assert not set(GROUPS) & {method for group in GROUPS.values() for method in group}  # a name means one thing
     with pytest.raises(UserError, match=r"methods=\['lightgcn', 'knn'\]: choose from baselines, ours, u2i, ablation, "):
@@ -349,6 +421,7 @@ def test_groups_are_opened_once() -> None:
         (["prepare=[split.by=moon]"], "split.by"),
         (["prepare=[pairs.moon=1]"], "moon"),
         (["text=[lyrics_of_the_moon]"], "lyrics_of_the_moon"),
+        (["words=[poems_of_the_moon]"], "poems_of_the_moon"),
         (["methods=[firstplay]", "i2i=[model.moon=1]"], "moon"),
         (["moon=1"], "moon"),
     ],
@@ -397,14 +470,16 @@ def test_odd_songs_and_users_have_defined_scores(write_dataset: Callable[..., Pa
     songs = songs.with_columns(pl.Series("feature_content", content, dtype=pl.List(pl.Float32)))
     none_at_all = pl.int_range(pl.len()) < 3
     songs = songs.with_columns(pl.when(none_at_all).then(None).otherwise("feature_mood").alias("feature_mood"))
+    songs = songs.with_columns(feature_text="feature_mood", artist_id=pl.format("a{}", pl.int_range(pl.len()) % 20))
+    songs = songs.with_columns(pl.when(none_at_all).then(None).otherwise("artist_id").alias("artist_id"))
     songs.write_parquet(source / "songs.parquet")
     users = pl.read_parquet(source / "users.parquet")["user_id"].to_list()
     plays = pl.read_parquet(source / "plays.parquet").filter(~pl.col("user_id").is_in(users[:5]))
     plays.write_parquet(source / "plays.parquet")
     assert songs.height < 200 and len(users) < 200, "the widest K"
-    tuned = ["content kNN, tuned", "ridge to users, tuned", "ridge to EASE, tuned"]
+    tuned = ["content kNN, tuned", "ridge to users, tuned", "ridge to EASE, tuned", *BY_ARTIST_OR_WORDS]
     chosen = [*FIXED, *tuned, "firstplay", *AUDIENCES]
-    options = [f"data={source}", "seeds=1", f"features=[{FEATURES}]"]
+    options = [f"data={source}", "seeds=1", "features=[content+text+artist_id]", "words=[artist_id,language]"]
     rows = rows_after(tmp_path / "out.json", [*options, f"methods={listed(chosen)}", f"i2i={listed(TINY)}"])
     assert [row["method"] for row in rows] == methods(chosen)
     assert all(np.isfinite(row[key]) and row[key] >= 0 for row in rows for key in FIGURES)

@@ -85,6 +85,48 @@ def test_buckets_are_thirds_by_listeners() -> None:
         assert got[f"songs_to_users_recall@50_{name}"] == pytest.approx(expected)
 
 
+def test_songs_of_known_and_of_new_artists_are_apart() -> None:
+    """Every listener and every song by loops; both kinds together are all."""
+    score, held, plays = toy()
+    known = np.random.default_rng(5).random(30) < 0.6
+    apart = Held(held.songs, held.user_of, held.position_of, known)
+    by_song, shuffled = naive_recalls(score, held, plays, 0.5), naive_lists(score)
+    got = both(Scores(score, score), apart, plays, 0.5)
+    pairs = list(zip(held.user_of.tolist(), held.position_of.tolist(), strict=True))
+    for kind, is_kind in (("known_artist", known), ("new_artist", ~known)):
+        songs = [song for song in by_song if is_kind[song]]
+        expected = np.mean([by_song[song][0] / by_song[song][1] for song in songs])
+        assert got[f"songs_to_users_recall@50_{kind}"] == pytest.approx(expected)
+        assert got[f"songs_{kind}"] == len(songs) > 5
+        recalls = []
+        for user in range(len(score)):
+            truth = {song for u, song in pairs if u == user and is_kind[song]}
+            if truth:
+                recalls.append(len(truth & set(shuffled[user])) / len(truth))
+        assert got[f"recall@20_{kind}"] == pytest.approx(np.mean(recalls)) and len(set(recalls)) > 3
+    without = both(Scores(score, score), held, plays, 0.5)
+    assert {key: got[key] for key in without} == without
+    assert set(got) - set(without) == {
+        f"{name}_{kind}"
+        for name in ("songs_to_users_recall@50", "recall@20", "songs")
+        for kind in ("known_artist", "new_artist")
+    }
+
+
+def naive_lists(score: np.ndarray) -> list[list[int]]:
+    """The first 20 songs of each user."""
+    return [ranked(row, 20) for row in score]
+
+
+def test_a_kind_without_a_song_is_zero() -> None:
+    score, held, plays = toy()
+    got = both(
+        Scores(score, score), Held(held.songs, held.user_of, held.position_of, np.ones(30, dtype=bool)), plays, 0.0
+    )
+    assert got["songs_new_artist"] == got["recall@20_new_artist"] == got["songs_to_users_recall@50_new_artist"] == 0
+    assert got["recall@20_known_artist"] == got["recall@20"]
+
+
 def test_who_is_not_in_an_audience_is_never_found() -> None:
     score, held, plays = toy(users=40)
     score[::2] = -np.inf
