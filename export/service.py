@@ -19,9 +19,9 @@ from configs.serving import ServiceConfig
 from configs.targeting import PROMPTS
 from configs.training import TFIDF
 from data.catalogue import Catalogue
-from data.characters import FILE
 from data.fields import FEATURES, read_fields
 from data.text import read_as
+from data.tfidf import FILE
 from evaluation.outcomes import calibration, logged
 from export.model import write_model
 from inference.song_index import open_index

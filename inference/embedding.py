@@ -19,9 +19,9 @@ from configs.load import as_dict
 from configs.training import TFIDF, EmbedConfig
 from data.arrays import AnyArray, FloatArray
 from data.catalogue import Catalogue
-from data.characters import Characters, fit
 from data.fields import FEATURES
 from data.text import folder_state, song_texts, text_vectors, unknown_share
+from data.tfidf import CharacterTfidf, fit
 from datamodules.clip import BERT_BATCH, FRAME_OPTIONS, ClipDataModule
 from inference.vectors import restore
 from lightning_modules.clip import ClipModule
@@ -162,7 +162,7 @@ def write_features(
     arrays: dict[str, FloatArray],
     catalogue: Catalogue,
     made_by: dict[str, Any],
-    fitted: Characters | None = None,
+    fitted: CharacterTfidf | None = None,
 ) -> None:
     """The feature folder, with the text model if it was fitted, and on the screen how many songs have which vector."""
     have = {name: int(np.isfinite(array).all(axis=1).sum()) for name, array in arrays.items()}

@@ -25,11 +25,11 @@ from data.arrays import FloatArray, IntArray
 from data.audio.crops import fixed_crops
 from data.audio.inputs import audio_inputs
 from data.audio.recordings import resample, to_steps
-from data.characters import Characters, load_characters
 from data.contract.columns import ABOUT, DAY_OF_RELEASE
 from data.derived_fields import DERIVED
 from data.fields import CATEGORIES, UNKNOWN, Codes, Vocabulary, codes_of, field_codes, field_values
 from data.text import or_user_error, read_as, song_texts, token_batch, token_rows
+from data.tfidf import CharacterTfidf, load_tfidf
 from export.model import load
 from models.chunked import embed_crops, embed_recordings
 from models.pretrained import resolve_model
@@ -88,9 +88,9 @@ class Encoder:
         self.reading = threading.Lock()  # a tokenizer keeps in itself where it is to cut
         self.tokenizer: Any = None
         self.bert: Any = None
-        self.characters: Characters | None = None
+        self.characters: CharacterTfidf | None = None
         if self.read and self.read["model"] == TFIDF:
-            self.characters = load_characters(folder / "features")
+            self.characters = load_tfidf(folder / "features")
         elif self.read and or_user_error(resolve_model, self.read["model"]) == self.read["model"]:
             self.load_text()  # no checksum has shown that it can be loaded, as one does for a packaged model
         made = repr((manifest["clip"], manifest["text"], sorted(self.widths.items())))

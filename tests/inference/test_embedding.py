@@ -15,9 +15,9 @@ import torch
 from configs.errors import UserError
 from configs.training import EmbedTextConfig, TextConfig
 from data.catalogue import Catalogue
-from data.characters import FILE, fit, load_characters
 from data.fields import read_fields
 from data.text import song_texts
+from data.tfidf import FILE, fit, load_tfidf
 from datamodules.clip import ClipDataModule
 from models.text_encoder import TextEncoder, load_tokenizer
 from tests.commands import run
@@ -82,7 +82,7 @@ def test_tf_idf_is_fitted_to_known_songs_and_kept_beside_its_vectors(data: Path,
     texts = song_texts(catalogue.songs, ["genres", "tags"])
     model = fit([texts[song] for song in catalogue.rows("warm")])
     np.testing.assert_array_equal(vectors, model.vectors(texts))
-    np.testing.assert_array_equal(vectors, load_characters(out).vectors(texts))
+    np.testing.assert_array_equal(vectors, load_tfidf(out).vectors(texts))
     other = Path(shutil.copytree(data, tmp_path / "other"))
     cold = catalogue.rows("cold")
     songs = catalogue.songs.with_columns(

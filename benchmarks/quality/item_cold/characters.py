@@ -12,7 +12,7 @@ from scipy import sparse
 
 from benchmarks.quality.item_cold.closed_form import content_knn
 from data.arrays import FloatArray, IntArray
-from data.characters import counted, rarity, unit
+from data.tfidf import counted, rarity, unit
 
 GRIDS: dict[str, list[dict[str, Any]]] = {"character_knn": [{"k": k} for k in (200, 100, 50, 20, 10, 5)]}
 

@@ -13,7 +13,7 @@ from scipy import sparse
 
 from benchmarks.quality.item_cold.characters import character_knn, tf_idf
 from benchmarks.quality.item_cold.closed_form import content_knn
-from data.characters import HASHES, LONGEST
+from data.tfidf import HASHES, LONGEST
 
 TEXTS = ["Blue moon", "blue Monday", None, "Mond", "晴天\n周杰伦", "晴天", "xyz", "", "moon moon moon", "周杰伦"]
 KNOWN = np.array([0, 1, 2, 3, 4, 7])

@@ -20,14 +20,14 @@ from scipy import sparse
 from configs.errors import UserError
 from data.arrays import AnyArray, FloatArray, IntArray
 
-FILE = "characters.safetensors"
+FILE = "tfidf.safetensors"
 LONGEST = 2000  # characters of a text that are read; with HASHES and KEPT it bounds the memory
 HASHES = 2**20  # n-grams are told apart by their hash
 KEPT, SIZE = 2**16, 256  # n-grams in most known texts that are kept, and size of the vectors
 
 
 @dataclass
-class Characters:
+class CharacterTfidf:
     """A fitted model: the kept n-grams' hashes and weights, and the directions."""
 
     hash_K: IntArray
@@ -48,8 +48,8 @@ class Characters:
         save_file(vars(self), folder / FILE)
 
 
-def load_characters(folder: Path) -> Characters:
-    """The model that `Characters.save` wrote.
+def load_tfidf(folder: Path) -> CharacterTfidf:
+    """The model that `CharacterTfidf.save` wrote.
 
     Raises:
         UserError: it is missing or damaged.
@@ -58,12 +58,12 @@ def load_characters(folder: Path) -> Characters:
     from safetensors.numpy import load_file
 
     try:
-        return Characters(**load_file(folder / FILE))
+        return CharacterTfidf(**load_file(folder / FILE))
     except (OSError, SafetensorError, TypeError) as error:
         raise UserError(f"{folder / FILE}: cannot be read ({error})") from None
 
 
-def fit(texts: Sequence[str | None], kept: int = KEPT, size: int = SIZE) -> Characters:
+def fit(texts: Sequence[str | None], kept: int = KEPT, size: int = SIZE) -> CharacterTfidf:
     """The model of the known songs' texts; it has fewer directions where they or their n-grams are few.
 
     Raises:
@@ -80,7 +80,7 @@ def fit(texts: Sequence[str | None], kept: int = KEPT, size: int = SIZE) -> Char
     weight_K = rarity(count_NH)[hash_K]
     x_NK = unit(count_NH[:, hash_K], weight_K)
     axes_EK = randomized_svd(x_NK, min(size, *x_NK.shape), random_state=0)[2]
-    return Characters(hash_K, weight_K, np.ascontiguousarray(axes_EK.T, dtype=np.float32))
+    return CharacterTfidf(hash_K, weight_K, np.ascontiguousarray(axes_EK.T, dtype=np.float32))
 
 
 def counted(texts: Sequence[str | None]) -> sparse.csr_matrix:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from configs.errors import UserError
-from data.characters import FILE, counted, fit, load_characters, rarity, unit
+from data.tfidf import FILE, counted, fit, load_tfidf, rarity, unit
 
 TEXTS = ["Blue moon", "blue Monday", None, "Mond\nmoon", "晴天\n周杰伦", "晴天", "", "moon moon moon", "周杰伦", "blue"]
 
@@ -68,12 +68,12 @@ def test_the_most_frequent_are_kept() -> None:
 def test_a_saved_model_is_the_same_and_a_damaged_one_is_refused(tmp_path: Path) -> None:
     model = fit(TEXTS)
     model.save(tmp_path)
-    np.testing.assert_array_equal(load_characters(tmp_path).vectors(TEXTS), model.vectors(TEXTS))
+    np.testing.assert_array_equal(load_tfidf(tmp_path).vectors(TEXTS), model.vectors(TEXTS))
     (tmp_path / FILE).write_bytes(b"nothing")
     with pytest.raises(UserError, match=f"{FILE}: cannot be read"):
-        load_characters(tmp_path)
+        load_tfidf(tmp_path)
     with pytest.raises(UserError, match="cannot be read"):
-        load_characters(tmp_path / "nowhere")
+        load_tfidf(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("texts", [[], [None, ""], ["abc", "xyz"]])
