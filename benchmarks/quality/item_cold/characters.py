@@ -1,4 +1,4 @@
-"""Neighbours by the characters of songs' texts, tf-idf of 1- to 3-grams (`data.characters`).
+"""Neighbours by the characters of songs' texts, tf-idf of 1- to 3-grams (`data.tfidf`).
 
 Shapes: U users, S songs, W warm songs, C cold songs, D n-grams.
 """
