@@ -20,7 +20,8 @@ from configs.load import as_dict, recorded
 from data import adapters, play_tables, text
 from data.arrays import IntArray
 from data.audio import cache as audio_cache
-from data.catalogue import KIND, NO_VALIDATION
+from data.audio.statistics import AUDIO_STATS, VERSION, catalogue_statistics
+from data.catalogue import KIND, NO_VALIDATION, Catalogue
 from data.contract import dataset as contract
 from data.contract import play_rules
 from data.contract.row_rules import rejection_table
@@ -51,6 +52,8 @@ def prepare(config: PrepareConfig, run: Any) -> None:
         val_pairs = validation_pairs(folder, dataset.users.height, split, config)
         tables = {"songs": songs, "users": dataset.users, "pairs": pairs.frame(), "val_pairs": val_pairs}
         write_tables(folder, tables, dataset.features)
+        manifest |= {"audio": as_dict(config.audio) | heard.info, "audio_shards": shards}
+        write_statistics(Catalogue(folder, manifest))
 
         rejected = dataset.rejected | problems
         manifest |= {
@@ -58,8 +61,6 @@ def prepare(config: PrepareConfig, run: Any) -> None:
             | {"songs_left_out_by_until": later, "warm_plays_after_cutoff_left_out": dropped}
             | tag_counts,
             "split": {"by": split.by, "cutoff": split.cutoff and split.cutoff.isoformat()},
-            "audio": as_dict(config.audio) | heard.info,
-            "audio_shards": shards,
             CONTENT: content(folder, config, heard.content),
             "pairs": evidence | {"val_pairs": val_pairs.height},
             "rejected": rejected,
@@ -177,10 +178,19 @@ def write_tables(folder: Path, tables: dict[str, pl.DataFrame], features: dict[s
         np.save(folder / "features" / f"{name}.npy", vectors)
 
 
+def write_statistics(catalogue: Catalogue) -> None:
+    """Write the field that is made of decoded audio, if there is any."""
+    found = catalogue_statistics(catalogue)
+    if found is not None:
+        np.save(catalogue.folder / "features" / f"{AUDIO_STATS}.npy", found)
+
+
 def content(folder: Path, config: PrepareConfig, heard: list[str | None]) -> str:
     """Fingerprint of a catalogue: its tables, vectors and recordings, but not where shards lie and how they are cut."""
     tables = {path.name: of_table(path, PLACES) for path in sorted(folder.glob("*.parquet"))}
     vectors = {path.name: of_file(path) for path in sorted((folder / "features").glob("*.npy"))}
+    if f"{AUDIO_STATS}.npy" in vectors:
+        vectors[f"{AUDIO_STATS}.npy"] = str(VERSION)  # they follow from what was heard, to the last bit or nearly
     audio = {name: value for name, value in as_dict(config.audio).items() if name not in ("cache", "verify")}
     return of_values(tables, vectors, audio, heard)
 

@@ -18,6 +18,7 @@ from configs.load import as_dict
 from configs.serving import ServiceConfig
 from configs.targeting import PROMPTS
 from configs.training import TFIDF
+from data.audio.statistics import AUDIO_STATS
 from data.catalogue import Catalogue
 from data.fields import FEATURES, read_fields
 from data.text import read_as
@@ -71,9 +72,17 @@ def export_service(config: ServiceConfig, tracking: Any) -> None:
             np.save(folder / "boundaries.npy", boundary.boundary_U)
     used(tracking, config.index, data, features, *(run.folder for run in runs))
     made(tracking, config.out, config.logger.upload)
-    hears = "audio and words" if clip else "words and tags alone"
-    print(f"{config.out}: {catalogue.n_songs:,} songs, {catalogue.n_users:,} users; new songs are known by {hears}")
+    known_by = what_is_read(runs)
+    print(f"{config.out}: {catalogue.n_songs:,} songs, {catalogue.n_users:,} users; new songs are known by {known_by}")
     print(f"  serve it: python -m serving model={config.out} store=STORE")
+
+
+def what_is_read(runs: list[Run]) -> str:
+    """What of a new song these models use, in words."""
+    if any(run.task == "clip" for run in runs):
+        return "audio and words"
+    measured = any(AUDIO_STATS in run.hparams["dense_dims"] for run in runs)
+    return "words, tags, tempo and loudness" if measured else "words and tags alone"
 
 
 def made_features(features: str | None) -> tuple[Run | None, dict[str, Any] | None]:

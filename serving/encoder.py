@@ -21,10 +21,11 @@ import torch
 from torch import Tensor
 
 from configs.training import TFIDF
-from data.arrays import FloatArray, IntArray
+from data.arrays import AnyArray, FloatArray, IntArray
 from data.audio.crops import fixed_crops
 from data.audio.inputs import audio_inputs
 from data.audio.recordings import resample, to_steps
+from data.audio.statistics import AUDIO_STATS, recording_statistics
 from data.contract.columns import ABOUT, DAY_OF_RELEASE
 from data.derived_fields import DERIVED
 from data.fields import CATEGORIES, UNKNOWN, Codes, Vocabulary, codes_of, field_codes, field_values
@@ -84,7 +85,7 @@ class Encoder:
             self.inputs = audio_inputs(model, self.audio, seconds)
             frozen = model != OWN and self.prepared["frozen_audio"]
             self.ears: Any = or_user_error(PretrainedAudio, model, "audio.model").eval() if frozen else None
-        self.read: Any = manifest["text"] or (read_as(self.prepared) if self.hears else None)
+        self.read: Any = manifest["text"] or (read_as(self.prepared) if self.clip is not None else None)
         self.reading = threading.Lock()  # a tokenizer keeps in itself where it is to cut
         self.tokenizer: Any = None
         self.bert: Any = None
@@ -99,7 +100,7 @@ class Encoder:
     @property
     def hears(self) -> bool:
         """Whether these models use a song's sound."""
-        return self.clip is not None
+        return self.clip is not None or AUDIO_STATS in self.widths
 
     def load_text(self) -> None:
         """Load the tokenizer and the frozen text encoder if there are such and they are not; takes two seconds.
@@ -123,7 +124,11 @@ class Encoder:
         found = {name: np.full((len(songs), width), np.nan, dtype=np.float32) for name, width in self.widths.items()}
         heard = [at for at, song in enumerate(songs) if song.wave is not None]
         if self.hears and heard:
-            found["clip_audio"][heard] = self._hear([songs[at] for at in heard])
+            steps = self._steps([songs[at] for at in heard])
+            if self.clip is not None:
+                found["clip_audio"][heard] = self._hear(steps)
+            if AUDIO_STATS in found:
+                found[AUDIO_STATS][heard] = recording_statistics(steps, self.audio)
         self._read(songs, found)
         for at, song in enumerate(songs):
             for name, vector in song.given.items():
@@ -161,12 +166,16 @@ class Encoder:
                 return False
         return not (content.given or (self.hears and content.wave is not None) or any(self._texts([content])))
 
-    def _hear(self, songs: Sequence[Content]) -> FloatArray:
-        """clip_audio of songs with a recording, (N, D)."""
+    def _steps(self, songs: Sequence[Content]) -> list[AnyArray]:
+        """What a catalogue would keep of songs with a recording."""
         own, heard = int(self.audio["sample_rate"]), []
         for song in songs:
             assert song.wave is not None
             heard.append(to_steps(resample(song.wave, song.rate or own, own), self.audio))
+        return heard
+
+    def _hear(self, heard: Sequence[AnyArray]) -> FloatArray:
+        """clip_audio of recordings, (N, D)."""
         crops = self.inputs(fixed_crops(heard, self.audio, self.prepared["crop_seconds"], self.prepared["crops"]))
         if self.ears is not None:
             crops = {"pooled": embed_crops(self.ears, crops)}

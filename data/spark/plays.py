@@ -49,7 +49,7 @@ def connect(master: str | None) -> Any:
         from pyspark.errors import PySparkException
         from pyspark.sql import SparkSession
     except ImportError:
-        raise UserError("engine=spark needs pyspark: pip install 'firstplay[spark]'; and Java 17 or newer") from None
+        raise UserError("engine=spark needs pyspark: pip install -e '.[spark]'; and Java 17 or newer") from None
     builder = SparkSession.builder.appName("firstplay")
     for key, value in SETTINGS.items():
         builder = builder.config(key, value)

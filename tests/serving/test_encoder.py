@@ -19,7 +19,8 @@ from artifacts.runs import open_run
 from configs.serving import ServiceConfig
 from configs.targeting import IndexConfig
 from configs.training import ClipConfig, EmbedConfig
-from data.audio.recordings import decode
+from data.audio.recordings import decode, to_steps
+from data.audio.statistics import recording_statistics
 from data.catalogue import Catalogue, read_features
 from data.contract.columns import ABOUT, TEXTS, TIME
 from data.fields import MAX_VALUES, UNKNOWN, codes_of, read_fields
@@ -128,8 +129,8 @@ def test_the_service_encodes_songs_as_the_pipeline_does(trained: Path, batch: Pa
     contents = [Content(one, wave) for one, wave in zip(about, waves, strict=True)]
     data, features = str(batch / "catalogue"), str(batch / "features")
 
-    expected, found = read_features(batch / "features", songs.height), encoder.features(contents)
-    assert found.keys() == expected.keys() == {"clip_audio", "clip_text", "text"}
+    expected, found = read_features(batch / "features", songs.height) | catalogue.features(), encoder.features(contents)
+    assert found.keys() == expected.keys() == {"clip_audio", "clip_text", "text", "audio_stats"}
     for name, dense in found.items():
         np.testing.assert_allclose(dense, expected[name], err_msg=name, **CLOSE)
         assert 0 < np.isnan(dense[:, 0]).sum() < songs.height / 2, "some songs have none"
@@ -182,6 +183,19 @@ def test_tf_idf_goes_with_the_service(catalogue_folder: Path, train_i2i: Callabl
     other = read_manifest(tmp_path / "service", KIND, MADE_BY)
     other["text"] = other["text"] | {"fitted": "to other songs"}
     assert Encoder(tmp_path / "service", other).fingerprint != encoder.fingerprint, "stored features are made again"
+
+
+def test_a_service_without_clip_hears_tempo_and_loudness(trained: Path) -> None:
+    manifest = read_manifest(trained / "service", KIND, MADE_BY) | {"clip": None, "labels": [], "text": None}
+    encoder, rng = Encoder(trained / "service", manifest), np.random.default_rng(0)
+    assert encoder.hears
+    contents = [Content({}, rng.normal(0, 0.1, RATE).astype(np.float32)), Content({})]
+    assert [encoder.says_nothing(content) for content in contents] == [False, True]
+    found = encoder.features(contents)
+    assert np.isfinite(found["audio_stats"]).all(axis=1).tolist() == [True, False]
+    assert np.isnan(found["clip_audio"]).all() and np.isnan(found["text"]).all()
+    steps = [to_steps(contents[0].wave, encoder.audio)]
+    np.testing.assert_array_equal(found["audio_stats"][:1], recording_statistics(steps, encoder.audio))
 
 
 def test_a_play_is_as_strong_as_in_the_training() -> None:

@@ -73,7 +73,7 @@ def other(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def tags_alone(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model that knows songs by their tags: no sound, no words, no vectors."""
-    return trained_again(trained, tmp_path_factory.mktemp("tags_alone"))
+    return trained_again(trained, tmp_path_factory.mktemp("tags_alone"), "fields.use=[genres,tags,artist_id]")
 
 
 def accept(engine: Engine, song_id: str, title: str, **about: Any) -> None:

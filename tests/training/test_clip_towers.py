@@ -18,6 +18,7 @@ from configs.load import load
 from configs.serving import ExportConfig
 from configs.training import ClipConfig, EmbedConfig
 from data.audio import inputs as audio_inputs
+from data.audio import vectors as audio_vectors
 from data.audio.crops import CropReader
 from data.catalogue import Catalogue, read_features
 from export import model as export
@@ -158,7 +159,7 @@ def test_vectors_of_a_frozen_encoder_are_kept(
     heard = catalogue.songs["audio_length"].to_numpy() > 0
     assert first.shape == (SONGS, 2, 24) and (np.isfinite(first).all(axis=(1, 2)) == heard).all()
     assert len(vectors(crops=3)[0]) == 3 and len(list((cache / "vectors").iterdir())) == 2
-    monkeypatch.setattr(audio_inputs, "SONGS", 7)
+    monkeypatch.setattr(audio_vectors, "RECORDINGS", 7)
     shutil.rmtree(cache / "vectors")
     np.testing.assert_array_equal(vectors(), first, err_msg="whatever the batch")
 
@@ -169,7 +170,7 @@ def test_vectors_of_a_frozen_encoder_are_kept(
     def never(*_: Any) -> None:
         raise AssertionError("computed again")
 
-    monkeypatch.setattr(audio_inputs, "compute", never)
+    monkeypatch.setattr(audio_vectors, "compute", never)
     np.testing.assert_array_equal(vectors(), first)
     np.testing.assert_array_equal(
         vectors(songs=slice(90, 20, -3)), first[90:20:-3], err_msg="another catalogue's songs"

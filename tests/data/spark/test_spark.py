@@ -171,8 +171,9 @@ def test_missing_pyspark_or_java_is_one_line(missing: str, tmp_path: Path, datas
     done = subprocess.run([sys.executable, "-c", code], env=away, capture_output=True, text=True)
     error = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert done.returncode == 2 and len(error) == 1, done.stderr
-    says = {"pyspark": "pip install 'firstplay[spark]'", "java": "Java 17 or newer must be on PATH"}
+    says = {"pyspark": "pip install -e '.[spark]'", "java": "Java 17 or newer must be on PATH"}
     assert says[missing] in error[0]
+    assert says["pyspark"] in (Path(__file__).parents[3] / "docs" / "data.md").read_text("utf-8"), "one advice"
     assert "Traceback" not in done.stderr
 
 
