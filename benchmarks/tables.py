@@ -10,7 +10,8 @@ A table stands between two marks, and FILE.json is in docs/results/data/:
 | FILE.json is written by          | NAME                                                    |
 |----------------------------------|---------------------------------------------------------|
 | pipeline.evaluate (metrics.json) | methods, outcomes, search or genres                     |
-| benchmarks.quality.item_cold     | comparison, buckets or artists, then a feature set      |
+| benchmarks.quality.item_cold     | comparison, buckets or artists, then a feature set, and |
+|                                  | maybe `against` and a method: `buckets text against X`  |
 | bench.sh                         | speed, then the report's name: `speed index_scale`      |
 """
 
@@ -65,9 +66,11 @@ def rendered(file: Path, name: str) -> str:
         return table.lines(speeds.HEAD, speeds.rows(part, found))
     of_item_cold = {"comparison": item_cold.comparison, "buckets": item_cold.buckets, "artists": item_cold.artists}
     if kind in of_item_cold and isinstance(found, list):
-        rows = [row for row in found if row["features"] == part]
+        features, _, reference = part.partition(" against ")
+        rows = [row for row in found if row["features"] == features]
         if rows and (kind != "artists" or "songs_known_artist" in rows[0]):
-            return of_item_cold[kind](rows)
+            rows = item_cold.against(rows, reference) if reference else rows
+            return of_item_cold[kind](rows, reference or "firstplay")
     elif isinstance(found, dict) and "audience" in found and name in (named := table.sections([found])):
         return named[name]
     raise UserError(f"table: {file.name} {name}: {file.name} holds no such table")

@@ -40,6 +40,13 @@ def test_a_changed_measurement_rewrites_the_page(tmp_path: Path, capsys: pytest.
     assert capsys.readouterr().out == "", "nothing left to do"
 
 
+def test_differences_may_be_to_another_method() -> None:
+    block = "<!-- table: item_cold_lfm2k_one_seed.json buckets text+audio{} -->\n<!-- /table -->"
+    plain, turned = (filled(block.format(one), DATA) for one in ("", " against CB2CF"))
+    assert "rare songs, less than firstplay |" in plain and "rare songs, less than CB2CF |" in turned
+    assert re.search(r"\| CB2CF \|.* \| -0.005 \|", plain) and re.search(r"\| firstplay \|.* \| \+0.005 \|", turned)
+
+
 @pytest.mark.parametrize(
     ("named", "message"),
     [
@@ -48,6 +55,7 @@ def test_a_changed_measurement_rewrites_the_page(tmp_path: Path, capsys: pytest.
         ("demo_metrics.json comparison text", "no such table"),
         ("item_cold_lfm2k_one_seed.json buckets audio", "no such table"),
         ("item_cold_lfm2k_one_seed.json methods", "no such table"),
+        ("item_cold_lfm2k_one_seed.json buckets text+audio against nobody", "choose from"),
     ],
 )
 def test_a_block_without_a_table_is_refused(named: str, message: str) -> None:
