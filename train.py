@@ -4,6 +4,7 @@ python train.py text     corpus=LYRICS.jsonl out=RUN                   (a charac
 python train.py clip     data=CATALOGUE out=RUN
 python train.py i2i      data=CATALOGUE features=FEATURES out=RUN      (objective.bcl_weight=0: CB2CF)
 python train.py boundary data=CATALOGUE features=FEATURES out=RUN
+python train.py rank     data=CATALOGUE i2i=RUN boundary=RUN out=RUN   (orders the candidates of all channels)
 
 torchrun --nproc-per-node 8 train.py i2i data=… out=… trainer.devices=8      (several GPUs)
 python train.py i2i --config configs/i2i.yaml data=… out=…                   (options from a file)
@@ -16,9 +17,12 @@ import sys
 from typing import Any
 
 from configs.load import command
+from configs.ranking import RankConfig
 from configs.training import BoundaryConfig, ClipConfig, CorpusConfig, I2IConfig
 
-TASKS: dict[str, type] = {"text": CorpusConfig, "clip": ClipConfig, "i2i": I2IConfig, "boundary": BoundaryConfig}
+TASKS: dict[str, type] = {
+    "text": CorpusConfig, "clip": ClipConfig, "i2i": I2IConfig, "boundary": BoundaryConfig, "rank": RankConfig
+}  # fmt: skip
 
 
 def train(task: str, config: Any) -> None:
