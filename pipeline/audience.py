@@ -5,6 +5,7 @@
     python -m pipeline.audience mode=cat index=INDEX out=AUDIENCE
     python -m pipeline.audience mode=union index=INDEX out=AUDIENCE exclude=USERS.parquet targeting.per_user_cap=5
     python -m pipeline.audience mode=boundary index=INDEX boundary=RUN out=AUDIENCE
+    python -m pipeline.audience mode=rank index=INDEX boundary=RUN rank=RUN out=AUDIENCE
     python -m pipeline.audience mode=taste index=INDEX plays=FIRST.parquet out=AUDIENCE    (songs warm up)
 
 Writes audience.parquet (song_id, user_id, rank, score, margin, because), similar.parquet (song_id, similar_song_id,
