@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from configs.errors import UserError
 from configs.options import CATALOGUE, REQUIRED, CommandLoggerConfig, above, at_least, opt
@@ -11,16 +12,17 @@ from configs.targeting import TargetingConfig
 
 @dataclass
 class TreesConfig:
-    grades: list[float] = opt(
-        [1.0, 2.0, 6.0], "what finding a listener is worth who only played, completed, favourited"
+    objective: Literal["cross_entropy", "lambdarank"] = opt(
+        "cross_entropy", "cross_entropy: of a pair's grade, as a share of the highest; lambdarank: LambdaMART"
     )
-    leaves: int = opt(15, "leaves of a tree")
-    min_leaf: int = opt(50, "(song, user) pairs in a leaf at least")
+    grades: list[float] = opt([1.0, 2.0, 10.0], "what it is worth to find a listener who played, completed, favourited")
+    leaves: int = opt(7, "leaves of a tree")
+    min_leaf: int = opt(200, "(song, user) pairs in a leaf at least")
     lr: float = opt(0.05, "learning rate")
     rounds: int = opt(500, "trees at most; early stopping on songs left out takes fewer")
     patience: int = opt(30, "trees without a better ranking of the songs left out, after which no more are added")
     parts: int = opt(5, "parts of the songs, each left out once to find the number of trees")
-    truncation: int = opt(100, "places of a list whose order counts in training")
+    truncation: int = opt(100, "lambdarank: places of a list whose order counts")
     columns: float = opt(0.5, "share of the features that a tree sees")
     l2: float = opt(5.0, "L2 penalty of leaves")
 

@@ -236,10 +236,11 @@ def user_facts(log: PlayLog, n_plays: int, songs: KnownSongs, song_SD: Array, ne
     user_N, song_N = log.user_N[:n_plays], log.song_N[:n_plays]
     history_US = strongest(user_N, song_N, log.strength_N[:n_plays], (log.n_users, len(songs.released_S)))
     songs_U = np.maximum(np.diff(history_US.indptr), 1)
-    heard_US = sparse.csr_matrix((np.ones_like(history_US.data), history_US.indices, history_US.indptr))
-    heard_US.resize(history_US.shape)
-    shares = {name: sparse.csr_matrix(heard_US @ of_SV).multiply(1 / songs_U[:, None]).tocsr()
-              for name, of_SV in songs.fields.items()}  # fmt: skip
+    heard_US = history_US.astype(bool).astype(np.float32)
+    shares = {
+        name: sparse.csr_matrix(sparse.diags_array(1 / songs_U) @ (heard_US @ of_SV))
+        for name, of_SV in songs.fields.items()
+    }
     per_user = _means(user_N, log.n_users)
     listeners_S = np.bincount(history_US.indices, minlength=history_US.shape[1])
     age_N = log.day_N[:n_plays] - songs.released_S[song_N]

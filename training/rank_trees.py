@@ -1,4 +1,4 @@
-"""LambdaMART (LightGBM) on the features of candidates: grouped by song, graded by what listeners did.
+"""Boosted trees (LightGBM) on the features of candidates: grouped by song, graded by what listeners did.
 
 Shapes: P (song, user) pairs, G songs, F features, B budgets.
 """
@@ -34,11 +34,12 @@ def fit_trees(examples: Examples, options: TreesConfig, seed: int) -> Fitted:
     lightgbm = import_lightgbm()
     names = informative(examples)
     grade_P, songs = grades(examples), len(examples.sizes_G)
+    target_P = targets(grade_P, options)
     part_G = np.random.default_rng(seed).permutation(songs) % options.parts
     part_P, apart_P, counts = part_G[examples.group_P], np.zeros(len(examples), dtype=np.float32), []
     parts = [part for part in range(options.parts) if grade_P[part_P == part].any() and grade_P[part_P != part].any()]
     for part in parts:
-        learned, left = (dataset(examples, names, grade_P, at) for at in (part_P != part, part_P == part))
+        learned, left = (dataset(examples, names, target_P, at) for at in (part_P != part, part_P == part))
         stop = lightgbm.early_stopping(options.patience, verbose=False)
         booster = lightgbm.train(
             parameters(options, seed), learned, options.rounds, valid_sets=[left], callbacks=[stop]
@@ -48,7 +49,7 @@ def fit_trees(examples: Examples, options: TreesConfig, seed: int) -> Fitted:
             examples.columns(names)[part_P == part], num_iteration=booster.best_iteration
         )
     rounds = max(1, int(np.median(counts))) if counts else 1
-    whole = dataset(examples, names, grade_P, np.ones(len(examples), dtype=bool))
+    whole = dataset(examples, names, target_P, np.ones(len(examples), dtype=bool))
     booster = lightgbm.train(parameters(options, seed), whole, rounds)
     return Fitted(booster.model_to_string(), names, rounds, apart_P)
 
@@ -68,25 +69,34 @@ def grades(examples: Examples) -> IntArray:
     return np.select([disliked, favourited, completed, played], [0, 3, 2, 1], 0)
 
 
-def dataset(examples: Examples, names: tuple[str, ...], grade_P: IntArray, at: AnyArray) -> Any:
+def targets(grade_P: IntArray, options: TreesConfig) -> AnyArray:
+    """What trees learn of a pair: its grade as a number from 0 to 3, or as a share of the highest grade's worth."""
+    if options.objective == "lambdarank":
+        return grade_P
+    return np.array([0.0, *options.grades])[grade_P] / options.grades[-1]
+
+
+def dataset(examples: Examples, names: tuple[str, ...], target_P: AnyArray, at: AnyArray) -> Any:
     """Some examples, whole songs, as LightGBM takes them."""
     lightgbm = import_lightgbm()
     kept = examples.take(at)
     codes = [name for name in kept.codes if name in names]
     return lightgbm.Dataset(
-        kept.columns(names), grade_P[at], group=kept.sizes_G, feature_name=list(names), categorical_feature=codes,
+        kept.columns(names), target_P[at], group=kept.sizes_G, feature_name=list(names), categorical_feature=codes,
         free_raw_data=True,
     )  # fmt: skip
 
 
 def parameters(options: TreesConfig, seed: int) -> dict[str, Any]:
-    """LightGBM's options."""
-    return {
-        "objective": "lambdarank",
+    """LightGBM's options; songs left out are judged by the loss, or by NDCG@50 of LambdaMART."""
+    lambdarank = {
         "metric": "ndcg",
         "eval_at": [50],
         "label_gain": [0.0, *options.grades],
         "lambdarank_truncation_level": options.truncation,
+    }
+    return (lambdarank if options.objective == "lambdarank" else {}) | {
+        "objective": options.objective,
         "learning_rate": options.lr,
         "num_leaves": options.leaves,
         "min_data_in_leaf": options.min_leaf,
