@@ -70,7 +70,8 @@ def by_date(songs: pl.DataFrame, warm: IntArray, count: int, size: int) -> list[
         before, first = released < start, edges[number - 1]
         window = released >= start if stop is None else (released >= start) & (released < stop)
         masks = [window, before & (released >= first), (released < first).fill_null(True)]
-        made.append(Fold(*(warm[mask.fill_null(False).to_numpy()] for mask in masks), first))
+        parts = [warm[mask.fill_null(False).to_numpy()] for mask in masks]
+        made.append(Fold(parts[0], parts[1], parts[2], first))
     return made
 
 
