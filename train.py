@@ -4,6 +4,7 @@ python train.py text     corpus=LYRICS.jsonl out=RUN                   (a charac
 python train.py clip     data=CATALOGUE out=RUN
 python train.py i2i      data=CATALOGUE features=FEATURES out=RUN      (objective.bcl_weight=0: CB2CF)
 python train.py boundary data=CATALOGUE features=FEATURES out=RUN
+python train.py rank     data=CATALOGUE i2i=RUN boundary=RUN out=RUN   (orders the candidates of all channels)
 
 python train.py i2i data=… out=RUN search=20         (20 trainings; the best is kept; i2i and boundary)
 torchrun --nproc-per-node 8 train.py i2i data=… out=… trainer.devices=8      (several GPUs)
@@ -18,9 +19,12 @@ from collections.abc import Collection
 from typing import Any
 
 from configs.load import command, given
+from configs.ranking import RankConfig
 from configs.training import BoundaryConfig, ClipConfig, CorpusConfig, I2IConfig
 
-TASKS: dict[str, type] = {"text": CorpusConfig, "clip": ClipConfig, "i2i": I2IConfig, "boundary": BoundaryConfig}
+TASKS: dict[str, type] = {
+    "text": CorpusConfig, "clip": ClipConfig, "i2i": I2IConfig, "boundary": BoundaryConfig, "rank": RankConfig
+}  # fmt: skip
 
 
 def train(task: str, config: Any, given: Collection[str] = ()) -> None:

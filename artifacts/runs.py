@@ -1,7 +1,8 @@
 """Run folders: what `train.py` writes and the later commands take.
 
 A run folder holds `manifest.json` (kind "clip run", "i2i run", "boundary run" or "text run"), `config.yaml` (resolved),
-`vocabulary.json` (category codes), `checkpoints/best.ckpt` and `last.ckpt`, `logs/metrics.csv` and the W&B files.
+`vocabulary.json` (category codes), `checkpoints/best.ckpt` and `last.ckpt`, `logs/metrics.csv` and the W&B files. Of a
+"rank run" docs/ranking.md tells what it holds in place of checkpoints and logs.
 """
 
 from __future__ import annotations
@@ -139,7 +140,7 @@ def run_folder(folder: Path, task: str, config_yaml: str, vocabulary: dict[str, 
     try:
         yield
     except UserError:
-        if new and not any(folder.glob("checkpoints/*.ckpt")):
+        if new and not any(folder.rglob("checkpoints/*.ckpt")):
             shutil.rmtree(folder, ignore_errors=True)
         raise
 
@@ -171,10 +172,10 @@ def read_vocabularies(folder: Path) -> dict[str, dict[str, list[str]]]:
     return found
 
 
-def finish_run(folder: Path, task: str, metrics: dict[str, float]) -> None:
-    """Mark the run as finished, with the validation figures of its best epoch."""
+def finish_run(folder: Path, task: str, metrics: dict[str, float], **about: Any) -> None:
+    """Mark the run as finished, with the validation figures of its best epoch, and what else is told `about` it."""
     made_from = read_manifest(folder, f"{task} run", f"python train.py {task}").get("made_from", {})
-    write_manifest(folder, f"{task} run", {"finished": True, "made_from": made_from, "best": metrics})
+    write_manifest(folder, f"{task} run", {"finished": True, "made_from": made_from, "best": metrics, **about})
 
 
 def differences(earlier: Any, now: Any, prefix: str = "") -> list[str]:

@@ -25,6 +25,7 @@ MADE_BY = {  # kind of folder → the command that makes one
     "store": "python -m serving model=SERVICE store=STORE",
     "run": "python train.py clip|i2i|boundary data=CATALOGUE out=RUN",
     **{f"{task} run": f"python train.py {task} data=CATALOGUE out=RUN" for task in ("clip", "i2i", "boundary", "text")},
+    "rank run": "python train.py rank data=CATALOGUE i2i=RUN out=RUN",
 }
 
 

@@ -61,15 +61,16 @@ class TargetingConfig:
 
 @dataclass
 class AudienceConfig:
-    mode: Literal["i2i2u", "taste", "cat", "union", "boundary"] = opt(
+    mode: Literal["i2i2u", "taste", "cat", "union", "boundary", "rank"] = opt(
         "i2i2u",
         "i2i2u: listeners of similar songs; taste: users whose mean song vector is nearest to the song; cat: users "
         "near clusters of the i2i2u audience; union: i2i2u and cat merged by rank; boundary: users whose boundary the "
-        "song exceeds",
+        "song exceeds; rank: candidates of i2i2u, taste, cat and boundary, as a learned ranker orders them",
     )
     out: str = opt(REQUIRED, "audience folder to write")
     index: str = opt(REQUIRED, "index folder: similar songs come from it", INDEX)
     boundary: str | None = opt(None, "run folder of train.py boundary (for mode=boundary, gate=true)", "boundary run")
+    rank: str | None = opt(None, "run folder of train.py rank (for mode=rank)", "rank run")
     gate: bool = opt(False, "keep only users whose boundary the song clears (mode=boundary does anyway)")
     exclude: str | None = opt(
         None,
@@ -97,6 +98,8 @@ class AudienceConfig:
             raise UserError(
                 "missing option: boundary=… (python train.py boundary …): the users' boundaries come from it"
             )
+        if self.rank is None and self.mode == "rank":
+            raise UserError("missing option: rank=… (python train.py rank …): the ranker of the candidates")
         a_date("since", self.since)
 
 
@@ -109,6 +112,7 @@ class EvaluateConfig:
     compare: dict[str, str] = opt({}, "index folders of further models by the name of their row: {article: DIR}", INDEX)
     features: str | None = opt(None, "feature folder (audio-text retrieval, content kNN)", FEATURES)
     boundary: str | None = opt(None, "run folder of train.py boundary", "boundary run")
+    rank: str | None = opt(None, "run folder of train.py rank: a row of its own", "rank run")
     truth: str | None = opt(
         None,
         "truth.parquet of the demo world: outcome of every new song for some users",

@@ -18,7 +18,7 @@ from retrieval.bootstrap import mean_interval
 from retrieval.metrics import hits, ndcg_at_k, overlap, recall_at_k, true_counts
 
 OURS = "FirstPlay I2I2U"  # fixed before anything is measured; other FirstPlay rows are variants of it
-TASTE, CAT = "FirstPlay taste", "FirstPlay CAT"
+TASTE, CAT, RANKED = "FirstPlay taste", "FirstPlay CAT", "FirstPlay, ranked"
 GENRES = 8  # the most frequent ones; the others are one bucket
 FEW = 5  # songs, below which a genre is among the others
 PARTS = (  # what is added, the method with it, the method without it
@@ -28,6 +28,7 @@ PARTS = (  # what is added, the method with it, the method without it
     ("taste in place of I2I2U", TASTE, OURS),
     ("CAT in place of I2I2U", CAT, OURS),
     ("CAT beside I2I2U", "FirstPlay I2I2U ∪ CAT", OURS),
+    ("learned ranking of all channels", RANKED, OURS),
     ("gate on I2I2U", "FirstPlay I2I2U, gated", OURS),
     ("boundary on U2I", "FirstPlay U2I boundary", "FirstPlay U2I, no boundary"),
 )

@@ -20,16 +20,19 @@ from data.catalogue import Catalogue, first_genre, held_out_listeners
 from data.fields import SongFields, read_fields
 from data.item_pairs.verification import listening_matrix
 from evaluation import baselines, ease, figures
-from evaluation.comparison import CAT, OURS, TASTE, compare
+from evaluation.comparison import CAT, OURS, RANKED, TASTE, compare
 from evaluation.outcomes import gate_figures, logged, outcome_rates, reach_figures, read_truth
 from evaluation.report.genre_maps import genre_maps_svg
 from evaluation.report.page import write_report
+from inference.ranking import open_ranker, song_facts
 from inference.song_index import SongIndex, open_index
 from inference.targeting import targeting_of
 from inference.vectors import Boundary, boundary_vectors
 from retrieval.audience import Audience, union
+from retrieval.candidates import ceilings
 from retrieval.index import build_index
 from retrieval.listening import Listening
+from retrieval.ranking import Ranker
 from retrieval.targeting import Songs, Targeting
 
 KIND = "evaluation"
@@ -55,10 +58,11 @@ def evaluate(config: EvaluateConfig, run: Any) -> None:
     boundary = None
     if config.boundary:
         boundary = boundary_vectors(config.boundary, np.arange(catalogue.n_songs), config.data, config.features)
+    ranker = opened_ranker(config, catalogue, trained["FirstPlay"], boundary)
     known = read_truth(config.truth, catalogue) if config.truth else logged(catalogue)
     with writing(config.out, KIND, {"options": recorded(config)}) as folder:
         listeners = np.searchsorted(new, song_P), user_P
-        metrics, drawn = measure(config, catalogue, trained, compared, listeners, boundary, known)
+        metrics, drawn = measure(config, catalogue, trained, compared, listeners, boundary, known, ranker)
         text = json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False)
         (folder / "metrics.json").write_text(text + "\n")
         write_report(folder / "report.html", metrics, drawn)
@@ -77,16 +81,18 @@ def measure(
     listeners: tuple[IntArray, IntArray],
     boundary: Boundary | None,
     known: pl.DataFrame,
+    ranker: Ranker | None = None,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """All figures, and the data of the report's pictures, in which those `compared` are not.
 
     `boundary` is of all songs, `known` are outcomes.
     """
     new, options = catalogue.rows(config.split), config.targeting
-    of_new = None if boundary is None else replace(boundary, item_CD=boundary.item_CD[new])
+    items = None if boundary is None else boundary.item_CD[new]
     listening = Listening(listening_matrix(catalogue.plays, catalogue.n_users, catalogue.n_songs))
-    targeting = targeting_of(trained["FirstPlay"], listening, options, boundary)
-    songs = targeting.songs(targeting.song_SD[new], new, None if of_new is None else of_new.item_CD)
+    targeting = targeting_of(trained["FirstPlay"], listening, options, boundary, ranker)
+    facts = None if ranker is None else song_facts(ranker.source, catalogue, new)
+    songs = targeting.songs(targeting.song_SD[new], new, items, facts=facts)
     spaces = songs_in_space(config, catalogue, trained)
     others = {UNTRAINED: untrained_index(spaces[WITH_GENRE], catalogue.rows("warm"))} | compared
     others |= {name: index for name, index in trained.items() if name != "FirstPlay"}
@@ -104,15 +110,51 @@ def measure(
         "retrieval": figures.audio_text(config.features, catalogue, config.split),
         "genres": figures.genre_grouping(spaces, catalogue, config.split, config.seed),
     }
+    if ranker is not None:
+        metrics["candidates"] = ceilings(targeting.candidates(songs, ranker.depth), listeners)
     drawn = {"song_map": figures.song_map(without(spaces, WITH_GENRE), catalogue, config.seed)}
-    if boundary is not None and of_new is not None:
-        open_share_U = figures.open_shares(of_new, options.memory_mb, options.margin)
-        metrics["boundary"] = figures.boundary_summary(open_share_U, catalogue)
-        histograms = figures.boundary_histogram(of_new, open_share_U, options.memory_mb, seed=config.seed)
-        drawn["boundary"] = histograms | {"gate": options.margin}
-        metrics["gate"] = gate_figures(boundary, new, catalogue.rows("cold_val"), known, source, options.margin)
-        metrics["reach"] = reach_figures(boundary, new, songs, known, targeting, options.margin) if config.truth else {}
+    if boundary is not None:
+        of_boundary, drawn["boundary"] = boundary_figures(config, catalogue, boundary, targeting, songs, known)
+        metrics |= of_boundary
     return metrics, drawn
+
+
+def boundary_figures(
+    config: EvaluateConfig,
+    catalogue: Catalogue,
+    boundary: Boundary,
+    targeting: Targeting,
+    songs: Songs,
+    known: pl.DataFrame,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Figures of the boundary and of the gate, and the data of their picture; arguments as in `measure`."""
+    new, margin, memory_mb = catalogue.rows(config.split), config.targeting.margin, config.targeting.memory_mb
+    of_new = replace(boundary, item_CD=boundary.item_CD[new])
+    open_share_U = figures.open_shares(of_new, memory_mb, margin)
+    source = "truth" if config.truth else "logged plays"
+    found = {
+        "boundary": figures.boundary_summary(open_share_U, catalogue),
+        "gate": gate_figures(boundary, new, catalogue.rows("cold_val"), known, source, margin),
+        "reach": reach_figures(boundary, new, songs, known, targeting, margin) if config.truth else {},
+    }
+    histograms = figures.boundary_histogram(of_new, open_share_U, memory_mb, seed=config.seed)
+    return found, histograms | {"gate": margin}
+
+
+def opened_ranker(
+    config: EvaluateConfig, catalogue: Catalogue, index: SongIndex, boundary: Boundary | None
+) -> Ranker | None:
+    """The ranker, where there is one.
+
+    Raises:
+        UserError: it was fitted on the very songs that are to be evaluated, or with other models or options.
+    """
+    if config.rank is None:
+        return None
+    ranker, about = open_ranker(config.rank, catalogue, index, boundary, config.targeting)
+    if about["fitted_on"] == config.split:
+        raise UserError(f"{config.rank} was fitted on the {config.split} songs: it cannot be evaluated on them")
+    return ranker
 
 
 def without(spaces: dict[str, FloatArray], name: str) -> dict[str, FloatArray]:
@@ -152,6 +194,8 @@ def find_all(
     found[TASTE] = targeting.audience(songs, "taste", budget)
     found[CAT] = targeting.audience(songs, "cat", budget)
     found["FirstPlay I2I2U ∪ CAT"] = union(found[OURS], found[CAT], budget)
+    if targeting.ranker is not None:
+        found[RANKED] = targeting.audience(songs, "rank", budget)
     if targeting.boundary_U is not None:
         found["FirstPlay I2I2U, gated"] = targeting.audience(songs, "i2i2u", budget, gate=True, margin=margin)
         unbounded = replace(targeting, boundary_U=np.zeros_like(targeting.boundary_U))
@@ -195,7 +239,16 @@ def track(run: Any, config: EvaluateConfig, metrics: dict[str, Any]) -> None:
     """The comparison as a table in W&B, its figures to compare runs by, and the report."""
     import wandb
 
-    used(run, config.data, config.index, config.cb2cf, *config.compare.values(), config.features, config.boundary)
+    used(
+        run,
+        config.data,
+        config.index,
+        config.cb2cf,
+        *config.compare.values(),
+        config.features,
+        config.boundary,
+        config.rank,
+    )
     made(run, config.out, config.logger.upload)
     rows = [{key: one for key, one in row.items() if not isinstance(one, list)} for row in metrics["audience"]]
     log_table(run, "methods", pl.DataFrame(rows))
@@ -212,7 +265,7 @@ def table(metrics: dict[str, Any]) -> str:
     for row in rows:
         cells = (f"{row[key]:>12}" if isinstance(row[key], int) else f"{row[key]:>12.4f}" for key in keys)
         lines.append(f"{row['method']:<28}" + "".join(cells))
-    for name in ("overlap", "ridge_to_ease", "outcomes", "retrieval", "genres", "boundary", "gate"):
+    for name in ("overlap", "candidates", "ridge_to_ease", "outcomes", "retrieval", "genres", "boundary", "gate"):
         if metrics.get(name):
             lines.append(f"{name}: {json.dumps(metrics[name], ensure_ascii=False)}")
     return "\n".join(lines)

@@ -26,6 +26,7 @@ from inference.filters import (
     songs_in_pool,
     without_listeners,
 )
+from inference.ranking import open_ranker, song_facts
 from inference.song_index import SongIndex, open_index
 from inference.targeting import targeting_of
 from inference.vectors import Boundary, boundary_vectors
@@ -56,8 +57,10 @@ def make_audience(config: AudienceConfig, run: Any) -> None:
     options, listening = config.targeting, listening_matrix(catalogue.plays, catalogue.n_users, catalogue.n_songs)
     index = warmed(index, new, listening, first, options.warm_up)
     boundary = boundary_of(config, index, new, first)
-    targeting = targeting_of(index, Listening(listening), options, boundary)
-    songs = targeting.songs(index.vectors[new], new, boundary.item_CD if boundary else None, excluded)
+    ranker = open_ranker(config.rank, catalogue, index, boundary, options)[0] if config.rank else None
+    targeting = targeting_of(index, Listening(listening), options, boundary, ranker)
+    items, facts = boundary.item_CD if boundary else None, song_facts(ranker.source, catalogue, new) if ranker else None
+    songs = targeting.songs(index.vectors[new], new, items, excluded, facts)
     manifest = {
         "options": recorded(config),
         "encoder": index.manifest["encoder"],
@@ -74,15 +77,20 @@ def make_audience(config: AudienceConfig, run: Any) -> None:
             named = targeting.songs_of_users(songs.item_CD, options.songs_per_user, options.margin, songs.excluded)
             recommendation_table(named, catalogue, new).write_parquet(folder / "recommendations.parquet")
             manifest |= {"users_with_a_song": int((named.users_CB >= 0).any(axis=1).sum())}
-        reached = found.users_CB >= 0
-        manifest |= {"songs": len(new), "users_reached": int(reached.sum())}
-        manifest |= {"songs_without_audience": int((~reached.any(axis=1)).sum())}
-    used(run, config.index, config.boundary)
+        manifest |= reached(found)
+    used(run, config.index, config.boundary, config.rank)
     made(run, config.out, config.logger.upload)
     log_table(run, "examples", example_table(table, songs.similar, catalogue, new))
     rows = f"{len(new)} songs, {table.height} (song, user) rows"
     lines.append(f"{config.out}: {rows}, mode {config.mode}, gate {config.gate}")
     print("\n".join([*lines, show(table, songs.similar, catalogue, new, shown)]))
+
+
+def reached(found: Audience) -> dict[str, int]:
+    """How many songs and users the manifest counts."""
+    reached_CB = found.users_CB >= 0
+    without = int((~reached_CB.any(axis=1)).sum())
+    return {"songs": len(reached_CB), "users_reached": int(reached_CB.sum()), "songs_without_audience": without}
 
 
 def boundary_of(config: AudienceConfig, index: SongIndex, new: IntArray, first: FirstPlays | None) -> Boundary | None:

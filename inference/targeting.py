@@ -1,4 +1,4 @@
-"""`retrieval.targeting.Targeting` from an index, a listening matrix, the options, and a boundary model's vectors."""
+"""`retrieval.targeting.Targeting` from an index, a listening matrix, options, a boundary model's vectors, a ranker."""
 
 from __future__ import annotations
 
@@ -8,15 +8,22 @@ from configs.targeting import TargetingConfig
 from inference.song_index import SongIndex
 from inference.vectors import Boundary
 from retrieval.listening import Listening
+from retrieval.ranking import Ranker
 from retrieval.targeting import Targeting, TargetingOptions
 
 
 def targeting_of(
-    index: SongIndex, listening: Listening, config: TargetingConfig, boundary: Boundary | None = None
+    index: SongIndex,
+    listening: Listening,
+    config: TargetingConfig,
+    boundary: Boundary | None = None,
+    ranker: Ranker | None = None,
 ) -> Targeting:
     """Targeting on the index's songs."""
-    users = (None, None) if boundary is None else (boundary.user_UD, boundary.boundary_U)
-    return Targeting(listening, index.vectors, index.similar, options_of(config), *users)
+    of = listening, index.vectors, index.similar, options_of(config)
+    if boundary is None:
+        return Targeting(*of, ranker=ranker)
+    return Targeting(*of, boundary.user_UD, boundary.boundary_U, ranker)
 
 
 def options_of(config: TargetingConfig) -> TargetingOptions:

@@ -5,7 +5,8 @@ at a time (the service), also with plays that have come in since: what is listen
 grows, and users' vectors are replaced row by row.
 
 Modes: "i2i2u" are the listeners of similar songs; "taste" those whose songs are similar on the whole; "cat" those near
-clusters of the first; "union" the first and the third; "boundary" those whose interest boundary the song clears.
+clusters of the first; "union" the first and the third; "boundary" those whose interest boundary the song clears;
+"rank" the candidates of all of these, as a learned ranker orders them.
 Memory is bounded by `memory_mb`: new songs are scored so many at a time.
 
 Shapes: C new songs, S known songs, U users, N some users, K similar songs, B budget, D vector size.
@@ -38,14 +39,17 @@ from retrieval.audience import (
     union,
 )
 from retrieval.boundary import NO_EXCLUSIONS, margins, songs_above, users_above
+from retrieval.candidates import CHANNELS, Candidates, merge_channels
 from retrieval.clusters import MOST, centroid_scores, user_vectors
 from retrieval.gate import probability
 from retrieval.index import unit_rows
 from retrieval.listening import Listening
+from retrieval.rank_features import SongFacts
+from retrieval.ranking import Ranker
 from retrieval.reasons import explain, nearest_heard
 
 Array = NDArray[Any]
-Mode = Literal["i2i2u", "taste", "cat", "union", "boundary"]
+Mode = Literal["i2i2u", "taste", "cat", "union", "boundary", "rank"]
 CHOICES = 4  # with a cap or exploration lists are made so many times longer, so that a song has a next choice
 
 
@@ -84,6 +88,7 @@ class Songs:
     item_CD: Array | None = None  # vectors of the boundary model
     excluded: Excluded = NO_EXCLUSIONS
     margin_CU: Array | None = None  # where it is known already; else computed where needed
+    facts: SongFacts | None = None  # what a ranker asks of them
 
     def __len__(self) -> int:
         return len(self.vector_CD)
@@ -112,6 +117,7 @@ class Targeting:
         options: how audiences are found.
         user_UD: user vectors of the boundary model, where there is one.
         boundary_U: boundary scores of the same.
+        ranker: what orders candidates, where there is one.
     """
 
     listening: Listening
@@ -120,6 +126,7 @@ class Targeting:
     options: TargetingOptions
     user_UD: Array | None = None
     boundary_U: Array | None = None
+    ranker: Ranker | None = None
 
     @cached_property
     def activity_U(self) -> Array:
@@ -154,13 +161,18 @@ class Targeting:
         return without_itself(*self.search(vector_CD, k + 1), song_C)
 
     def songs(
-        self, vector_CD: Array, song_C: Array, item_CD: Array | None = None, excluded: Excluded = NO_EXCLUSIONS
+        self,
+        vector_CD: Array,
+        song_C: Array,
+        item_CD: Array | None = None,
+        excluded: Excluded = NO_EXCLUSIONS,
+        facts: SongFacts | None = None,
     ) -> Songs:
         """Songs to be targeted: by vector, number, item vector; a neighbour weighs less the more popular it is."""
         scores, positions = self.similar(vector_CD, song_C, self.options.neighbours)
         weights = similarity_weights(scores, positions, self.options.similarity_power) * self.popularity_S[positions]
         weights_CS = song_rows(positions, weights, self.listening.known_US.shape[1])
-        return Songs(vector_CD, Similar(positions, scores, weights, weights_CS), item_CD, excluded)
+        return Songs(vector_CD, Similar(positions, scores, weights, weights_CS), item_CD, excluded, facts=facts)
 
     def audience(
         self,
@@ -193,6 +205,8 @@ class Targeting:
             found = self.near_taste(songs, depth, allowed)
         elif mode == "i2i2u":
             found = self.listeners(songs, depth, allowed)
+        elif mode == "rank":
+            found = self.ranked(songs, depth, gate, margin)
         else:
             found = self.near_clusters(songs, depth, allowed)
             if mode == "union":
@@ -220,6 +234,22 @@ class Targeting:
         user_UD = self.taste.user_UD
         score = self._known(self.taste, lambda rows: unit_rows(songs.vector_CD[rows]) @ user_UD.T)
         return rank_by_score(score, len(songs), budget, self._chunk(), allowed)
+
+    def ranked(self, songs: Songs, budget: int, gate: bool = False, margin: float = 0.0) -> Audience:
+        """The candidates that the ranker scores highest; no more users than there are candidates."""
+        assert self.ranker is not None
+        candidates = self.candidates(songs, self.ranker.depth, gate, margin)
+        return self.ranker.audience(self, songs, candidates, budget)
+
+    def candidates(self, songs: Songs, depth: int, gate: bool = False, margin: float = 0.0) -> Candidates:
+        """The first `depth` users of each channel, those by margin whether or not they clear it unless gated."""
+        has = [mode for mode in CHANNELS if mode != "boundary" or self.boundary_U is not None]
+        low = margin if gate else -np.inf
+        found = {
+            mode: self.audience(songs, mode, depth, gate, low if mode == "boundary" else margin)  # type: ignore[arg-type]
+            for mode in has
+        }
+        return merge_channels(found, depth)
 
     def new_songs_of(self, users_N: Array, songs: Songs, mode: Literal["i2i2u", "taste"], k: int) -> Audience:
         """Of some new songs those that score highest for each of some users, the other way round.

@@ -29,6 +29,7 @@ COMMANDS = {  # each with input that is not there
     "train.py clip": "data=nowhere out=never",
     "train.py i2i": "data=nowhere out=never",
     "train.py boundary": "data=nowhere out=never",
+    "train.py rank": "data=nowhere i2i=nowhere out=never",
     "-m pipeline.world": "",  # reads nothing
     "-m pipeline.prepare": "source=nowhere out=never",
     "-m pipeline.embed": "data=nowhere out=never",

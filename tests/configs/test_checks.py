@@ -9,6 +9,7 @@ import pytest
 from configs.data import PrepareConfig, WorldConfig
 from configs.errors import UserError
 from configs.load import load
+from configs.ranking import RankConfig
 from configs.serving import ServingConfig
 from configs.targeting import AudienceConfig, EvaluateConfig, IndexConfig, ProbeConfig, ZeroshotConfig
 from configs.training import BoundaryConfig, ClipConfig, CorpusConfig, EmbedConfig, I2IConfig
@@ -20,6 +21,7 @@ GIVEN: dict[type, str] = {
     ClipConfig: "data=d out=o",
     I2IConfig: "data=d out=o",
     BoundaryConfig: "data=d out=o",
+    RankConfig: "data=d i2i=i out=o",
     EmbedConfig: "data=d out=o",
     IndexConfig: "run=r out=o",
     AudienceConfig: "index=i out=o",

@@ -60,6 +60,7 @@ def road(tmp_path_factory: pytest.TempPathFactory) -> Path:
         run("index", f"run={at}/{name}", f"out={at}/{name}_index")
     options = ["trainer.epochs=3", "model.history=20", off, *SMALL]
     run("boundary", *data, f"out={at}/boundary", *options)
+    run("rank", data[0], f"i2i={at}/i2i", f"boundary={at}/boundary", f"out={at}/rank", "depth=50")
     for name in AUDIENCES:
         find_users(at, name, at / "i2i_index", at / f"audience_{name}")
     for name in ("i2i", "boundary", "clip"):
@@ -70,6 +71,7 @@ def road(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def metrics(road: Path) -> dict[str, Any]:
     models = [f"index={road}/i2i_index", f"cb2cf={road}/cb2cf_index", f"boundary={road}/boundary"]
+    models += [f"rank={road}/rank"]
     return measure(road, road / "evaluation", f"features={road}/features", *models)
 
 

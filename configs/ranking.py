@@ -1,0 +1,65 @@
+"""Options of the ranker: candidates, features, folds and the model that orders candidates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from configs.errors import UserError
+from configs.options import CATALOGUE, REQUIRED, CommandLoggerConfig, above, at_least, opt
+from configs.targeting import TargetingConfig
+
+
+@dataclass
+class TreesConfig:
+    objective: Literal["cross_entropy", "lambdarank"] = opt(
+        "cross_entropy", "cross_entropy: of a pair's grade, as a share of the highest; lambdarank: LambdaMART"
+    )
+    grades: list[float] = opt([1.0, 2.0, 10.0], "what it is worth to find a listener who played, completed, favourited")
+    leaves: int = opt(7, "leaves of a tree")
+    min_leaf: int = opt(200, "(song, user) pairs in a leaf at least")
+    lr: float = opt(0.05, "learning rate")
+    rounds: int = opt(500, "trees at most; early stopping on songs left out takes fewer")
+    patience: int = opt(30, "trees without a better ranking of the songs left out, after which no more are added")
+    parts: int = opt(5, "parts of the songs, each left out once to find the number of trees")
+    truncation: int = opt(100, "lambdarank: places of a list whose order counts")
+    columns: float = opt(0.5, "share of the features that a tree sees")
+    l2: float = opt(5.0, "L2 penalty of leaves")
+
+    def __post_init__(self) -> None:
+        at_least(self, 2, "trees.leaves", "trees.parts")
+        at_least(self, 1, *(f"trees.{name}" for name in ("min_leaf", "rounds", "patience", "truncation")))
+        above(self, 0, "trees.lr")
+        at_least(self, 0, "trees.l2")
+        if not 0 < self.columns <= 1:
+            raise UserError(f"trees.columns={self.columns:g} must be above 0 and at most 1")
+        if len(self.grades) != 3 or not 0 < self.grades[0] <= self.grades[1] <= self.grades[2]:
+            raise UserError(
+                f"trees.grades={self.grades}: three numbers above 0, ascending: played, completed, favourited"
+            )
+
+
+@dataclass
+class RankConfig:
+    data: str = opt(REQUIRED, "catalogue folder (python -m pipeline.prepare)", CATALOGUE)
+    i2i: str = opt(REQUIRED, "run folder of train.py i2i, trained on this catalogue", "i2i run")
+    boundary: str | None = opt(None, "run folder of train.py boundary: a further channel, and features", "boundary run")
+    out: str = opt(REQUIRED, "run folder to write; what is finished in it is kept")
+    folds: int = opt(
+        0, "0: fit on the cold validation songs (cheap); K: known songs as new ones, in K folds, encoders trained anew"
+    )
+    fold_share: float = opt(0.03, "folds by release date: share of the known songs in a fold")
+    label_days: int = opt(30, "folds by release date: plays so many days from the release on are labels (0: all)")
+    depth: int = opt(200, "users of each channel who are candidates for a song")
+    new_days: int = opt(30, "days from its release on that a song counts as new (a user's openness)")
+    seed: int = opt(0, "seed of folds and trees")
+    targeting: TargetingConfig = field(default_factory=TargetingConfig)
+    trees: TreesConfig = field(default_factory=TreesConfig)
+    logger: CommandLoggerConfig = field(default_factory=CommandLoggerConfig)
+
+    def __post_init__(self) -> None:
+        at_least(self, 0, "folds", "label_days", "seed")
+        at_least(self, 1, "depth", "new_days")
+        above(self, 0, "fold_share", below=0.5)
+        if self.folds == 1:
+            raise UserError("folds=1 leaves no other fold to compare with: give 0 or at least 2")

@@ -1,0 +1,208 @@
+"""Rank runs: features and labels of candidates from a catalogue, and the ranker that a run folder holds."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from scipy import sparse
+
+from artifacts.folders import read_manifest
+from artifacts.runs import read_vocabulary
+from configs.errors import UserError
+from configs.options import MADE_BY
+from configs.targeting import TargetingConfig
+from data.arrays import AnyArray, FloatArray, IntArray
+from data.catalogue import Catalogue
+from data.fields import Vocabulary, values_of
+from data.profiles import read_profile
+from inference.song_index import SongIndex
+from inference.targeting import options_of
+from inference.vectors import Boundary
+from retrieval.rank_features import FIELDS, FeatureSource, KnownSongs, PlayLog, SongFacts
+from retrieval.ranking import LABELS, Examples, Ranker, Score
+from retrieval.targeting import Songs, Targeting
+
+RUN = "rank run"
+MODEL, ABOUT = "model.txt", "ranker.json"
+COLUMNS = {"artist": "artist_id"}  # of songs.parquet, where it is not called as the field is
+DAY = 86_400_000  # milliseconds
+UNLIKE = ("memory_mb", "users_index")  # options of targeting that leave audiences as they are, or nearly so
+
+
+def play_log(catalogue: Catalogue) -> PlayLog:
+    """Training plays in the order of time."""
+    plays = catalogue.plays
+    day_N = days(plays["played_at"])
+    order = np.argsort(day_N, kind="stable")  # NaN last
+    numbers = {name: plays[name].to_numpy().astype(np.int64)[order] for name in ("user", "song")}
+    flags = {f"{name}_N": flag(plays, name)[order] for name in ("completed", "favourited", "disliked")}
+    strength_N = plays["strength"].to_numpy().astype(np.float32)[order]
+    return PlayLog(numbers["user"], numbers["song"], day_N[order], strength_N, **flags, n_users=catalogue.n_users)
+
+
+def days(times: pl.Series) -> AnyArray:
+    """Times in days since 1970, NaN where there is none."""
+    return times.cast(pl.Datetime("ms")).cast(pl.Int64).cast(pl.Float64).fill_null(float("nan")).to_numpy() / DAY
+
+
+def flag(plays: pl.DataFrame, name: str) -> FloatArray:
+    """A Boolean column as 0 and 1, NaN where it does not tell."""
+    if name not in plays.columns:
+        return np.full(plays.height, np.nan, dtype=np.float32)
+    return plays[name].cast(pl.Boolean).cast(pl.Float32).fill_null(float("nan")).to_numpy()
+
+
+def field_matrix(songs: pl.DataFrame, column: str) -> sparse.csr_matrix:
+    """Values of a field of songs, (S, V): each row sums to 1, or is empty."""
+    if column not in songs.columns:
+        return sparse.csr_matrix((songs.height, 0), dtype=np.float32)
+    values = pl.DataFrame({"song": np.arange(songs.height), "value": values_of(songs, column).list.unique()})
+    values = values.explode("value").drop_nulls().with_columns(pl.col("value").rank("dense").alias("code") - 1)
+    song, code = values["song"].to_numpy(), values["code"].to_numpy().astype(np.int64)
+    weight = 1 / np.maximum(np.bincount(song, minlength=songs.height), 1)[song]
+    shape = songs.height, int(code.max(initial=-1)) + 1
+    return sparse.csr_matrix((weight.astype(np.float32), (song, code)), shape=shape)
+
+
+def feature_source(catalogue: Catalogue, vocabulary: Vocabulary, new_days: float, memory_mb: float) -> FeatureSource:
+    """What features are made from, with profile columns coded by the vocabulary."""
+    songs = catalogue.songs
+    known = KnownSongs(
+        days(songs["released_at"]), {name: field_matrix(songs, COLUMNS.get(name, name)) for name in FIELDS}
+    )
+    profile = read_profile(catalogue.users, np.zeros(0, dtype=np.int64), vocabulary)
+    numbers = [name for name, values in vocabulary.items() if not values]
+    columns = dict(zip(profile.vocab_sizes, profile.codes.T, strict=True)) | dict(
+        zip(numbers, profile.numbers.T, strict=True)
+    )
+    return FeatureSource(play_log(catalogue), known, columns, tuple(profile.vocab_sizes), new_days, memory_mb)
+
+
+def song_facts(source: FeatureSource, catalogue: Catalogue, songs: IntArray) -> SongFacts:
+    """What features ask of some songs: a new one sees the plays before its release, a known one all of them."""
+    fields = {name: of_SV[songs] for name, of_SV in source.songs.fields.items()}
+    known = (catalogue.songs["split"] == "warm").to_numpy()[songs]
+    earlier_C = source.log.earlier(source.songs.released_S[songs])
+    return SongFacts(fields, np.where(known, len(source.log.day_N), earlier_C))
+
+
+def examples_of(
+    targeting: Targeting, songs: Songs, numbers: IntArray, catalogue: Catalogue, source: FeatureSource, depth: int
+) -> tuple[Examples, Any]:
+    """Labelled candidates of songs, by the held-out plays of a catalogue, and the candidates; `numbers` ascend."""
+    candidates = targeting.candidates(songs, depth)
+    feature_PF = source.features(targeting, songs, candidates)
+    song_P, user_P = numbers[candidates.song_P], candidates.user_P
+    plays = catalogue.cold_plays.filter(pl.col("song").is_in(pl.Series(numbers).cast(pl.Int32).implode()))
+    label_PL = labels(plays, song_P, user_P)
+    listeners = plays.filter(pl.col("strength") > 0).select("song", "user").n_unique()
+    examples = Examples(song_P, user_P, feature_PF, source.names, source.codes, label_PL, listeners)
+    return examples, candidates
+
+
+def labels(plays: pl.DataFrame, song_P: IntArray, user_P: IntArray) -> FloatArray:
+    """LABELS of (song, user) pairs by some plays, (P, L); all 0 where there is no play, NaN where a play does not tell.
+
+    Skipped is who neither completed nor favourited the song in any play.
+    """
+    flags = {name: pl.Series(flag(plays, name)).fill_nan(None) for name in ("completed", "favourited", "disliked")}
+    one = plays.select(pl.col("song", "user").cast(pl.Int64), "strength").with_columns(**flags)
+    told = one.group_by("song", "user").agg((pl.col("strength") > 0).any().alias("played"), pl.col(*flags).max())
+    liked = pl.max_horizontal(pl.col("completed"), pl.col("favourited").fill_null(0))
+    told = told.with_columns(pl.col("played").cast(pl.Float32), (1 - liked).alias("skipped"))
+    told = told.with_columns(
+        pl.when(pl.col("completed").is_null()).then(None).otherwise(pl.col("skipped")).alias("skipped")
+    )
+    asked = pl.DataFrame({"song": song_P, "user": user_P}).cast(pl.Int64)
+    found = asked.join(told.with_columns(known=True), on=["song", "user"], how="left", maintain_order="left")
+    without = pl.col("known").is_null()
+    columns = [
+        pl.when(without).then(0.0).otherwise(pl.col(name)).fill_null(float("nan")).alias(name) for name in LABELS
+    ]
+    return found.select(columns).cast(pl.Float32).to_numpy()
+
+
+def like(options: TargetingConfig) -> dict[str, Any]:
+    """The options of targeting on which candidates and their features depend."""
+    return {name: value for name, value in asdict(options_of(options)).items() if name not in UNLIKE}
+
+
+def open_ranker(
+    folder: str, catalogue: Catalogue, index: SongIndex, boundary: Boundary | None, options: TargetingConfig
+) -> tuple[Ranker, dict[str, Any]]:
+    """The ranker of a run and what the run says of it, for targeting with these models and options.
+
+    Raises:
+        UserError: not a finished rank run, damaged, or fitted with another encoder, boundary model or other options.
+    """
+    about = read_ranker(Path(folder))
+    if index.manifest["encoder"] != about["encoder"]:
+        raise UserError(
+            f"{folder} was fitted with another song encoder than that of the index: run train.py rank again"
+        )
+    if about["boundary"] != (boundary and boundary.run.fingerprint):
+        wanted = "with another boundary model, or with one" if about["boundary"] else "without a boundary model"
+        raise UserError(f"{folder} was fitted {wanted}: give boundary= as train.py rank was given it")
+    now = like(options)
+    if other := [f"targeting.{name}={value}" for name, value in about["targeting"].items() if now.get(name) != value]:
+        raise UserError(f"{folder} was fitted with {', '.join(other)}: give the same options")
+    vocabulary = read_vocabulary(Path(folder), "users")
+    source = feature_source(catalogue, vocabulary, about["new_days"], options.memory_mb)
+    return Ranker(trees(Path(folder) / MODEL, tuple(about["features"])), source, about["depth"]), about
+
+
+def read_ranker(folder: Path) -> dict[str, Any]:
+    """What a rank run says of its ranker.
+
+    Raises:
+        UserError: not a rank run, not finished, or damaged.
+    """
+    if not read_manifest(folder, RUN, MADE_BY[RUN]).get("finished"):
+        raise UserError(f"{folder} is not finished: run train.py rank again")
+    try:
+        about: dict[str, Any] = json.loads((folder / ABOUT).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder / ABOUT}: cannot be read ({error}); run train.py rank again") from None
+    return about
+
+
+def trees(path: Path, names: tuple[str, ...]) -> Score:
+    """The scores of LightGBM's trees, read from their text file.
+
+    Raises:
+        UserError: LightGBM is not installed, or the file is damaged.
+    """
+    lightgbm = import_lightgbm()
+    try:
+        booster = lightgbm.Booster(model_str=path.read_text("utf-8"))
+        if booster.num_feature() != len(names):
+            raise ValueError("other features than those of the run")
+    except (OSError, ValueError, lightgbm.basic.LightGBMError) as error:
+        raise UserError(f"{path}: cannot be read ({str(error).splitlines()[0]}); run train.py rank again") from None
+
+    def score(examples: Examples) -> AnyArray:
+        if not len(examples):
+            return np.zeros(0)
+        threads = torch.get_num_threads()
+        return np.asarray(booster.predict(examples.columns(names), raw_score=True, num_threads=threads))
+
+    return score
+
+
+def import_lightgbm() -> Any:
+    """LightGBM, which is an extra.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    try:
+        import lightgbm
+    except ImportError:
+        raise UserError("the ranker needs LightGBM: pip install 'firstplay[rank]'") from None
+    return lightgbm

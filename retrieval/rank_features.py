@@ -1,0 +1,296 @@
+"""Features of a (new song, user) pair by which a ranker orders candidates; docs/ranking.md has the table.
+
+What is told of a user comes from plays that are earlier than the song (`PlayLog.earlier`). No feature names a song or a
+user. A value that is not known is NaN.
+
+Shapes: C new songs, S known songs, U users, N plays, V values of a field, K similar songs, P (song, user) pairs,
+H songs in the histories of pairs, D vector size, F features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from retrieval.audience import slices
+from retrieval.boundary import pair_scores
+from retrieval.candidates import CHANNELS, Candidates
+from retrieval.index import unit_rows
+
+if TYPE_CHECKING:
+    from retrieval.targeting import Songs, Targeting
+
+Array = NDArray[Any]
+OF_CHANNELS = tuple(f"{channel}_{what}" for channel in CHANNELS for what in ("score", "rank"))
+OF_BOUNDARY = ("inner_product", "boundary", "margin")
+OF_HISTORY = (
+    "similar_played", "similar_completed", "similar_favourited", "cosine_max", "cosine_mean", "cosine_favourited"
+)  # fmt: skip
+FIELDS = ("artist", "genres", "language", "tags")  # of songs, whose share in a history is told
+OF_FIELDS = tuple(f"{name}_share" for name in FIELDS)
+OF_USER = (
+    "activity", "recency", "tenure", "openness", "popularity", "focus", "completed_share", "favourited_share",
+    "disliked_share",
+)  # fmt: skip
+FEATURES = (*OF_CHANNELS, *OF_BOUNDARY, *OF_HISTORY, *OF_FIELDS, *OF_USER)  # profile fields follow, `profile_<column>`
+PROFILE = "profile_"
+COMPLETED, FAVOURITED = 2, 3  # strengths of `Listening`
+PAIR_BYTES = 400  # of a pair's features and what they are made of, histories aside
+HISTORY_BYTES = 48  # of one song in the history of a pair
+
+
+@dataclass(frozen=True)
+class PlayLog:
+    """Training plays in the order of time, undated ones last; days since any fixed day, flags NaN where not told."""
+
+    user_N: Array
+    song_N: Array
+    day_N: Array
+    strength_N: Array
+    completed_N: Array
+    favourited_N: Array
+    disliked_N: Array
+    n_users: int
+
+    @cached_property
+    def dated(self) -> int:
+        """Number of plays with a time."""
+        return int(np.isfinite(self.day_N).sum())
+
+    def earlier(self, day_C: Array) -> Array:
+        """How many plays, the first ones, are strictly earlier than each day, (C,).
+
+        An undated play may be later than a dated song, and does not count. All count for a song without a day, and
+        where no play has a time.
+        """
+        if not self.dated:
+            return np.full(len(day_C), len(self.day_N))
+        count_C = np.searchsorted(self.day_N[: self.dated], day_C, side="left")
+        return np.where(np.isfinite(day_C), count_C, len(self.day_N))
+
+
+@dataclass(frozen=True)
+class KnownSongs:
+    """What is told of the songs of a catalogue: day of release, NaN where unknown, and their fields, (S, V) each.
+
+    A song's values of a field weigh 1 together.
+    """
+
+    released_S: Array
+    fields: dict[str, sparse.csr_matrix]
+
+
+@dataclass(frozen=True)
+class SongFacts:
+    """The same of new songs, (C, V) each, and how many plays of the log they may see."""
+
+    fields: dict[str, sparse.csr_matrix]
+    plays_C: Array
+
+
+@dataclass(frozen=True)
+class UserFacts:
+    """What is told of users by the first plays of a log: their songs, shares of fields (U, V), numbers (U,) by name."""
+
+    history_US: sparse.csr_matrix
+    shares: dict[str, sparse.csr_matrix]
+    numbers: dict[str, Array]
+
+
+@dataclass
+class FeatureSource:
+    """What features are made from: the log, its songs, profile columns by name (U,), and which of them are codes."""
+
+    log: PlayLog
+    songs: KnownSongs
+    profile: dict[str, Array]
+    codes: tuple[str, ...]
+    new_days: float
+    memory_mb: float
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The features, in the order of their columns."""
+        return *FEATURES, *(PROFILE + name for name in self.profile)
+
+    def users(self, n_plays: int, song_SD: Array) -> UserFacts:
+        """Users by the first `n_plays` plays; the last answer is kept, since most new songs ask for the same."""
+        kept = self.__dict__.get("_kept")
+        if kept is None or kept[0] != n_plays or kept[1] is not song_SD:
+            kept = n_plays, song_SD, user_facts(self.log, n_plays, self.songs, song_SD, self.new_days)
+            self.__dict__["_kept"] = kept
+        return kept[2]
+
+    def features(self, targeting: Targeting, songs: Songs, candidates: Candidates) -> Array:
+        """Features of candidates, (P, F)."""
+        assert songs.facts is not None
+        feature_PF = np.full((len(candidates), len(self.names)), np.nan, dtype=np.float32)
+        plays_P = songs.facts.plays_C[candidates.song_P]
+        for n_plays in np.unique(plays_P):  # songs of a catalogue split by time share one history
+            at = np.flatnonzero(plays_P == n_plays)
+            users = self.users(int(n_plays), targeting.song_SD)
+            for part in pair_parts(candidates, at, users.history_US, targeting.song_SD, self.memory_mb):
+                found = pair_features(targeting, songs, candidates, part, users) | {
+                    PROFILE + name: values_U[candidates.user_P[part]] for name, values_U in self.profile.items()
+                }
+                for column, name in enumerate(self.names):
+                    if name in found:
+                        feature_PF[part, column] = found[name]
+        return feature_PF
+
+
+def pair_parts(
+    candidates: Candidates, at: Array, history_US: sparse.csr_matrix, song_SD: Array, memory_mb: float
+) -> Iterator[Array]:
+    """Pairs `at` so many at a time as the memory holds: similarities of their songs to all, and their histories."""
+    length = np.diff(history_US.indptr)[candidates.user_P[at]]
+    new_song = np.diff(candidates.song_P[at], prepend=-1) > 0
+    cost = np.cumsum(PAIR_BYTES + HISTORY_BYTES * length + new_song * 8 * len(song_SD))
+    block = (cost // max(1.0, memory_mb * 2**20)).astype(np.int64)
+    edges = np.flatnonzero(np.diff(block, prepend=-1))
+    for start, stop in zip(edges, np.append(edges[1:], len(at)), strict=True):
+        yield at[start:stop]
+
+
+def pair_features(
+    targeting: Targeting, songs: Songs, candidates: Candidates, at: Array, users: UserFacts
+) -> dict[str, Array]:
+    """Features of some candidates by name, (P,) each: of channels, boundary, history, fields, user."""
+    assert songs.facts is not None
+    song_P, user_P = candidates.song_P[at], candidates.user_P[at]
+    found: dict[str, Array] = {}
+    for channel, name in enumerate(candidates.channels):
+        found[f"{name}_score"] = candidates.score_PM[at, channel]
+        found[f"{name}_rank"] = candidates.rank_PM[at, channel]
+    if targeting.boundary_U is not None and targeting.user_UD is not None and songs.item_CD is not None:
+        found["inner_product"] = pair_scores(songs.item_CD, targeting.user_UD, song_P, user_P)
+        found["boundary"] = targeting.boundary_U[user_P]
+        found["margin"] = found["inner_product"] - found["boundary"]
+    found |= history_features(
+        songs.vector_CD, songs.similar.positions_CK, targeting.song_SD, users.history_US, song_P, user_P
+    )
+    for name, value_CV in songs.facts.fields.items():
+        if name in users.shares:
+            found[f"{name}_share"] = row_products(value_CV, users.shares[name], song_P, user_P)
+    return found | {name: values_U[user_P] for name, values_U in users.numbers.items()}
+
+
+def history_features(
+    vector_CD: Array, similar_CK: Array, song_SD: Array, history_US: sparse.csr_matrix, song_P: Array, user_P: Array
+) -> dict[str, Array]:
+    """What of a user's history resembles the song, by name, (P,) each.
+
+    Similar songs are counted by signal: played, completed or favourited, favourited. Cosines are to all songs of the
+    user (the largest, the mean) and to those they favourited (the largest); NaN without one.
+    """
+    songs, place_P = np.unique(song_P, return_inverse=True)
+    cosine_CS = unit_rows(vector_CD[songs]) @ unit_rows(song_SD).T
+    near_CS = np.zeros(cosine_CS.shape, dtype=bool)
+    row, at = np.nonzero(similar_CK[songs] >= 0)
+    near_CS[row, similar_CK[songs[row], at]] = True
+    length_P = np.diff(history_US.indptr)[user_P]
+    start_P = np.cumsum(length_P) - length_P
+    at_H = np.repeat(history_US.indptr[user_P] - start_P, length_P) + np.arange(length_P.sum())
+    song_H, strength_H = history_US.indices[at_H], history_US.data[at_H]
+    place_H = np.repeat(place_P, length_P)
+    cosine_H, near_H = cosine_CS[place_H, song_H], near_CS[place_H, song_H]
+    liked_H = np.where(strength_H >= FAVOURITED, cosine_H, -np.inf)
+    some = length_P > 0
+
+    def reduced(by: Any, values_H: Array, nothing: float) -> Array:
+        result_P = np.full(len(user_P), nothing, dtype=np.float32)
+        if some.any():
+            result_P[some] = by.reduceat(values_H.astype(np.float32), start_P[some])
+        return result_P
+
+    liked_P = reduced(np.maximum, liked_H, np.nan)
+    return {
+        "similar_played": reduced(np.add, near_H, 0),
+        "similar_completed": reduced(np.add, near_H & (strength_H >= COMPLETED), 0),
+        "similar_favourited": reduced(np.add, near_H & (strength_H >= FAVOURITED), 0),
+        "cosine_max": reduced(np.maximum, cosine_H, np.nan),
+        "cosine_mean": reduced(np.add, cosine_H, np.nan) / np.maximum(length_P, 1),
+        "cosine_favourited": np.where(np.isfinite(liked_P), liked_P, np.nan),
+    }
+
+
+def row_products(
+    one_CV: sparse.csr_matrix, other_UV: sparse.csr_matrix, row_P: Array, column_P: Array, chunk: int = 1 << 16
+) -> Array:
+    """Inner products of pairs of rows, (P,); NaN where the first row is empty."""
+    product_P = np.empty(len(row_P), dtype=np.float32)
+    for part in slices(len(row_P), chunk):
+        product_P[part] = one_CV[row_P[part]].multiply(other_UV[column_P[part]]).sum(axis=1).A1
+    product_P[np.diff(one_CV.indptr)[row_P] == 0] = np.nan
+    return product_P
+
+
+def user_facts(log: PlayLog, n_plays: int, songs: KnownSongs, song_SD: Array, new_days: float) -> UserFacts:
+    """Users by the first plays of a log; `song_SD` are song vectors, `new_days` how long a song counts as new."""
+    user_N, song_N = log.user_N[:n_plays], log.song_N[:n_plays]
+    history_US = strongest(user_N, song_N, log.strength_N[:n_plays], (log.n_users, len(songs.released_S)))
+    songs_U = np.maximum(np.diff(history_US.indptr), 1)
+    heard_US = history_US.astype(bool).astype(np.float32)
+    shares = {
+        name: sparse.csr_matrix(sparse.diags_array(1 / songs_U) @ (heard_US @ of_SV))
+        for name, of_SV in songs.fields.items()
+    }
+    per_user = _means(user_N, log.n_users)
+    listeners_S = np.bincount(history_US.indices, minlength=history_US.shape[1])
+    age_N = log.day_N[:n_plays] - songs.released_S[song_N]
+    plays_U, empty_U = np.bincount(user_N, minlength=log.n_users), np.diff(history_US.indptr) == 0
+    centre_UD = np.asarray(heard_US @ unit_rows(song_SD)) / songs_U[:, None]
+    popularity_U = np.asarray(heard_US @ np.log1p(listeners_S)) / songs_U
+    numbers = {
+        "activity": np.log1p(plays_U),
+        **days_since(user_N, log.day_N[:n_plays], log.n_users),
+        "openness": per_user(np.where(np.isfinite(age_N), age_N < new_days, np.nan)),
+        "popularity": np.where(empty_U, np.nan, popularity_U),
+        "focus": np.where(empty_U, np.nan, np.linalg.norm(centre_UD, axis=1)),
+        "completed_share": per_user(log.completed_N[:n_plays]),
+        "favourited_share": per_user(log.favourited_N[:n_plays]),
+        "disliked_share": per_user(log.disliked_N[:n_plays]),
+    }
+    return UserFacts(history_US, shares, {name: one.astype(np.float32) for name, one in numbers.items()})
+
+
+def strongest(user_N: Array, song_N: Array, strength_N: Array, shape: tuple[int, int]) -> sparse.csr_matrix:
+    """Strongest signal of each user on each song, (U, S), without dislikes."""
+    liked = np.flatnonzero(strength_N > 0)
+    order = liked[np.lexsort((-strength_N[liked], song_N[liked], user_N[liked]))]
+    user, song = user_N[order], song_N[order]
+    first = np.append(True, (np.diff(user) != 0) | (np.diff(song) != 0))[: len(order)]
+    entries = strength_N[order][first].astype(np.float32), (user[first], song[first])
+    return sparse.csr_matrix(entries, shape=shape)
+
+
+def days_since(user_N: Array, day_N: Array, n_users: int) -> dict[str, Array]:
+    """Days from each user's last play (recency) and first play (tenure) to the last play of all; NaN without one."""
+    known = np.isfinite(day_N)
+    first_U, last_U = np.full(n_users, np.inf), np.full(n_users, -np.inf)
+    np.minimum.at(first_U, user_N[known], day_N[known])
+    np.maximum.at(last_U, user_N[known], day_N[known])
+    day = last_U.max(initial=-np.inf)
+    heard_U = np.isfinite(first_U)
+    return {
+        "recency": np.where(heard_U, day - np.where(heard_U, last_U, 0), np.nan),
+        "tenure": np.where(heard_U, day - np.where(heard_U, first_U, 0), np.nan),
+    }
+
+
+def _means(user_N: Array, n_users: int) -> Callable[[Array], Array]:
+    """The mean of a value of plays over each user's plays of which it is known, (U,); NaN where it is of none."""
+
+    def mean(value_N: Array) -> Array:
+        known = np.isfinite(value_N)
+        count_U = np.bincount(user_N[known], minlength=n_users)
+        sum_U = np.bincount(user_N[known], weights=value_N[known], minlength=n_users)
+        return np.where(count_U > 0, sum_U / np.maximum(count_U, 1), np.nan)
+
+    return mean

@@ -1,0 +1,84 @@
+"""Ranking: candidates of new songs, with features and labels, and the model that orders them.
+
+Shapes: C new songs, P (song, user) pairs, G songs that have pairs, F features, L labels, B places of a list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrieval.audience import Audience, ranked
+from retrieval.candidates import Candidates
+from retrieval.rank_features import FeatureSource
+
+if TYPE_CHECKING:
+    from retrieval.targeting import Songs, Targeting
+
+Array = NDArray[Any]
+LABELS = ("played", "completed", "favourited", "skipped", "disliked")
+
+
+@dataclass
+class Examples:
+    """Pairs to be scored or learned from, by song: numbers of songs and users in a catalogue, features, labels.
+
+    `label_PL` are LABELS: 1, 0, or NaN where the data do not tell; None where they are to be found out. `names` are
+    the columns of `feature_PF`, `codes` those of them that are category codes. `listeners` counts all held-out
+    listeners of these songs, candidates or not.
+    """
+
+    song_P: Array
+    user_P: Array
+    feature_PF: Array
+    names: tuple[str, ...]
+    codes: tuple[str, ...] = ()
+    label_PL: Array | None = None
+    listeners: int = 0
+
+    def __len__(self) -> int:
+        return len(self.song_P)
+
+    @property
+    def sizes_G(self) -> Array:
+        """Pairs of each song, in order."""
+        edges = np.flatnonzero(np.diff(self.song_P, prepend=-1, append=-1))
+        return np.diff(edges)
+
+    @property
+    def group_P(self) -> Array:
+        """Which of the songs, in order, each pair is of."""
+        return np.repeat(np.arange(len(self.sizes_G)), self.sizes_G)
+
+    def take(self, at: Array) -> Examples:
+        """Some pairs: places or a mask, in order."""
+        label = None if self.label_PL is None else self.label_PL[at]
+        return Examples(self.song_P[at], self.user_P[at], self.feature_PF[at], self.names, self.codes, label)
+
+    def columns(self, names: tuple[str, ...]) -> Array:
+        """Some features, (P, F)."""
+        return self.feature_PF[:, [self.names.index(name) for name in names]]
+
+
+Score = Callable[[Examples], Array]  # examples → (P,), the higher the better
+
+
+@dataclass
+class Ranker:
+    """A model, and what it needs to score candidates: how deep they go and what their features are made from."""
+
+    score: Score
+    source: FeatureSource
+    depth: int
+
+    def audience(self, targeting: Targeting, songs: Songs, candidates: Candidates, budget: int) -> Audience:
+        """The best `budget` candidates of each song."""
+        feature_PF = self.source.features(targeting, songs, candidates)
+        codes = self.source.codes
+        asked = Examples(candidates.song_P, candidates.user_P, feature_PF, self.source.names, codes)
+        score_P = self.score(asked).astype(np.float32)
+        return ranked(candidates.song_P, candidates.user_P, score_P, len(songs), budget)
