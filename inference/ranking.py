@@ -30,6 +30,7 @@ from retrieval.targeting import Songs, Targeting
 
 RUN = "rank run"
 MODEL, ABOUT = "model.txt", "ranker.json"
+LOGITS = "cross_entropy"  # the objective by which scores are log-odds of a grade
 COLUMNS = {"artist": "artist_id"}  # of songs.parquet, where it is not called as the field is
 DAY = 86_400_000  # milliseconds
 UNLIKE = ("memory_mb", "users_index")  # options of targeting that leave audiences as they are, or nearly so
@@ -154,7 +155,8 @@ def open_ranker(
         raise UserError(f"{folder} was fitted with {', '.join(other)}: give the same options")
     vocabulary = read_vocabulary(Path(folder), "users")
     source = feature_source(catalogue, vocabulary, about["new_days"], options.memory_mb)
-    return Ranker(trees(Path(folder) / MODEL, tuple(about["features"])), source, about["depth"]), about
+    model = trees(Path(folder) / MODEL, tuple(about["features"]))
+    return Ranker(model, source, about["depth"], about["objective"] == LOGITS), about
 
 
 def read_ranker(folder: Path) -> dict[str, Any]:

@@ -27,7 +27,7 @@ TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
-class Candidates:
+class ValuedPairs:
     """Pairs, each once and in any order, their finite values, and who passes a gate; only values above 0 are chosen."""
 
     song_P: Array
@@ -73,7 +73,7 @@ class Allocation:
         """How much of the best total value is missing at most, as a share of it."""
         return max(0.0, 1 - self.value / self.bound) if self.bound > 0 else 0.0
 
-    def audience(self, candidates: Candidates, score_P: Array, width: int) -> Audience:
+    def audience(self, candidates: ValuedPairs, score_P: Array, width: int) -> Audience:
         """The users of each song, up to `width`, the highest scores first, with what exploration adds."""
         at = np.flatnonzero(self.chosen_P)
         order, rank = in_order(candidates.song_P[at], candidates.user_P[at], score_P[at], candidates.n_songs)
@@ -94,7 +94,7 @@ def rank_values(found: Audience) -> Array:
 def share_out(found: Audience, value_CB: Array, budget: int, cap: int, exploration: Exploration | None) -> Audience:
     """Longer ranked lists cut to `budget` users a song and `cap` songs a user (0: no limit); scores stay theirs."""
     row, rank = np.nonzero(found.users_CB >= 0)
-    candidates = Candidates(row, found.users_CB[row, rank], value_CB[row, rank], len(found.users_CB))
+    candidates = ValuedPairs(row, found.users_CB[row, rank], value_CB[row, rank], len(found.users_CB))
     allocation = allocate(candidates, budget, cap or max(1, candidates.n_songs), exploration)
     result = allocation.audience(candidates, found.scores_CB[row, rank], budget)
     if exploration is None:
@@ -103,7 +103,7 @@ def share_out(found: Audience, value_CB: Array, budget: int, cap: int, explorati
 
 
 def allocate(
-    candidates: Candidates,
+    candidates: ValuedPairs,
     budget: int | Array,
     cap: int | Array,
     exploration: Exploration | None = None,
@@ -135,7 +135,7 @@ def allocate(
     return Allocation(chosen_P | drawn_P, drawn_P, propensity_P + drawn_P * chance_P, value, bound)
 
 
-def best_pairs(candidates: Candidates, budget_C: Array, cap_U: Array, tolerance: float) -> tuple[Array, float, float]:
+def best_pairs(candidates: ValuedPairs, budget_C: Array, cap_U: Array, tolerance: float) -> tuple[Array, float, float]:
     """The pairs chosen by value: mask (P,), their total value, and an upper bound of any choice's."""
     from retrieval.auction import auction, greedy, settle_ties  # here: the service takes this module, and no numba
 
@@ -171,7 +171,7 @@ def falling(tolerance: float) -> Array:
 
 
 def explore(
-    candidates: Candidates, chosen_P: Array, places_C: Array, cap_U: Array, exploration: Exploration
+    candidates: ValuedPairs, chosen_P: Array, places_C: Array, cap_U: Array, exploration: Exploration
 ) -> tuple[Array, Array]:
     """Draw users for each song's `places_C` uniformly among its candidates that were not chosen by value.
 

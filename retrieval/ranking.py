@@ -69,11 +69,15 @@ Score = Callable[[Examples], Array]  # examples → (P,), the higher the better
 
 @dataclass
 class Ranker:
-    """A model, and what it needs to score candidates: how deep they go and what their features are made from."""
+    """A model, and what it needs to score candidates: how deep they go and what their features are made from.
+
+    `logits`: a score is the log-odds of a grade, and means the same for every song; else it orders one song's users.
+    """
 
     score: Score
     source: FeatureSource
     depth: int
+    logits: bool = False
 
     def audience(self, targeting: Targeting, songs: Songs, candidates: Candidates, budget: int) -> Audience:
         """The best `budget` candidates of each song."""

@@ -193,7 +193,8 @@ class Targeting:
             gate: only users whose boundary the song clears ("boundary" does anyway).
             margin: how far it must clear it.
             cap: songs that a user may be named for over all of them; 0: no limit. Songs then share the users out: by
-                σ(margin) in the mode "boundary", by rank in the others, whose scores have no scale in common.
+                σ(score) in the mode "boundary", and in "rank" where scores are log-odds; by rank in the others, whose
+                scores have no scale in common.
             exploration: how many users are drawn at random among the song's next ones; None: none.
         """
         budget = min(budget, self.listening.n_users)
@@ -213,7 +214,8 @@ class Targeting:
                 found = union(self.listeners(songs, depth, allowed), found, depth)
         if not cap and exploration is None:
             return found
-        value_CB = probability(found.scores_CB) if mode == "boundary" else rank_values(found)
+        logits = mode == "boundary" or (mode == "rank" and self.ranker is not None and self.ranker.logits)
+        value_CB = probability(found.scores_CB) if logits else rank_values(found)
         return share_out(found, value_CB, budget, cap, exploration)
 
     def listeners(self, songs: Songs, budget: int, allowed: Allowed | None = None) -> Audience:

@@ -65,7 +65,8 @@ def train_rank(config: RankConfig, tracking: Any) -> None:
         examples = joined([*parts_of(config, catalogue, runs, vocabulary)])
         metrics, fitted = fit(examples, config)
         write_text(out / MODEL, fitted.model)
-        write_text(out / ABOUT, json.dumps(about | {"features": fitted.names, "trees": fitted.rounds}, indent=2) + "\n")
+        found = about | {"features": fitted.names, "trees": fitted.rounds, "objective": config.trees.objective}
+        write_text(out / ABOUT, json.dumps(found, indent=2) + "\n")
         counts = {"songs": len(examples.sizes_G), "candidates": len(examples), "listeners": examples.listeners}
         finish_run(out, "rank", metrics, fitted_on=about["fitted_on"], counts=counts)
     used(tracking, config.data, config.i2i, config.boundary)

@@ -19,7 +19,7 @@ from benchmarks.measure import forget_peak, memory, tell, timed
 from configs.errors import UserError
 from configs.load import command
 from configs.options import at_least, opt
-from retrieval.allocation import TOLERANCE, Candidates, Exploration, allocate
+from retrieval.allocation import TOLERANCE, Exploration, ValuedPairs, allocate
 
 
 @dataclass
@@ -44,12 +44,12 @@ def main(config: AllocationConfig) -> None:
     if not config.caps or min(config.caps) < 1:
         raise UserError(f"caps={list(config.caps)}: some of at least 1")
     candidates = world(config)
-    allocate(Candidates(*(np.zeros(1, int),) * 2, np.ones(1), 1), 1, 1)  # compiles
+    allocate(ValuedPairs(*(np.zeros(1, int),) * 2, np.ones(1), 1), 1, 1)  # compiles
     about = {"pairs": len(candidates.song_P), "users_among_them": len(np.unique(candidates.user_P))}
     tell(config, about | {"caps": [measure(config, candidates, cap) for cap in config.caps]})
 
 
-def measure(config: AllocationConfig, candidates: Candidates, cap: int) -> dict[str, Any]:
+def measure(config: AllocationConfig, candidates: ValuedPairs, cap: int) -> dict[str, Any]:
     """One cap: with and without exploration, and greedy choices."""
     seconds: dict[str, float] = {}
     forget_peak()
@@ -76,7 +76,7 @@ def measure(config: AllocationConfig, candidates: Candidates, cap: int) -> dict[
     }
 
 
-def greedy_value(candidates: Candidates, budget: int, cap: int, users: int) -> float:
+def greedy_value(candidates: ValuedPairs, budget: int, cap: int, users: int) -> float:
     """Of the most valuable pair first, then the next that still has room on both sides."""
     from retrieval.auction import greedy
 
@@ -86,7 +86,7 @@ def greedy_value(candidates: Candidates, budget: int, cap: int, users: int) -> f
     return float(candidates.value_P[chosen_P].sum())
 
 
-def world(config: AllocationConfig) -> Candidates:
+def world(config: AllocationConfig) -> ValuedPairs:
     """Candidates drawn by activity, and their values."""
     rng = np.random.default_rng(config.seed)
     activity_U = rng.pareto(1.5, config.users) + 0.05
@@ -99,7 +99,7 @@ def world(config: AllocationConfig) -> Candidates:
     song, user = np.divmod(key, config.users)
     of_song, of_user = 0.5 * rng.normal(size=config.songs)[song], np.log1p(activity_U)[user]
     value = 1 / (1 + np.exp(4 - of_song - of_user - config.noise * rng.normal(size=len(key))))
-    return Candidates(song, user, value, config.songs)
+    return ValuedPairs(song, user, value, config.songs)
 
 
 if __name__ == "__main__":

@@ -9,14 +9,14 @@ import pytest
 from scipy import sparse
 from scipy.optimize import Bounds, LinearConstraint, milp
 
-from retrieval.allocation import Allocation, Candidates, Exploration, allocate, explore, falling, rank_values, uniform
+from retrieval.allocation import Allocation, Exploration, ValuedPairs, allocate, explore, falling, rank_values, uniform
 from retrieval.audience import Audience
 
 EXACT = 1e-9
 SIZES = [(1, 1), (1, 9), (6, 1), (4, 5), (7, 12), (12, 30)]  # songs, users
 
 
-def drawn(seed: int, n_songs: int, n_users: int, kind: str = "real", density: float = 0.7) -> Candidates:
+def drawn(seed: int, n_songs: int, n_users: int, kind: str = "real", density: float = 0.7) -> ValuedPairs:
     """Some pairs, of values that are real, small whole numbers (ties), or negative for half of them."""
     rng = np.random.default_rng(seed)
     song, user = np.nonzero(rng.random((n_songs, n_users)) < density)
@@ -25,7 +25,7 @@ def drawn(seed: int, n_songs: int, n_users: int, kind: str = "real", density: fl
         "ties": rng.integers(1, 4, len(song)) / 2,
         "signed": rng.normal(size=len(song)),
     }
-    return Candidates(song, user, value[kind], n_songs)
+    return ValuedPairs(song, user, value[kind], n_songs)
 
 
 def limits(seed: int, n_songs: int, n_users: int, least: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -33,7 +33,7 @@ def limits(seed: int, n_songs: int, n_users: int, least: int = 0) -> tuple[np.nd
     return rng.integers(least, 6, n_songs), rng.integers(least, 4, n_users)
 
 
-def best_value(candidates: Candidates, budget_C: np.ndarray, cap_U: np.ndarray) -> float:
+def best_value(candidates: ValuedPairs, budget_C: np.ndarray, cap_U: np.ndarray) -> float:
     """Of an integer programme over all pairs."""
     n, song, user = len(candidates.song_P), candidates.song_P, candidates.user_P
     if not n:
@@ -47,7 +47,7 @@ def best_value(candidates: Candidates, budget_C: np.ndarray, cap_U: np.ndarray) 
     return -float(milp(-candidates.value_P, integrality=np.ones(n), bounds=Bounds(0, upper), constraints=rows).fun)
 
 
-def check(found: Allocation, candidates: Candidates, budget_C: np.ndarray, cap_U: np.ndarray) -> None:
+def check(found: Allocation, candidates: ValuedPairs, budget_C: np.ndarray, cap_U: np.ndarray) -> None:
     """Budgets, caps, gate and signs hold; value and bound are what they say."""
     chosen = found.chosen_P
     assert (np.bincount(candidates.song_P[chosen], minlength=len(budget_C)) <= budget_C).all()
@@ -103,13 +103,13 @@ def test_the_order_of_the_candidates_changes_nothing(kind: str) -> None:
     for seed in range(5):
         order = np.random.default_rng(seed).permutation(len(candidates.song_P))
         columns = (candidates.song_P[order], candidates.user_P[order], candidates.value_P[order])
-        again = allocate(Candidates(*columns, 15), 6, 2, how)
+        again = allocate(ValuedPairs(*columns, 15), 6, 2, how)
         np.testing.assert_array_equal(again.chosen_P, found.chosen_P[order])
         np.testing.assert_array_equal(again.propensity_P, found.propensity_P[order])
 
 
 def test_ties_of_a_song_go_to_the_lower_user() -> None:
-    candidates = Candidates(np.zeros(9, int), np.arange(9)[::-1], np.ones(9), 1)
+    candidates = ValuedPairs(np.zeros(9, int), np.arange(9)[::-1], np.ones(9), 1)
     assert set(candidates.user_P[allocate(candidates, 4, 1).chosen_P].tolist()) == {0, 1, 2, 3}
 
 
@@ -127,7 +127,7 @@ def test_no_equally_good_user_with_room_is_passed_over() -> None:
 
 def test_songs_share_what_each_would_take() -> None:
     """Both want user 0 the most; the second loses less by going without. One after another would give 5 + 1."""
-    candidates = Candidates(np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1]), np.array([5.0, 4.0, 4.5, 1.0]), 2)
+    candidates = ValuedPairs(np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1]), np.array([5.0, 4.0, 4.5, 1.0]), 2)
     found = allocate(candidates, 1, 1, tolerance=EXACT)
     assert found.chosen_P.tolist() == [False, True, True, False] and found.value == pytest.approx(8.5)
 
@@ -149,7 +149,7 @@ def test_the_audience_is_ranked_by_score() -> None:
 
 def test_nobody_to_choose() -> None:
     none = np.zeros(0, int)
-    for candidates in (Candidates(none, none, np.zeros(0), 0), Candidates(none, none, np.zeros(0), 3)):
+    for candidates in (ValuedPairs(none, none, np.zeros(0), 0), ValuedPairs(none, none, np.zeros(0), 3)):
         found = allocate(candidates, 2, 1, Exploration(0.5, 0, np.arange(candidates.n_songs)))
         assert found.value == found.bound == found.gap == 0 and not len(found.chosen_P)
         assert (found.audience(candidates, np.zeros(0), 2).users_CB == -1).all()
@@ -188,7 +188,7 @@ def test_draws_do_not_hang_on_the_batch() -> None:
     found = allocate(candidates, 10, 6, Exploration(0.3, 1, name))
     for c in range(6):
         own = candidates.song_P == c
-        alone = Candidates(np.zeros(own.sum(), int), candidates.user_P[own], candidates.value_P[own], 1)
+        alone = ValuedPairs(np.zeros(own.sum(), int), candidates.user_P[own], candidates.value_P[own], 1)
         again = allocate(alone, 10, 6, Exploration(0.3, 1, name[[c]]))
         np.testing.assert_array_equal(again.explored_P, found.explored_P[own])
     other = allocate(candidates, 10, 6, Exploration(0.3, 2, name))

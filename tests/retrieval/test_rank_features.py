@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from scipy import sparse
 
+from retrieval.allocation import rank_values, share_out
 from retrieval.audience import Excluded
 from retrieval.candidates import CHANNELS, ceilings
+from retrieval.gate import probability
 from retrieval.rank_features import FEATURES, FIELDS, FeatureSource, KnownSongs, PlayLog, SongFacts
 from retrieval.ranking import Examples, Ranker
 from retrieval.targeting import Songs, Targeting
@@ -206,6 +208,19 @@ def test_the_ranked_mode_orders_the_candidates(gate: bool) -> None:
     if gate:
         row, rank = np.nonzero(found.users_CB >= 0)
         assert (targeting.margins(songs)[row, found.users_CB[row, rank]] > 0.1).all()
+
+
+@pytest.mark.parametrize("logits", [False, True])
+def test_under_a_cap_log_odds_count_as_chances_and_other_scores_by_rank(logits: bool) -> None:
+    targeting, heard = world()
+    of = source(targeting, heard)
+    songs = with_facts(targeting, of, np.full(len(NEW), 60.0))
+    ranker = Ranker(lambda asked: 40 * asked.columns(("cosine_mean",))[:, 0] - 5, of, DEPTH, logits)
+    targeting = replace(targeting, ranker=ranker)
+    found, free = (targeting.audience(songs, "rank", budget, cap=cap) for budget, cap in ((3, 1), (12, 0)))
+    wanted = [share_out(free, value_CB, 3, 1, None) for value_CB in (rank_values(free), probability(free.scores_CB))]
+    assert not np.array_equal(wanted[0].users_CB, wanted[1].users_CB)
+    np.testing.assert_array_equal(found.users_CB, wanted[logits].users_CB)
 
 
 def test_one_song_is_ranked_as_among_many() -> None:
