@@ -206,5 +206,5 @@ def import_lightgbm() -> Any:
     try:
         import lightgbm
     except ImportError:
-        raise UserError("the ranker needs LightGBM: pip install 'firstplay[rank]'") from None
+        raise UserError("the ranker needs LightGBM: pip install -e '.[rank]'") from None
     return lightgbm
