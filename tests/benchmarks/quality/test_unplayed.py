@@ -11,8 +11,9 @@ import pytest
 
 from benchmarks.measure import read_json
 from benchmarks.quality import unplayed
+from benchmarks.quality.item_cold.encoders import effective_rank
 from benchmarks.quality.item_cold.measure import TO_USERS
-from benchmarks.quality.unplayed import NONE, VIEWS, UnplayedConfig, effective_rank, take_plays_away
+from benchmarks.quality.unplayed import NONE, VIEWS, UnplayedConfig, take_plays_away
 from tests.benchmarks.small import I2I
 
 SONGS = 4000
