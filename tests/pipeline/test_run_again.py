@@ -125,6 +125,7 @@ STAGES = {  # folder that a line of demo.sh writes → what is there while it is
     "cb2cf_index": ".cb2cf_index.part",
     "audience": ".audience.part",
     "audience_boundary": ".audience_boundary.part",
+    "rank": "rank/.examples.part",
     "evaluation": ".evaluation.part",
     "export/i2i": "export/.i2i.part",
     "export/boundary": "export/.boundary.part",
