@@ -9,6 +9,9 @@ from configs.errors import UserError
 from configs.options import CATALOGUE, REQUIRED, CommandLoggerConfig, above, at_least, opt
 from configs.targeting import TargetingConfig
 
+MOST_OF_A_SONG = 10_000  # candidates: LightGBM's limit of a query
+MOST_LEAVES = 131_072  # LightGBM's limit
+
 
 @dataclass
 class TreesConfig:
@@ -33,6 +36,8 @@ class TreesConfig:
         at_least(self, 0, "trees.l2")
         if not 0 < self.columns <= 1:
             raise UserError(f"trees.columns={self.columns:g} must be above 0 and at most 1")
+        if self.leaves > MOST_LEAVES:
+            raise UserError(f"trees.leaves={self.leaves}: at most {MOST_LEAVES}")
         if len(self.grades) != 3 or not 0 < self.grades[0] <= self.grades[1] <= self.grades[2]:
             raise UserError(
                 f"trees.grades={self.grades}: three numbers above 0, ascending: played, completed, favourited"
@@ -63,3 +68,9 @@ class RankConfig:
         above(self, 0, "fold_share", below=0.5)
         if self.folds == 1:
             raise UserError("folds=1 leaves no other fold to compare with: give 0 or at least 2")
+        channels = 4 if self.boundary else 3
+        if self.trees.objective == "lambdarank" and self.depth * channels > MOST_OF_A_SONG:
+            raise UserError(
+                f"depth={self.depth}: LambdaMART takes up to {MOST_OF_A_SONG:,} candidates of a song, and {channels} "
+                f"channels may name more: give depth={MOST_OF_A_SONG // channels} at most"
+            )

@@ -60,10 +60,16 @@ def folds_of(catalogue: Catalogue, count: int, share: float, seed: int) -> list[
 
 
 def by_date(songs: pl.DataFrame, warm: IntArray, count: int, size: int) -> list[Fold]:
-    """Windows of about `size` songs, the latest ones; songs of one day are in one window."""
+    """Windows of about `size` songs, the latest ones; songs of one day are in one window, also where they are more."""
     released = songs["released_at"][warm]
     in_order = released.drop_nulls().sort(descending=True)
-    edges = [in_order[min(size * (place + 1), len(in_order)) - 1] for place in range(count + 1)][::-1]
+    edges: list[datetime] = []
+    for place in range(count + 1):
+        edge = in_order[min(size * (place + 1), len(in_order)) - 1]
+        if edges and edge >= edges[-1]:  # the window before has taken this day
+            edge = in_order.filter(in_order < edges[-1]).max() or edges[-1]
+        edges.append(edge)
+    edges.reverse()
     made = []
     for number in range(1, count + 1):
         start, stop = edges[number], edges[number + 1] if number < count else None

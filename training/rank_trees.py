@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from configs.errors import UserError
 from configs.ranking import TreesConfig
 from data.arrays import AnyArray, FloatArray, IntArray
 from inference.ranking import import_lightgbm
@@ -30,7 +31,11 @@ class Fitted:
 
 
 def fit_trees(examples: Examples, options: TreesConfig, seed: int) -> Fitted:
-    """Fit trees to labelled candidates; how many comes from songs that are left out in turn."""
+    """Fit trees to labelled candidates; how many comes from songs that are left out in turn.
+
+    Raises:
+        UserError: LightGBM is not installed, or the trees split nowhere: all users would be worth the same.
+    """
     lightgbm = import_lightgbm()
     names = informative(examples)
     grade_P, songs = grades(examples), len(examples.sizes_G)
@@ -51,6 +56,11 @@ def fit_trees(examples: Examples, options: TreesConfig, seed: int) -> Fitted:
     rounds = max(1, int(np.median(counts))) if counts else 1
     whole = dataset(examples, names, target_P, np.ones(len(examples), dtype=bool))
     booster = lightgbm.train(parameters(options, seed), whole, rounds)
+    if len(np.unique(booster.predict(examples.columns(names)))) < 2:
+        raise UserError(
+            f"trees.min_leaf={options.min_leaf}: by {len(examples)} candidates, of whom {np.count_nonzero(grade_P)} "
+            "listened, no feature tells who listens: give more songs (folds=), a larger depth, or a smaller min_leaf"
+        )
     return Fitted(booster.model_to_string(), names, rounds, apart_P)
 
 
@@ -77,14 +87,13 @@ def targets(grade_P: IntArray, options: TreesConfig) -> AnyArray:
 
 
 def dataset(examples: Examples, names: tuple[str, ...], target_P: AnyArray, at: AnyArray) -> Any:
-    """Some examples, whole songs, as LightGBM takes them."""
+    """Some examples, whole songs, as LightGBM takes them: without names, of which it refuses some characters."""
     lightgbm = import_lightgbm()
     kept = examples.take(at)
-    codes = [name for name in kept.codes if name in names]
+    codes = [place for place, name in enumerate(names) if name in kept.codes]
     return lightgbm.Dataset(
-        kept.columns(names), target_P[at], group=kept.sizes_G, feature_name=list(names), categorical_feature=codes,
-        free_raw_data=True,
-    )  # fmt: skip
+        kept.columns(names), target_P[at], group=kept.sizes_G, categorical_feature=codes, free_raw_data=True
+    )
 
 
 def parameters(options: TreesConfig, seed: int) -> dict[str, Any]:

@@ -28,7 +28,16 @@ from data.fields import Vocabulary
 from data.folds import Fold, folds_of, write_fold
 from data.item_pairs.verification import listening_matrix
 from data.profiles import read_profile
-from inference.ranking import ABOUT, MODEL, examples_of, feature_source, like, read_ranker, song_facts
+from inference.ranking import (
+    ABOUT,
+    MODEL,
+    examples_of,
+    feature_source,
+    import_lightgbm,
+    like,
+    read_ranker,
+    song_facts,
+)
 from inference.song_index import SongIndex
 from inference.targeting import targeting_of
 from inference.vectors import boundary_vectors, encode_songs
@@ -59,6 +68,7 @@ def train_rank(config: RankConfig, tracking: Any) -> None:
             raise UserError(f"{out} was fitted with earlier encoders: choose another out= or remove it")
         print(f"{out}: already finished (remove it to fit again)")
         return
+    import_lightgbm()  # or say at once that it is missing, not after hours of folds
     active = np.unique(catalogue.plays["user"].to_numpy())
     vocabulary = read_profile(catalogue.users, active).vocabulary
     with run_folder(out, "rank", dump(config), {"users": vocabulary}):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import pytest
 
 from configs.errors import UserError
 from data.catalogue import Catalogue
-from data.folds import Fold, check_fold, folds_of, pair_options, write_fold
+from data.folds import Fold, by_date, check_fold, folds_of, pair_options, write_fold
 from data.item_pairs.mining import mine
 
 
@@ -41,6 +41,15 @@ def test_windows_follow_one_another_and_training_ends_before_them(catalogue: Cat
         assert set(fold.known) == {song for song in warm if released[song] < fold.cutoff}
     assert set(folds[0].songs) == set(folds[1].validation) and not set(folds[0].songs) & set(folds[1].songs)
     assert max(folds[1].songs) == max(warm)
+
+
+def test_years_are_windows_where_no_days_are_told() -> None:
+    year = np.repeat(np.arange(2001, 2011), 15)
+    released = pl.Series("released_at", [datetime(one, 1, 1) for one in year])
+    made = by_date(released.to_frame(), np.arange(len(year)), 4, 5)
+    assert [set(year[fold.songs]) for fold in made] == [{2007}, {2008}, {2009}, {2010}]
+    assert [set(year[fold.validation]) for fold in made] == [{2006}, {2007}, {2008}, {2009}]
+    assert all((year[fold.known] < year[fold.validation].min()).all() for fold in made)
 
 
 def test_a_folds_catalogue_knows_nothing_later(catalogue: Catalogue, folds: list[Fold], tmp_path: Path) -> None:

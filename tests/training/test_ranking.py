@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -271,6 +272,28 @@ def test_a_songs_score_apart_does_not_hang_on_its_own_labels() -> None:
     assert not np.allclose(changed[~left], before[~left])
 
 
+def test_columns_may_have_any_name() -> None:
+    examples, odd = drawn(), ('profile_{"a, b": [c]}', "profile_a b", "profile_a_b")
+    plain = fit_trees(replace(examples, codes=("b",)), TreesConfig(min_leaf=20), 0)
+    found = fit_trees(replace(examples, names=odd, codes=odd[1:2]), TreesConfig(min_leaf=20), 0)
+    assert found.names == odd[:2] and found.model == plain.model
+
+
+def test_trees_that_split_nowhere_are_refused() -> None:
+    with pytest.raises(UserError, match=r"min_leaf=200: by 240 candidates, .* no feature tells who listens"):
+        fit_trees(drawn(songs=4), TreesConfig(), 0)
+
+
+def test_a_missing_lightgbm_is_told_before_any_work(
+    catalogue_folder: Path, i2i_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "lightgbm", None)
+    monkeypatch.setattr(ranking, "parts_of", lambda *_: pytest.fail("work began"))
+    with pytest.raises(UserError, match="needs LightGBM"):
+        fitted(catalogue_folder, i2i_run, None, tmp_path / "rank")
+    assert not (tmp_path / "rank").exists()
+
+
 def test_found_and_rates_against_a_loop() -> None:
     examples = drawn(songs=6)
     assert examples.label_PL is not None
@@ -300,6 +323,8 @@ def test_grades_go_by_the_strongest_signal() -> None:
         (RankConfig, "data=d i2i=i out=o folds=1", "folds=1 leaves no other fold"),
         (RankConfig, "data=d i2i=i out=o depth=0", "depth=0: must be at least 1"),
         (RankConfig, "data=d i2i=i out=o fold_share=0.5", "fold_share=0.5: must be above 0 and below 0.5"),
+        (RankConfig, "data=d i2i=i out=o trees.leaves=200000", "trees.leaves=200000: at most 131072"),
+        (RankConfig, "data=d i2i=i out=o depth=3400 trees.objective=lambdarank", "give depth=3333 at most"),
         (RankConfig, "data=d i2i=i out=o trees.columns=0", "trees.columns=0 must be above 0 and at most 1"),
         (RankConfig, "data=d i2i=i out=o trees.grades=[3,2,1]", "three numbers above 0, ascending"),
         (AudienceConfig, "index=i out=o mode=rank", "missing option: rank="),
