@@ -1,7 +1,8 @@
 #!/bin/sh
 # The whole road on the built-in world: about 2,000 made-up songs, 3,000 listeners, 2 CPU cores, some ten minutes.
 # Every line reads a folder and writes a folder; stop it anywhere and run it again: finished training is kept.
-# DEMO_WORLD and DEMO_TRAINING are further options of the world and of all trainings, for a smaller one.
+# DEMO_WORLD, DEMO_TRAINING and DEMO_RANKER are further options of the world, of all trainings and of the ranker,
+# for a smaller one.
 set -eu
 demo=${1:-runs/demo}
 export TOKENIZERS_PARALLELISM=false
@@ -17,7 +18,7 @@ python -m pipeline.index    run="$demo/i2i" out="$demo/index"
 python -m pipeline.index    run="$demo/cb2cf" out="$demo/cb2cf_index"
 python -m pipeline.audience --config configs/demo/targeting.yaml mode=i2i2u index="$demo/index" out="$demo/audience"
 python -m pipeline.audience --config configs/demo/targeting.yaml mode=boundary index="$demo/index" boundary="$demo/boundary" out="$demo/audience_boundary"
-python train.py rank        --config configs/demo/targeting.yaml data="$demo/catalogue" i2i="$demo/i2i" boundary="$demo/boundary" out="$demo/rank"
+python train.py rank        --config configs/demo/targeting.yaml data="$demo/catalogue" i2i="$demo/i2i" boundary="$demo/boundary" out="$demo/rank" ${DEMO_RANKER:-}
 python -m pipeline.evaluate --config configs/demo/targeting.yaml data="$demo/catalogue" index="$demo/index" cb2cf="$demo/cb2cf_index" features="$demo/features" \
                             boundary="$demo/boundary" rank="$demo/rank" truth="$demo/world/truth.parquet" out="$demo/evaluation"
 python -m pipeline.export   run="$demo/i2i" out="$demo/export/i2i"

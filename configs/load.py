@@ -118,7 +118,7 @@ def given(schema: type, arguments: Sequence[str]) -> set[str]:
     """The options `group.name` that a command line sets, itself or by its `--config`."""
     overrides, file = parted(arguments)
     of_file = {} if file is None else OmegaConf.to_container(_read_yaml(schema, Path(file)))
-    return {item.partition("=")[0] for item in overrides} | set(_names(of_file))
+    return set(_names(OmegaConf.to_container(OmegaConf.from_dotlist(list(overrides))))) | set(_names(of_file))
 
 
 def _names(config: Any, prefix: str = "") -> Iterator[str]:

@@ -67,6 +67,7 @@ def test_given_options_stay_and_the_others_keep_their_draws(tmp_path: Path) -> N
     file = tmp_path / "options.yaml"
     file.write_text("objective: {bcl_weight: 0.03}\n")
     assert given(I2IConfig, ["--config", str(file), "optim.lr=1e-3"]) == {"objective.bcl_weight", "optim.lr"}
+    assert given(I2IConfig, ["optim[lr]=1e-3", "fields.use=[text]"]) == {"optim.lr", "fields.use"}
     free, fixed = tried("i2i", "search=12"), tried("i2i", "search=12", "optim.lr=1e-3")
     assert {options["optim.lr"] for options in fixed} == {1e-3}
     assert [options | {"optim.lr": 1e-3} for options in free] == fixed != free

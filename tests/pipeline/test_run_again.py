@@ -140,6 +140,7 @@ def demo(tmp_path: Path) -> Iterator[Callable[..., int]]:
     """`demo(folder, stage)` runs a small demo.sh; with a stage, it is killed within it. Gives the exit status."""
     training = "trainer.epochs=3 trainer.accelerator=cpu trainer.progress=false batch_size=32"
     given = os.environ | {"DEMO_WORLD": SMALL.replace("60", "90"), "DEMO_TRAINING": training, "OMP_NUM_THREADS": "1"}
+    given |= {"DEMO_RANKER": "trees.min_leaf=5"}
     given["PATH"] = f"{Path(sys.executable).parent}:{given['PATH']}"
     started: list[subprocess.Popen[bytes]] = []
 
