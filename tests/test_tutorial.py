@@ -129,7 +129,7 @@ def test_a_song_finds_its_fans_by_its_sound(walked: tuple[Path, dict[str, Any]])
     song = session["song"]
     assert song["guessed"][0]["label"] == "techno" and song["seconds"] == 3
     users = [int(one["user_id"].split()[1]) for one in song["audience"]["users"]]
-    assert len(users) == 10 and sum(user % 4 == 1 for user in users) >= 8, "chance: 2.5"
+    assert len(users) == 10 and sum(user % 4 == 1 for user in users) >= 7, "chance: 2.5"
     assert all(one["because"] for one in song["audience"]["users"])
 
 
