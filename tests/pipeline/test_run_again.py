@@ -190,6 +190,8 @@ def test_a_demo_that_is_killed_in_every_stage_ends_as_one_that_was_not(
     for name in ("catalogue", "features"):
         assert of_folder(killed / name) == of_folder(tmp_path / "whole" / name)
     for path in (tmp_path / "whole").rglob("*.npy"):
+        if path.parent.parent.name == "catalogue_audio":
+            continue  # named by where the recordings lie; the catalogue's features are made of it
         other = killed / path.relative_to(tmp_path / "whole")
         np.testing.assert_array_equal(np.load(path), np.load(other), err_msg=str(other))
     metrics = [json.loads((folder / "metrics.json").read_text()) for folder in (tmp_path / "whole", killed)]
