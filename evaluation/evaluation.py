@@ -29,7 +29,7 @@ from inference.song_index import SongIndex, open_index
 from inference.targeting import targeting_of
 from inference.vectors import Boundary, boundary_vectors
 from retrieval.audience import Audience, union
-from retrieval.candidates import ceilings
+from retrieval.candidates import Candidates, ceilings
 from retrieval.index import build_index
 from retrieval.listening import Listening
 from retrieval.ranking import Ranker
@@ -97,8 +97,8 @@ def measure(
     others = {UNTRAINED: untrained_index(spaces[WITH_GENRE], catalogue.rows("warm"))} | compared
     others |= {name: index for name, index in trained.items() if name != "FirstPlay"}
     by_ease, ease = ease_audience(config, catalogue, spaces[WITH_GENRE], listening.known_US, new)
-    found = find_all(config, targeting, songs, others, new, by_ease)
-    source = "truth" if config.truth else "logged plays"
+    candidates = None if ranker is None else targeting.candidates(songs, ranker.depth)
+    found = find_all(config, targeting, songs, others, new, by_ease, candidates)
     metrics: dict[str, Any] = {
         "catalogue": catalogue.manifest["counts"],
         "split": config.split,
@@ -106,12 +106,12 @@ def measure(
         "new_songs_with_a_listener": len(np.unique(listeners[0])),
         **compare(found, listeners, first_genre(catalogue)[new], np.diff(listening.known_US.indptr), config),
         "ridge_to_ease": ease,
-        "outcomes": outcome_rates(found, known, source, new, config.seed),
+        "outcomes": outcome_rates(found, known, source_of(config), new, config.seed),
         "retrieval": figures.audio_text(config.features, catalogue, config.split),
         "genres": figures.genre_grouping(spaces, catalogue, config.split, config.seed),
     }
-    if ranker is not None:
-        metrics["candidates"] = ceilings(targeting.candidates(songs, ranker.depth), listeners)
+    if candidates is not None:
+        metrics["candidates"] = ceilings(candidates, listeners)
     drawn = {"song_map": figures.song_map(without(spaces, WITH_GENRE), catalogue, config.seed)}
     if boundary is not None:
         of_boundary, drawn["boundary"] = boundary_figures(config, catalogue, boundary, targeting, songs, known)
@@ -131,14 +131,18 @@ def boundary_figures(
     new, margin, memory_mb = catalogue.rows(config.split), config.targeting.margin, config.targeting.memory_mb
     of_new = replace(boundary, item_CD=boundary.item_CD[new])
     open_share_U = figures.open_shares(of_new, memory_mb, margin)
-    source = "truth" if config.truth else "logged plays"
     found = {
         "boundary": figures.boundary_summary(open_share_U, catalogue),
-        "gate": gate_figures(boundary, new, catalogue.rows("cold_val"), known, source, margin),
+        "gate": gate_figures(boundary, new, catalogue.rows("cold_val"), known, source_of(config), margin),
         "reach": reach_figures(boundary, new, songs, known, targeting, margin) if config.truth else {},
     }
     histograms = figures.boundary_histogram(of_new, open_share_U, memory_mb, seed=config.seed)
     return found, histograms | {"gate": margin}
+
+
+def source_of(config: EvaluateConfig) -> str:
+    """Where outcomes are from, in words."""
+    return "truth" if config.truth else "logged plays"
 
 
 def opened_ranker(
@@ -174,8 +178,9 @@ def find_all(
     others: dict[str, SongIndex],
     new: IntArray,
     by_ease: dict[str, Audience],
+    candidates: Candidates | None = None,
 ) -> dict[str, Audience]:
-    """The audience of every new song by every method, at the largest budget.
+    """The audience of every new song by every method, at the largest budget; `candidates` are the ranker's.
 
     `targeting` and `songs` are of the full model; `others` are targeted like it, and one of them is untrained.
     """
@@ -194,8 +199,8 @@ def find_all(
     found[TASTE] = targeting.audience(songs, "taste", budget)
     found[CAT] = targeting.audience(songs, "cat", budget)
     found["FirstPlay I2I2U ∪ CAT"] = union(found[OURS], found[CAT], budget)
-    if targeting.ranker is not None:
-        found[RANKED] = targeting.audience(songs, "rank", budget)
+    if targeting.ranker is not None and candidates is not None:
+        found[RANKED] = targeting.ranker.audience(targeting, songs, candidates, budget)
     if targeting.boundary_U is not None:
         found["FirstPlay I2I2U, gated"] = targeting.audience(songs, "i2i2u", budget, gate=True, margin=margin)
         unbounded = replace(targeting, boundary_U=np.zeros_like(targeting.boundary_U))
