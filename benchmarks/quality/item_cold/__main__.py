@@ -286,8 +286,7 @@ def run_of(task: Task, method: str) -> Path:
 def trained(task: Task, method: str) -> tuple[Path, Fold]:
     """The run folder of a variant, or of the chosen setting of a grid, and the fold that it was trained on."""
     if method in encoders.SETTINGS:
-        setting = setting_of(task, method)
-        return train(task, f"{method} {setting}", encoders.SETTINGS[method][setting])
+        return train_setting(task, method, setting_of(task, method))
     if method in encoders.UNTUNED:
         return untuned(task, method), task.fold
     return train(task, method, encoders.VARIANTS[method])
@@ -311,14 +310,20 @@ def setting_of(task: Task, method: str) -> int:
     found = read_json(path)
     if found is None or found["of"] != encoders.SETTINGS[method]:
         values = []
-        for number, setting in enumerate(tqdm(encoders.SETTINGS[method], desc=method, leave=False)):
-            run, fold = train(task, f"{method} {number}", setting)
+        for number in tqdm(range(len(encoders.SETTINGS[method])), desc=method, leave=False):
+            run, fold = train_setting(task, method, number)
             ways = encoders.ways(fold, encoders.outputs(fold, run)).values()
             held = fold.parts["cold_val"]
             values.append(max(to_users(way["cold_val"].users, held, fold.plays_UW, 0.0)[TO_USERS] for way in ways))
         found = {"of": encoders.SETTINGS[method], TO_USERS: values, "seed": task.seed}
         write_json(path, found)
     return int(np.argmax(found[TO_USERS]))
+
+
+def train_setting(task: Task, method: str, number: int) -> tuple[Path, Fold]:
+    """Train one setting of a grid; one that is a variant has the variant's run."""
+    setting = encoders.SETTINGS[method][number]
+    return train(task, encoders.VARIANT_OF.get(setting, f"{method} {number}"), setting)
 
 
 def train(task: Task, name: str, setting: str) -> tuple[Path, Fold]:

@@ -72,11 +72,16 @@ VARIANTS = {  # method → what differs from `firstplay`
 }
 SETTINGS = {  # method → settings, of which the validation songs of the first seed choose one for all seeds
     "article, tuned": [
-        ARTICLE,
-        *(f"{ARTICLE} {ANCHORED} objective.bcl_weight={weight}" for weight in (0.03, 0.1, 0.3)),
+        VARIANTS["article"],
+        VARIANTS["article, anchored"],
+        *(f"{VARIANTS['article, anchored']} objective.bcl_weight={weight}" for weight in (0.03, 0.3)),
     ],
-    "article, CB2CF, tuned": [f"{ARTICLE} {CB2CF} model.dropout={rate}" for rate in (0.1, 0.3, 0.5, 0.7)],
+    "article, CB2CF, tuned": [
+        VARIANTS["article, CB2CF"],  # dropout as the set's options have it
+        *(f"{VARIANTS['article, CB2CF']} model.dropout={rate}" for rate in (0.1, 0.5, 0.7)),
+    ],
 }
+VARIANT_OF = {setting: variant for variant, setting in VARIANTS.items()}
 UNTUNED = ("firstplay, untuned", "firstplay, search")  # the defaults of train.py, none of our options; and a search
 HIDDEN = ("text", "audio")  # of which new songs may have nothing, in the feature set that has both
 WITHOUT = {
