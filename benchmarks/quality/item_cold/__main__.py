@@ -7,10 +7,10 @@
 For each seed the data are split anew, and every method is fitted on the warm plays. Ours is `firstplay`; `methods`
 takes names, or `baselines`, `ours` (with CB2CF), `u2i` (our boundary towers, and their union with `firstplay`),
 `ablation`, `contrastive` (the article's loss with and without views, each with four settings), `missing` (new songs
-without text or audio), `untuned` (ours by the defaults of train.py, and by its search from there). "tuned" rows choose
-their settings on the cold validation songs, each direction apart (those of `contrastive`: on the first seed's, for
-both). Finished training and the figures of baselines are kept in work=, so that a killed run goes on. Protocol:
-docs/results/item_cold.md.
+without text or audio), `ranked` (a learned order of candidates), `ranked u2i` (with the boundary towers), `untuned`
+(ours by the defaults of train.py, and by its search from there). "tuned" rows choose their settings on the cold
+validation songs, each direction apart (those of `contrastive`: on the first seed's, for both). Finished training and
+the figures of baselines are kept in work=, so that a killed run goes on. Protocol: docs/results/item_cold.md.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks.measure import read_json, timed, write_json
-from benchmarks.quality.item_cold import boundary, encoders
+from benchmarks.quality.item_cold import boundary, encoders, ranked
 from benchmarks.quality.item_cold.characters import tf_idf
 from benchmarks.quality.item_cold.encoders import WITHOUT
 from benchmarks.quality.item_cold.folds import LFM2K_SETS, Fold, content, feature_sets, fingerprint, make_fold
@@ -74,6 +74,7 @@ class ItemColdConfig:
     i2i_of: dict[str, list[str]] = opt({}, "more of them for one feature set")
     untuned: list[str] = opt([], "options of `firstplay, untuned` and `firstplay, search`, which take none of i2i")
     search: int = opt(8, "trainings of `firstplay, search`")
+    rank: list[str] = opt([], "options of train.py rank: folds=K, depth=…; by default fitted on the validation songs")
     boundary: list[str] = opt([], "options of our boundary towers, as train.py boundary takes them")
     boundary_of: dict[str, list[str]] = opt({}, "more of them for one feature set")
 
@@ -175,6 +176,8 @@ def measured(task: Task, method: str) -> Any:
         return choose(task.fold, task.fields, TUNED[method], task.seed)
     if method in encoders.AUDIENCES:
         return audience(task, method)
+    if method in (ranked.RANKED, ranked.RANKED_BOUNDARY):
+        return ranking(task, method)
     return (towers if method in (boundary.BOUNDARY, boundary.UNION) else encoder)(task, method)
 
 
@@ -257,16 +260,30 @@ def best_way(fold: Fold, ways: encoders.Ways) -> tuple[dict[str, float], dict[st
 
 def towers(task: Task, method: str) -> Any:
     """The boundary towers; or they and `firstplay` together, each as validation scores it best."""
-    fold, run = task.fold, run_of(task, "boundary")
-    options = [*task.config.boundary, *task.config.boundary_of.get(task.name, [])]
-    train_boundary(load(BoundaryConfig, [*options_of(fold, task.fields, task.seed, run), *options]))
-    ways = boundary.ways(fold, run)
+    fold = task.fold
+    ways = boundary.ways(fold, trained_towers(task))
     figures, chosen = best_way(fold, ways)
     if method == boundary.BOUNDARY:
         return figures, chosen
     encoded = encoders.ways(fold, encoders.outputs(fold, trained(task, OURS[0])[0]))
     one, other = boundary.picked(ways, chosen), boundary.picked(encoded, best_way(fold, encoded)[1])
     return both(boundary.union(one, other), fold.parts["cold_test"], fold.plays_UW), {}
+
+
+def trained_towers(task: Task) -> Path:
+    """The run folder of the boundary towers."""
+    run = run_of(task, "boundary")
+    options = [*task.config.boundary, *task.config.boundary_of.get(task.name, [])]
+    train_boundary(load(BoundaryConfig, [*options_of(task.fold, task.fields, task.seed, run), *options]))
+    return run
+
+
+def ranking(task: Task, method: str) -> Any:
+    """The ranker of `firstplay`, or of it and the boundary towers."""
+    run, fold = trained(task, "firstplay")
+    towers = trained_towers(task) if method == ranked.RANKED_BOUNDARY else None
+    scores, way = ranked.ranked(fold, run, towers, run_of(task, method), [f"seed={task.seed}", *task.config.rank])
+    return both(scores, fold.parts["cold_test"], fold.plays_UW), {"users": way}
 
 
 def audience(task: Task, method: str) -> Any:

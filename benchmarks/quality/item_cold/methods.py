@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.quality.item_cold import artists, boundary, characters, closed_form, elsa, encoders, neural
+from benchmarks.quality.item_cold import artists, boundary, characters, closed_form, elsa, encoders, neural, ranked
 from configs.errors import UserError
 
 FIXED: dict[str, tuple[Any, dict[str, Any]]] = {  # the settings of the reference protocol, and defaults
@@ -51,6 +51,8 @@ GROUPS = {
     "u2i": ("firstplay", boundary.BOUNDARY, boundary.UNION),
     "ablation": (*encoders.VARIANTS, *encoders.AUDIENCES),
     "contrastive": (*encoders.SETTINGS,),
+    "ranked": ("firstplay", ranked.RANKED),
+    "ranked u2i": ("firstplay", boundary.BOUNDARY, boundary.UNION, ranked.RANKED, ranked.RANKED_BOUNDARY),
     "untuned": encoders.UNTUNED,
     "missing": ("firstplay", "field dropout", *encoders.WITHOUT),
 }
