@@ -18,7 +18,7 @@ class TreesConfig:
     objective: Literal["cross_entropy", "lambdarank"] = opt(
         "cross_entropy", "cross_entropy: of a pair's grade, as a share of the highest; lambdarank: LambdaMART"
     )
-    grades: list[float] = opt([1.0, 2.0, 10.0], "what it is worth to find a listener who played, completed, favourited")
+    grades: list[float] = opt([1.0, 2.0, 5.0], "what it is worth to find a listener who played, completed, favourited")
     leaves: int = opt(7, "leaves of a tree")
     min_leaf: int = opt(200, "(song, user) pairs in a leaf at least")
     lr: float = opt(0.05, "learning rate")
