@@ -55,6 +55,11 @@ class TargetingConfig:
         at_least(self, 0, *(f"targeting.{name}" for name in ("per_user_cap", "seed", "clusters", "song_weight")))
         if not 0 <= self.exploration <= 1:
             raise UserError(f"targeting.exploration={self.exploration:g}: must be from 0 to 1")
+        if 0 < self.exploration * self.budget < 0.5:
+            raise UserError(
+                f"targeting.exploration={self.exploration:g} of targeting.budget={self.budget} is no user: give at "
+                f"least {0.5 / self.budget:g}, or a larger budget"
+            )
         above(self, 0, "targeting.warm_up", "targeting.memory_mb")
         above(self, -math.inf, "targeting.margin")
 

@@ -85,6 +85,7 @@ WRONG: list[tuple[Any, str, str]] = [  # schema, options, what is said
     (AudienceConfig, "since=yesterday", "since='yesterday' is not a date"),
     (AudienceConfig, "targeting.margin=inf", "targeting.margin=inf"),
     (AudienceConfig, "targeting.budget=0 targeting.seed_users=-1", "targeting.budget=0, targeting.seed_users=-1"),
+    (AudienceConfig, "targeting.exploration=0.04 targeting.budget=12", "is no user: give at least 0.0416667"),
     (EvaluateConfig, "budgets=[10,-1]", "give one or more positive numbers of users"),
     (ZeroshotConfig, "", "give either labels=[…] or column="),
     (ZeroshotConfig, "labels=[a] column=genres", "give either labels=[…] or column="),
