@@ -1,0 +1,116 @@
+"""Plays by user, for a ranker that is asked about a few users at a time while plays come in: the log of its training,
+and what has come in since.
+
+Shapes: S songs, U users, N plays, P pairs, M days with a play, R (user, song) pairs, K some songs.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrieval.rank_features import COLUMNS, PlayLog, Seen
+
+Array = NDArray[Any]
+SINCE = np.dtype(
+    [
+        *(("user", np.int64), ("song", np.int64), ("day", np.float64), ("strength", np.float32)),
+        *((name, np.float32) for name in ("completed", "favourited", "disliked")),
+        ("earliest", np.float64),  # the user's first play of the song in the log, without dislikes; NaN: none
+    ]
+)
+ROOM = 256
+
+
+class UserPlays:
+    """A log's plays by user, and what has come in since; `add` may run beside readers.
+
+    What counts is what `PlayLog.earlier` says. Plays that come in have a time; where no play of the log has one, they
+    count for every song, as those do.
+    """
+
+    def __init__(self, log: PlayLog, n_songs: int) -> None:
+        self.n_users, self.n_songs, self.dated = log.n_users, n_songs, log.dated > 0
+        order_N = np.argsort(log.user_N, kind="stable")  # each user's plays stay in the order of time
+        self.start_U = np.searchsorted(log.user_N[order_N], np.arange(log.n_users + 1))
+        self.known = {name: getattr(log, name)[order_N] for name in COLUMNS[1:]}
+        self.known["song_N"] = self.known["song_N"].astype(np.int32)
+        self.day_M = np.unique(log.day_N[: log.dated])
+        self.key_R = self._listeners(log)
+        self.first_S = np.searchsorted(self.key_R, np.arange(n_songs) * self._width)
+        self.since, self.size, self.lock = np.zeros(ROOM, dtype=SINCE), 0, threading.Lock()
+
+    @property
+    def _width(self) -> int:
+        return len(self.day_M) + 1
+
+    def _listeners(self, log: PlayLog) -> Array:
+        """Each user's first play of each song as a number, ascending: by song, then by day, undated last."""
+        liked = np.flatnonzero(log.strength_N > 0)
+        user, song = log.user_N[liked], log.song_N[liked]
+        order = np.lexsort((liked, user, song))
+        first = np.append(True, (np.diff(user[order]) != 0) | (np.diff(song[order]) != 0))[: len(order)]
+        at = liked[order[first]]
+        return np.sort(log.song_N[at].astype(np.int64) * self._width + np.searchsorted(self.day_M, log.day_N[at]))
+
+    def add(self, user: int, song: int, day: float, strength: float, flags: tuple[float, float, float]) -> None:
+        """Take a play in: days since 1970, 0 or less of `strength` where the song was not liked, and whether it was
+        completed, favourited, disliked."""
+        rows = slice(self.start_U[user], self.start_U[user + 1])
+        own = (self.known["song_N"][rows] == song) & (self.known["strength_N"][rows] > 0)
+        days = self.known["day_N"][rows][own]
+        earliest = np.nan if not len(days) else np.inf if np.isnan(days[0]) else days[0]
+        with self.lock:
+            if self.size == len(self.since):
+                self.since = np.concatenate([self.since, np.zeros_like(self.since)])
+            self.since[self.size] = (user, song, day, strength, *flags, earliest)
+            self.size += 1
+
+    def cuts(self, before_C: Array) -> Array:
+        """The day before which plays count for songs, ∞ where all do."""
+        return np.where(np.isfinite(before_C) & self.dated, before_C, np.inf)
+
+    def seen(self, cut: float, user_P: Array) -> Seen:
+        """The plays of some users that songs of a cut may see."""
+        users_N = np.unique(user_P)
+        with self.lock:
+            since = self.since[: self.size]
+        since = since[since["day"] < cut]
+        place = np.minimum(np.searchsorted(users_N, since["user"]), max(0, len(users_N) - 1))
+        log = self._of_users(users_N, cut, since[users_N[place] == since["user"]] if len(users_N) else since[:0])
+        listeners_S, songs_K = np.zeros(self.n_songs, dtype=np.int64), np.unique(log.song_N)
+        listeners_S[songs_K] = self.listeners(songs_K, cut, since)
+        last = self.day_M[: np.searchsorted(self.day_M, cut)][-1:]
+        return Seen(log, users_N, listeners_S, float(np.append(last, since["day"]).max(initial=-np.inf)))
+
+    def _of_users(self, users_N: Array, cut: float, since: Array) -> PlayLog:
+        """The plays of some users before a day, by user and time, with those of theirs that came in `since`."""
+        start_N = self.start_U[users_N]
+        length_N = self.start_U[users_N + 1] - start_N
+        at = np.repeat(start_N - np.cumsum(length_N) + length_N, length_N) + np.arange(length_N.sum())
+        if np.isfinite(cut):
+            kept = np.flatnonzero(self.known["day_N"][at] < cut)
+            length_N = np.diff(np.searchsorted(kept, np.append(0, np.cumsum(length_N))))
+            at = at[kept]
+        columns = {name: of_N[at] for name, of_N in self.known.items()} | {"user_N": np.repeat(users_N, length_N)}
+        if len(since):
+            since = since[np.argsort(since["day"], kind="stable")]
+            known_N, since_N = (  # complex numbers go by the real part first
+                user_N + 1j * np.where(np.isfinite(day_N), day_N, np.finfo(float).max)
+                for user_N, day_N in ((columns["user_N"], columns["day_N"]), (since["user"], since["day"]))
+            )
+            place_N = np.searchsorted(known_N, since_N, side="right")
+            columns = {name: np.insert(of_N, place_N, since[name.removesuffix("_N")]) for name, of_N in columns.items()}
+        return PlayLog(**columns, n_users=self.n_users)
+
+    def listeners(self, songs_K: Array, cut: float, since: Array) -> Array:
+        """How many users played songs before a day, without dislikes, (K,); `since` came in and is before it."""
+        rank = self._width if np.isinf(cut) else np.searchsorted(self.day_M, cut)
+        known_K = np.searchsorted(self.key_R, songs_K * self._width + rank) - self.first_S[songs_K]
+        counted = (since["earliest"] < cut) | (np.isinf(cut) & ~np.isnan(since["earliest"]))
+        more = since[(since["strength"] > 0) & ~counted]
+        new = np.unique(more["song"] * self.n_users + more["user"]) // self.n_users
+        return known_K + np.searchsorted(new, songs_K, side="right") - np.searchsorted(new, songs_K)
