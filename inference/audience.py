@@ -34,6 +34,7 @@ from retrieval.allocation import Exploration
 from retrieval.audience import Audience
 from retrieval.clusters import user_vectors
 from retrieval.listening import Listening
+from retrieval.rank_reasons import RankReasons, in_words
 from retrieval.targeting import Similar
 from retrieval.warm_up import warm_vectors
 
@@ -71,6 +72,8 @@ def make_audience(config: AudienceConfig, run: Any) -> None:
         limits = options.budget, config.gate, options.margin, options.per_user_cap
         found = targeting.audience(songs, config.mode, *limits, exploration_of(options, catalogue, new))
         table = audience_table(found, targeting.reasons(found.users_CB, songs), catalogue, new, boundary)
+        if config.mode == "rank":
+            table = table.hstack(reason_columns(targeting.rank_reasons(found), found))
         table.write_parquet(folder / "audience.parquet")
         similar_table(songs.similar, catalogue, new).write_parquet(folder / "similar.parquet")
         if songs.item_CD is not None:
@@ -166,6 +169,30 @@ def audience_table(
     )
     columns = {"explored": audience.explored_CB, "propensity": audience.propensity_CB}
     return table.with_columns(**{name: pl.Series(of[row, rank]) for name, of in columns.items() if of is not None})
+
+
+def reason_columns(reasons: RankReasons, found: Audience) -> list[pl.Series]:
+    """Columns of a ranked audience: the channels that named a user, and the features that raised their score most."""
+    row, rank = np.nonzero(found.users_CB >= 0)
+    ranks = pl.DataFrame(reasons.rank_CBM[row, rank], schema=list(reasons.channels), orient="row")
+    named = [
+        pl.when(pl.col(name) > 0).then(pl.struct(pl.lit(name).alias("channel"), pl.col(name).alias("rank")))
+        for name in reasons.channels
+    ]
+    words = pl.DataFrame({"feature": reasons.names, "words": [in_words(name) for name in reasons.names]})
+    raised = []
+    for place in range(reasons.feature_CBT.shape[2]):
+        feature = reasons.feature_CBT[row, rank, place]
+        value, by = reasons.value_CBT[row, rank, place], reasons.raised_CBT[row, rank, place]
+        one = words[np.maximum(feature, 0)].with_columns(
+            pl.Series("value", value).fill_nan(None), by=by, there=feature >= 0
+        )
+        raised.append(one.select(pl.when("there").then(pl.struct("feature", "words", "value", "by")).alias(str(place))))
+    whole = pl.concat(raised, how="horizontal")
+    return [
+        ranks.select(pl.concat_list(named).list.drop_nulls().alias("named_by"))["named_by"],
+        whole.select(pl.concat_list(pl.all()).list.drop_nulls().alias("raised_by"))["raised_by"],
+    ]
 
 
 def similar_table(similar: Similar, catalogue: Catalogue, new: IntArray) -> pl.DataFrame:
