@@ -27,7 +27,7 @@ from evaluation.outcomes import calibration, logged
 from export.model import write_model
 from inference.ranking import check_ranker, copy_ranker, read_ranker
 from inference.song_index import open_index
-from inference.vectors import boundary_vectors
+from inference.vectors import Boundary, boundary_vectors
 
 KIND = "service"
 MADE_BY = options.MADE_BY[KIND]
@@ -47,9 +47,6 @@ def export_service(config: ServiceConfig, tracking: Any) -> None:
     songs = np.arange(catalogue.n_songs)
     boundary = boundary_vectors(config.boundary, songs, data, features) if config.boundary else None
     runs = [run for run in (clip, encoder, boundary.run if boundary else None) if run is not None]
-    if config.rank:
-        of_boundary = boundary.run.fingerprint if boundary else None
-        check_ranker(config.rank, read_ranker(Path(config.rank)), encoder.fingerprint, of_boundary, config.targeting)
     labels = list(config.labels) or genres(catalogue)
     manifest = {
         "clip": clip.fingerprint if clip else None,
@@ -62,6 +59,7 @@ def export_service(config: ServiceConfig, tracking: Any) -> None:
         "audio_root": str(Path(catalogue.manifest["source"]).resolve()),
         "targeting": as_dict(config.targeting),
     }
+    check_rank(config, manifest)
     with writing(config.out, KIND, manifest) as folder:
         for run in runs:
             (folder / run.task).mkdir()
@@ -73,15 +71,23 @@ def export_service(config: ServiceConfig, tracking: Any) -> None:
         shutil.copytree(config.index, folder / "index")
         write_tables(catalogue, folder / "catalogue", FLAGS if config.rank else ())
         write_fields(catalogue, features, runs, folder / "features")
-        if boundary is not None:
-            np.save(folder / "items.npy", boundary.item_CD)
-            np.save(folder / "users.npy", boundary.user_UD)
-            np.save(folder / "boundaries.npy", boundary.boundary_U)
+        write_vectors(boundary, folder)
     used(tracking, config.index, data, features, config.rank, *(run.folder for run in runs))
     made(tracking, config.out, config.logger.upload)
     known_by = what_is_read(runs)
     print(f"{config.out}: {catalogue.n_songs:,} songs, {catalogue.n_users:,} users; new songs are known by {known_by}")
     print(f"  serve it: python -m serving model={config.out} store=STORE")
+
+
+def check_rank(config: ServiceConfig, manifest: dict[str, Any]) -> None:
+    """Refuse a ranker that was fitted with other models or options.
+
+    Raises:
+        UserError: it was.
+    """
+    if config.rank:
+        models = manifest["encoder"], manifest["boundary"]
+        check_ranker(config.rank, read_ranker(Path(config.rank)), *models, config.targeting)
 
 
 def what_is_read(runs: list[Run]) -> str:
@@ -126,6 +132,15 @@ def write_tables(catalogue: Catalogue, folder: Path, flags: tuple[str, ...] = ()
     columns = ["user", "song", "strength", "played_at", *(name for name in flags if name in catalogue.plays.columns)]
     catalogue.plays.select(columns).write_parquet(folder / "plays.parquet")
     write_manifest(folder, "catalogue", {"of": str(catalogue.folder)})
+
+
+def write_vectors(boundary: Boundary | None, folder: Path) -> None:
+    """Vectors of the boundary model, if there is one."""
+    if boundary is None:
+        return
+    vectors = {"items": boundary.item_CD, "users": boundary.user_UD, "boundaries": boundary.boundary_U}
+    for name, array in vectors.items():
+        np.save(folder / f"{name}.npy", array)
 
 
 def write_fields(catalogue: Catalogue, features: str | None, runs: list[Run], folder: Path) -> None:

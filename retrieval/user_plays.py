@@ -15,14 +15,10 @@ from numpy.typing import NDArray
 from retrieval.rank_features import COLUMNS, PlayLog, Seen
 
 Array = NDArray[Any]
-SINCE = np.dtype(
-    [
-        *(("user", np.int64), ("song", np.int64), ("day", np.float64), ("strength", np.float32)),
-        *((name, np.float32) for name in ("completed", "favourited", "disliked")),
-        ("earliest", np.float64),  # the user's first play of the song in the log, without dislikes; NaN: none
-    ]
-)
-ROOM = 256
+ROOM = 256  # for plays that come in, at first
+EARLIEST = "earliest_N"  # of those: the user's first play of the song in the log, dislikes aside; NaN: none
+TYPES = {"user_N": np.int64, "song_N": np.int32, "day_N": np.float64, EARLIEST: np.float64}  # else float32
+Columns = dict[str, Array]  # of plays, by name
 
 
 class UserPlays:
@@ -37,11 +33,12 @@ class UserPlays:
         order_N = np.argsort(log.user_N, kind="stable")  # each user's plays stay in the order of time
         self.start_U = np.searchsorted(log.user_N[order_N], np.arange(log.n_users + 1))
         self.known = {name: getattr(log, name)[order_N] for name in COLUMNS[1:]}
-        self.known["song_N"] = self.known["song_N"].astype(np.int32)
+        self.known["song_N"] = self.known["song_N"].astype(TYPES["song_N"])
         self.day_M = np.unique(log.day_N[: log.dated])
         self.key_R = self._listeners(log)
         self.first_S = np.searchsorted(self.key_R, np.arange(n_songs) * self._width)
-        self.since, self.size, self.lock = np.zeros(ROOM, dtype=SINCE), 0, threading.Lock()
+        self.since: Columns = {name: np.zeros(ROOM, TYPES.get(name, np.float32)) for name in (*COLUMNS, EARLIEST)}
+        self.size, self.lock = 0, threading.Lock()
 
     @property
     def _width(self) -> int:
@@ -64,9 +61,10 @@ class UserPlays:
         days = self.known["day_N"][rows][own]
         earliest = np.nan if not len(days) else np.inf if np.isnan(days[0]) else days[0]
         with self.lock:
-            if self.size == len(self.since):
-                self.since = np.concatenate([self.since, np.zeros_like(self.since)])
-            self.since[self.size] = (user, song, day, strength, *flags, earliest)
+            if self.size == len(self.since["day_N"]):
+                self.since = {name: np.append(of_N, np.zeros_like(of_N)) for name, of_N in self.since.items()}
+            for of_N, value in zip(self.since.values(), (user, song, day, strength, *flags, earliest), strict=True):
+                of_N[self.size] = value
             self.size += 1
 
     def cuts(self, before_C: Array) -> Array:
@@ -77,16 +75,18 @@ class UserPlays:
         """The plays of some users that songs of a cut may see."""
         users_N = np.unique(user_P)
         with self.lock:
-            since = self.since[: self.size]
-        since = since[since["day"] < cut]
-        place = np.minimum(np.searchsorted(users_N, since["user"]), max(0, len(users_N) - 1))
-        log = self._of_users(users_N, cut, since[users_N[place] == since["user"]] if len(users_N) else since[:0])
+            since = {name: of_N[: self.size] for name, of_N in self.since.items()}  # a row once written stays
+        if (later_N := since["day_N"] >= cut).any():
+            since = rows(since, np.flatnonzero(~later_N))
+        asked_U = np.zeros(self.n_users, dtype=bool)
+        asked_U[users_N] = True
+        log = self._of_users(users_N, cut, rows(since, np.flatnonzero(asked_U[since["user_N"]])))
         listeners_S, songs_K = np.zeros(self.n_songs, dtype=np.int64), np.unique(log.song_N)
         listeners_S[songs_K] = self.listeners(songs_K, cut, since)
-        last = self.day_M[: np.searchsorted(self.day_M, cut)][-1:]
-        return Seen(log, users_N, listeners_S, float(np.append(last, since["day"]).max(initial=-np.inf)))
+        last = self.day_M[: np.searchsorted(self.day_M, cut)][-1:].max(initial=-np.inf)
+        return Seen(log, users_N, listeners_S, float(since["day_N"].max(initial=last)))
 
-    def _of_users(self, users_N: Array, cut: float, since: Array) -> PlayLog:
+    def _of_users(self, users_N: Array, cut: float, since: Columns) -> PlayLog:
         """The plays of some users before a day, by user and time, with those of theirs that came in `since`."""
         start_N = self.start_U[users_N]
         length_N = self.start_U[users_N + 1] - start_N
@@ -96,21 +96,28 @@ class UserPlays:
             length_N = np.diff(np.searchsorted(kept, np.append(0, np.cumsum(length_N))))
             at = at[kept]
         columns = {name: of_N[at] for name, of_N in self.known.items()} | {"user_N": np.repeat(users_N, length_N)}
-        if len(since):
-            since = since[np.argsort(since["day"], kind="stable")]
+        if len(since["day_N"]):
+            since = rows(since, np.argsort(since["day_N"], kind="stable"))
             known_N, since_N = (  # complex numbers go by the real part first
                 user_N + 1j * np.where(np.isfinite(day_N), day_N, np.finfo(float).max)
-                for user_N, day_N in ((columns["user_N"], columns["day_N"]), (since["user"], since["day"]))
+                for user_N, day_N in ((of["user_N"], of["day_N"]) for of in (columns, since))
             )
             place_N = np.searchsorted(known_N, since_N, side="right")
-            columns = {name: np.insert(of_N, place_N, since[name.removesuffix("_N")]) for name, of_N in columns.items()}
+            columns = {name: np.insert(of_N, place_N, since[name]) for name, of_N in columns.items()}
         return PlayLog(**columns, n_users=self.n_users)
 
-    def listeners(self, songs_K: Array, cut: float, since: Array) -> Array:
+    def listeners(self, songs_K: Array, cut: float, since: Columns) -> Array:
         """How many users played songs before a day, without dislikes, (K,); `since` came in and is before it."""
+        songs_K = songs_K.astype(np.int64)  # times a width that is more than 32 bits hold
         rank = self._width if np.isinf(cut) else np.searchsorted(self.day_M, cut)
         known_K = np.searchsorted(self.key_R, songs_K * self._width + rank) - self.first_S[songs_K]
-        counted = (since["earliest"] < cut) | (np.isinf(cut) & ~np.isnan(since["earliest"]))
-        more = since[(since["strength"] > 0) & ~counted]
-        new = np.unique(more["song"] * self.n_users + more["user"]) // self.n_users
+        earliest_N = since[EARLIEST]
+        counted_N = earliest_N < cut if np.isfinite(cut) else ~np.isnan(earliest_N)
+        more = rows(since, np.flatnonzero((since["strength_N"] > 0) & ~counted_N))
+        new = np.unique(more["song_N"].astype(np.int64) * self.n_users + more["user_N"]) // self.n_users
         return known_K + np.searchsorted(new, songs_K, side="right") - np.searchsorted(new, songs_K)
+
+
+def rows(columns: Columns, at: Array) -> Columns:
+    """Some plays."""
+    return {name: of_N[at] for name, of_N in columns.items()}

@@ -70,6 +70,19 @@ def test_listeners_are_counted_once_whenever_their_plays_come_in() -> None:
         assert seen.last_day == np.nanmax(np.append(day[counts], -np.inf))
 
 
+def test_many_songs_on_many_days() -> None:
+    """Numbers of (song, day) are more than 32 bits hold."""
+    songs, days = 2_000_000, 3000
+    none, user = np.full(days, np.nan), np.arange(days) % 7
+    song = np.where(np.arange(days) % 2, songs - 1, 5)
+    log = PlayLog(user, song, np.arange(days, dtype=float), np.ones(days), none, none, none, 7)
+    plays = UserPlays(log, songs)
+    plays.add(3, songs - 1, 2.5, 1.0, (0.0, 0.0, 0.0))  # who is one of its listeners from day 3 on anyway
+    for cut, ends in ((2.0, [1, 1]), (3.0, [2, 2]), (np.inf, [7, 7])):
+        listeners_S = plays.seen(cut, np.arange(7)).listeners_S
+        assert listeners_S is not None and listeners_S[[5, songs - 1]].tolist() == ends
+
+
 def test_nobody_is_asked_about() -> None:
     targeting, heard = world()
     of = source(targeting, heard)
