@@ -76,7 +76,7 @@ class UserPlays:
         users_N = np.unique(user_P)
         with self.lock:
             since = {name: of_N[: self.size] for name, of_N in self.since.items()}  # a row once written stays
-        if (later_N := since["day_N"] >= cut).any():
+        if np.isfinite(cut) and (later_N := since["day_N"] >= cut).any():
             since = rows(since, np.flatnonzero(~later_N))
         asked_U = np.zeros(self.n_users, dtype=bool)
         asked_U[users_N] = True
@@ -113,8 +113,11 @@ class UserPlays:
         known_K = np.searchsorted(self.key_R, songs_K * self._width + rank) - self.first_S[songs_K]
         earliest_N = since[EARLIEST]
         counted_N = earliest_N < cut if np.isfinite(cut) else ~np.isnan(earliest_N)
-        more = rows(since, np.flatnonzero((since["strength_N"] > 0) & ~counted_N))
-        new = np.unique(more["song_N"].astype(np.int64) * self.n_users + more["user_N"]) // self.n_users
+        asked_S = np.zeros(self.n_songs, dtype=bool)
+        asked_S[songs_K] = True
+        at = np.flatnonzero((since["strength_N"] > 0) & ~counted_N & asked_S[since["song_N"]])
+        pair = np.sort(since["song_N"][at].astype(np.int64) * self.n_users + since["user_N"][at])
+        new = pair[np.diff(pair, prepend=-1) > 0] // self.n_users
         return known_K + np.searchsorted(new, songs_K, side="right") - np.searchsorted(new, songs_K)
 
 
