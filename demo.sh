@@ -24,6 +24,6 @@ python -m pipeline.evaluate --config configs/demo/targeting.yaml data="$demo/cat
 python -m pipeline.export   run="$demo/i2i" out="$demo/export/i2i"
 python -m pipeline.export   run="$demo/boundary" out="$demo/export/boundary"
 python -m pipeline.export   run="$demo/clip" out="$demo/export/clip"
-python -m pipeline.service  --config configs/demo/targeting.yaml index="$demo/index" boundary="$demo/boundary" out="$demo/service"
+python -m pipeline.service  --config configs/demo/targeting.yaml index="$demo/index" boundary="$demo/boundary" rank="$demo/rank" out="$demo/service"
 cp "$demo/evaluation/metrics.json" "$demo/evaluation/report.html" "$demo/"
 echo "open $demo/report.html; and make serve, to send a song of your own"

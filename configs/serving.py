@@ -27,6 +27,7 @@ class ServiceConfig:
     boundary: str | None = opt(
         None, "run folder of train.py boundary: users' boundaries, recommendations", "boundary run"
     )
+    rank: str | None = opt(None, "run folder of train.py rank: mode=rank, which orders candidates", "rank run")
     labels: list[str] = opt([], "tags that are guessed from a new song's sound (default: the catalogue's genres)")
     targeting: TargetingConfig = field(default_factory=TargetingConfig)
     logger: CommandLoggerConfig = field(default_factory=CommandLoggerConfig)

@@ -25,11 +25,13 @@ from data.text import read_as
 from data.tfidf import FILE
 from evaluation.outcomes import calibration, logged
 from export.model import write_model
+from inference.ranking import check_ranker, copy_ranker, read_ranker
 from inference.song_index import open_index
-from inference.vectors import boundary_vectors
+from inference.vectors import Boundary, boundary_vectors
 
 KIND = "service"
 MADE_BY = options.MADE_BY[KIND]
+FLAGS = ("completed", "favourited", "disliked")  # of plays, which a ranker's features ask for
 OF_AUDIO = ("audio_shard", "audio_start", "audio_length")  # where the catalogue keeps what it decoded
 
 
@@ -57,24 +59,35 @@ def export_service(config: ServiceConfig, tracking: Any) -> None:
         "audio_root": str(Path(catalogue.manifest["source"]).resolve()),
         "targeting": as_dict(config.targeting),
     }
+    check_rank(config, manifest)
     with writing(config.out, KIND, manifest) as folder:
         for run in runs:
             (folder / run.task).mkdir()
             write_model(run, catalogue, folder / run.task)
         if clip is not None:
             np.save(folder / "labels.npy", label_vectors(clip, labels, list(PROMPTS), Path(data) / "text_cache"))
+        if config.rank:
+            manifest["ranker"] = copy_ranker(Path(config.rank), folder / "rank")
         shutil.copytree(config.index, folder / "index")
-        write_tables(catalogue, folder / "catalogue")
+        write_tables(catalogue, folder / "catalogue", FLAGS if config.rank else ())
         write_fields(catalogue, features, runs, folder / "features")
-        if boundary is not None:
-            np.save(folder / "items.npy", boundary.item_CD)
-            np.save(folder / "users.npy", boundary.user_UD)
-            np.save(folder / "boundaries.npy", boundary.boundary_U)
-    used(tracking, config.index, data, features, *(run.folder for run in runs))
+        write_vectors(boundary, folder)
+    used(tracking, config.index, data, features, config.rank, *(run.folder for run in runs))
     made(tracking, config.out, config.logger.upload)
     known_by = what_is_read(runs)
     print(f"{config.out}: {catalogue.n_songs:,} songs, {catalogue.n_users:,} users; new songs are known by {known_by}")
     print(f"  serve it: python -m serving model={config.out} store=STORE")
+
+
+def check_rank(config: ServiceConfig, manifest: dict[str, Any]) -> None:
+    """Refuse a ranker that was fitted with other models or options.
+
+    Raises:
+        UserError: it was.
+    """
+    if config.rank:
+        models = manifest["encoder"], manifest["boundary"]
+        check_ranker(config.rank, read_ranker(Path(config.rank)), *models, config.targeting)
 
 
 def what_is_read(runs: list[Run]) -> str:
@@ -110,14 +123,24 @@ def genres(catalogue: Catalogue) -> list[str]:
     return counted["genres"].head(100).to_list()
 
 
-def write_tables(catalogue: Catalogue, folder: Path) -> None:
-    """Songs, users and training plays, as a catalogue without audio."""
+def write_tables(catalogue: Catalogue, folder: Path, flags: tuple[str, ...] = ()) -> None:
+    """Songs, users and training plays, as a catalogue without audio; of the plays also the flags that are named."""
     folder.mkdir()
     songs = catalogue.songs
     songs.drop([name for name in OF_AUDIO if name in songs.columns]).write_parquet(folder / "songs.parquet")
     catalogue.users.write_parquet(folder / "users.parquet")
-    catalogue.plays.select("user", "song", "strength", "played_at").write_parquet(folder / "plays.parquet")
+    columns = ["user", "song", "strength", "played_at", *(name for name in flags if name in catalogue.plays.columns)]
+    catalogue.plays.select(columns).write_parquet(folder / "plays.parquet")
     write_manifest(folder, "catalogue", {"of": str(catalogue.folder)})
+
+
+def write_vectors(boundary: Boundary | None, folder: Path) -> None:
+    """Vectors of the boundary model, if there is one."""
+    if boundary is None:
+        return
+    vectors = {"items": boundary.item_CD, "users": boundary.user_UD, "boundaries": boundary.boundary_U}
+    for name, array in vectors.items():
+        np.save(folder / f"{name}.npy", array)
 
 
 def write_fields(catalogue: Catalogue, features: str | None, runs: list[Run], folder: Path) -> None:

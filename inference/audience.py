@@ -34,6 +34,8 @@ from retrieval.allocation import Exploration
 from retrieval.audience import Audience
 from retrieval.clusters import user_vectors
 from retrieval.listening import Listening
+from retrieval.rank_reasons import RankReasons, in_words, rank_reasons
+from retrieval.ranking import Ranker
 from retrieval.targeting import Similar
 from retrieval.warm_up import warm_vectors
 
@@ -70,7 +72,7 @@ def make_audience(config: AudienceConfig, run: Any) -> None:
     with writing(config.out, KIND, manifest) as folder:
         limits = options.budget, config.gate, options.margin, options.per_user_cap
         found = targeting.audience(songs, config.mode, *limits, exploration_of(options, catalogue, new))
-        table = audience_table(found, targeting.reasons(found.users_CB, songs), catalogue, new, boundary)
+        table = audience_table(found, targeting.reasons(found.users_CB, songs), catalogue, new, boundary, ranker)
         table.write_parquet(folder / "audience.parquet")
         similar_table(songs.similar, catalogue, new).write_parquet(folder / "similar.parquet")
         if songs.item_CD is not None:
@@ -139,11 +141,17 @@ def song_to_show(song_id: str | None, catalogue: Catalogue, new: IntArray) -> in
 
 
 def audience_table(
-    audience: Audience, because_CBT: IntArray, catalogue: Catalogue, new: IntArray, boundary: Boundary | None
+    audience: Audience,
+    because_CBT: IntArray,
+    catalogue: Catalogue,
+    new: IntArray,
+    boundary: Boundary | None,
+    ranker: Ranker | None = None,
 ) -> pl.DataFrame:
     """One row a (new song, user): rank, score, margin over the user's boundary, and the songs that explain it.
 
-    With exploration also whether the user was drawn at random, and the chance with which they were chosen.
+    With exploration also whether the user was drawn at random, and the chance with which they were chosen; of a ranked
+    audience also who named them, and what raised their score.
     """
     row, rank = np.nonzero(audience.users_CB >= 0)
     user = audience.users_CB[row, rank]
@@ -165,7 +173,34 @@ def audience_table(
         }
     )
     columns = {"explored": audience.explored_CB, "propensity": audience.propensity_CB}
-    return table.with_columns(**{name: pl.Series(of[row, rank]) for name, of in columns.items() if of is not None})
+    table = table.with_columns(**{name: pl.Series(of[row, rank]) for name, of in columns.items() if of is not None})
+    if ranker is None or audience.asked is None:
+        return table
+    return table.hstack(reason_columns(rank_reasons(ranker, audience), audience))
+
+
+def reason_columns(reasons: RankReasons, found: Audience) -> list[pl.Series]:
+    """Columns of a ranked audience: the channels that named a user, and the features that raised their score most."""
+    row, rank = np.nonzero(found.users_CB >= 0)
+    ranks = pl.DataFrame(reasons.rank_CBM[row, rank], schema=list(reasons.channels), orient="row")
+    named = [
+        pl.when(pl.col(name) > 0).then(pl.struct(pl.lit(name).alias("channel"), pl.col(name).alias("rank")))
+        for name in reasons.channels
+    ]
+    words = pl.DataFrame({"feature": reasons.names, "words": [in_words(name) for name in reasons.names]})
+    raised = []
+    for place in range(reasons.feature_CBT.shape[2]):
+        feature = reasons.feature_CBT[row, rank, place]
+        value, by = reasons.value_CBT[row, rank, place], reasons.raised_CBT[row, rank, place]
+        one = words[np.maximum(feature, 0)].with_columns(
+            pl.Series("value", value).fill_nan(None), by=by, there=feature >= 0
+        )
+        raised.append(one.select(pl.when("there").then(pl.struct("feature", "words", "value", "by")).alias(str(place))))
+    whole = pl.concat(raised, how="horizontal")
+    return [
+        ranks.select(pl.concat_list(named).list.drop_nulls().alias("named_by"))["named_by"],
+        whole.select(pl.concat_list(pl.all()).list.drop_nulls().alias("raised_by"))["raised_by"],
+    ]
 
 
 def similar_table(similar: Similar, catalogue: Catalogue, new: IntArray) -> pl.DataFrame:

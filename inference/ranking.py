@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import asdict
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,15 @@ import polars as pl
 import torch
 from scipy import sparse
 
-from artifacts.folders import read_manifest
-from artifacts.runs import read_vocabulary
+from artifacts.fingerprints import of_file, of_values
+from artifacts.folders import MANIFEST, read_manifest
+from artifacts.runs import VOCABULARY, read_vocabulary
 from configs.errors import UserError
 from configs.options import MADE_BY
 from configs.targeting import TargetingConfig
 from data.arrays import AnyArray, FloatArray, IntArray
 from data.catalogue import Catalogue
+from data.contract.columns import DAY_OF_RELEASE
 from data.fields import Vocabulary, values_of
 from data.profiles import read_profile
 from inference.song_index import SongIndex
@@ -30,6 +34,7 @@ from retrieval.targeting import Songs, Targeting
 
 RUN = "rank run"
 MODEL, ABOUT = "model.txt", "ranker.json"
+FILES = (MANIFEST, ABOUT, VOCABULARY, MODEL)  # of a run, from which its ranker is read
 LOGITS = "cross_entropy"  # the objective by which scores are log-odds of a grade
 COLUMNS = {"artist": "artist_id"}  # of songs.parquet, where it is not called as the field is
 DAY = 86_400_000  # milliseconds
@@ -59,24 +64,32 @@ def flag(plays: pl.DataFrame, name: str) -> FloatArray:
     return plays[name].cast(pl.Boolean).cast(pl.Float32).fill_null(float("nan")).to_numpy()
 
 
-def field_matrix(songs: pl.DataFrame, column: str) -> sparse.csr_matrix:
-    """Values of a field of songs, (S, V): each row sums to 1, or is empty."""
+def field_codes(songs: pl.DataFrame, column: str) -> dict[str, int]:
+    """The values of a field of songs, in alphabetical order, and their places in it."""
+    values = values_of(songs, column).explode().drop_nulls().unique().sort() if column in songs.columns else []
+    return {value: code for code, value in enumerate(values)}
+
+
+def field_matrix(songs: pl.DataFrame, column: str, codes: dict[str, int]) -> sparse.csr_matrix:
+    """Values of a field of songs, (S, V + 1), the last column for values without a code; a row sums to 1, or is
+    empty."""
     if column not in songs.columns:
-        return sparse.csr_matrix((songs.height, 0), dtype=np.float32)
+        return sparse.csr_matrix((songs.height, len(codes) + 1), dtype=np.float32)
     values = pl.DataFrame({"song": np.arange(songs.height), "value": values_of(songs, column).list.unique()})
-    values = values.explode("value").drop_nulls().with_columns(pl.col("value").rank("dense").alias("code") - 1)
-    song, code = values["song"].to_numpy(), values["code"].to_numpy().astype(np.int64)
+    values = values.explode("value").drop_nulls()
+    place = pl.col("value").replace_strict(codes, default=len(codes), return_dtype=pl.Int64)
+    song, code = values["song"].to_numpy(), values.select(place)["value"].to_numpy()
     weight = 1 / np.maximum(np.bincount(song, minlength=songs.height), 1)[song]
-    shape = songs.height, int(code.max(initial=-1)) + 1
+    shape = songs.height, len(codes) + 1
     return sparse.csr_matrix((weight.astype(np.float32), (song, code)), shape=shape)
 
 
 def feature_source(catalogue: Catalogue, vocabulary: Vocabulary, new_days: float, memory_mb: float) -> FeatureSource:
     """What features are made from, with profile columns coded by the vocabulary."""
     songs = catalogue.songs
-    known = KnownSongs(
-        days(songs["released_at"]), {name: field_matrix(songs, COLUMNS.get(name, name)) for name in FIELDS}
-    )
+    codes = {name: field_codes(songs, COLUMNS.get(name, name)) for name in FIELDS}
+    fields = {name: field_matrix(songs, COLUMNS.get(name, name), of) for name, of in codes.items()}
+    known = KnownSongs(days(songs["released_at"]), fields, codes)
     profile = read_profile(catalogue.users, np.zeros(0, dtype=np.int64), vocabulary)
     numbers = [name for name, values in vocabulary.items() if not values]
     columns = dict(zip(profile.vocab_sizes, profile.codes.T, strict=True)) | dict(
@@ -89,8 +102,21 @@ def song_facts(source: FeatureSource, catalogue: Catalogue, songs: IntArray) -> 
     """What features ask of some songs: a new one sees the plays before its release, a known one all of them."""
     fields = {name: of_SV[songs] for name, of_SV in source.songs.fields.items()}
     known = (catalogue.songs["split"] == "warm").to_numpy()[songs]
-    earlier_C = source.log.earlier(source.songs.released_S[songs])
-    return SongFacts(fields, np.where(known, len(source.log.day_N), earlier_C))
+    return SongFacts(fields, np.where(known, np.nan, source.songs.released_S[songs]))
+
+
+def facts_of(source: FeatureSource, about: dict[str, Any]) -> SongFacts:
+    """The same of one song that is not of the catalogue; without a day of release (YYYY-MM-DD) it is asked for now."""
+    fields = {}
+    for name, codes in source.songs.codes.items():
+        given = about.get(COLUMNS.get(name, name)) or ()
+        values = sorted({given} if isinstance(given, str) else set(given))
+        at = [codes.get(value, len(codes)) for value in values]
+        weight = np.full(len(at), 1 / max(1, len(at)), dtype=np.float32)
+        fields[name] = sparse.csr_matrix((weight, ([0] * len(at), at)), shape=(1, len(codes) + 1))
+    released = about.get(DAY_OF_RELEASE)
+    day = (date.fromisoformat(released) - date(1970, 1, 1)).days if released else np.nan
+    return SongFacts(fields, np.array([day], dtype=np.float64))
 
 
 def examples_of(
@@ -143,20 +169,48 @@ def open_ranker(
         UserError: not a finished rank run, damaged, or fitted with another encoder, boundary model or other options.
     """
     about = read_ranker(Path(folder))
-    if index.manifest["encoder"] != about["encoder"]:
+    of_boundary = boundary.run.fingerprint if boundary else None
+    check_ranker(folder, about, index.manifest["encoder"], of_boundary, options)
+    return ranker_in(Path(folder), about, catalogue, options.memory_mb), about
+
+
+def check_ranker(
+    folder: str | Path, about: dict[str, Any], encoder: str, boundary: str | None, options: TargetingConfig
+) -> None:
+    """Refuse a ranker that was fitted with another encoder or boundary model (fingerprints), or with other options.
+
+    Raises:
+        UserError: it was.
+    """
+    if encoder != about["encoder"]:
         raise UserError(
             f"{folder} was fitted with another song encoder than that of the index: run train.py rank again"
         )
-    if about["boundary"] != (boundary and boundary.run.fingerprint):
+    if about["boundary"] != boundary:
         wanted = "with another boundary model, or with one" if about["boundary"] else "without a boundary model"
         raise UserError(f"{folder} was fitted {wanted}: give boundary= as train.py rank was given it")
     now = like(options)
     if other := [f"targeting.{name}={value}" for name, value in about["targeting"].items() if now.get(name) != value]:
         raise UserError(f"{folder} was fitted with {', '.join(other)}: give the same options")
-    vocabulary = read_vocabulary(Path(folder), "users")
-    source = feature_source(catalogue, vocabulary, about["new_days"], options.memory_mb)
-    model = trees(Path(folder) / MODEL, tuple(about["features"]))
-    return Ranker(model, source, about["depth"], about["objective"] == LOGITS), about
+
+
+def ranker_in(folder: Path, about: dict[str, Any], catalogue: Catalogue, memory_mb: float) -> Ranker:
+    """The ranker of a folder, of which `about` tells, with features from a catalogue.
+
+    Raises:
+        UserError: LightGBM is not installed, or a file is damaged.
+    """
+    source = feature_source(catalogue, read_vocabulary(folder, "users"), about["new_days"], memory_mb)
+    score, contributions = trees(folder / MODEL, tuple(about["features"]))
+    return Ranker(score, source, about["depth"], about["objective"] == LOGITS, contributions)
+
+
+def copy_ranker(folder: Path, to: Path) -> str:
+    """Copy what a ranker is read from, without its examples and folds; returns its fingerprint."""
+    to.mkdir()
+    for name in FILES:
+        shutil.copy2(folder / name, to)
+    return of_values([of_file(to / name) for name in FILES[1:]])  # but the manifest
 
 
 def read_ranker(folder: Path) -> dict[str, Any]:
@@ -174,8 +228,8 @@ def read_ranker(folder: Path) -> dict[str, Any]:
     return about
 
 
-def trees(path: Path, names: tuple[str, ...]) -> Score:
-    """The scores of LightGBM's trees, read from their text file.
+def trees(path: Path, names: tuple[str, ...]) -> tuple[Score, Score]:
+    """The scores of LightGBM's trees, read from their text file, and the contributions of features to them.
 
     Raises:
         UserError: LightGBM is not installed, or the file is damaged.
@@ -188,13 +242,22 @@ def trees(path: Path, names: tuple[str, ...]) -> Score:
     except (OSError, ValueError, lightgbm.basic.LightGBMError) as error:
         raise UserError(f"{path}: cannot be read ({str(error).splitlines()[0]}); run train.py rank again") from None
 
-    def score(examples: Examples) -> AnyArray:
-        if not len(examples):
-            return np.zeros(0)
+    def predicted(examples: Examples, **how: bool) -> AnyArray:
         threads = torch.get_num_threads()
-        return np.asarray(booster.predict(examples.columns(names), raw_score=True, num_threads=threads))
+        return np.asarray(booster.predict(examples.columns(names), num_threads=threads, **how))
 
-    return score
+    def score(examples: Examples) -> AnyArray:
+        return predicted(examples, raw_score=True) if len(examples) else np.zeros(0)
+
+    def contributions(examples: Examples) -> AnyArray:
+        """Shapley values (TreeSHAP) of all features, (P, F); with the mean score they sum to the score."""
+        found_PF = np.zeros(examples.feature_PF.shape)
+        if len(examples):
+            of_model = [examples.names.index(name) for name in names]
+            found_PF[:, of_model] = predicted(examples, pred_contrib=True)[:, :-1]
+        return found_PF
+
+    return score, contributions
 
 
 def import_lightgbm() -> Any:

@@ -9,9 +9,10 @@
     python -m pipeline.audience mode=i2i2u index=INDEX out=AUDIENCE targeting.exploration=0.05
     python -m pipeline.audience mode=taste index=INDEX plays=FIRST.parquet out=AUDIENCE    (songs warm up)
 
-Writes audience.parquet (song_id, user_id, rank, score, margin, because; with exploration also explored, propensity),
-similar.parquet (song_id, similar_song_id, similarity), with a boundary recommendations.parquet (user_id, song_id, rank,
-margin: for each user the songs above their boundary, if any), and prints one song's audience as a table.
+Writes audience.parquet (song_id, user_id, rank, score, margin, because; with exploration also explored, propensity; of
+mode=rank also named_by, raised_by: docs/ranking.md), similar.parquet (song_id, similar_song_id, similarity), with a
+boundary recommendations.parquet (user_id, song_id, rank, margin: for each user the songs above their boundary, if any),
+and prints one song's audience as a table.
 """
 
 from __future__ import annotations

@@ -1,13 +1,15 @@
 """Trained runs → one folder with all that the service needs: models, index, listeners, vectors.
 
-    python -m pipeline.service index=INDEX boundary=RUN out=SERVICE
+    python -m pipeline.service index=INDEX boundary=RUN rank=RANKER out=SERVICE
     python -m serving model=SERVICE store=STORE
 
 The index names its song encoder, its catalogue and its features; these name the CLIP run. Without boundary= nobody has
-a boundary; with features that no CLIP run made, new songs are known by their words and tags alone. The folder needs no
-other, and is replaced as a whole: a running service then goes over to the new one.
+a boundary, and without rank= there is no mode=rank; with features that no CLIP run made, new songs are known by their
+words and tags alone. The folder needs no other, and is replaced as a whole: a running service then goes over to the new
+one.
 
     clip/ i2i/ boundary/   weights and config.json, as pipeline.export writes them
+    rank/                  the ranker
     index/                 known songs for FAISS, vectors of all songs
     catalogue/             songs, users, plays
     features/              dense fields of all songs; the text model if it is fitted to them (text.model=tfidf)

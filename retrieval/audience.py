@@ -28,12 +28,14 @@ class Audience:
     """Ranked users of each new song; `users_CB` is padded with −1 where fewer users qualify, `scores_CB` with −inf.
 
     With exploration also who was drawn at random, and the chance with which each was chosen (`retrieval.allocation`).
+    Of a ranked audience also `asked`: the candidates and their features (`retrieval.ranking.Asked`).
     """
 
     users_CB: Array
     scores_CB: Array
     explored_CB: Array | None = None
     propensity_CB: Array | None = None
+    asked: Any = None
 
 
 @dataclass(frozen=True)

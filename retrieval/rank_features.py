@@ -10,7 +10,7 @@ H songs in the histories of pairs, D vector size, F features.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ from retrieval.index import unit_rows
 
 if TYPE_CHECKING:
     from retrieval.targeting import Songs, Targeting
+    from retrieval.user_plays import UserPlays
 
 Array = NDArray[Any]
 OF_CHANNELS = tuple(f"{channel}_{what}" for channel in CHANNELS for what in ("score", "rank"))
@@ -45,6 +46,9 @@ PAIR_BYTES = 400  # of a pair's features and what they are made of, histories as
 HISTORY_BYTES = 48  # of one song in the history of a pair
 
 
+COLUMNS = ("user_N", "song_N", "day_N", "strength_N", "completed_N", "favourited_N", "disliked_N")  # of a log
+
+
 @dataclass(frozen=True)
 class PlayLog:
     """Training plays in the order of time, undated ones last; days since any fixed day, flags NaN where not told."""
@@ -63,6 +67,19 @@ class PlayLog:
         """Number of plays with a time."""
         return int(np.isfinite(self.day_N).sum())
 
+    def first(self, n_plays: int) -> PlayLog:
+        """The first plays."""
+        columns = {name: getattr(self, name)[:n_plays] for name in COLUMNS}
+        return PlayLog(**columns, n_users=self.n_users)
+
+    def cuts(self, before_C: Array) -> Array:
+        """What tells songs with other plays before them apart, for `seen`."""
+        return self.earlier(before_C)
+
+    def seen(self, cut: Any, user_P: Array) -> Seen:
+        """The plays that songs of a cut may see, of all users."""
+        return Seen(self.first(int(cut)))
+
     def earlier(self, day_C: Array) -> Array:
         """How many plays, the first ones, are strictly earlier than each day, (C,).
 
@@ -76,38 +93,72 @@ class PlayLog:
 
 
 @dataclass(frozen=True)
+class Seen:
+    """Plays that a song may see: of all users or of `users_N`, ascending; each user's in the order of time.
+
+    Where not all users' plays are there, `listeners_S` and `last_day` tell of all: listeners of songs that some of
+    these users heard, and the day of the last play.
+    """
+
+    log: PlayLog
+    users_N: Array | None = None
+    listeners_S: Array | None = None
+    last_day: float | None = None
+
+
+@dataclass(frozen=True)
 class KnownSongs:
     """What is told of the songs of a catalogue: day of release, NaN where unknown, and their fields, (S, V) each.
 
-    A song's values of a field weigh 1 together.
+    A song's values of a field weigh 1 together. `codes` are the columns of values by field.
     """
 
     released_S: Array
     fields: dict[str, sparse.csr_matrix]
+    codes: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    def only(self, asked: SongFacts) -> KnownSongs:
+        """The same with no other values than some songs have."""
+        fields = {}
+        for name, of_SV in self.fields.items():
+            has_V = np.zeros(of_SV.shape[1], dtype=bool)
+            has_V[asked.fields[name].indices] = True
+            at = np.flatnonzero(has_V[of_SV.indices])
+            start_S = np.searchsorted(at, of_SV.indptr)
+            fields[name] = sparse.csr_matrix((of_SV.data[at], of_SV.indices[at], start_S), shape=of_SV.shape)
+        return KnownSongs(self.released_S, fields, self.codes)
 
 
 @dataclass(frozen=True)
 class SongFacts:
-    """The same of new songs, (C, V) each, and how many plays of the log they may see."""
+    """The same of new songs, (C, V) each, and the day before which plays count for each; NaN: all do."""
 
     fields: dict[str, sparse.csr_matrix]
-    plays_C: Array
+    before_C: Array
 
 
 @dataclass(frozen=True)
 class UserFacts:
-    """What is told of users by the first plays of a log: their songs, shares of fields (U, V), numbers (U,) by name."""
+    """What plays tell of users: their songs, shares of fields (U, V), numbers (U,) by name.
+
+    Rows are of all users, or of `users_N`.
+    """
 
     history_US: sparse.csr_matrix
     shares: dict[str, sparse.csr_matrix]
     numbers: dict[str, Array]
+    users_N: Array | None = None
+
+    def rows(self, user_P: Array) -> Array:
+        """Rows of some users."""
+        return user_P if self.users_N is None else np.searchsorted(self.users_N, user_P)
 
 
 @dataclass
 class FeatureSource:
     """What features are made from: the log, its songs, profile columns by name (U,), and which of them are codes."""
 
-    log: PlayLog
+    log: PlayLog | UserPlays
     songs: KnownSongs
     profile: dict[str, Array]
     codes: tuple[str, ...]
@@ -119,23 +170,35 @@ class FeatureSource:
         """The features, in the order of their columns."""
         return *FEATURES, *(PROFILE + name for name in self.profile)
 
-    def users(self, n_plays: int, song_SD: Array) -> UserFacts:
-        """Users by the first `n_plays` plays; the last answer is kept, since most new songs ask for the same."""
-        kept = self.__dict__.get("_kept")
+    def users(self, seen: Seen, song_SD: Array, asked: SongFacts) -> UserFacts:
+        """Users by some plays.
+
+        The last answer for all users is kept, since most new songs ask for the same. Some users are told of only as far
+        as the asked songs need it: shares of other values are left at 0.
+        """
+        if seen.users_N is not None:
+            return user_facts(seen, self.songs.only(asked), song_SD, self.new_days)
+        kept, n_plays = self.__dict__.get("_kept"), len(seen.log.day_N)
         if kept is None or kept[0] != n_plays or kept[1] is not song_SD:
-            kept = n_plays, song_SD, user_facts(self.log, n_plays, self.songs, song_SD, self.new_days)
+            kept = n_plays, song_SD, user_facts(seen, self.songs, song_SD, self.new_days)
             self.__dict__["_kept"] = kept
         return kept[2]
+
+    def seen(self, songs: Songs, candidates: Candidates) -> Iterator[tuple[Array, Seen]]:
+        """Places of candidates, and the plays that count for their songs; those of a time split share one history."""
+        assert songs.facts is not None
+        cut_P = self.log.cuts(songs.facts.before_C)[candidates.song_P]
+        for cut in np.unique(cut_P):
+            at = np.flatnonzero(cut_P == cut)
+            yield at, self.log.seen(cut, candidates.user_P[at])
 
     def features(self, targeting: Targeting, songs: Songs, candidates: Candidates) -> Array:
         """Features of candidates, (P, F)."""
         assert songs.facts is not None
         feature_PF = np.full((len(candidates), len(self.names)), np.nan, dtype=np.float32)
-        plays_P = songs.facts.plays_C[candidates.song_P]
-        for n_plays in np.unique(plays_P):  # songs of a catalogue split by time share one history
-            at = np.flatnonzero(plays_P == n_plays)
-            users = self.users(int(n_plays), targeting.song_SD)
-            for part in pair_parts(candidates, at, users.history_US, targeting.song_SD, self.memory_mb):
+        for at, seen in self.seen(songs, candidates):
+            users = self.users(seen, targeting.song_SD, songs.facts)
+            for part in pair_parts(candidates, at, users, targeting.song_SD, self.memory_mb):
                 found = pair_features(targeting, songs, candidates, part, users) | {
                     PROFILE + name: values_U[candidates.user_P[part]] for name, values_U in self.profile.items()
                 }
@@ -146,10 +209,10 @@ class FeatureSource:
 
 
 def pair_parts(
-    candidates: Candidates, at: Array, history_US: sparse.csr_matrix, song_SD: Array, memory_mb: float
+    candidates: Candidates, at: Array, users: UserFacts, song_SD: Array, memory_mb: float
 ) -> Iterator[Array]:
     """Pairs `at` so many at a time as the memory holds: similarities of their songs to all, and their histories."""
-    length = np.diff(history_US.indptr)[candidates.user_P[at]]
+    length = np.diff(users.history_US.indptr)[users.rows(candidates.user_P[at])]
     new_song = np.diff(candidates.song_P[at], prepend=-1) > 0
     cost = np.cumsum(PAIR_BYTES + HISTORY_BYTES * length + new_song * 8 * len(song_SD))
     block = (cost // max(1.0, memory_mb * 2**20)).astype(np.int64)
@@ -164,6 +227,7 @@ def pair_features(
     """Features of some candidates by name, (P,) each: of channels, boundary, history, fields, user."""
     assert songs.facts is not None
     song_P, user_P = candidates.song_P[at], candidates.user_P[at]
+    row_P = users.rows(user_P)
     found: dict[str, Array] = {}
     for channel, name in enumerate(candidates.channels):
         found[f"{name}_score"] = candidates.score_PM[at, channel]
@@ -173,12 +237,12 @@ def pair_features(
         found["boundary"] = targeting.boundary_U[user_P]
         found["margin"] = found["inner_product"] - found["boundary"]
     found |= history_features(
-        songs.vector_CD, songs.similar.positions_CK, targeting.song_SD, users.history_US, song_P, user_P
+        songs.vector_CD, songs.similar.positions_CK, targeting.song_SD, users.history_US, song_P, row_P
     )
     for name, value_CV in songs.facts.fields.items():
         if name in users.shares:
-            found[f"{name}_share"] = row_products(value_CV, users.shares[name], song_P, user_P)
-    return found | {name: values_U[user_P] for name, values_U in users.numbers.items()}
+            found[f"{name}_share"] = row_products(value_CV, users.shares[name], song_P, row_P)
+    return found | {name: values_U[row_P] for name, values_U in users.numbers.items()}
 
 
 def history_features(
@@ -190,8 +254,7 @@ def history_features(
     user (the largest, the mean) and to those they favourited (the largest); NaN without one.
     """
     songs, place_P = np.unique(song_P, return_inverse=True)
-    cosine_CS = unit_rows(vector_CD[songs]) @ unit_rows(song_SD).T
-    near_CS = np.zeros(cosine_CS.shape, dtype=bool)
+    near_CS = np.zeros((len(songs), len(song_SD)), dtype=bool)
     row, at = np.nonzero(similar_CK[songs] >= 0)
     near_CS[row, similar_CK[songs[row], at]] = True
     length_P = np.diff(history_US.indptr)[user_P]
@@ -199,7 +262,9 @@ def history_features(
     at_H = np.repeat(history_US.indptr[user_P] - start_P, length_P) + np.arange(length_P.sum())
     song_H, strength_H = history_US.indices[at_H], history_US.data[at_H]
     place_H = np.repeat(place_P, length_P)
-    cosine_H, near_H = cosine_CS[place_H, song_H], near_CS[place_H, song_H]
+    heard, at_H = used(song_H, len(song_SD))
+    cosine_CS = unit_rows(vector_CD[songs]) @ unit_rows(song_SD[heard]).T
+    cosine_H, near_H = cosine_CS[place_H, at_H], near_CS[place_H, song_H]
     liked_H = np.where(strength_H >= FAVOURITED, cosine_H, -np.inf)
     some = length_P > 0
 
@@ -231,52 +296,65 @@ def row_products(
     return product_P
 
 
-def user_facts(log: PlayLog, n_plays: int, songs: KnownSongs, song_SD: Array, new_days: float) -> UserFacts:
-    """Users by the first plays of a log; `song_SD` are song vectors, `new_days` how long a song counts as new."""
-    user_N, song_N = log.user_N[:n_plays], log.song_N[:n_plays]
-    history_US = strongest(user_N, song_N, log.strength_N[:n_plays], (log.n_users, len(songs.released_S)))
+def used(song_H: Array, n_songs: int) -> tuple[Any, Array]:
+    """Songs that are needed, and the place of each given one among them; all of them where that is less to do."""
+    return (slice(None), song_H) if len(song_H) >= n_songs else np.unique(song_H, return_inverse=True)
+
+
+def user_facts(seen: Seen, songs: KnownSongs, song_SD: Array, new_days: float) -> UserFacts:
+    """Users by plays; `song_SD` are song vectors, `new_days` how long a song counts as new."""
+    log = seen.log
+    user_N = log.user_N if seen.users_N is None else np.searchsorted(seen.users_N, log.user_N)
+    n_users = log.n_users if seen.users_N is None else len(seen.users_N)
+    history_US = strongest(user_N, log.song_N, log.strength_N, (n_users, len(songs.released_S)))
     songs_U = np.maximum(np.diff(history_US.indptr), 1)
     heard_US = history_US.astype(bool).astype(np.float32)
     shares = {
         name: sparse.csr_matrix(sparse.diags_array(1 / songs_U) @ (heard_US @ of_SV))
         for name, of_SV in songs.fields.items()
     }
-    per_user = _means(user_N, log.n_users)
-    listeners_S = np.bincount(history_US.indices, minlength=history_US.shape[1])
-    age_N = log.day_N[:n_plays] - songs.released_S[song_N]
-    plays_U, empty_U = np.bincount(user_N, minlength=log.n_users), np.diff(history_US.indptr) == 0
-    centre_UD = np.asarray(heard_US @ unit_rows(song_SD)) / songs_U[:, None]
+    per_user = _means(user_N, n_users)
+    listeners_S = seen.listeners_S
+    if listeners_S is None:
+        listeners_S = np.bincount(history_US.indices, minlength=history_US.shape[1])
+    age_N = log.day_N - songs.released_S[log.song_N]
+    plays_U, empty_U = np.bincount(user_N, minlength=n_users), np.diff(history_US.indptr) == 0
+    heard, _ = used(history_US.indices, len(song_SD))
+    centre_UD = np.asarray(heard_US[:, heard] @ unit_rows(song_SD[heard])) / songs_U[:, None]
     popularity_U = np.asarray(heard_US @ np.log1p(listeners_S)) / songs_U
     numbers = {
         "activity": np.log1p(plays_U),
-        **days_since(user_N, log.day_N[:n_plays], log.n_users),
+        **days_since(user_N, log.day_N, n_users, seen.last_day),
         "openness": per_user(np.where(np.isfinite(age_N), age_N < new_days, np.nan)),
         "popularity": np.where(empty_U, np.nan, popularity_U),
         "focus": np.where(empty_U, np.nan, np.linalg.norm(centre_UD, axis=1)),
-        "completed_share": per_user(log.completed_N[:n_plays]),
-        "favourited_share": per_user(log.favourited_N[:n_plays]),
-        "disliked_share": per_user(log.disliked_N[:n_plays]),
+        "completed_share": per_user(log.completed_N),
+        "favourited_share": per_user(log.favourited_N),
+        "disliked_share": per_user(log.disliked_N),
     }
-    return UserFacts(history_US, shares, {name: one.astype(np.float32) for name, one in numbers.items()})
+    numbers = {name: one.astype(np.float32) for name, one in numbers.items()}
+    return UserFacts(history_US, shares, numbers, seen.users_N)
 
 
 def strongest(user_N: Array, song_N: Array, strength_N: Array, shape: tuple[int, int]) -> sparse.csr_matrix:
     """Strongest signal of each user on each song, (U, S), without dislikes."""
     liked = np.flatnonzero(strength_N > 0)
-    order = liked[np.lexsort((-strength_N[liked], song_N[liked], user_N[liked]))]
-    user, song = user_N[order], song_N[order]
-    first = np.append(True, (np.diff(user) != 0) | (np.diff(song) != 0))[: len(order)]
-    entries = strength_N[order][first].astype(np.float32), (user[first], song[first])
-    return sparse.csr_matrix(entries, shape=shape)
+    key = user_N[liked].astype(np.int64) * shape[1] + song_N[liked]
+    order = np.argsort(key)
+    key, strength = key[order], strength_N[liked][order].astype(np.float32)
+    first = np.flatnonzero(np.diff(key, prepend=-1))
+    user, song = np.divmod(key[first], shape[1])
+    most = np.maximum.reduceat(strength, first) if len(first) else strength
+    return sparse.csr_matrix((most, (user, song)), shape=shape)
 
 
-def days_since(user_N: Array, day_N: Array, n_users: int) -> dict[str, Array]:
+def days_since(user_N: Array, day_N: Array, n_users: int, last_day: float | None = None) -> dict[str, Array]:
     """Days from each user's last play (recency) and first play (tenure) to the last play of all; NaN without one."""
     known = np.isfinite(day_N)
     first_U, last_U = np.full(n_users, np.inf), np.full(n_users, -np.inf)
     np.minimum.at(first_U, user_N[known], day_N[known])
     np.maximum.at(last_U, user_N[known], day_N[known])
-    day = last_U.max(initial=-np.inf)
+    day = last_U.max(initial=-np.inf) if last_day is None else last_day
     heard_U = np.isfinite(first_U)
     return {
         "recency": np.where(heard_U, day - np.where(heard_U, last_U, 0), np.nan),

@@ -6,7 +6,7 @@ Shapes: C new songs, P (song, user) pairs, G songs that have pairs, F features, 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -68,21 +68,33 @@ Score = Callable[[Examples], Array]  # examples → (P,), the higher the better
 
 
 @dataclass
+class Asked:
+    """Candidates, by song and then by user, and their features."""
+
+    candidates: Candidates
+    examples: Examples
+
+
+@dataclass
 class Ranker:
     """A model, and what it needs to score candidates: how deep they go and what their features are made from.
 
     `logits`: a score is the log-odds of a grade, and means the same for every song; else it orders one song's users.
+    `contributions`: what each feature adds to a score, (P, F) in the order of `Examples.names`; None where a model
+    cannot tell.
     """
 
     score: Score
     source: FeatureSource
     depth: int
     logits: bool = False
+    contributions: Score | None = None
 
     def audience(self, targeting: Targeting, songs: Songs, candidates: Candidates, budget: int) -> Audience:
-        """The best `budget` candidates of each song."""
+        """The best `budget` candidates of each song; what they were chosen from is kept as `Audience.asked`."""
         feature_PF = self.source.features(targeting, songs, candidates)
         codes = self.source.codes
         asked = Examples(candidates.song_P, candidates.user_P, feature_PF, self.source.names, codes)
         score_P = self.score(asked).astype(np.float32)
-        return ranked(candidates.song_P, candidates.user_P, score_P, len(songs), budget)
+        found = ranked(candidates.song_P, candidates.user_P, score_P, len(songs), budget)
+        return replace(found, asked=Asked(candidates, asked))

@@ -15,7 +15,7 @@ Shapes: C new songs, S known songs, U users, N some users, K similar songs, B bu
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -45,6 +45,7 @@ from retrieval.gate import probability
 from retrieval.index import unit_rows
 from retrieval.listening import Listening
 from retrieval.rank_features import SongFacts
+from retrieval.rank_reasons import RankReasons, rank_reasons
 from retrieval.ranking import Ranker
 from retrieval.reasons import explain, nearest_heard
 
@@ -216,7 +217,7 @@ class Targeting:
             return found
         logits = mode == "boundary" or (mode == "rank" and self.ranker is not None and self.ranker.logits)
         value_CB = probability(found.scores_CB) if logits else rank_values(found)
-        return share_out(found, value_CB, budget, cap, exploration)
+        return replace(share_out(found, value_CB, budget, cap, exploration), asked=found.asked)
 
     def listeners(self, songs: Songs, budget: int, allowed: Allowed | None = None) -> Audience:
         """I2I2U: the listeners of similar songs."""
@@ -342,6 +343,11 @@ class Targeting:
         without_CB = np.where(because[:, :, 0] < 0, place_CB, -1)
         nearest = nearest_heard(without_CB, songs.vector_CD, self.song_SD, heard_NS)
         return np.where(without_CB[:, :, None] >= 0, nearest, because)
+
+    def rank_reasons(self, found: Audience) -> RankReasons:
+        """Why users are in an audience of the mode "rank": who named them, and what raised their score."""
+        assert self.ranker is not None
+        return rank_reasons(self.ranker, found)
 
     def nearest_heard(self, users_B: Array, vector_CD: Array) -> Array:
         """The songs that each user listened to that are most similar to each song, (C, B, 3), −1 padded."""

@@ -13,11 +13,14 @@ from typing import Any
 import numpy as np
 
 from data.arrays import FloatArray, IntArray
+from inference.ranking import facts_of, song_facts
 from retrieval.audience import Excluded
 from retrieval.boundary import margins
 from retrieval.clusters import audience_clusters
 from retrieval.gate import probability
 from retrieval.index import unit_rows
+from retrieval.rank_features import SongFacts
+from retrieval.rank_reasons import RankReasons
 from retrieval.targeting import Mode, Songs
 from serving.state import State
 
@@ -32,6 +35,7 @@ class Reached:
     scores_B: FloatArray
     margins_B: FloatArray
     because_BT: IntArray
+    reasons: RankReasons | None  # of the mode "rank"
     above: int | None  # users whose boundary the song clears by the asked margin
 
 
@@ -62,10 +66,22 @@ def song_of(state: State, number: int) -> Songs:
     return model.targeting.songs(vector_D[None], np.array([number]), item_CD, excluded)
 
 
+def facts(state: State, number: int) -> SongFacts | None:
+    """What a ranker asks of a song: of one that came in, what was told of it."""
+    model = state.model
+    if model.targeting.ranker is None:
+        return None
+    source = model.targeting.ranker.source
+    if number < model.n_songs:
+        return song_facts(source, model.catalogue, np.array([number]))
+    return facts_of(source, state.about(number))
+
+
 def audience(state: State, number: int, mode: Mode, budget: int, gate: bool, margin: float) -> Reached:
     """Users of a song by one of `state.model.modes`; `gate`: only those whose boundary it clears by `margin`."""
     targeting, songs = state.model.targeting, song_of(state, number)
     songs.margin_CU = targeting.margins(songs) if state.model.has_boundary else None
+    songs.facts = facts(state, number) if mode == "rank" else None
     found = targeting.audience(songs, mode, budget, gate, margin)
     n = int((found.users_CB >= 0).sum())
     users_1B, margin_CU = found.users_CB[:, :n], songs.margin_CU
@@ -74,6 +90,7 @@ def audience(state: State, number: int, mode: Mode, budget: int, gate: bool, mar
         found.scores_CB[0, :n],
         np.full(n, np.nan) if margin_CU is None else margin_CU[0, users_1B[0]],
         targeting.reasons(users_1B, songs)[0],
+        targeting.rank_reasons(found) if mode == "rank" else None,
         None if margin_CU is None else int((margin_CU > margin).sum()),
     )
 

@@ -10,6 +10,7 @@ import logging
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -90,7 +91,9 @@ class Engine:
     def accept_plays(
         self, plays: Sequence[Play], key: str | None, digest: str, rejected: Sequence[tuple[int, str]] = ()
     ) -> None:
-        """Store plays and add them to the state; raises as `Store.add_plays`."""
+        """Store plays and add them to the state; raises as `Store.add_plays`. One without a time is of now."""
+        now = datetime.now(UTC)
+        plays = [play if play.played_at else replace(play, played_at=now) for play in plays]
         with self.writing:
             self.store.add_plays(plays, key, digest, rejected)
             self.state.add_plays(plays)

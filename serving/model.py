@@ -25,9 +25,12 @@ from data.catalogue import Catalogue, read_features
 from data.contract.columns import ABOUT, DAY_OF_RELEASE
 from data.item_pairs.verification import listening_matrix
 from data.profiles import read_profile
+from inference.ranking import check_ranker, ranker_in, read_ranker
 from inference.song_index import read_index
 from inference.targeting import targeting_of
 from retrieval.listening import Listening
+from retrieval.rank_features import PlayLog
+from retrieval.user_plays import UserPlays
 from retrieval.warm_up import ridged_moments
 from serving.database import since_epoch
 from serving.encoder import Encoder
@@ -56,6 +59,7 @@ class Model:
             self.song_ids, self.titles = self.songs["song_id"].to_list(), self.songs["title"]
             self._listening()
             self._vectors()
+            self._ranker()
         except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
             raise UserError(
                 f"{folder} is damaged ({type(error).__name__}: {error}): run {MADE_BY[SERVICE]} again"
@@ -70,6 +74,11 @@ class Model:
         return self.encoder.item is not None
 
     @property
+    def has_ranker(self) -> bool:
+        """Whether candidates can be ranked."""
+        return self.plays is not None
+
+    @property
     def version(self) -> str:
         """Tells one service folder from another."""
         return hashlib.sha256(json.dumps(self.manifest, sort_keys=True).encode()).hexdigest()[:16]
@@ -77,7 +86,8 @@ class Model:
     @property
     def modes(self) -> list[Any]:
         """Ways to find an audience."""
-        return ["i2i2u", "taste", "cat", "union", *(["boundary"] if self.has_boundary else [])]
+        more = {"boundary": self.has_boundary, "rank": self.has_ranker}
+        return ["i2i2u", "taste", "cat", "union", *(mode for mode, has in more.items() if has)]
 
     def _check_index(self) -> None:
         """Raise UserError if another encoder made the index."""
@@ -119,6 +129,19 @@ class Model:
         self.targeting.user_UD, self.targeting.boundary_U = self.user_UD, self.boundary_U
         self.user_moment_DD = ridged_moments(self.user_UD)
         self.profile = read_profile(self.catalogue.users, np.arange(self.n_users), self.encoder.profile_vocabulary)
+
+    def _ranker(self) -> None:
+        """The ranker, and the plays by user that it asks for; the rest of its log is let go."""
+        self.plays: UserPlays | None = None
+        if not self.manifest.get("ranker"):
+            return
+        folder, of = self.folder / "rank", self.manifest
+        about = read_ranker(folder)
+        check_ranker(folder, about, of["encoder"], of["boundary"], self.options)
+        ranker = ranker_in(folder, about, self.catalogue, self.options.memory_mb)
+        assert isinstance(ranker.source.log, PlayLog)
+        self.plays = ranker.source.log = UserPlays(ranker.source.log, self.n_songs)
+        self.targeting.ranker = ranker
 
     @cached_property
     def new_texts(self) -> pl.Series:

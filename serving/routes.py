@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from configs.serving import ServingConfig
 from data.audio.recordings import AudioError, decode
-from serving import answers, schemas, shown
+from serving import answers, pictures, schemas, shown
 from serving.decoding import Decoders, from_flac
 from serving.engine import Engine
 from serving.incoming import Incoming
@@ -26,6 +26,7 @@ from serving.schemas import Id, Mode
 from serving.state import State
 
 NO_BOUNDARY = "this model has no boundary: make the service folder with boundary=RUN"
+NO_RANKER = "this model has no ranker: make the service folder with rank=RUN"
 Key = Annotated[str | None, Header(alias="Idempotency-Key", min_length=1, max_length=200)]
 Budget = Annotated[int, Query(ge=1, le=10_000)]
 Offset = Annotated[int, Query(ge=0, le=10**9)]
@@ -117,12 +118,12 @@ def add_song(
     key: Key = None,
 ) -> schemas.Song:
     """Take a new song in: its similar songs and its first listeners."""
-    check_boundary(here.state, gate or mode == "boundary")
+    check_mode(here.state, mode, gate)
     given = form.song()
     recording = form.audio.file.read() if form.audio is not None else None
     made = here.incoming.song(given, recording or None, key)
     state, number = number_of(here, made)
-    check_boundary(state, gate or mode == "boundary")  # another model may have come into use
+    check_mode(state, mode, gate)  # another model may have come into use
     response.headers["location"] = f"/songs/{quote(made, safe='')}"
     song = shown.song(state, number, here.audio)
     song.similar = shown.similar(state, number, 20, here.audio)
@@ -169,27 +170,27 @@ def get_audience(
 ) -> schemas.Audience:
     """The first listeners of a song."""
     state, number = number_of(here, song_id)
-    check_boundary(state, gate or mode == "boundary")
+    check_mode(state, mode, gate)
     return shown.audience(state, number, mode, budget, gate, margin_of(state, margin))
 
 
 @routes.get("/songs/{song_id:path}/margins")
-def get_margins(here: Here, song_id: Id) -> schemas.Margins:
+def get_margins(here: Here, song_id: Id) -> pictures.Margins:
     """How far a song clears users' boundaries, and whom each operating point reaches."""
     state, number = number_of(here, song_id)
     check_boundary(state)
-    return schemas.Margins(song_id=song_id, **answers.margin_curve(state, number))
+    return pictures.Margins(song_id=song_id, **answers.margin_curve(state, number))
 
 
 @routes.get("/songs/{song_id:path}/clusters")
-def get_clusters(here: Here, song_id: Id) -> schemas.Clusters:
+def get_clusters(here: Here, song_id: Id) -> pictures.Clusters:
     """The users that CAT starts from, by cluster, in two dimensions."""
     state, number = number_of(here, song_id)
-    return schemas.Clusters(song_id=song_id, **answers.cluster_picture(state, number))
+    return pictures.Clusters(song_id=song_id, **answers.cluster_picture(state, number))
 
 
 @routes.get("/songs/{song_id:path}/picture")
-def get_picture(here: Here, song_id: Id) -> schemas.Picture:
+def get_picture(here: Here, song_id: Id) -> pictures.Picture:
     """Waveform and spectrogram of a song's recording."""
     state, found = recording(here, song_id)
     audio = state.model.manifest["audio"]
@@ -256,6 +257,7 @@ def get_model(here: Here) -> schemas.ModelInfo:
     return schemas.ModelInfo(
         version=model.version,
         **{name: manifest[name] for name in ("clip", "encoder", "boundary", "labels")},
+        ranker=manifest.get("ranker"),
         modes=model.modes,
         margin=model.options.margin,
         users=model.n_users,
@@ -296,6 +298,13 @@ def number_of(service: Service, song_id: str) -> tuple[State, int]:
 def margin_of(state: State, asked: float | None) -> float:
     """Where the gate stands: as a request asks, else as the service was made."""
     return state.model.options.margin if asked is None else asked
+
+
+def check_mode(state: State, mode: str, gate: bool) -> None:
+    """409 for a mode, or a gate, that the model does not have."""
+    check_boundary(state, gate or mode == "boundary")
+    if mode == "rank" and not state.model.has_ranker:
+        raise Refused(409, NO_RANKER)
 
 
 def check_boundary(state: State, needed: bool = True) -> None:

@@ -1,4 +1,5 @@
-"""What is sent to the service and what it answers: its OpenAPI description is made of these models."""
+"""What is sent to the service and what it answers: its OpenAPI description is made of these models, and of those of
+`serving.pictures`."""
 
 from __future__ import annotations
 
@@ -50,7 +51,7 @@ Numbers = Annotated[list[Annotated[float, Field(strict=True)]], Field(max_length
 Vectors = Annotated[
     dict[Annotated[str, StringConstraints(max_length=200)], Numbers], BeforeValidator(few), Field(max_length=MOST_NAMES)
 ]
-Mode = Literal["i2i2u", "taste", "cat", "union", "boundary"]
+Mode = Literal["i2i2u", "taste", "cat", "union", "boundary", "rank"]
 
 
 class Given(BaseModel):
@@ -158,6 +159,22 @@ class SimilarSongs(BaseModel):
     similar: list[Similar]
 
 
+class NamedBy(BaseModel):
+    """A channel that named a candidate, and their place in its list."""
+
+    channel: Literal["i2i2u", "taste", "cat", "boundary"]
+    rank: int
+
+
+class RaisedBy(BaseModel):
+    """A feature of a song and a user that raised the user's score, and how much it added."""
+
+    feature: str
+    words: str = Field(description="the feature in plain words")
+    value: float | None = Field(description="of the feature; none: not known of this user")
+    by: float
+
+
 class Listener(BaseModel):
     """A user of an audience, and which of the songs that they know explain it."""
 
@@ -166,6 +183,8 @@ class Listener(BaseModel):
     score: float
     margin: float | None
     because: list[Titled]
+    named_by: list[NamedBy] | None = Field(None, description="mode=rank: the channels whose candidate they are")
+    raised_by: list[RaisedBy] | None = Field(None, description="mode=rank: what raised their score most, at most three")
 
 
 class Audience(BaseModel):
@@ -264,6 +283,7 @@ class ModelInfo(BaseModel):
     clip: str | None
     encoder: str
     boundary: str | None
+    ranker: str | None
     modes: list[Mode]
     margin: float = Field(description="where the gate stands unless a request says otherwise (targeting.margin)")
     users: int
@@ -303,76 +323,3 @@ class Unusable(BaseModel):
     """What is wrong with a request: its form, part by part, or in a sentence what cannot be done with it."""
 
     detail: str | list[Complaint]
-
-
-class CurvePoint(BaseModel):
-    """An operating point: the share of users above it, and how likely one at it likes the song (null: unknown)."""
-
-    margin: float
-    reached: float
-    liked: float | None
-
-
-class Margins(BaseModel):
-    """How far a song clears users' boundaries."""
-
-    song_id: str
-    users: int
-    above: int
-    edges: list[float]
-    counts: list[int]
-    calibration: tuple[float, float] | None  # σ(slope · margin + intercept) is `liked`, at any margin
-    curve: list[CurvePoint]
-
-
-class Point(BaseModel):
-    """A place in the picture."""
-
-    x: float
-    y: float
-
-
-class UserPoint(Point):
-    """A user in the picture."""
-
-    user_id: str
-    cluster: int
-
-
-class GenreShare(BaseModel):
-    """How much of a listening is of a genre."""
-
-    genre: str
-    share: float
-
-
-class Centroid(Point):
-    """The middle of a cluster."""
-
-    size: int
-    genres: list[GenreShare]
-
-
-class Clusters(BaseModel):
-    """The users that CAT starts from."""
-
-    song_id: str
-    song: Point
-    points: list[UserPoint]
-    centroids: list[Centroid]
-
-
-class Spectrogram(BaseModel):
-    """`data`: base64 of frames × bands bytes, low bands first."""
-
-    frames: int
-    bands: int
-    data: str
-
-
-class Picture(BaseModel):
-    """How a recording looks: peaks from 0 to 1, and log-mel."""
-
-    seconds: float
-    waveform: list[float]
-    spectrogram: Spectrogram

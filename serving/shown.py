@@ -12,7 +12,8 @@ import numpy as np
 
 from data.arrays import FloatArray
 from data.audio.recordings import log_mel
-from serving import answers, schemas
+from retrieval.rank_reasons import RankReasons, in_words
+from serving import answers, pictures, schemas
 from serving.state import Gone, State
 
 PEAKS, FRAMES = 400, 400  # columns of a picture
@@ -106,6 +107,7 @@ def audience(state: State, number: int, mode: Any, budget: int, gate: bool, marg
             score=float(score),
             margin=None if np.isnan(above) else float(above),
             because=titled(state, because),
+            **({} if found.reasons is None else ranked_by(found.reasons, rank - 1)),
         )
         for rank, (user, score, above, because) in enumerate(rows, 1)
     ]
@@ -113,6 +115,20 @@ def audience(state: State, number: int, mode: Any, budget: int, gate: bool, marg
         song_id=state.song_id(number), mode=mode, budget=budget, gate=gate, margin=margin,
         users_total=state.model.n_users, above_boundary=found.above, users=users,
     )  # fmt: skip
+
+
+def ranked_by(reasons: RankReasons, place: int) -> dict[str, Any]:
+    """Why the user at a place of a ranked audience of one song is there, as `Listener` has it."""
+    named = zip(reasons.channels, reasons.rank_CBM[0, place].tolist(), strict=True)
+    rows = [one[0, place].tolist() for one in (reasons.feature_CBT, reasons.value_CBT, reasons.raised_CBT)]
+    raised = [(reasons.names[feature], value, by) for feature, value, by in zip(*rows, strict=True) if feature >= 0]
+    return {
+        "named_by": [{"channel": channel, "rank": rank} for channel, rank in named if rank],
+        "raised_by": [
+            schemas.RaisedBy(feature=name, words=in_words(name), value=None if np.isnan(value) else value, by=by)
+            for name, value, by in raised
+        ],
+    }
 
 
 def recommended(state: State, user: int, k: int, margin: float) -> tuple[list[schemas.Recommended], int]:
@@ -152,7 +168,7 @@ def audio_path(state: State, number: int, audio: Path | None) -> Path | None:
         return None
 
 
-def picture(wave: FloatArray, audio: dict[str, Any]) -> schemas.Picture:
+def picture(wave: FloatArray, audio: dict[str, Any]) -> pictures.Picture:
     """Peaks and log-mel of a recording.
 
     Args:
@@ -168,7 +184,7 @@ def picture(wave: FloatArray, audio: dict[str, Any]) -> schemas.Picture:
     low, high = np.percentile(frames_TM, [5, 99.9])
     shades = (255 * (frames_TM - low) / max(high - low, 1e-6)).clip(0, 255).astype(np.uint8)
     data = base64.b64encode(shades.tobytes()).decode()
-    spectrogram = schemas.Spectrogram(frames=len(shades), bands=shades.shape[1], data=data)
-    return schemas.Picture(
+    spectrogram = pictures.Spectrogram(frames=len(shades), bands=shades.shape[1], data=data)
+    return pictures.Picture(
         seconds=len(wave) / shape[0], waveform=[round(float(one), 4) for one in peaks], spectrogram=spectrogram
     )

@@ -17,6 +17,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
 
@@ -24,11 +25,14 @@ import numpy as np
 
 from data.arrays import FloatArray, IntArray
 from data.play_tables import strength
+from inference.ranking import DAY
 from retrieval.index import add, build_index, remove, search
 from retrieval.listening import Strengths, strength_rows
+from retrieval.user_plays import UserPlays
 from retrieval.warm_up import warm_vectors
+from serving.database import since_epoch
 from serving.histories import tower_vectors
-from serving.model import Model
+from serving.model import MILLISECOND, Model
 from serving.pool import Pool
 from serving.refusals import Refused
 from serving.store import Play, StoredSong
@@ -154,6 +158,8 @@ class State:
                 users.add(user)
                 self.met[song].add(user)
                 self.played[user].append((song, strength(play)))
+                if self.model.plays is not None and song < self.model.n_songs and song not in self.pool.row_of:
+                    log_play(self.model.plays, user, song, play)
                 if play.skipped or strength(play) <= 0:
                     continue
                 if song < self.model.n_songs and song not in self.pool.row_of:
@@ -226,6 +232,14 @@ class State:
             self.new_index = build_index(vectors, "Flat", numbers, devices=())
         else:
             add(self.new_index, vectors, numbers)
+
+
+def log_play(plays: UserPlays, user: int, song: int, play: Play) -> None:
+    """Take a play of a known song into the ranker's log; who skipped a song did not like it."""
+    marks = play.completed, play.favourited, play.disliked
+    day = since_epoch(play.played_at or datetime.now(UTC)) // MILLISECOND / DAY  # as precise as a catalogue's
+    completed, favourited, disliked = (float(mark) for mark in marks)
+    plays.add(user, song, day, 0.0 if play.skipped else strength(play), (completed, favourited, disliked))
 
 
 def parts(numbers: list[int]) -> Iterator[list[int]]:

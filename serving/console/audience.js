@@ -10,7 +10,10 @@ const MODES = {
   cat: "Clusters of taste (CAT)",
   union: "I2I2U and CAT",
   boundary: "Furthest above their boundary (U2I)",
+  rank: "Ranked by what listeners did with new songs",
 };
+
+const CHANNELS = { i2i2u: "I2I2U", taste: "taste", cat: "CAT", boundary: "boundary" };
 
 const SCORE = "The score is what the mode ranks by: it compares users of one song and mode, nothing else.";
 const BUDGET = 50; // default
@@ -103,7 +106,7 @@ function table({ users, above_boundary: above }, pickUser) {
     const name = make("th", { scope: "rowgroup" }, pickUser ? make("button", open, called) : called);
     const height = figure(bar(user.score, most), score(user.score));
     const margin = bounded && figure(signed(user.margin));
-    const reason = make("td", { colspan: names.length - 1 }, because(user.because));
+    const reason = make("td", { colspan: names.length - 1 }, ...reasons(user));
     const why = make("tr", { class: "why" }, make("td"), reason);
     return make("tbody", {}, make("tr", {}, figure(count(user.rank)), name, height, margin), why);
   });
@@ -114,7 +117,7 @@ function table({ users, above_boundary: above }, pickUser) {
 
 /** A button that saves the whole audience as CSV. */
 function saver({ song_id: song, mode, users }) {
-  const why = (user) => because(user.because)?.textContent;
+  const why = (user) => reasons(user).map((line) => line.textContent).join("; ");
   const save = () => {
     const rows = users.map((user) => [user.rank, user.user_id, user.score, user.margin, why(user)]);
     const url = URL.createObjectURL(new Blob([csv([["rank", "user_id", "score", "margin", "reason"], ...rows])]));
@@ -129,6 +132,19 @@ function csv(rows) {
   const quoted = (value) => `"${String(value ?? "").replaceAll('"', '""')}"`;
   return rows.map((row) => row.map(quoted).join(",")).join("\r\n");
 }
+
+/** Why a user is in the audience: songs, and of a ranked one the channels with their places, and what raised the score. */
+function reasons(user) {
+  const named = user.named_by?.map(({ channel, rank }) => `${CHANNELS[channel] ?? channel} (place ${count(rank)})`);
+  const raised = user.raised_by?.map(({ words: feature, value }) => `${feature} (${known(value)})`);
+  const lines = [named?.length && `named by ${named.join(", ")}`, raised?.length && `raised by ${raised.join(", ")}`];
+  const more = lines.filter(Boolean).map((line) => make("p", { class: "faint because" }, words(line)));
+  return [because(user.because), ...more].filter(Boolean);
+}
+
+/** The value of a feature: a whole number or three digits; "unknown" without one. */
+const known = (value) =>
+  value === null ? "unknown" : Number.isInteger(value) ? count(value) : String(Number(value.toPrecision(3)));
 
 /** The songs in the user's history that explain the choice. */
 export function because(songs) {

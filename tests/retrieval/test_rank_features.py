@@ -47,7 +47,7 @@ def weights(rng: np.random.Generator, values: int) -> sparse.csr_matrix:
 def with_facts(targeting: Targeting, of: FeatureSource, day_C: np.ndarray) -> Songs:
     songs = asked(targeting)
     fields = {name: matrix[NEW] for name, matrix in of.songs.fields.items()}
-    songs.facts = SongFacts(fields, of.log.earlier(day_C))
+    songs.facts = SongFacts(fields, day_C)
     return songs
 
 
@@ -176,7 +176,7 @@ def test_a_later_play_changes_no_feature() -> None:
         values[first:] = values[first:][::-1]
     changed = replace(of, log=replace(of.log, **other))
     np.testing.assert_array_equal(changed.features(targeting, songs, candidates), before)
-    songs.facts = replace(songs.facts, plays_C=songs.facts.plays_C + 40)  # type: ignore[type-var,union-attr]
+    songs.facts = replace(songs.facts, before_C=songs.facts.before_C + 40)  # type: ignore[type-var,union-attr]
     assert not np.array_equal(changed.features(targeting, songs, candidates), before, equal_nan=True)
 
 
@@ -232,5 +232,5 @@ def test_one_song_is_ranked_as_among_many() -> None:
     together = targeting.audience(songs, "rank", 9)
     alone = targeting.songs(targeting.song_SD[NEW[3:4]], NEW[3:4], songs.item_CD[3:4])  # type: ignore[index]
     assert songs.facts is not None
-    alone.facts = SongFacts({name: of_CV[3:4] for name, of_CV in songs.facts.fields.items()}, songs.facts.plays_C[3:4])
+    alone.facts = SongFacts({name: of_CV[3:4] for name, of_CV in songs.facts.fields.items()}, songs.facts.before_C[3:4])
     np.testing.assert_array_equal(targeting.audience(alone, "rank", 9).users_CB[0], together.users_CB[3])

@@ -13,6 +13,7 @@ import pytest
 from benchmarks.speed.serve_process import Running, serving
 from configs.data import PrepareConfig, WorldConfig
 from configs.load import load
+from configs.ranking import RankConfig
 from configs.serving import ServiceConfig
 from configs.targeting import IndexConfig
 from configs.training import BoundaryConfig, ClipConfig, EmbedConfig, I2IConfig
@@ -30,7 +31,7 @@ def run(main: Any, of: type, *options: str) -> None:
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with world, catalogue, clip, features, i2i, boundary, index and service (read-only by agreement).
+    """A folder with world, catalogue, clip, features, i2i, boundary, index, rank and service (read-only by agreement).
 
     Made once for all processes that the tests run in.
     """
@@ -57,7 +58,9 @@ def train_small_world(at: Path) -> None:
     run(train.train_i2i, I2IConfig, *both, f"out={at}/i2i", "bcl_batch_size=64", *SMALL)
     run(train.train_boundary, BoundaryConfig, *both, f"out={at}/boundary", "model.history=20", *SMALL)
     run(index.main, IndexConfig, f"run={at}/i2i", f"out={at}/index")
-    models = [f"index={at}/index", f"boundary={at}/boundary"]
+    few = ["depth=20", "trees.min_leaf=5", "trees.rounds=40", "trees.parts=3", "trees.leaves=4"]
+    run(train.train_rank, RankConfig, *data, f"i2i={at}/i2i", f"boundary={at}/boundary", f"out={at}/rank", *few)
+    models = [f"index={at}/index", f"boundary={at}/boundary", f"rank={at}/rank"]
     run(service.main, ServiceConfig, *models, f"out={at}/service")
 
 

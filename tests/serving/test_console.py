@@ -206,7 +206,39 @@ def test_the_audience_follows_way_budget_and_gate(visit: Callable[..., Any], kno
     expect(page.locator("#audience .size")).to_contain_text("of at most 50 users")
 
 
-@pytest.mark.parametrize("mode", ["i2i2u", "boundary"])
+def test_a_ranked_audience_says_who_named_a_user_and_what_raised_the_score(
+    visit: Callable[..., Any], known: dict[str, Any]
+) -> None:
+    page = visit(known["song_id"])
+    settled(page)
+    expect(page.locator("#audience [name=mode] option[value=rank]")).to_contain_text("Ranked by what listeners did")
+    page.select_option("#audience [name=mode]", "rank")
+    users = asked(page, f"songs/{known['song_id']}/audience?mode=rank&budget=50")["users"]
+    expect(page.locator("#audience tbody button")).to_have_text([row["user_id"] for row in users])
+    shown = page.locator("#audience .why").all_inner_texts()
+    assert len(shown) == len(users) and any(row["raised_by"] for row in users)
+    channels = {"i2i2u": "I2I2U", "taste": "taste", "cat": "CAT", "boundary": "boundary"}
+    for text, row in zip(shown, users, strict=True):
+        named = ", ".join(f"{channels[one['channel']]} (place {one['rank']})" for one in row["named_by"])
+        assert f"named by {named}" in text and "listened to " in text
+        assert all(f"{one['words']} (" in text for one in row["raised_by"]), text
+        assert ("raised by" in text) == bool(row["raised_by"]) and "undefined" not in text
+    page.select_option("#audience [name=mode]", "taste")
+    expect(page.locator("#audience .why", has_text="named by")).to_have_count(0)
+
+
+def test_a_song_is_uploaded_with_a_ranked_audience(visit: Callable[..., Any], known: dict[str, Any]) -> None:
+    page = visit(known["song_id"])
+    settled(page)
+    page.select_option("#audience [name=mode]", "rank")
+    send(page, title="Ranked at once", genres="folk")
+    expect(page.locator("#song-h")).to_have_text("Ranked at once")
+    settled(page)
+    expect(page.locator("#audience [name=mode]")).to_have_value("rank")
+    expect(page.locator("#audience .why", has_text="named by").first).to_be_visible()
+
+
+@pytest.mark.parametrize("mode", ["i2i2u", "boundary", "rank"])
 def test_the_audience_is_saved_as_a_table(visit: Callable[..., Any], known: dict[str, Any], mode: str) -> None:
     page = visit(known["song_id"])
     settled(page)
@@ -223,6 +255,7 @@ def test_the_audience_is_saved_as_a_table(visit: Callable[..., Any], known: dict
     for row, one in zip(rows, named, strict=True):
         assert float(row["score"]) == one["score"] and float(row["margin"]) == one["margin"]
         assert all(song["title"] in row["reason"] for song in one["because"])
+        assert all(raised["words"] in row["reason"] for raised in one["raised_by"] or ())
 
 
 def test_the_slider_moves_the_boundary(visit: Callable[..., Any], known: dict[str, Any]) -> None:
@@ -403,6 +436,8 @@ def test_nothing_overflows_and_all_can_be_read(
     assert overflow(page) == []
     send(page, wave(), title="Unbroken" * 30, genres="x" * 80, artist_id="y" * 150)
     settled(page)
+    page.select_option("#audience [name=mode]", "rank")
+    expect(page.locator("#audience .why", has_text="named by").first).to_be_visible()
     page.locator("#audience tbody button").first.click()
     expect(page.locator("#recommended h3")).to_be_visible()
     assert overflow(page) == []
