@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from configs.options import MADE_BY
 from configs.targeting import TargetingConfig
 from data.arrays import AnyArray, FloatArray, IntArray
 from data.catalogue import Catalogue
-from data.fields import Vocabulary, values_of
+from data.fields import SongFields, Vocabulary, read_fields, values_of
 from data.profiles import read_profile
 from inference.song_index import SongIndex
 from inference.targeting import options_of
@@ -29,7 +30,8 @@ from retrieval.ranking import LABELS, Examples, Ranker, Score
 from retrieval.targeting import Songs, Targeting
 
 RUN = "rank run"
-MODEL, ABOUT = "model.txt", "ranker.json"
+FILES = {"trees": "model.txt", "network": "weights.safetensors"}  # the file of each model
+ABOUT = "ranker.json"
 LOGITS = "cross_entropy"  # the objective by which scores are log-odds of a grade
 COLUMNS = {"artist": "artist_id"}  # of songs.parquet, where it is not called as the field is
 DAY = 86_400_000  # milliseconds
@@ -90,7 +92,7 @@ def song_facts(source: FeatureSource, catalogue: Catalogue, songs: IntArray) -> 
     fields = {name: of_SV[songs] for name, of_SV in source.songs.fields.items()}
     known = (catalogue.songs["split"] == "warm").to_numpy()[songs]
     earlier_C = source.log.earlier(source.songs.released_S[songs])
-    return SongFacts(fields, np.where(known, len(source.log.day_N), earlier_C))
+    return SongFacts(fields, np.where(known, len(source.log.day_N), earlier_C), songs)
 
 
 def examples_of(
@@ -155,8 +157,22 @@ def open_ranker(
         raise UserError(f"{folder} was fitted with {', '.join(other)}: give the same options")
     vocabulary = read_vocabulary(Path(folder), "users")
     source = feature_source(catalogue, vocabulary, about["new_days"], options.memory_mb)
-    model = trees(Path(folder) / MODEL, tuple(about["features"]))
-    return Ranker(model, source, about["depth"], about["objective"] == LOGITS), about
+    kind, names = about.get("model", "trees"), tuple(about["features"])
+    path = Path(folder) / FILES[kind]
+    if kind == "network":
+        from inference.rank_network import network  # which imports Lightning
+
+        fields = contents(folder, catalogue, index.manifest["features"], about["network"]["dense_dims"])
+        model = network(path, names, about["network"], fields)
+        return Ranker(model, source, about["depth"], logits=True, history=about["history"]), about
+    return Ranker(trees(path, names), source, about["depth"], about["objective"] == LOGITS), about
+
+
+def contents(folder: str, catalogue: Catalogue, features: str | None, dense: Sequence[str]) -> SongFields:
+    """Fields of all songs of the catalogue that a rank run reads: by its codes, and those dense ones."""
+    vocabulary = read_vocabulary(Path(folder))
+    fields = read_fields(catalogue, features, list(dense), 0, vocabulary)
+    return SongFields({name: fields.dense[name] for name in dense}, fields.codes, vocabulary)
 
 
 def read_ranker(folder: Path) -> dict[str, Any]:

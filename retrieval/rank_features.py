@@ -88,10 +88,13 @@ class KnownSongs:
 
 @dataclass(frozen=True)
 class SongFacts:
-    """The same of new songs, (C, V) each, and how many plays of the log they may see."""
+    """The same of new songs, (C, V) each, how many plays of the log they may see, and their numbers
+    in the catalogue, which a ranker needs that reads contents of songs.
+    """
 
     fields: dict[str, sparse.csr_matrix]
     plays_C: Array
+    number_C: Array | None = None
 
 
 @dataclass(frozen=True)

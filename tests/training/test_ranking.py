@@ -22,10 +22,10 @@ from configs.ranking import RankConfig, TreesConfig
 from configs.targeting import AudienceConfig, EvaluateConfig
 from data.catalogue import Catalogue, held_out_listeners
 from inference.ranking import labels, read_ranker
-from retrieval.ranking import LABELS, Examples
+from retrieval.ranking import LABELS, Examples, grades
 from tests.commands import run
 from training import ranking, tasks
-from training.rank_trees import fit_trees, grades, informative, reached
+from training.rank_trees import fit_trees, informative, reached
 
 SMALL = ["depth=15", "trees.min_leaf=5", "trees.rounds=40", "trees.parts=3", "trees.leaves=4"]
 FOLDS = ["folds=2", "fold_share=0.15", "label_days=0"]
