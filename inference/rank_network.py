@@ -5,38 +5,35 @@ Shapes: P (song, user) pairs.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load
 from torch import Tensor
 
+from artifacts.runs import Run
 from configs.errors import UserError
 from data.arrays import AnyArray
 from data.fields import SongFields
 from datamodules.batches import EpochBatches, loader
 from datamodules.rank import RankBatches
+from inference.vectors import restore
 from lightning_modules.rank import RankModule
 from retrieval.ranking import Examples, Score
 
 SONGS_AT_ONCE = 4  # with all their candidates
 
 
-def network(path: Path, names: tuple[str, ...], hparams: dict[str, Any], fields: SongFields) -> Score:
-    """The scores of a network, read from its file; `fields` are contents of all songs of the catalogue.
+def network(run: Run, names: tuple[str, ...], fields: SongFields) -> Score:
+    """The scores of a run's network by the features `names`; `fields` are contents of all songs of the catalogue.
 
     Raises:
-        UserError: the file is damaged, or the songs have other fields than those that it was fitted on.
+        UserError: the songs have other fields than those that it was fitted on, or its weights do not fit.
     """
-    other = fields.dense_dims, fields.vocab_sizes
-    if other != (hparams["dense_dims"], hparams["vocab_sizes"]):
-        raise UserError(f"{path} was fitted on songs with other fields: run train.py rank again")
-    try:
-        module = restored(hparams, load(path.read_bytes()))
-    except Exception as error:  # safetensors raises types of its own
-        raise UserError(f"{path}: cannot be read ({type(error).__name__}); run train.py rank again") from None
+    hparams = run.hparams
+    if (fields.dense_dims, fields.vocab_sizes) != (hparams["dense_dims"], hparams["vocab_sizes"]):
+        raise UserError(f"{run.folder} was fitted on songs with other fields: run train.py rank again")
+    module = restore(RankModule, run)
 
     def score(examples: Examples) -> AnyArray:
         groups = np.arange(len(examples.sizes_G))

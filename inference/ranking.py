@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
+from safetensors.torch import load
 from scipy import sparse
 
 from artifacts.folders import read_manifest
-from artifacts.runs import read_vocabulary
+from artifacts.runs import Run, fingerprint, read_config, read_vocabulary
 from configs.errors import UserError
 from configs.options import MADE_BY
 from configs.targeting import TargetingConfig
@@ -158,14 +159,13 @@ def open_ranker(
     vocabulary = read_vocabulary(Path(folder), "users")
     source = feature_source(catalogue, vocabulary, about["new_days"], options.memory_mb)
     kind, names = about.get("model", "trees"), tuple(about["features"])
-    path = Path(folder) / FILES[kind]
     if kind == "network":
         from inference.rank_network import network  # which imports Lightning
 
         fields = contents(folder, catalogue, index.manifest["features"], about["network"]["dense_dims"])
-        model = network(path, names, about["network"], fields)
+        model = network(open_network(folder), names, fields)
         return Ranker(model, source, about["depth"], logits=True, history=about["history"]), about
-    return Ranker(trees(path, names), source, about["depth"], about["objective"] == LOGITS), about
+    return Ranker(trees(Path(folder) / FILES[kind], names), source, about["depth"], about["objective"] == LOGITS), about
 
 
 def contents(folder: str, catalogue: Catalogue, features: str | None, dense: Sequence[str]) -> SongFields:
@@ -188,6 +188,22 @@ def read_ranker(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise UserError(f"{folder / ABOUT}: cannot be read ({error}); run train.py rank again") from None
     return about
+
+
+def open_network(folder: str | Path) -> Run:
+    """The network of a rank run, as other runs are opened.
+
+    Raises:
+        UserError: its ranker is not a network, or is damaged.
+    """
+    about, path = read_ranker(Path(folder)), Path(folder) / FILES["network"]
+    if about.get("model") != "network":
+        raise UserError(f"{folder} holds trees, which LightGBM itself reads: {FILES['trees']}")
+    try:
+        weights = load(path.read_bytes())
+    except Exception as error:  # safetensors raises types of its own
+        raise UserError(f"{path}: cannot be read ({type(error).__name__}); run train.py rank again") from None
+    return Run(path.parent, "rank", read_config(path.parent), about["network"], weights, fingerprint(weights))
 
 
 def trees(path: Path, names: tuple[str, ...]) -> Score:

@@ -34,6 +34,11 @@ class RankNetwork(nn.Module):
     similarity of songs. Beside what it pools, the network is told each head's largest similarity.
     """
 
+    number_mean: Tensor
+    number_scale: Tensor
+    worth: Tensor
+    told: Tensor
+
     def __init__(
         self,
         dense_dims: dict[str, int],
@@ -78,13 +83,13 @@ class RankNetwork(nn.Module):
 
     def standardise_numbers(self, mean_F: Tensor, scale_F: Tensor) -> None:
         """Fix the centre and scale of the number features."""
-        self.get_buffer("number_mean").copy_(mean_F)
-        self.get_buffer("number_scale").copy_(scale_F)
+        self.number_mean.copy_(mean_F)
+        self.number_scale.copy_(scale_F)
 
     def start_at(self, rate_3: Tensor) -> None:
         """Start at the rates at which pairs were played, and plays completed and favourited; NaN: no play tells."""
         told_3 = torch.isfinite(rate_3)
-        self.get_buffer("told").copy_(told_3)
+        self.told.copy_(told_3)
         with torch.no_grad():
             self.out.bias.copy_(torch.logit(rate_3, 1e-4).nan_to_num(0.0))
 
@@ -107,7 +112,7 @@ class RankNetwork(nn.Module):
         # one learned entry is always there: it is all that an empty history has, and the softmax stays defined
         share_GHRT = F.pad(logit_GHRT, (1, 0)).softmax(dim=3)
         value_RTD = self.value(song_SD)[batch["history"]] + self.signal(batch["signal"])
-        value_RTD = torch.cat([self.empty_D.expand(len(value_RTD), 1, -1), value_RTD], dim=1)
+        value_RTD = torch.cat([self.empty_D.expand(value_RTD.shape[0], 1, -1), value_RTD], dim=1)
         pooled_RHGE = share_GHRT.permute(2, 1, 0, 3) @ value_RTD.unflatten(2, (self.heads, -1)).transpose(1, 2)
         most_GHR = (cosine_GHRT - 2.0 * ~mask_RT).amax(dim=3).clamp(min=-1.0)
         pooled_NHE, most_NH = pooled_RHGE.transpose(1, 2)[row_N, new_N], most_GHR.permute(2, 0, 1)[row_N, new_N]

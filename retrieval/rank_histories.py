@@ -37,16 +37,20 @@ class Histories:
 def histories_of(log: PlayLog, plays_C: Array, song_P: Array, user_P: Array, length: int) -> Histories:
     """The `length` newest songs of the users of pairs; song c sees the first `plays_C[c]` plays of the log."""
     plays_P = plays_C[song_P]
-    row_P, songs, signals, count = np.zeros(len(song_P), dtype=np.int64), [], [], 0
+    row_P, parts, count = np.zeros(len(song_P), dtype=np.int64), [no_songs(0, length)], 0
     for n_plays in np.unique(plays_P):  # songs of a catalogue split by time share one history
         at = np.flatnonzero(plays_P == n_plays)
         users_N, row_P[at] = np.unique(user_P[at], return_inverse=True)
         row_P[at] += count
         count += len(users_N)
-        song_NT, signal_NT = newest_songs(log, int(n_plays), users_N, length)
-        songs.append(song_NT), signals.append(signal_NT)
-    nothing = [np.zeros((0, length), dtype=np.int64)]
-    return Histories(np.concatenate(songs or nothing), np.concatenate(signals or nothing), row_P)
+        parts.append(newest_songs(log, int(n_plays), users_N, length))
+    song_RT, signal_RT = (np.concatenate(one) for one in zip(*parts, strict=True))
+    return Histories(song_RT, signal_RT, row_P)
+
+
+def no_songs(n: int, length: int) -> tuple[Array, Array]:
+    """Empty histories, (n, T): songs and signals."""
+    return np.full((n, length), NOTHING, dtype=np.int32), np.zeros((n, length), dtype=np.int8)
 
 
 def newest_songs(log: PlayLog, n_plays: int, users_N: Array, length: int) -> tuple[Array, Array]:
@@ -69,8 +73,7 @@ def newest_songs(log: PlayLog, n_plays: int, users_N: Array, length: int) -> tup
     row_H = np.searchsorted(users_N, user_H[by_user])
     place_H = np.arange(len(by_user)) - np.searchsorted(row_H, row_H)
     kept, by = place_H < length, by_user[place_H < length]
-    song_NT = np.full((len(users_N), length), NOTHING, dtype=np.int32)
-    signal_NT = np.zeros(song_NT.shape, dtype=np.int8)
+    song_NT, signal_NT = no_songs(len(users_N), length)
     song_NT[row_H[kept], place_H[kept]] = song_H[by]
     signal_NT[row_H[kept], place_H[kept]] = signal_H[by]
     return song_NT, signal_NT

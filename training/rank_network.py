@@ -63,13 +63,16 @@ def fit_network(
 def described(
     examples: Examples, names: tuple[str, ...], fields: SongFields, profile: Vocabulary, options: NetworkConfig
 ) -> dict[str, Any]:
-    """Arguments of the LightningModule."""
-    codes = [name.removeprefix(PROFILE) for name in names if name in examples.codes]
+    """Arguments of the LightningModule, and which features are its `numbers` and its `codes`, in order."""
+    codes = [name for name in names if name in examples.codes]
+    numbers = [name for name in names if name not in codes]
     return {
         "dense_dims": fields.dense_dims,
         "vocab_sizes": fields.vocab_sizes,
-        "code_sizes": [len(profile[name]) + 2 for name in codes],
-        "n_numbers": len(names) - len(codes),
+        "code_sizes": [len(profile[name.removeprefix(PROFILE)]) + 2 for name in codes],
+        "n_numbers": len(numbers),
+        "numbers": numbers,
+        "codes": codes,
         "grades": list(options.grades),
         **{name: value for name, value in as_dict(options).items() if name not in OF_DATA},
     }

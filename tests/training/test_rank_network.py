@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,14 @@ import pytest
 import torch
 from safetensors.torch import load as read_weights
 
+from artifacts.runs import Run
 from configs.errors import UserError
 from configs.load import load
 from configs.ranking import NetworkConfig, RankConfig
 from data.catalogue import Catalogue
 from data.fields import SongFields
 from inference.rank_network import network
-from inference.ranking import read_ranker
+from inference.ranking import open_network, read_ranker
 from retrieval.rank_histories import Histories
 from retrieval.ranking import Examples
 from tests.commands import run
@@ -101,20 +103,17 @@ def test_a_songs_score_apart_does_not_hang_on_its_own_labels() -> None:
     assert not np.allclose(changed[~left], before[~left])
 
 
-def test_scores_of_the_file_are_those_of_the_network(fitted: Fitted, tmp_path: Path) -> None:
-    path, examples, hparams = tmp_path / "weights.safetensors", drawn(), fitted.about["network"]
-    path.write_bytes(fitted.model)
-    score = network(path, fitted.names, json.loads(json.dumps(hparams)), fields())
+def test_scores_of_the_file_are_those_of_the_network(fitted: Fitted) -> None:
+    examples, hparams = drawn(), json.loads(json.dumps(fitted.about["network"]))
+    run = Run(Path("run"), "rank", {}, hparams, read_weights(fitted.model), "")
+    score = network(run, fitted.names, fields())
     together = score(examples)
     assert np.isfinite(together).all() and np.ptp(together) > 1
     some = np.flatnonzero(np.isin(examples.song_P, (SONGS + 3, SONGS + 30)) & (examples.user_P % 3 == 0))
     np.testing.assert_allclose(score(examples.take(some)), together[some], rtol=1e-4, atol=1e-5)
     assert len(score(examples.take(some[:0]))) == 0
-    path.write_bytes(fitted.model[:-9])
-    with pytest.raises(UserError, match=r"cannot be read .* run train.py rank again"):
-        network(path, fitted.names, hparams, fields())
     with pytest.raises(UserError, match="was fitted on songs with other fields"):
-        network(path, fitted.names, hparams, fields().only("kind"))
+        network(run, fitted.names, fields().only("kind"))
 
 
 def test_it_stops_where_songs_left_out_no_longer_gain(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,6 +163,13 @@ def test_a_run_holds_weights_and_no_trees(ranker: Path, catalogue: Catalogue) ->
             of = of.filter(pl.col("played_at") < released[int(examples.song_P[at])])
         newest = of["song"].reverse().unique(maintain_order=True).to_list()[:6]
         assert heard[at][heard[at] >= 0].tolist() == newest
+
+
+def test_a_damaged_file_is_told(ranker: Path, tmp_path: Path) -> None:
+    copied = shutil.copytree(ranker, tmp_path / "run")
+    (copied / "weights.safetensors").write_bytes((ranker / "weights.safetensors").read_bytes()[:-9])
+    with pytest.raises(UserError, match=r"weights\.safetensors: cannot be read .* run train\.py rank again"):
+        open_network(copied)
 
 
 def test_a_network_orders_audiences_and_is_evaluated(
