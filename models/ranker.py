@@ -31,7 +31,9 @@ class RankNetwork(nn.Module):
     """Logits that a user plays a song, and if so that they complete and that they favourite it.
 
     The new song and those of the history share one projection of their content, so that attention starts as the
-    similarity of songs. Beside what it pools, the network is told each head's largest similarity.
+    similarity of songs. What it pools are signals, not contents: a network that is told the new song's content, or that
+    of the songs it finds, learns the few songs of its training by heart (docs/ranking.md). Beside what it pools, it is
+    told each head's largest similarity.
     """
 
     number_mean: Tensor
@@ -61,14 +63,13 @@ class RankNetwork(nn.Module):
         self.signal_bias = nn.Embedding(SIGNALS, heads)  # which signals a head looks at
         nn.init.zeros_(self.signal_bias.weight)
         self.signal = small_embedding(SIGNALS, dim)
-        self.value = nn.Linear(dim, dim)
         self.empty_D = nn.Parameter(torch.zeros(dim))
         self.codes = nn.ModuleList(small_embedding(size, field_dim) for size in code_sizes)
         self.register_buffer("number_mean", torch.zeros(n_numbers))
         self.register_buffer("number_scale", torch.ones(n_numbers))
         self.register_buffer("worth", torch.tensor([one / grades[-1] for one in grades]))
         self.register_buffer("told", torch.ones(3))  # 0: no play tells whether it was completed, or favourited
-        width = 2 * n_numbers + len(code_sizes) * field_dim + 2 * dim + heads
+        width = 2 * n_numbers + len(code_sizes) * field_dim + dim + heads
         self.trunk = nn.Sequential(
             nn.Linear(width, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, hidden), nn.GELU(),
             nn.Dropout(dropout),
@@ -101,7 +102,7 @@ class RankNetwork(nn.Module):
         return [number_NF.clamp(-MOST, MOST) * known_NF, known_NF.to(number_NF.dtype), *codes]
 
     def attention(self, batch: dict[str, Any]) -> list[Tensor]:
-        """What the song finds in the user's history: pooled (N, D), the same by the song (N, D), similarity (N, H)."""
+        """What the song finds in the user's history: pooled signals (N, D), largest similarities (N, H)."""
         e_SFE, _ = self.embedding(batch["songs"])
         song_SD, mask_RT, row_N, new_N = self.song(e_SFE.flatten(1)), batch["mask"], batch["row"], batch["song"]
         unit_SHE = F.normalize(song_SD.unflatten(1, (self.heads, -1)), dim=2)
@@ -111,12 +112,12 @@ class RankNetwork(nn.Module):
         logit_GHRT = cosine_GHRT * self.scale_H[:, None, None] + bias_HRT.masked_fill(~mask_RT, -torch.inf)
         # one learned entry is always there: it is all that an empty history has, and the softmax stays defined
         share_GHRT = F.pad(logit_GHRT, (1, 0)).softmax(dim=3)
-        value_RTD = self.value(song_SD)[batch["history"]] + self.signal(batch["signal"])
+        value_RTD = self.signal(batch["signal"])
         value_RTD = torch.cat([self.empty_D.expand(value_RTD.shape[0], 1, -1), value_RTD], dim=1)
         pooled_RHGE = share_GHRT.permute(2, 1, 0, 3) @ value_RTD.unflatten(2, (self.heads, -1)).transpose(1, 2)
         most_GHR = (cosine_GHRT - 2.0 * ~mask_RT).amax(dim=3).clamp(min=-1.0)
         pooled_NHE, most_NH = pooled_RHGE.transpose(1, 2)[row_N, new_N], most_GHR.permute(2, 0, 1)[row_N, new_N]
-        return [pooled_NHE.flatten(1), (pooled_NHE * own_GHE[new_N]).flatten(1), most_NH]
+        return [pooled_NHE.flatten(1), most_NH]
 
     def forward(self, batch: dict[str, Any]) -> Tensor:
         """A batch → logits (N, 3): played, completed given played, favourited given played."""

@@ -73,13 +73,11 @@ def by_loop(of: RankNetwork, batch: dict[str, Any], n: int) -> Tensor:
             cosine = torch.cosine_similarity(own[part], other[part], dim=0)
             cosines.append(float(cosine))
             logits.append(float(cosine * of.scale_H[head] + of.signal_bias.weight[signal, head]))
-            values.append((of.value(other) + of.signal.weight[signal])[part])
+            values.append(of.signal.weight[signal][part])
         weights = [math.exp(one) for one in logits]
         pooled.append(sum(w * v for w, v in zip(weights, values, strict=True)) / sum(weights))
         most.append(max(cosines))
-    unit = torch.cat([own[h * half : (h + 1) * half] / own[h * half : (h + 1) * half].norm() for h in range(HEADS)])
-    taste = torch.cat(pooled)
-    x = torch.cat([x, taste, taste * unit, torch.tensor(most)])
+    x = torch.cat([x, torch.cat(pooled), torch.tensor(most)])
     logit: Tensor = of.out(of.trunk(x)) + of.skip(x)
     return logit
 
