@@ -11,6 +11,7 @@ from configs.targeting import TargetingConfig
 
 MOST_OF_A_SONG = 10_000  # candidates: LightGBM's limit of a query
 MOST_LEAVES = 131_072  # LightGBM's limit
+GRADES = (1.0, 2.0, 5.0)
 
 
 @dataclass
@@ -18,7 +19,6 @@ class TreesConfig:
     objective: Literal["cross_entropy", "lambdarank"] = opt(
         "cross_entropy", "cross_entropy: of a pair's grade, as a share of the highest; lambdarank: LambdaMART"
     )
-    grades: list[float] = opt([1.0, 2.0, 5.0], "what it is worth to find a listener who played, completed, favourited")
     leaves: int = opt(7, "leaves of a tree")
     min_leaf: int = opt(200, "(song, user) pairs in a leaf at least")
     lr: float = opt(0.05, "learning rate")
@@ -38,10 +38,34 @@ class TreesConfig:
             raise UserError(f"trees.columns={self.columns:g} must be above 0 and at most 1")
         if self.leaves > MOST_LEAVES:
             raise UserError(f"trees.leaves={self.leaves}: at most {MOST_LEAVES}")
-        if len(self.grades) != 3 or not 0 < self.grades[0] <= self.grades[1] <= self.grades[2]:
-            raise UserError(
-                f"trees.grades={self.grades}: three numbers above 0, ascending: played, completed, favourited"
-            )
+
+
+@dataclass
+class NetworkConfig:
+    history: int = opt(50, "songs of a user's history that are read, the newest ones")
+    field_dim: int = opt(16, "size of the embedding of a song's field, and of a category feature")
+    block: int = opt(64, "dense vectors of songs are embedded in blocks of this many numbers")
+    dim: int = opt(32, "size of what attention reads of a song, all heads together")
+    heads: int = opt(4, "attention heads; divides network.dim")
+    hidden: int = opt(64, "size of the hidden layers")
+    dropout: float = opt(0.2, "dropout in the hidden layers")
+    lr: float = opt(1e-3, "peak learning rate (AdamW)")
+    weight_decay: float = opt(0.05, "weight decay (none on biases, norms and scalars)")
+    warmup: float = opt(0.05, "share of all steps with linear warm-up; cosine decay to zero after it")
+    batch_size: int = opt(8, "songs per step, each with all its candidates")
+    epochs: int = opt(20, "passes over the songs at most; early stopping on songs left out takes fewer")
+    patience: int = opt(4, "passes without a smaller loss on the songs left out, after which training stops")
+    parts: int = opt(3, "parts of the songs, each left out once to find the number of passes")
+
+    def __post_init__(self) -> None:
+        at_least(self, 2, "network.parts")
+        whole = ("history", "field_dim", "block", "dim", "heads", "hidden", "batch_size", "epochs", "patience")
+        at_least(self, 1, *(f"network.{name}" for name in whole))
+        above(self, 0, "network.lr")
+        at_least(self, 0, "network.weight_decay")
+        at_least(self, 0, "network.dropout", "network.warmup", below=1)
+        if self.dim % self.heads:
+            raise UserError(f"network.dim={self.dim} is not divisible by network.heads={self.heads}")
 
 
 @dataclass
@@ -57,9 +81,14 @@ class RankConfig:
     label_days: int = opt(30, "folds by release date: plays so many days from the release on are labels (0: all)")
     depth: int = opt(200, "users of each channel who are candidates for a song")
     new_days: int = opt(30, "days from its release on that a song counts as new (a user's openness)")
-    seed: int = opt(0, "seed of folds and trees")
+    seed: int = opt(0, "seed of folds and model")
+    grades: list[float] = opt(
+        [*GRADES], "what it is worth to find a listener who played, completed, favourited the song"
+    )
+    model: Literal["trees", "network"] = opt("trees", "trees: boosted trees; network: attention over histories too")
     targeting: TargetingConfig = field(default_factory=TargetingConfig)
     trees: TreesConfig = field(default_factory=TreesConfig)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
     logger: CommandLoggerConfig = field(default_factory=CommandLoggerConfig)
 
     def __post_init__(self) -> None:
@@ -68,8 +97,10 @@ class RankConfig:
         above(self, 0, "fold_share", below=0.5)
         if self.folds == 1:
             raise UserError("folds=1 leaves no other fold to compare with: give 0 or at least 2")
+        if len(self.grades) != 3 or not 0 < self.grades[0] <= self.grades[1] <= self.grades[2]:
+            raise UserError(f"grades={self.grades}: three numbers above 0, ascending: played, completed, favourited")
         channels = 4 if self.boundary else 3
-        if self.trees.objective == "lambdarank" and self.depth * channels > MOST_OF_A_SONG:
+        if self.model == "trees" and self.trees.objective == "lambdarank" and self.depth * channels > MOST_OF_A_SONG:
             raise UserError(
                 f"depth={self.depth}: LambdaMART takes up to {MOST_OF_A_SONG:,} candidates of a song, and {channels} "
                 f"channels may name more: give depth={MOST_OF_A_SONG // channels} at most"

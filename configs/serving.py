@@ -14,7 +14,7 @@ MOST_MB = 256  # a quarter of a decoder's memory
 
 @dataclass
 class ExportConfig:
-    run: str = opt(REQUIRED, "run folder of train.py clip, i2i or boundary", "run")
+    run: str = opt(REQUIRED, "run folder of train.py clip, i2i, boundary, or rank with model=network", "run")
     out: str = opt(REQUIRED, "export folder to write")
     formats: list[Literal["onnx", "torch_export"]] = opt([], "programs beside the weights: onnx, torch_export")
     logger: CommandLoggerConfig = field(default_factory=CommandLoggerConfig)

@@ -27,6 +27,7 @@ CLASSES = {
     "clip": "models.clip.ClipModel",
     "i2i": "models.song_encoder.SongEncoder",
     "boundary": "models.towers.BoundaryModel",
+    "rank": "models.ranker.RankNetwork",
 }
 TOWERS = ("item", "user", "boundary")  # of the boundary task: a file each, since each may be served apart
 
@@ -37,9 +38,11 @@ def export_model(config: ExportConfig, tracking: Any) -> None:
     from data.catalogue import Catalogue
     from export.model_card import model_card
     from export.programs import check_installed, write_programs
+    from inference.ranking import open_network
 
     check_installed(config.formats)
-    run = open_run(config.run, task_of(config.run))
+    task = task_of(config.run)
+    run = open_network(Path(config.run)) if task == "rank" else open_run(config.run, task)
     catalogue = Catalogue.read(run.config["data"])
     with writing(config.out, KIND, {"task": run.task, "fingerprint": run.fingerprint}) as folder:
         model, description = write_model(run, catalogue, folder)
@@ -165,6 +168,7 @@ def describe(run: Run, catalogue: Catalogue) -> dict[str, Any]:
         "vocabulary": read_vocabularies(run.folder),
         "audio": catalogue.manifest["audio"],
         **({"prepared": run.hparams.get("prepared", {})} if run.task == "clip" else {}),
+        **({name: run.hparams[name] for name in ("numbers", "codes")} if run.task == "rank" else {}),
         "trained_with": run.config,
     }
 

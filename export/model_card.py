@@ -44,6 +44,7 @@ PURPOSE = {
     "i2i": "Turns a song's content into a vector whose inner product follows shared listeners, unheard songs too.\n"
     "Known songs have a residual embedding beside it: their vectors are those of the index folder, not of this model.",
     "boundary": "Scores songs for users; a new song goes only to users whose score clears their own interest boundary.",
+    "rank": "Scores users who may hear a new song: the log-odds of the expected grade of their listening.",
 }
 CALL = {
     "clip": "vectors = model.embed_audio(dict(samples=int16_NL, length=length_N))    # or logmel=, frames=",
@@ -52,6 +53,7 @@ CALL = {
     "boundary": "items = model.item_vectors(fields)\n"
     "    from export.model import load_tower    # one tower alone: item, user or boundary\n"
     '    item = load_tower("this folder", "item")',
+    "rank": "scores = model.score(batch)    # models.ranker says what a batch is, datamodules.rank makes one",
 }
 TAGS = ["music", "recommender-system", "cold-start"]
 PROGRAMS = """
@@ -100,6 +102,12 @@ MEANING = {
     "positions in the songs where `mask` holds, of `strength` -1 disliked, 0, 1 played, 2 completed, 3 favourited.\n"
     "A song is for a user if the product of user and item is above that of user and boundary.",
 }
+PAIRS = (
+    "A pair has features, `numbers` (NaN: unknown) and maybe `codes`, in the order of these lists in `config.json`;\n"
+    "its `song` among the `new` songs, which are positions in the songs, and its `row` among the histories: positions\n"
+    "in the songs where `mask` holds, newest first, with `signal` 1 played, 2 completed, 3 favourited.\n"
+    "`vector` has one number, the score."
+)
 SONGS = "`songs.NAME` is the field NAME of songs: numbers (a row of NaN: missing) or category codes, filled up with 0."
 CROPS = "A recording's vector is the mean over a few crops ({crops} here), at length 1."
 EXTRACTED = "The audio inputs are what the feature extractor of {encoder} makes of a crop."
@@ -141,7 +149,7 @@ def front_matter(run: Run, best: dict[str, float], counts: dict[str, Any], confi
     Nobody but its owner knows what the training data allow: the licence is "unknown" until they write another.
     """
     found: dict[str, Any] = {"library_name": "firstplay", "license": "unknown"}
-    if run.task != "boundary":  # the hub has no name for what that one does
+    if run.task not in ("boundary", "rank"):  # the hub has no name for what these do
         found["pipeline_tag"] = "feature-extraction"
     found["tags"] = TAGS + (["onnx"] if "onnx" in config else [])
     if best:
@@ -173,7 +181,7 @@ def programs(config: dict[str, Any]) -> str:
 def meanings(config: dict[str, Any], parts: dict[str, Any]) -> list[str]:
     """A line or two on every kind of input."""
     inputs = [name for part in parts.values() for name in part["inputs"]]
-    said = [text for name, text in MEANING.items() if name in inputs]
+    said = [PAIRS] if "row" in inputs else [text for name, text in MEANING.items() if name in inputs]
     said += [SONGS] if any(name.startswith("songs.") for name in inputs) else []
     if "audio" in parts:
         said += [] if {"samples", "logmel", "pooled"} & set(inputs) else [EXTRACTED]

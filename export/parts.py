@@ -3,6 +3,7 @@
     clip       audio: a crop → its vector       text: token ids → vector
     i2i        song: fields → vector
     boundary   item: fields → vector            user, boundary: profile and history → vector
+    rank       score: features, fields of songs and histories of pairs → score, a vector of one number
 
 Shapes: n rows of a batch; `size` of its other dynamic axes (frames, tokens, length of a history).
 """
@@ -19,6 +20,7 @@ from data.text import or_user_error
 from models import musicnn
 from models.audio_encoder import SCALES
 from models.pretrained_audio import MUSICNN, Extractor, PretrainedAudio
+from models.ranker import SIGNALS, RankNetwork
 from models.song_encoder import FieldEmbedding, SongEncoder
 from models.text_encoder import TextEncoder
 from models.towers import UserTower
@@ -79,6 +81,8 @@ def parts_of(model: Any, config: dict[str, Any]) -> dict[str, Part]:
     """
     if config["task"] == "i2i":
         return {"song": song_part(model)}
+    if config["task"] == "rank":
+        return {"score": score_part(model)}
     if config["task"] == "boundary":
         return {
             "item": song_part(model.item),
@@ -124,6 +128,37 @@ def user_part(tower: UserTower) -> Part:
         return vectors
 
     return Part([tower], call, axes, draw)
+
+
+def score_part(network: RankNetwork) -> Part:
+    """Part: pairs of a new song and a user → their scores."""
+    sizes = torch.tensor([table.num_embeddings for table in network.codes if isinstance(table, torch.nn.Embedding)])
+    pairs, histories = {0: "pairs"}, {0: "users", 1: "places"}
+    axes = song_axes(network.embedding) | {"new": {0: "new_songs"}}
+    axes |= dict.fromkeys(("history", "mask", "signal"), histories)
+    axes |= dict.fromkeys(("numbers", *(["codes"] if len(sizes) else []), "song", "row"), pairs)
+
+    def draw(n: int, size: int) -> Batch:
+        songs, new, users = size + 3, n + 1, n + 2
+        numbers_NF = torch.randn(n, len(network.number_mean))
+        mask_RT = torch.rand(users, size) > ABSENT
+        mask_RT[1:2] = False  # the second user has no history
+        return draw_songs(network.embedding, songs, n + 1) | {
+            "numbers": numbers_NF.masked_fill(torch.rand_like(numbers_NF) < ABSENT, torch.nan),
+            "codes": (torch.rand(n, len(sizes)) * sizes).long(),
+            "new": torch.randint(0, songs, (new,)),
+            "song": torch.randint(0, new, (n,)),
+            "row": torch.randint(0, users, (n,)),
+            "history": torch.randint(0, songs, (users, size)),
+            "mask": mask_RT,
+            "signal": torch.randint(0, SIGNALS, (users, size)),
+        }
+
+    def call(given: Batch) -> Tensor:
+        pairs = {name: value for name, value in given.items() if not name.startswith(SONGS)}
+        return network.score(pairs | {"songs": fields_of(given)}).unsqueeze(1)
+
+    return Part([network], call, axes, draw)
 
 
 def fields_of(given: Batch) -> Batch:

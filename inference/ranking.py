@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
@@ -12,18 +13,19 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
+from safetensors.torch import load
 from scipy import sparse
 
 from artifacts.fingerprints import of_file, of_values
 from artifacts.folders import MANIFEST, read_manifest
-from artifacts.runs import VOCABULARY, read_vocabulary
+from artifacts.runs import VOCABULARY, Run, fingerprint, read_config, read_vocabulary
 from configs.errors import UserError
 from configs.options import MADE_BY
 from configs.targeting import TargetingConfig
 from data.arrays import AnyArray, FloatArray, IntArray
 from data.catalogue import Catalogue
 from data.contract.columns import DAY_OF_RELEASE
-from data.fields import Vocabulary, values_of
+from data.fields import SongFields, Vocabulary, read_fields, values_of
 from data.profiles import read_profile
 from inference.song_index import SongIndex
 from inference.targeting import options_of
@@ -33,8 +35,9 @@ from retrieval.ranking import LABELS, Examples, Ranker, Score
 from retrieval.targeting import Songs, Targeting
 
 RUN = "rank run"
-MODEL, ABOUT = "model.txt", "ranker.json"
-FILES = (MANIFEST, ABOUT, VOCABULARY, MODEL)  # of a run, from which its ranker is read
+MODEL = {"trees": "model.txt", "network": "weights.safetensors"}  # the file of each model
+ABOUT = "ranker.json"
+FILES = (MANIFEST, ABOUT, VOCABULARY, MODEL["trees"])  # of a run, from which a service's ranker is read
 LOGITS = "cross_entropy"  # the objective by which scores are log-odds of a grade
 COLUMNS = {"artist": "artist_id"}  # of songs.parquet, where it is not called as the field is
 DAY = 86_400_000  # milliseconds
@@ -102,7 +105,7 @@ def song_facts(source: FeatureSource, catalogue: Catalogue, songs: IntArray) -> 
     """What features ask of some songs: a new one sees the plays before its release, a known one all of them."""
     fields = {name: of_SV[songs] for name, of_SV in source.songs.fields.items()}
     known = (catalogue.songs["split"] == "warm").to_numpy()[songs]
-    return SongFacts(fields, np.where(known, np.nan, source.songs.released_S[songs]))
+    return SongFacts(fields, np.where(known, np.nan, source.songs.released_S[songs]), songs)
 
 
 def facts_of(source: FeatureSource, about: dict[str, Any]) -> SongFacts:
@@ -171,7 +174,7 @@ def open_ranker(
     about = read_ranker(Path(folder))
     of_boundary = boundary.run.fingerprint if boundary else None
     check_ranker(folder, about, index.manifest["encoder"], of_boundary, options)
-    return ranker_in(Path(folder), about, catalogue, options.memory_mb), about
+    return ranker_in(Path(folder), about, catalogue, options.memory_mb, index.manifest["features"]), about
 
 
 def check_ranker(
@@ -194,19 +197,41 @@ def check_ranker(
         raise UserError(f"{folder} was fitted with {', '.join(other)}: give the same options")
 
 
-def ranker_in(folder: Path, about: dict[str, Any], catalogue: Catalogue, memory_mb: float) -> Ranker:
-    """The ranker of a folder, of which `about` tells, with features from a catalogue.
+def ranker_in(
+    folder: Path, about: dict[str, Any], catalogue: Catalogue, memory_mb: float, features: str | None = None
+) -> Ranker:
+    """The ranker of a folder, of which `about` tells, with features from a catalogue; a network reads `features` too.
 
     Raises:
         UserError: LightGBM is not installed, or a file is damaged.
     """
     source = feature_source(catalogue, read_vocabulary(folder, "users"), about["new_days"], memory_mb)
-    score, contributions = trees(folder / MODEL, tuple(about["features"]))
+    kind, names = about.get("model", "trees"), tuple(about["features"])
+    if kind == "network":
+        from inference.rank_network import network  # which imports Lightning
+
+        fields = contents(folder, catalogue, features, about["network"]["dense_dims"])
+        model = network(open_network(folder), names, fields)
+        return Ranker(model, source, about["depth"], logits=True, history=about["history"])
+    score, contributions = trees(folder / MODEL[kind], names)
     return Ranker(score, source, about["depth"], about["objective"] == LOGITS, contributions)
 
 
+def contents(folder: Path, catalogue: Catalogue, features: str | None, dense: Sequence[str]) -> SongFields:
+    """Fields of all songs of the catalogue that a rank run reads: by its codes, and those dense ones."""
+    vocabulary = read_vocabulary(folder)
+    fields = read_fields(catalogue, features, list(dense), 0, vocabulary)
+    return SongFields({name: fields.dense[name] for name in dense}, fields.codes, vocabulary)
+
+
 def copy_ranker(folder: Path, to: Path) -> str:
-    """Copy what a ranker is read from, without its examples and folds; returns its fingerprint."""
+    """Copy what a service's ranker is read from, without its examples and folds; returns its fingerprint.
+
+    Raises:
+        UserError: it is a network, which reads contents of songs that a service does not hold.
+    """
+    if read_ranker(folder).get("model", "trees") != "trees":
+        raise UserError(f"{folder} holds a network; the service ranks by trees: train.py rank model=trees")
     to.mkdir()
     for name in FILES:
         shutil.copy2(folder / name, to)
@@ -226,6 +251,22 @@ def read_ranker(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise UserError(f"{folder / ABOUT}: cannot be read ({error}); run train.py rank again") from None
     return about
+
+
+def open_network(folder: Path) -> Run:
+    """The network of a rank run, as other runs are opened.
+
+    Raises:
+        UserError: its ranker is not a network, or is damaged.
+    """
+    about, path = read_ranker(folder), folder / MODEL["network"]
+    if about.get("model") != "network":
+        raise UserError(f"{folder} holds trees, which LightGBM itself reads: {MODEL['trees']}")
+    try:
+        weights = load(path.read_bytes())
+    except Exception as error:  # safetensors raises types of its own
+        raise UserError(f"{path}: cannot be read ({type(error).__name__}); run train.py rank again") from None
+    return Run(path.parent, "rank", read_config(path.parent), about["network"], weights, fingerprint(weights))
 
 
 def trees(path: Path, names: tuple[str, ...]) -> tuple[Score, Score]:

@@ -131,10 +131,14 @@ class KnownSongs:
 
 @dataclass(frozen=True)
 class SongFacts:
-    """The same of new songs, (C, V) each, and the day before which plays count for each; NaN: all do."""
+    """The same of new songs, (C, V) each, and the day before which plays count for each; NaN: all do.
+
+    `number_C` are their numbers in the catalogue, for a ranker that reads their contents; None: of none.
+    """
 
     fields: dict[str, sparse.csr_matrix]
     before_C: Array
+    number_C: Array | None = None
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ Shapes: C new songs, P (song, user) pairs, G songs that have pairs, F features, 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from retrieval.audience import Audience, ranked
 from retrieval.candidates import Candidates
-from retrieval.rank_features import FeatureSource
+from retrieval.rank_features import FeatureSource, PlayLog
+from retrieval.rank_histories import Histories, histories_of
 
 if TYPE_CHECKING:
     from retrieval.targeting import Songs, Targeting
@@ -39,6 +40,7 @@ class Examples:
     codes: tuple[str, ...] = ()
     label_PL: Array | None = None
     listeners: int = 0
+    histories: Histories | None = None
 
     def __len__(self) -> int:
         return len(self.song_P)
@@ -57,11 +59,31 @@ class Examples:
     def take(self, at: Array) -> Examples:
         """Some pairs: places or a mask, in order."""
         label = None if self.label_PL is None else self.label_PL[at]
-        return Examples(self.song_P[at], self.user_P[at], self.feature_PF[at], self.names, self.codes, label)
+        arrays = self.song_P[at], self.user_P[at], self.feature_PF[at]
+        histories = self.histories and self.histories.take(at)
+        return Examples(*arrays, self.names, self.codes, label, histories=histories)
 
     def columns(self, names: tuple[str, ...]) -> Array:
         """Some features, (P, F)."""
         return self.feature_PF[:, [self.names.index(name) for name in names]]
+
+
+def listened(examples: Examples) -> Array:
+    """Played, completed and favourited, (P, 3): 1, 0 or NaN; who disliked the song counts as if they had not played."""
+    assert examples.label_PL is not None
+    disliked = examples.label_PL[:, LABELS.index("disliked")] == 1
+    return np.where(disliked[:, None], np.float32(0), examples.label_PL[:, :3])
+
+
+def grades(examples: Examples) -> Array:
+    """3 for a favourite, 2 for a complete play, 1 for a play, 0 otherwise, also for who disliked the song, (P,)."""
+    played, completed, favourited = (listened(examples) == 1).T
+    return np.select([favourited, completed, played], [3, 2, 1], 0)
+
+
+def grade_shares(examples: Examples, worth: Sequence[float]) -> Array:
+    """What a pair's grade is worth, as a share of the highest grade's worth, (P,)."""
+    return np.array([0.0, *worth])[grades(examples)] / worth[-1]
 
 
 Score = Callable[[Examples], Array]  # examples → (P,), the higher the better
@@ -81,7 +103,7 @@ class Ranker:
 
     `logits`: a score is the log-odds of a grade, and means the same for every song; else it orders one song's users.
     `contributions`: what each feature adds to a score, (P, F) in the order of `Examples.names`; None where a model
-    cannot tell.
+    cannot tell. `history`: songs of a user's history that the model reads; 0: it reads none.
     """
 
     score: Score
@@ -89,12 +111,19 @@ class Ranker:
     depth: int
     logits: bool = False
     contributions: Score | None = None
+    history: int = 0
 
     def audience(self, targeting: Targeting, songs: Songs, candidates: Candidates, budget: int) -> Audience:
         """The best `budget` candidates of each song; what they were chosen from is kept as `Audience.asked`."""
         feature_PF = self.source.features(targeting, songs, candidates)
-        codes = self.source.codes
-        asked = Examples(candidates.song_P, candidates.user_P, feature_PF, self.source.names, codes)
+        song_P, user_P, source = candidates.song_P, candidates.user_P, self.source
+        asked = Examples(song_P, user_P, feature_PF, source.names, source.codes)
+        if self.history:
+            assert songs.facts is not None and songs.facts.number_C is not None
+            asked.song_P = songs.facts.number_C[song_P]
+            assert isinstance(source.log, PlayLog)
+            cuts_C = source.log.cuts(songs.facts.before_C)
+            asked.histories = histories_of(source.log, cuts_C, song_P, user_P, self.history)
         score_P = self.score(asked).astype(np.float32)
         found = ranked(candidates.song_P, candidates.user_P, score_P, len(songs), budget)
         return replace(found, asked=Asked(candidates, asked))

@@ -5,6 +5,7 @@ Shapes: P (song, user) pairs, G songs, F features, B budgets.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,42 +13,44 @@ import numpy as np
 import torch
 
 from configs.errors import UserError
-from configs.ranking import TreesConfig
+from configs.ranking import GRADES, TreesConfig
 from data.arrays import AnyArray, FloatArray, IntArray
 from inference.ranking import import_lightgbm
 from retrieval.audience import ranked
-from retrieval.ranking import LABELS, Examples
+from retrieval.ranking import LABELS, Examples, grade_shares, grades
 
 
 @dataclass
 class Fitted:
-    """A model as LightGBM's text, its features, the number of trees, and scores of pairs by trees that did not see
-    their song, (P,)."""
+    """A model as its file holds it, its features, and scores of pairs by models that did not see their song, (P,).
 
-    model: str
+    `rounds` are trees, or epochs; `about` is what else is to be told of the model.
+    """
+
+    model: bytes
     names: tuple[str, ...]
     rounds: int
     apart_P: FloatArray
+    about: dict[str, Any]
 
 
-def fit_trees(examples: Examples, options: TreesConfig, seed: int) -> Fitted:
-    """Fit trees to labelled candidates; how many comes from songs that are left out in turn.
+def fit_trees(examples: Examples, options: TreesConfig, seed: int, worth: Sequence[float] = GRADES) -> Fitted:
+    """Fit trees to labelled candidates of some `worth` by grade; how many trees comes from songs left out in turn.
 
     Raises:
         UserError: LightGBM is not installed, or the trees split nowhere: all users would be worth the same.
     """
     lightgbm = import_lightgbm()
     names = informative(examples)
-    grade_P, songs = grades(examples), len(examples.sizes_G)
-    target_P = targets(grade_P, options)
-    part_G = np.random.default_rng(seed).permutation(songs) % options.parts
+    grade_P = grades(examples)
+    target_P = grade_P if options.objective == "lambdarank" else grade_shares(examples, worth)
+    part_G, parts = left_out(examples, options.parts, seed)
     part_P, apart_P, counts = part_G[examples.group_P], np.zeros(len(examples), dtype=np.float32), []
-    parts = [part for part in range(options.parts) if grade_P[part_P == part].any() and grade_P[part_P != part].any()]
     for part in parts:
         learned, left = (dataset(examples, names, target_P, at) for at in (part_P != part, part_P == part))
         stop = lightgbm.early_stopping(options.patience, verbose=False)
         booster = lightgbm.train(
-            parameters(options, seed), learned, options.rounds, valid_sets=[left], callbacks=[stop]
+            parameters(options, worth, seed), learned, options.rounds, valid_sets=[left], callbacks=[stop]
         )
         counts.append(booster.best_iteration)
         apart_P[part_P == part] = booster.predict(
@@ -55,13 +58,21 @@ def fit_trees(examples: Examples, options: TreesConfig, seed: int) -> Fitted:
         )
     rounds = max(1, int(np.median(counts))) if counts else 1
     whole = dataset(examples, names, target_P, np.ones(len(examples), dtype=bool))
-    booster = lightgbm.train(parameters(options, seed), whole, rounds)
+    booster = lightgbm.train(parameters(options, worth, seed), whole, rounds)
     if len(np.unique(booster.predict(examples.columns(names)))) < 2:
         raise UserError(
             f"trees.min_leaf={options.min_leaf}: by {len(examples)} candidates, of whom {np.count_nonzero(grade_P)} "
             "listened, no feature tells who listens: give more songs (folds=), a larger depth, or a smaller min_leaf"
         )
-    return Fitted(booster.model_to_string(), names, rounds, apart_P)
+    about = {"trees": rounds, "objective": options.objective}
+    return Fitted(booster.model_to_string().encode(), names, rounds, apart_P, about)
+
+
+def left_out(examples: Examples, parts: int, seed: int) -> tuple[IntArray, list[int]]:
+    """Cut songs into parts at random, (G,), and name those parts that have listeners, as the others have."""
+    part_G = np.random.default_rng(seed).permutation(len(examples.sizes_G)) % parts
+    part_P, heard_P = part_G[examples.group_P], grades(examples) > 0
+    return part_G, [one for one in range(parts) if heard_P[part_P == one].any() and heard_P[part_P != one].any()]
 
 
 def informative(examples: Examples) -> tuple[str, ...]:
@@ -69,21 +80,6 @@ def informative(examples: Examples) -> tuple[str, ...]:
     values = examples.feature_PF
     same = (values == values[:1]) | (np.isnan(values) & np.isnan(values[:1]))
     return tuple(name for name, one in zip(examples.names, same.all(axis=0), strict=True) if not one)
-
-
-def grades(examples: Examples) -> IntArray:
-    """3 for a favourite, 2 for a complete play, 1 for a play, 0 otherwise, (P,)."""
-    assert examples.label_PL is not None
-    played, completed, favourited = (examples.label_PL[:, LABELS.index(name)] == 1 for name in LABELS[:3])
-    disliked = examples.label_PL[:, LABELS.index("disliked")] == 1
-    return np.select([disliked, favourited, completed, played], [0, 3, 2, 1], 0)
-
-
-def targets(grade_P: IntArray, options: TreesConfig) -> AnyArray:
-    """What trees learn of a pair: its grade as a number from 0 to 3, or as a share of the highest grade's worth."""
-    if options.objective == "lambdarank":
-        return grade_P
-    return np.array([0.0, *options.grades])[grade_P] / options.grades[-1]
 
 
 def dataset(examples: Examples, names: tuple[str, ...], target_P: AnyArray, at: AnyArray) -> Any:
@@ -96,12 +92,12 @@ def dataset(examples: Examples, names: tuple[str, ...], target_P: AnyArray, at: 
     )
 
 
-def parameters(options: TreesConfig, seed: int) -> dict[str, Any]:
+def parameters(options: TreesConfig, worth: Sequence[float], seed: int) -> dict[str, Any]:
     """LightGBM's options; songs left out are judged by the loss, or by NDCG@50 of LambdaMART."""
     lambdarank = {
         "metric": "ndcg",
         "eval_at": [50],
-        "label_gain": [0.0, *options.grades],
+        "label_gain": [0.0, *worth],
         "lambdarank_truncation_level": options.truncation,
     }
     return (lambdarank if options.objective == "lambdarank" else {}) | {

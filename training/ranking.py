@@ -15,7 +15,7 @@ import numpy as np
 
 from artifacts.fingerprints import of_folder
 from artifacts.folders import kind_of, read_manifest, write_text, writing
-from artifacts.runs import Run, finish_run, is_finished, open_run, read_vocabularies, run_folder
+from artifacts.runs import Run, finish_run, is_finished, open_run, read_vocabularies, read_vocabulary, run_folder
 from artifacts.tracking import made, tracked, used
 from configs.errors import UserError
 from configs.load import as_dict, dump, load
@@ -28,6 +28,7 @@ from data.fields import Vocabulary
 from data.folds import Fold, folds_of, write_fold
 from data.item_pairs.verification import listening_matrix
 from data.profiles import read_profile
+from datamodules.catalogue import CatalogueDataModule
 from inference.ranking import (
     ABOUT,
     MODEL,
@@ -40,16 +41,19 @@ from inference.ranking import (
 )
 from inference.song_index import SongIndex
 from inference.targeting import targeting_of
-from inference.vectors import boundary_vectors, encode_songs
+from inference.vectors import boundary_vectors, data_options, encode_songs
 from retrieval.candidates import ceilings
 from retrieval.index import build_index
 from retrieval.listening import Listening
+from retrieval.rank_features import PlayLog
+from retrieval.rank_histories import Histories, histories_of, joined_histories
 from retrieval.ranking import Examples
-from training.rank_trees import fit_trees, reached
+from training.rank_trees import Fitted, fit_trees, reached
 
 EXAMPLES = "rank examples"
 VALIDATION, FOLDS = "cold_val", "folds"  # what a ranker was fitted on
 BUDGET = 50
+ARRAYS, OF_HISTORIES = ("song_P", "user_P", "feature_PF", "label_PL"), ("song_RT", "signal_RT", "row_P")
 Runs = dict[str, Run]  # "i2i" and maybe "boundary"
 
 
@@ -68,25 +72,28 @@ def train_rank(config: RankConfig, tracking: Any) -> None:
             raise UserError(f"{out} was fitted with earlier encoders: choose another out= or remove it")
         print(f"{out}: already finished (remove it to fit again)")
         return
-    import_lightgbm()  # or say at once that it is missing, not after hours of folds
+    if config.model == "trees":
+        import_lightgbm()  # or say at once that it is missing, not after hours of folds
     active = np.unique(catalogue.plays["user"].to_numpy())
     vocabulary = read_profile(catalogue.users, active).vocabulary
-    with run_folder(out, "rank", dump(config), {"users": vocabulary}):
+    codes = {"users": vocabulary, "songs": read_vocabulary(runs["i2i"].folder)}
+    with run_folder(out, "rank", dump(config), codes):
         examples = joined([*parts_of(config, catalogue, runs, vocabulary)])
-        metrics, fitted = fit(examples, config)
-        write_text(out / MODEL, fitted.model)
-        found = about | {"features": fitted.names, "trees": fitted.rounds, "objective": config.trees.objective}
+        metrics, fitted = fit(examples, config, runs["i2i"], vocabulary)
+        (out / MODEL[config.model]).write_bytes(fitted.model)
+        found = about | {"model": config.model, "features": fitted.names, **fitted.about}
         write_text(out / ABOUT, json.dumps(found, indent=2) + "\n")
         counts = {"songs": len(examples.sizes_G), "candidates": len(examples), "listeners": examples.listeners}
         finish_run(out, "rank", metrics, fitted_on=about["fitted_on"], counts=counts)
     used(tracking, config.data, config.i2i, config.boundary)
     made(tracking, out, config.logger.upload)
-    print(f"{out}: {fitted.rounds} trees on {len(fitted.names)} features, fitted on {about['fitted_on']}")
+    size = f"{fitted.rounds} {'trees' if config.model == 'trees' else 'epochs'}"
+    print(f"{out}: {size} on {len(fitted.names)} features, fitted on {about['fitted_on']}")
 
 
 def described(config: RankConfig, runs: Runs) -> dict[str, Any]:
     """What a ranker is tied to: the models of its candidates, how they are found, and what it was fitted on."""
-    return {
+    return ({"history": config.network.history} if config.model == "network" else {}) | {
         "fitted_on": FOLDS if config.folds else VALIDATION,
         "depth": config.depth,
         "new_days": config.new_days,
@@ -166,8 +173,12 @@ def examples_in(
         examples, shares = made_examples(catalogue, songs, runs, config, vocabulary)
         about = {"names": examples.names, "codes": examples.codes, "listeners": examples.listeners}
         with writing(out, EXAMPLES, {"made_from": tied, **about, "ceilings": shares}) as folder:
-            for name in ("song_P", "user_P", "feature_PF", "label_PL"):
-                np.save(folder / f"{name}.npy", getattr(examples, name))
+            for of, names in (
+                (examples, ARRAYS),
+                *([(examples.histories, OF_HISTORIES)] if examples.histories else []),
+            ):
+                for name in names:
+                    np.save(folder / f"{name}.npy", getattr(of, name))
     examples, manifest = read_examples(out)
     shown = ", ".join(f"{share:.3f} at {depth}" for depth, share in manifest["ceilings"]["all"].items())
     print(f"{out}: {len(examples)} candidates hold, of {examples.listeners} listeners, {shown}")
@@ -177,9 +188,11 @@ def examples_in(
 def read_examples(folder: Path) -> tuple[Examples, dict[str, Any]]:
     """The examples in a folder, and its manifest."""
     manifest = read_manifest(folder, EXAMPLES, MADE_BY["rank run"])
-    arrays = {name: np.load(folder / f"{name}.npy") for name in ("song_P", "user_P", "feature_PF", "label_PL")}
-    names, codes = tuple(manifest["names"]), tuple(manifest["codes"])
-    return Examples(**arrays, names=names, codes=codes, listeners=manifest["listeners"]), manifest
+    read = "history" in manifest["made_from"]
+    arrays = {name: np.load(folder / f"{name}.npy") for name in (*ARRAYS, *(OF_HISTORIES if read else ()))}
+    histories = Histories(*(arrays.pop(name) for name in OF_HISTORIES)) if read else None
+    names, codes, listeners = tuple(manifest["names"]), tuple(manifest["codes"]), manifest["listeners"]
+    return Examples(**arrays, names=names, codes=codes, listeners=listeners, histories=histories), manifest
 
 
 def made_examples(
@@ -198,23 +211,36 @@ def made_examples(
     items, facts = boundary.item_CD if boundary else None, song_facts(source, catalogue, songs)
     asked = targeting.songs(vectors[songs], songs, items, facts=facts)
     examples, candidates = examples_of(targeting, asked, songs, catalogue, source, config.depth)
+    if config.model == "network":
+        log, pairs = source.log, (candidates.song_P, candidates.user_P)
+        assert isinstance(log, PlayLog)
+        examples.histories = histories_of(log, log.cuts(facts.before_C), *pairs, config.network.history)
     song_L, user_L = held_out_listeners(catalogue, songs)
     return examples, ceilings(candidates, (np.searchsorted(songs, song_L), user_L))
 
 
 def joined(parts: Sequence[Examples]) -> Examples:
     """Examples of several folds as one; no song is in two of them."""
-    arrays = {
-        name: np.concatenate([getattr(part, name) for part in parts])
-        for name in ("song_P", "user_P", "feature_PF", "label_PL")
-    }
-    listeners = sum(part.listeners for part in parts)
-    return Examples(**arrays, names=parts[0].names, codes=parts[0].codes, listeners=listeners)
+    arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in ARRAYS}
+    listeners, histories = sum(part.listeners for part in parts), [part.histories for part in parts if part.histories]
+    of_all = joined_histories(histories) if histories else None
+    return Examples(**arrays, names=parts[0].names, codes=parts[0].codes, listeners=listeners, histories=of_all)
 
 
-def fit(examples: Examples, config: RankConfig) -> tuple[dict[str, float], Any]:
-    """The trees, and what they find on songs that they did not see, beside I2I2U."""
-    fitted = fit_trees(examples, config.trees, config.seed)
+def fit(examples: Examples, config: RankConfig, encoder: Run, profile: Vocabulary) -> tuple[dict[str, float], Fitted]:
+    """The model, and what it finds on songs that it did not see, beside I2I2U.
+
+    Contents of songs are the fields that the song encoder was trained on; no vector of an encoder is among them, since
+    those of two folds are not of one space.
+    """
+    if config.model == "trees":
+        fitted = fit_trees(examples, config.trees, config.seed, config.grades)
+    else:
+        from training.rank_network import fit_network
+
+        source = CatalogueDataModule(**data_options(encoder, config.data, None))
+        parts = examples, source.fields, source.warm, profile
+        fitted = fit_network(*parts, config.network, config.seed, config.grades)
     scores = {"ranked": fitted.apart_P, "i2i2u": examples.columns(("i2i2u_score",))[:, 0]}
     rows = {name: reached(examples, score_P, BUDGET) for name, score_P in scores.items()}
     for name, row in rows.items():

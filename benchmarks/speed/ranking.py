@@ -73,7 +73,8 @@ def main(config: RankingSpeedConfig) -> None:
     with timed(seconds, "candidates of three channels"):
         candidates = targeting.candidates(songs, depth)
     with timed(seconds, "facts of users"):
-        source.users(len(source.log.day_N), targeting.song_SD)
+        for _, seen in source.seen(songs, candidates):
+            source.users(seen, targeting.song_SD, facts)
     with timed(seconds, "features"):
         feature_PF = source.features(targeting, songs, candidates)
     examples = Examples(candidates.song_P, candidates.user_P, feature_PF, source.names, source.codes)
@@ -119,7 +120,7 @@ def source_of(config: RankingSpeedConfig, listening: sparse.csr_matrix) -> tuple
     profile = {"age": rng.integers(15, 70, config.users), "country": rng.integers(0, 30, config.users)}
     known = KnownSongs(rng.uniform(-DAYS, DAYS, n_songs), fields)
     source = FeatureSource(log, known, profile, ("country",), 30.0, config.targeting.memory_mb)
-    return source, SongFacts({name: of[config.songs :] for name, of in fields.items()}, np.full(config.new, n_plays))
+    return source, SongFacts({name: of[config.songs :] for name, of in fields.items()}, np.full(config.new, np.nan))
 
 
 def one_value(value_S: Any) -> sparse.csr_matrix:
@@ -139,8 +140,8 @@ def fitted(config: RankingSpeedConfig, examples: Examples) -> Score:
     found = fit_trees(some, TreesConfig(rounds=150), config.seed)
     with TemporaryDirectory() as folder:
         path = Path(folder) / "model.txt"
-        path.write_text(found.model, "utf-8")
-        return trees(path, found.names)
+        path.write_bytes(found.model)
+        return trees(path, found.names)[0]
 
 
 if __name__ == "__main__":

@@ -22,10 +22,10 @@ from configs.ranking import RankConfig, TreesConfig
 from configs.targeting import AudienceConfig, EvaluateConfig
 from data.catalogue import Catalogue, held_out_listeners
 from inference.ranking import labels, read_ranker
-from retrieval.ranking import LABELS, Examples
+from retrieval.ranking import LABELS, Examples, grades
 from tests.commands import run
 from training import ranking, tasks
-from training.rank_trees import fit_trees, grades, informative, reached
+from training.rank_trees import fit_trees, informative, reached
 
 SMALL = ["depth=15", "trees.min_leaf=5", "trees.rounds=40", "trees.parts=3", "trees.leaves=4"]
 FOLDS = ["folds=2", "fold_share=0.15", "label_days=0"]
@@ -253,10 +253,7 @@ def test_trees_rank_songs_that_they_did_not_see_above_chance(objective: Any) -> 
 def test_grades_decide_between_listeners_and_favourites(objective: Any) -> None:
     examples = drawn()
     options = TreesConfig(objective=objective, min_leaf=20)
-    low, high = (
-        reached(examples, fit_trees(examples, replace(options, grades=list(of)), 0).apart_P, 10)
-        for of in ((1, 1, 1), (1, 1, 50))
-    )
+    low, high = (reached(examples, fit_trees(examples, options, 0, of).apart_P, 10) for of in ((1, 1, 1), (1, 1, 50)))
     assert high["favourite_rate"] > 1.05 * low["favourite_rate"] and high["found"] < low["found"]
 
 
@@ -326,7 +323,7 @@ def test_grades_go_by_the_strongest_signal() -> None:
         (RankConfig, "data=d i2i=i out=o trees.leaves=200000", "trees.leaves=200000: at most 131072"),
         (RankConfig, "data=d i2i=i out=o depth=3400 trees.objective=lambdarank", "give depth=3333 at most"),
         (RankConfig, "data=d i2i=i out=o trees.columns=0", "trees.columns=0 must be above 0 and at most 1"),
-        (RankConfig, "data=d i2i=i out=o trees.grades=[3,2,1]", "three numbers above 0, ascending"),
+        (RankConfig, "data=d i2i=i out=o grades=[3,2,1]", "three numbers above 0, ascending"),
         (AudienceConfig, "index=i out=o mode=rank", "missing option: rank="),
     ],
 )

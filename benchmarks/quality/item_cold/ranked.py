@@ -64,7 +64,8 @@ def index_of(fold: Fold, i2i: Path) -> SongIndex:
     """The known songs of a fold as `pipeline.index` has them."""
     opened, found = encode_songs(i2i, str(fold.folder), fold.features)
     vectors = found["vector"]
-    return SongIndex({"encoder": opened.fingerprint}, build_index(vectors[fold.known]), fold.known, vectors)
+    about = {"encoder": opened.fingerprint, "features": fold.features}
+    return SongIndex(about, build_index(vectors[fold.known]), fold.known, vectors)
 
 
 def lists(
