@@ -48,16 +48,16 @@ SPACES: dict[str, Space] = {  # an option that is added goes to the end: the oth
         "model.history": (25, 50, 100),
     },
 }
-FIRST: dict[str, dict[str, Any]] = {  # trial 1: on what lfm2k and netease agree; the boundary's is lfm2k's
+FIRST: dict[str, dict[str, Any]] = {  # trial 1: a small encoder in small steps; of the boundary what suits lfm2k
     "i2i": {
-        "optim.lr": 2e-3,
-        "trainer.epochs": 8,
-        "batch_size": 2048,
-        "model.dim": 256,
-        "model.field_dim": 64,
-        "model.dropout": 0.3,
-        "model.input_dropout": 0.3,
-        "objective.pair_weight": 0.3,
+        "optim.lr": 1e-3,
+        "trainer.epochs": 16,
+        "batch_size": 512,
+        "model.dim": 64,
+        "model.field_dim": 32,
+        "model.dropout": 0.1,
+        "model.input_dropout": 0.0,
+        "objective.pair_weight": 1.0,
     },
     "boundary": {
         "optim.lr": 2e-3,

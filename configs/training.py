@@ -234,11 +234,11 @@ class FieldsConfig:
 
 @dataclass
 class I2IModelConfig:
-    field_dim: int = opt(32, "size of each field's embedding")
+    field_dim: int = opt(64, "size of each field's embedding")
     hidden: int = opt(256, "hidden width of the encoder f (0: f is linear in the field embeddings)")
-    dim: int = opt(64, "size of the song vector")
-    dropout: float = opt(0.1, "dropout in f")
-    input_dropout: float = opt(0.0, "dropout of single numbers of dense fields (a ridge, where songs are few)")
+    dim: int = opt(256, "size of the song vector")
+    dropout: float = opt(0.3, "dropout in f")
+    input_dropout: float = opt(0.3, "dropout of single numbers of dense fields (a ridge, where songs are few)")
     field_dropout: float = opt(0.0, "chance that training hides a whole field of a song (for songs that lack some)")
     normalise: bool = opt(True, "song vectors of one length, so that popularity is no part of similarity")
     residual: bool = opt(True, "known songs add a learned residual embedding to content: what their listeners taught")
@@ -247,18 +247,18 @@ class I2IModelConfig:
 @dataclass
 class I2IObjectiveConfig:
     pair_loss: Literal["bpr", "softmax"] = opt("bpr", "loss on verified pairs; bpr: the article's")
-    pair_weight: float = opt(1.0, "weight of the loss on verified pairs (0: off)")
+    pair_weight: float = opt(0.3, "weight of the loss on verified pairs (0: off)")
     in_batch: bool = opt(False, "pair loss: the other pairs' targets are negatives too (softmax: with logQ correction)")
     listening_weight: float = opt(1.0, "weight of the listening loss: half a user's songs predict the rest (0: off)")
     listening_temperature: float = opt(0.1, "listening loss: initial temperature (learnable)")
     users_weight: float = opt(1.0, "listening loss: weight of a song's users among all users (a user's songs: 1)")
     users: int = opt(512, "listening loss: users a step, drawn uniformly")
-    history: int = opt(100, "listening loss: songs of a user used at a time")
-    candidates: int = opt(2048, "listening loss: songs drawn uniformly as candidates beside the users' own")
+    history: int = opt(40, "listening loss: songs of a user used at a time")
+    candidates: int = opt(1024, "listening loss: songs drawn uniformly as candidates beside the users' own")
     item_bias: bool = opt(True, "listening loss: a bias predicted from content takes popularity out of the vectors")
     bcl_weight: float = opt(0.1, "λ, weight of the contrastive part (0: CB2CF)")
     temperature: float = opt(0.1, "τ of the contrastive part")
-    negatives: int = opt(512, "pair loss: songs drawn uniformly per step as negatives of every pair")
+    negatives: int = opt(256, "pair loss: songs drawn uniformly per step as negatives of every pair")
     draws: float = opt(
         0.0, "times an epoch that the contrastive part draws each song, on average (0: bcl_batch_size songs a step)"
     )
@@ -295,11 +295,21 @@ class I2IObjectiveConfig:
 
 
 @dataclass
+class I2IOptimConfig(OptimConfig):
+    lr: float = opt(2e-3, "peak learning rate (AdamW)")
+
+
+@dataclass
+class I2ITrainerConfig(TrainerConfig):
+    epochs: int = opt(8, "passes over the pairs")
+
+
+@dataclass
 class I2IConfig:
     data: str = opt(REQUIRED, "catalogue folder (python -m pipeline.prepare)", CATALOGUE)
     features: str | None = opt(None, NO_FEATURES, FEATURES)
     out: str = opt(REQUIRED, "run folder to write; a run found there goes on")
-    batch_size: int = opt(256, "pairs per step and device")
+    batch_size: int = opt(0, "pairs per step and device (0: 2048, or fewer, so that an epoch has 32 steps)")
     bcl_batch_size: int = opt(256, "contrastive part: songs drawn per step and device (if objective.draws=0)")
     seed: int = opt(0, "seed")
     search: int = opt(0, SEARCH)
@@ -309,13 +319,13 @@ class I2IConfig:
     fields: FieldsConfig = field(default_factory=FieldsConfig)
     model: I2IModelConfig = field(default_factory=I2IModelConfig)
     objective: I2IObjectiveConfig = field(default_factory=I2IObjectiveConfig)
-    optim: OptimConfig = field(default_factory=OptimConfig)
-    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    optim: I2IOptimConfig = field(default_factory=I2IOptimConfig)
+    trainer: I2ITrainerConfig = field(default_factory=I2ITrainerConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
 
     def __post_init__(self) -> None:
-        at_least(self, 1, "batch_size", "bcl_batch_size", "recall_k", "recall_users")
-        at_least(self, 0, "search")
+        at_least(self, 1, "bcl_batch_size", "recall_k", "recall_users")
+        at_least(self, 0, "batch_size", "search")
         no_fsdp(self.trainer)
 
 

@@ -84,10 +84,16 @@ class PairBatches(Dataset[Any]):
         return item
 
 
+def automatic_batch_size(n_pairs: int, steps: int = 32, least: int = 64, most: int = 2048) -> int:
+    """Pairs of a batch such that an epoch has `steps` steps at least, where there are enough pairs for that."""
+    return min(most, max(least, n_pairs // steps))
+
+
 class I2IDataModule(CatalogueDataModule):
     """Batches of the I2I task.
 
     Args:
+        batch_size: pairs of a batch; 0: `automatic_batch_size`.
         known: ids of the songs that have residual embeddings; None for all songs with a training play.
     """
 
@@ -96,7 +102,7 @@ class I2IDataModule(CatalogueDataModule):
     def __init__(
         self,
         data: str | Path | CatalogueDataModule,
-        batch_size: int = 256,
+        batch_size: int = 0,
         bcl_batch_size: int = 256,
         negatives: int = 512,
         known: list[str] | None = None,
@@ -133,7 +139,8 @@ class I2IDataModule(CatalogueDataModule):
     def train_dataloader(self) -> DataLoader[Any]:
         """Pairs, negatives and uniformly drawn songs."""
         pairs, chance, listening = self.catalogue.pairs(), None, None
-        batches = batches_of(self, len(pairs[0]), self.batch_size, shuffle=True)
+        batch_size = self.batch_size or automatic_batch_size(len(pairs[0]))
+        batches = batches_of(self, len(pairs[0]), batch_size, shuffle=True)
         if self.bcl_sampling == "popularity":
             plays = self.catalogue.songs["popularity"].to_numpy()[self.warm].astype(np.float64)
             chance = plays / plays.sum()

@@ -125,7 +125,7 @@ def test_finished_unfinished_and_changed(tmp_path: Path) -> None:
     for change, words in (
         ({"seed": 1}, "seed: 0 → 1"),
         ({"data": "other"}, "data: d → other"),
-        ({"trainer": may["trainer"] | {"epochs": 5}}, r"trainer\.epochs: 20 → 5"),
+        ({"trainer": may["trainer"] | {"epochs": 5}}, r"trainer\.epochs: 8 → 5"),
     ):
         with pytest.raises(UserError, match=words):
             is_finished(run, "i2i", options() | change)

@@ -92,7 +92,7 @@ def fit(data: I2IDataModule, epochs: int, *callbacks: L.Callback) -> None:
 
 def module_for(data: I2IDataModule, **options: Any) -> I2IModule:
     """The article's two parts."""
-    sizes: Any = {"block": 4, "field_dim": 5, "hidden": 8, "dim": 6, "residual_size": 0}
+    sizes: Any = {"block": 4, "field_dim": 5, "hidden": 8, "dim": 6, "residual_size": 0, "input_dropout": 0.0}
     options = module_options(I2IConfig, **sizes, listening_weight=0.0, lr=0.05, **options)
     return I2IModule(data.fields.dense_dims, data.fields.vocab_sizes, **options)
 

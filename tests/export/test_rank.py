@@ -36,7 +36,7 @@ def test_programs_score_pairs_as_the_network_does(catalogue_folder: Path, i2i_ru
     out = tmp_path / "export"
     export.export_model(options(ExportConfig, [f"run={run}", f"out={out}", "formats=[onnx,torch_export]"]))
     examples, about = ranking.read_examples(run / "examples")[0], read_ranker(run)
-    fields = contents(str(run), Catalogue.read(catalogue_folder), None, about["network"]["dense_dims"])
+    fields = contents(run, Catalogue.read(catalogue_folder), None, about["network"]["dense_dims"])
     batches = RankBatches(examples, tuple(about["features"]), fields, np.arange(3), (1.0, 2.0, 10.0))
     batch: Any = batches[Batch(np.array([0, 2]), (0,))]
     model, described = export.load(out)

@@ -23,7 +23,9 @@ from objectives.contrastive import info_nce
 from objectives.ranking import bpr_loss, listening_loss, sampled_softmax_loss
 from tests.conftest import module_options
 
-SMALL = module_options(I2IConfig, block=4, field_dim=5, hidden=8, dim=6, dropout=0.0)
+SMALL = module_options(
+    I2IConfig, block=4, field_dim=5, hidden=8, dim=6, dropout=0.0, input_dropout=0.0, pair_weight=1.0
+)
 PARTS = ("pair_weight", "listening_weight", "bcl_weight")
 
 

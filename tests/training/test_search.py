@@ -18,6 +18,7 @@ from artifacts.runs import finish_run, is_finished, open_run, run_folder
 from callbacks.divergence import DivergenceError
 from configs.errors import UserError
 from configs.load import as_dict, dump, given, load
+from configs.search import FIRST
 from configs.training import BoundaryConfig, I2IConfig
 from inference.vectors import encode_songs
 from tests.conftest import i2i_options
@@ -87,7 +88,10 @@ def test_the_best_trial_is_served(task: str, best: str, pretend: Search, capsys:
     table = lines[next(at for at, line in enumerate(lines) if line.startswith("trial")) :]
     order = ["001", "003", "000", "002", "004"] if task == "i2i" else ["002", "004", "000", "001", "003"]
     assert [line[:3] for line in table[1:6]] == order and MONITORS[task] in table[0]
-    assert table[1 + order.index("000")].endswith("as given") and "optim.lr=0.002" in table[1 + order.index("001")]
+    assert (
+        table[1 + order.index("000")].endswith("as given")
+        and f"optim.lr={FIRST[task]['optim.lr']}" in table[1 + order.index("001")]
+    )
 
 
 def test_a_killed_search_goes_on(pretend: Search, tmp_path: Path) -> None:
@@ -165,9 +169,9 @@ def test_any_other_error_ends_the_search(pretend: Search) -> None:
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        (["search=3", "objective.history=9"], r"holds another search \(objective.history: 100 → 9\)"),
+        (["search=3", "objective.history=9"], r"holds another search \(objective.history: 40 → 9\)"),
         (["search=3", "seed=1"], r"holds another search \(seed: 0 → 1\)"),
-        (["search=3", "optim.lr=1e-3"], r"holds another search \(searched options: optim.lr, .* → optim.weight_decay"),
+        (["search=3", "optim.lr=2e-3"], r"holds another search \(searched options: optim.lr, .* → optim.weight_decay"),
         (["search=2"], "holds a search of 3 trials, and search=2 is fewer"),
     ],
 )
