@@ -29,13 +29,18 @@ FEEDBACK = {"source_song_id": TEXT, "recommended_song_id": TEXT, "plays": COUNT,
 ACCEPTED = {"song_id": TEXT, **ABOUT, DAY_OF_RELEASE: TIME, "audio_path": TEXT}
 
 LAST = "SELECT (SELECT coalesce(max(number), 0) FROM plays), (SELECT coalesce(max(number), 0) FROM songs)"
+# A play that was skipped was not completed, whether or not that was said.
 READ_PLAYS = """
-SELECT number, user_id, song_id, played_at / 1000, completed, favourited, disliked, skipped FROM plays
+SELECT number, user_id, song_id, played_at / 1000, coalesce(completed, CASE WHEN skipped THEN 0 END), favourited,
+    disliked, skipped
+FROM plays
 WHERE number > ? AND number <= ? ORDER BY number LIMIT ?
 """
+# Plays of which no mark is known are no outcomes: they would count as neither complete nor favourite.
 READ_FEEDBACK = """
-SELECT source_song_id, song_id, count(*), sum(completed), sum(favourited) FROM plays
-WHERE source_song_id IS NOT NULL AND number <= ? GROUP BY source_song_id, song_id ORDER BY source_song_id, song_id
+SELECT source_song_id, song_id, count(*), coalesce(sum(completed), 0), coalesce(sum(favourited), 0) FROM plays
+WHERE source_song_id IS NOT NULL AND number <= ? AND coalesce(completed, favourited, disliked, skipped) IS NOT NULL
+GROUP BY source_song_id, song_id ORDER BY source_song_id, song_id
 """
 READ_SONGS = (
     "SELECT number, song_id, about, added_at FROM songs WHERE number > ? AND number <= ? ORDER BY number LIMIT ?"

@@ -92,10 +92,10 @@ class NewPlay(Given):
     user_id: Id
     song_id: Id
     played_at: datetime | None = None
-    completed: StrictBool = False
-    favourited: StrictBool = False
-    disliked: StrictBool = False
-    skipped: StrictBool = False
+    completed: StrictBool | None = Field(None, description="none, here and below: not known")
+    favourited: StrictBool | None = None
+    disliked: StrictBool | None = None
+    skipped: StrictBool | None = None
     source_song_id: Id | None = Field(None, description="the song beside which it was recommended")
 
 
