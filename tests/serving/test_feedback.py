@@ -123,6 +123,19 @@ def test_what_is_not_known_of_a_play_stays_unknown(tmp_path: Path) -> None:
     assert tables["i2i_feedback"].rows() == [("t", "s", 5, 1, 1)], "two of its seven plays, and all of `untold`"
 
 
+def test_no_song_is_released_after_its_first_play(tmp_path: Path) -> None:
+    """Neither one without a date, which came after it, nor one whose given day is later; others keep theirs."""
+    songs = [song("late"), song("given", released_at="2026-11-25"), song("told", released_at="2026-11-20"), song("new")]
+    played = {"late": NOON - timedelta(days=2), "given": NOON - timedelta(days=2), "told": NOON, "other": NOON}
+    with closing(Store(tmp_path / "store")) as store:
+        store.add_songs([(one, None) for one in songs])
+        for song_id, first in played.items():
+            store.add_plays([Play("u", song_id, first + timedelta(hours=3)), Play("v", song_id, first)])
+    released = export(tmp_path / "store", tmp_path / "out")["songs"].select("song_id", "released_at")
+    first = NOON - timedelta(days=2)
+    assert dict(released.rows()) == {"late": first, "given": first, "told": datetime(2026, 11, 20), "new": NOON}
+
+
 def test_an_empty_store_gives_empty_tables_of_the_same_types(tmp_path: Path) -> None:
     Store(tmp_path / "store").close()
     empty = export(tmp_path / "store", tmp_path / "out")
