@@ -9,7 +9,7 @@ import polars as pl
 from polars.selectors import by_name  # takes a name as it is: "*" and "^…$" are patterns to pl.col
 
 from configs.errors import UserError
-from data.contract.columns import TEXT_TYPES
+from data.contract.columns import KINDS, PAIR, TEXT_TYPES, in_integers
 
 
 def read_log(files: list[str]) -> list[pl.LazyFrame]:
@@ -33,6 +33,7 @@ def in_types(frame: pl.LazyFrame, schema: pl.Schema, common: pl.Schema) -> pl.La
     """Cast a frame to the common schema; absent columns become nulls, times with a zone are converted to UTC."""
     if schema == common:
         return frame
+    frame = in_integers("plays", frame)
     return frame.select(
         (by_name(name) if name in schema else pl.lit(None)).cast(dtype).alias(name) for name, dtype in common.items()
     )
@@ -50,7 +51,7 @@ def common_types(types: dict[str, pl.Schema]) -> pl.Schema:
             types_of.setdefault(name, {}).setdefault(dtype, file)
     common = pl.Schema()
     for name, dtypes in types_of.items():
-        dtype = common_type(list(dtypes))
+        dtype = common_id(list(dtypes)) if name in PAIR else common_type(list(dtypes))
         if dtype is None:
             examples = ", ".join(f"{other} in {file}" for other, file in list(dtypes.items())[:3])
             raise UserError(
@@ -58,6 +59,14 @@ def common_types(types: dict[str, pl.Schema]) -> pl.Schema:
             )
         common[name] = dtype
     return common
+
+
+def common_id(dtypes: list[Any]) -> Any:
+    """Text for ids of several types, which all have one form as text: the widest integer type may not hold all."""
+    accepts = KINDS["id"][2]
+    if len(dtypes) > 1 and all(dtype == pl.Null or accepts(dtype) for dtype in dtypes):
+        return pl.String()
+    return common_type(dtypes)
 
 
 def common_type(dtypes: list[Any]) -> Any:

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import polars as pl
 
+from data.contract.columns import PAIR
 from data.contract.row_rules import Rejected, reject
 
-PAIR = ["user_id", "song_id"]
 BEFORE_RELEASE = "CAST(played_at AS DATE) < CAST(_released_at AS DATE)"
 # A row is reported under the first rule that it breaks. In SQL, which polars and Spark both run; `_song` and `_user`
 # are null for unknown songs and users. Releases are compared by day: most release dates have no hour.

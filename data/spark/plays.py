@@ -20,7 +20,8 @@ from polars.selectors import by_name
 from configs.errors import UserError
 from data.arrays import IntArray
 from data.contract.play_files import types_in
-from data.contract.play_rules import PAIR, REPEATED, ROW_RULES, Plays
+from data.contract.columns import PAIR
+from data.contract.play_rules import REPEATED, ROW_RULES, Plays
 from data.contract.row_rules import Rejected
 from data.play_tables import STRENGTH
 from data.split import WARM, Split
@@ -117,6 +118,8 @@ def read_alike(spark: Any, files: list[str], types: pl.Schema, schema: pl.Schema
         column = F.col(quoted(name)) if present else F.lit(None)
         if dtype in TIMES and kinds.get(name) == "bigint":  # nanoseconds, floored as polars does
             column = F.timestamp_micros(F.expr("({0} - pmod({0}, 1000)) div 1000".format(quoted(name))))
+        if kinds.get(name) in ("double", "float") and dtype in (pl.String, pl.Int64):  # integers, as pandas has them
+            column = F.when(~F.isnan(column), column.cast("bigint"))
         if dtype in KINDS:
             column = column.cast(KINDS[dtype])
         if dtype == pl.Datetime("ms"):

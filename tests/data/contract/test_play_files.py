@@ -68,13 +68,51 @@ def test_what_only_a_later_file_has(tmp_path: Path) -> None:
     assert found.ignored_columns["plays"] == ["device", "mood"]
 
 
+WIDTHS = {
+    "small": pl.Series([7, 9], dtype=pl.UInt8),
+    "pandas": pl.Series([7.0, 9.0, float("nan"), None]),
+    "narrow": pl.Series([7.0, 9.0], dtype=pl.Float32),
+    "number": pl.Series([7, 9], dtype=pl.Decimal(38, 0)),
+    "hashed": pl.Series([2**63 + 7, 7, 9], dtype=pl.UInt64),
+    "signed": pl.Series([-(2**62) - 1, 7, 9]),
+    "text": pl.Series(["7", "9"]),
+}
+
+
+@pytest.mark.parametrize("kinds", [*([kind] for kind in WIDTHS), list(WIDTHS)], ids="-".join)
+def test_ids_of_any_width_are_one_text(kinds: list[str], tmp_path: Path) -> None:
+    """Also as pandas makes floating-point numbers of integers of which some are missing."""
+    (tmp_path / "plays").mkdir()
+    songs = ["7", "9", str(2**63 + 7), str(-(2**62) - 1)]
+    pl.DataFrame({"song_id": songs}).write_parquet(tmp_path / "songs.parquet")
+    for kind in kinds:
+        plays = pl.DataFrame({"user_id": WIDTHS[kind], "song_id": WIDTHS[kind]})
+        plays.with_columns(play_count=pl.lit(2.0)).write_parquet(tmp_path / "plays" / f"{kind}.parquet")
+    found = read_dataset(tmp_path)
+    wanted = {"7", "9"} | ({songs[2]} if "hashed" in kinds else set()) | ({songs[3]} if "signed" in kinds else set())
+    assert set(found.plays["song_id"]) == set(found.plays["user_id"]) == wanted
+    assert found.plays["play_count"].to_list() == [2] * len(found.plays)
+    missing = found.rejected.get("plays_without_id", {"count": 0})["count"]
+    assert missing == (2 if "pandas" in kinds else 0)
+
+
+@pytest.mark.parametrize("value", [1.5, 2.0**53, float("inf")])
+def test_numbers_that_are_no_ids(value: float, tmp_path: Path) -> None:
+    for plays in [{"song_id": [value]}], [{}, {"song_id": [None, value, 1.0], "user_id": ["u"] * 3}]:
+        folder = tmp_path / str(len(plays))
+        folder.mkdir()
+        with pytest.raises(UserError, match=r"'song_id' has type Float64, wanted: text or integer \(") as error:
+            read_dataset(write(folder, *plays))
+        assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize(
     ("one", "other", "words"),
     [
         ({"played_at": ["2024-01-01"]}, {"played_at": [datetime(2024, 1, 1)]}, ["'played_at'", "String", "Datetime"]),
         ({"completed": [True]}, {"completed": [1]}, ["'completed'", "Boolean", "Int64"]),
         ({"mood": [["calm"]]}, {"mood": ["calm"]}, ["'mood'", "List(String)", "String"]),
-        ({"song_id": [1.5]}, {}, ["'song_id'", "Float64", "String"]),
+        ({"song_id": [b"1"]}, {}, ["'song_id'", "Binary", "String"]),
         ({"mood": [b"calm"]}, {"mood": ["calm"]}, ["'mood'", "Binary", "String"]),
         ({"played_at": [date(2024, 1, 1)]}, {"played_at": [7]}, ["'played_at'", "Date", "Int64"]),
     ],
