@@ -27,6 +27,7 @@ def whole(dtype: Any) -> bool:
 KINDS: dict[str, tuple[pl.DataType, str, Callable[[Any], bool]]] = {
     "id": (pl.String(), "text or integer", lambda dtype: dtype in TEXT_TYPES or whole(dtype)),
     "text": (pl.String(), "text", lambda dtype: dtype in TEXT_TYPES),
+    "path": (pl.String(), "text", lambda dtype: dtype in TEXT_TYPES),
     "texts": (TEXTS, "list of text", lambda dtype: getattr(dtype, "inner", None) in (*TEXT_TYPES, pl.Null)),
     "time": (TIME, "Datetime or Date (polars: .str.to_datetime())", lambda dtype: dtype in (pl.Date, pl.Datetime)),
     "flag": (pl.Boolean(), "Boolean", lambda dtype: dtype == pl.Boolean),
@@ -54,7 +55,7 @@ OPTIONAL: dict[str, dict[str, str]] = {
         "tags": "texts",
         "artist_id": "id",
         "released_at": "time",
-        "audio_path": "text",
+        "audio_path": "path",
     },
     "plays": {
         "played_at": "time",
@@ -138,7 +139,21 @@ def _convert(table: str, name: str, dtype: pl.DataType, kind: str) -> pl.Expr:
     column = pl.col(name)
     if isinstance(dtype, pl.Datetime) and dtype.time_zone is not None:
         column = column.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
-    return column.cast(wanted)
+    return FILLED.get(kind, lambda filled: filled)(column.cast(wanted))
+
+
+def _filled_texts(column: pl.Expr) -> pl.Expr:
+    kept = column.list.eval(pl.element().str.strip_chars().replace("", None).drop_nulls())
+    return pl.when(kept.list.len() > 0).then(kept)
+
+
+# What is blank is missing. Ids and paths that are not are left as they are: white space may be part of a name.
+FILLED: dict[str, Callable[[pl.Expr], pl.Expr]] = {
+    "id": lambda column: pl.when(column.str.contains(r"\S")).then(column),
+    "path": lambda column: pl.when(column.str.contains(r"\S")).then(column),
+    "text": lambda column: column.str.strip_chars().replace("", None),
+    "texts": _filled_texts,
+}
 
 
 def check_rows(frame: pl.LazyFrame, table: str) -> None:

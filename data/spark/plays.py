@@ -122,6 +122,8 @@ def read_alike(spark: Any, files: list[str], types: pl.Schema, schema: pl.Schema
             column = F.when(~F.isnan(column), column.cast("bigint"))
         if dtype in KINDS:
             column = column.cast(KINDS[dtype])
+        if name in PAIR:  # (?U): white space as Unicode has it, as for polars
+            column = F.when(column.rlike("(?U)\\S"), column)
         if dtype == pl.Datetime("ms"):
             column = F.timestamp_millis(F.unix_millis(column))
         columns.append(column.alias(name))

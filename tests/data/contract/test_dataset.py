@@ -254,6 +254,36 @@ def test_reserved_columns_are_left_out_and_said(tmp_path: Path) -> None:
     assert any("popularity" in note for note in data.notes)
 
 
+def test_what_is_blank_is_missing(tmp_path: Path) -> None:
+    """No label, no artist, no language, no user of that name; names keep the white space that is part of them."""
+    songs = {
+        "song_id": ["a", " b", "c"],
+        "genres": [["", "  ", None], [" folk ", "", "pop"], []],
+        "tags": pl.Series([[""], ["x y"], None], dtype=pl.List(pl.Categorical)),
+        "artist_id": ["", " z", "\u00a0"],
+        "title": ["\n", " One ", None],
+        "language": [" en", "", " "],
+        "audio_path": ["", " a.wav", None],
+    }
+    plays = {"user_id": ["u", "", " ", None, " v"], "song_id": [" b", "a", "a", "a", ""]}
+    data = read_dataset(dataset(tmp_path, songs=songs, plays=plays))
+    assert data.songs.select(*songs).to_dict(as_series=False) == {
+        "song_id": ["a", " b", "c"],
+        "genres": [None, ["folk", "pop"], None],
+        "tags": [None, ["x y"], None],
+        "artist_id": [None, " z", None],
+        "title": [None, "One", None],
+        "language": ["en", None, None],
+        "audio_path": [None, " a.wav", None],
+    }
+    assert data.plays.select("user_id", "song_id").rows() == [("u", " b")]
+    assert data.rejected["plays_without_id"]["count"] == 4
+    assert any("songs: 1 have no text, category" in note for note in data.notes), "c"
+    (tmp_path / "songs").mkdir()
+    with pytest.raises(UserError, match="'song_id' is null in 1 rows"):
+        read_dataset(dataset(tmp_path / "songs", songs={"song_id": ["a", ""]}))
+
+
 @pytest.mark.parametrize("memory_gb", [0.0, 1e-9])
 def test_names_that_are_used_inside_mislead_nobody(tmp_path: Path, memory_gb: float) -> None:
     """In one chunk and in several: the plays are those without these columns, but for what is harmless."""
