@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -84,6 +85,9 @@ RESERVED = {
 }
 
 
+INDEX = re.compile(r"__index_level_\d+__|Unnamed: \d+")  # as pandas names the index of a frame, in Parquet and in CSV
+
+
 def typed(table: str, frame: pl.LazyFrame, notes: list[str]) -> pl.LazyFrame:
     """Convert contract columns to their types; absent optional ones become nulls, others are kept.
 
@@ -98,6 +102,9 @@ def typed(table: str, frame: pl.LazyFrame, notes: list[str]) -> pl.LazyFrame:
     if taken:
         notes.append(f"{table}.parquet: column {', '.join(taken)} left out, since prepare has its own of that name")
         frame = frame.drop(taken)
+    if index := [column for column in schema if INDEX.fullmatch(column)]:
+        notes.append(f"{table}.parquet: column {', '.join(index)} left out: pandas names the index of its rows so")
+        frame = frame.drop(index)
     frame = in_integers(table, frame)
     schema = frame.collect_schema()
     return frame.with_columns(

@@ -302,6 +302,21 @@ def test_names_that_are_used_inside_mislead_nobody(tmp_path: Path, memory_gb: fl
     assert any(all(name in note for name in names) and "left out" in note for note in found.notes)
 
 
+def test_an_index_of_pandas_is_no_column(tmp_path: Path) -> None:
+    """Neither a profile of users nor what tells two plays apart."""
+    index = ["__index_level_0__", "__index_level_1__", "Unnamed: 0"]
+    tables = {"songs": SONGS, "plays": PLAYS, "users": {"user_id": ["u", "v"], "age": [3, 4]}}
+    written = {name: pl.DataFrame(table) for name, table in tables.items()}
+    written["plays"] = pl.concat([written["plays"]] * 2)
+    for name, table in written.items():
+        written[name] = table.with_columns(pl.int_range(pl.len()).reverse().alias(column) for column in index)
+    data = read_dataset(dataset(tmp_path, **written))
+    assert data.users.columns == ["user_id", "age"] and not set(index) & {*data.plays.columns, *data.songs.columns}
+    assert data.rejected["plays_repeated"]["count"] == 3 and data.ignored_columns == {}
+    for name in tables:
+        assert any(f"{name}.parquet: column {', '.join(index)} left out" in note for note in data.notes)
+
+
 def test_the_example_of_the_documentation_is_a_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = (Path(__file__).parents[3] / "docs" / "data.md").read_text()
     monkeypatch.chdir(tmp_path)
