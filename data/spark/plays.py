@@ -19,8 +19,8 @@ from polars.selectors import by_name
 
 from configs.errors import UserError
 from data.arrays import IntArray
-from data.contract.play_files import types_in
 from data.contract.columns import PAIR
+from data.contract.play_files import types_in
 from data.contract.play_rules import REPEATED, ROW_RULES, Plays
 from data.contract.row_rules import Rejected
 from data.play_tables import STRENGTH

@@ -85,6 +85,11 @@ def test_types_are_brought_to_one_form(tmp_path: Path) -> None:
             ["'feature_x' has 2 numbers for song b and 1 for"],
         ),
         ({"songs": SONGS | {"feature_x": [1.0, 2.0, 3.0]}}, ["'feature_x' has type Float64", "list of numbers"]),
+        *(
+            ({"songs": SONGS | {f"feature_{name}": [[1.0]] * 3}}, [f"'feature_{name}'", "rename it"])
+            for name in ("a/b", "../../x", "", ".x", "a|b", "a:b", "x" * 101, " a", "genres", "artist_id")
+        ),
+        ({"songs": SONGS | {"feature_a\nb": [[1.0]] * 3}}, ["'feature_a\\nb'", "rename it"]),
         ({"tags": {"user_id": ["u"], "song_id": ["a"]}}, ["tags.parquet", "no column 'tag'"]),
         ({"tags": {"user_id": ["u"], "song_id": ["a"], "tag": [["x"]]}}, ["tags.parquet", "'tag' has type List"]),
         ({"i2i_feedback": {"source_song_id": ["a"]}}, ["i2i_feedback.parquet", "recommended_song_id"]),
