@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import pyarrow.parquet as pq
 from polars.selectors import by_name
 
 from configs.errors import UserError
@@ -101,9 +102,15 @@ def read_log(spark: Any, files: list[str], schema: pl.Schema) -> Any:
     """Read the log with the contract's types (times in UTC) and the position of each row."""
     alike: dict[Any, list[str]] = {}
     for file in files:
-        alike.setdefault(tuple(types_in(file).items()), []).append(file)
-    logs = [read_alike(spark, group, pl.Schema(types), schema) for types, group in alike.items()]
+        alike.setdefault((tuple(types_in(file).items()), int96_in(file)), []).append(file)
+    logs = [read_alike(spark, group, pl.Schema(types), schema) for (types, _), group in alike.items()]
     return reduce(lambda log, more: log.unionByName(more), logs)
+
+
+def int96_in(file: str) -> tuple[str, ...]:
+    """Columns of times that Spark and Hive have written; to polars their type is that of any nanoseconds."""
+    schema = pq.ParquetFile(file).schema
+    return tuple(column.path for column in map(schema.column, range(len(schema))) if column.physical_type == "INT96")
 
 
 def read_alike(spark: Any, files: list[str], types: pl.Schema, schema: pl.Schema) -> Any:
@@ -114,7 +121,7 @@ def read_alike(spark: Any, files: list[str], types: pl.Schema, schema: pl.Schema
     kinds = dict(log.dtypes)
     columns = []
     for name, dtype in schema.items():
-        present = name in types and (types[name] != pl.Null or dtype == pl.Null)
+        present = types.get(name, pl.Null) != pl.Null
         column = F.col(quoted(name)) if present else F.lit(None)
         if dtype in TIMES and kinds.get(name) == "bigint":  # nanoseconds, floored as polars does
             column = F.timestamp_micros(F.expr("({0} - pmod({0}, 1000)) div 1000".format(quoted(name))))
