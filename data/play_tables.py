@@ -71,7 +71,8 @@ def separate(plays: pl.DataFrame, split: Split) -> tuple[pl.DataFrame, pl.DataFr
     warm_song = pl.Series(split.of_song == WARM)
     warm = warm_song.gather(plays["song"])
     cold_plays, warm_plays = plays.filter(~warm), plays.filter(warm)
-    if split.cutoff is None:
+    before = split.plays_before
+    if before is None:
         return warm_plays, cold_plays, 0
-    early = warm_plays.filter((pl.col("played_at") < split.cutoff).fill_null(True))
+    early = warm_plays.filter((pl.col("played_at") < before).fill_null(True))
     return early, cold_plays, warm_plays.height - early.height

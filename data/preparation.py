@@ -41,9 +41,8 @@ def prepare(config: PrepareConfig, run: Any) -> None:
     manifest: dict[str, Any] = {"source": str(Path(config.source).resolve()), "options": recorded(config)}
     with scratch(config.out) as aside, writing(config.out, KIND, manifest) as folder:
         dataset, later = until(read(config, aside), config.split.until)
-        split = split_songs(
-            dataset.songs, config.split.by, config.split.cutoff, config.split.cold_share, config.split.seed
-        )
+        how = config.split
+        split = split_songs(dataset.songs, how.by, how.cutoff, how.cold_share, how.seed, dataset.zone)
         plays_S, dropped = write_plays(dataset, split, folder, aside, config)
         songs, tag_counts = join_tags(dataset, split)
         songs = songs.with_columns(pl.Series("split", split.of_song, dtype=pl.String), pl.Series("popularity", plays_S))
@@ -60,7 +59,7 @@ def prepare(config: PrepareConfig, run: Any) -> None:
             "counts": counts(songs, folder, dataset.users)
             | {"songs_left_out_by_until": later, "warm_plays_after_cutoff_left_out": dropped}
             | tag_counts,
-            "split": {"by": split.by, "cutoff": split.cutoff and split.cutoff.isoformat()},
+            "split": {"by": split.by, "cutoff": split.cutoff and split.cutoff.isoformat(), "zone": split.zone},
             CONTENT: content(folder, config, heard.content),
             "pairs": evidence | {"val_pairs": val_pairs.height},
             "rejected": rejected,

@@ -18,7 +18,7 @@ import polars as pl
 
 from configs.errors import UserError
 from data.contract.columns import COLUMNS, check_ids, check_rows, check_split, typed
-from data.contract.play_files import as_parquet, read_log
+from data.contract.play_files import as_parquet, read_log, zone_of
 from data.contract.play_rules import Plays, note_times, usable_plays
 from data.contract.row_rules import Rejected, feature_matrices, note_songs, usable_feedback, usable_tags
 
@@ -43,6 +43,7 @@ class Dataset:
     rejected: Rejected = field(default_factory=dict)
     ignored_columns: dict[str, list[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    zone: str | None = None  # of days of release, which have none themselves: that of the plays' times
 
     @property
     def plays(self) -> pl.DataFrame:
@@ -77,7 +78,9 @@ def read_dataset(source: str | Path, plays: str | None = None, check: Check = us
     with as_parquet(files):
         log = read_log(files, notes)
     dataset = validate(source, tables | {"plays": log}, as_parquet(files)(check))
-    return replace(dataset, notes=notes + dataset.notes)
+    of_release = getattr(tables["songs"].schema.get("released_at"), "time_zone", None)
+    zone = zone_of(files) if of_release is None else None
+    return replace(dataset, notes=notes + dataset.notes, zone=zone)
 
 
 def plays_files(source: Path, plays: str | None) -> list[str]:

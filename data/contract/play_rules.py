@@ -16,14 +16,15 @@ import polars as pl
 from data.contract.columns import PAIR
 from data.contract.row_rules import Rejected, reject
 
-BEFORE_RELEASE = "CAST(played_at AS DATE) < CAST(_released_at AS DATE)"
+# A day of release is that of some place, and times are UTC: a day begins up to 14 hours before UTC's.
+BEFORE_RELEASE = "CAST(played_at AS DATE) < CAST(_released_at AS DATE) - INTERVAL '1 day'"
 # A row is reported under the first rule that it breaks. In SQL, which polars and Spark both run; `_song` and `_user`
 # are null for unknown songs and users. Releases are compared by day: most release dates have no hour.
 ROW_RULES = [
     ("plays_without_id", "user_id IS NULL OR song_id IS NULL", "plays without user_id or song_id", PAIR),
     ("plays_of_unknown_songs", "_song IS NULL", "plays of songs not in songs.parquet", ["song_id"]),
     ("plays_of_unknown_users", "_user IS NULL", "plays of users not in users.parquet", ["user_id"]),
-    ("plays_before_release", BEFORE_RELEASE, "plays dated before the song's release", PAIR),
+    ("plays_before_release", BEFORE_RELEASE, "plays dated more than a day before the song's release", PAIR),
     ("plays_without_count", "play_count <= 0", "plays with play_count of zero or less", PAIR),
     ("plays_contradictory", "favourited AND disliked", "plays both favourited and disliked", PAIR),
 ]

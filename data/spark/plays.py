@@ -196,7 +196,8 @@ def write_plays(
     of_user = users.select("user_id", user=pl.int_range(pl.len(), dtype=pl.Int32))
     plays = spark.read.parquet(pattern(aside / "checked")).join(F.broadcast(frame(spark, of_song)), "song_id")
     plays = plays.join(frame(spark, of_user), "user_id").withColumn("strength", F.expr(f"CAST({STRENGTH} AS FLOAT)"))
-    cutoff = int(np.datetime64(split.cutoff, "ms").astype(np.int64)) if split.cutoff else 2**62
+    before = split.plays_before
+    cutoff = int(np.datetime64(before, "ms").astype(np.int64)) if before else 2**62
     late = F.coalesce(F.col("played_at") >= cutoff, F.lit(False))
     types = {name: dtype for name, dtype in part.collect_schema().items() if name not in PAIR}
     types |= {"song": pl.Int32(), "user": pl.Int32(), "strength": pl.Float32()}

@@ -130,7 +130,7 @@ def test_unusable_plays_are_skipped_counted_and_named(tmp_path: Path) -> None:
     songs = SONGS | {"released_at": [day, None, None]}
     rows = [
         ("u", "a", day.replace(hour=1), 1, True, False),  # the same day as the release: kept
-        ("u", "a", day.replace(day=9), 1, True, False),  # the day before: skipped
+        ("u", "a", day.replace(day=8), 1, True, False),  # two days before: skipped
         ("u", "b", None, 1, None, None),
         ("u", "b", None, 1, None, None),  # repeat
         ("u", "zzz", None, 1, None, None),  # unknown song, twice
@@ -160,6 +160,19 @@ def test_unusable_plays_are_skipped_counted_and_named(tmp_path: Path) -> None:
     assert data.users.height == 3, "users without plays stay"
     table = rejection_table(data.rejected)
     assert len(table.splitlines()) == 8 and "ghost" in table
+
+
+@pytest.mark.parametrize("zone", ["Asia/Shanghai", "Pacific/Kiritimati", "Pacific/Pago_Pago", "UTC"])
+def test_the_first_hour_of_a_day_of_release(zone: str, tmp_path: Path) -> None:
+    """A day of release is that of its place: plays in its first hour count, wherever that is."""
+    first = pl.Series([datetime(2026, 3, 1, 0, 30)]).dt.replace_time_zone(zone)
+    songs = SONGS | {"released_at": [date(2026, 3, 1)] * 3}
+    plays = {"user_id": ["u"], "song_id": ["a"], "played_at": first}
+    for folder, times in (("zone", first), ("utc", first.dt.convert_time_zone("UTC").dt.replace_time_zone(None))):
+        (tmp_path / folder).mkdir()
+        data = read_dataset(dataset(tmp_path / folder, songs=songs, plays=plays | {"played_at": times}))
+        assert data.plays.height == 1 and data.rejected == {}
+        assert data.zone == (zone if folder == "zone" else None)
 
 
 @pytest.mark.parametrize(
