@@ -24,7 +24,7 @@ from configs.load import as_dict
 from data.arrays import IntArray
 from data.catalogue import KIND, MADE_BY, Catalogue
 from data.item_pairs import mining
-from data.play_tables import separate
+from data.play_tables import plays_of_songs, separate
 from data.split import COLD_TEST, COLD_VAL, WARM, Split
 
 LATER = "later"
@@ -131,7 +131,7 @@ def write_tables(catalogue: Catalogue, fold: Fold, folder: Path, label_days: int
     if fold.cutoff is not None and label_days:
         released = catalogue.songs["released_at"].gather(cold["song"])
         cold = cold.filter(cold["played_at"] < released + timedelta(days=label_days))
-    popularity = np.bincount(warm["song"].to_numpy(), minlength=catalogue.n_songs)
+    popularity = plays_of_songs(warm, catalogue.n_songs)
     songs = catalogue.songs.with_columns(
         pl.Series("split", of_song, dtype=pl.String), pl.Series("popularity", popularity)
     )

@@ -205,7 +205,8 @@ def write_plays(
     for name, table in tables.items():
         table.orderBy("user", "played_at", "song", *ORDER).select(*map(quoted, types)).write.parquet(uri(aside / name))
         gathered(aside / name, types).sink_parquet(folder / f"{name}.parquet")
-    heard = spark.read.parquet(pattern(aside / "plays")).groupBy("song").count().toArrow()
+    heard = spark.read.parquet(pattern(aside / "plays")).groupBy("song")
+    heard = heard.agg(F.sum(F.coalesce("play_count", F.lit(1))).alias("count")).toArrow()
     popularity_S = np.zeros(songs.height, dtype=np.int64)
     popularity_S[heard["song"].to_numpy()] = heard["count"].to_numpy()
     return popularity_S, plays.filter(F.col("_warm") & late).count()
