@@ -81,6 +81,7 @@ def read(config: PrepareConfig, aside: Path) -> contract.Dataset:
         check = partial(spark_plays.check_plays, spark_plays.connect(config.spark.master), files, aside)
     else:
         check = partial(play_rules.usable_plays, memory_gb=config.memory_gb, aside=aside)
+    check = partial(check, repeats=config.repeats)
     return contract.read_dataset(source, config.plays, check)
 
 

@@ -22,7 +22,7 @@ from configs.errors import UserError
 from data.arrays import IntArray
 from data.contract.columns import PAIR
 from data.contract.play_files import types_in
-from data.contract.play_rules import REPEATED, ROW_RULES, Plays
+from data.contract.play_rules import REPEATED, ROW_RULES, USED, Plays
 from data.contract.row_rules import Rejected
 from data.play_tables import STRENGTH
 from data.split import WARM, Split
@@ -72,6 +72,7 @@ def check_plays(
     songs: pl.DataFrame,
     users: pl.DataFrame | None,
     rejected: Rejected,
+    repeats: str = "rows",
 ) -> Plays:
     """Select valid plays as `play_rules.usable_plays`, from `files` with the schema of `plays`; written to `aside`."""
     from pyspark.sql import Window
@@ -82,7 +83,8 @@ def check_plays(
     marked = known(spark, log, songs, users)
     rule = F.expr("CASE " + " ".join(f"WHEN {sql} THEN '{key}'" for key, sql, *_ in ROW_RULES) + " END")
     marked = marked.withColumn("_key", rule).drop("_song", "_user", "_released_at")
-    again = F.row_number().over(Window.partitionBy(*comparable(log, schema)).orderBy(*ORDER)) > 1
+    alike = comparable(log, USED if repeats == "plays" else schema)
+    again = F.row_number().over(Window.partitionBy(*alike).orderBy(*ORDER)) > 1
     usable = marked.filter("_key IS NULL").withColumn("_key", F.when(again, REPEATED[0]))
     what = {key: (text, show) for key, _, text, show in ROW_RULES} | {REPEATED[0]: (REPEATED[1], PAIR)}
     for bad in (marked, usable):
@@ -91,9 +93,11 @@ def check_plays(
     kept = usable.filter("_key IS NULL").drop("_key").withColumn("_back", F.expr("played_at") < before)
     kept.withColumn("played_at", F.unix_millis("played_at")).write.parquet(uri(aside / "checked"))
     checked = spark.read.parquet(pattern(aside / "checked"))
+    dated = f"CASE WHEN played_at IS NOT NULL THEN struct({', '.join(USED)}) END"
     odd = checked.selectExpr(
         "count(*) AS kept", "count_if(played_at IS NULL) AS undated", "count_if(_back) AS back",
         "count(*) - count(DISTINCT user_id, song_id) AS repeats",
+        f"count(played_at) - count(DISTINCT {dated}) AS twice",
     ).first().asDict()  # fmt: skip
     return Plays(log.count(), [gathered(aside / "checked", schema)] if odd["kept"] else [], Counter(odd))
 
