@@ -106,7 +106,7 @@ def read_fields(
         dense = dense | made
     names = [name for name in CATEGORIES if (name not in dense if vocabulary is None else name in {*vocabulary, *use})]
     values = {name: field_values(catalogue.songs, name) for name in names}
-    known = [*dense, *(name for name, column in values.items() if column.null_count() < catalogue.n_songs)]
+    known = [*dense, *(name for name, column in values.items() if column.list.drop_nulls().list.len().sum())]
     if unknown := [name for name in use if name not in known]:
         raise UserError(
             f"fields.use names {unknown}; this catalogue has {known}" + ("" if features else " (no features= folder)")

@@ -66,6 +66,12 @@ def test_vectors_of_the_users_own_are_not_replaced(tmp_path: Path) -> None:
         embed(config)
 
 
+def test_lists_that_are_all_empty_are_no_field(tmp_path: Path) -> None:
+    catalogue = small(tmp_path, genres=pl.Series([[]] * 6, dtype=pl.List(pl.String)), tags=[["x"], ["y"], *[[]] * 4])
+    with pytest.raises(UserError, match=r"fields.use names \['genres'\]; this catalogue has \['tags'\]"):
+        read_fields(catalogue, None, ["genres"], 1)
+
+
 GENRES = [["rock", "pop"], ["rock"], ["pop", "rock", "jazz", "jazz"], None, ["new", "rock"], ["new"]]
 
 
