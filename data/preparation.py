@@ -17,7 +17,7 @@ from artifacts.tracking import made, tracked, used
 from configs.data import PrepareConfig
 from configs.errors import UserError
 from configs.load import as_dict, recorded
-from data import adapters, play_tables, text
+from data import adapters, play_tables, text, words
 from data.arrays import IntArray
 from data.audio import cache as audio_cache
 from data.audio.statistics import AUDIO_STATS, VERSION, catalogue_statistics
@@ -214,12 +214,15 @@ def counts(songs: pl.DataFrame, folder: Path, users: pl.DataFrame) -> dict[str, 
 
 
 def text_notes(songs: pl.DataFrame, model: str) -> list[str]:
-    """Note whether the text encoder's vocabulary does not cover the language of the text."""
+    """Note what of titles and lyrics is not read, and whether the text encoder's vocabulary covers their language."""
     texts = text.song_texts(songs, ["title", "lyrics"])
     share = text.unknown_share([song_text for song_text in texts if song_text], model) if any(texts) else 0.0
-    if share <= 0.2:
-        return []
-    return [f"{share:.0%} of the text's tokens are unknown to text_model={model}: choose an encoder for this language"]
+    made = words.notes(songs)
+    if share > 0.2:
+        made.append(
+            f"{share:.0%} of the text's tokens are unknown to text_model={model}: choose an encoder for this language"
+        )
+    return made
 
 
 def summary(manifest: dict[str, Any], out: str) -> str:

@@ -23,6 +23,7 @@ from artifacts.folders import PART, remove_left
 from configs.errors import UserError
 from data.arrays import AnyArray, FloatArray, IntArray
 from data.contract.columns import TEXT_TYPES, TEXTS
+from data.words import plain
 from models.pretrained import resolve_model
 from models.text_encoder import TextEncoder, load_tokenizer, text_width
 
@@ -42,6 +43,7 @@ def read_as(prepared: dict[str, Any]) -> dict[str, Any]:
 def song_texts(songs: pl.DataFrame, fields: Sequence[str]) -> list[str | None]:
     """One text a song: the given columns, one below the other; list columns are joined by commas. None: no text.
 
+    Titles and lyrics are without what is form and no word (`data.words`).
     Any column of text or lists of text will do, also one that the contract does not know.
 
     Raises:
@@ -58,6 +60,7 @@ def song_texts(songs: pl.DataFrame, fields: Sequence[str]) -> list[str | None]:
         pl.col(name).cast(TEXTS).list.join(", ", ignore_nulls=True) if name in lists else pl.col(name).cast(pl.String)
         for name in fields
     ]
+    songs = plain(songs.select(*dict.fromkeys(fields)))
     parts = [column.str.strip_chars().replace("", None) for column in columns]
     joined = pl.concat_str(parts, separator="\n", ignore_nulls=True).replace("", None)
     return songs.select(joined.alias("text"))["text"].to_list()
