@@ -219,9 +219,8 @@ def text_notes(songs: pl.DataFrame, model: str) -> list[str]:
     share = text.unknown_share([song_text for song_text in texts if song_text], model) if any(texts) else 0.0
     made = words.notes(songs)
     if share > 0.2:
-        made.append(
-            f"{share:.0%} of the text's tokens are unknown to text_model={model}: choose an encoder for this language"
-        )
+        unknown = f"{share:.0%} of the text's words and characters are unknown to text_model={model}"
+        made.append(f"{unknown}: choose an encoder for this language")
     return made
 
 

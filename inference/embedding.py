@@ -91,8 +91,8 @@ def embed_text(config: EmbedConfig, tracking: Any) -> None:
         unknown = unknown_share(present, options.model)
         cache = catalogue.folder / "text_cache"
         vectors = text_vectors(texts, options.model, options.max_tokens, BERT_BATCH, cache, options.windows)
-        made_by["unknown_tokens"] = round(unknown, 4)
-        told += f"; {unknown:.1%} of the tokens unknown to {options.model}"
+        made_by["unknown_words"] = round(unknown, 4)
+        told += f"; {unknown:.1%} of words and characters unknown to {options.model}"
     write_features(Path(config.out), {TEXT: vectors}, catalogue, made_by, fitted)
     used(tracking, config.data)
     made(tracking, config.out, config.logger.upload)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 
 from data import words
 from data.derived_fields import derived_values
-from data.text import song_texts
+from data.text import song_texts, unknown_share
 from data.words import plain_lyrics, plain_titles, read_lyrics, versions
 
 VERSE = ["I walk the line", "over and over: again", "", "看人们聚散无常", "男：爱不爱都难", "10:30的飞机快要到了"]
@@ -133,3 +135,21 @@ def test_prepare_tells_what_is_left_out(
     assert "songs: of 9 lyrics, 5 have time stamps and 5 lines of credits" in shown
     assert "songs: 10 titles have a version mark" in shown
     assert pl.read_parquet(made / "songs.parquet")["title"][0] == "Song 0 (Live)", "the catalogue shows it as it is"
+
+
+@pytest.mark.parametrize(("texts", "share"), [(["我愛你"], 0.0), (["rain 我愛"], 1 / 3), (["rain rain 我愛"], 0.5)])
+def test_unknown_words_and_characters_are_counted(
+    texts: list[str], share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against a tokenizer that knows Han, and of whose other words one token is unknown, or many are not."""
+    from data import text
+
+    class Tokenizer:
+        unk_token_id = 7
+
+        def __call__(self, texts: list[str], **_: Any) -> dict[str, list[list[int]]]:
+            return {"input_ids": [[7] if one == "rain" else [1, 2, 3, 4] for one in texts]}
+
+    monkeypatch.setattr(text, "load_tokenizer", lambda _: Tokenizer())
+    assert unknown_share(texts, "any") == pytest.approx(share)
+    assert np.isclose(unknown_share([*texts, "1984!? ", ""], "any"), unknown_share([*texts, "known"], "any"))
