@@ -101,9 +101,9 @@ def read_fields(
     if features is not None:
         read_manifest(features, *FEATURES)
         check_same_songs(catalogue, Path(features))
-        made = read_features(Path(features), catalogue.n_songs)
-        check_names(catalogue, made)
-        dense = dense | made
+        embedded = read_features(Path(features), catalogue.n_songs)
+        check_names(catalogue, embedded)
+        dense = dense | embedded
     names = [name for name in CATEGORIES if (name not in dense if vocabulary is None else name in {*vocabulary, *use})]
     values = {name: field_values(catalogue.songs, name) for name in names}
     known = [*dense, *(name for name, column in values.items() if column.list.drop_nulls().list.len().sum())]

@@ -203,7 +203,7 @@ def unknown_share(texts: Sequence[str], model: str) -> float:
     Raises:
         UserError: the text model cannot be loaded.
     """
-    rows = np.unique(np.linspace(0, len(texts) - 1, SAMPLE).astype(int)) if texts else []
+    rows = np.unique(np.linspace(0, len(texts) - 1, SAMPLE).astype(int))[: len(texts)]
     sample = pl.Series([texts[row] for row in rows], dtype=pl.String).str.head(READ)
     counted = sample.str.extract_all(WORDS).explode().drop_nulls().value_counts(name="n")
     tokenizer = or_user_error(load_tokenizer, model)

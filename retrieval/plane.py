@@ -7,12 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-
 SPREAD = 1e-6  # of the vectors' size, less is rounding
 
 
 def project(vectors_ND: NDArray[Any], seed: int) -> NDArray[Any]:
-    """Two dimensions by t-SNE, (N, 2); simply the first two of a handful of songs, and where there is nothing to spread.
+    """Two dimensions by t-SNE, (N, 2); simply the first two of a handful of songs, or where nothing is to be spread.
 
     On vectors that are all equal, scikit-learn (1.9) ends the process.
     """

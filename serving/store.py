@@ -172,7 +172,8 @@ class Store:
         for page in pages(lambda after: self.database.read(READ_PLAYS, (after, PLAYS)), after):
             for number, user_id, song_id, at, completed, favourited, disliked, skipped, source in page:
                 marks = [None if mark is None else bool(mark) for mark in (completed, favourited, disliked, skipped)]
-                yield number, Play(user_id, song_id, EPOCH + at * MICROSECOND, *marks, source)
+                played_at = EPOCH + at * MICROSECOND
+                yield number, Play(user_id, song_id, played_at, marks[0], marks[1], marks[2], marks[3], source)
 
     def counts(self) -> dict[str, int]:
         """How many `songs` and `plays` there are."""
