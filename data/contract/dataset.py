@@ -86,8 +86,8 @@ def read_dataset(source: str | Path, plays: str | None = None, check: Check = us
 def plays_files(source: Path, plays: str | None) -> list[str]:
     """The files of a dataset's plays: as given, or plays.parquet, or all Parquet files of the folder plays/.
 
-    A folder's files whose names, or whose folders' names, begin with "." or "_" are not read: so programs name copies,
-    files half written, and what they note about a folder.
+    Files whose names, or whose folders' names within a folder, begin with "." or "_" are read only if they are given
+    by name: so programs name copies, files half written, and what they note about a folder.
 
     Raises:
         UserError: there is none.
@@ -98,7 +98,8 @@ def plays_files(source: Path, plays: str | None) -> list[str]:
             if not found:
                 raise UserError(f"{path} holds no Parquet file (*.parquet)")
             return found
-        found = [str(path)] if path.exists() else sorted(glob(str(path), recursive=True))
+        given = sorted(glob(str(path), recursive=True))
+        found = [str(path)] if path.exists() else [file for file in given if not hidden(Path(Path(file).name))]
         if found:
             return found
     raise UserError(f"plays={plays}: nothing is there") if plays else _no_table(source, "plays")

@@ -103,7 +103,13 @@ def check_plays(
 
 
 def read_log(spark: Any, files: list[str], schema: pl.Schema) -> Any:
-    """Read the log with the contract's types (times in UTC) and the position of each row."""
+    """Read the log with the contract's types (times in UTC) and the position of each row.
+
+    Raises:
+        UserError: a file is hidden: Spark would leave it out without a word.
+    """
+    if passed_over := next((file for file in files if Path(file).name.startswith((".", "_"))), None):
+        raise UserError(f"{passed_over}: Spark reads no file whose name begins with '.' or '_': rename it")
     alike: dict[Any, list[str]] = {}
     for file in files:
         alike.setdefault((tuple(types_in(file).items()), int96_in(file)), []).append(file)

@@ -161,6 +161,9 @@ def test_hidden_files_are_not_read(tmp_path: Path) -> None:
     assert read_dataset(folder.parent).plays["user_id"].to_list() == ["u"]
     assert read_dataset(folder.parent, str(folder)).plays["user_id"].to_list() == ["u"]
     assert read_dataset(folder.parent, str(folder / "_new.parquet")).plays["user_id"].to_list() == ["old"]
+    pl.DataFrame({"user_id": ["new"], "song_id": ["1"]}).write_parquet(folder / "z_new.parquet")
+    assert read_dataset(folder.parent, f"{folder}/*_new.parquet").plays["user_id"].to_list() == ["new"]
+    (folder / "z_new.parquet").unlink()
     for name in ("0.parquet", "1.parquet"):
         (folder / name).unlink(missing_ok=True)
     with pytest.raises(UserError, match=r"plays holds no Parquet file"):

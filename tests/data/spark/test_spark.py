@@ -143,6 +143,12 @@ def test_the_same_catalogue_of_files_of_many_programs(
     assert spark_plays.int96_in(str(source / "plays" / "1.parquet")) == ("played_at",)
 
 
+def test_a_hidden_file_is_refused() -> None:
+    """Spark would leave it out without a word."""
+    with pytest.raises(UserError, match=r"_new\.parquet: Spark reads no file whose name begins with"):
+        spark_plays.read_log(None, ["plays/a.parquet", "plays/_new.parquet"], pl.Schema())
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Plays of 120 users, 50 songs, in the form of a catalogue, a third of the times alike."""
