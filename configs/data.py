@@ -97,6 +97,9 @@ class PrepareConfig:
     out: str = opt(REQUIRED, "catalogue folder to write")
     format: Literal["contract", "lfm2k", "hetrec"] = opt("contract", "layout of source")
     plays: str | None = opt(None, "Parquet file, folder or glob of plays (default: plays.parquet or plays/ in source)")
+    repeats: Literal["rows", "plays"] = opt(
+        "rows", "what is one play written twice: equal rows, or rows that are equal in the columns that are used"
+    )
     memory_gb: float = opt(0.0, "memory for plays while they are checked and sorted, the rest on disk (0: all at once)")
     engine: Literal["local", "spark"] = opt("local", "what reads plays and mines pairs: this machine, or Apache Spark")
     spark: SparkConfig = field(default_factory=SparkConfig)
@@ -111,9 +114,11 @@ class PrepareConfig:
         """Check the ranges, and that the options go together."""
         at_least(self, 0, "memory_gb", below=1e9)
         at_least(self, 0, "workers")
-        if self.format != "contract" and (self.engine == "spark" or self.plays or self.memory_gb):
+        others = self.engine == "spark" or self.plays or self.memory_gb or self.repeats != "rows"
+        if self.format != "contract" and others:
             raise UserError(
-                f"format={self.format} is read as published: plays=, memory_gb= and engine=spark are for others"
+                f"format={self.format} is read as published: plays=, repeats=, memory_gb= and engine=spark "
+                "are for others"
             )
         if self.engine == "spark" and self.memory_gb:
             raise UserError(

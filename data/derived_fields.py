@@ -1,4 +1,4 @@
-"""Category fields that follow from other columns of a song: the scripts of its words, and the year of its release.
+"""Category fields that follow from other columns of a song: scripts of its words, year of release, kind of version.
 
 Each is a column of lists of strings, null where a song says nothing.
 """
@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 import polars as pl
+
+from data.words import plain, versions
 
 SCRIPTS = (
     *("Latin", "Han", "Hiragana", "Katakana", "Hangul", "Cyrillic", "Greek", "Georgian", "Armenian", "Arabic"),
@@ -23,7 +25,7 @@ LISTS = pl.List(pl.String)
 
 def scripts(songs: pl.DataFrame) -> pl.Series:
     """Scripts of the letters of title and lyrics, the one of most letters first, ties in alphabetical order."""
-    parts = [_scripts(songs[at : at + CHUNK]) for at in range(0, songs.height, CHUNK)]
+    parts = [_scripts(plain(songs[at : at + CHUNK])) for at in range(0, songs.height, CHUNK)]
     return pl.concat([pl.Series(dtype=LISTS), *parts])
 
 
@@ -63,6 +65,7 @@ def nearest_years(values: pl.Series, known: Iterable[str | None]) -> pl.Series:
 DERIVED: dict[str, tuple[tuple[str, ...], Callable[[pl.DataFrame], pl.Series]]] = {
     "script": (("title", "lyrics"), scripts),
     "year": (("released_at",), years),
+    "version": (("title",), versions),
 }
 
 

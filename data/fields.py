@@ -6,7 +6,7 @@ A field is a float tensor (songs, dim), a missing row being NaN, or an int64 ten
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain, repeat
 from pathlib import Path
@@ -101,10 +101,12 @@ def read_fields(
     if features is not None:
         read_manifest(features, *FEATURES)
         check_same_songs(catalogue, Path(features))
-        dense = dense | read_features(Path(features), catalogue.n_songs)
+        embedded = read_features(Path(features), catalogue.n_songs)
+        check_names(catalogue, embedded)
+        dense = dense | embedded
     names = [name for name in CATEGORIES if (name not in dense if vocabulary is None else name in {*vocabulary, *use})]
     values = {name: field_values(catalogue.songs, name) for name in names}
-    known = [*dense, *(name for name, column in values.items() if column.null_count() < catalogue.n_songs)]
+    known = [*dense, *(name for name, column in values.items() if column.list.drop_nulls().list.len().sum())]
     if unknown := [name for name in use if name not in known]:
         raise UserError(
             f"fields.use names {unknown}; this catalogue has {known}" + ("" if features else " (no features= folder)")
@@ -121,6 +123,15 @@ def read_fields(
             "no field to learn from: give features= (python -m pipeline.embed) or feature_<name> columns or tags"
         )
     return SongFields(dense, codes, {name: made[name] for name in codes})
+
+
+def check_names(catalogue: Catalogue, made: Iterable[str]) -> None:
+    """Raise UserError if vectors that are made of the songs have the name of vectors that the songs came with."""
+    if both := sorted({*catalogue.features()} & {*made}):
+        raise UserError(
+            f"{catalogue.folder} has vectors {', '.join(both)} of its own (feature_{both[0]} of songs.parquet), and "
+            "pipeline.embed makes vectors of that name: rename the column and prepare again"
+        )
 
 
 def check_same_songs(catalogue: Catalogue, features: Path) -> None:

@@ -24,7 +24,7 @@ from configs.load import as_dict
 from data.arrays import IntArray
 from data.catalogue import KIND, MADE_BY, Catalogue
 from data.item_pairs import mining
-from data.play_tables import separate
+from data.play_tables import plays_of_songs, separate
 from data.split import COLD_TEST, COLD_VAL, WARM, Split
 
 LATER = "later"
@@ -108,7 +108,7 @@ def write_fold(catalogue: Catalogue, fold: Fold, out: Path, label_days: int) -> 
     }
     if kind_of(out) != KIND or read_manifest(out, KIND, MADE_BY).get("fold") != about:
         manifest = dict(catalogue.manifest) | {"fold": about, "notes": []}
-        manifest["split"] = {"by": "fold", "cutoff": about["cutoff"]}
+        manifest["split"] = {"by": "fold", "cutoff": about["cutoff"], "zone": zone(catalogue)}
         with writing(out, KIND, manifest) as folder:
             evidence = write_tables(catalogue, fold, folder, label_days)
             tables = {path.name: of_table(path) for path in sorted(folder.glob("*.parquet"))}
@@ -126,12 +126,12 @@ def write_tables(catalogue: Catalogue, fold: Fold, folder: Path, label_days: int
     plays = catalogue.plays
     if fold.cutoff is not None:
         plays = plays.filter(pl.col("played_at").is_not_null())  # one without a time may be later
-    warm, cold, _ = separate(plays, Split(of_song, "fold", fold.cutoff))
+    warm, cold, _ = separate(plays, Split(of_song, "fold", fold.cutoff, zone(catalogue)))
     cold = cold.filter(pl.col("song").is_in(pl.Series(np.r_[fold.songs, fold.validation]).cast(pl.Int32).implode()))
     if fold.cutoff is not None and label_days:
         released = catalogue.songs["released_at"].gather(cold["song"])
         cold = cold.filter(cold["played_at"] < released + timedelta(days=label_days))
-    popularity = np.bincount(warm["song"].to_numpy(), minlength=catalogue.n_songs)
+    popularity = plays_of_songs(warm, catalogue.n_songs)
     songs = catalogue.songs.with_columns(
         pl.Series("split", of_song, dtype=pl.String), pl.Series("popularity", popularity)
     )
@@ -158,6 +158,12 @@ def pair_options(catalogue: Catalogue) -> tuple[PairsConfig, int]:
     return options, recorded["split"]["seed"]
 
 
+def zone(catalogue: Catalogue) -> str | None:
+    """The time zone of a catalogue's days of release."""
+    found: str | None = catalogue.manifest.get("split", {}).get("zone")
+    return found
+
+
 def check_fold(made: Catalogue, fold: Fold) -> None:
     """Refuse a fold's catalogue that knows of its songs or of what came later.
 
@@ -167,9 +173,10 @@ def check_fold(made: Catalogue, fold: Fold) -> None:
     if np.intersect1d(made.rows("warm"), np.r_[fold.songs, fold.validation]).size:
         raise UserError(f"{made.folder}: songs of the fold are known songs in it: remove the folder and run again")
     made.pairs()
-    if fold.cutoff is None:
+    before = Split(made.songs["split"].to_numpy(), "fold", fold.cutoff, zone(made)).plays_before
+    if before is None or fold.cutoff is None:
         return
-    late = made.plays.filter((pl.col("played_at") >= fold.cutoff).fill_null(True)).height
+    late = made.plays.filter((pl.col("played_at") >= before).fill_null(True)).height
     if late:
         raise UserError(
             f"{made.folder / 'plays.parquet'}: {late} plays are not earlier than the fold's songs "

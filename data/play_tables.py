@@ -29,19 +29,28 @@ def write_plays(
     """Write `plays.parquet` and `cold_plays.parquet`.
 
     Returns:
-        Number of training plays of each song (S,), and of plays of known songs after the cut-off.
+        Number of training plays of each song (S,), a row counting as often as its `play_count` says, and of rows of
+        known songs after the cut-off.
     """
     popularity_S, late = np.zeros(songs.height, dtype=np.int64), 0
     written: dict[str, list[pl.LazyFrame]] = {"plays": [], "cold_plays": []}
     for number, part in enumerate(parts):
         warm, cold, dropped = separate(index_plays(part.collect(), songs, users), split)
-        popularity_S += np.bincount(warm["song"].to_numpy(), minlength=songs.height)
+        popularity_S += plays_of_songs(warm, songs.height)
         late += dropped
         for name, table in (("plays", warm), ("cold_plays", cold)):
             written[name].append(spill(table, aside if len(parts) > 1 else None, f"{name}-{number}"))
     for name, tables in written.items():
         pl.concat(tables).sink_parquet(folder / f"{name}.parquet")
     return popularity_S, late
+
+
+def plays_of_songs(plays: pl.DataFrame, n_songs: int) -> IntArray:
+    """Number of plays of each song (S,): a row counts as often as its `play_count` says."""
+    counted = plays.group_by("song").agg(pl.col("play_count").fill_null(1).sum())
+    plays_S = np.zeros(n_songs, dtype=np.int64)
+    plays_S[counted["song"].to_numpy()] = counted["play_count"].to_numpy()
+    return plays_S
 
 
 def strength(play: object) -> float:
@@ -71,7 +80,8 @@ def separate(plays: pl.DataFrame, split: Split) -> tuple[pl.DataFrame, pl.DataFr
     warm_song = pl.Series(split.of_song == WARM)
     warm = warm_song.gather(plays["song"])
     cold_plays, warm_plays = plays.filter(~warm), plays.filter(warm)
-    if split.cutoff is None:
+    before = split.plays_before
+    if before is None:
         return warm_plays, cold_plays, 0
-    early = warm_plays.filter((pl.col("played_at") < split.cutoff).fill_null(True))
+    early = warm_plays.filter((pl.col("played_at") < before).fill_null(True))
     return early, cold_plays, warm_plays.height - early.height

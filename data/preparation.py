@@ -17,7 +17,7 @@ from artifacts.tracking import made, tracked, used
 from configs.data import PrepareConfig
 from configs.errors import UserError
 from configs.load import as_dict, recorded
-from data import adapters, play_tables, text
+from data import adapters, play_tables, text, words
 from data.arrays import IntArray
 from data.audio import cache as audio_cache
 from data.audio.statistics import AUDIO_STATS, VERSION, catalogue_statistics
@@ -41,9 +41,8 @@ def prepare(config: PrepareConfig, run: Any) -> None:
     manifest: dict[str, Any] = {"source": str(Path(config.source).resolve()), "options": recorded(config)}
     with scratch(config.out) as aside, writing(config.out, KIND, manifest) as folder:
         dataset, later = until(read(config, aside), config.split.until)
-        split = split_songs(
-            dataset.songs, config.split.by, config.split.cutoff, config.split.cold_share, config.split.seed
-        )
+        how = config.split
+        split = split_songs(dataset.songs, how.by, how.cutoff, how.cold_share, how.seed, dataset.zone)
         plays_S, dropped = write_plays(dataset, split, folder, aside, config)
         songs, tag_counts = join_tags(dataset, split)
         songs = songs.with_columns(pl.Series("split", split.of_song, dtype=pl.String), pl.Series("popularity", plays_S))
@@ -60,7 +59,7 @@ def prepare(config: PrepareConfig, run: Any) -> None:
             "counts": counts(songs, folder, dataset.users)
             | {"songs_left_out_by_until": later, "warm_plays_after_cutoff_left_out": dropped}
             | tag_counts,
-            "split": {"by": split.by, "cutoff": split.cutoff and split.cutoff.isoformat()},
+            "split": {"by": split.by, "cutoff": split.cutoff and split.cutoff.isoformat(), "zone": split.zone},
             CONTENT: content(folder, config, heard.content),
             "pairs": evidence | {"val_pairs": val_pairs.height},
             "rejected": rejected,
@@ -82,6 +81,7 @@ def read(config: PrepareConfig, aside: Path) -> contract.Dataset:
         check = partial(spark_plays.check_plays, spark_plays.connect(config.spark.master), files, aside)
     else:
         check = partial(play_rules.usable_plays, memory_gb=config.memory_gb, aside=aside)
+    check = partial(check, repeats=config.repeats)
     return contract.read_dataset(source, config.plays, check)
 
 
@@ -214,12 +214,14 @@ def counts(songs: pl.DataFrame, folder: Path, users: pl.DataFrame) -> dict[str, 
 
 
 def text_notes(songs: pl.DataFrame, model: str) -> list[str]:
-    """Note whether the text encoder's vocabulary does not cover the language of the text."""
+    """Note what of titles and lyrics is not read, and whether the text encoder's vocabulary covers their language."""
     texts = text.song_texts(songs, ["title", "lyrics"])
     share = text.unknown_share([song_text for song_text in texts if song_text], model) if any(texts) else 0.0
-    if share <= 0.2:
-        return []
-    return [f"{share:.0%} of the text's tokens are unknown to text_model={model}: choose an encoder for this language"]
+    made = words.notes(songs)
+    if share > 0.2:
+        unknown = f"{share:.0%} of the text's words and characters are unknown to text_model={model}"
+        made.append(f"{unknown}: choose an encoder for this language")
+    return made
 
 
 def summary(manifest: dict[str, Any], out: str) -> str:

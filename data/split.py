@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import polars as pl
@@ -16,19 +16,35 @@ WARM, COLD_VAL, COLD_TEST = "warm", "cold_val", "cold_test"
 
 @dataclass
 class Split:
-    """The split of each song, the method, and the time after which no play may be trained on."""
+    """The split of each song, the method, and the time after which no play may be trained on.
+
+    `zone` is the time zone in which the songs' days of release are days, and so the cut-off; None: as the plays' times.
+    """
 
     of_song: AnyArray
     by: str
     cutoff: datetime | None
+    zone: str | None = None
+
+    @property
+    def plays_before(self) -> datetime | None:
+        """The cut-off as a time of plays, which are in UTC."""
+        if self.cutoff is None or self.zone is None:
+            return self.cutoff
+        hour = pl.Series([self.cutoff, self.cutoff + timedelta(hours=1)])  # where clocks skip midnight
+        local = hour.dt.replace_time_zone(self.zone, ambiguous="earliest", non_existent="null").drop_nulls()
+        at: datetime = local.dt.convert_time_zone("UTC").dt.replace_time_zone(None)[0]
+        return at
 
 
-def split_songs(songs: pl.DataFrame, by: str, cutoff: str | None, cold_share: float, seed: int) -> Split:
+def split_songs(
+    songs: pl.DataFrame, by: str, cutoff: str | None, cold_share: float, seed: int, zone: str | None = None
+) -> Split:
     """Assign every song to warm, cold_val or cold_test; the cold share is halved between the last two.
 
     `auto` uses the `split` column if there is one, else release times, else a seeded random share. By time, the earlier
     half of the cold songs validates and the later half tests; songs without a date are warm. At random, songs are drawn
-    by row; by artist, artists are drawn by name, independently of the order of rows.
+    by row; by artist, artists are drawn by name, independently of the order of rows. `zone`: of the days of release.
 
     Raises:
         UserError: the requested split cannot be made, or leaves no warm or no cold song (one of the two cold parts may
@@ -42,7 +58,7 @@ def split_songs(songs: pl.DataFrame, by: str, cutoff: str | None, cold_share: fl
             raise UserError("split.by=column, but songs.parquet has no split column")
         made = Split(songs["split"].fill_null(WARM).to_numpy(), by, None)
     elif by == "time":
-        made = _by_time(songs, cutoff, cold_share)
+        made = _by_time(songs, cutoff, cold_share, zone)
     elif by == "artist":
         made = Split(_by_group(artists(songs), cold_share, seed), by, None)
     else:
@@ -72,7 +88,7 @@ def _date(text: str) -> datetime:
     return at.astimezone(UTC).replace(tzinfo=None) if at.tzinfo else at  # as the contract reads times
 
 
-def _by_time(songs: pl.DataFrame, cutoff: str | None, cold_share: float) -> Split:
+def _by_time(songs: pl.DataFrame, cutoff: str | None, cold_share: float, zone: str | None) -> Split:
     released = songs["released_at"]
     times = released.drop_nulls().sort()
     if times.is_empty():
@@ -84,7 +100,8 @@ def _by_time(songs: pl.DataFrame, cutoff: str | None, cold_share: float) -> Spli
     of_song = np.full(songs.height, WARM, dtype=object)
     of_song[order[: len(order) // 2]] = COLD_VAL
     of_song[order[len(order) // 2 :]] = COLD_TEST
-    return Split(of_song, "time", at)
+    in_utc = cutoff is not None and datetime.fromisoformat(cutoff).tzinfo is not None
+    return Split(of_song, "time", at, None if in_utc else zone)
 
 
 def _by_song(n_songs: int, cold_share: float, seed: int) -> AnyArray:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import polars as pl
 
+from data.contract.columns import PAIR
 from data.contract.dataset import Dataset
-from data.contract.play_rules import PAIR
 from data.fields import MAX_VALUES
 from data.split import WARM, Split
 

@@ -23,11 +23,15 @@ from artifacts.folders import PART, remove_left
 from configs.errors import UserError
 from data.arrays import AnyArray, FloatArray, IntArray
 from data.contract.columns import TEXT_TYPES, TEXTS
+from data.words import plain
 from models.pretrained import resolve_model
 from models.text_encoder import TextEncoder, load_tokenizer, text_width
 
 BUCKET = 16  # texts are padded to a multiple of this many tokens
-SAMPLE = 2000  # texts on which the share of unknown tokens is measured
+SAMPLE = 2000  # texts on which the share of unknown words is measured
+READ = 2000  # characters of each of them
+UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}"  # scripts without spaces, of which each character counts as a word
+WORDS = rf"[{UNSPACED}]|[\p{{L}}\p{{M}}\p{{N}}--[{UNSPACED}]]+"
 
 Texts = Sequence[str | None]
 Loaded = TypeVar("Loaded")
@@ -42,6 +46,7 @@ def read_as(prepared: dict[str, Any]) -> dict[str, Any]:
 def song_texts(songs: pl.DataFrame, fields: Sequence[str]) -> list[str | None]:
     """One text a song: the given columns, one below the other; list columns are joined by commas. None: no text.
 
+    Titles and lyrics are without what is form and no word (`data.words`).
     Any column of text or lists of text will do, also one that the contract does not know.
 
     Raises:
@@ -58,6 +63,7 @@ def song_texts(songs: pl.DataFrame, fields: Sequence[str]) -> list[str | None]:
         pl.col(name).cast(TEXTS).list.join(", ", ignore_nulls=True) if name in lists else pl.col(name).cast(pl.String)
         for name in fields
     ]
+    songs = plain(songs.select(*dict.fromkeys(fields)))
     parts = [column.str.strip_chars().replace("", None) for column in columns]
     joined = pl.concat_str(parts, separator="\n", ignore_nulls=True).replace("", None)
     return songs.select(joined.alias("text"))["text"].to_list()
@@ -189,18 +195,23 @@ def text_dim(model: str) -> int:
 
 
 def unknown_share(texts: Sequence[str], model: str) -> float:
-    """Share of tokens that are [UNK] for this model's vocabulary, 0 … 1, measured on evenly spaced texts.
+    """Share of words, and of characters of scripts without spaces, that have [UNK] for this model's vocabulary, 0 … 1.
+
+    It is measured on evenly spaced texts. Tokens would be the wrong measure: an unknown word is one token, a known one
+    may be many.
 
     Raises:
         UserError: the text model cannot be loaded.
     """
-    if not texts:
-        return 0.0
+    rows = np.unique(np.linspace(0, len(texts) - 1, SAMPLE).astype(int))[: len(texts)]
+    sample = pl.Series([texts[row] for row in rows], dtype=pl.String).str.head(READ)
+    counted = sample.str.extract_all(WORDS).explode().drop_nulls().value_counts(name="n")
     tokenizer = or_user_error(load_tokenizer, model)
-    sample = [texts[row] for row in np.unique(np.linspace(0, len(texts) - 1, SAMPLE).astype(int))]
-    encoded = tokenizer(sample, add_special_tokens=False, truncation=True, max_length=512)["input_ids"]
-    ids = np.concatenate([np.asarray(row, dtype=np.int64) for row in encoded])
-    return float(np.mean(ids == tokenizer.unk_token_id)) if len(ids) and tokenizer.unk_token_id is not None else 0.0
+    if not counted.height or tokenizer.unk_token_id is None:
+        return 0.0
+    encoded = tokenizer(counted.to_series(0).to_list(), add_special_tokens=False, truncation=True, max_length=512)
+    unknown = np.array([tokenizer.unk_token_id in ids for ids in encoded["input_ids"]])
+    return float(counted["n"].filter(unknown).sum() / counted["n"].sum())
 
 
 def _compute(texts: Texts, model: str, max_tokens: int, batch_size: int, windows: int) -> FloatArray:

@@ -19,7 +19,7 @@ from configs.load import as_dict
 from configs.training import TFIDF, EmbedConfig
 from data.arrays import AnyArray, FloatArray
 from data.catalogue import Catalogue
-from data.fields import FEATURES
+from data.fields import FEATURES, check_names
 from data.text import folder_state, song_texts, text_vectors, unknown_share
 from data.tfidf import CharacterTfidf, fit
 from datamodules.clip import BERT_BATCH, FRAME_OPTIONS, ClipDataModule
@@ -27,7 +27,7 @@ from inference.vectors import restore
 from lightning_modules.clip import ClipModule
 
 KIND, _ = FEATURES
-NAMES = ("clip_audio", "clip_text")
+NAMES, TEXT = ("clip_audio", "clip_text"), "text"
 
 
 @tracked("embed")
@@ -39,6 +39,7 @@ def embed(config: EmbedConfig, tracking: Any) -> None:
         return embed_text(config, tracking)
     run = open_run(config.clip, "clip")
     data = song_data(run, config)
+    check_names(data.catalogue, (*NAMES, TEXT))
     parts = out.with_name(f".{out.name}.ranks")
     trainer = L.Trainer(
         accelerator=config.accelerator,
@@ -55,7 +56,7 @@ def embed(config: EmbedConfig, tracking: Any) -> None:
         written = [parts / f"{rank}.npz" for rank in range(trainer.world_size)]
         arrays = merge([path for path in written if path.exists()], data.catalogue.n_songs)
         if data.text_vectors:
-            arrays["text"] = np.asarray(data.text_vectors[0])
+            arrays[TEXT] = np.asarray(data.text_vectors[0])
         read = [folder_state(run.hparams["prepared"][name]) for name in ("text_model", "audio_model")]
         made_by = {"clip": str(run.folder.resolve()), "encoder": run.fingerprint}
         made_by[CONTENT] = of_values(run.fingerprint, read, of_folder(data.catalogue.folder))
@@ -73,6 +74,7 @@ def embed_text(config: EmbedConfig, tracking: Any) -> None:
     """
     options = config.text
     catalogue = Catalogue.read(config.data)
+    check_names(catalogue, (TEXT,))
     texts = song_texts(catalogue.songs, options.fields)
     present = [text for text in texts if text]
     if not present:
@@ -89,9 +91,9 @@ def embed_text(config: EmbedConfig, tracking: Any) -> None:
         unknown = unknown_share(present, options.model)
         cache = catalogue.folder / "text_cache"
         vectors = text_vectors(texts, options.model, options.max_tokens, BERT_BATCH, cache, options.windows)
-        made_by["unknown_tokens"] = round(unknown, 4)
-        told += f"; {unknown:.1%} of the tokens unknown to {options.model}"
-    write_features(Path(config.out), {"text": vectors}, catalogue, made_by, fitted)
+        made_by["unknown_words"] = round(unknown, 4)
+        told += f"; {unknown:.1%} of words and characters unknown to {options.model}"
+    write_features(Path(config.out), {TEXT: vectors}, catalogue, made_by, fitted)
     used(tracking, config.data)
     made(tracking, config.out, config.logger.upload)
     print(told)

@@ -19,7 +19,7 @@ from configs.errors import UserError
 from configs.targeting import AudienceConfig
 from data.arrays import IntArray
 from data.catalogue import Catalogue
-from data.contract.columns import TEXT_TYPES
+from data.contract.columns import KINDS, in_integers
 from data.contract.dataset import validate
 from data.contract.row_rules import rejection_table
 from data.play_tables import index_plays
@@ -78,7 +78,7 @@ def read_exclusions(path: str, catalogue: Catalogue, new: IntArray) -> Exclusion
     table = table.select("user_id", "song_id")
     for column in table.columns:
         kind = table[column].dtype
-        if not (kind.is_integer() or kind in TEXT_TYPES or kind == pl.Null):
+        if not (KINDS["id"][2](kind) or kind == pl.Null):
             raise UserError(f"exclude={path}: column '{column}' has type {kind}, wanted: text or integer")
     table = table.cast(pl.String)
     if table["user_id"].null_count():
@@ -175,18 +175,22 @@ def without_listeners(
 
 
 def read_given(option: str, path: str, wanted: str) -> pl.DataFrame:
-    """Read the Parquet file that an option names.
+    """Read the Parquet file that an option names, with ids as in a table of plays.
 
     Raises:
-        UserError: no such file, or not Parquet.
+        UserError: no such file, not Parquet, or an id is a number that is no integer.
     """
     if not Path(path).is_file():
         raise UserError(f"{option}={path}: no such file; wanted: a Parquet table with {wanted}")
     try:
-        return pl.read_parquet(path, glob=False)
+        table = pl.read_parquet(path, glob=False)
     except (OSError, pl.exceptions.PolarsError) as error:
         reason = str(error).partition("\n")[0]
         raise UserError(f"{option}={path} cannot be read as Parquet ({reason}): write the file again") from None
+    try:
+        return in_integers("plays", table.lazy()).collect()
+    except UserError as error:
+        raise UserError(f"{option}={path}: {str(error).removeprefix('plays.parquet: ')}") from None
 
 
 def numbers(catalogue: Catalogue, pool: IntArray) -> tuple[pl.DataFrame, pl.DataFrame]:

@@ -18,7 +18,7 @@ MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9d
 
 
 def load_pretrained(auto: str, model: str, kind: str) -> Any:
-    """Call `from_pretrained` of a class of transformers on the resolved model.
+    """Call `from_pretrained` of a class of transformers on the resolved model; weights come as float32.
 
     A folder is never looked up on a hub, remote code never runs.
 
@@ -35,10 +35,11 @@ def load_pretrained(auto: str, model: str, kind: str) -> Any:
     resolved = resolve_model(model)
     local = Path(resolved).is_dir()
     try:
-        return getattr(transformers, auto).from_pretrained(resolved, local_files_only=local, trust_remote_code=False)
+        made = getattr(transformers, auto).from_pretrained(resolved, local_files_only=local, trust_remote_code=False)
     except Exception as error:  # transformers, hub and safetensors raise unrelated types
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise ValueError(f"{kind} '{model}' cannot be loaded: {reason}") from error
+    return made.float() if isinstance(made, nn.Module) else made  # transformers keeps the type in which they were saved
 
 
 @cache

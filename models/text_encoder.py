@@ -47,9 +47,12 @@ def load_tokenizer(model: str) -> Any:
     """Load the tokenizer of a text model.
 
     Raises:
-        ValueError: it cannot be loaded.
+        ValueError: it cannot be loaded, or has no vocabulary.
     """
-    return load_pretrained("AutoTokenizer", model, KIND)
+    tokenizer = load_pretrained("AutoTokenizer", model, KIND)
+    if len(tokenizer) <= len(tokenizer.all_special_ids):  # transformers makes one that knows nothing of a bare folder
+        raise ValueError(f"{KIND} '{model}' has no vocabulary: add its tokenizer.json or vocab.txt")
+    return tokenizer
 
 
 @cache

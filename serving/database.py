@@ -29,9 +29,22 @@ MEND = {
     sqlite3.SQLITE_BUSY: "another program is writing it",
     sqlite3.SQLITE_CORRUPT: "stop the service and put a copy back",
 }
-APPLICATION, VERSION = 0x46506C79, 1  # in the file's header: whose it is, and the version of TABLES
+APPLICATION, VERSION = 0x46506C79, 2  # in the file's header: whose it is, and the version of TABLES
 # Rows are numbered in the order of arrival. Songs may be deleted, and AUTOINCREMENT gives no number of theirs twice;
 # plays are never deleted: their numbers have no gaps.
+PLAYS = """
+CREATE TABLE plays (
+    number INTEGER PRIMARY KEY,
+    user_id TEXT NOT NULL,
+    song_id TEXT NOT NULL,  -- of an accepted song or of the catalogue
+    played_at INTEGER NOT NULL,  -- microseconds since 1970, UTC
+    completed INTEGER,  -- here and below, null: not known
+    favourited INTEGER,
+    disliked INTEGER,
+    skipped INTEGER,
+    source_song_id TEXT
+);
+"""
 TABLES = f"""
 BEGIN IMMEDIATE;
 CREATE TABLE songs (
@@ -49,21 +62,21 @@ CREATE TABLE features (
     vectors BLOB NOT NULL,  -- safetensors
     UNIQUE (song, made_by)
 );
-CREATE TABLE plays (
-    number INTEGER PRIMARY KEY,
-    user_id TEXT NOT NULL,
-    song_id TEXT NOT NULL,  -- of an accepted song or of the catalogue
-    played_at INTEGER NOT NULL,  -- microseconds since 1970, UTC
-    completed INTEGER NOT NULL,
-    favourited INTEGER NOT NULL,
-    disliked INTEGER NOT NULL,
-    skipped INTEGER NOT NULL,
-    source_song_id TEXT
-);
+{PLAYS}
 -- song_ids: JSON, of the songs that were made; of plays, those that were rejected: [row, sentence]
 CREATE TABLE keys (key TEXT PRIMARY KEY, digest TEXT NOT NULL, song_ids TEXT NOT NULL, at REAL NOT NULL);
 CREATE INDEX keys_by_age ON keys (at);
 PRAGMA application_id = {APPLICATION};
+PRAGMA user_version = {VERSION};
+COMMIT;
+"""
+# From version 1, in which a mark that was not given was false.
+FROM_1 = f"""
+BEGIN IMMEDIATE;
+ALTER TABLE plays RENAME TO plays_1;
+{PLAYS}
+INSERT INTO plays SELECT * FROM plays_1;
+DROP TABLE plays_1;
 PRAGMA user_version = {VERSION};
 COMMIT;
 """
@@ -183,6 +196,8 @@ def open_to_write(path: Path) -> sqlite3.Connection:
     connection = connect(path, write=True)
     if new:
         connection.executescript(TABLES)
+    elif connection.execute("PRAGMA user_version").fetchone()[0] == 1:
+        connection.executescript(FROM_1)
     return connection
 
 

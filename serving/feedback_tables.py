@@ -6,7 +6,7 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from tqdm import tqdm
 from artifacts.folders import writing
 from configs.serving import FeedbackConfig
 from data.contract.columns import ABOUT, DAY_OF_RELEASE, TIME
-from serving.database import Row, pages, reading
+from serving.database import EPOCH, Row, pages, reading
 
 KIND = "feedback"
 ROWS, SONGS = 50_000, 500  # held at a time
@@ -29,17 +29,27 @@ FEEDBACK = {"source_song_id": TEXT, "recommended_song_id": TEXT, "plays": COUNT,
 ACCEPTED = {"song_id": TEXT, **ABOUT, DAY_OF_RELEASE: TIME, "audio_path": TEXT}
 
 LAST = "SELECT (SELECT coalesce(max(number), 0) FROM plays), (SELECT coalesce(max(number), 0) FROM songs)"
+# A play that was skipped was not completed, whether or not that was said.
 READ_PLAYS = """
-SELECT number, user_id, song_id, played_at / 1000, completed, favourited, disliked, skipped FROM plays
+SELECT number, user_id, song_id, played_at / 1000, coalesce(completed, CASE WHEN skipped THEN 0 END), favourited,
+    disliked, skipped
+FROM plays
 WHERE number > ? AND number <= ? ORDER BY number LIMIT ?
 """
+# Plays of which no mark is known are no outcomes: they would count as neither complete nor favourite.
 READ_FEEDBACK = """
-SELECT source_song_id, song_id, count(*), sum(completed), sum(favourited) FROM plays
-WHERE source_song_id IS NOT NULL AND number <= ? GROUP BY source_song_id, song_id ORDER BY source_song_id, song_id
+SELECT source_song_id, song_id, count(*), coalesce(sum(completed), 0), coalesce(sum(favourited), 0) FROM plays
+WHERE source_song_id IS NOT NULL AND number <= ? AND coalesce(completed, favourited, disliked, skipped) IS NOT NULL
+GROUP BY source_song_id, song_id ORDER BY source_song_id, song_id
 """
-READ_SONGS = (
-    "SELECT number, song_id, about, added_at FROM songs WHERE number > ? AND number <= ? ORDER BY number LIMIT ?"
-)
+FIRST_PLAYS = """
+CREATE TEMP TABLE first_plays AS SELECT song_id, min(played_at) / 1000000.0 AS at FROM plays WHERE number <= ?
+GROUP BY song_id
+"""
+READ_SONGS = """
+SELECT number, songs.song_id, about, added_at, at FROM songs LEFT JOIN first_plays USING (song_id)
+WHERE number > ? AND number <= ? ORDER BY number LIMIT ?
+"""
 
 
 def write_feedback(config: FeedbackConfig) -> None:
@@ -48,6 +58,8 @@ def write_feedback(config: FeedbackConfig) -> None:
     with reading(config.store) as store, writing(config.out, KIND, manifest) as folder:
         (folder / "audio").mkdir()
         last_play, last_song = store.execute(LAST).fetchone()
+        store.execute(FIRST_PLAYS, (last_play,))
+        store.execute("CREATE INDEX temp.first_play ON first_plays (song_id)")
         manifest["plays"] = write(folder / "plays.parquet", PLAYS, plays(store, last_play), last_play)
         manifest["i2i_feedback"] = write(folder / "i2i_feedback.parquet", FEEDBACK, feedback(store, last_play))
         manifest["songs"] = write(folder / "songs.parquet", ACCEPTED, songs(store, last_song, folder))
@@ -87,16 +99,23 @@ def songs(store: sqlite3.Connection, last: int, folder: Path) -> Iterator[list[R
     """Rows of ACCEPTED; their recordings are written on the way, one at a time."""
     for page in pages(lambda after: store.execute(READ_SONGS, (after, last, SONGS)).fetchall()):
         rows = []
-        for number, song_id, about, added_at in page:
-            words, added = json.loads(about), datetime.fromisoformat(added_at).astimezone(UTC).replace(tzinfo=None)
+        for number, song_id, about, added_at, first_play in page:
+            words, added = json.loads(about), utc(datetime.fromisoformat(added_at))
             flac = store.execute("SELECT flac FROM audio WHERE song = ?", (number,)).fetchone()
             name = audio_name(song_id) if flac else None
             if name:
                 (folder / name).write_bytes(flac[0])
             day = words.get(DAY_OF_RELEASE)
             released = datetime.fromisoformat(day) if day else added
+            if first_play is not None:  # what was played had been released
+                released = min(released, utc(EPOCH + timedelta(seconds=first_play)))
             rows.append((song_id, *(words.get(column) for column in ABOUT), released, name))
         yield rows
+
+
+def utc(at: datetime) -> datetime:
+    """A time with a zone as UTC without one."""
+    return at.astimezone(UTC).replace(tzinfo=None)
 
 
 def audio_name(song_id: str) -> str:

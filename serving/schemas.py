@@ -44,9 +44,8 @@ STEPLESS = r"^(\.{0,2}[^.\x00-\x1f\x7f]|\.{3})[^\x00-\x1f\x7f]*$"  # but "." and
 NewId = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=STEPLESS), AfterValidator(addressable)]
 Line = Annotated[str, StringConstraints(max_length=500)]
 Words = Annotated[str, StringConstraints(max_length=20_000)]
-Tags = Annotated[
-    list[Annotated[str, StringConstraints(min_length=1, max_length=100)]], Field(max_length=50, fail_fast=True)
-]
+Tag = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100)]
+Tags = Annotated[list[Tag], Field(max_length=50, fail_fast=True)]
 Numbers = Annotated[list[Annotated[float, Field(strict=True)]], Field(max_length=8192, fail_fast=True)]
 Vectors = Annotated[
     dict[Annotated[str, StringConstraints(max_length=200)], Numbers], BeforeValidator(few), Field(max_length=MOST_NAMES)
@@ -93,10 +92,10 @@ class NewPlay(Given):
     user_id: Id
     song_id: Id
     played_at: datetime | None = None
-    completed: StrictBool = False
-    favourited: StrictBool = False
-    disliked: StrictBool = False
-    skipped: StrictBool = False
+    completed: StrictBool | None = Field(None, description="none, here and below: not known")
+    favourited: StrictBool | None = None
+    disliked: StrictBool | None = None
+    skipped: StrictBool | None = None
     source_song_id: Id | None = Field(None, description="the song beside which it was recommended")
 
 

@@ -78,10 +78,10 @@ class Play:
     user_id: str
     song_id: str
     played_at: datetime | None = None  # UTC where it has no time zone; None: when it arrives
-    completed: bool = False
-    favourited: bool = False
-    disliked: bool = False
-    skipped: bool = False
+    completed: bool | None = None  # here and below, None: not known
+    favourited: bool | None = None
+    disliked: bool | None = None
+    skipped: bool | None = None
     source_song_id: str | None = None  # the song beside which it was recommended
 
 
@@ -171,8 +171,9 @@ class Store:
         follow play number `after`."""
         for page in pages(lambda after: self.database.read(READ_PLAYS, (after, PLAYS)), after):
             for number, user_id, song_id, at, completed, favourited, disliked, skipped, source in page:
-                marks = bool(completed), bool(favourited), bool(disliked), bool(skipped)
-                yield number, Play(user_id, song_id, EPOCH + at * MICROSECOND, *marks, source)
+                marks = [None if mark is None else bool(mark) for mark in (completed, favourited, disliked, skipped)]
+                played_at = EPOCH + at * MICROSECOND
+                yield number, Play(user_id, song_id, played_at, marks[0], marks[1], marks[2], marks[3], source)
 
     def counts(self) -> dict[str, int]:
         """How many `songs` and `plays` there are."""

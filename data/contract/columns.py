@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -11,17 +12,27 @@ from configs.errors import UserError
 from data.split import COLD_TEST, COLD_VAL, WARM
 
 TIME = pl.Datetime("ms")
+PAIR = ["user_id", "song_id"]
 TEXTS = pl.List(pl.String)
 TEXT_TYPES = (pl.String, pl.Categorical, pl.Enum)  # accepted types of a column of text or ids
 
+EXACT = {pl.Float32: 2**24, pl.Float64: 2**53}  # integers below it are exact as floating-point numbers
+
+
+def whole(dtype: Any) -> bool:
+    """Whether a type holds integers: also as decimals, or as pandas has integers of which some are missing."""
+    return bool(dtype.is_integer() or dtype.is_float() or (dtype.is_decimal() and dtype.scale == 0))
+
+
 # Kinds of column: the type after conversion, accepted types in words and as a test; a column of nulls is of any kind.
 KINDS: dict[str, tuple[pl.DataType, str, Callable[[Any], bool]]] = {
-    "id": (pl.String(), "text or integer", lambda dtype: dtype in TEXT_TYPES or dtype.is_integer()),
+    "id": (pl.String(), "text or integer", lambda dtype: dtype in TEXT_TYPES or whole(dtype)),
     "text": (pl.String(), "text", lambda dtype: dtype in TEXT_TYPES),
+    "path": (pl.String(), "text", lambda dtype: dtype in TEXT_TYPES),
     "texts": (TEXTS, "list of text", lambda dtype: getattr(dtype, "inner", None) in (*TEXT_TYPES, pl.Null)),
     "time": (TIME, "Datetime or Date (polars: .str.to_datetime())", lambda dtype: dtype in (pl.Date, pl.Datetime)),
     "flag": (pl.Boolean(), "Boolean", lambda dtype: dtype == pl.Boolean),
-    "count": (pl.Int64(), "integer", lambda dtype: dtype.is_integer()),
+    "count": (pl.Int64(), "integer", whole),
 }
 REQUIRED: dict[str, dict[str, str]] = {
     "songs": {"song_id": "id"},
@@ -45,7 +56,7 @@ OPTIONAL: dict[str, dict[str, str]] = {
         "tags": "texts",
         "artist_id": "id",
         "released_at": "time",
-        "audio_path": "text",
+        "audio_path": "path",
     },
     "plays": {
         "played_at": "time",
@@ -59,6 +70,7 @@ COLUMNS = {table: columns | OPTIONAL.get(table, {}) for table, columns in REQUIR
 # Text and categories of a song, in requests to the service and in its feedback tables.
 ABOUT: dict[str, pl.DataType] = dict.fromkeys(("title", "lyrics", "language", "artist_id"), pl.String())
 ABOUT |= {"genres": TEXTS, "tags": TEXTS}
+WHOLE = {table: [name for name, kind in of.items() if kind in ("id", "count")] for table, of in COLUMNS.items()}
 DAY_OF_RELEASE = "released_at"  # the service knows it to the day, as YYYY-MM-DD
 SPLITS = (WARM, COLD_VAL, COLD_TEST)
 # Columns that `prepare` adds to the catalogue or (`_…`) uses itself; columns of these names in the source are dropped.
@@ -71,6 +83,9 @@ RESERVED = {
         *("_file", "_key", "_back", "_warm", "_metadata"),
     ),
 }
+
+
+INDEX = re.compile(r"__index_level_\d+__|Unnamed: \d+")  # as pandas names the index of a frame, in Parquet and in CSV
 
 
 def typed(table: str, frame: pl.LazyFrame, notes: list[str]) -> pl.LazyFrame:
@@ -87,12 +102,41 @@ def typed(table: str, frame: pl.LazyFrame, notes: list[str]) -> pl.LazyFrame:
     if taken:
         notes.append(f"{table}.parquet: column {', '.join(taken)} left out, since prepare has its own of that name")
         frame = frame.drop(taken)
+    if index := [column for column in schema if INDEX.fullmatch(column)]:
+        notes.append(f"{table}.parquet: column {', '.join(index)} left out: pandas names the index of its rows so")
+        frame = frame.drop(index)
+    frame = in_integers(table, frame)
+    schema = frame.collect_schema()
     return frame.with_columns(
         _convert(table, column, schema[column], kind)
         if column in schema
         else pl.lit(None, KINDS[kind][0]).alias(column)
         for column, kind in COLUMNS[table].items()
     )
+
+
+def in_integers(table: str, frame: pl.LazyFrame) -> pl.LazyFrame:
+    """Convert ids and counts that are floating-point numbers to integers.
+
+    Raises:
+        UserError: a number is no integer, or so large that its last digits are lost.
+    """
+    columns = {name: dtype for name, dtype in frame.collect_schema().items() if dtype.is_float()}
+    columns = {name: dtype for name, dtype in columns.items() if name in WHOLE[table]}
+    if not columns:
+        return frame
+    bad = [
+        pl.col(name).filter((pl.col(name) != pl.col(name).round()) | (pl.col(name).abs() >= EXACT[dtype])).drop_nans()
+        for name, dtype in columns.items()
+    ]
+    for name, value in frame.select(of.first() for of in bad).collect(engine="streaming").row(0, named=True).items():
+        if value is not None:
+            why = "may have lost digits" if value.is_integer() or abs(value) > 1e15 else "is no integer"
+            wanted = KINDS[COLUMNS[table][name]][1]
+            raise UserError(
+                f"{table}.parquet: column '{name}' has type {columns[name]}, wanted: {wanted} ({value:g} {why})"
+            )
+    return frame.with_columns(pl.col(name).fill_nan(None).cast(pl.Int64) for name in columns)
 
 
 def _convert(table: str, name: str, dtype: pl.DataType, kind: str) -> pl.Expr:
@@ -102,7 +146,21 @@ def _convert(table: str, name: str, dtype: pl.DataType, kind: str) -> pl.Expr:
     column = pl.col(name)
     if isinstance(dtype, pl.Datetime) and dtype.time_zone is not None:
         column = column.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
-    return column.cast(wanted)
+    return FILLED.get(kind, lambda filled: filled)(column.cast(wanted))
+
+
+def _filled_texts(column: pl.Expr) -> pl.Expr:
+    kept = column.list.eval(pl.element().str.strip_chars().replace("", None).drop_nulls())
+    return pl.when(kept.list.len() > 0).then(kept)
+
+
+# What is blank is missing. Ids and paths that are not are left as they are: white space may be part of a name.
+FILLED: dict[str, Callable[[pl.Expr], pl.Expr]] = {
+    "id": lambda column: pl.when(column.str.contains(r"\S")).then(column),
+    "path": lambda column: pl.when(column.str.contains(r"\S")).then(column),
+    "text": lambda column: column.str.strip_chars().replace("", None),
+    "texts": _filled_texts,
+}
 
 
 def check_rows(frame: pl.LazyFrame, table: str) -> None:

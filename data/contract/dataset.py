@@ -7,9 +7,8 @@ it) stops the command with one clear line. Rows that are merely unusable are ski
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from glob import glob
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ import polars as pl
 
 from configs.errors import UserError
 from data.contract.columns import COLUMNS, check_ids, check_rows, check_split, typed
-from data.contract.play_files import read_log
+from data.contract.play_files import as_parquet, read_log, zone_of
 from data.contract.play_rules import Plays, note_times, usable_plays
 from data.contract.row_rules import Rejected, feature_matrices, note_songs, usable_feedback, usable_tags
 
@@ -44,6 +43,7 @@ class Dataset:
     rejected: Rejected = field(default_factory=dict)
     ignored_columns: dict[str, list[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    zone: str | None = None  # of days of release, which have none themselves: that of the plays' times
 
     @property
     def plays(self) -> pl.DataFrame:
@@ -69,33 +69,45 @@ def read_dataset(source: str | Path, plays: str | None = None, check: Check = us
     for table in COLUMNS:
         path = source / f"{table}.parquet"
         if table != "plays" and path.exists():
-            with _as_parquet(str(path)):
+            with as_parquet([str(path)]):
                 tables[table] = pl.read_parquet(path, glob=False)
     if "songs" not in tables:
         raise _no_table(source, "songs")
     files = plays_files(source, plays)
-    where = files[0] if len(files) == 1 else str(Path(files[0]).parent)
-    with _as_parquet(where):
-        log = read_log(files)
-    return validate(source, tables | {"plays": log}, _as_parquet(where)(check))
+    notes: list[str] = []
+    with as_parquet(files):
+        log = read_log(files, notes)
+    dataset = validate(source, tables | {"plays": log}, as_parquet(files)(check))
+    of_release = getattr(tables["songs"].schema.get("released_at"), "time_zone", None)
+    zone = zone_of(files) if of_release is None else None
+    return replace(dataset, notes=notes + dataset.notes, zone=zone)
 
 
 def plays_files(source: Path, plays: str | None) -> list[str]:
     """The files of a dataset's plays: as given, or plays.parquet, or all Parquet files of the folder plays/.
+
+    Files whose names, or whose folders' names within a folder, begin with "." or "_" are read only if they are given
+    by name: so programs name copies, files half written, and what they note about a folder.
 
     Raises:
         UserError: there is none.
     """
     for path in [Path(plays)] if plays else [source / "plays.parquet", source / "plays"]:
         if path.is_dir():
-            found = sorted(map(str, path.rglob("*.parquet")))
+            found = sorted(str(file) for file in path.rglob("*.parquet") if not hidden(file.relative_to(path)))
             if not found:
                 raise UserError(f"{path} holds no Parquet file (*.parquet)")
             return found
-        found = [str(path)] if path.exists() else sorted(glob(str(path), recursive=True))
+        given = sorted(glob(str(path), recursive=True))
+        found = [str(path)] if path.exists() else [file for file in given if not hidden(Path(Path(file).name))]
         if found:
             return found
     raise UserError(f"plays={plays}: nothing is there") if plays else _no_table(source, "plays")
+
+
+def hidden(path: Path) -> bool:
+    """Whether a name within a path begins with "." or "_"."""
+    return any(part.startswith((".", "_")) for part in path.parts)
 
 
 def validate(source: Path, tables: dict[str, Any], check: Check = usable_plays) -> Dataset:
@@ -143,18 +155,6 @@ def validate(source: Path, tables: dict[str, Any], check: Check = usable_plays) 
     }
     note_times(plays.odd, notes)
     return Dataset(source, songs, plays.parts, users, feedback, tags, features, rejected, ignored, notes)
-
-
-@contextmanager
-def _as_parquet(path: str) -> Iterator[None]:
-    """What goes wrong within is reported as a fault of the file."""
-    try:
-        yield
-    except UserError:
-        raise
-    except (Exception, pl.exceptions.PanicException) as error:  # polars raises many unrelated types here
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"{path} cannot be read as Parquet ({reason}): write the file again") from None
 
 
 def _no_table(source: Path, table: str) -> UserError:

@@ -13,21 +13,23 @@ from pathlib import Path
 
 import polars as pl
 
+from data.contract.columns import COLUMNS, PAIR
 from data.contract.row_rules import Rejected, reject
 
-PAIR = ["user_id", "song_id"]
-BEFORE_RELEASE = "CAST(played_at AS DATE) < CAST(_released_at AS DATE)"
+# A day of release is that of some place, and times are UTC: a day begins up to 14 hours before UTC's.
+BEFORE_RELEASE = "CAST(played_at AS DATE) < CAST(_released_at AS DATE) - INTERVAL '1 day'"
 # A row is reported under the first rule that it breaks. In SQL, which polars and Spark both run; `_song` and `_user`
 # are null for unknown songs and users. Releases are compared by day: most release dates have no hour.
 ROW_RULES = [
     ("plays_without_id", "user_id IS NULL OR song_id IS NULL", "plays without user_id or song_id", PAIR),
     ("plays_of_unknown_songs", "_song IS NULL", "plays of songs not in songs.parquet", ["song_id"]),
     ("plays_of_unknown_users", "_user IS NULL", "plays of users not in users.parquet", ["user_id"]),
-    ("plays_before_release", BEFORE_RELEASE, "plays dated before the song's release", PAIR),
+    ("plays_before_release", BEFORE_RELEASE, "plays dated more than a day before the song's release", PAIR),
     ("plays_without_count", "play_count <= 0", "plays with play_count of zero or less", PAIR),
     ("plays_contradictory", "favourited AND disliked", "plays both favourited and disliked", PAIR),
 ]
-REPEATED = ("plays_repeated", "exact repeats of another row of plays (kept once)")
+REPEATED = ("plays_repeated", "repeats of another row of plays (kept once)")
+USED = list(COLUMNS["plays"])
 WORKING = 6  # peak memory of checking a chunk, as a multiple of the chunk's size
 
 
@@ -37,7 +39,9 @@ class Plays:
 
     found: int  # rows read
     parts: list[pl.LazyFrame] = field(default_factory=list)
-    odd: Counter[str] = field(default_factory=Counter)  # rows kept, undated, back in time, repeats of a (user, song)
+    odd: Counter[str] = field(
+        default_factory=Counter
+    )  # rows kept, undated, back in time, repeats of a (user, song), told twice
 
 
 def usable_plays(
@@ -47,8 +51,9 @@ def usable_plays(
     rejected: Rejected,
     memory_gb: float = 0.0,
     aside: Path | None = None,
+    repeats: str = "rows",
 ) -> Plays:
-    """Select valid plays: known song and user, plausible date, count and flags; exact repeats are kept once.
+    """Select valid plays: known song and user, plausible date, count and flags; repeats are kept once.
 
     Args:
         plays: pieces of the log, with the contract's columns.
@@ -56,6 +61,7 @@ def usable_plays(
         rejected: counts and examples of skipped rows are added here.
         memory_gb: memory for a chunk or a part, 0: all at once.
         aside: folder where parts are written; needed with memory_gb.
+        repeats: equal "rows", or "plays": rows that are equal in the columns that are used.
     """
     log = pl.concat(plays)
     found = log.select(pl.len()).collect().item()
@@ -73,7 +79,7 @@ def usable_plays(
     for key, *_ in ROW_RULES:  # in their order, whichever chunk met them first
         if key in rejected:
             rejected[key] = rejected.pop(key)
-    return by_users(found, [chunks[part] for part in sorted(chunks)], rejected, aside)
+    return by_users(found, [chunks[part] for part in sorted(chunks)], rejected, aside, repeats)
 
 
 def in_chunks(plays: list[pl.LazyFrame], rows: int) -> Iterator[tuple[int, pl.DataFrame]]:
@@ -123,12 +129,15 @@ def usable_rows(
     return plays.drop("_released_at", "_song", "_user")
 
 
-def by_users(found: int, parts: list[list[pl.LazyFrame]], rejected: Rejected, aside: Path | None) -> Plays:
+def by_users(
+    found: int, parts: list[list[pl.LazyFrame]], rejected: Rejected, aside: Path | None, repeats: str = "rows"
+) -> Plays:
     """Drop repeats from each part and sort it by time; consumes `parts` to free memory."""
     done, named, repeated = Plays(found), [], 0
     while parts:
         plays = pl.concat(parts.pop(0)).collect()
-        again = ~plays.select(pl.struct(pl.exclude("_row")).is_first_distinct()).to_series()
+        alike = pl.struct(USED if repeats == "plays" else pl.exclude("_row"))
+        again = ~plays.select(alike.is_first_distinct()).to_series()
         repeated += int(again.sum())
         named.append(plays.filter(again).select("_row", *PAIR).unique(PAIR, keep="first", maintain_order=True).head(5))
         plays = plays.filter(~again).drop("_row")
@@ -143,10 +152,17 @@ def by_users(found: int, parts: list[list[pl.LazyFrame]], rejected: Rejected, as
 
 
 def oddities(plays: pl.DataFrame) -> Counter[str]:
-    """Count undated, unordered and repeated plays of a part, whose rows are in the order of the log."""
+    """Count undated, unordered and repeated plays of a part, whose rows are in the order of the log.
+
+    Plays that are told twice are dated, and equal in all columns that are used.
+    """
     back = (pl.col("played_at").diff().over("user_id") < pl.duration()).sum()
     once = pl.struct(PAIR).n_unique()
-    row = plays.select(kept=pl.len(), undated=pl.col("played_at").null_count(), back=back, repeats=pl.len() - once)
+    dated = pl.struct(USED).filter(pl.col("played_at").is_not_null())
+    row = plays.select(
+        kept=pl.len(), undated=pl.col("played_at").null_count(), back=back, repeats=pl.len() - once,
+        twice=dated.len() - dated.n_unique(),
+    )  # fmt: skip
     return Counter(row.row(0, named=True))
 
 
@@ -156,6 +172,11 @@ def note_times(odd: Counter[str], notes: list[str]) -> None:
     if timeless and odd["repeats"]:
         notes.append(
             f"plays: {odd['repeats']} rows repeat a (user, song) pair with other values, and there are no times"
+        )
+    if odd["twice"]:
+        notes.append(
+            f"plays: {odd['twice']} rows are equal to another, time and all, but for columns that are not used: if the "
+            "log may tell a play twice, repeats=plays keeps it once"
         )
     if odd["back"]:
         notes.append(f"plays: {odd['back']} rows were not in time order; sorted by user and time")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ from configs.errors import UserError
 
 Rejected = dict[str, dict[str, Any]]  # reason → count, up to five examples, description
 PREFIX = "feature_"
+NAME = re.compile(r"\w[\w .+-]{0,99}")  # of a vector: of its file, too
+TAKEN = ("language", "genres", "tags", "artist_id")  # names of fields that are columns
 
 
 def rejection_table(rejected: Rejected) -> str:
@@ -89,16 +92,29 @@ def feature_matrices(
     """Move the `feature_<name>` columns from `songs` to float32 matrices (songs, dim), NaN for missing vectors.
 
     Raises:
-        UserError: a feature column is not numeric, or its vectors differ in length.
+        UserError: a feature column is not numeric, its vectors differ in length, or its name cannot be a field's.
     """
     columns = [column for column in songs.columns if column.startswith(PREFIX)]
     features = {}
     for column in columns:
+        check_name(column)
         if songs[column].null_count() == songs.height:
             notes.append(f"songs.parquet: column {column} is null in every row; left out")
         else:
             features[column.removeprefix(PREFIX)] = _matrix(songs[column], songs["song_id"], rejected, notes)
     return songs.drop(columns), features
+
+
+def check_name(column: str) -> None:
+    """Raise UserError if the name of a feature column cannot be a file's and a field's."""
+    name = column.removeprefix(PREFIX)
+    if name in TAKEN:
+        raise UserError(f"songs.parquet: column '{column}': '{name}' is a column and a field already: rename it")
+    if not NAME.fullmatch(name):
+        raise UserError(
+            f"songs.parquet: column {column[:200]!r}: a vector's name has letters, digits, spaces and _ . + - (at most "
+            "100), and begins with a letter, a digit or _: rename it"
+        )
 
 
 def _matrix(column: pl.Series, ids: pl.Series, rejected: Rejected, notes: list[str]) -> np.ndarray:

@@ -15,12 +15,14 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import pyarrow.parquet as pq
 from polars.selectors import by_name
 
 from configs.errors import UserError
 from data.arrays import IntArray
+from data.contract.columns import PAIR
 from data.contract.play_files import types_in
-from data.contract.play_rules import PAIR, REPEATED, ROW_RULES, Plays
+from data.contract.play_rules import REPEATED, ROW_RULES, USED, Plays
 from data.contract.row_rules import Rejected
 from data.play_tables import STRENGTH
 from data.split import WARM, Split
@@ -70,6 +72,7 @@ def check_plays(
     songs: pl.DataFrame,
     users: pl.DataFrame | None,
     rejected: Rejected,
+    repeats: str = "rows",
 ) -> Plays:
     """Select valid plays as `play_rules.usable_plays`, from `files` with the schema of `plays`; written to `aside`."""
     from pyspark.sql import Window
@@ -80,7 +83,8 @@ def check_plays(
     marked = known(spark, log, songs, users)
     rule = F.expr("CASE " + " ".join(f"WHEN {sql} THEN '{key}'" for key, sql, *_ in ROW_RULES) + " END")
     marked = marked.withColumn("_key", rule).drop("_song", "_user", "_released_at")
-    again = F.row_number().over(Window.partitionBy(*comparable(log, schema)).orderBy(*ORDER)) > 1
+    alike = comparable(log, USED if repeats == "plays" else schema)
+    again = F.row_number().over(Window.partitionBy(*alike).orderBy(*ORDER)) > 1
     usable = marked.filter("_key IS NULL").withColumn("_key", F.when(again, REPEATED[0]))
     what = {key: (text, show) for key, _, text, show in ROW_RULES} | {REPEATED[0]: (REPEATED[1], PAIR)}
     for bad in (marked, usable):
@@ -89,20 +93,34 @@ def check_plays(
     kept = usable.filter("_key IS NULL").drop("_key").withColumn("_back", F.expr("played_at") < before)
     kept.withColumn("played_at", F.unix_millis("played_at")).write.parquet(uri(aside / "checked"))
     checked = spark.read.parquet(pattern(aside / "checked"))
+    dated = f"CASE WHEN played_at IS NOT NULL THEN struct({', '.join(USED)}) END"
     odd = checked.selectExpr(
         "count(*) AS kept", "count_if(played_at IS NULL) AS undated", "count_if(_back) AS back",
         "count(*) - count(DISTINCT user_id, song_id) AS repeats",
+        f"count(played_at) - count(DISTINCT {dated}) AS twice",
     ).first().asDict()  # fmt: skip
     return Plays(log.count(), [gathered(aside / "checked", schema)] if odd["kept"] else [], Counter(odd))
 
 
 def read_log(spark: Any, files: list[str], schema: pl.Schema) -> Any:
-    """Read the log with the contract's types (times in UTC) and the position of each row."""
+    """Read the log with the contract's types (times in UTC) and the position of each row.
+
+    Raises:
+        UserError: a file is hidden: Spark would leave it out without a word.
+    """
+    if passed_over := next((file for file in files if Path(file).name.startswith((".", "_"))), None):
+        raise UserError(f"{passed_over}: Spark reads no file whose name begins with '.' or '_': rename it")
     alike: dict[Any, list[str]] = {}
     for file in files:
-        alike.setdefault(tuple(types_in(file).items()), []).append(file)
-    logs = [read_alike(spark, group, pl.Schema(types), schema) for types, group in alike.items()]
+        alike.setdefault((tuple(types_in(file).items()), int96_in(file)), []).append(file)
+    logs = [read_alike(spark, group, pl.Schema(types), schema) for (types, _), group in alike.items()]
     return reduce(lambda log, more: log.unionByName(more), logs)
+
+
+def int96_in(file: str) -> tuple[str, ...]:
+    """Columns of times that Spark and Hive have written; to polars their type is that of any nanoseconds."""
+    schema = pq.ParquetFile(file).schema
+    return tuple(column.path for column in map(schema.column, range(len(schema))) if column.physical_type == "INT96")
 
 
 def read_alike(spark: Any, files: list[str], types: pl.Schema, schema: pl.Schema) -> Any:
@@ -113,12 +131,16 @@ def read_alike(spark: Any, files: list[str], types: pl.Schema, schema: pl.Schema
     kinds = dict(log.dtypes)
     columns = []
     for name, dtype in schema.items():
-        present = name in types and (types[name] != pl.Null or dtype == pl.Null)
+        present = types.get(name, pl.Null) != pl.Null
         column = F.col(quoted(name)) if present else F.lit(None)
         if dtype in TIMES and kinds.get(name) == "bigint":  # nanoseconds, floored as polars does
             column = F.timestamp_micros(F.expr("({0} - pmod({0}, 1000)) div 1000".format(quoted(name))))
+        if kinds.get(name) in ("double", "float") and dtype in (pl.String, pl.Int64):  # integers, as pandas has them
+            column = F.when(~F.isnan(column), column.cast("bigint"))
         if dtype in KINDS:
             column = column.cast(KINDS[dtype])
+        if name in PAIR:  # (?U): white space as Unicode has it, as for polars
+            column = F.when(column.rlike("(?U)\\S"), column)
         if dtype == pl.Datetime("ms"):
             column = F.timestamp_millis(F.unix_millis(column))
         columns.append(column.alias(name))
@@ -184,7 +206,8 @@ def write_plays(
     of_user = users.select("user_id", user=pl.int_range(pl.len(), dtype=pl.Int32))
     plays = spark.read.parquet(pattern(aside / "checked")).join(F.broadcast(frame(spark, of_song)), "song_id")
     plays = plays.join(frame(spark, of_user), "user_id").withColumn("strength", F.expr(f"CAST({STRENGTH} AS FLOAT)"))
-    cutoff = int(np.datetime64(split.cutoff, "ms").astype(np.int64)) if split.cutoff else 2**62
+    before = split.plays_before
+    cutoff = int(np.datetime64(before, "ms").astype(np.int64)) if before else 2**62
     late = F.coalesce(F.col("played_at") >= cutoff, F.lit(False))
     types = {name: dtype for name, dtype in part.collect_schema().items() if name not in PAIR}
     types |= {"song": pl.Int32(), "user": pl.Int32(), "strength": pl.Float32()}
@@ -192,7 +215,8 @@ def write_plays(
     for name, table in tables.items():
         table.orderBy("user", "played_at", "song", *ORDER).select(*map(quoted, types)).write.parquet(uri(aside / name))
         gathered(aside / name, types).sink_parquet(folder / f"{name}.parquet")
-    heard = spark.read.parquet(pattern(aside / "plays")).groupBy("song").count().toArrow()
+    heard = spark.read.parquet(pattern(aside / "plays")).groupBy("song")
+    heard = heard.agg(F.sum(F.coalesce("play_count", F.lit(1))).alias("count")).toArrow()
     popularity_S = np.zeros(songs.height, dtype=np.int64)
     popularity_S[heard["song"].to_numpy()] = heard["count"].to_numpy()
     return popularity_S, plays.filter(F.col("_warm") & late).count()

@@ -12,9 +12,24 @@ import torch
 
 from artifacts.folders import write_manifest
 from configs.errors import UserError
+from configs.load import load
+from configs.training import EmbedConfig
 from data import fields as fields_module
 from data.catalogue import Catalogue, read_features
-from data.fields import MAX_VALUES, UNKNOWN, build_vocabulary, codes_of, column_codes, encode, read_fields, values_of
+from data.contract.row_rules import TAKEN
+from data.derived_fields import DERIVED
+from data.fields import (
+    CATEGORIES,
+    MAX_VALUES,
+    UNKNOWN,
+    build_vocabulary,
+    codes_of,
+    column_codes,
+    encode,
+    read_fields,
+    values_of,
+)
+from inference.embedding import embed
 
 
 def small(folder: Path, **columns: Any) -> Catalogue:
@@ -33,7 +48,35 @@ def small(folder: Path, **columns: Any) -> Catalogue:
     return Catalogue.read(folder)
 
 
+def test_vectors_of_the_users_own_are_not_replaced(tmp_path: Path) -> None:
+    """Neither where a folder of features is read, nor where it would be made: a second name is refused."""
+    catalogue = small(tmp_path / "catalogue", title=["x"] * 6, lyrics=pl.Series([None] * 6, dtype=pl.String))
+    np.save(catalogue.folder / "features" / "text.npy", np.ones((6, 2), np.float32))
+    made = tmp_path / "features"
+    made.mkdir()
+    catalogue.songs.select("song_id").write_parquet(made / "song_ids.parquet")
+    write_manifest(made, "features", {})
+    np.save(made / "other.npy", np.zeros((6, 3), np.float32))
+    assert read_fields(catalogue, str(made), ["text", "other"], 1).dense_dims == {"text": 2, "other": 3}
+    np.save(made / "text.npy", np.zeros((6, 3), np.float32))
+    with pytest.raises(UserError, match=r"has vectors text of its own \(feature_text of songs.parquet\)"):
+        read_fields(catalogue, str(made), [], 1)
+    config = load(EmbedConfig, [f"data={catalogue.folder}", f"out={tmp_path}/out", "text.fields=[title]"])
+    with pytest.raises(UserError, match="has vectors text of its own"):
+        embed(config)
+
+
+def test_lists_that_are_all_empty_are_no_field(tmp_path: Path) -> None:
+    catalogue = small(tmp_path, genres=pl.Series([[]] * 6, dtype=pl.List(pl.String)), tags=[["x"], ["y"], *[[]] * 4])
+    with pytest.raises(UserError, match=r"fields.use names \['genres'\]; this catalogue has \['tags'\]"):
+        read_fields(catalogue, None, ["genres"], 1)
+
+
 GENRES = [["rock", "pop"], ["rock"], ["pop", "rock", "jazz", "jazz"], None, ["new", "rock"], ["new"]]
+
+
+def test_no_vector_has_the_name_of_a_column_that_is_a_field() -> None:
+    assert set(TAKEN) == set(CATEGORIES) - set(DERIVED)
 
 
 def test_vocabulary_counts_warm_songs_only(tmp_path: Path) -> None:

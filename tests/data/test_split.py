@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -52,6 +53,26 @@ def test_cutoff_day_itself_is_cold(cutoff: str) -> None:
     made = split(table, cutoff=cutoff)
     assert made.cutoff == datetime(2026, 2, 10)
     assert [released >= datetime(2026, 2, 10) for released in when if released] == (made.of_song != WARM).tolist()
+
+
+@pytest.mark.parametrize(
+    ("zone", "hour"), [("Asia/Shanghai", "2026-02-09T16:00"), ("America/Los_Angeles", "2026-02-10T08:00"), (None, "")]
+)
+def test_the_cutoff_of_plays_is_the_local_day(zone: str | None, hour: str) -> None:
+    """That of the songs is the day itself; an hour that is given in full is no local day."""
+    table = dated()[0]
+    made = split_songs(table, "auto", "2026-02-10", 0.2, 0, zone)
+    assert made.cutoff == datetime(2026, 2, 10)
+    assert made.plays_before == (datetime.fromisoformat(hour) if hour else made.cutoff)
+    assert (made.of_song == split(table, cutoff="2026-02-10").of_song).all()
+    assert split_songs(table, "auto", "2026-02-10T01:00+01:00", 0.2, 0, zone).plays_before == datetime(2026, 2, 10)
+    assert split_songs(table, "random", None, 0.2, 0, zone).plays_before is None
+
+
+def test_a_day_that_begins_at_one() -> None:
+    """In Beirut, clocks skipped the first hour of 2022-03-27."""
+    made = split_songs(dated()[0], "auto", "2026-02-10", 0.2, 0, "Asia/Beirut")
+    assert replace(made, cutoff=datetime(2022, 3, 27)).plays_before == datetime(2022, 3, 26, 22)
 
 
 def test_by_column_is_taken_as_it_is() -> None:

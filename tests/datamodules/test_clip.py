@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+import transformers
 from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from configs.errors import UserError
@@ -244,6 +245,18 @@ def test_tokens_and_unknown_share(bert: str) -> None:
     assert unknown_share(["我愛你的歌聲和夜晚"], "minilm") > 0.2
     with pytest.raises(UserError, match="no-such-folder"):
         unknown_share(["x"], "./no-such-folder")
+
+
+@pytest.mark.parametrize("kind", ["Bert", "Roberta", "XLMRoberta"])
+def test_a_text_model_without_a_vocabulary_is_refused(kind: str, tmp_path: Path) -> None:
+    """Its tokenizer would know nothing: every word would be [UNK]."""
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    config = getattr(transformers, f"{kind}Config")(vocab_size=50, **sizes)
+    getattr(transformers, f"{kind}Model")(config).save_pretrained(tmp_path)
+    for reads in (lambda: unknown_share(["x"], str(tmp_path)), lambda: token_rows(["x"], str(tmp_path), 8)):
+        with pytest.raises(UserError, match=r"has no vocabulary: add its tokenizer\.json or vocab\.txt") as error:
+            reads()
+        assert "\n" not in str(error.value)
 
 
 def test_a_long_text_goes_on_in_windows(bert: str, tmp_path: Path) -> None:

@@ -22,6 +22,23 @@ from inference.vectors import Boundary
 from retrieval.index import build_index, unit_rows
 
 
+@pytest.mark.parametrize("vectors", [np.ones((40, 5)), np.zeros((40, 5)), np.full((40, 5), np.nan), np.ones((40, 1))])
+def test_what_has_nothing_to_spread_is_not_projected(vectors: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    """scikit-learn is not asked: vectors that are all equal would end this process."""
+    from sklearn import manifold
+
+    def asked(**_: Any) -> Any:
+        raise AssertionError("t-SNE")
+
+    monkeypatch.setattr(manifold, "TSNE", asked)
+    rounded = vectors * (1 + 1e-8 * np.arange(40)[:, None])
+    np.testing.assert_array_equal(figures.project(rounded, 0), np.pad(rounded, ((0, 0), (0, 1)))[:, :2])
+    vectors[::2] += 1
+    if vectors.shape[1] > 1 and np.isfinite(vectors).all():
+        with pytest.raises(AssertionError, match="t-SNE"):
+            figures.project(vectors, 0)
+
+
 def toy(songs: dict[str, Any], **tables: Any) -> Any:
     """A catalogue in memory."""
     n = len(next(iter(songs.values())))

@@ -52,9 +52,9 @@ def test_text_vectors_without_a_clip_run(data: Path, tmp_path: Path, capsys: pyt
             alone = encoder(ids, torch.ones_like(ids))[0].numpy()
         np.testing.assert_allclose(vectors[song], alone, atol=1e-5)
     manifest = json.loads((out / "manifest.json").read_text())
-    assert manifest["songs_with"] == {"text": len(vectors) - 1} and manifest["unknown_tokens"] == 0.0
+    assert manifest["songs_with"] == {"text": len(vectors) - 1} and manifest["unknown_words"] == 0.0
     assert manifest["text"] == {"model": "minilm", "fields": ["genres", "tags"], "max_tokens": 6, "windows": 1}
-    assert "1 songs without text; 0.0% of the tokens unknown to minilm" in capsys.readouterr().out
+    assert "1 songs without text; 0.0% of words and characters unknown to minilm" in capsys.readouterr().out
 
 
 def test_the_vectors_are_those_that_the_song_encoder_reads_and_the_song_data_caches(data: Path, tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_tf_idf_is_fitted_to_known_songs_and_kept_beside_its_vectors(data: Path,
     out = embed(data, tmp_path / "features", *told)
     assert sorted(one.name for one in out.iterdir()) == sorted([FILE, "manifest.json", "song_ids.parquet", "text.npy"])
     manifest, vectors = json.loads((out / "manifest.json").read_text()), np.load(out / "text.npy")
-    assert manifest["text"]["model"] == "tfidf" and "unknown_tokens" not in manifest
+    assert manifest["text"]["model"] == "tfidf" and "unknown_words" not in manifest
     assert manifest["songs_with"] == {"text": len(vectors) - 1} and np.isnan(vectors[BARE]).all()
     catalogue = Catalogue.read(data)
     texts = song_texts(catalogue.songs, ["genres", "tags"])

@@ -92,7 +92,13 @@ def test_exclusions_of_every_song_and_of_one(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("ids", "kind", "users"),
-    [([7, 7], pl.Int64, [3]), (["7"], pl.Categorical, [3]), ([], pl.String, []), ([], pl.Null, [])],
+    [
+        ([7, 7], pl.Int64, [3]),
+        ([7.0, 7.0], pl.Float64, [3]),
+        (["7"], pl.Categorical, [3]),
+        ([], pl.String, []),
+        ([], pl.Null, []),
+    ],
 )
 def test_exclusions_without_a_song_column(ids: list[Any], kind: Any, users: list[int], tmp_path: Path) -> None:
     pl.DataFrame({"user_id": ids}, schema={"user_id": kind}).write_parquet(tmp_path / "no.parquet")

@@ -193,3 +193,19 @@ def test_musicnn_averages_whole_patches_and_repeats_short_crops() -> None:
         short = network(wave, torch.tensor([100 * musicnn.HOP]))[0]
         repeated = torch.cat([mel[:101], mel[: musicnn.PATCH - 101]])
         torch.testing.assert_close(short, network.patches(repeated[None])[0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_weights_in_half_precision_are_loaded_in_full(family: str, dtype: torch.dtype, tmp_path: Path) -> None:
+    """An encoder of such a folder hears what one of its weights in full does."""
+    torch.manual_seed(0)
+    model, extractor = small(family)
+    found = []
+    for name, saved in (("half", model.to(dtype)), ("full", model.float())):
+        for part in (saved, extractor):
+            part.save_pretrained(tmp_path / name)
+        extract, encoder = Extractor(str(tmp_path / name)), PretrainedAudio(str(tmp_path / name))
+        assert {weight.dtype for weight in encoder.parameters()} == {torch.float32}
+        found.append(encoder(extract(*noise([RATE]), RATE)))
+    torch.testing.assert_close(*found, rtol=0, atol=0)

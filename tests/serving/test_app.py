@@ -169,7 +169,7 @@ def test_plays_count_at_once(client: httpx.Client, catalogue: Catalogue) -> None
     met = client.get(f"/songs/{song}").json()["plays"]  # by users of the tests before
     plays = [
         {"user_id": user, "song_id": song, "completed": True, "played_at": "2026-11-26T10:00:00Z"},
-        {"user_id": "a stranger", "song_id": song},
+        {"user_id": "a stranger", "song_id": song, "completed": None},
         {"user_id": user, "song_id": "no such song"},
         {"user_id": user, "song_id": song, "favourited": True, "disliked": True},
         {"user_id": user, "song_id": song, "source_song_id": "no such song"},

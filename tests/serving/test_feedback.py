@@ -106,11 +106,41 @@ def test_tables_are_what_the_store_holds(tmp_path: Path, monkeypatch: pytest.Mon
                         "songs": 6, "songs_with_audio": 1}  # fmt: skip
 
 
+def test_what_is_not_known_of_a_play_stays_unknown(tmp_path: Path) -> None:
+    """It is no outcome of a recommendation either; but who skipped a song did not complete it."""
+    given: list[dict[str, bool]] = [
+        {}, {}, {"completed": True}, {"completed": False}, {"favourited": True}, {"skipped": True}, {"disliked": False}
+    ]  # fmt: skip
+    with closing(Store(tmp_path / "store")) as store:
+        store.add_plays([Play("u", "s", NOON + timedelta(minutes=n), source_song_id="t", **marks)
+                         for n, marks in enumerate(given)])  # fmt: skip
+        store.add_plays([Play("u", "s", source_song_id="untold")])
+    tables = export(tmp_path / "store", tmp_path / "out")
+    plays = tables["plays"].head(len(given))
+    assert plays["completed"].to_list() == [None, None, True, False, None, False, None]
+    for name in ("favourited", "disliked", "skipped"):
+        assert plays[name].to_list() == [marks.get(name) for marks in given]
+    assert tables["i2i_feedback"].rows() == [("t", "s", 5, 1, 1)], "two of its seven plays, and all of `untold`"
+
+
+def test_no_song_is_released_after_its_first_play(tmp_path: Path) -> None:
+    """Neither one without a date, which came after it, nor one whose given day is later; others keep theirs."""
+    songs = [song("late"), song("given", released_at="2026-11-25"), song("told", released_at="2026-11-20"), song("new")]
+    played = {"late": NOON - timedelta(days=2), "given": NOON - timedelta(days=2), "told": NOON, "other": NOON}
+    with closing(Store(tmp_path / "store")) as store:
+        store.add_songs([(one, None) for one in songs])
+        for song_id, first in played.items():
+            store.add_plays([Play("u", song_id, first + timedelta(hours=3)), Play("v", song_id, first)])
+    released = export(tmp_path / "store", tmp_path / "out")["songs"].select("song_id", "released_at")
+    first = NOON - timedelta(days=2)
+    assert dict(released.rows()) == {"late": first, "given": first, "told": datetime(2026, 11, 20), "new": NOON}
+
+
 def test_an_empty_store_gives_empty_tables_of_the_same_types(tmp_path: Path) -> None:
     Store(tmp_path / "store").close()
     empty = export(tmp_path / "store", tmp_path / "out")
     with closing(Store(tmp_path / "store")) as store:
-        store.add_plays([Play("u", "s", source_song_id="t")])
+        store.add_plays([Play("u", "s", completed=False, source_song_id="t")])
         store.add_songs([(song("a"), None)])
     full = export(tmp_path / "store", tmp_path / "out")
     assert [table.height for table in empty.values()] == [0, 0, 0]
@@ -139,13 +169,13 @@ def test_the_service_goes_on_meanwhile(tmp_path: Path) -> None:
     """What was acknowledged before is in the tables; what comes meanwhile does not tear them."""
     stop = threading.Event()
     with closing(Store(tmp_path / "store")) as store:
-        store.add_plays([Play("first", "s", source_song_id="t")] * 1000)
+        store.add_plays([Play("first", "s", None, True, source_song_id="t")] * 1000)
 
         def write() -> None:
             number = 0
             while not stop.is_set():
                 store.add_songs([(song(f"s{number}"), b"flac")])
-                store.add_plays([Play("later", "s", source_song_id="t")])
+                store.add_plays([Play("later", "s", None, True, source_song_id="t")])
                 number += 1
 
         writer = threading.Thread(target=write)
@@ -263,6 +293,6 @@ def test_the_next_training_takes_them(
     arrived = songs.filter(pl.col("song_id").str.starts_with("new"))
     assert arrived["split"].to_list() and not (arrived["split"] == "warm").any(), "new songs are cold"
     cold = pl.read_parquet(made / "cold_plays.parquet").filter(pl.col("song") == of["new 1"])
-    assert cold.height == 2 and cold["favourited"].sum() == 1
+    assert cold.height == 2 and cold["favourited"].sum() == 1 and cold["completed"].null_count() == 2
     assert set(manifest["rejected"]) <= {"plays_of_unknown_users", "plays_before_release"}
     assert manifest["rejected"]["plays_of_unknown_users"]["examples"] == ["stranger"]

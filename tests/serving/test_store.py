@@ -132,6 +132,27 @@ def test_plays_come_back_as_they_went_in(store: Store) -> None:
     assert store.counts()["plays"] == 5
 
 
+def test_a_store_of_version_1_goes_on(tmp_path: Path) -> None:
+    """Its plays had no unknown marks; new ones may have."""
+    filled(tmp_path)
+    with closing(sqlite3.connect(tmp_path / "songs.sqlite")) as connection:
+        marks = ", ".join(f"{name} INTEGER NOT NULL" for name in ("completed", "favourited", "disliked", "skipped"))
+        columns = "number INTEGER PRIMARY KEY, user_id TEXT NOT NULL, song_id TEXT NOT NULL, played_at INTEGER NOT NULL"
+        connection.executescript(
+            f"DROP TABLE plays; CREATE TABLE plays ({columns}, {marks}, source_song_id TEXT);"
+            "INSERT INTO plays VALUES (1, 'u', 's', 7000000, 1, 0, 0, 0, 't'); PRAGMA user_version = 1"
+        )
+    with closing(Store(tmp_path)) as store:
+        songs = ids(store)
+        store.add_plays([Play("v", "s", favourited=True)])
+        old, new = (play for _, play in store.plays())
+        assert old == Play("u", "s", datetime(1970, 1, 1, 0, 0, 7, tzinfo=UTC), True, False, False, False, "t")
+        assert (new.completed, new.favourited, new.disliked, new.skipped) == (None, True, None, None)
+        assert [number for number, _ in store.plays()] == [1, 2]
+    with closing(Store(tmp_path)) as store:
+        assert ids(store) == songs and store.counts()["plays"] == 2
+
+
 def test_features_of_another_encoder(store: Store) -> None:
     store.add_songs([(song(name, 1), None) for name in "abc"])
     new = {name: {"text": np.full(3, float(number), np.float32)} for number, name in enumerate("ab")}
@@ -311,7 +332,7 @@ def test_a_damaged_file_is_refused_and_left_alone(tmp_path: Path, where: str) ->
 
 
 @pytest.mark.parametrize(
-    ("change", "word"), [("user_version = 2", "later FirstPlay"), ("application_id = 7", "another program's")]
+    ("change", "word"), [("user_version = 3", "later FirstPlay"), ("application_id = 7", "another program's")]
 )
 def test_other_databases_are_left_alone(tmp_path: Path, change: str, word: str) -> None:
     file = filled(tmp_path)

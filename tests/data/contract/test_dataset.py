@@ -85,6 +85,11 @@ def test_types_are_brought_to_one_form(tmp_path: Path) -> None:
             ["'feature_x' has 2 numbers for song b and 1 for"],
         ),
         ({"songs": SONGS | {"feature_x": [1.0, 2.0, 3.0]}}, ["'feature_x' has type Float64", "list of numbers"]),
+        *(
+            ({"songs": SONGS | {f"feature_{name}": [[1.0]] * 3}}, [f"'feature_{name}'", "rename it"])
+            for name in ("a/b", "../../x", "", ".x", "a|b", "a:b", "x" * 101, " a", "genres", "artist_id")
+        ),
+        ({"songs": SONGS | {"feature_a\nb": [[1.0]] * 3}}, ["'feature_a\\nb'", "rename it"]),
         ({"tags": {"user_id": ["u"], "song_id": ["a"]}}, ["tags.parquet", "no column 'tag'"]),
         ({"tags": {"user_id": ["u"], "song_id": ["a"], "tag": [["x"]]}}, ["tags.parquet", "'tag' has type List"]),
         ({"i2i_feedback": {"source_song_id": ["a"]}}, ["i2i_feedback.parquet", "recommended_song_id"]),
@@ -125,7 +130,7 @@ def test_unusable_plays_are_skipped_counted_and_named(tmp_path: Path) -> None:
     songs = SONGS | {"released_at": [day, None, None]}
     rows = [
         ("u", "a", day.replace(hour=1), 1, True, False),  # the same day as the release: kept
-        ("u", "a", day.replace(day=9), 1, True, False),  # the day before: skipped
+        ("u", "a", day.replace(day=8), 1, True, False),  # two days before: skipped
         ("u", "b", None, 1, None, None),
         ("u", "b", None, 1, None, None),  # repeat
         ("u", "zzz", None, 1, None, None),  # unknown song, twice
@@ -155,6 +160,19 @@ def test_unusable_plays_are_skipped_counted_and_named(tmp_path: Path) -> None:
     assert data.users.height == 3, "users without plays stay"
     table = rejection_table(data.rejected)
     assert len(table.splitlines()) == 8 and "ghost" in table
+
+
+@pytest.mark.parametrize("zone", ["Asia/Shanghai", "Pacific/Kiritimati", "Pacific/Pago_Pago", "UTC"])
+def test_the_first_hour_of_a_day_of_release(zone: str, tmp_path: Path) -> None:
+    """A day of release is that of its place: plays in its first hour count, wherever that is."""
+    first = pl.Series([datetime(2026, 3, 1, 0, 30)]).dt.replace_time_zone(zone)
+    songs = SONGS | {"released_at": [date(2026, 3, 1)] * 3}
+    plays = {"user_id": ["u"], "song_id": ["a"], "played_at": first}
+    for folder, times in (("zone", first), ("utc", first.dt.convert_time_zone("UTC").dt.replace_time_zone(None))):
+        (tmp_path / folder).mkdir()
+        data = read_dataset(dataset(tmp_path / folder, songs=songs, plays=plays | {"played_at": times}))
+        assert data.plays.height == 1 and data.rejected == {}
+        assert data.zone == (zone if folder == "zone" else None)
 
 
 @pytest.mark.parametrize(
@@ -254,6 +272,36 @@ def test_reserved_columns_are_left_out_and_said(tmp_path: Path) -> None:
     assert any("popularity" in note for note in data.notes)
 
 
+def test_what_is_blank_is_missing(tmp_path: Path) -> None:
+    """No label, no artist, no language, no user of that name; names keep the white space that is part of them."""
+    songs = {
+        "song_id": ["a", " b", "c"],
+        "genres": [["", "  ", None], [" folk ", "", "pop"], []],
+        "tags": pl.Series([[""], ["x y"], None], dtype=pl.List(pl.Categorical)),
+        "artist_id": ["", " z", "\u00a0"],
+        "title": ["\n", " One ", None],
+        "language": [" en", "", " "],
+        "audio_path": ["", " a.wav", None],
+    }
+    plays = {"user_id": ["u", "", " ", None, " v"], "song_id": [" b", "a", "a", "a", ""]}
+    data = read_dataset(dataset(tmp_path, songs=songs, plays=plays))
+    assert data.songs.select(*songs).to_dict(as_series=False) == {
+        "song_id": ["a", " b", "c"],
+        "genres": [None, ["folk", "pop"], None],
+        "tags": [None, ["x y"], None],
+        "artist_id": [None, " z", None],
+        "title": [None, "One", None],
+        "language": ["en", None, None],
+        "audio_path": [None, " a.wav", None],
+    }
+    assert data.plays.select("user_id", "song_id").rows() == [("u", " b")]
+    assert data.rejected["plays_without_id"]["count"] == 4
+    assert any("songs: 1 have no text, category" in note for note in data.notes), "c"
+    (tmp_path / "songs").mkdir()
+    with pytest.raises(UserError, match="'song_id' is null in 1 rows"):
+        read_dataset(dataset(tmp_path / "songs", songs={"song_id": ["a", ""]}))
+
+
 @pytest.mark.parametrize("memory_gb", [0.0, 1e-9])
 def test_names_that_are_used_inside_mislead_nobody(tmp_path: Path, memory_gb: float) -> None:
     """In one chunk and in several: the plays are those without these columns, but for what is harmless."""
@@ -270,6 +318,21 @@ def test_names_that_are_used_inside_mislead_nobody(tmp_path: Path, memory_gb: fl
     assert len(found.parts) == (2 if memory_gb else 1) and found.plays.height == 6000
     assert found.plays.equals(plain.plays) and set(odd) < set(found.plays.columns)
     assert any(all(name in note for name in names) and "left out" in note for note in found.notes)
+
+
+def test_an_index_of_pandas_is_no_column(tmp_path: Path) -> None:
+    """Neither a profile of users nor what tells two plays apart."""
+    index = ["__index_level_0__", "__index_level_1__", "Unnamed: 0"]
+    tables = {"songs": SONGS, "plays": PLAYS, "users": {"user_id": ["u", "v"], "age": [3, 4]}}
+    written = {name: pl.DataFrame(table) for name, table in tables.items()}
+    written["plays"] = pl.concat([written["plays"]] * 2)
+    for name, table in written.items():
+        written[name] = table.with_columns(pl.int_range(pl.len()).reverse().alias(column) for column in index)
+    data = read_dataset(dataset(tmp_path, **written))
+    assert data.users.columns == ["user_id", "age"] and not set(index) & {*data.plays.columns, *data.songs.columns}
+    assert data.rejected["plays_repeated"]["count"] == 3 and data.ignored_columns == {}
+    for name in tables:
+        assert any(f"{name}.parquet: column {', '.join(index)} left out" in note for note in data.notes)
 
 
 def test_the_example_of_the_documentation_is_a_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

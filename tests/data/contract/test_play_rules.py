@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import pytest
 
 from configs.errors import UserError
 from data.contract import play_rules
-from data.contract.dataset import plays_files, read_dataset
+from data.contract.columns import COLUMNS
+from data.contract.dataset import Dataset, plays_files, read_dataset
 
 
 def in_folders(source: Path) -> Path:
@@ -69,6 +71,37 @@ def test_a_part_holds_about_as_many_plays_as_a_chunk(dirty: Callable[..., Path],
         order = users["user_id"] if of is not None else counts["user_id"].drop_nulls().sort()
         assert parts["user_id"].to_list() == [one for one in order if one in set(counts["user_id"])]
         assert parts["_part"].is_sorted()
+
+
+def twice(source: Path) -> Path:
+    """The log, in which a third of the rows are told once more, later and elsewhere."""
+    plays = pl.read_parquet(source / "plays.parquet").with_row_index("inserted_at").unique("inserted_at")
+    plays = plays.sort("inserted_at").with_columns(pl.col("inserted_at").cast(pl.Int64))
+    later = plays.sample(fraction=0.3, seed=3).with_columns(pl.col("inserted_at") + 100_000)
+    pl.concat([plays, later]).write_parquet(source / "plays.parquet")
+    return source
+
+
+@pytest.mark.parametrize("memory_gb", [0.0, 1e-6])
+def test_a_log_that_tells_a_play_twice(memory_gb: float, dirty: Callable[..., Path], tmp_path: Path) -> None:
+    """A play of one moment is told by a note, or kept once; what has no time may be two plays."""
+    plain, told = (dirty(tmp_path / name) for name in ("plain", "told"))
+
+    def read(source: Path, repeats: str) -> Dataset:
+        aside = tmp_path / f"{source.name} {repeats}"
+        aside.mkdir()
+        check = partial(play_rules.usable_plays, memory_gb=memory_gb, aside=aside, repeats=repeats)
+        return read_dataset(source, check=check)
+
+    once, both = read(plain, "rows"), read(twice(told), "rows")
+    used = list(COLUMNS["plays"])
+    more = both.plays.filter(pl.col("played_at").is_not_null()).select(pl.len() - pl.struct(used).n_unique()).item()
+    assert more > 1000 and any(note.startswith(f"plays: {more} rows are equal to another") for note in both.notes)
+    kept = read(told, "plays")
+    wanted = once.plays.select(used).unique()
+    assert kept.plays.height == wanted.height and kept.plays.select(used).unique().height == wanted.height
+    assert kept.rejected["plays_repeated"]["count"] == both.plays.height - wanted.height
+    assert not any("equal to another" in note for note in kept.notes)
 
 
 def test_where_plays_may_lie(dirty: Callable[..., Path], tmp_path: Path) -> None:

@@ -8,16 +8,20 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 from polars.testing import assert_frame_equal
 
 from configs.data import PairsConfig
 from configs.errors import UserError
+from data.contract.dataset import plays_files, read_dataset
+from data.contract.play_rules import usable_plays
 from data.item_pairs import mining as positives
 from data.spark import pairs as spark_pairs
 from data.spark import plays as spark_plays
@@ -94,6 +98,55 @@ def test_the_same_catalogue_of_odd_files(
     assert any("_metadata left out" in note for note in manifest["notes"])
     odd = {"nested", "Device `x`, [1]", "DEVICE", "*", "^.*$", "n.u", "context", "a.map"}
     assert odd < set(manifest["ignored_columns"]["plays"])
+
+
+def test_the_same_catalogue_of_files_of_many_programs(
+    prepare: Callable[..., Path],
+    dirty: Callable[..., Path],
+    same_catalogue: Callable[..., dict[str, Any]],
+    spark: Any,
+    tmp_path: Path,
+) -> None:
+    """Ids as pandas, hashes and databases have them, blank ones, times of Hive, columns that do not go together."""
+    source = dirty(tmp_path / "source")
+    ids = pl.col("user_id", "song_id").str.slice(1)
+    for name in ("songs", "users", "tags"):
+        table = pl.read_parquet(source / f"{name}.parquet")
+        table.with_columns(pl.col("^(user|song)_id$").str.slice(1)).write_parquet(source / f"{name}.parquet")
+    plays = pl.read_parquet(source / "plays.parquet").with_columns(ids).drop("nested")
+    (source / "plays.parquet").unlink()
+    number = pl.col("user_id", "song_id").cast(pl.Int64)
+    blank = pl.when(pl.col("user_id") == "3").then(pl.lit("\u00a0 ")).otherwise("user_id").alias("user_id")
+    changes: list[list[Any]] = [
+        [number.cast(pl.Float64).fill_null(float("nan")), pl.lit([[]]).alias("mood"), pl.lit(0).alias("Unnamed: 0")],
+        [number.cast(pl.UInt64), pl.struct(x="play_count").alias("how"), pl.col("play_count").cast(pl.Float64)],
+        [number.cast(pl.Decimal(38, 0)), pl.struct(x="play_count", y="device").alias("how"), pl.lit(b"a").alias("raw")],
+        [blank, pl.lit([["calm"]]).alias("mood"), pl.lit("a").alias("raw"), pl.int_range(pl.len()).alias("played_by")],
+    ]
+    for file, (part, change) in enumerate(zip(plays.iter_slices(2500), changes, strict=True)):
+        made = part.with_columns(pl.col("played_at").cast(pl.Datetime("ns"))).with_columns(change)
+        path = source / "plays" / f"{file}.parquet"
+        path.parent.mkdir(exist_ok=True)
+        table = made.to_arrow(compat_level=pl.CompatLevel.oldest())
+        pq.write_table(table, path, use_deprecated_int96_timestamps=file % 2 == 1)
+    part.head(300).with_columns(played_by=pl.lit(-1)).write_parquet(source / "plays" / "again.parquet")
+    options = ["pairs.min_common=1", "pairs.top_k=20"]
+    local = prepare(source, tmp_path / "local", *options)
+    manifest = same_catalogue(local, prepare(source, tmp_path / "spark", *options, "engine=spark"))
+    assert any("rows are equal to another, time and all" in note for note in manifest["notes"])
+    once = partial(spark_plays.check_plays, spark, plays_files(source, None), tmp_path, repeats="plays")
+    one, other = (read_dataset(source, check=check) for check in (once, partial(usable_plays, repeats="plays")))
+    assert one.rejected == other.rejected and one.notes == other.notes and one.plays.height == other.plays.height
+    assert sum("left out" in note for note in manifest["notes"]) == 3, "how, raw and pandas' index"
+    assert manifest["rejected"]["plays_without_id"]["count"] > 30
+    assert manifest["ignored_columns"]["plays"] == ["device", "mood", "played_by"]
+    assert spark_plays.int96_in(str(source / "plays" / "1.parquet")) == ("played_at",)
+
+
+def test_a_hidden_file_is_refused() -> None:
+    """Spark would leave it out without a word."""
+    with pytest.raises(UserError, match=r"_new\.parquet: Spark reads no file whose name begins with"):
+        spark_plays.read_log(None, ["plays/a.parquet", "plays/_new.parquet"], pl.Schema())
 
 
 @pytest.fixture(scope="module")

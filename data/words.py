@@ -1,0 +1,165 @@
+"""Titles and lyrics as encoders read them: without what is form and no word.
+
+Lyrics come plain or with time stamps (LRC, with stamps of words too), and name who wrote and played them. All forms of
+one text give one text: stamps, heads such as `[by:…]` and credits are left out. A title's version mark, such as
+"(Live)", is no part of its text but a field of its own.
+"""
+
+from __future__ import annotations
+
+import polars as pl
+
+CHUNK = 10_000  # lyrics whose lines are held at a time
+
+TIME = r"(?:\d{1,3}:\d{1,2}(?:[.:]\d{1,3})?|\d+,\d+)"  # minutes:seconds.hundredths, or milliseconds,duration
+STAMPS = rf"^\s*(?:\[{TIME}\]\s*)+"  # a line that is sung twice has two
+WORD_STAMP = r"<\d{1,3}:\d{1,2}(?:[.:]\d{1,3})?>|<\d+,\d+(?:,\d+)?>|\(\d+,\d+,\d+\)"
+HEAD = (
+    r"(?i)^\s*\[(?:ti|ar|al|au|by|re|ve|offset|length|la|id|hash|sign|qq|total|tool|kana|lr|lang|language|encoding|#)"
+    r"\s*:[^\]]*\]\s*$"
+)
+
+# Who did what, before a colon: a line with one of these before it is a credit.
+ROLES = (
+    "作词|作詞|填词|填詞|作曲|谱曲|譜曲|词曲|詞曲|编曲|編曲|编写|編寫|改编|改編|原曲|原唱|翻唱|演唱|歌手|专辑|專輯|"
+    "制作|製作|监制|監製|监棚|录音|錄音|录制|錄製|混音|混缩|母带|母帶|后期|後期|和声|和聲|合声|合聲|和音|合音|配唱|"
+    "女声|男声|吉他|贝斯|貝斯|鼓|打击乐|打擊樂|弦乐|弦樂|管乐|管樂|钢琴|鋼琴|键盘|鍵盤|提琴|中提|大提|手风琴|口琴|"
+    "二胡|古筝|琵琶|笛|箫|三弦|铃鼓|乐器|演奏|乐团|樂團|合成器|出品|发行|發行|统筹|統籌|企划|企劃|策划|总监|總監|"
+    "导演|導演|工程师|助理|编辑|版权|版權|设计|封面|海报|文案|推广|营销|宣传|授权|作者|ボーカル|ギター|ベース|"
+    "ドラム|작사|작곡|편곡|노래|"
+    r"\b(?:"
+    r"by|OP|SP|OA|OC|OT|ISRC|UPC|music|lyrics?|lyricists?|words|composers?|composed|songwriters?|writers?|written|"
+    r"arrang\w*|arrag\w*|produc\w*|production|programm?(?:ing|er)?s?|mix(?:ed|ing)?|master(?:ed|ing)?|"
+    r"record(?:ed|ing|ings)|engineer(?:ed|s)?|studios?|publish\w*|copyright|label|guitars?|bass|drums?|percussions?|"
+    r"piano|keyboards?|synth\w*|sythesizers?|strings?|violins?|violas?|cellos?|harmonica|saxophone|trumpet|horns?|"
+    r"flute|orchestra|conductor|musicians?|vocals?|vocalists?|singers?|backing|background|backgound|chorus by|"
+    r"harmony|hormony|midi|a&r"
+    r")\b"
+)
+ALONE = "词|詞|曲|唱|编|編|词/曲|曲/词|詞/曲|曲/詞"  # of one syllable: only where nothing else is before the colon
+DONE = "lyrics?|words|music|written|composed|arranged|produced|mixed|mastered|recorded|performed|published"
+# What no role has, but a sentence before a colon.
+SAID = r"(?i)\b(?:i|you|we|he|she|it|they|my|me|your|is|are|was|the)\b|[我你她们們的了着是说道]|(?:^|[^吉其])他"
+BEFORE_COLON = r"^\s*([^:：]{1,60})[:：]"
+ROLE = rf"(?i){ROLES}|^(?:{ALONE})\s*$"
+CREDIT = (  # without a colon
+    rf"(?i)^\s*(?:(?:作词|作詞|作曲|编曲|編曲|填词|填詞|词曲|詞曲)\s+\S|(?:{DONE})(?:\s*(?:,|&|/|and)\s*(?:{DONE}))*\s+by\s+\S"
+    r"|纯音乐[,，]?\s*请(?:您)?欣赏\s*$|此歌曲为没有填词的纯音乐|暂无歌词\s*$)"
+)
+FORM = rf"(?mi){STAMPS}|[:：]|^\s*(?:{DONE})\b.* by |^\s*[作编編填词詞]|纯音乐|暂无歌词"  # some such line may be in it
+
+# Kinds of version, each by what says so within brackets or after a dash.
+VERSIONS = {
+    "live": (
+        r"\blive(?:\s*(?:at|in|from|on|@|[|/,-]|ver|mix|session|acoustic|\d|版)|\W*$)|现场|現場|ライブ|"
+        r"ライヴ|라이브|\bconcert\b"
+    ),
+    "remaster": r"\bremaster(?:ed)?\b",
+    "remix": (
+        r"\b(?:remix|mashup|bootleg|rework|phonk)|\bdj|\b(?:club|dance|house|dub|vip) (?:mix|version|ver)\b|"
+        r"舞曲版|鼓版|混音版"
+    ),
+    "edit": r"\bedit(?:ed|ion)?\b|\b(?:radio|single|album|clean|explicit)(?: (?:mix|version|ver))|剪辑|片段",
+    "extended": r"\bextended\b|\bfull (?:version|ver|length)\b|完整版|加长",
+    "instrumental": (
+        r"\binstrumental\b|\binst\b|\bkaraoke\b|\boff vocal\b|\bbacking track\b|伴奏|纯音乐|純音樂|演奏|"
+        r"カラオケ|インスト"
+    ),
+    "acoustic": r"\b(?:acoustic|unplugged|stripped)\b|不插电|不插電|弹唱|清唱|アコースティック",
+    "piano": r"\bpiano\b|钢琴|鋼琴|ピアノ",
+    "cover": r"\bcover(?:ed)?\b|翻唱|翻自|カバー|커버",
+    "demo": r"\bdemo\b|小样",
+    "speed": r"\b(?:sped|speed(?:ed)?) up\b|\bslowed\b|\bnightcore\b|\d\s*[x×]\b|[x×]\s*\d|加速|减速|降调|升调|慢速",
+    "featuring": r"\b(?:feat|ft|featuring)\b",
+}
+OTHER, ANY = "version", r"\b(?:version|ver|mix|take|reprise|bonus track)\b|版"
+MARK = "|".join([*VERSIONS.values(), ANY]).replace(r"\W*$", r"\W*[)）\]】]|\blive\W*$")  # within its brackets
+MARKS = (
+    rf"(?i)\s*[(（\[【][^()（）\[\]【】]*?(?:{MARK})[^()（）\[\]【】]*[)）\]】]?"
+    rf"|\s+[-–—]\s+[^-–—()（）\[\]【】]*?(?:{MARK})[^-–—]*$|\s+(?:feat|ft)\.?\s+.*$|\s+featuring\s+.*$"
+)
+
+
+def plain(songs: pl.DataFrame) -> pl.DataFrame:
+    """A table with its titles and lyrics, where it has any, as they are read."""
+    made = {"title": plain_titles, "lyrics": plain_lyrics}
+    there = [name for name in made if name in songs.columns and not songs[name].dtype.is_nested()]
+    return songs.with_columns(made[name](songs[name].cast(pl.String)).alias(name) for name in there)
+
+
+def plain_lyrics(lyrics: pl.Series) -> pl.Series:
+    """Lyrics without time stamps, heads and credits, in the order in which they are sung; others are as they were."""
+    return read_lyrics(lyrics)["lyrics"]
+
+
+def read_lyrics(lyrics: pl.Series) -> pl.DataFrame:
+    """`lyrics` as `plain_lyrics`, and whether they were `timed` and `credited`."""
+    plain = pl.DataFrame({"lyrics": lyrics.cast(pl.String).str.strip_chars()})
+    plain = plain.with_row_index("song").with_columns(timed=pl.lit(False), credited=pl.lit(False))
+    formed = plain.filter(pl.col("lyrics").str.contains(FORM))
+    parts = [_without_form(part.select("song", "lyrics")) for part in formed.iter_slices(CHUNK)]
+    return plain.update(pl.concat([plain.clear(), *parts]), on="song").drop("song") if parts else plain.drop("song")
+
+
+def _without_form(lyrics: pl.DataFrame) -> pl.DataFrame:
+    """Lyrics (song, lyrics) line by line: a line stands as often as it has stamps, by time; one without after the one
+    before it."""
+    lines = lyrics.with_columns(pl.col("lyrics").str.replace_all("\r\n?", "\n").str.split("\n")).explode("lyrics")
+    lines = lines.with_columns(
+        stamp=pl.col("lyrics").str.extract(rf"({STAMPS})").str.extract_all(TIME),
+        lyrics=pl.col("lyrics").str.replace(STAMPS, "").str.replace_all(WORD_STAMP, ""),
+    )
+    role = pl.col("lyrics").str.extract(BEFORE_COLON)
+    roles = lines.select(role.unique().drop_nulls()).to_series()
+    credit = role.is_in(roles.filter(roles.str.contains(ROLE) & ~roles.str.contains(SAID)).implode()) | pl.col(
+        "lyrics"
+    ).str.contains(CREDIT)
+    lines = lines.with_columns(credit=credit.fill_null(False), timed=pl.col("stamp").is_not_null())
+    lines = lines.with_columns(pl.col("credit").any().over("song").alias("credited"))
+    lines = lines.filter(~pl.col("credit") & ~pl.col("lyrics").str.contains(HEAD)).explode("stamp")
+    lines = lines.with_columns(time=_seconds(pl.col("stamp")).forward_fill().over("song").fill_null(-1.0))
+    sung = lines.sort("song", "time", maintain_order=True).group_by("song", maintain_order=True)
+    text = sung.agg(pl.col("lyrics").str.join("\n").str.strip_chars(), pl.col("timed").any(), pl.col("credited").any())
+    nothing = lyrics.select("song").join(text, on="song", how="anti")  # of credits alone
+    return pl.concat([text, nothing.with_columns(lyrics=pl.lit(""), timed=pl.lit(True), credited=pl.lit(True))])
+
+
+def _seconds(stamp: pl.Expr) -> pl.Expr:
+    """Time of a stamp without its brackets."""
+    number, sign, rest, part = (stamp.str.extract(r"^(\d+)([:,])(\d+)(?:[.:](\d+))?", n) for n in (1, 2, 3, 4))
+    seconds = pl.concat_str(rest, pl.lit("."), part.fill_null("0")).cast(pl.Float64)
+    whole = number.cast(pl.Float64)
+    return pl.when(sign == ",").then(whole / 1000).otherwise(60 * whole + seconds)
+
+
+def notes(songs: pl.DataFrame) -> list[str]:
+    """What was left out of lyrics and titles, for the manifest and the screen."""
+    lyrics, made = read_lyrics(songs["lyrics"]), []
+    timed, credited = lyrics["timed"].sum(), lyrics["credited"].sum()
+    if timed or credited:
+        of = songs["lyrics"].count()
+        made.append(
+            f"songs: of {of} lyrics, {timed} have time stamps and {credited} lines of credits: the text that is read "
+            "is without them"
+        )
+    if marked := versions(songs).count():
+        made.append(f"songs: {marked} titles have a version mark: it is the field version, and no part of their text")
+    return made
+
+
+def plain_titles(titles: pl.Series) -> pl.Series:
+    """Titles without version marks; one that is nothing but a mark is as it was."""
+    bare = titles.str.replace_all(MARKS, "").str.strip_chars()
+    return bare.zip_with(bare.str.len_chars() > 0, titles)
+
+
+def versions(songs: pl.DataFrame) -> pl.Series:
+    """Kinds of version that the marks of titles name, in the order of VERSIONS; null where there is no mark."""
+    marks = pl.DataFrame({"mark": songs["title"].cast(pl.String).str.extract_all(MARKS)}).with_row_index("song")
+    each = marks.explode("mark").drop_nulls().with_columns(pl.col("mark").str.strip_chars(" \u3000-–—()（）[]【】"))
+    kinds = [pl.when(pl.col("mark").str.contains(f"(?i){says}")).then(pl.lit(kind)) for kind, says in VERSIONS.items()]
+    named = pl.concat_list(kinds).list.drop_nulls()
+    kind = pl.when(named.list.len() > 0).then(named).otherwise(pl.lit([OTHER]))
+    found = each.select("song", version=kind).explode("version").unique(maintain_order=True)
+    found = found.sort(pl.col("version").cast(pl.Enum([*VERSIONS, OTHER]))).group_by("song").agg("version")
+    return marks.join(found, on="song", how="left", maintain_order="left")["version"]

@@ -1,0 +1,155 @@
+"""Titles and lyrics in the forms in which they come: the words of all forms are the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from data import words
+from data.derived_fields import derived_values
+from data.text import song_texts, unknown_share
+from data.words import plain_lyrics, plain_titles, read_lyrics, versions
+
+VERSE = ["I walk the line", "over and over: again", "", "看人们聚散无常", "男：爱不爱都难", "10:30的飞机快要到了"]
+CREDITS = ["作词 : 孙仪+陶喆", " 作曲：翁清溪", "编曲 李琪", "制作人 Producer：蔡健雅", "OP: EMI (Taiwan) Ltd.", 
+           "詞：林夕", "Lyrics by Paul Simon", "Written and produced by X", "Bass: Ah Kean", "Recorded at：The Garden",
+           "弦乐编写：李琪", "木吉他：郭一凡", "其他乐器：王力宏", "작사: 김이나"]  # fmt: skip
+HEADS = ["[ti:Title]", "[ar: Someone]", "[by:user]", "[offset:-500]", "[length: 03:12]"]
+
+
+def lrc(lines: list[str], stamp: Callable[[int], str], word: bool = False) -> str:
+    """Lines with a stamp each, three seconds apart, and with stamps of their words."""
+    timed = [" ".join(f"<00:{3 * n:02d}.5>{part}" for part in line.split(" ")) if word else line
+             for n, line in enumerate(lines)]  # fmt: skip
+    return "\n".join(f"[{stamp(3 * n)}]{line}" for n, line in enumerate(timed))
+
+
+STAMPS: dict[str, Callable[[int], str]] = {
+    "hundredths": lambda seconds: f"{seconds // 60:02d}:{seconds % 60:02d}.50",
+    "thousandths": lambda seconds: f"{seconds // 60:02d}:{seconds % 60:02d}.500",
+    "seconds": lambda seconds: f"{seconds // 60}:{seconds % 60:02d}",
+    "colons": lambda seconds: f"{seconds // 60:02d}:{seconds % 60:02d}:50",
+    "milliseconds": lambda seconds: f"{1000 * seconds},2000",
+}
+
+
+@pytest.mark.parametrize("ends", ["\n", "\r\n"])
+@pytest.mark.parametrize("stamp", STAMPS)
+def test_every_form_of_lyrics_has_the_same_words(stamp: str, ends: str) -> None:
+    """Plain, with credits, with time stamps of lines and of words, with heads, in one table."""
+    sung = "\n".join(VERSE)
+    song = lrc([*CREDITS, *VERSE], STAMPS[stamp])
+    forms = [
+        sung, "\n".join([*CREDITS, *VERSE]), "\n".join([*VERSE, "", *CREDITS]), song, "\n".join([*HEADS, song]),
+        lrc(VERSE, STAMPS[stamp], word=True), lrc(VERSE[::-1], lambda at: STAMPS[stamp](60 - at)),
+    ]  # fmt: skip
+    found = read_lyrics(pl.Series([form.replace("\n", ends) for form in forms]))
+    assert set(found["lyrics"].str.replace_all("\r\n", "\n")) == {sung}
+    assert found["timed"].to_list() == [False] * 3 + [True] * 4
+    assert found["credited"].to_list() == [False, True, True, True, True, False, False]
+
+
+def test_lines_that_are_sung_twice_come_in_the_order_of_time() -> None:
+    text = "[00:10.00][01:10.00]chorus\n[00:20.00]verse\n[1:40.5]last\nof two lines\n[00:01]first\n[61:00]much later"
+    assert plain_lyrics(pl.Series([text]))[0] == "first\nchorus\nverse\nchorus\nlast\nof two lines\nmuch later"
+
+
+def test_words_that_are_no_form_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where lyrics are read a few at a time; nothing is nothing."""
+    monkeypatch.setattr(words, "CHUNK", 2)
+    stay = ["by the river\nI wrote you a song: la", "[Chorus]\nla", "drum and bass all night", "the music by my window",
+            "at 3:15 (2,3) <3", "Alice: hello\nBob: good-bye", "作词的人走了",
+            "I hear the drums: boom\n他打着鼓：咚", None, ""]  # fmt: skip
+    assert plain_lyrics(pl.Series(stay)).to_list() == stay
+    mixed = [text for text in stay for _ in range(2)]
+    mixed[1::2] = ["作词 : x\n" + (text or "") for text in stay]
+    assert plain_lyrics(pl.Series(mixed))[::2].to_list() == stay
+    assert plain_lyrics(pl.Series(mixed))[1::2].to_list() == [text or "" for text in stay]
+    nothing = ["作曲 : x\n作词 : y", "纯音乐，请欣赏", "[00:00.00]作曲 : x"]
+    assert plain_lyrics(pl.Series(nothing)).to_list() == ["", "", ""]
+
+
+TITLES = {
+    "Hello": (None, "Hello"),
+    "Live and Let Die": (None, "Live and Let Die"),
+    "(I Can't Get No) Satisfaction": (None, "(I Can't Get No) Satisfaction"),
+    "불장난（PLAYING WITH FIRE）": (None, "불장난（PLAYING WITH FIRE）"),
+    "Anna - I Love You": (None, "Anna - I Love You"),
+    "A (Live Forever)": (None, "A (Live Forever)"),
+    "Hello (Live)": (["live"], "Hello"),
+    "你的爱情 (Live版)": (["live"], "你的爱情"),
+    "Alive [Live at Wembley, 1985]": (["live"], "Alive"),
+    "Come Together - Remastered 2009": (["remaster"], "Come Together"),
+    "Come Together - 2019 Mix": (["version"], "Come Together"),
+    "月亮惹的祸（DJ阿智 remix）": (["remix"], "月亮惹的祸"),
+    "红豆 (伴奏)": (["instrumental"], "红豆"),
+    "红豆【钢琴版】": (["piano"], "红豆"),
+    "Done for Me (feat. Kehlani)": (["featuring"], "Done for Me"),
+    "Done for Me feat. Kehlani": (["featuring"], "Done for Me"),
+    "Hold On (feat. Cheat Codes) [Radio Edit]": (["edit", "featuring"], "Hold On"),
+    "沉沦与遐想（0.8x）": (["speed"], "沉沦与遐想"),
+    "Snooze (Acoustic": (["acoustic"], "Snooze"),
+    "風 (翻自 周杰伦)": (["cover"], "風"),
+    "Love Story (Taylor's Version)": (["version"], "Love Story"),
+    "(Live)": (["live"], "(Live)"),
+    "": (None, ""),
+}
+
+
+def test_marks_of_titles_are_a_field_and_no_text() -> None:
+    titles = [*TITLES, None]
+    songs = pl.DataFrame({"title": titles})
+    assert plain_titles(songs["title"]).to_list() == [plain for _, plain in TITLES.values()] + [None]
+    assert versions(songs).to_list() == [kinds for kinds, _ in TITLES.values()] + [None]
+    assert derived_values(songs, "version").to_list() == versions(songs).to_list()
+    assert versions(songs.clear()).dtype == versions(songs).dtype == pl.List(pl.String)
+
+
+def test_the_text_of_a_song_is_without_them() -> None:
+    """Other columns, a list that is called so among them, are read as they are."""
+    songs = pl.DataFrame({
+        "title": ["Hello (Live)"], "lyrics": ["[00:01.00]作词 : x\n[00:02.00]la"], "genres": [["(Live)", "作词 : x"]],
+    })  # fmt: skip
+    assert song_texts(songs, ["title", "lyrics", "genres"]) == ["Hello\nla\n(Live), 作词 : x"]
+    assert derived_values(songs, "script").to_list() == [["Latin"]]
+    assert song_texts(songs.select(title=pl.col("genres")), ["title"]) == ["(Live), 作词 : x"]
+
+
+def test_prepare_tells_what_is_left_out(
+    write_dataset: Callable[..., Path], prepare: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write_dataset(tmp_path / "source")
+    songs = pl.read_parquet(source / "songs.parquet").with_row_index("n")
+    lyrics = (
+        pl.when(pl.col("n") < 5).then(pl.lit("[00:01]作词 : x\n[00:02]la")).when(pl.col("n") < 9).then(pl.lit("la"))
+    )
+    title = pl.format("Song {} {}", "n", pl.when(pl.col("n") % 6 == 0).then(pl.lit("(Live)")).otherwise(pl.lit("")))
+    songs.with_columns(lyrics=lyrics, title=title).drop("n").write_parquet(source / "songs.parquet")
+    made = prepare(source, tmp_path / "catalogue")
+    shown = capsys.readouterr().out
+    assert "songs: of 9 lyrics, 5 have time stamps and 5 lines of credits" in shown
+    assert "songs: 10 titles have a version mark" in shown
+    assert pl.read_parquet(made / "songs.parquet")["title"][0] == "Song 0 (Live)", "the catalogue shows it as it is"
+
+
+@pytest.mark.parametrize(("texts", "share"), [(["我愛你"], 0.0), (["rain 我愛"], 1 / 3), (["rain rain 我愛"], 0.5)])
+def test_unknown_words_and_characters_are_counted(
+    texts: list[str], share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against a tokenizer that knows Han, and of whose other words one token is unknown, or many are not."""
+    from data import text
+
+    class Tokenizer:
+        unk_token_id = 7
+
+        def __call__(self, texts: list[str], **_: Any) -> dict[str, list[list[int]]]:
+            return {"input_ids": [[7] if one == "rain" else [1, 2, 3, 4] for one in texts]}
+
+    monkeypatch.setattr(text, "load_tokenizer", lambda _: Tokenizer())
+    assert unknown_share(texts, "any") == pytest.approx(share)
+    assert np.isclose(unknown_share([*texts, "1984!? ", ""], "any"), unknown_share([*texts, "known"], "any"))
