@@ -93,9 +93,16 @@ class SparkConfig:
 
 @dataclass
 class PrepareConfig:
-    source: str = opt(REQUIRED, "dataset folder (or the published lfm2k folder or hetrec zip)", "dataset folder")
+    source: str = opt(
+        REQUIRED, "dataset folder (or what format= says: a folder of music, a published data set)", "dataset folder"
+    )
     out: str = opt(REQUIRED, "catalogue folder to write")
-    format: Literal["contract", "lfm2k", "hetrec"] = opt("contract", "layout of source")
+    format: Literal["contract", "folder", "lfm2k", "hetrec"] = opt(
+        "contract", "layout of source; folder: recordings whose tags tell of the songs"
+    )
+    folder_ids: Literal["path", "name", "musicbrainz"] = opt(
+        "path", "format=folder: a song's id: its path, its file's name without ending, or its MusicBrainz recording id"
+    )
     plays: str | None = opt(None, "Parquet file, folder or glob of plays (default: plays.parquet or plays/ in source)")
     memory_gb: float = opt(0.0, "memory for plays while they are checked and sorted, the rest on disk (0: all at once)")
     engine: Literal["local", "spark"] = opt("local", "what reads plays and mines pairs: this machine, or Apache Spark")
@@ -111,7 +118,7 @@ class PrepareConfig:
         """Check the ranges, and that the options go together."""
         at_least(self, 0, "memory_gb", below=1e9)
         at_least(self, 0, "workers")
-        if self.format != "contract" and (self.engine == "spark" or self.plays or self.memory_gb):
+        if self.format not in ("contract", "folder") and (self.engine == "spark" or self.plays or self.memory_gb):
             raise UserError(
                 f"format={self.format} is read as published: plays=, memory_gb= and engine=spark are for others"
             )

@@ -27,6 +27,7 @@ from data.contract import dataset as contract
 from data.contract import play_rules
 from data.contract.row_rules import rejection_table
 from data.item_pairs import mining as positives
+from data.music_folder import read_folder
 from data.spark import pairs as spark_pairs
 from data.spark import plays as spark_plays
 from data.split import COLD_VAL, WARM, Split, released_before, split_songs
@@ -79,13 +80,15 @@ def prepare(config: PrepareConfig, run: Any) -> None:
 def read(config: PrepareConfig, aside: Path) -> contract.Dataset:
     """Read and check the source; plays beyond `memory_gb`, and those read by Spark, are written to `aside`."""
     source = Path(config.source)
-    if config.format != "contract":
+    if config.format in PUBLISHED:
         return PUBLISHED[config.format](source)
     if config.engine == "spark":
         files = contract.plays_files(source, config.plays)
         check = partial(spark_plays.check_plays, spark_plays.connect(config.spark.master), files, aside)
     else:
         check = partial(play_rules.usable_plays, memory_gb=config.memory_gb, aside=aside)
+    if config.format == "folder":
+        return read_folder(source, config.plays, check, config.folder_ids)
     return contract.read_dataset(source, config.plays, check)
 
 

@@ -68,6 +68,23 @@ def opened(file: Path | BinaryIO, longest_seconds: float = math.inf) -> Iterator
         yield sound
 
 
+def metadata(path: Path) -> dict[str, str]:
+    """What the tags of a file say by FFmpeg's names, those of its sound first.
+
+    Raises:
+        AudioError: unreadable.
+    """
+    with (
+        _readable(),
+        path.open("rb") as file,
+        av.open(file, options=OPTIONS, metadata_errors="replace") as container,
+    ):
+        stream = container.streams.best("audio")
+        if stream is None:
+            raise AudioError("unreadable")
+        return dict(container.metadata) | dict(stream.metadata)
+
+
 @contextmanager
 def _readable() -> Iterator[None]:
     try:
