@@ -187,7 +187,10 @@ def measured(path: Path, rounds: int) -> dict[str, Any]:
         found = {"by": "libsndfile" if isinstance(sound, PlainFile) else "FFmpeg", "length": sound.length == length}
         starts, count = [int(place * length) for place in PLACES], sound.rate
         seconds = length / sound.rate
-        apart = max(largest(sound.read(at, count), expected_CN[:, at : at + count]) for at in starts)
+        try:
+            apart = max(largest(sound.read(at, count), expected_CN[:, at : at + count]) for at in starts)
+        except AudioError:
+            apart = float("inf")
     times: dict[str, list[float]] = {"whole": [], "middle": [], "soundfile": []}
     for _ in range(rounds):
         times["whole"].append(spent(lambda: read(path, seconds + 1)))
@@ -196,7 +199,7 @@ def measured(path: Path, rounds: int) -> dict[str, Any]:
     median = {name: float(np.median(values)) for name, values in times.items()}
     old = before(path, seconds + 1)
     return found | {
-        "difference": apart,
+        "difference": apart if np.isfinite(apart) else None,
         "seconds_an_hour": 3600 / seconds * median["whole"],
         "middle_ms": 1000 * median["middle"],
         "soundfile_length": None if old is None else abs(len(old) - length) <= 1,
@@ -265,9 +268,10 @@ def rows(report: dict[str, Any]) -> list[list[str]]:
     """The report as rows of a table."""
     found = []
     for row in report["formats"]:
-        exact = "yes" if row["difference"] == 0 else f"to {row['difference']:.0e} of full scale"
+        apart = row["difference"]
+        exact = "yes" if apart == 0 else "no" if apart is None or apart >= 1 else f"to {apart:.0e} of full scale"
         old = {None: "not read", True: "read", False: "length wrong"}[row["soundfile_length"]]
-        ratio = f"{row['soundfile_middle_ms'] / row['middle_ms']:.2f}" if row["soundfile_length"] is not None else "–"
+        ratio = f"{row['soundfile_middle_ms'] / row['middle_ms']:.2f}" if row["soundfile_length"] else "–"
         seconds = f"{row['seconds_an_hour']:.1f}"
         found.append([row["format"], row["by"], "yes" if row["length"] else "no", exact, seconds, old, ratio])
     return found

@@ -27,7 +27,7 @@ PLAIN = (b"RIFF", b"RIFX", b"RF64", b"riff", b"FORM", b"caff", b".snd")  # first
 TIMED = {"mp3", "flac", "ogg", "mov,mp4,m4a,3gp,3g2,mj2", "aac", "wv", "tta", "ape", "wav", "w64", "aiff", "caf"}
 COUNTED_BY_HEADER = {"flac", "mov,mp4,m4a,3gp,3g2,mj2", "wv", "tta"}  # where it announces a number of samples
 # Decoders that give the same samples wherever they begin, but for their first WARM_UP seconds. Others, such as AAC with
-# its random noise bands, begin at the beginning.
+# its random noise bands, begin at the beginning (findings/ffmpeg_aac_after_a_seek.sh).
 EXACT = {"mp3", "mp3float", "flac", "vorbis", "opus", "libopus", "alac", "wavpack", "tta"}
 WARM_UP, TAIL = 0.5, 0.5  # seconds decoded before a stretch, and to find the end
 FAR = 2**50  # ticks: beyond the end of any file
@@ -208,6 +208,7 @@ class CodedFile:
         if self.container is not None:
             self.container.close()
         self.file.seek(0)
+        # "replace": findings/pyav_title_in_gbk.sh
         self.container = av.open(self.file, format=self.kind, options=OPTIONS, metadata_errors="replace")
         stream: Any = self.container.streams.best("audio")
         if stream is None or stream.codec_context is None:
@@ -304,7 +305,10 @@ def _as_float(samples: AnyArray) -> FloatArray:
 
 
 def _behind_tags(file: BinaryIO) -> str | None:
-    """The container behind ID3v2 tags; None without any. FFmpeg would look for it in the cover, again and again."""
+    """The container behind ID3v2 tags; None without any. FFmpeg would look for it in the cover, at length.
+
+    (findings/ffmpeg_mp3_with_a_cover.sh)
+    """
     at = file.seek(0)
     head = file.read(10)
     while head[:3] == b"ID3" and len(head) == 10:

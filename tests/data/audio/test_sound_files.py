@@ -107,7 +107,7 @@ def test_mono_after_stereo_in_one_mp3_file() -> None:
 
 
 def test_tags_in_other_encodings_are_no_fault() -> None:
-    """PyAV refuses a file for a title in GBK unless it is told otherwise (findings/pyav_refuses_a_title.sh)."""
+    """PyAV refuses a file for a title in GBK unless it is told otherwise (findings/pyav_title_in_gbk.sh)."""
     data = bytearray(by_soundfile(song(1), "WAV", "PCM_16"))
     title = "月光".encode("gbk")
     info = b"LIST" + (12 + len(title)).to_bytes(4, "little") + b"INFOINAM" + len(title).to_bytes(4, "little") + title
