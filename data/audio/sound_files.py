@@ -102,7 +102,8 @@ def _sound(file: BinaryIO, longest_seconds: float) -> Iterator[PlainFile | Coded
     if head[:4] in PLAIN:
         file.seek(0)
         try:
-            sound = soundfile.SoundFile(file)
+            # By its name if it has one: of a bad file the callbacks into a stream write tracebacks on the screen.
+            sound = soundfile.SoundFile(getattr(file, "name", file))
         except soundfile.SoundFileError:
             pass  # FFmpeg may know it
         else:

@@ -166,6 +166,8 @@ def test_the_decoders_say_nothing_themselves(tmp_path: Path) -> None:
     bad[3000:9000:7] = bytes(len(bad[3000:9000:7]))
     files = {"bad.mp3": bytes(bad), "two.mp3": vbr(song(1)) + cbr(song(1)), "cut.m4a": m4a(song(1))[:3000]}
     files |= {"text.mp3": b"this is not sound\n" * 100, "bad.ogg": ogg(song(1))[:5000] + b"OggS" * 500}
+    aiff = by_soundfile(song(1), "AIFF", "PCM_16")
+    files |= {f"{size}.aiff": aiff[:size] for size in (12, 40, 1000)}
     for name, data in files.items():
         (tmp_path / name).write_bytes(data)
     paths = [str(tmp_path / name) for name in files]
