@@ -1,4 +1,4 @@
-"""Rewrite the tables in README.md and docs/results/ from the measurements in docs/results/data/.
+"""Rewrite the tables in README.md, docs/data.md and docs/results/ from the measurements in docs/results/data/.
 
     python -m benchmarks.tables
 
@@ -13,6 +13,7 @@ A table stands between two marks, and FILE.json is in docs/results/data/:
 | benchmarks.quality.item_cold     | comparison, buckets or artists, then a feature set, and |
 |                                  | maybe `against` and a method: `buckets text against X`  |
 | bench.sh                         | speed, then the report's name: `speed index_scale`      |
+| benchmarks.speed.formats         | formats                                                 |
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from typing import Any
 
 from benchmarks import table
 from benchmarks.quality.item_cold import table as item_cold
-from benchmarks.speed import speeds
+from benchmarks.speed import formats, speeds
 from configs.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -44,7 +45,7 @@ def main(root: Path = ROOT) -> None:
 
 def pages(root: Path) -> list[Path]:
     """The pages that may hold tables."""
-    return [root / "README.md", *sorted((root / "docs" / "results").glob("*.md"))]
+    return [root / "README.md", root / "docs" / "data.md", *sorted((root / "docs" / "results").glob("*.md"))]
 
 
 def filled(page: str, data: Path) -> str:
@@ -64,6 +65,8 @@ def rendered(file: Path, name: str) -> str:
     kind, _, part = name.partition(" ")
     if kind == "speed" and part in speeds.READERS:
         return table.lines(speeds.HEAD, speeds.rows(part, found))
+    if kind == "formats" and "formats" in found:
+        return table.lines(formats.HEAD, formats.rows(found))
     of_item_cold = {"comparison": item_cold.comparison, "buckets": item_cold.buckets, "artists": item_cold.artists}
     if kind in of_item_cold and isinstance(found, list):
         features, _, reference = part.partition(" against ")

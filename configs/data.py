@@ -93,9 +93,16 @@ class SparkConfig:
 
 @dataclass
 class PrepareConfig:
-    source: str = opt(REQUIRED, "dataset folder (or the published lfm2k folder or hetrec zip)", "dataset folder")
+    source: str = opt(
+        REQUIRED, "dataset folder (or what format= says: a folder of music, a published data set)", "dataset folder"
+    )
     out: str = opt(REQUIRED, "catalogue folder to write")
-    format: Literal["contract", "lfm2k", "hetrec"] = opt("contract", "layout of source")
+    format: Literal["contract", "folder", "lfm2k", "hetrec"] = opt(
+        "contract", "layout of source; folder: recordings whose tags tell of the songs"
+    )
+    folder_ids: Literal["path", "name", "musicbrainz"] = opt(
+        "path", "format=folder: a song's id: its path, its file's name without ending, or its MusicBrainz recording id"
+    )
     plays: str | None = opt(None, "Parquet file, folder or glob of plays (default: plays.parquet or plays/ in source)")
     repeats: Literal["rows", "plays"] = opt(
         "rows", "what is one play written twice: equal rows, or rows that are equal in the columns that are used"
@@ -115,7 +122,7 @@ class PrepareConfig:
         at_least(self, 0, "memory_gb", below=1e9)
         at_least(self, 0, "workers")
         others = self.engine == "spark" or self.plays or self.memory_gb or self.repeats != "rows"
-        if self.format != "contract" and others:
+        if self.format not in ("contract", "folder") and others:
             raise UserError(
                 f"format={self.format} is read as published: plays=, repeats=, memory_gb= and engine=spark "
                 "are for others"

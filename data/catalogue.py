@@ -105,7 +105,8 @@ class Catalogue:
         Raises:
             UserError: the folder was written by an earlier version, in another layout.
         """
-        if "audio_shard" not in self.songs.columns:
+        files = self.manifest.get("audio", {}).get("store") == "files"
+        if "audio_shard" not in self.songs.columns or (files and "audio_mix" not in self.songs.columns):
             raise UserError(f"{self.folder} was made by an earlier version: make it again with: {MADE_BY}")
         shards = self.manifest.get("audio_shards")
         if not shards:

@@ -20,18 +20,20 @@ from configs.load import as_dict, recorded
 from data import adapters, play_tables, text, words
 from data.arrays import IntArray
 from data.audio import cache as audio_cache
+from data.audio.recordings import CHANGES, PROBLEMS, REMEDIES, USUAL
 from data.audio.statistics import AUDIO_STATS, VERSION, catalogue_statistics
 from data.catalogue import KIND, NO_VALIDATION, Catalogue
 from data.contract import dataset as contract
 from data.contract import play_rules
 from data.contract.row_rules import rejection_table
 from data.item_pairs import mining as positives
+from data.music_folder import read_folder
 from data.spark import pairs as spark_pairs
 from data.spark import plays as spark_plays
 from data.split import COLD_VAL, WARM, Split, released_before, split_songs
 from data.tags import join_tags
 
-PLACES = ("audio_shard", "audio_start")  # columns of songs.parquet
+PLACES = ("audio_shard", "audio_start", "audio_mix")  # columns of songs.parquet
 PUBLISHED = {"lfm2k": adapters.read_lfm2k, "hetrec": adapters.read_hetrec}
 
 
@@ -51,7 +53,7 @@ def prepare(config: PrepareConfig, run: Any) -> None:
         val_pairs = validation_pairs(folder, dataset.users.height, split, config)
         tables = {"songs": songs, "users": dataset.users, "pairs": pairs.frame(), "val_pairs": val_pairs}
         write_tables(folder, tables, dataset.features)
-        manifest |= {"audio": as_dict(config.audio) | heard.info, "audio_shards": shards}
+        manifest |= {"audio": as_dict(config.audio) | audio_counts(heard), "audio_shards": shards}
         write_statistics(Catalogue(folder, manifest))
 
         rejected = dataset.rejected | problems
@@ -64,7 +66,10 @@ def prepare(config: PrepareConfig, run: Any) -> None:
             "pairs": evidence | {"val_pairs": val_pairs.height},
             "rejected": rejected,
             "ignored_columns": dataset.ignored_columns,
-            "notes": dataset.notes + [NO_VALIDATION] * (not val_pairs.height) + text_notes(songs, config.text_model),
+            "notes": dataset.notes
+            + [NO_VALIDATION] * (not val_pairs.height)
+            + audio_notes(heard, songs)
+            + text_notes(songs, config.text_model),
         }
     used(run, config.source)
     made(run, config.out, config.logger.upload)
@@ -74,7 +79,7 @@ def prepare(config: PrepareConfig, run: Any) -> None:
 def read(config: PrepareConfig, aside: Path) -> contract.Dataset:
     """Read and check the source; plays beyond `memory_gb`, and those read by Spark, are written to `aside`."""
     source = Path(config.source)
-    if config.format != "contract":
+    if config.format in PUBLISHED:
         return PUBLISHED[config.format](source)
     if config.engine == "spark":
         files = contract.plays_files(source, config.plays)
@@ -82,6 +87,8 @@ def read(config: PrepareConfig, aside: Path) -> contract.Dataset:
     else:
         check = partial(play_rules.usable_plays, memory_gb=config.memory_gb, aside=aside)
     check = partial(check, repeats=config.repeats)
+    if config.format == "folder":
+        return read_folder(source, config.plays, check, config.folder_ids)
     return contract.read_dataset(source, config.plays, check)
 
 
@@ -110,23 +117,36 @@ def cache_audio(
     paths = [source / path if path is not None else None for path in songs["audio_path"]]
     options = as_dict(config.audio)
     cache, verify = Path(options.pop("cache") or f"{out}_audio"), options.pop("verify")
-    if all(path is None for path in paths) or options["store"] == "files":
-        cached = audio_cache.uncached(paths, options)
-    else:
-        cached = audio_cache.cached(paths, cache, options, config.workers, verify)
+    cached = audio_cache.cached(paths, cache, options, config.workers, verify)
     named = {
         f"audio: {reason}": {
             "count": len(rows),
             "examples": [songs["song_id"][row] for row in rows[:5]],
-            "what": "songs kept, without audio",
+            "what": f"songs without audio, {reason}: {PROBLEMS[reason]} ({REMEDIES[reason]})",
         }
         for reason, rows in cached.problems.items()
     }
-    columns = {"audio_shard": cached.shard, "audio_start": cached.start, "audio_length": cached.length}
+    columns: dict[str, Any] = {"audio_shard": cached.shard, "audio_start": cached.start, "audio_length": cached.length}
+    if options["store"] == "files":
+        columns["audio_mix"] = pl.Series(cached.mix, dtype=pl.List(pl.Float64))
     # The relative path survives moving both folders together, the absolute one moving the catalogue alone.
     folders = [os.path.relpath(cache.resolve(), out.resolve()), str(cache.resolve())]
     shards = {"folders": folders, "names": cached.shards} if cached.shards else {}
     return songs.with_columns(pl.Series(name, values) for name, values in columns.items()), named, cached, shards
+
+
+def audio_counts(heard: audio_cache.Cached) -> dict[str, int]:
+    """How many recordings were changed, by what was done to them."""
+    return {name: len(rows) for name, rows in heard.changes.items()}
+
+
+def audio_notes(heard: audio_cache.Cached, songs: pl.DataFrame) -> list[str]:
+    """Notes of what was done to recordings, where that is unusual."""
+    return [
+        f"audio: {len(rows)} {CHANGES[name]}, e.g. {', '.join(songs['song_id'][row] for row in rows[:3])}"
+        for name, rows in heard.changes.items()
+        if rows and name not in USUAL
+    ]
 
 
 def training_pairs(

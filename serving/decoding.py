@@ -48,7 +48,7 @@ class Decoders:
         processes: number of workers; each starts on first use (in a quarter of a second).
         sample_rate: of the returned samples, Hz.
         max_seconds: length of the middle part that is decoded.
-        longest_seconds: recordings that declare a longer duration are refused.
+        longest_seconds: longer recordings are refused.
         timeout: seconds after which a decoding worker is killed, without the wait for a free worker.
         memory_mb: memory limit of a worker beyond its imports; uploads above a quarter of it are refused.
         min_seconds: shorter recordings are refused.
@@ -195,7 +195,10 @@ def from_flac(data: bytes, sample_rate: int) -> FloatArray:
     Raises:
         AudioError: the file is damaged.
     """
-    return audio.decode(io.BytesIO(data), sample_rate, max_seconds=1e9)
+    heard = audio.read(io.BytesIO(data), max_seconds=1e9)
+    if "cut_short" in heard.changes:
+        raise AudioError("damaged")
+    return audio.resample(heard.wave, heard.rate, sample_rate)
 
 
 def _parsed(answer: bytes) -> tuple[FloatArray, int, str]:
@@ -212,9 +215,10 @@ def _parsed(answer: bytes) -> tuple[FloatArray, int, str]:
 
 
 def _serve(connection: Connection, settings: dict[str, float]) -> None:
-    file = io.BytesIO()
-    soundfile.write(file, np.zeros(64), 8000, format="WAV")
-    _answer(file.getvalue(), settings)  # load everything that is imported on first use
+    for kind in ("WAV", "FLAC"):  # load everything that is imported on first use, of both libraries
+        file = io.BytesIO()
+        soundfile.write(file, np.zeros(64), 8000, format=kind)
+        _answer(file.getvalue(), settings)
     os.dup2(1, 2)  # discard the decoders' messages about files
     _confine(int(settings["memory_mb"]) << 20)
     connection.send_bytes(b"")
@@ -240,8 +244,8 @@ def _confine(memory: int) -> None:
 def _answer(data: bytes, settings: dict[str, float]) -> bytes:
     longest = settings["longest_seconds"]
     try:
-        wave, rate, _ = audio.read(io.BytesIO(data), settings["max_seconds"], longest_seconds=longest)
-        return rate.to_bytes(RATE_BYTES, "little") + wave.tobytes()
+        heard = audio.read(io.BytesIO(data), settings["max_seconds"], longest)
+        return heard.rate.to_bytes(RATE_BYTES, "little") + heard.wave.tobytes()
     except AudioError as error:
         return bytes(RATE_BYTES) + error.reason.encode()
     except MemoryError:

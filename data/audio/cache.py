@@ -3,7 +3,8 @@
 A cache folder holds pairs of files. `<name>-<crc32>.raw` holds many recordings one after another, log-mel frames
 (float16) or samples (int16), memory-mapped when read; the `.parquet` beside it says which recording is where. The table
 is written last, so that a shard without one was never finished: a killed command loses at most one shard's work. What
-has changed on disk (path, size or time of change) is decoded again.
+has changed on disk (path, size or time of change) is decoded again. With audio.store=files the `.raw` are empty: what
+is kept is whether a recording can be used, and where in its file the part is that is heard.
 """
 
 from __future__ import annotations
@@ -19,30 +20,33 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from tqdm import tqdm
 
 from artifacts.folders import MANIFEST, PART, check_replaceable, read_manifest, remove_left, write_manifest
 from configs.errors import UserError
-from data.arrays import AnyArray, IntArray
-from data.audio.recordings import announced, decoded, step_type
+from data.arrays import IntArray
+from data.audio.recordings import CHANGES, Kept, decoded, step_type
 from data.audio.shards import SUFFIX
 
 KIND = "audio cache"
 SHARD_BYTES = 256 * 2**20  # 1,300 recordings of 30 s as log-mel, 280 as samples: few files, little lost by a kill
 ENDS = 2**16  # bytes
 NO_SHARD = -1
-TRIED_AGAIN = ("unreadable", "truncated")
+DECODER = 2  # version of what judges recordings: what another one has refused is tried again
+TRIED_AGAIN = ("unreadable", "damaged")  # a disk may have been away
 OF_FRAMES = ("n_mels", "win_length", "hop_length")  # samples do not depend on these
 KEY = ["path", "size", "changed_ns"]  # what a recording is recognised by
 SCHEMA = {"path": pl.String, "size": pl.Int64, "changed_ns": pl.Int64, "start": pl.Int64, "length": pl.Int64}
-SCHEMA |= {"problem": pl.String, "resampled": pl.Boolean, "downmixed": pl.Boolean, "content": pl.Int64}
+SCHEMA |= {"problem": pl.String, **dict.fromkeys(CHANGES, pl.Boolean()), "content": pl.Int64}
+SCHEMA |= {"place": pl.Int64, "mix": pl.List(pl.Float64), "decoder": pl.Int64}
 
 
 @dataclass
 class Cached:
     """Where N recordings are: number of the shard (−1: none), first step, number of steps; and what was found.
 
-    A step along time is a log-mel frame or a sample. `content` is a checksum of each recording, None where unused.
+    A step along time is a log-mel frame or a sample. With audio.store=files `start` counts samples of the file, at its
+    own rate, and `mix` has the weights of its channels, else None. `content` is a checksum of each recording, None
+    where unused. `problems` and `changes` have rows by their kind (PROBLEMS and CHANGES).
     """
 
     shard: IntArray
@@ -50,8 +54,9 @@ class Cached:
     length: IntArray
     shards: list[str]
     problems: dict[str, list[int]]
-    info: dict[str, int]
+    changes: dict[str, list[int]]
     content: list[str | None]
+    mix: list[list[float] | None]
 
 
 def cached(paths: Sequence[Path | None], folder: Path, options: dict[str, Any], workers: int, verify: bool) -> Cached:
@@ -66,7 +71,8 @@ def cached(paths: Sequence[Path | None], folder: Path, options: dict[str, Any], 
     Raises:
         UserError: the folder is something else, or was decoded with other options.
     """
-    open_cache(folder, options)
+    if any(path is not None for path in paths):
+        open_cache(folder, options)
     for files in damaged(folder, options, verify):
         decode_into(folder, files, options, workers)  # one by one: the same files make the same shard again
     wanted = wanted_files(paths)
@@ -77,36 +83,30 @@ def cached(paths: Sequence[Path | None], folder: Path, options: dict[str, Any], 
         known = pl.concat([read_tables(folder), failed], how="diagonal")
     found = wanted.join(known.unique(KEY, keep="first"), on=KEY, how="left")
     found = pl.DataFrame({"row": np.arange(len(paths))}).join(found, on="row", how="left", maintain_order="left")
+    return located(found, paths, options["store"] == "files")
+
+
+def located(found: pl.DataFrame, paths: Sequence[Path | None], stays: bool) -> Cached:
+    """Where recordings are and what was found, from the rows of the tables; `stays`: their sound is in their files."""
     heard = pl.col("length") > 0
-    shards = found.filter(heard)["shard"].unique().sort().to_list()
+    shards = [] if stays else found.filter(heard)["shard"].unique().sort().to_list()
     number = pl.col("shard").replace_strict(shards, range(len(shards)), default=NO_SHARD, return_dtype=pl.Int64)
     # A shard of an earlier version has no checksums of its recordings, but one of all of them in its name.
     content = pl.coalesce(pl.col("content").cast(pl.String), pl.concat_str("shard", "start", separator=":"))
     found = found.with_columns(
-        pl.col("start", "length").fill_null(0),
+        pl.col("place" if stays else "start").fill_null(0).alias("start"),
+        pl.col("length").fill_null(0),
         number=pl.when(heard).then(number).otherwise(NO_SHARD),
         content=pl.when(heard).then(content),
+        mix=pl.when(heard & stays).then(pl.col("mix")),
     )
     shard, start, length = (found[name].to_numpy() for name in ("number", "start", "length"))
     unusable = found.drop_nulls("problem").group_by("problem", maintain_order=True)
     problems = {str(name): group["row"].to_list() for (name,), group in unusable}
     missing = [row for row, path in enumerate(paths) if path is not None and not path.is_file()]
     problems |= {"missing": missing} if missing else {}
-    info = {name: int(found.filter(heard)[name].sum()) for name in ("resampled", "downmixed")}
-    return Cached(shard, start, length, shards, problems, info, found["content"].to_list())
-
-
-def uncached(paths: Sequence[Path | None], options: dict[str, Any]) -> Cached:
-    """No shards: what the headers of the files say, with `length` in samples (audio.store=files)."""
-    none = np.full(len(paths), NO_SHARD)
-    length, problems = np.zeros(len(paths), int), dict[str, list[int]]()
-    for row, path in enumerate(tqdm(paths, "audio", unit="file", disable=not any(paths))):
-        if path is not None:
-            problem, length[row] = announced(path, options)
-            if problem is not None:
-                problems.setdefault(problem, []).append(row)
-    content = [of_ends(path) if path is not None and heard else None for path, heard in zip(paths, length, strict=True)]
-    return Cached(none, np.zeros_like(none), length, [], problems, {}, content)
+    changes = {name: found.filter(heard & pl.col(name).fill_null(False))["row"].to_list() for name in CHANGES}
+    return Cached(shard, start, length, shards, problems, changes, found["content"].to_list(), found["mix"].to_list())
 
 
 def of_ends(path: Path) -> str:
@@ -120,7 +120,7 @@ def of_ends(path: Path) -> str:
 
 def open_cache(folder: Path, options: dict[str, Any]) -> None:
     """Make the folder, or see that it was decoded with the same options; remove what a kill left a day ago or more."""
-    if options["store"] == "samples":
+    if options["store"] != "logmel":
         options = {name: value for name, value in options.items() if name not in OF_FRAMES}
     remove_left(folder)
     if (folder / MANIFEST).exists():
@@ -143,12 +143,13 @@ def wanted_files(paths: Sequence[Path | None]) -> pl.DataFrame:
 
 
 def read_tables(folder: Path) -> pl.DataFrame:
-    """What all finished shards hold, with the name of the shard."""
+    """What all finished shards hold, with the name of the shard, but for what another decoder has refused."""
     tables = [
         pl.read_parquet(path, glob=False).with_columns(shard=pl.lit(path.stem))
         for path in sorted(folder.glob("*.parquet"))
     ]
-    return pl.concat(tables, how="diagonal") if tables else pl.DataFrame(schema=SCHEMA | {"shard": pl.String})
+    found = pl.concat([pl.DataFrame(schema=SCHEMA | {"shard": pl.String}), *tables], how="diagonal")
+    return found.filter(pl.col("problem").is_null() | (pl.col("decoder") == DECODER).fill_null(False))
 
 
 def decode_into(folder: Path, files: pl.DataFrame, options: dict[str, Any], workers: int) -> pl.DataFrame:
@@ -161,18 +162,18 @@ def decode_into(folder: Path, files: pl.DataFrame, options: dict[str, Any], work
     keys = files.select(KEY).iter_rows()
     try:
         found = decoded([Path(one) for one in files["path"]], options, workers)
-        for key, (problem, steps, changes) in zip(keys, found, strict=True):
-            if problem in TRIED_AGAIN:
-                failed.append((*key, 0, 0, problem, False, False, None, None))
+        for key, kept in zip(keys, found, strict=True):
+            if kept.problem in TRIED_AGAIN:
+                failed.append(dict(zip(KEY, key, strict=True)) | {"length": 0, "problem": kept.problem})
                 continue
-            shard.add(key, problem, steps, changes)
+            shard.add(key, kept)
             if shard.bytes >= SHARD_BYTES:
                 shard.finish()
                 shard = Shard(folder)
         shard.finish()
     finally:
         shard.discard()
-    return pl.DataFrame(failed, schema=SCHEMA | {"shard": pl.String}, orient="row")
+    return pl.DataFrame(failed, schema=SCHEMA | {"shard": pl.String})
 
 
 class Shard:
@@ -185,13 +186,14 @@ class Shard:
         self.rows: list[tuple[Any, ...]] = []
         self.bytes = self.steps = self.crc = 0
 
-    def add(self, key: tuple[Any, ...], problem: str | None, steps: AnyArray, changes: Sequence[str]) -> None:
+    def add(self, key: tuple[Any, ...], kept: Kept) -> None:
         """Append one recording's frames or samples, or why it has none."""
-        data = steps.tobytes()
+        data = kept.steps.tobytes()
         self.file.write(data)
-        length = len(steps) if problem is None else 0
-        changed = ("resampled" in changes, "downmixed" in changes)
-        self.rows.append((*key, self.steps, length, problem, *changed, zlib.crc32(data)))
+        length = len(kept.steps)
+        changed = (name in kept.changes for name in CHANGES)
+        place = (kept.place.start, list(kept.place.mix_C), DECODER)
+        self.rows.append((*key, self.steps, length, kept.problem, *changed, kept.content, *place))
         self.bytes, self.steps, self.crc = self.bytes + len(data), self.steps + length, zlib.crc32(data, self.crc)
 
     def finish(self) -> None:

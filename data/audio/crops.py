@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from data.arrays import AnyArray, FloatArray, IntArray
-from data.audio.recordings import SILENCE, AudioError, as_int16, decode, step_type
+from data.audio.recordings import SILENCE, Place, as_int16, decode_part, step_type
 from data.audio.shards import windows
+from data.audio.sound_files import AudioError
 from data.catalogue import Catalogue
 
 Crops = dict[str, Tensor]
@@ -68,6 +69,7 @@ class CropReader:
         longest = int(self.length.max(initial=1))
         self.crop = longest if seconds is None else crop_length(self.audio, seconds)
         self.crops = crops
+        self.mix = catalogue.songs["audio_mix"].to_list() if self.paths is not None else None
         self.failed: set[int] = set()
 
     def random(self, rows: IntArray, rng: np.random.Generator) -> Crops:
@@ -120,11 +122,12 @@ class CropReader:
 
     def _stretches(self, row: int, offsets: list[int], lengths: list[int]) -> list[FloatArray]:
         """A song's crops from its file; none at all, and a line on the screen, if it cannot be read or is silent."""
-        assert self.paths is not None
+        assert self.paths is not None and self.mix is not None
         options: dict[str, Any] = {name: self.audio[name] for name in ("sample_rate", "max_seconds")}
         places, path = list(zip(offsets, lengths, strict=True)), self.paths[row]
         try:
-            waves = [decode(path, **options, part=(at, n))[:n] for at, n in places if n > 0]
+            place = Place(int(self.start[row]), tuple(self.mix[row] or ()))
+            waves = [decode_part(path, **options, place=place, first=at, count=n) for at, n in places if n > 0]
             if waves and max(np.abs(wave).max(initial=0) for wave in waves) < SILENCE:
                 raise AudioError("silent")
         except AudioError as error:

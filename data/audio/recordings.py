@@ -1,66 +1,137 @@
-"""From a recording to samples and log-mel frames. The only module that decodes audio.
+"""From a recording to samples and log-mel frames.
 
-Files of any sample rate and channel count are taken (resampled, down-mixed, both counted); a file that gives no usable
-sound is reported with one of `PROBLEMS` and its song goes on without audio.
+Files of any sample rate and channel count are taken. What is done to them on the way is counted (`CHANGES`). A file
+that gives no usable sound is reported with one of `PROBLEMS`, and its song goes on without audio.
 
 torch is imported by the functions that need it: a process that only decodes starts in a tenth of the time and memory.
+
+Shapes: C channels, N samples.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
-import soundfile
 from tqdm import tqdm
 
 from data.arrays import AnyArray, FloatArray
+from data.audio.sound_files import HIGHEST_RATE, AudioError, opened
 
 if TYPE_CHECKING:
     from models.log_mel import LogMel
 
-# reason → meaning, as `prepare` reports it
+__all__ = ["HIGHEST_RATE", "AudioError"]
+
+# reason → meaning and, below, what to do; `prepare` reports both, the service the meaning
 PROBLEMS = {
     "missing": "no such file",
-    "unreadable": "not audio, damaged, or a format that libsndfile does not know",
-    "zero length": "the file holds no samples, or cannot say how many (an Ogg file that was cut short)",
-    "truncated": "fewer samples can be decoded than the file announces",
+    "unreadable": "not audio, damaged at its beginning, protected, or of a format that FFmpeg does not know",
+    "zero length": "the file holds no samples",
+    "damaged": "a part that is needed cannot be decoded",
     "not finite": "NaN or infinite samples",
+    "out of range": "single samples far beyond full scale",
     "silent": "nothing above -80 dB of full scale",
     "too short": "shorter than audio.min_seconds",
-    "too long": "announces more than the longest recording that is taken",
+    "too long": "longer than the longest recording that is taken",
 }
+REMEDIES = {
+    "missing": "correct audio_path, or put the file there",
+    "unreadable": "get the file again, or convert it to FLAC",
+    "zero length": "get the file again",
+    "damaged": "get the file again",
+    "not finite": "write the file again from its source",
+    "out of range": "write the file again from its source",
+    "silent": "check that it is the right file",
+    "too short": "lower audio.min_seconds if it is a song",
+}
+# what is done to a recording → meaning; beyond what is USUAL, `prepare` notes it
+CHANGES = {
+    "resampled": "have another sample rate",
+    "downmixed": "have several channels",
+    "one_channel": "cancel out when their channels are averaged: the loudest channel is taken alone",
+    "scaled": "hold integers as floating-point samples: divided by their full scale",
+    "cut_short": "are cut short: what is there is used",
+}
+USUAL = ("resampled", "downmixed")
 SILENCE = 1e-4  # peak, as a share of full scale (-80 dB)
+LOUDEST = 8.0  # peak, as a multiple of full scale: lossy formats overshoot, but not by 18 dB
+FULL_SCALES = [2.0**bits for bits in (7, 15, 23, 31)]  # of integers
+FILTER = 7  # half the width of torchaudio's resampling filter, in samples of the lower rate
+LOST = 0.01  # power of the channels' mean, as a share of the loudest channel's, below which they cancel out
 CHUNK = 8  # files decoded ahead by each worker
-HIGHEST_RATE = 768_000  # Hz; a header that announces more is damaged
-UNKNOWN = 2**63 - 1  # libsndfile's number of frames of a file that cannot say how many
 
 
-class AudioError(Exception):
-    """A recording that cannot be used; `reason` is a key of `PROBLEMS`."""
+@dataclass(frozen=True)
+class Place:
+    """What is heard of a file: from which sample on, at the file's own rate, and the weights of its channels."""
 
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
+    start: int
+    mix_C: tuple[float, ...]
 
 
-def decode(
-    file: Path | BinaryIO, sample_rate: int, max_seconds: float, part: tuple[int, int] | None = None
-) -> FloatArray:
+@dataclass(frozen=True)
+class Heard:
+    """Mono samples of a recording at its own rate, where they are, and what was done (keys of CHANGES)."""
+
+    wave: FloatArray
+    rate: int
+    place: Place
+    changes: list[str]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What is kept of a recording: its problem (a key of PROBLEMS) or its frames (T, M), samples (L, 1) or (L, 0).
+
+    `length` counts frames or samples, `content` is a checksum of them.
+    """
+
+    problem: str | None
+    steps: AnyArray
+    changes: list[str] = field(default_factory=list)
+    place: Place = Place(0, ())
+    content: int = 0
+
+
+def decode(file: Path | BinaryIO, sample_rate: int, max_seconds: float) -> FloatArray:
     """The middle `max_seconds` of a recording as mono float32 samples in about [-1, 1] at `sample_rate` Hz.
 
-    `part`: only the samples from a first one on, and their number. No more of the file is decoded. Silence is returned
-    as it is.
+    Silence is returned as it is.
 
     Raises:
-        AudioError: missing, unreadable, zero length, truncated, not finite.
+        AudioError: missing, unreadable, zero length, damaged, not finite, out of range.
     """
-    wave, rate, _ = read(file, max_seconds, part and (*part, sample_rate))
-    return resample(wave, rate, sample_rate)
+    heard = read(file, max_seconds)
+    return resample(heard.wave, heard.rate, sample_rate)
+
+
+def decode_part(file: Path, sample_rate: int, max_seconds: float, place: Place, first: int, count: int) -> FloatArray:
+    """`count` samples from `first` on of what `decode` gives, without decoding more of the file than they need.
+
+    Raises:
+        AudioError: as `decode`.
+    """
+    with opened(file) as sound:
+        end, old, new, margin = round(max_seconds * sound.rate), 1, 1, 0
+        rounded = _rounded(sound.rate)
+        if rounded != sample_rate:  # whole periods of the filter bank, and what it sees beside them
+            step = math.gcd(rounded, sample_rate)
+            old, new = rounded // step, sample_rate // step
+            margin = 2 + math.ceil(FILTER * old / min(old, new)) // old
+        block = max(first // new - margin, 0)
+        at, until = block * old, min((-(-(first + count) // new) + margin) * old, end)
+        samples_CN = sound.read(place.start + at, max(until - at, 0))
+    if len(samples_CN) != len(place.mix_C):
+        raise AudioError("damaged")  # another file by now
+    wave = resample(mixed(samples_CN, place.mix_C), sound.rate, sample_rate)
+    return wave[first - block * new :][:count]
 
 
 def log_mel(wave: FloatArray, sample_rate: int, n_mels: int, win_length: int, hop_length: int) -> FloatArray:
@@ -72,9 +143,10 @@ def log_mel(wave: FloatArray, sample_rate: int, n_mels: int, win_length: int, ho
 
 
 def step_type(options: dict[str, Any]) -> tuple[np.dtype[Any], int]:
-    """Type and width of a step along time: a log-mel frame (store=logmel), else one 16-bit sample."""
-    logmel = options["store"] == "logmel"
-    return (np.dtype(np.float16), int(options["n_mels"])) if logmel else (np.dtype(np.int16), 1)
+    """Type and width of a kept step along time: a log-mel frame, a 16-bit sample, or nothing (store=files)."""
+    if options["store"] == "logmel":
+        return np.dtype(np.float16), int(options["n_mels"])
+    return np.dtype(np.int16), int(options["store"] == "samples")
 
 
 def to_steps(wave: FloatArray, options: dict[str, Any]) -> AnyArray:
@@ -85,22 +157,8 @@ def to_steps(wave: FloatArray, options: dict[str, Any]) -> AnyArray:
     return log_mel(wave, *shape).astype(step_type(options)[0])
 
 
-def announced(path: Path, options: dict[str, Any]) -> tuple[str | None, int]:
-    """Read from a file's header its problem (a key of `PROBLEMS`) or None, and how many samples `decode` will give."""
-    try:
-        file = soundfile.info(path) if path.is_file() else None
-    except (soundfile.SoundFileError, RuntimeError, TypeError, ValueError, OSError):
-        return "unreadable", 0
-    if file is None or not file.frames:
-        return ("missing" if file is None else "zero length"), 0
-    seconds = min(file.frames / file.samplerate, options["max_seconds"])
-    return ("too short", 0) if seconds < options["min_seconds"] else (None, int(seconds * options["sample_rate"]))
-
-
-def decoded(
-    paths: list[Path], options: dict[str, Any], workers: int
-) -> Iterator[tuple[str | None, AnyArray, list[str]]]:
-    """Every recording in order: (key of `PROBLEMS` or None, its frames (T, M) or samples (L, 1), what was changed).
+def decoded(paths: list[Path], options: dict[str, Any], workers: int) -> Iterator[Kept]:
+    """Every recording in order.
 
     Args:
         paths: files.
@@ -118,18 +176,20 @@ def decoded(
     return iter(tqdm(loader, "audio", unit="file", disable=not paths))
 
 
-def _kept(path: Path, options: dict[str, Any]) -> tuple[str | None, AnyArray, list[str]]:
+def _kept(path: Path, options: dict[str, Any]) -> Kept:
     sample_rate, changes = options["sample_rate"], list[str]()
     dtype, width = step_type(options)
     window = int(options["win_length"]) if options["store"] == "logmel" else 1
     try:
-        wave, rate, channels = read(path, options["max_seconds"])
-        changes = ["downmixed"] * (channels > 1) + ["resampled"] * (rate != sample_rate)
-        wave = resample(wave, rate, sample_rate)
+        heard = read(path, options["max_seconds"])
+        changes = heard.changes + ["resampled"] * (heard.rate != sample_rate)
+        wave = resample(heard.wave, heard.rate, sample_rate)
         check(wave, max(options["min_seconds"] * sample_rate, window, 1))
     except AudioError as error:
-        return error.reason, np.empty((0, width), dtype), changes
-    return None, to_steps(wave, options), changes
+        return Kept(error.reason, np.empty((0, width), dtype), changes)
+    steps = to_steps(wave, options)
+    content = zlib.crc32(steps.tobytes())
+    return Kept(None, steps[:, :width], changes, heard.place, content)
 
 
 def as_int16(wave: FloatArray) -> AnyArray:
@@ -151,55 +211,61 @@ def check(wave: FloatArray, min_samples: float) -> None:
         raise AudioError("silent")
 
 
-def read(
-    file: Path | BinaryIO,
-    max_seconds: float,
-    part: tuple[int, int, int] | None = None,
-    longest_seconds: float = math.inf,
-) -> tuple[FloatArray, int, int]:
-    """What `decode` resamples: mono samples at the file's own rate, that rate, and its number of channels.
-
-    The middle `max_seconds` of a path or of a binary stream that can seek; of them `part`: first sample, number of
-    samples, and the rate at which these are counted. A file that announces more than `longest_seconds` is not decoded.
+def read(file: Path | BinaryIO, max_seconds: float, longest_seconds: float = math.inf) -> Heard:
+    """What `decode` resamples: the middle `max_seconds` of a path or of a binary stream that can seek.
 
     Raises:
-        AudioError: as `decode`; too long.
+        AudioError: as `decode`; too long: of more than `longest_seconds`.
     """
-    if isinstance(file, Path) and not file.is_file():
-        raise AudioError("missing")
-    try:
-        with soundfile.SoundFile(file) as sound:
-            rate, whole = sound.samplerate, sound.frames
-            if rate > HIGHEST_RATE:
-                raise AudioError("unreadable")
-            if whole in (0, UNKNOWN):
-                raise AudioError("zero length")
-            if whole > longest_seconds * rate:
-                raise AudioError("too long")
-            wanted = min(whole, round(max_seconds * rate))
-            start = (whole - wanted) // 2
-            if part is not None:
-                first, last = (min(round(at * rate / part[2]), wanted) for at in (part[0], part[0] + part[1]))
-                start, wanted = start + first, last - first
-            sound.seek(start)
-            samples_NC = sound.read(wanted, dtype="float32", always_2d=True)
-    except (soundfile.SoundFileError, RuntimeError, TypeError, ValueError, OSError) as error:
-        raise AudioError("unreadable") from error
-    if len(samples_NC) < 0.95 * wanted:  # compressed formats may announce a few samples too many
-        raise AudioError("truncated")
-    wave = samples_NC.mean(axis=1)
-    if not np.isfinite(wave).all():
+    with opened(file, longest_seconds) as sound:
+        wanted = min(sound.length, round(max_seconds * sound.rate))
+        start = (sound.length - wanted) // 2
+        samples_CN = sound.read(start, wanted)
+        changes = ["cut_short"] * sound.is_cut
+    mix_C, made = mix_of(samples_CN)
+    return Heard(mixed(samples_CN, mix_C), sound.rate, Place(start, mix_C), changes + made)
+
+
+def mix_of(samples_CN: FloatArray) -> tuple[tuple[float, ...], list[str]]:
+    """The weights by which channels become one with full scale 1, and what was special (keys of CHANGES).
+
+    Raises:
+        AudioError: not finite, out of range.
+    """
+    channels, changes = len(samples_CN), list[str]()
+    if not samples_CN.size:
+        return (1 / channels,) * channels, changes
+    peak, scale = float(max(samples_CN.max(), -samples_CN.min())), 1.0
+    if not math.isfinite(peak):
         raise AudioError("not finite")
-    return wave, rate, samples_NC.shape[1]
+    if peak > LOUDEST:
+        fits = [1 / full for full in FULL_SCALES if peak <= full]
+        if not fits or np.mean(np.abs(samples_CN) > 1) < 0.01:
+            raise AudioError("out of range")
+        scale, changes = fits[0], ["scaled"]
+    mean_C = (scale / channels,) * channels
+    if channels > 1:
+        changes.append("downmixed")
+        power_C = [float(np.dot(samples_N, samples_N)) * scale**2 for samples_N in samples_CN]
+        wave = mixed(samples_CN, mean_C)
+        if float(np.dot(wave, wave)) < LOST * max(power_C):
+            loudest = int(np.argmax(power_C))
+            return tuple(scale * (channel == loudest) for channel in range(channels)), [*changes, "one_channel"]
+    return mean_C, changes
+
+
+def mixed(samples_CN: FloatArray, mix_C: Sequence[float]) -> FloatArray:
+    """One channel of several, each with its weight."""
+    wave = np.zeros(samples_CN.shape[1], np.float32)
+    for samples_N, weight in zip(samples_CN, mix_C, strict=True):
+        if weight:
+            wave += samples_N * np.float32(weight)
+    return wave
 
 
 def resample(wave: FloatArray, rate: int, sample_rate: int) -> FloatArray:
     """Samples at `rate` Hz (1 … HIGHEST_RATE) as samples at `sample_rate` Hz."""
-    # The filter bank grows with rate / gcd: an odd rate such as 44,101 Hz would need gigabytes. Rounding the rate to
-    # 25 Hz (200 Hz from 100 kHz up) leaves every usual one as it is and moves the others by less than a fiftieth of a
-    # semitone from 11 kHz up.
-    step = 25 if rate < 100_000 else 200
-    rate = max(step * round(rate / step), step)
+    rate = _rounded(rate)
     if rate == sample_rate:
         return wave
     import torch
@@ -209,6 +275,14 @@ def resample(wave: FloatArray, rate: int, sample_rate: int) -> FloatArray:
     seconds = torch.from_numpy(np.pad(wave, (0, -len(wave) % rate)))
     length = int(np.ceil(np.float32(sample_rate * len(wave) / rate)))  # as torchaudio has it
     return torchaudio.functional.resample(seconds, rate, sample_rate)[:length].numpy()
+
+
+def _rounded(rate: int) -> int:
+    # The filter bank grows with rate / gcd: an odd rate such as 44,101 Hz would need gigabytes. Rounding the rate to
+    # 25 Hz (200 Hz from 100 kHz up) leaves every usual one as it is and moves the others by less than a fiftieth of a
+    # semitone from 11 kHz up.
+    step = 25 if rate < 100_000 else 200
+    return max(step * round(rate / step), step)
 
 
 @lru_cache(maxsize=4)

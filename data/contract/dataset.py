@@ -51,13 +51,16 @@ class Dataset:
         return pl.concat(self.parts).collect()
 
 
-def read_dataset(source: str | Path, plays: str | None = None, check: Check = usable_plays) -> Dataset:
+def read_dataset(
+    source: str | Path, plays: str | None = None, check: Check = usable_plays, songs: pl.DataFrame | None = None
+) -> Dataset:
     """Read and check a dataset folder (songs, plays, users?, i2i_feedback?, tags? as Parquet).
 
     Args:
         source: the folder.
         plays: Parquet file, folder or glob of the plays, which are read as `check` needs them; None: the folder's own.
         check: from typed plays, songs, users and what was rejected to the usable plays.
+        songs: the songs, if they are not in songs.parquet.
 
     Raises:
         UserError: folder or table missing, not Parquet, missing column, wrong type, empty table, duplicate ids.
@@ -71,6 +74,7 @@ def read_dataset(source: str | Path, plays: str | None = None, check: Check = us
         if table != "plays" and path.exists():
             with as_parquet([str(path)]):
                 tables[table] = pl.read_parquet(path, glob=False)
+    tables |= {} if songs is None else {"songs": songs}
     if "songs" not in tables:
         raise _no_table(source, "songs")
     files = plays_files(source, plays)

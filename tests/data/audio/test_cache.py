@@ -20,6 +20,7 @@ import torch
 from configs.errors import UserError
 from data.audio import cache as audio_cache
 from data.audio import recordings as audio
+from data.audio import sound_files
 from data.audio.cache import Cached, cached
 from data.audio.crops import CropReader
 from data.audio.shards import Shards
@@ -87,7 +88,8 @@ def test_every_recording_is_found_and_every_bad_one_named(tmp_path: Path, worker
     found = fill(paths, tmp_path / "cache", workers)
     assert found.problems == {"missing": [7], "unreadable": [8], "silent": [9], "too short": [10]}
     assert found.length[6:11].tolist() == [0] * 5 and found.shard[6:11].tolist() == [-1] * 5
-    assert found.info == {"resampled": 2, "downmixed": 1} and len(found.shards) == 1
+    changed = {name: len(rows) for name, rows in found.changes.items() if rows}
+    assert changed == {"resampled": 2, "downmixed": 1} and len(found.shards) == 1
     check(found, tmp_path / "cache", paths, [0, 5, 11, 12, 13, 18])
     assert (found.start[0], found.length[0]) == (found.start[19], found.length[19]), "one file of two songs, kept once"
 
@@ -131,6 +133,28 @@ def test_a_file_without_use_is_not_tried_again_until_it_changes(tmp_path: Path, 
     assert fill([bad], tmp_path / "cache").problems == {} and len(counted) == 2
 
 
+def test_what_an_earlier_version_has_refused_is_tried_again(
+    tmp_path: Path, counted: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its good recordings are kept, and so is what this version refuses."""
+    paths: list[Path | None] = [sound(tmp_path / "good.wav"), sound(tmp_path / "bad.wav", 0.5)]
+    monkeypatch.setattr(audio_cache, "DECODER", 1)
+    fill(paths, tmp_path / "cache")
+    for table in (tmp_path / "cache").glob("*.parquet"):  # as it was before decoders had versions
+        pl.read_parquet(table).drop("decoder", "place", "mix", "scaled", "cut_short", "one_channel").write_parquet(
+            table
+        )
+    monkeypatch.undo()
+    seen: list[Path] = []
+    real = audio.read
+    monkeypatch.setattr(audio, "read", lambda path, *of: (seen.append(path), real(path, *of))[1])
+    for _ in range(2):
+        found = fill(paths, tmp_path / "cache")
+        assert found.problems == {"too short": [1]} and found.length.tolist() == [76, 0]
+    assert [path.name for path in seen] == ["bad.wav"]
+    check(found, tmp_path / "cache", paths, [0])
+
+
 def test_what_could_not_be_read_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A network disk was away: the file is as it was."""
     paths: list[Path | None] = [sound(tmp_path / "a.wav")]
@@ -138,7 +162,7 @@ def test_what_could_not_be_read_is_tried_again(tmp_path: Path, monkeypatch: pyte
     def away(*_: Any) -> Any:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(audio.soundfile, "SoundFile", away)
+    monkeypatch.setattr(sound_files.soundfile, "SoundFile", away)
     assert fill(paths, tmp_path / "cache").problems == {"unreadable": [0]}
     assert fill(paths, tmp_path / "cache").problems == {"unreadable": [0]}
     monkeypatch.undo()
@@ -185,7 +209,7 @@ def test_a_killed_command_goes_on(tmp_path: Path, counted: list[Path], small_sha
 
 def test_an_error_leaves_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*arguments: Any) -> Iterator[Any]:
-        yield None, np.ones((3, MELS), dtype=np.float16), []
+        yield audio.Kept(None, np.ones((3, MELS), dtype=np.float16))
         raise RuntimeError("out of memory")
 
     monkeypatch.setattr(audio_cache, "decoded", broken)

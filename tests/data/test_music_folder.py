@@ -1,0 +1,204 @@
+"""A folder of music: what its tags say in every kind of file, what is left out, and the way to a catalogue."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from datetime import date, datetime, timedelta
+from pathlib import Path
+
+import mutagen
+import numpy as np
+import polars as pl
+import pytest
+from mutagen.asf import ASFUnicodeAttribute
+from mutagen.id3 import TCON, TDRC, TIT2, TPE1, UFID, USLT
+from mutagen.mp4 import MP4FreeForm
+
+from benchmarks.speed.formats import by_ffmpeg, by_soundfile, cbr, song
+from configs.errors import UserError
+from data.catalogue import Catalogue
+from data.contract.play_rules import usable_plays
+from data.music_folder import Found, read_folder, released, scan, tags_of
+
+SAYS = {"title": ["Night"], "artist": ["Anna"], "date": ["2019-05-03"], "genre": ["Rock", "Folk"], "lyrics": ["la la"]}
+MBID = "b1a9c0e9-d987-4042-ae91-78d6a3267d69"
+WAVE = song(1.2)
+MADE = {
+    "a.mp3": lambda: cbr(WAVE),
+    "a.wav": lambda: by_soundfile(WAVE, "WAV", "PCM_16"),
+    "a.aiff": lambda: by_soundfile(WAVE, "AIFF", "PCM_16"),
+    "a.flac": lambda: by_soundfile(WAVE, "FLAC", "PCM_16"),
+    "a.ogg": lambda: by_soundfile(WAVE, "OGG", "VORBIS"),
+    "a.opus": lambda: by_soundfile(song(1.2, 48000), "OGG", "OPUS", 48000),
+    "a.m4a": lambda: by_ffmpeg(WAVE, "aac", "ipod"),
+    "a.wma": lambda: by_ffmpeg(WAVE, "wmav2", "asf", b="128000"),
+    "a.wv": lambda: by_ffmpeg(WAVE, "wavpack", "wv"),
+}
+
+
+def tagged(path: Path) -> None:
+    """Write SAYS, and a MusicBrainz id, as programs do in a file of this kind."""
+    file = mutagen.File(path)
+    if file.tags is None:
+        file.add_tags()
+    kind = type(file.tags).__name__
+    if "ID3" in kind:
+        frames = [TIT2(text="Night"), TPE1(text="Anna"), TDRC(text="2019-05-03"), TCON(text=["(17)", "Folk"])]
+        frames += [USLT(lang="eng", desc="", text="la la"), UFID(owner="http://musicbrainz.org", data=MBID.encode())]
+        for frame in frames:
+            file.tags.add(frame)
+    elif kind == "MP4Tags":
+        names = {"title": "\xa9nam", "artist": "\xa9ART", "date": "\xa9day", "genre": "\xa9gen", "lyrics": "\xa9lyr"}
+        file.tags.update({names[key]: values for key, values in SAYS.items()})
+        file.tags["----:com.apple.iTunes:MusicBrainz Track Id"] = [MP4FreeForm(MBID.encode())]
+    elif kind == "ASFTags":
+        names = {"title": "Title", "artist": "Author", "date": "WM/Year", "genre": "WM/Genre", "lyrics": "WM/Lyrics"}
+        names_values = {names[key]: values for key, values in SAYS.items()} | {"MusicBrainz/Track Id": [MBID]}
+        file.tags.update({key: [ASFUnicodeAttribute(text) for text in values] for key, values in names_values.items()})
+    else:
+        names_values = {key.upper(): values for key, values in SAYS.items()} | {"MUSICBRAINZ_TRACKID": [MBID]}
+        file.tags.update(names_values)
+    file.save()
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_tags_of_every_kind(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(MADE[name]())
+    bare = tags_of(tmp_path / name)
+    assert bare is not None and not bare.keys() & {"title", "artist", "date"}
+    tagged(tmp_path / name)
+    assert tags_of(tmp_path / name) == SAYS | {"musicbrainz": [MBID]}
+
+
+@pytest.mark.parametrize("name", ["a.webm", "a.mka", "b.wav"])
+def test_what_mutagen_does_not_know_is_asked_of_ffmpeg(tmp_path: Path, name: str) -> None:
+    import av
+
+    codec, rate = ("pcm_s16le", 44100) if name == "b.wav" else ("libopus", 48000)
+    with av.open(str(tmp_path / name), "w") as file:
+        file.metadata.update({"title": "Night", "artist": "Anna", "date": "2019", "genre": "Rock"})
+        stream = file.add_stream(codec, rate=rate, layout="mono")
+        for at in range(20):
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 960), np.int16), "s16", "mono")
+            frame.sample_rate, frame.pts = rate, 960 * at
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode(None))
+    found = tags_of(tmp_path / name)
+    assert found == {"title": ["Night"], "artist": ["Anna"], "date": ["2019"], "genre": ["Rock"]}
+
+
+@pytest.mark.parametrize(
+    ("text", "day", "is_year"),
+    [
+        ("2019-05-03", date(2019, 5, 3), False),
+        ("2019-05-03T12:00:00Z", date(2019, 5, 3), False),
+        ("2019-05", date(2019, 5, 1), False),
+        ("2019", date(2019, 1, 1), True),
+        ("2019-00-00", date(2019, 1, 1), True),
+        ("0000", None, False),
+        ("May 2019", None, False),
+        ("", None, False),
+    ],
+)
+def test_dates_as_they_are_written(text: str, day: date | None, is_year: bool) -> None:
+    assert released(text) == (day, is_year)
+
+
+@pytest.fixture
+def music(tmp_path: Path) -> Path:
+    """Two albums; files that are none, hidden or without tags; links."""
+    folder = tmp_path / "music"
+    flac = by_soundfile(WAVE, "FLAC", "PCM_16")
+    for name in (
+        "one/01 - Erstes Lied.flac",
+        "one/02.flac",
+        "two/01 - Erstes Lied.flac",
+        ".trash/old.flac",
+        "._x.flac",
+    ):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(flac)
+    tagged(folder / "one" / "02.flac")
+    (folder / "one" / "01 - Erstes Lied.lrc").write_bytes("[00:01.00]月亮代表我的心".encode("gbk"))
+    (folder / "text.mp3").write_text("no sound\n" * 500)
+    (folder / "empty.flac").write_bytes(b"")
+    (folder / "cover.jpg").write_bytes(b"\xff\xd8\xff")
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "secret.flac").write_bytes(flac)
+    (folder / "away.flac").symlink_to(outside / "secret.flac")
+    (folder / "album").symlink_to(outside)
+    (folder / "here.flac").symlink_to(folder / "one" / "02.flac")
+    with open(os.fsencode(folder) + b"/\xc4\xe3.flac", "wb") as file:  # GBK
+        file.write(flac)
+    return folder
+
+
+def test_what_is_a_song_and_what_is_left_out(music: Path) -> None:
+    found = scan(music, "path")
+    songs = {one["song_id"]: one for one in found.songs}
+    assert list(songs) == ["here.flac", "one/01 - Erstes Lied.flac", "one/02.flac", "two/01 - Erstes Lied.flac"]
+    assert all(one["audio_path"] == name for name, one in songs.items())
+    assert found.skipped == {
+        "not readable as sound (left out)": ["empty.flac", "text.mp3"],
+        "links out of the folder (not followed)": ["away.flac"],
+        "links to folders (not followed)": ["album"],
+        "with a name that is not UTF-8 (left out)": ["??.flac"],
+    }
+    full, bare = songs["one/02.flac"], songs["one/01 - Erstes Lied.flac"]
+    assert full["title"] == "Night" and full["artist_id"] == "Anna" and full["genres"] == ["Rock", "Folk"]
+    assert full["released_at"] == date(2019, 5, 3) and full["lyrics"] == "la la"
+    assert bare["title"] == "Erstes Lied" and bare["lyrics"] == "[00:01.00]月亮代表我的心"
+    assert bare["artist_id"] is bare["genres"] is bare["released_at"] is None
+    assert found.lacking["artist in their tags"] == 2 and found.lacking["date of release in their tags"] == 2
+
+
+def test_other_ids(music: Path) -> None:
+    by_name, by_mbid = scan(music, "name"), scan(music, "musicbrainz")
+    assert [one["song_id"] for one in by_name.songs] == ["here", "01 - Erstes Lied", "02"]
+    assert by_name.skipped["of an id that an earlier file has (left out)"] == ["two/01 - Erstes Lied.flac"]
+    assert [one["song_id"] for one in by_mbid.songs] == [MBID, "one/01 - Erstes Lied.flac", "two/01 - Erstes Lied.flac"]
+    assert by_mbid.skipped["of an id that an earlier file has (left out)"] == ["one/02.flac"], "the link came first"
+
+
+def test_nothing_to_read(tmp_path: Path, music: Path) -> None:
+    (tmp_path / "none").mkdir()
+    with pytest.raises(UserError, match="holds no recording that can be read"):
+        read_folder(tmp_path / "none", None, usable_plays)
+    with pytest.raises(UserError, match="folder of music not found"):
+        read_folder(tmp_path / "nowhere", None, usable_plays)
+    with pytest.raises(UserError, match=r"plays\.parquet"):
+        read_folder(music, None, usable_plays)
+    assert Found().songs == []
+
+
+def test_from_a_folder_to_a_catalogue(
+    tmp_path: Path, prepare: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, begin = tmp_path / "music", datetime(2020, 1, 1)
+    folder.mkdir()
+    for number in range(30):
+        path = folder / f"{number:02}.flac"
+        path.write_bytes(by_soundfile(WAVE * (1 + number) / 40, "FLAC", "PCM_16"))
+        file = mutagen.File(path)
+        day = (begin + timedelta(days=number)).date().isoformat()
+        file.tags.update({"TITLE": f"Song {number}", "GENRE": ["folk", "pop"][number % 2], "DATE": day})
+        file.save()
+    (folder / "broken.mp3").write_text("no sound\n" * 500)
+    plays = [
+        {"user_id": user, "song_id": f"{number:02}.flac", "played_at": begin + timedelta(days=number + user % 5)}
+        for user in range(20)
+        for number in range(30)
+        if number % 2 == user % 2
+    ]
+    pl.DataFrame(plays).write_parquet(tmp_path / "log.parquet")
+    made = prepare(folder, tmp_path / "catalogue", "format=folder", f"plays={tmp_path}/log.parquet")
+    songs = Catalogue.read(made).songs
+    assert songs["song_id"].to_list() == [f"{number:02}.flac" for number in range(30)]
+    assert songs["title"][3] == "Song 3" and songs["genres"][3].to_list() == ["pop"]
+    assert (songs["audio_length"] > 0).all() and set(songs["split"]) == {"warm", "cold_val", "cold_test"}
+    said = capsys.readouterr().out
+    (skipped,) = (line for line in said.splitlines() if "files: not readable" in line)
+    assert skipped.split()[0] == "1" and skipped.endswith("e.g. broken.mp3")
+    assert "note: folder: 30 of 30 songs have no artist in their tags" in said
