@@ -93,9 +93,11 @@ class SparkConfig:
 
 @dataclass
 class PrepareConfig:
-    source: str = opt(REQUIRED, "dataset folder (or the published lfm2k folder or hetrec zip)", "dataset folder")
+    source: str = opt(REQUIRED, "dataset folder (or a data set as published, see format)", "dataset folder")
     out: str = opt(REQUIRED, "catalogue folder to write")
-    format: Literal["contract", "lfm2k", "hetrec"] = opt("contract", "layout of source")
+    format: Literal["contract", "lfm2k", "hetrec", "yambda", "recbole", "music4all", "listenbrainz", "mpd"] = opt(
+        "contract", "layout of source: a dataset folder, or a public data set as published"
+    )
     plays: str | None = opt(None, "Parquet file, folder or glob of plays (default: plays.parquet or plays/ in source)")
     memory_gb: float = opt(0.0, "memory for plays while they are checked and sorted, the rest on disk (0: all at once)")
     engine: Literal["local", "spark"] = opt("local", "what reads plays and mines pairs: this machine, or Apache Spark")
@@ -111,10 +113,12 @@ class PrepareConfig:
         """Check the ranges, and that the options go together."""
         at_least(self, 0, "memory_gb", below=1e9)
         at_least(self, 0, "workers")
-        if self.format != "contract" and (self.engine == "spark" or self.plays or self.memory_gb):
+        if self.format in ("lfm2k", "hetrec") and (self.engine == "spark" or self.plays or self.memory_gb):
             raise UserError(
                 f"format={self.format} is read as published: plays=, memory_gb= and engine=spark are for others"
             )
+        if self.format != "contract" and self.plays:
+            raise UserError(f"format={self.format} has its own plays: plays= is for format=contract")
         if self.engine == "spark" and self.memory_gb:
             raise UserError(
                 "memory_gb= is for engine=local: give Spark's driver and workers their memory by its own settings"
