@@ -56,7 +56,8 @@ def convert(read: Reader, source: Path, folder: Path) -> Found:
     if not source.is_dir():
         raise UserError(f"not found: {source} is no folder (give the unpacked data set, see docs/data.md)")
     (folder / "plays").mkdir(parents=True)
-    read(source, folder, found)
+    with as_file(source):
+        read(source, folder, found)
     if not any(pl.scan_parquet(file).select(pl.len()).collect().item() for file in (folder / "plays").iterdir()):
         reasons = "; ".join(f"{entry['count']} {entry['what']}" for entry in found.rejected.values())
         raise UserError(f"{source}: no play can be read ({reasons or 'the files have no row'})")
@@ -87,7 +88,7 @@ def blocks(path: Path, lines: int = 0) -> Iterator[bytes]:
             if rest:
                 yield rest
     except BROKEN as error:
-        raise UserError(f"{path} cannot be read ({error}): get the file again") from None
+        raise UserError(f"{path} cannot be read ({error}): get it again") from None
 
 
 def lines_of(path: Path, skip: int = 0) -> Iterator[pl.DataFrame]:
@@ -171,12 +172,12 @@ def no_column(path: Path, name: str, columns: list[str]) -> UserError:
 
 @contextmanager
 def as_file(path: Path) -> Iterator[None]:
-    """Within the block, what polars raises is reported as a fault of the file."""
+    """Within the block, what polars raises is reported as a fault of the file (or of the folder)."""
     try:
         yield
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"{path} cannot be read ({reason}): get the file again") from None
+        raise UserError(f"{path} cannot be read ({reason}): get it again") from None
 
 
 def seconds(column: str) -> pl.Expr:

@@ -124,7 +124,7 @@ def of_parquet(path: Path, found: Found) -> Iterator[pl.DataFrame]:
     log = scan(path, SPARK).with_row_index("_row", offset=1)
     names = {"artist": "artist_name", "title": "recording_name", "mbid": "recording_mbid", "played_at": "listened_at"}
     rows = log.select("_row", "user_id", tags=pl.lit(None, TAGS), **{name: pl.col(own) for name, own in names.items()})
-    yield from rows.collect_batches(chunk_size=BATCH, maintain_order=True)
+    yield from rows.collect_batches(chunk_size=BATCH, maintain_order=True, engine="streaming")
 
 
 def of_lastfm(path: Path, found: Found) -> Iterator[pl.DataFrame]:

@@ -44,9 +44,9 @@ def read(source: Path, folder: Path, found: Found) -> None:
         write_piece(tracks.select(user_id="pid", song_id="track_uri"), folder / "plays", number)
         write_piece(tracks.select(TRACK).unique("track_uri", keep="first", maintain_order=True), parts, number)
     once(pl.concat(users), "user_id", "playlists", found).write_parquet(folder / "users.parquet")
-    songs = pieces(parts).unique("track_uri", keep="first", maintain_order=True)
+    songs = pieces(parts).group_by("track_uri").agg(pl.all().min()).collect(engine="streaming").sort("track_uri")
     names = {"song_id": "track_uri", "title": "track_name", "artist_id": "artist_uri"}
-    songs.select(artist="artist_name", album="album_name", **names).collect().write_parquet(folder / "songs.parquet")
+    songs.select(**names, artist="artist_name", album="album_name").write_parquet(folder / "songs.parquet")
     found.notes.append("mpd: a playlist stands for a user; tracks have no times")
 
 

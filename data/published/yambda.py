@@ -53,6 +53,7 @@ def read(source: Path, folder: Path, found: Found) -> None:
     songs_of(source, at, folder, found).write_parquet(folder / "songs.parquet")
     pairs = feedback(listens, likes, found)
     if pairs.height:
+        found.notes.append(f"yambda: is_organic tells of {pairs.height} pairs of songs how the second did")
         pairs.write_parquet(folder / "i2i_feedback.parquet")
 
 
@@ -139,7 +140,7 @@ def feedback(listens: pl.LazyFrame, likes: pl.LazyFrame | None, found: Found) ->
     """
     parts: list[pl.DataFrame] = []
     rest = pl.DataFrame(schema=EVENT | RATIO)
-    for batch in listens.collect_batches(chunk_size=BATCH, maintain_order=True):
+    for batch in listens.collect_batches(chunk_size=BATCH, maintain_order=True, engine="streaming"):
         whole = pl.concat([rest, batch])
         if not whole["uid"].is_sorted():
             found.notes.append("yambda: listens are not sorted by user, so is_organic is not used")

@@ -120,7 +120,7 @@ def test_wrong_files(tmp_path: Path) -> None:
         read(write(source, wrong), tmp_path, Found())
     whole = bz2.compress(ONION["userid_trackid_timestamp.tsv.bz2"].encode())
     (source / "userid_trackid_timestamp.tsv.bz2").write_bytes(whole[:40])
-    with pytest.raises(UserError, match=r"timestamp\.tsv\.bz2 cannot be read \(.*: get the file again"):
+    with pytest.raises(UserError, match=r"timestamp\.tsv\.bz2 cannot be read \(.*: get it again"):
         read(source, tmp_path, Found())
     with pytest.raises(UserError, match=r"timestamp\.tsv has no column 'track_id'"):
         read(write(tmp_path / "b", {"userid_trackid_timestamp.tsv": "user_id\ttrack\n"}), tmp_path, Found())
