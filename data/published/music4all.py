@@ -21,6 +21,7 @@ from data.published.files import (
     Found,
     blocks,
     header_of,
+    lines_of,
     no_column,
     once,
     rows_of,
@@ -61,7 +62,8 @@ def read(source: Path, folder: Path, found: Found) -> None:
         write_piece(plays, folder / "plays", number)
     found.notes.append(f"music4all: the plays are those of {files[stem].name}")
     songs = described(files, found)
-    vectors = [vectors_in(path) for stem, path in files.items() if stem.startswith("id_") and stem not in NO_VECTORS]
+    of_vectors = [stem for stem in files if stem.startswith("id_") and stem not in NO_VECTORS]
+    vectors = [vectors_in(files[stem], found) for stem in of_vectors]
     for table in vectors:
         more = table.select("song_id").join(songs.select("song_id"), on="song_id", how="anti")
         songs = pl.concat([songs, more], how="diagonal")
@@ -140,38 +142,48 @@ def weighted_tags(path: Path, found: Found) -> pl.DataFrame:
     return once(table.with_columns(tags=keys.list.eval(unquoted)), "song_id", "rows of id_tags_dict", found)
 
 
-def vectors_in(path: Path) -> pl.DataFrame:
+def vectors_in(path: Path, found: Found) -> pl.DataFrame:
     """The vectors of a file, float32, read a block at a time: the first column is the song's id, the others numbers.
+
+    Columns of text, as there are among Essentia's, are left out: those that are text in the first row.
 
     Raises:
         UserError: a row has another number of fields, or a field that is no number.
     """
-    header = header_of(path)
-    names = [f"_{number}" for number in range(len(header))]
+    header, first = header_of(path), next(lines_of(path, 1))["line"].head(1).to_list()
+    fields = first[0].split("\t") if first else header
+    kinds = [pl.String, *(pl.Float32 if number(field) else pl.String for field in fields[1:])]
+    columns = {f"_{at}": kind for at, kind in enumerate(kinds)}
+    texts = [name for name, kind in zip(header, kinds, strict=False) if kind == pl.String][1:]
+    if texts and first:
+        found.notes.append(f"music4all: columns of {path.name} that are text are left out: {', '.join(texts[:5])}")
     ids, parts, row = [], [], 2
-    for block in list_rest(path):
+    lines = blocks(path, 1)
+    next(lines, b"")
+    for block in lines:
         try:
-            rows = pl.read_csv(
-                block, has_header=False, separator="\t", quote_char=None,
-                schema={names[0]: pl.String} | dict.fromkeys(names[1:], pl.Float32),
-            )  # fmt: skip
+            rows = pl.read_csv(block, has_header=False, separator="\t", quote_char=None, schema=columns)
         except pl.exceptions.PolarsError as error:
             reason = str(error).splitlines()[0]
-            raise UserError(f"{path}: rows from {row} on are not {len(header) - 1} numbers each ({reason})") from None
-        ids.append(rows[names[0]])
-        parts.append(rows.select(names[1:]).to_numpy())
+            raise UserError(
+                f"{path}: rows from {row} on are not {len(header) - 1} numbers each ({reason}): correct the file, or "
+                "take it out of the folder"
+            ) from None
+        ids.append(rows["_0"])
+        parts.append(rows.select(pl.col(pl.Float32)).to_numpy())
         row += rows.height
     name = f"{PREFIX}{path.name.removeprefix('id_').split('.')[0]}"
     if not parts:
-        return pl.DataFrame(schema={"song_id": pl.String, name: pl.Array(pl.Float32, len(header) - 1)})
+        return pl.DataFrame(schema={"song_id": pl.String, name: pl.List(pl.Float32)})
     return pl.DataFrame({"song_id": pl.concat(ids), name: np.ascontiguousarray(np.concatenate(parts))})
 
 
-def list_rest(path: Path) -> Iterator[bytes]:
-    """The blocks of a file after its first line."""
-    lines = blocks(path, 1)
-    next(lines, b"")
-    return lines
+def number(field: str) -> bool:
+    """Whether a field is a number, or empty."""
+    try:
+        return field == "" or float(field) is not None
+    except ValueError:
+        return False
 
 
 def with_words(songs: pl.DataFrame, source: Path) -> pl.DataFrame:

@@ -70,6 +70,13 @@ def test_files_of_vectors_are_features(tmp_path: Path, made: Made) -> None:
     assert np.isnan(data.features["lyrics_bert"][1]).all() and np.isnan(data.features["genres_tf-idf"][1:]).all()
 
 
+def test_columns_of_text_are_left_out(tmp_path: Path, made: Made) -> None:
+    more = {"id_essentia.tsv": f"id\tbpm\tkey\tloud\n{A}\t120\tC#\t-1\n{B}\t90\t7\t-2\n"}
+    data, found = made(read, write(tmp_path / "onion", ONION | more))
+    assert data.features["essentia"][:2].tolist() == [[120, -1], [90, -2]]
+    assert "music4all: columns of id_essentia.tsv that are text are left out: key" in found.notes
+
+
 def test_weighted_tags_are_a_python_dict(tmp_path: Path, made: Made) -> None:
     data, _ = made(read, write(tmp_path / "onion", ONION))
     assert data.songs["tags"].to_list()[0] == ["art pop", "80's", 'a "b"']
