@@ -2,8 +2,9 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.speed.public_sets plays=1000000 memory_gb=0.2 out=runs/public_sets.json
 
-Every format has a log with long tails of users and of songs. Each `prepare` is a process of its own, so that its peak
-memory is its own; it includes the program itself. Written: size of the files, peak memory, seconds, plays kept.
+Every format has a log with long tails of users and of songs. Reading alone, and the whole of `prepare`, are processes
+of their own, so that their peak memory is their own. Written: size of the files, seconds, memory before (that of the
+program) and at most, and the plays that are kept.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class PublicSetsConfig:
     work: str = opt("runs/public_sets", "folder for the files and catalogues, emptied at the end")
     seed: int = opt(0, "seed of the logs")
     out: str | None = opt(None, "JSON file to write")
-    stage: str | None = opt(None, "prepare one format alone, in this process (what the benchmark calls itself with)")
+    stage: str | None = opt(None, "one stage of one format, in this process (what the benchmark calls itself with)")
 
 
 def main(config: PublicSetsConfig) -> None:
@@ -53,42 +54,64 @@ def main(config: PublicSetsConfig) -> None:
     if unknown := [name for name in config.formats if name not in WRITERS]:
         raise UserError(f"formats={unknown}: known are {', '.join(WRITERS)}")
     if config.stage:
-        print(json.dumps(prepared(config, config.stage)))
+        print(json.dumps(STAGES[config.stage](config, config.formats[0])))
         return
     tell(config, {name: of_format(config, name) for name in config.formats})
 
 
 def of_format(config: PublicSetsConfig, name: str) -> dict[str, Any]:
-    """Generate the files of a format and prepare them in a process of their own."""
+    """Generate the files of a format, read and prepare them."""
     source = Path(config.work) / name
     shutil.rmtree(source, ignore_errors=True)
     source.mkdir(parents=True)
     try:
         WRITERS[name](source, log_of(config), config)
         size = sum(path.stat().st_size for path in source.rglob("*") if path.is_file())
-        options = [f"stage={name}", f"work={config.work}", f"memory_gb={config.memory_gb}"]
-        done = subprocess.run(
-            [sys.executable, "-m", "benchmarks.speed.public_sets", *options], capture_output=True, text=True
-        )
-        if done.returncode:
-            raise UserError(f"prepare format={name} failed: {done.stderr.strip().splitlines()[-1]}")
-        return {"files_mb": round(size / 1e6)} | dict(json.loads(done.stdout.splitlines()[-1]))
+        return {"files_mb": round(size / 1e6)} | {stage: alone(stage, config, name) for stage in STAGES}
     finally:
         shutil.rmtree(source)
 
 
+def alone(stage: str, config: PublicSetsConfig, name: str) -> dict[str, Any]:
+    """A stage in a process of its own: what it prints last."""
+    options = [f"stage={stage}", f"formats=[{name}]", f"work={config.work}", f"memory_gb={config.memory_gb}"]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.speed.public_sets", *options], capture_output=True, text=True
+    )
+    if done.returncode:
+        raise UserError(f"stage={stage} of format={name} failed: {done.stderr.strip().splitlines()[-1]}")
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def read(config: PublicSetsConfig, name: str) -> dict[str, Any]:
+    """The files as a dataset folder."""
+    from data.preparation import CONVERTED
+    from data.published.files import convert
+
+    source = Path(config.work) / name
+    found: dict[str, Any] = {"memory_before_mb": memory("VmRSS")}
+    with timed(found, "seconds"):
+        convert(CONVERTED[name], source, source / "dataset")
+    shutil.rmtree(source / "dataset")
+    return found | {"peak_memory_mb": memory("VmHWM")}
+
+
 def prepared(config: PublicSetsConfig, name: str) -> dict[str, Any]:
-    """Seconds and peak memory of `prepare` on the files of a format."""
+    """The whole command."""
     from data.preparation import prepare
 
     source = Path(config.work) / name
     out = source / "catalogue"
+    options: dict[str, Any] = {"source": str(source), "out": str(out), "format": name}
     found: dict[str, Any] = {"memory_before_mb": memory("VmRSS")}
     with timed(found, "seconds"):
-        prepare(PrepareConfig(source=str(source), out=str(out), format=name, memory_gb=config.memory_gb))  # type: ignore[arg-type]
+        prepare(PrepareConfig(**options, memory_gb=config.memory_gb))
     counts = json.loads((out / "manifest.json").read_text())["counts"]
     kept = counts["training_plays"] + counts["held_out_plays_of_cold_songs"]
     return found | {"peak_memory_mb": memory("VmHWM"), "songs": counts["songs"], "plays_kept": kept}
+
+
+STAGES: dict[str, Callable[[PublicSetsConfig, str], dict[str, Any]]] = {"read": read, "prepare": prepared}
 
 
 # ------------------------------------------------------------------------------------------------- files
