@@ -66,7 +66,7 @@ def test_onion_alone(tmp_path: Path, made: Made) -> None:
 def test_files_of_vectors_are_features(tmp_path: Path, made: Made) -> None:
     data, _ = made(read, write(tmp_path / "onion", ONION))
     assert set(data.features) == {"lyrics_bert", "genres_tf-idf"}
-    np.testing.assert_allclose(data.features["lyrics_bert"][[0, 2]], [[0.5, -1, 0.001], [1, 2, 3]], rtol=1e-6)
+    np.testing.assert_allclose(data.features["lyrics_bert"][[0, 2]], [[0.5, -1.0, 0.001], [1.0, 2.0, 3.0]], rtol=1e-6)
     assert np.isnan(data.features["lyrics_bert"][1]).all() and np.isnan(data.features["genres_tf-idf"][1:]).all()
 
 

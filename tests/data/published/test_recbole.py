@@ -47,7 +47,7 @@ def test_sequences_are_split_at_blanks_but_a_title_is_text(source: Path, made: M
     assert data.songs["genres"].to_list() == [["hip", "hop", "jazz"], None, None]
     assert data.songs["mood"].to_list() == ["calm", None, None]
     assert data.ignored_columns["songs"] == ["mood"]
-    np.testing.assert_allclose(data.features["emb"][:2], [[0.5, -0.001], [1, 2]])
+    np.testing.assert_allclose(data.features["emb"][:2], [[0.5, -0.001], [1.0, 2.0]])
 
 
 def test_songs_and_users_of_one_file_alone_are_kept(source: Path, made: Made) -> None:

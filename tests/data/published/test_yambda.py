@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ DISLIKES = [(1, 350, 20, 0), (2, 90_000, 40, 0)]
 UNDISLIKES = [(2, 90_100, 40, 0)]
 
 
-def frame(rows: list[tuple[int, ...]], schema: dict[str, Any]) -> pl.DataFrame:
+def frame(rows: Sequence[tuple[int, ...]], schema: dict[str, Any]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=schema, orient="row")
 
 
