@@ -97,9 +97,9 @@ class PrepareConfig:
         REQUIRED, "dataset folder (or what format= says: a folder of music, a published data set)", "dataset folder"
     )
     out: str = opt(REQUIRED, "catalogue folder to write")
-    format: Literal["contract", "folder", "lfm2k", "hetrec"] = opt(
-        "contract", "layout of source; folder: recordings whose tags tell of the songs"
-    )
+    format: Literal[
+        "contract", "folder", "lfm2k", "hetrec", "yambda", "recbole", "music4all", "listenbrainz", "mpd"
+    ] = opt("contract", "layout of source; folder: recordings whose tags tell of the songs; others: public data sets")
     folder_ids: Literal["path", "name", "musicbrainz"] = opt(
         "path", "format=folder: a song's id: its path, its file's name without ending, or its MusicBrainz recording id"
     )
@@ -122,11 +122,13 @@ class PrepareConfig:
         at_least(self, 0, "memory_gb", below=1e9)
         at_least(self, 0, "workers")
         others = self.engine == "spark" or self.plays or self.memory_gb or self.repeats != "rows"
-        if self.format not in ("contract", "folder") and others:
+        if self.format in ("lfm2k", "hetrec") and others:
             raise UserError(
                 f"format={self.format} is read as published: plays=, repeats=, memory_gb= and engine=spark "
                 "are for others"
             )
+        if self.format not in ("contract", "folder") and self.plays:
+            raise UserError(f"format={self.format} has its own plays: plays= is for format=contract and folder")
         if self.engine == "spark" and self.memory_gb:
             raise UserError(
                 "memory_gb= is for engine=local: give Spark's driver and workers their memory by its own settings"

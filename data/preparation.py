@@ -28,6 +28,7 @@ from data.contract import play_rules
 from data.contract.row_rules import rejection_table
 from data.item_pairs import mining as positives
 from data.music_folder import read_folder
+from data.published import files, listenbrainz, mpd, music4all, recbole, yambda
 from data.spark import pairs as spark_pairs
 from data.spark import plays as spark_plays
 from data.split import COLD_VAL, WARM, Split, released_before, split_songs
@@ -35,6 +36,13 @@ from data.tags import join_tags
 
 PLACES = ("audio_shard", "audio_start", "audio_mix")  # columns of songs.parquet
 PUBLISHED = {"lfm2k": adapters.read_lfm2k, "hetrec": adapters.read_hetrec}
+CONVERTED = {  # written as a dataset folder first
+    "yambda": yambda.read,
+    "recbole": recbole.read,
+    "music4all": music4all.read,
+    "listenbrainz": listenbrainz.read,
+    "mpd": mpd.read,
+}
 
 
 @tracked("prepare")
@@ -78,18 +86,22 @@ def prepare(config: PrepareConfig, run: Any) -> None:
 
 def read(config: PrepareConfig, aside: Path) -> contract.Dataset:
     """Read and check the source; plays beyond `memory_gb`, and those read by Spark, are written to `aside`."""
-    source = Path(config.source)
+    source, found = Path(config.source), files.Found()
     if config.format in PUBLISHED:
         return PUBLISHED[config.format](source)
+    if config.format in CONVERTED:
+        found = files.convert(CONVERTED[config.format], source, aside / "dataset")
+        source = aside / "dataset"
     if config.engine == "spark":
-        files = contract.plays_files(source, config.plays)
-        check = partial(spark_plays.check_plays, spark_plays.connect(config.spark.master), files, aside)
+        log = contract.plays_files(source, config.plays)
+        check = partial(spark_plays.check_plays, spark_plays.connect(config.spark.master), log, aside)
     else:
         check = partial(play_rules.usable_plays, memory_gb=config.memory_gb, aside=aside)
     check = partial(check, repeats=config.repeats)
     if config.format == "folder":
         return read_folder(source, config.plays, check, config.folder_ids)
-    return contract.read_dataset(source, config.plays, check)
+    dataset = contract.read_dataset(source, config.plays, check)
+    return replace(dataset, rejected=found.rejected | dataset.rejected, notes=found.notes + dataset.notes)
 
 
 def write_plays(

@@ -99,6 +99,8 @@ WRONG = {  # command line → words of the complaint; out= is added
     "prepare source={at}/world memory_gb=1e300": ["memory_gb=1e+300: must be at least 0 and below 1e+09"],
     "prepare source={at}/world plays={at}/nowhere": ["/nowhere: nothing is there"],
     "prepare source={at}/world format=lfm2k memory_gb=1": ["format=lfm2k is read as published"],
+    "prepare source={at}/world format=mpd plays={at}/world": ["format=mpd has its own plays"],
+    "prepare source={at}/world format=yambda": ["world has no listens.parquet: give the folder of a size of Yambda"],
     "prepare source={at}/world engine=spark memory_gb=1": ["memory_gb= is for engine=local"],
     "embed clip={at}/clip data={at}/world": ["world is a dataset folder", "catalogue folder", "pipeline.prepare"],
     "embed clip={at}/i2i data={at}/catalogue": ["i2i is a i2i run folder", "clip run folder", "train.py clip"],

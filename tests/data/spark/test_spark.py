@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 from polars.testing import assert_frame_equal
 
+from benchmarks.speed.public_sets import PublicSetsConfig, log_of, write_recbole
 from configs.data import PairsConfig
 from configs.errors import UserError
 from data.contract.dataset import plays_files, read_dataset
@@ -211,6 +212,16 @@ def test_what_is_not_to_be_had(spark: Any, folder: Path, prepare: Callable[..., 
         spark_pairs.mine(spark, folder, None, (120, 50), PairsConfig(posterior="feedback"), 0)
     with pytest.raises(UserError, match="memory_gb= is for engine=local"):
         prepare(tmp_path, tmp_path / "out", "engine=spark", "memory_gb=1")
+
+
+def test_public_data_sets(
+    prepare: Callable[..., Path], same_catalogue: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    """They are written as a dataset folder first, whose log Spark reads."""
+    config = PublicSetsConfig(plays=2000, users=60, songs=100, dim=4)
+    write_recbole(tmp_path, log_of(config), config)
+    local = prepare(tmp_path, tmp_path / "local", "format=recbole")
+    same_catalogue(local, prepare(tmp_path, tmp_path / "spark", "format=recbole", "engine=spark"))
 
 
 @pytest.mark.parametrize("missing", ["pyspark", "java"])
