@@ -13,6 +13,7 @@ Shapes: N new songs, U users, D vector size.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import defaultdict
@@ -238,7 +239,7 @@ def log_play(plays: UserPlays, user: int, song: int, play: Play) -> None:
     """Take a play of a known song into the ranker's log; who skipped a song did not like it."""
     marks = play.completed, play.favourited, play.disliked
     day = since_epoch(play.played_at or datetime.now(UTC)) // MILLISECOND / DAY  # as precise as a catalogue's
-    completed, favourited, disliked = (float(mark) for mark in marks)
+    completed, favourited, disliked = (math.nan if mark is None else float(mark) for mark in marks)
     plays.add(user, song, day, 0.0 if play.skipped else strength(play), (completed, favourited, disliked))
 
 
