@@ -219,7 +219,8 @@ def text_notes(songs: pl.DataFrame, model: str) -> list[str]:
     share = text.unknown_share([song_text for song_text in texts if song_text], model) if any(texts) else 0.0
     if share <= 0.2:
         return []
-    return [f"{share:.0%} of the text's tokens are unknown to text_model={model}: choose an encoder for this language"]
+    told = f"{share:.0%} of the text's tokens are unknown to text_model={model}"
+    return [f"{told}: choose an encoder for this language (docs/data.md lists those of text.model)"]
 
 
 def summary(manifest: dict[str, Any], out: str) -> str:
