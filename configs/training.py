@@ -12,6 +12,7 @@ from configs.options import CATALOGUE, FEATURES, REQUIRED, CommandLoggerConfig, 
 OWN_AUDIO, MUSICNN = "transformer", "musicnn"  # of audio.model: the one trained from scratch, the packaged one
 SEARCH = "trainings of a search over options that are not given: runs in out/search, the best becomes out (0: none)"
 TFIDF = "tfidf"  # of text.model: of characters, fitted to the catalogue's known songs
+MULTILINGUAL = "use-multilingual"  # of text.model: the packaged Universal Sentence Encoder
 NO_FEATURES = "feature folder (python -m pipeline.embed); none: the catalogue's own fields"
 
 
@@ -51,7 +52,9 @@ class TrainerConfig:
 @dataclass
 class EmbedTextConfig:
     model: str = opt(
-        "minilm", f"minilm (packaged all-MiniLM-L6-v2), any Hugging Face name or folder, or {TFIDF} (of characters)"
+        "minilm",
+        f"minilm (packaged all-MiniLM-L6-v2, English), {MULTILINGUAL} (packaged, 15 languages), any Hugging Face name "
+        f"or folder, or {TFIDF} (of characters)",
     )
     fields: list[str] = opt(["title", "lyrics"], "columns of text, or lists of it, that make a song's text, in order")
     max_tokens: int = opt(128, "tokens of a window")
@@ -77,6 +80,8 @@ class TextConfig(EmbedTextConfig):
         check_tuning("text", self)
         if self.model == TFIDF:
             raise UserError(f"text.model={TFIDF} is for pipeline.embed without clip=: CLIP reads tokens")
+        if self.model == MULTILINGUAL and not self.frozen:
+            raise UserError(f"text.frozen=false: {MULTILINGUAL} is not trained further; choose another text.model")
         if not 0 < self.keep <= 1:
             raise UserError(f"text.keep={self.keep:g}: must be above 0 and at most 1")
 

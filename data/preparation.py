@@ -252,7 +252,7 @@ def text_notes(songs: pl.DataFrame, model: str) -> list[str]:
     made = words.notes(songs)
     if share > 0.2:
         unknown = f"{share:.0%} of the text's words and characters are unknown to text_model={model}"
-        made.append(f"{unknown}: choose an encoder for this language")
+        made.append(f"{unknown}: choose an encoder for this language (docs/data.md lists those of text.model)")
     return made
 
 

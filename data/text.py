@@ -28,6 +28,7 @@ from models.pretrained import resolve_model
 from models.text_encoder import TextEncoder, load_tokenizer, text_width
 
 BUCKET = 16  # texts are padded to a multiple of this many tokens
+USUAL = 128  # tokens of a text; of longer ones fewer are in a batch
 SAMPLE = 2000  # texts on which the share of unknown words is measured
 READ = 2000  # characters of each of them
 UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}"  # scripts without spaces, of which each character counts as a word
@@ -222,23 +223,30 @@ def _compute(texts: Texts, model: str, max_tokens: int, batch_size: int, windows
     batches = list(_buckets(lengths_NW, batch_size))
     with torch.inference_mode():
         for rows, n_windows, length in tqdm(batches, desc="text vectors", disable=not batches):
-            ids_RWL = np.zeros((batch_size, n_windows, length), dtype=np.int64)
+            size = in_batch(batch_size, n_windows * length)
+            ids_RWL = np.zeros((size, n_windows, length), dtype=np.int64)
             width = min(length, ids_NWL.shape[2])
             ids_RWL[: len(rows), :, :width] = ids_NWL[rows, :n_windows, :width]
-            batch = token_batch(ids_RWL, np.resize(lengths_NW[rows, :n_windows], (batch_size, n_windows)))
+            batch = token_batch(ids_RWL, np.resize(lengths_NW[rows, :n_windows], (size, n_windows)))
             pooled_RB = encoder(**{name: values.to(device) for name, values in batch.items()})
             vectors_NB[rows] = pooled_RB[: len(rows)].float().cpu().numpy()
     return vectors_NB
 
 
 def _buckets(lengths_NW: IntArray, batch_size: int) -> Iterator[tuple[IntArray, int, int]]:
-    """(rows, windows, padded length): at most `batch_size` songs of one bucket; songs without text in none."""
+    """(rows, windows, padded length): at most `in_batch` songs of one bucket; songs without text in none."""
     windows_N, longest_N = (lengths_NW > 0).sum(axis=1), lengths_NW.max(axis=1)
     shapes_N2 = np.stack([windows_N, -(-longest_N // BUCKET) * BUCKET], axis=1)
     for shape in np.unique(shapes_N2[windows_N > 0], axis=0):
         rows = np.flatnonzero((shapes_N2 == shape).all(axis=1))
-        for at in range(0, len(rows), batch_size):
-            yield rows[at : at + batch_size], int(shape[0]), int(shape[1])
+        size = in_batch(batch_size, int(shape.prod()))
+        for at in range(0, len(rows), size):
+            yield rows[at : at + size], int(shape[0]), int(shape[1])
+
+
+def in_batch(batch_size: int, tokens: int) -> int:
+    """Texts of so many tokens in a batch: `batch_size` or, of long ones, what keeps a batch's tokens within limits."""
+    return max(1, min(batch_size, batch_size * USUAL // tokens))
 
 
 def _key(texts: Texts, model: str, max_tokens: int, windows: int) -> str:

@@ -12,17 +12,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.pretrained import Published, load_pretrained
+from models.pretrained import USE, Published, load_pretrained
+from models.use_multilingual import SIZE, UseMultilingual, load_use, load_use_tokenizer
 
 KIND = "text model"
 
 
 class TextEncoder(Published):
-    """Any `AutoModel` with mean pooling over real tokens (Reimers & Gurevych, arXiv 1908.10084)."""
+    """Any `AutoModel` with mean pooling over real tokens (Reimers & Gurevych, arXiv 1908.10084).
+
+    `use-multilingual` pools them by its own head.
+    """
 
     def load(self, model: str) -> Any:
         """Load the model without its pooler, which is unused: DDP stops at weights without a gradient."""
-        self.bert: Any = load_pretrained("AutoModel", model, KIND)
+        self.bert: Any = load_use() if model == USE else load_pretrained("AutoModel", model, KIND)
         if getattr(self.bert, "pooler", None) is not None:
             self.bert.pooler = None
         return self.bert
@@ -38,9 +42,11 @@ class TextEncoder(Published):
             hidden_RLB = self.bert(input_ids=ids_RL, attention_mask=mask_RL).last_hidden_state
             weight_RL1 = mask_RL.unsqueeze(-1).to(hidden_RLB.dtype)
             total_RB = torch.where(weight_RL1 > 0, hidden_RLB, 0.0).sum(dim=1)
-            total_NB = total_RB.view(n, windows, -1).sum(dim=1)
-            pooled_NB: Tensor = total_NB / weight_RL1.view(n, -1).sum(dim=1, keepdim=True).clamp(min=1)
-            return pooled_NB
+            total_NB: Tensor = total_RB.view(n, windows, -1).sum(dim=1)
+            tokens_N1 = weight_RL1.view(n, -1).sum(dim=1, keepdim=True)
+            if isinstance(self.bert, UseMultilingual):
+                return self.bert.head(total_NB, tokens_N1)
+            return total_NB / tokens_N1.clamp(min=1)
 
 
 def load_tokenizer(model: str) -> Any:
@@ -49,6 +55,8 @@ def load_tokenizer(model: str) -> Any:
     Raises:
         ValueError: it cannot be loaded, or has no vocabulary.
     """
+    if model == USE:
+        return load_use_tokenizer()
     tokenizer = load_pretrained("AutoTokenizer", model, KIND)
     if len(tokenizer) <= len(tokenizer.all_special_ids):  # transformers makes one that knows nothing of a bare folder
         raise ValueError(f"{KIND} '{model}' has no vocabulary: add its tokenizer.json or vocab.txt")
@@ -62,4 +70,4 @@ def text_width(model: str) -> int:
     Raises:
         ValueError: the configuration cannot be loaded.
     """
-    return int(load_pretrained("AutoConfig", model, KIND).hidden_size)
+    return SIZE if model == USE else int(load_pretrained("AutoConfig", model, KIND).hidden_size)

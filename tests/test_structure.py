@@ -32,7 +32,11 @@ FORBIDDEN = {
 FILES = {"pathlib", "os", "io", "shutil", "tempfile", "json", "pickle", "polars", "pyarrow", "soundfile", "safetensors"}
 OPENERS = {"open", "read_text", "read_bytes", "write_text", "write_bytes", "load", "save", "memmap", "fromfile",
            "tofile", "loadtxt", "genfromtxt", "read_index", "write_index", "read_parquet", "scan_parquet"}  # fmt: skip
-READS_WEIGHTS = {"models/pretrained.py", "models/musicnn.py"}  # from an encoder's name to its weights
+READS_WEIGHTS = {
+    "models/pretrained.py",
+    "models/musicnn.py",
+    "models/use_multilingual.py",
+}  # from an encoder's name to its weights
 KERNELS = {"data/item_pairs/neighbours.py": {"_fill", "_intersect"},
            "retrieval/auction.py": {"_bid"}}  # numba compiles these as one loop over arrays  # fmt: skip
 

@@ -57,6 +57,7 @@ WRONG: list[tuple[Any, str, str]] = [  # schema, options, what is said
     (ClipConfig, "objective.gain_db=-1 objective.noise_db=-2", "gain_db=-1, objective.noise_db=-2: must be at least 0"),
     (ClipConfig, "objective.micro_batch=-1", "objective.micro_batch=-1: must be at least 0"),
     (ClipConfig, "text.last_layers=1", "text.last_layers, text.lora_rank: a frozen 'minilm' is not trained"),
+    (ClipConfig, "text.model=use-multilingual text.frozen=false", "use-multilingual is not trained further"),
     (ClipConfig, "text.frozen=false text.lora_rank=-1", "text.lora_rank=-1: must be at least 0"),
     (ClipConfig, "text.frozen=false text.lora_rank=1 text.last_layers=1", "text.lora_rank: give one of them"),
     (ClipConfig, "audio.model=musicnn audio.frozen=false audio.lora_rank=4", "musicnn is trained whole or not"),

@@ -17,7 +17,7 @@ from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from configs.errors import UserError
 from configs.training import EmbedConfig
-from data.text import text_vectors, token_rows, unknown_share
+from data.text import USUAL, in_batch, text_vectors, token_rows, unknown_share
 from datamodules.batches import Batch
 from datamodules.clip import ClipDataModule
 from inference.embedding import merge
@@ -257,6 +257,13 @@ def test_a_text_model_without_a_vocabulary_is_refused(kind: str, tmp_path: Path)
         with pytest.raises(UserError, match=r"has no vocabulary: add its tokenizer\.json or vocab\.txt") as error:
             reads()
         assert "\n" not in str(error.value)
+
+
+def test_of_long_texts_fewer_are_in_a_batch() -> None:
+    for tokens in (1, USUAL, USUAL + 1, 300, 8 * USUAL, 10**6):
+        size = in_batch(32, tokens)
+        assert 1 <= size <= 32 and (size == 1 or size * tokens <= 32 * USUAL)
+        assert size == 32 or (size + 1) * tokens > 32 * USUAL
 
 
 def test_a_long_text_goes_on_in_windows(bert: str, tmp_path: Path) -> None:

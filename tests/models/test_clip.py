@@ -138,12 +138,13 @@ def test_damaged_minilm_and_unknown_models_are_named(monkeypatch: pytest.MonkeyP
     (package / "__init__.py").touch()
     (package / "model" / "model.safetensors").write_bytes(b"not the weights")
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(pretrained, "MINILM_PACKAGE", "damaged_minilm")
+    minilm = pretrained.PACKAGED["minilm"]
+    monkeypatch.setitem(pretrained.PACKAGED, "minilm", minilm._replace(package="damaged_minilm"))
     resolve_model.cache_clear()
     try:
         with pytest.raises(ValueError, match="sha256"):
             resolve_model("minilm")
-        monkeypatch.setattr(pretrained, "MINILM_PACKAGE", "no_such_package_here")
+        monkeypatch.setitem(pretrained.PACKAGED, "minilm", minilm._replace(package="no_such_package_here"))
         with pytest.raises(ValueError, match="make setup"):
             resolve_model("minilm")
     finally:
