@@ -128,6 +128,7 @@ def views_and_gradients(rank: int, world_size: int) -> dict[str, Tensor]:
         "hidden": 8,
         "dim": 6,
         "dropout": 0.0,
+        "input_dropout": 0.0,
         "block": 64,
         "augment": "noise",
         "noise_std": 0.0,

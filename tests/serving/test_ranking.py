@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -108,7 +109,7 @@ def batch_of(state: State, plays: list[Play]) -> Targeting:
         ],  # type: ignore[operator]
         "strength_N": [0.0 if one.skipped else strength(one) for one in known],
         **{
-            f"{name}_N": [float(getattr(one, name)) for one in known]
+            f"{name}_N": [math.nan if (mark := getattr(one, name)) is None else float(mark) for one in known]
             for name in ("completed", "favourited", "disliked")
         },
     }

@@ -44,7 +44,10 @@ def assert_same(parts: Callable[[], Any], options: TrainerConfig, out: Path) -> 
 @pytest.mark.parametrize("task", ["i2i", "boundary"])
 def test_both_loops_train_the_same_model(task: str, catalogue_folder: Path, tmp_path: Path) -> None:
     slow = [*STILL, "optim.lr=1e-3"]
-    i2i, boundary = [*I2I, "objective.bcl_weight=0", "objective.users=80", *slow], [*MODEL, *slow]
+    i2i, boundary = (
+        [*I2I, "objective.bcl_weight=0", "objective.users=80", "model.input_dropout=0", "batch_size=256", *slow],
+        [*MODEL, *slow],
+    )
     given = [f"data={catalogue_folder}", f"i2i={listed(i2i)}", f"boundary={listed(boundary)}"]
     chosen, parts = train_overhead.tasks(load(OverheadConfig, given))[task]
     assert_same(parts, chosen.trainer, tmp_path / "run")
