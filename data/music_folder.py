@@ -166,6 +166,9 @@ def recordings(source: Path, found: Found) -> Iterator[Path]:
             if path.is_symlink() and root not in path.resolve().parents:
                 found.skip("links out of the folder (not followed)", shown(path, source))
                 continue
+            if not path.is_file():
+                found.skip("no regular file (left out)", shown(path, source))
+                continue
             yield path
 
 

@@ -67,13 +67,13 @@ VERSIONS = {
     ),
     "acoustic": r"\b(?:acoustic|unplugged|stripped)\b|不插电|不插電|弹唱|清唱|アコースティック",
     "piano": r"\bpiano\b|钢琴|鋼琴|ピアノ",
-    "cover": r"\bcover(?:ed)?\b|翻唱|翻自|カバー|커버",
+    "cover": r"\bcovered\b|\bcover\s+(?:by|of|ver|version)\b|\bcover\W*$|翻唱|翻自|カバー|커버",
     "demo": r"\bdemo\b|小样",
     "speed": r"\b(?:sped|speed(?:ed)?) up\b|\bslowed\b|\bnightcore\b|\d\s*[x×]\b|[x×]\s*\d|加速|减速|降调|升调|慢速",
     "featuring": r"\b(?:feat|ft|featuring)\b",
 }
-OTHER, ANY = "version", r"\b(?:version|ver|mix|take|reprise|bonus track)\b|版"
-MARK = "|".join([*VERSIONS.values(), ANY]).replace(r"\W*$", r"\W*[)）\]】]|\blive\W*$")  # within its brackets
+OTHER, ANY = "version", r"\b(?:version|ver|reprise|bonus track)\b|\b(?:mix|take)(?:\s*#?\d+)?\W*$|版"
+MARK = "|".join([*VERSIONS.values(), ANY]).replace(r"\W*$", r"\W*(?:[)）\]】]|$)")  # or within its brackets
 MARKS = (
     rf"(?i)\s*[(（\[【][^()（）\[\]【】]*?(?:{MARK})[^()（）\[\]【】]*[)）\]】]?"
     rf"|\s+[-–—]\s+[^-–—()（）\[\]【】]*?(?:{MARK})[^-–—]*$|\s+(?:feat|ft)\.?\s+.*$|\s+featuring\s+.*$"

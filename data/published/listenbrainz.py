@@ -78,8 +78,7 @@ def read(source: Path, folder: Path, found: Found) -> None:
         for listens in of_file(path, found):
             write_piece(usable(listens, path, found), raw, next(number))
     write_tables(raw, folder, found)
-    profile = source / "userid-profile.tsv"
-    if profile.is_file():
+    for profile in sorted(source.glob("userid-profile.tsv*"))[:1]:
         users(profile, found).pipe(with_listeners, folder).write_parquet(folder / "users.parquet")
 
 

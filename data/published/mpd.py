@@ -11,7 +11,7 @@ from pathlib import Path
 import polars as pl
 
 from configs.errors import UserError
-from data.published.files import Found, as_file, once, pieces, write_piece
+from data.published.files import Found, as_file, blocks, once, pieces, write_piece
 
 TRACK = ("track_uri", "track_name", "artist_uri", "artist_name", "album_name")
 PLAYLIST = {
@@ -20,7 +20,7 @@ PLAYLIST = {
     "collaborative": pl.String(),  # the words "true" and "false"
     "tracks": pl.List(pl.Struct(dict.fromkeys(TRACK, pl.String()))),
 }
-SLICE = re.compile(r"mpd\.slice\.(\d+)-\d+\.json")
+SLICE = re.compile(r"mpd\.slice\.(\d+)-\d+\.json(?:\.gz|\.bz2|\.xz)?")
 
 
 def read(source: Path, folder: Path, found: Found) -> None:
@@ -29,7 +29,7 @@ def read(source: Path, folder: Path, found: Found) -> None:
     Raises:
         UserError: there is no slice, or one is damaged.
     """
-    files = {int(match[1]): path for path in sorted(source.rglob("*.json")) if (match := SLICE.fullmatch(path.name))}
+    files = {int(match[1]): path for path in sorted(source.rglob("*.json*")) if (match := SLICE.fullmatch(path.name))}
     if not files:
         raise UserError(f"{source} has no mpd.slice.A-B.json: give the folder of the slices")
     users = []
@@ -53,7 +53,7 @@ def read(source: Path, folder: Path, found: Found) -> None:
 def slice_of(path: Path) -> pl.DataFrame:
     """The playlists of a slice."""
     with as_file(path):
-        content = pl.read_json(path, schema={"playlists": pl.List(pl.Struct(PLAYLIST))})
+        content = pl.read_json(b"".join(blocks(path)), schema={"playlists": pl.List(pl.Struct(PLAYLIST))})
     return content.explode("playlists").drop_nulls().unnest("playlists")
 
 

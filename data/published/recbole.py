@@ -14,6 +14,7 @@ import polars as pl
 from configs.errors import UserError
 from data.contract.row_rules import PREFIX
 from data.published.files import (
+    OPENERS,
     Found,
     header_of,
     no_column,
@@ -71,6 +72,8 @@ def log_files(source: Path, found: Found) -> tuple[str, list[Path]]:
     Raises:
         UserError: there is none, or those of several data sets.
     """
+    if packed := [path.name for path in sorted(source.iterdir()) if path.suffix in OPENERS]:
+        raise UserError(f"{source} has packed files, e.g. {packed[0]}: unpack them")
     files = {path.name.removesuffix(".inter"): path for path in sorted(source.glob("*.inter"))}
     if not files:
         raise UserError(f"{source} has no NAME.inter: give the folder of RecBole's atomic files")

@@ -129,6 +129,7 @@ def music(tmp_path: Path) -> Path:
     (outside / "secret.flac").write_bytes(flac)
     (folder / "away.flac").symlink_to(outside / "secret.flac")
     (folder / "album").symlink_to(outside)
+    os.mkfifo(folder / "pipe.mp3")
     (folder / "here.flac").symlink_to(folder / "one" / "02.flac")
     with open(os.fsencode(folder) + b"/\xc4\xe3.flac", "wb") as file:  # GBK
         file.write(flac)
@@ -144,6 +145,7 @@ def test_what_is_a_song_and_what_is_left_out(music: Path) -> None:
         "not readable as sound (left out)": ["empty.flac", "text.mp3"],
         "links out of the folder (not followed)": ["away.flac"],
         "links to folders (not followed)": ["album"],
+        "no regular file (left out)": ["pipe.mp3"],
         "with a name that is not UTF-8 (left out)": ["??.flac"],
     }
     full, bare = songs["one/02.flac"], songs["one/01 - Erstes Lied.flac"]

@@ -139,9 +139,8 @@ def test_lastfm_1k(tmp_path: Path, made: Made) -> None:
     source = tmp_path / "lastfm-dataset-1K"
     source.mkdir()
     (source / "userid-timestamp-artid-artname-traid-traname.tsv").write_text("\n".join(LASTFM) + "\n")
-    (source / "userid-profile.tsv").write_text(
-        "#id\tgender\tage\tcountry\tregistered\nuser_000001\tm\t\tJapan\tAug 13, 2006\nuser_000009\t\t24\t\t\n"
-    )
+    profiles = "#id\tgender\tage\tcountry\tregistered\nuser_000001\tm\t\tJapan\tAug 13, 2006\nuser_000009\t\t24\t\t\n"
+    (source / "userid-profile.tsv.gz").write_bytes(gzip.compress(profiles.encode()))
     data, found = made(read, source)
     assert sorted(data.plays.select("user_id", "song_id").rows()) == [
         ("user_000001", MBID),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
+from polars.testing import assert_frame_equal
 
 from configs.errors import UserError
 from data.contract.dataset import Dataset
@@ -81,6 +84,17 @@ def test_a_track_without_uri_is_named(source: Path, made: Made) -> None:
     write(source / "data", 4000, [wrong])
     _, found = made(read, source)
     assert found.rejected["tracks_without_uri"]["examples"] == ["mpd.slice.4000-4999.json row 2"]
+
+
+def test_packed_slices_are_read_as_the_others(source: Path, tmp_path: Path) -> None:
+    for name in ("whole", "packed"):
+        (tmp_path / name).mkdir()
+        read(source, tmp_path / name, Found())
+        for path in sorted((source / "data").glob("*.json"))[-1:]:
+            path.with_name(path.name + ".gz").write_bytes(gzip.compress(path.read_bytes()))
+            path.unlink()
+    plays = [pl.read_parquet(tmp_path / name / "plays").sort("user_id", "song_id") for name in ("whole", "packed")]
+    assert_frame_equal(*plays)
 
 
 def test_wrong_files(source: Path, made: Made, tmp_path: Path) -> None:

@@ -111,6 +111,12 @@ def test_vectors_of_other_files_by_item_or_by_link(source: Path, made: Made) -> 
     assert "recbole: songs.md is not read: its first line names no columns with types" in found.notes
 
 
+def test_packed_files_are_refused(source: Path, made: Made) -> None:
+    (source / "songs.item.gz").write_bytes(b"")
+    with pytest.raises(UserError, match=r"has packed files, e\.g\. songs\.item\.gz: unpack them"):
+        made(read, source)
+
+
 def test_wrong_files(source: Path, made: Made, tmp_path: Path) -> None:
     (source / "other.inter").write_text(INTER)
     with pytest.raises(UserError, match="has the data sets other, songs"):
