@@ -22,11 +22,11 @@ class StopOnDivergence(L.Callback):
     """Raises DivergenceError on all ranks when a loss, a validation vector or a weight is NaN or infinite.
 
     It comes before the callbacks that use what was computed. Weights are looked at when a checkpoint is to be written,
-    so that the last one is always good.
+    so that the last one is always good. `group` are the options that have the learning rate.
     """
 
-    def __init__(self) -> None:
-        self.lost = torch.tensor(False)
+    def __init__(self, group: str = "optim") -> None:
+        self.lost, self.group = torch.tensor(False), group
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -66,6 +66,6 @@ class StopOnDivergence(L.Callback):
         if lost > 0:
             lr = pl_module.hparams.get("lr")  # type: ignore[call-overload]
             raise DivergenceError(
-                f"training diverged at step {trainer.global_step} ({what} is NaN or infinite): lower optim.lr={lr:g}, "
-                "or raise optim.warmup"
+                f"training diverged at step {trainer.global_step} ({what} is NaN or infinite): lower "
+                f"{self.group}.lr={lr:g}, or raise {self.group}.warmup"
             )

@@ -178,8 +178,10 @@ def training_pairs(
         plays = pl.scan_parquet(folder / "plays.parquet", glob=False)
         pairs, evidence = positives.mine(plays, feedback, shape, config.pairs, config.split.seed)
     if not len(pairs):
+        print(rejection_table(dataset.rejected))
+        cutoff = "choose a later split.cutoff (or split.by=random), " if split.by == "time" else ""
         raise UserError(
-            f"no song pair is left to learn from ({evidence}): lower pairs.min_common, raise pairs.drop_above, "
+            f"no song pair is left to learn from ({evidence}): {cutoff}lower pairs.min_common, raise pairs.drop_above, "
             "or check that plays.parquet has users with several songs"
         )
     return pairs, evidence

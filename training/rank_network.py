@@ -99,7 +99,7 @@ def trained(hparams: dict[str, Any], data: RankDataModule, epochs: int, patience
         gradient_clip_val=1.0,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
-        callbacks=[StepSeed(seed), StopOnDivergence(), best],
+        callbacks=[StepSeed(seed), StopOnDivergence("network"), best],
     )
     trainer.fit(RankModule(**hparams), datamodule=data)
     return best
