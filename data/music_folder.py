@@ -133,16 +133,15 @@ def scan(source: Path, ids: str) -> Found:
         if tags is None:
             found.skip("not readable as sound (left out)", name)
             continue
-        song = row_of(path, name, tags, found)
         mbid = next(iter(tags.get("musicbrainz", [])), None)
-        song["song_id"] = {"path": name, "name": path.stem}.get(ids) or mbid or name
-        if ids == "musicbrainz":
-            found.lack("MusicBrainz recording id in their tags (their path is the id)", mbid is None)
-        if song["song_id"] in seen:
+        song_id = {"path": name, "name": path.stem}.get(ids) or mbid or name
+        if song_id in seen:
             found.skip("of an id that an earlier file has (left out)", name)
             continue
-        seen.add(song["song_id"])
-        found.songs.append(song)
+        seen.add(song_id)
+        if ids == "musicbrainz":
+            found.lack("MusicBrainz recording id in their tags (their path is the id)", mbid is None)
+        found.songs.append({"song_id": song_id, **row_of(path, name, tags, found)})
     return found
 
 

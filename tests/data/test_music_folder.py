@@ -162,6 +162,10 @@ def test_other_ids(music: Path) -> None:
     assert by_name.skipped["of an id that an earlier file has (left out)"] == ["two/01 - Erstes Lied.flac"]
     assert [one["song_id"] for one in by_mbid.songs] == [MBID, "one/01 - Erstes Lied.flac", "two/01 - Erstes Lied.flac"]
     assert by_mbid.skipped["of an id that an earlier file has (left out)"] == ["one/02.flac"], "the link came first"
+    for ids in ("path", "name", "musicbrainz"):
+        found = scan(music, ids)
+        without = sum(one["artist_id"] is None for one in found.songs)
+        assert found.lacking["artist in their tags"] == without, "a file that is left out lacks nothing"
 
 
 def test_nothing_to_read(tmp_path: Path, music: Path) -> None:
