@@ -18,6 +18,7 @@ from configs.load import load
 from configs.ranking import RankConfig
 from configs.targeting import TargetingConfig
 from data.arrays import FloatArray, IntArray
+from data.catalogue import Catalogue
 from data.item_pairs.verification import listening_matrix
 from inference.ranking import open_ranker, song_facts
 from inference.song_index import SongIndex
@@ -25,7 +26,7 @@ from inference.targeting import targeting_of
 from inference.vectors import Boundary, boundary_vectors, encode_songs
 from retrieval.index import build_index
 from retrieval.listening import Listening
-from retrieval.ranking import Ranker
+from retrieval.targeting import Targeting
 from training.ranking import train_rank
 
 RANKED, RANKED_BOUNDARY = "firstplay, ranked", "firstplay + boundary, ranked"
@@ -37,10 +38,11 @@ WAYS = [
 
 def ranked(fold: Fold, i2i: Path, boundary: Path | None, out: Path, options: Sequence[str]) -> tuple[Scores, str]:
     """Scores of the test songs by a ranker of these runs, and the options of targeting that validation chose."""
-    index, held = index_of(fold, i2i), fold.parts["cold_val"]
+    index, held, catalogue = index_of(fold, i2i), fold.parts["cold_val"], fold.catalogue
+    listening = Listening(listening_matrix(catalogue.plays, catalogue.n_users, catalogue.n_songs))
 
     def found(way: str) -> float:
-        score_UC = lists(fold, index, held.songs, options_of(way))
+        score_UC = lists(catalogue, targeting_of(index, listening, options_of(way)), held.songs)
         return to_users(score_UC, held, fold.plays_UW, 0.0)[TO_USERS]
 
     way = max(WAYS, key=found)
@@ -50,8 +52,8 @@ def ranked(fold: Fold, i2i: Path, boundary: Path | None, out: Path, options: Seq
     train_rank(config)
     songs = fold.parts["cold_test"].songs
     vectors = boundary_vectors(boundary, songs, str(fold.folder), fold.features) if boundary else None
-    ranker = open_ranker(str(out), fold.catalogue, index, vectors, config.targeting)[0]
-    score_UC = lists(fold, index, songs, config.targeting, vectors, ranker)
+    ranker = open_ranker(str(out), catalogue, index, vectors, config.targeting)[0]
+    score_UC = lists(catalogue, targeting_of(index, listening, config.targeting, vectors, ranker), songs, vectors)
     return Scores(score_UC, score_UC), way
 
 
@@ -68,19 +70,9 @@ def index_of(fold: Fold, i2i: Path) -> SongIndex:
     return SongIndex(about, build_index(vectors[fold.known]), fold.known, vectors)
 
 
-def lists(
-    fold: Fold,
-    index: SongIndex,
-    songs: IntArray,
-    options: TargetingConfig,
-    boundary: Boundary | None = None,
-    ranker: Ranker | None = None,
-) -> FloatArray:
+def lists(catalogue: Catalogue, targeting: Targeting, songs: IntArray, boundary: Boundary | None = None) -> FloatArray:
     """Scores of the users whom each song goes to, by the ranker or else by I2I2U, (U, C): −inf for all others."""
-    catalogue = fold.catalogue
-    listening = Listening(listening_matrix(catalogue.plays, catalogue.n_users, catalogue.n_songs))
-    targeting = targeting_of(index, listening, options, boundary, ranker)
-    items = boundary.item_CD if boundary else None
+    items, ranker = boundary.item_CD if boundary else None, targeting.ranker
     facts = song_facts(ranker.source, catalogue, songs) if ranker else None
-    asked = targeting.songs(index.vectors[songs], songs, items, facts=facts)
+    asked = targeting.songs(targeting.song_SD[songs], songs, items, facts=facts)
     return dense(targeting.audience(asked, "rank" if ranker else "i2i2u", BUDGET), catalogue.n_users).T

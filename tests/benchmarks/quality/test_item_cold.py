@@ -24,6 +24,7 @@ from benchmarks.quality.item_cold.encoders import AUDIENCES, SETTINGS, VARIANTS,
 from benchmarks.quality.item_cold.folds import content, make_fold
 from benchmarks.quality.item_cold.measure import OVERLAPS, Scores, to_songs, to_users
 from benchmarks.quality.item_cold.methods import FIXED, GROUPS, methods
+from benchmarks.quality.item_cold.ranked import WAYS
 from benchmarks.quality.item_cold.table import main as print_tables
 from benchmarks.quality.item_cold.table import table
 from configs.errors import UserError
@@ -154,6 +155,26 @@ def test_ours_without_options_and_by_a_search(dataset: Path, tmp_path: Path) -> 
     assert len(values) == 3 and "objective.users" not in {name for one in values.values() for name in one["options"]}
     assert json.loads((plain / "manifest.json").read_text("utf-8"))["best"] == {"val/audience": values["000"]["value"]}
     assert max(one["value"] for one in values.values()) > 0.5, "nothing has the rate of i2i"
+
+
+def test_the_ranker_orders_candidates_and_says_how_they_are_found(dataset: Path, tmp_path: Path) -> None:
+    """Every listener that it finds is a candidate; its lists are not those of I2I2U, and it is fitted once."""
+    options = [f"data={dataset}", f"out={tmp_path}/tiny.json", f"features=[{FEATURES}]", "methods=[ranked]", "seeds=1"]
+    trees = ["depth=60", "trees.min_leaf=5", "trees.rounds=20"]
+    config = load(ItemColdConfig, [*options, f"i2i={listed([*TINY, 'trainer.epochs=8'])}", f"rank={listed(trees)}"])
+    main(config)
+    first, ranked = json.loads((tmp_path / "tiny.json").read_text("utf-8"))
+    assert [first["method"], ranked["method"]] == ["firstplay", "firstplay, ranked"]
+    assert ranked["chosen"][0]["users"] in WAYS
+    run = tmp_path / f"tiny/seed0/runs/{FEATURES}/firstplay_ranked"
+    about = json.loads((run / "ranker.json").read_text("utf-8"))
+    assert about["fitted_on"] == "cold_val" and about["depth"] == 60
+    found = ranked["songs_to_users_recall@50"]
+    assert 0.5 < found <= 1 and found != first["songs_to_users_recall@50"]
+    before = (run / "model.txt").stat().st_mtime_ns
+    main(config)
+    assert json.loads((tmp_path / "tiny.json").read_text("utf-8"))[1]["songs_to_users_recall@50"] == found
+    assert (run / "model.txt").stat().st_mtime_ns == before
 
 
 def test_a_union_takes_the_ways_chosen_for_each_direction() -> None:
