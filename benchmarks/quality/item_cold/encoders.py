@@ -68,8 +68,16 @@ VARIANTS = {  # method → what differs from `firstplay`
     "article, softmax": f"{ARTICLE} objective.pair_loss=softmax",
     "article, anchored": f"{ARTICLE} {ANCHORED}",
     "article, anchored, random groups": f"{ARTICLE} {ANCHORED} objective.grouping=random",
+    "article, anchored, no posterior check": f"{ARTICLE} {ANCHORED} pairs.posterior=none",
     "anchored": ANCHORED,
 }
+PARTS = (  # the article's loss, with and without each part
+    "article, anchored",
+    "article, CB2CF",
+    "article",
+    "article, anchored, random groups",
+    "article, anchored, no posterior check",
+)
 SETTINGS = {  # method → settings, of which the validation songs of the first seed choose one for all seeds
     "article, tuned": [
         VARIANTS["article"],

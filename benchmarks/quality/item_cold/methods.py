@@ -51,6 +51,7 @@ GROUPS = {
     "u2i": ("firstplay", boundary.BOUNDARY, boundary.UNION),
     "ablation": (*encoders.VARIANTS, *encoders.AUDIENCES),
     "contrastive": (*encoders.SETTINGS,),
+    "article parts": encoders.PARTS,
     "ranked": ("firstplay", ranked.RANKED),
     "ranked u2i": ("firstplay", boundary.BOUNDARY, boundary.UNION, ranked.RANKED, ranked.RANKED_BOUNDARY),
     "untuned": encoders.UNTUNED,
