@@ -20,6 +20,7 @@ from data.audio.recordings import step_type
 from data.audio.shards import Shards
 
 KIND = "catalogue"
+AUDIO_STATS = "audio_stats"  # the field that is made of decoded audio
 MADE_BY = options.MADE_BY[KIND]
 HELD_OUT = ("val_pairs", "source")  # the only column of the pair tables that may hold held-out songs
 NO_VALIDATION = (

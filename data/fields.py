@@ -21,10 +21,10 @@ from configs import options
 from configs.errors import UserError
 from data.arrays import FloatArray, IntArray
 from data.catalogue import Catalogue, read_features
+from data.contract.columns import MAX_VALUES
 from data.derived_fields import DERIVED, derived_values, nearest_years
 
 CATEGORIES = ("language", "genres", "tags", "artist_id", *DERIVED)
-MAX_VALUES = 8  # category values kept per song and field
 UNKNOWN = 1  # code of a value outside the vocabulary
 FEATURES = "features", options.MADE_BY["features"]  # a folder's kind, and its maker
 

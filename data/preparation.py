@@ -17,12 +17,11 @@ from artifacts.tracking import made, tracked, used
 from configs.data import PrepareConfig
 from configs.errors import UserError
 from configs.load import as_dict, recorded
-from data import adapters, play_tables, text, words
+from data import adapters, play_tables, words
 from data.arrays import IntArray
 from data.audio import cache as audio_cache
 from data.audio.recordings import CHANGES, PROBLEMS, REMEDIES, USUAL
-from data.audio.statistics import AUDIO_STATS, VERSION, catalogue_statistics
-from data.catalogue import KIND, NO_VALIDATION, Catalogue
+from data.catalogue import AUDIO_STATS, KIND, NO_VALIDATION, Catalogue
 from data.contract import dataset as contract
 from data.contract import play_rules
 from data.contract.row_rules import rejection_table
@@ -214,6 +213,10 @@ def write_tables(folder: Path, tables: dict[str, pl.DataFrame], features: dict[s
 
 def write_statistics(catalogue: Catalogue) -> None:
     """Write the field that is made of decoded audio, if there is any."""
+    if catalogue.audio_shards() is None:
+        return
+    from data.audio.statistics import catalogue_statistics  # here: it imports torch, half a gigabyte
+
     found = catalogue_statistics(catalogue)
     if found is not None:
         np.save(catalogue.folder / "features" / f"{AUDIO_STATS}.npy", found)
@@ -224,6 +227,8 @@ def content(folder: Path, config: PrepareConfig, heard: list[str | None]) -> str
     tables = {path.name: of_table(path, PLACES) for path in sorted(folder.glob("*.parquet"))}
     vectors = {path.name: of_file(path) for path in sorted((folder / "features").glob("*.npy"))}
     if f"{AUDIO_STATS}.npy" in vectors:
+        from data.audio.statistics import VERSION
+
         vectors[f"{AUDIO_STATS}.npy"] = str(VERSION)  # they follow from what was heard, to the last bit or nearly
     audio = {name: value for name, value in as_dict(config.audio).items() if name not in ("cache", "verify")}
     return of_values(tables, vectors, audio, heard)
@@ -249,9 +254,13 @@ def counts(songs: pl.DataFrame, folder: Path, users: pl.DataFrame) -> dict[str, 
 
 def text_notes(songs: pl.DataFrame, model: str) -> list[str]:
     """Note what of titles and lyrics is not read, and whether the text encoder's vocabulary covers their language."""
-    texts = text.song_texts(songs, ["title", "lyrics"])
-    share = text.unknown_share([song_text for song_text in texts if song_text], model) if any(texts) else 0.0
     made = words.notes(songs)
+    if not songs["title"].count() + songs["lyrics"].count():
+        return made
+    from data.text import song_texts, unknown_share  # here: they import torch
+
+    texts = [text for text in song_texts(songs, ["title", "lyrics"]) if text]
+    share = unknown_share(texts, model) if texts else 0.0
     if share > 0.2:
         unknown = f"{share:.0%} of the text's words and characters are unknown to text_model={model}"
         made.append(f"{unknown}: choose an encoder for this language (docs/data.md lists those of text.model)")

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import polars as pl
 
-from data.contract.columns import PAIR
+from data.contract.columns import MAX_VALUES, PAIR
 from data.contract.dataset import Dataset
-from data.fields import MAX_VALUES
 from data.split import WARM, Split
 
 

@@ -18,8 +18,7 @@ from configs.load import as_dict
 from configs.serving import ServiceConfig
 from configs.targeting import PROMPTS
 from configs.training import TFIDF
-from data.audio.statistics import AUDIO_STATS
-from data.catalogue import Catalogue
+from data.catalogue import AUDIO_STATS, Catalogue
 from data.fields import FEATURES, read_fields
 from data.text import read_as
 from data.tfidf import FILE

@@ -25,7 +25,8 @@ from data.arrays import AnyArray, FloatArray, IntArray
 from data.audio.crops import fixed_crops
 from data.audio.inputs import audio_inputs
 from data.audio.recordings import resample, to_steps
-from data.audio.statistics import AUDIO_STATS, recording_statistics
+from data.audio.statistics import recording_statistics
+from data.catalogue import AUDIO_STATS
 from data.contract.columns import ABOUT, DAY_OF_RELEASE
 from data.derived_fields import DERIVED
 from data.fields import CATEGORIES, UNKNOWN, Codes, Vocabulary, codes_of, field_codes, field_values

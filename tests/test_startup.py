@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from benchmarks.speed.startup import COMMANDS, questions
@@ -43,3 +44,15 @@ def test_commands_answer_before_anything_large_is_imported(line: str, argv: list
 def test_every_command_is_asked() -> None:
     commands = {f"-m pipeline.{path.stem}" for path in (ROOT / "pipeline").glob("*.py") if path.stem != "__init__"}
     assert commands < set(COMMANDS)
+
+
+def test_prepare_reads_tables_without_torch(tmp_path: Path) -> None:
+    songs = [f"s{n}" for n in range(20)]
+    pl.DataFrame({"song_id": songs, "genres": [["rock"]] * 20}).write_parquet(tmp_path / "songs.parquet")
+    plays = [(f"u{user}", song) for user in range(40) for n, song in enumerate(songs) if (user + n) % 4]
+    pl.DataFrame(plays, ["user_id", "song_id"], orient="row").write_parquet(tmp_path / "plays.parquet")
+    argv = ["-m", "pipeline.prepare", f"source={tmp_path}", f"out={tmp_path / 'catalogue'}", "split.by=random"]
+    done = subprocess.run([sys.executable, "-c", RUN, *argv], cwd=ROOT, capture_output=True, text=True)
+    last = done.stdout.strip().splitlines()[-1].split()
+    assert last[:2] == ["imported", "0"], done.stderr
+    assert "polars" in last and not {"torch", "transformers", "lightning"} & set(last)  # half a gigabyte

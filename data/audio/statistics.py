@@ -17,11 +17,10 @@ from torch import Tensor
 from data.arrays import AnyArray, FloatArray
 from data.audio.crops import CropReader, Crops, fixed_crops
 from data.audio.vectors import Encode, RecordingVectors
-from data.catalogue import Catalogue
+from data.catalogue import AUDIO_STATS, Catalogue
 from models.audio_front import AudioFront
 from models.audio_statistics import STATISTICS, audio_statistics
 
-AUDIO_STATS = "audio_stats"
 SECONDS, CROPS = 30.0, 1  # what is measured: the middle of a recording
 VERSION = 1  # of the statistics: another one makes the kept ones void
 FRAMES = ("sample_rate", "n_mels", "win_length", "hop_length")  # what of audio.* decides them

@@ -14,6 +14,7 @@ from data.split import COLD_TEST, COLD_VAL, WARM
 TIME = pl.Datetime("ms")
 PAIR = ["user_id", "song_id"]
 TEXTS = pl.List(pl.String)
+MAX_VALUES = 8  # values of a song that a category field keeps
 TEXT_TYPES = (pl.String, pl.Categorical, pl.Enum)  # accepted types of a column of text or ids
 
 EXACT = {pl.Float32: 2**24, pl.Float64: 2**53}  # integers below it are exact as floating-point numbers

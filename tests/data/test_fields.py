@@ -16,11 +16,11 @@ from configs.load import load
 from configs.training import EmbedConfig
 from data import fields as fields_module
 from data.catalogue import Catalogue, read_features
+from data.contract.columns import MAX_VALUES
 from data.contract.row_rules import TAKEN
 from data.derived_fields import DERIVED
 from data.fields import (
     CATEGORIES,
-    MAX_VALUES,
     UNKNOWN,
     build_vocabulary,
     codes_of,

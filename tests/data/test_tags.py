@@ -12,8 +12,8 @@ import polars as pl
 import pytest
 
 from data.adapters import read_hetrec
+from data.contract.columns import MAX_VALUES
 from data.contract.dataset import Dataset, read_dataset
-from data.fields import MAX_VALUES
 from data.split import COLD_TEST, COLD_VAL, WARM, Split, split_songs
 from data.tags import join_tags
 

@@ -22,8 +22,8 @@ from configs.training import ClipConfig, EmbedConfig
 from data.audio.recordings import decode, to_steps
 from data.audio.statistics import recording_statistics
 from data.catalogue import Catalogue, read_features
-from data.contract.columns import ABOUT, TEXTS, TIME
-from data.fields import MAX_VALUES, UNKNOWN, codes_of, read_fields
+from data.contract.columns import ABOUT, MAX_VALUES, TEXTS, TIME
+from data.fields import UNKNOWN, codes_of, read_fields
 from data.play_tables import index_plays, strength
 from data.text import read_as
 from export.model import write_model

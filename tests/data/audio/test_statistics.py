@@ -13,11 +13,11 @@ import pytest
 import soundfile
 
 from configs.errors import UserError
-from data import preparation
+from data.audio import statistics
 from data.audio import vectors as audio_vectors
 from data.audio.recordings import decode, to_steps
-from data.audio.statistics import AUDIO_STATS, recording_statistics
-from data.catalogue import Catalogue
+from data.audio.statistics import recording_statistics
+from data.catalogue import AUDIO_STATS, Catalogue
 from data.fields import read_fields
 from inference.vectors import encode_songs
 from models.audio_statistics import STATISTICS
@@ -111,7 +111,7 @@ def test_recordings_are_measured_once(
 
     one = Catalogue.read(prepare(source, tmp_path / "one"))
     assert one.manifest["content"] == whole.manifest["content"], "however the shards are cut"
-    monkeypatch.setattr(preparation, "VERSION", 0)
+    monkeypatch.setattr(statistics, "VERSION", 0)
     other = Catalogue.read(prepare(source, tmp_path / "other", shared))
     assert other.manifest["content"] != whole.manifest["content"]
 
