@@ -108,7 +108,7 @@ class StopOnSignal(Callback):
         if trainer.world_size > 1:
             asked = bool(sum_over_ranks(torch.tensor(float(asked), device=pl_module.device)) > 0)
         if asked and batch_idx + 1 < trainer.num_training_batches:
-            trainer.save_checkpoint(self.path)
+            trainer.save_checkpoint(self.path, weights_only=False)  # told, or Lightning says that it was not
             raise Stopped(128 + signal.SIGTERM)
 
     def _note(self, *_: Any) -> None:
