@@ -61,6 +61,7 @@ VARIANTS = {  # method → what differs from `firstplay`
     "shrunk teacher": "pairs.shrinkage=10",
     "article": ARTICLE,
     "article, CB2CF": f"{ARTICLE} {CB2CF}",
+    "article, CB2CF, no posterior check": f"{ARTICLE} {CB2CF} pairs.posterior=none",
     "article, random groups": f"{ARTICLE} objective.grouping=random",
     "article, no groups": f"{ARTICLE} objective.grouping=none",
     "article, drawn by popularity": f"{ARTICLE} objective.bcl_sampling=popularity",
@@ -68,7 +69,6 @@ VARIANTS = {  # method → what differs from `firstplay`
     "article, softmax": f"{ARTICLE} objective.pair_loss=softmax",
     "article, anchored": f"{ARTICLE} {ANCHORED}",
     "article, anchored, random groups": f"{ARTICLE} {ANCHORED} objective.grouping=random",
-    "article, anchored, no posterior check": f"{ARTICLE} {ANCHORED} pairs.posterior=none",
     "anchored": ANCHORED,
 }
 PARTS = (  # the article's loss, with and without each part
@@ -76,7 +76,7 @@ PARTS = (  # the article's loss, with and without each part
     "article, CB2CF",
     "article",
     "article, anchored, random groups",
-    "article, anchored, no posterior check",
+    "article, CB2CF, no posterior check",
 )
 SETTINGS = {  # method → settings, of which the validation songs of the first seed choose one for all seeds
     "article, tuned": [
