@@ -289,7 +289,7 @@ def test_what_is_blank_is_missing(tmp_path: Path) -> None:
         "song_id": ["a", " b", "c"],
         "genres": [None, ["folk", "pop"], None],
         "tags": [None, ["x y"], None],
-        "artist_id": [None, " z", None],
+        "artist_id": [None, "z", None],
         "title": [None, "One", None],
         "language": ["en", None, None],
         "audio_path": [None, " a.wav", None],
