@@ -9,44 +9,21 @@ from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import polars as pl
 from tqdm import tqdm
 
 from configs.errors import UserError
-from data.contract.dataset import Check, Dataset, read_dataset
+from data.contract.dataset import Check, Dataset, check_log, read_dataset
+from data.words import plain_lyrics
 
-SUFFIXES = set(
-    [
-        ".aac",
-        ".ac3",
-        ".aif",
-        ".aifc",
-        ".aiff",
-        ".ape",
-        ".au",
-        ".caf",
-        ".dsf",
-        ".flac",
-        ".m4a",
-        ".m4b",
-        ".mka",
-        ".mp3",
-        ".mp4",
-        ".mpc",
-        ".oga",
-        ".ogg",
-        ".opus",
-        ".rf64",
-        ".tak",
-        ".tta",
-        ".w64",
-        ".wav",
-        ".webm",
-        ".wma",
-        ".wv",
-    ]
-)
+SUFFIXES = {
+    ".aac", ".ac3", ".aif", ".aifc", ".aiff", ".ape", ".au", ".caf", ".dsf", ".flac", ".m4a", ".m4b", ".mka", ".mp3",
+    ".mp4", ".mpc", ".oga", ".ogg", ".opus", ".rf64", ".tak", ".tta", ".w64", ".wav", ".webm", ".wma", ".wv",
+}  # fmt: skip
+LYRICS = (".lrc", ".txt")  # files of lyrics beside a recording, the first with words counting
+MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe\0\0": "utf-32", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 # our field → its names in ID3, MP4, Vorbis comments and APE, ASF, in lower case, the first that has a value counting
 NAMES = {
     "title": ("tit2", "\xa9nam", "title"),
@@ -63,7 +40,8 @@ NAMES = {
         "----:com.apple.itunes:musicbrainz track id",
     ),
 }
-TRACK_NUMBER = re.compile(r"^\d{1,3}(?:\s*[-._)]\s*|\s+)(?=\D)")
+NUMBER = re.compile(r"^(\d{1,3})(?:\s*[-–—._)]\s*|\s+)(?=\D)")  # that of a track, if all files of a folder have one
+TRACK_NUMBER = re.compile(r"^(?:0\d{1,2}(?:\s*[-–—._)]\s*|\s+)|\d{1,3}\s*[-–—.)]\s+)(?=\D)")  # in any folder
 DAY = re.compile(r"^(\d{4})(?:-(\d\d)(?:-(\d\d))?)?")
 SCHEMA = {
     "song_id": pl.String, "title": pl.String, "artist_id": pl.String, "album": pl.String, "language": pl.String,
@@ -80,6 +58,7 @@ class Found:
     songs: list[dict[str, Any]] = field(default_factory=list)
     skipped: dict[str, list[str]] = field(default_factory=dict)
     lacking: dict[str, int] = field(default_factory=dict)
+    lyrics: dict[Path, list[Path]] = field(default_factory=dict)  # files of them, by their paths as `alike` has them
 
     def skip(self, why: str, path: str) -> None:
         """Remember a path that is left out."""
@@ -101,7 +80,8 @@ def read_folder(source: str | Path, plays: str | None, check: Check, ids: str = 
             it has one, else the path.
 
     Raises:
-        UserError: no folder, no recording, mutagen is not installed; as `read_dataset`.
+        UserError: no folder, no plays (told before tags are read), no recording, mutagen is not installed; as
+            `read_dataset`.
     """
     source = Path(source)
     if not source.is_dir():
@@ -110,6 +90,7 @@ def read_folder(source: str | Path, plays: str | None, check: Check, ids: str = 
         import mutagen  # noqa: F401
     except ImportError:
         raise UserError("format=folder reads tags with mutagen: pip install mutagen") from None
+    check_log(source, plays)
     found = scan(source, ids)
     if not found.songs:
         skipped = "; ".join(f"{len(paths)} {why}" for why, paths in found.skipped.items()) or "no file is one"
@@ -127,21 +108,25 @@ def read_folder(source: str | Path, plays: str | None, check: Check, ids: str = 
 def scan(source: Path, ids: str) -> Found:
     """All recordings of a folder, in the order of their paths."""
     found, seen = Found(), set[str]()
-    for path in tqdm(list(recordings(source, found)), "tags", unit="file"):
+    paths = list(recordings(source, found))
+    numbered = numbered_folders(paths)
+    for path in tqdm(paths, "tags", unit="file"):
         name = path.relative_to(source).as_posix()
         tags = tags_of(path)
         if tags is None:
             found.skip("not readable as sound (left out)", name)
             continue
         mbid = next(iter(tags.get("musicbrainz", [])), None)
-        song_id = {"path": name, "name": path.stem}.get(ids) or mbid or name
+        song_id = normalize("NFC", {"path": name, "name": path.stem}.get(ids) or mbid or name)
         if song_id in seen:
             found.skip("of an id that an earlier file has (left out)", name)
             continue
         seen.add(song_id)
         if ids == "musicbrainz":
             found.lack("MusicBrainz recording id in their tags (their path is the id)", mbid is None)
-        found.songs.append({"song_id": song_id, **row_of(path, name, tags, found)})
+        row = row_of(path, name, tags, found)
+        row["title"] = row["title"] or title_of(path.stem, path.parent in numbered)
+        found.songs.append({"song_id": song_id, **row})
     return found
 
 
@@ -155,6 +140,8 @@ def recordings(source: Path, found: Found) -> Iterator[Path]:
                 found.skip("links to folders (not followed)", shown(Path(folder) / name, source))
         for name in sorted(files):
             path = Path(folder) / name
+            if path.suffix.lower() in LYRICS and not name.startswith("."):
+                found.lyrics.setdefault(alike(path), []).append(path)
             if name.startswith(".") or path.suffix.lower() not in SUFFIXES:
                 continue
             try:
@@ -180,7 +167,7 @@ def row_of(path: Path, name: str, tags: Tags, found: Found) -> dict[str, Any]:
     """A row of songs, without its id; what it lacks is counted."""
     first = {key: values[0] for key, values in tags.items() if values}
     day, is_year = released(first.get("date", ""))
-    lyrics = first.get("lyrics") or beside(path)
+    lyrics = first.get("lyrics") or beside(path, name, found)
     found.lack("title in their tags (their file's name is taken)", "title" not in first)
     found.lack("artist in their tags", "artist" not in first)
     found.lack("genre in their tags", not tags.get("genre"))
@@ -189,7 +176,7 @@ def row_of(path: Path, name: str, tags: Tags, found: Found) -> dict[str, Any]:
     found.lack("lyrics, in their tags or in a .lrc or .txt file of the same name", lyrics is None)
     genres = [part.strip() for value in tags.get("genre", []) for part in value.split(";")]
     return {
-        "title": first.get("title") or TRACK_NUMBER.sub("", path.stem),
+        "title": first.get("title"),
         "artist_id": first.get("artist"),
         "album": first.get("album"),
         "language": first.get("language"),
@@ -211,17 +198,55 @@ def released(text: str) -> tuple[date | None, bool]:
         return date(int(said[1]), 1, 1), True
 
 
-def beside(path: Path) -> str | None:
-    """Lyrics from a file of the same name; UTF-8, else GB18030, in which most Chinese ones are."""
-    for suffix in (".lrc", ".txt"):
-        file = path.with_suffix(suffix)
-        if file.is_file() and not file.is_symlink():
-            data = file.read_bytes()
-            for encoding in ("utf-8-sig", "gb18030"):
-                try:
-                    return data.decode(encoding).strip() or None
-                except UnicodeDecodeError:
-                    continue
+def numbered_folders(paths: list[Path]) -> set[Path]:
+    """Folders all of whose recordings begin with the number of a track: there is a first, and few are missing."""
+    numbers: dict[Path, list[int | None]] = {}
+    for path in paths:
+        number = NUMBER.match(path.stem)
+        numbers.setdefault(path.parent, []).append(int(number[1]) % 100 if number else None)  # 101: of the first disc
+    return {
+        folder
+        for folder, of in numbers.items()
+        if len(of) > 1 and 1 in of and None not in of and max(filter(None, of)) <= 2 * len(of)
+    }
+
+
+def title_of(stem: str, is_numbered: bool) -> str:
+    """The name of a file without a track number, unless that is all of it: "99 Luftballons" is a title."""
+    return (NUMBER if is_numbered else TRACK_NUMBER).sub("", stem) or stem
+
+
+def alike(path: Path) -> Path:
+    """A path without its ending, the same for names that differ in case or in Unicode form alone."""
+    return path.with_name(normalize("NFC", path.stem).casefold())
+
+
+def beside(path: Path, name: str, found: Found) -> str | None:
+    """Lyrics from the first file of the same name that has words."""
+    texts = []
+    files = [file for file in found.lyrics.get(alike(path), []) if file.is_file() and not file.is_symlink()]
+    for file in sorted(files, key=lambda file: (LYRICS.index(file.suffix.lower()), file.stem != path.stem, file.name)):
+        text = decoded(file.read_bytes())
+        if text is None:
+            found.skip("of lyrics in an unknown encoding (not read)", Path(name).with_name(file.name).as_posix())
+        elif text.strip():
+            texts.append(text.strip())
+    with_words = (text for text in texts if len(texts) == 1 or plain_lyrics(pl.Series([text]))[0])
+    return next(with_words, None)
+
+
+def decoded(data: bytes) -> str | None:
+    """Text in UTF-8, UTF-16 or UTF-32, else GB18030, in which most Chinese texts are, or Windows-1252."""
+    said = next((encoding for mark, encoding in MARKS.items() if data.startswith(mark)), None)
+    if not said and data.count(0) > len(data) / 40:  # UTF-16 without its mark: line feeds, digits, Latin letters
+        said = "utf-16-be" if data[::2].count(0) > data[1::2].count(0) else "utf-16-le"
+    beyond_ascii = re.findall(rb"[\x80-\xff]+", data)
+    is_latin = 2 * sum(len(run) == 1 for run in beyond_ascii) > len(beyond_ascii)  # Chinese characters are two bytes
+    for encoding in [said] if said else ["utf-8", "cp1252" if is_latin else "gb18030"]:
+        try:
+            return data.decode(encoding).replace("\0", "")
+        except UnicodeDecodeError:
+            continue
     return None
 
 

@@ -11,22 +11,27 @@ import polars as pl
 
 CHUNK = 10_000  # lyrics whose lines are held at a time
 
-TIME = r"(?:\d{1,3}:\d{1,2}(?:[.:]\d{1,3})?|\d+,\d+)"  # minutes:seconds.hundredths, or milliseconds,duration
-STAMPS = rf"^\s*(?:\[{TIME}\]\s*)+"  # a line that is sung twice has two
-WORD_STAMP = r"<\d{1,3}:\d{1,2}(?:[.:]\d{1,3})?>|<\d+,\d+(?:,\d+)?>|\(\d+,\d+,\d+\)"
+# hours:minutes:seconds.hundredths, minutes:seconds.hundredths, or milliseconds,duration
+TIME = r"(?:\d{1,2}:\d{1,2}:\d{1,2}\.\d{1,3}|\d{1,3}:\d{1,2}(?:[.:]\d{1,3})?|\d+,\d+)"
+STAMP = rf"\[{TIME}\]"
+STAMPS = rf"^\s*(?:{STAMP}\s*)+"  # a line that is sung twice has two
+WORD_STAMP = rf"(?:<{TIME}>|<\d+,\d+,\d+>|\(\d+,\d+,\d+\))"
 HEAD = (
     r"(?i)^\s*\[(?:ti|ar|al|au|by|re|ve|offset|length|la|id|hash|sign|qq|total|tool|kana|lr|lang|language|encoding|#)"
     r"\s*:[^\]]*\]\s*$"
 )
 
-# Who did what, before a colon: a line with one of these before it is a credit.
-ROLES = (
+# Who did what. A line with one of these before a colon is a credit, if names follow it (SUNG), and it stands at the
+# head or the tail of a text (EDGE) or among others (RUN).
+ROLES_CJK = (
     "作词|作詞|填词|填詞|作曲|谱曲|譜曲|词曲|詞曲|编曲|編曲|编写|編寫|改编|改編|原曲|原唱|翻唱|演唱|歌手|专辑|專輯|"
     "制作|製作|监制|監製|监棚|录音|錄音|录制|錄製|混音|混缩|母带|母帶|后期|後期|和声|和聲|合声|合聲|和音|合音|配唱|"
     "女声|男声|吉他|贝斯|貝斯|鼓|打击乐|打擊樂|弦乐|弦樂|管乐|管樂|钢琴|鋼琴|键盘|鍵盤|提琴|中提|大提|手风琴|口琴|"
     "二胡|古筝|琵琶|笛|箫|三弦|铃鼓|乐器|演奏|乐团|樂團|合成器|出品|发行|發行|统筹|統籌|企划|企劃|策划|总监|總監|"
     "导演|導演|工程师|助理|编辑|版权|版權|设计|封面|海报|文案|推广|营销|宣传|授权|作者|ボーカル|ギター|ベース|"
-    "ドラム|작사|작곡|편곡|노래|"
+    "ドラム|작사|작곡|편곡|노래"
+)
+ROLES = (
     r"\b(?:"
     r"by|OP|SP|OA|OC|OT|ISRC|UPC|music|lyrics?|lyricists?|words|composers?|composed|songwriters?|writers?|written|"
     r"arrang\w*|arrag\w*|produc\w*|production|programm?(?:ing|er)?s?|mix(?:ed|ing)?|master(?:ed|ing)?|"
@@ -36,12 +41,27 @@ ROLES = (
     r"harmony|hormony|midi|a&r"
     r")\b"
 )
+EDGE = 3  # lines of other text at most between a credit and the beginning or the end
+RUN = 3  # credits at least that stand together elsewhere
 ALONE = "词|詞|曲|唱|编|編|词/曲|曲/词|詞/曲|曲/詞"  # of one syllable: only where nothing else is before the colon
 DONE = "lyrics?|words|music|written|composed|arranged|produced|mixed|mastered|recorded|performed|published"
 # What no role has, but a sentence before a colon.
 SAID = r"(?i)\b(?:i|you|we|he|she|it|they|my|me|your|is|are|was|the)\b|[我你她们們的了着是说道]|(?:^|[^吉其])他"
 BEFORE_COLON = r"^\s*([^:：]{1,60})[:：]"
-ROLE = rf"(?i){ROLES}|^(?:{ALONE})\s*$"
+ROLE = rf"(?i){ROLES}|{ROLES_CJK}|^(?:{ALONE})\s*$"
+CJK = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}]"
+QUALIFIERS = (
+    r"and|of|at|for|in|with|all|other|co|lead|rhythm|solo|grand|double|electric|acoustic|electronic|additional|section|"
+    r"assistant|executive|ordinat\w+|instruments?|organ|tracking|\d+\w*"
+)
+ROLE_ALONE = rf"{CJK}|^(?:\p{{Lu}}[\w'’]*\b|(?i:{ROLES}|\b(?:{QUALIFIERS})\b)|[\W\d])+$"
+# A sentence, after a role in Latin letters: names have none of these words, and begin with capital letters.
+SUNG = (
+    r"\b(?:i|you|we|he|she|it|they|me|him|her|us|them|my|your|his|its|our|their|is|are|was|were|am|be|been|does|did|"
+    r"don['’]t|can|can['’]t|will|won['’]t|would|a|an|the|this|that|these|those|not|so|to|when|if|what)\b"
+    r"|\bI(?:['’]\w|\s+\p{Ll})"
+)
+SUNG_LINE = r"^\s*\p{Lu}.*?(?:[:：]|\bby\b)\s*\p{Ll}+(?:[\s,]+\p{Ll}[\p{Ll}'’]*){2,}\W*$"  # without capitals
 CREDIT = (  # without a colon
     rf"(?i)^\s*(?:(?:作词|作詞|作曲|编曲|編曲|填词|填詞|词曲|詞曲)\s+\S|(?:{DONE})(?:\s*(?:,|&|/|and)\s*(?:{DONE}))*\s+by\s+\S"
     r"|纯音乐[,，]?\s*请(?:您)?欣赏\s*$|此歌曲为没有填词的纯音乐|暂无歌词\s*$)"
@@ -105,16 +125,8 @@ def _without_form(lyrics: pl.DataFrame) -> pl.DataFrame:
     """Lyrics (song, lyrics) line by line: a line stands as often as it has stamps, by time; one without after the one
     before it."""
     lines = lyrics.with_columns(pl.col("lyrics").str.replace_all("\r\n?", "\n").str.split("\n")).explode("lyrics")
-    lines = lines.with_columns(
-        stamp=pl.col("lyrics").str.extract(rf"({STAMPS})").str.extract_all(TIME),
-        lyrics=pl.col("lyrics").str.replace(STAMPS, "").str.replace_all(WORD_STAMP, ""),
-    )
-    role = pl.col("lyrics").str.extract(BEFORE_COLON)
-    roles = lines.select(role.unique().drop_nulls()).to_series()
-    credit = role.is_in(roles.filter(roles.str.contains(ROLE) & ~roles.str.contains(SAID)).implode()) | pl.col(
-        "lyrics"
-    ).str.contains(CREDIT)
-    lines = lines.with_columns(credit=credit.fill_null(False), timed=pl.col("stamp").is_not_null())
+    lines = _without_stamps(lines)
+    lines = lines.with_columns(credit=_credits(lines), timed=pl.col("stamp").is_not_null())
     lines = lines.with_columns(pl.col("credit").any().over("song").alias("credited"))
     lines = lines.filter(~pl.col("credit") & ~pl.col("lyrics").str.contains(HEAD)).explode("stamp")
     lines = lines.with_columns(time=_seconds(pl.col("stamp")).forward_fill().over("song").fill_null(-1.0))
@@ -124,12 +136,49 @@ def _without_form(lyrics: pl.DataFrame) -> pl.DataFrame:
     return pl.concat([text, nothing.with_columns(lyrics=pl.lit(""), timed=pl.lit(True), credited=pl.lit(True))])
 
 
+def _without_stamps(lines: pl.DataFrame) -> pl.DataFrame:
+    """Lines without time stamps, and the stamps of the line itself (`stamp`, a list; null without any).
+
+    A text whose words have stamps in square brackets has one for each line.
+    """
+    stamps = pl.col("lyrics").str.extract(rf"({STAMPS})").str.extract_all(TIME)
+    words = pl.col("lyrics").str.replace(STAMPS, "")
+    by_word = (stamps.is_not_null() & words.str.contains(STAMP)).any().over("song")
+    word_stamp = rf"(?:{WORD_STAMP}|{STAMP})"
+    bare = words.str.replace_all(rf"(?: +{word_stamp})+ +", " ").str.replace_all(word_stamp, "").str.strip_chars()
+    return lines.with_columns(
+        stamp=pl.when(by_word).then(stamps.list.head(1)).otherwise(stamps.list.unique(maintain_order=True)),
+        lyrics=pl.when(stamps.is_null()).then(words.str.replace_all(WORD_STAMP, "")).otherwise(bare),
+    )
+
+
+def _credits(lines: pl.DataFrame) -> pl.Series:
+    """Which lines (song, lyrics) are credits: a role and names, among the first or last lines of their text."""
+    line, before = pl.col("lyrics"), pl.col("lyrics").str.extract(BEFORE_COLON)
+    roles = lines.select(before.unique().drop_nulls()).to_series()
+    alone = roles.str.contains(ROLE) & roles.str.contains(ROLE_ALONE) & ~roles.str.contains(SAID)
+    says = before.is_in(roles.filter(alone).implode()) | line.str.contains(CREDIT)
+    lines = lines.with_row_index("line")
+    found = lines.filter(says.fill_null(False)).with_columns(role=line.str.extract(r"^(.*?(?:[:：]|\b[Bb][Yy]\b))"))
+    is_sung = line.str.strip_prefix(pl.col("role")).str.contains(SUNG) | line.str.contains(SUNG_LINE)
+    named = found.filter(pl.col("role").str.contains(CJK).fill_null(True) | ~is_sung)
+    text = lines.filter(line.str.contains(r"\S") & ~line.str.contains(HEAD))
+    text = text.with_columns(credit=pl.col("line").is_in(named["line"].implode())).with_columns(
+        run=pl.struct("song", "credit").rle_id(), head=(~pl.col("credit")).cum_sum().over("song"),
+        tail=(~pl.col("credit")).cum_sum(reverse=True).over("song"),
+    )  # fmt: skip
+    placed = (pl.col("head") <= EDGE) | (pl.col("tail") <= EDGE) | (pl.len().over("run") >= RUN)
+    return lines["line"].is_in(text.filter(pl.col("credit") & placed)["line"].implode())
+
+
 def _seconds(stamp: pl.Expr) -> pl.Expr:
     """Time of a stamp without its brackets."""
+    hours = stamp.str.extract(r"^(\d+):\d+:\d+\.").cast(pl.Float64).fill_null(0)
+    stamp = stamp.str.replace(r"^\d+:(\d+:\d+\.)", "$1")
     number, sign, rest, part = (stamp.str.extract(r"^(\d+)([:,])(\d+)(?:[.:](\d+))?", n) for n in (1, 2, 3, 4))
     seconds = pl.concat_str(rest, pl.lit("."), part.fill_null("0")).cast(pl.Float64)
     whole = number.cast(pl.Float64)
-    return pl.when(sign == ",").then(whole / 1000).otherwise(60 * whole + seconds)
+    return pl.when(sign == ",").then(whole / 1000).otherwise(3600 * hours + 60 * whole + seconds)
 
 
 def notes(songs: pl.DataFrame) -> list[str]:

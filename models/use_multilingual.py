@@ -106,7 +106,8 @@ def load_use() -> UseMultilingual:
 def load_use_tokenizer() -> Any:
     """The tokenizer of the package's SentencePiece model, as one of transformers.
 
-    Neighbouring unknown characters are one token, as SentencePiece has them (the package's own code has one for each).
+    Neighbouring unknown characters are one token, as SentencePiece has them. The package's own code has one for each
+    (findings/use_neighbouring_unknown.sh).
     `Precompiled` replaces a character together with the marks after it, which are lost: so they are composed before,
     and half-width Japanese ones are put apart.
 

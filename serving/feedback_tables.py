@@ -29,16 +29,17 @@ FEEDBACK = {"source_song_id": TEXT, "recommended_song_id": TEXT, "plays": COUNT,
 ACCEPTED = {"song_id": TEXT, **ABOUT, DAY_OF_RELEASE: TIME, "audio_path": TEXT}
 
 LAST = "SELECT (SELECT coalesce(max(number), 0) FROM plays), (SELECT coalesce(max(number), 0) FROM songs)"
-# A play that was skipped was not completed, whether or not that was said.
-READ_PLAYS = """
-SELECT number, user_id, song_id, played_at / 1000, coalesce(completed, CASE WHEN skipped THEN 0 END), favourited,
-    disliked, skipped
+# A play that was skipped was not completed, whatever was said (as `Play.settled`).
+COMPLETED = "CASE WHEN skipped THEN 0 ELSE completed END"
+BOTH = "SELECT count(*) FROM plays WHERE skipped AND completed AND number <= ?"
+READ_PLAYS = f"""
+SELECT number, user_id, song_id, played_at / 1000, {COMPLETED}, favourited, disliked, skipped
 FROM plays
 WHERE number > ? AND number <= ? ORDER BY number LIMIT ?
 """
 # Plays of which no mark is known are no outcomes: they would count as neither complete nor favourite.
-READ_FEEDBACK = """
-SELECT source_song_id, song_id, count(*), coalesce(sum(completed), 0), coalesce(sum(favourited), 0) FROM plays
+READ_FEEDBACK = f"""
+SELECT source_song_id, song_id, count(*), coalesce(sum({COMPLETED}), 0), coalesce(sum(favourited), 0) FROM plays
 WHERE source_song_id IS NOT NULL AND number <= ? AND coalesce(completed, favourited, disliked, skipped) IS NOT NULL
 GROUP BY source_song_id, song_id ORDER BY source_song_id, song_id
 """
@@ -61,6 +62,7 @@ def write_feedback(config: FeedbackConfig) -> None:
         store.execute(FIRST_PLAYS, (last_play,))
         store.execute("CREATE INDEX temp.first_play ON first_plays (song_id)")
         manifest["plays"] = write(folder / "plays.parquet", PLAYS, plays(store, last_play), last_play)
+        (manifest["plays_skipped_and_completed"],) = store.execute(BOTH, (last_play,)).fetchone()
         manifest["i2i_feedback"] = write(folder / "i2i_feedback.parquet", FEEDBACK, feedback(store, last_play))
         manifest["songs"] = write(folder / "songs.parquet", ACCEPTED, songs(store, last_song, folder))
         manifest["songs_with_audio"] = sum(1 for _ in (folder / "audio").iterdir())
@@ -68,6 +70,8 @@ def write_feedback(config: FeedbackConfig) -> None:
         f"{config.out}: {manifest['plays']:,} plays, {manifest['i2i_feedback']:,} pairs of a song and one recommended "
         f"beside it, {manifest['songs']:,} songs ({manifest['songs_with_audio']:,} with audio)"
     )
+    if both := manifest["plays_skipped_and_completed"]:
+        print(f"note: {both:,} plays were told as skipped and completed: they are not completed")
 
 
 def write(path: Path, schema: dict[str, pl.DataType], tables: Iterable[list[Row]], total: int | None = None) -> int:

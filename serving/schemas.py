@@ -40,6 +40,7 @@ def addressable(song_id: str) -> str:
 
 
 Id = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Label = Annotated[Id, StringConstraints(strip_whitespace=True)]  # as in the tables (docs/data.md)
 STEPLESS = r"^(\.{0,2}[^.\x00-\x1f\x7f]|\.{3})[^\x00-\x1f\x7f]*$"  # but "." and "..", which in an address are steps
 NewId = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=STEPLESS), AfterValidator(addressable)]
 Line = Annotated[str, StringConstraints(max_length=500)]
@@ -65,8 +66,8 @@ class About(Given):
 
     title: Line | None = None
     lyrics: Words | None = None
-    language: Annotated[str, StringConstraints(max_length=50)] | None = None
-    artist_id: Id | None = None
+    language: Annotated[str, StringConstraints(strip_whitespace=True, max_length=50)] | None = None
+    artist_id: Label | None = None
     genres: Tags = []
     tags: Tags = []
 

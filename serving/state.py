@@ -149,7 +149,7 @@ class State:
         """Take plays in, in order; those of unknown users say nothing to this model."""
         users: set[int] = set()
         with self.lock:
-            for play in plays:
+            for play in (told.settled for told in plays):
                 user = self.model.user_of.get(play.user_id)
                 if user is None:
                     continue
@@ -161,7 +161,7 @@ class State:
                 self.played[user].append((song, strength(play)))
                 if self.model.plays is not None and song < self.model.n_songs and song not in self.pool.row_of:
                     log_play(self.model.plays, user, song, play)
-                if play.skipped or strength(play) <= 0:
+                if liking(play) <= 0:
                     continue
                 if song < self.model.n_songs and song not in self.pool.row_of:
                     self.model.targeting.listening.add(user, song, strength(play))
@@ -235,12 +235,17 @@ class State:
             add(self.new_index, vectors, numbers)
 
 
+def liking(play: Play) -> float:
+    """The strength of a play; none if it was skipped and not favourited."""
+    return 0.0 if play.skipped and not play.favourited else strength(play)
+
+
 def log_play(plays: UserPlays, user: int, song: int, play: Play) -> None:
-    """Take a play of a known song into the ranker's log; who skipped a song did not like it."""
+    """Take a play of a known song into the ranker's log."""
     marks = play.completed, play.favourited, play.disliked
     day = since_epoch(play.played_at or datetime.now(UTC)) // MILLISECOND / DAY  # as precise as a catalogue's
     completed, favourited, disliked = (math.nan if mark is None else float(mark) for mark in marks)
-    plays.add(user, song, day, 0.0 if play.skipped else strength(play), (completed, favourited, disliked))
+    plays.add(user, song, day, liking(play), (completed, favourited, disliked))
 
 
 def parts(numbers: list[int]) -> Iterator[list[int]]:

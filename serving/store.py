@@ -10,7 +10,7 @@ import json
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -83,6 +83,11 @@ class Play:
     disliked: bool | None = None
     skipped: bool | None = None
     source_song_id: str | None = None  # the song beside which it was recommended
+
+    @property
+    def settled(self) -> Play:
+        """The play as evidence: one that was skipped was not completed, whatever was said (as `serving.feedback`)."""
+        return replace(self, completed=False) if self.skipped else self
 
 
 class Store:

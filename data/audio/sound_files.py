@@ -10,6 +10,7 @@ Shapes: C channels, N samples.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +31,7 @@ COUNTED_BY_HEADER = {"flac", "mov,mp4,m4a,3gp,3g2,mj2", "wv", "tta"}  # where it
 # its random noise bands, begin at the beginning (findings/ffmpeg_aac_after_a_seek.sh).
 EXACT = {"mp3", "mp3float", "flac", "vorbis", "opus", "libopus", "alac", "wavpack", "tta"}
 WARM_UP, TAIL = 0.5, 0.5  # seconds decoded before a stretch, and to find the end
+STREAM = re.compile(rb"fLaC[\x00\x80]\x00\x00\x22")  # the beginning of a FLAC file
 FAR = 2**50  # ticks: beyond the end of any file
 # A file can make FFmpeg open other files and addresses (playlists); these formats and codecs do not.
 OPTIONS = {
@@ -74,11 +76,7 @@ def metadata(path: Path) -> dict[str, str]:
     Raises:
         AudioError: unreadable.
     """
-    with (
-        _readable(),
-        path.open("rb") as file,
-        av.open(file, options=OPTIONS, metadata_errors="replace") as container,
-    ):
+    with _readable(), path.open("rb") as file, _container(file) as container:
         stream = container.streams.best("audio")
         if stream is None:
             raise AudioError("unreadable")
@@ -178,7 +176,10 @@ class CodedFile:
         self.is_timed = name in TIMED and first.pts is not None and not (name == "ogg" and _is_chained(file))
         self.is_exact = self.is_timed and self.stream.codec_context.name in EXACT
         announced = self._announced(name)
-        self.length = (self._end() if self.is_timed else None) or self._count(longest_seconds)
+        end = self._end() if self.is_timed else None
+        if name == "flac" and end != announced and _is_joined(file):  # their time stamps begin anew
+            self.is_timed, self.is_exact, end = False, False, None
+        self.length = end or self._count(longest_seconds)
         self.is_cut = self.broken or announced > 1.05 * self.length
 
     def close(self) -> None:
@@ -208,9 +209,7 @@ class CodedFile:
         """Begin anew: a decoder that was used keeps something of it, even after a seek."""
         if self.container is not None:
             self.container.close()
-        self.file.seek(0)
-        # "replace": findings/pyav_title_in_gbk.sh
-        self.container = av.open(self.file, format=self.kind, options=OPTIONS, metadata_errors="replace")
+        self.container = _container(self.file, self.kind)
         stream: Any = self.container.streams.best("audio")
         if stream is None or stream.codec_context is None:
             raise AudioError("unreadable")
@@ -295,6 +294,15 @@ class CodedFile:
         return (self.stream.duration or 0) * self.ticks if says else 0.0
 
 
+def _container(file: BinaryIO, kind: str | None = None) -> Any:
+    """Open with FFmpeg."""
+    if not file.seek(0, 2):  # to ask for its size FFmpeg would seek the last byte: PyAV prints the error of that
+        raise AudioError("unreadable")
+    file.seek(0)
+    # "replace": findings/pyav_title_in_gbk.sh
+    return av.open(file, format=kind, options=OPTIONS, metadata_errors="replace")
+
+
 def _as_float(samples: AnyArray) -> FloatArray:
     """Samples with full scale 1."""
     if samples.dtype == np.uint8:
@@ -338,3 +346,14 @@ def _is_chained(file: BinaryIO) -> bool:
         data = data or not begins
         file.seek(sum(file.read(head[26])), 1)
     return False
+
+
+def _is_joined(file: BinaryIO) -> bool:
+    """Whether in a FLAC file another one follows."""
+    place, found, rest = file.tell(), 0, b""
+    file.seek(0)
+    while found < 2 and (block := file.read(1 << 20)):
+        found += len(STREAM.findall(rest + block))
+        rest = block[-7:]
+    file.seek(place)  # where FFmpeg takes it to be
+    return found > 1

@@ -28,6 +28,7 @@ def whole(dtype: Any) -> bool:
 # Kinds of column: the type after conversion, accepted types in words and as a test; a column of nulls is of any kind.
 KINDS: dict[str, tuple[pl.DataType, str, Callable[[Any], bool]]] = {
     "id": (pl.String(), "text or integer", lambda dtype: dtype in TEXT_TYPES or whole(dtype)),
+    "label": (pl.String(), "text or integer", lambda dtype: dtype in TEXT_TYPES or whole(dtype)),
     "text": (pl.String(), "text", lambda dtype: dtype in TEXT_TYPES),
     "path": (pl.String(), "text", lambda dtype: dtype in TEXT_TYPES),
     "texts": (TEXTS, "list of text", lambda dtype: getattr(dtype, "inner", None) in (*TEXT_TYPES, pl.Null)),
@@ -55,7 +56,7 @@ OPTIONAL: dict[str, dict[str, str]] = {
         "language": "text",
         "genres": "texts",
         "tags": "texts",
-        "artist_id": "id",
+        "artist_id": "label",
         "released_at": "time",
         "audio_path": "path",
     },
@@ -71,7 +72,9 @@ COLUMNS = {table: columns | OPTIONAL.get(table, {}) for table, columns in REQUIR
 # Text and categories of a song, in requests to the service and in its feedback tables.
 ABOUT: dict[str, pl.DataType] = dict.fromkeys(("title", "lyrics", "language", "artist_id"), pl.String())
 ABOUT |= {"genres": TEXTS, "tags": TEXTS}
-WHOLE = {table: [name for name, kind in of.items() if kind in ("id", "count")] for table, of in COLUMNS.items()}
+WHOLE = {
+    table: [name for name, kind in of.items() if kind in ("id", "label", "count")] for table, of in COLUMNS.items()
+}
 DAY_OF_RELEASE = "released_at"  # the service knows it to the day, as YYYY-MM-DD
 SPLITS = (WARM, COLD_VAL, COLD_TEST)
 # Columns that `prepare` adds to the catalogue or (`_…`) uses itself; columns of these names in the source are dropped.
@@ -155,10 +158,12 @@ def _filled_texts(column: pl.Expr) -> pl.Expr:
     return pl.when(kept.list.len() > 0).then(kept)
 
 
-# What is blank is missing. Ids and paths that are not are left as they are: white space may be part of a name.
+# What is blank is missing. Ids and paths that are not are left as they are: white space may be part of a name, by which
+# other tables know it. An artist is a category, as a language or a genre is.
 FILLED: dict[str, Callable[[pl.Expr], pl.Expr]] = {
     "id": lambda column: pl.when(column.str.contains(r"\S")).then(column),
     "path": lambda column: pl.when(column.str.contains(r"\S")).then(column),
+    "label": lambda column: column.str.strip_chars().replace("", None),
     "text": lambda column: column.str.strip_chars().replace("", None),
     "texts": _filled_texts,
 }

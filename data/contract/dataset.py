@@ -87,6 +87,13 @@ def read_dataset(
     return replace(dataset, notes=notes + dataset.notes, zone=zone)
 
 
+def check_log(source: Path, plays: str | None) -> None:
+    """Raise UserError where there are no plays, or their columns or types cannot be used, without reading them all."""
+    files = plays_files(source, plays)
+    with as_parquet(files):
+        typed("plays", pl.concat(read_log(files, [])), [])
+
+
 def plays_files(source: Path, plays: str | None) -> list[str]:
     """The files of a dataset's plays: as given, or plays.parquet, or all Parquet files of the folder plays/.
 
@@ -106,7 +113,9 @@ def plays_files(source: Path, plays: str | None) -> list[str]:
         found = [str(path)] if path.exists() else [file for file in given if not hidden(Path(Path(file).name))]
         if found:
             return found
-    raise UserError(f"plays={plays}: nothing is there") if plays else _no_table(source, "plays")
+    if plays:
+        raise UserError(f"plays={plays}: nothing is there")
+    raise UserError(f"{source} has no plays.parquet and no folder plays/: give plays=FILE (see docs/data.md)")
 
 
 def hidden(path: Path) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 import polars as pl
 
 from data.contract.columns import COLUMNS, PAIR
-from data.contract.row_rules import Rejected, reject
+from data.contract.row_rules import Rejected, other_forms, reject
 
 # A day of release is that of some place, and times are UTC: a day begins up to 14 hours before UTC's.
 BEFORE_RELEASE = "CAST(played_at AS DATE) < CAST(_released_at AS DATE) - INTERVAL '1 day'"
@@ -68,8 +68,9 @@ def usable_plays(
     rows = rows_at_once(log, memory_gb) if memory_gb else max(found, 1)
     part_of = users_in_parts(log, users, rows) if found > rows else None
     chunks: dict[int, list[pl.LazyFrame]] = defaultdict(list)
+    forms = other_forms(songs["song_id"])
     for at, chunk in in_chunks(plays, rows):
-        chunk = usable_rows(chunk, songs, users, rejected)
+        chunk = usable_rows(chunk.with_columns(pl.col("song_id").replace(forms)), songs, users, rejected)
         if part_of is None:
             chunks[0].append(chunk.lazy())
             continue

@@ -40,9 +40,18 @@ def reject(frame: pl.DataFrame, bad: pl.Expr, key: str, what: str, show: list[st
     return frame.filter(~mask)
 
 
+def other_forms(ids: pl.Series) -> dict[str, str]:
+    """Ids in Unicode's forms NFC and NFD, in which they are not → as they are: macOS names files in NFD."""
+    beyond = ids.filter(ids.str.contains(r"[^\x00-\x7f]"))
+    forms = pl.concat([pl.DataFrame({"form": beyond.str.normalize(name), "id": beyond}) for name in ("NFC", "NFD")])
+    forms = forms.filter(~pl.col("form").is_in(ids.implode())).unique("form", keep="first", maintain_order=True)
+    return dict(forms.iter_rows())
+
+
 def usable_feedback(feedback: pl.DataFrame, songs: pl.DataFrame, rejected: Rejected) -> pl.DataFrame:
     """Select rows of i2i_feedback with known songs and consistent counts."""
     pair = ["source_song_id", "recommended_song_id"]
+    feedback = feedback.with_columns(pl.col(pair).replace(other_forms(songs["song_id"])))
     known = songs["song_id"].implode()
     unknown = ~(pl.col(pair[0]).is_in(known) & pl.col(pair[1]).is_in(known)).fill_null(False)
     what = "feedback on songs not in songs.parquet"
@@ -61,7 +70,8 @@ def usable_tags(tags: pl.DataFrame, songs: pl.DataFrame, rejected: Rejected) -> 
     Users may be unknown: without a play there is nothing that their tags could reveal.
     """
     columns = ["user_id", "song_id", "tag"]
-    tags = tags.select("user_id", "song_id", pl.col("tag").str.strip_chars().replace("", None))
+    of_song = pl.col("song_id").replace(other_forms(songs["song_id"]))
+    tags = tags.select("user_id", of_song, pl.col("tag").str.strip_chars().replace("", None))
     empty = pl.any_horizontal(pl.col(columns).is_null())
     tags = reject(tags, empty, "tags_incomplete", "tags without user_id, song_id or text", columns, rejected)
     unknown = ~pl.col("song_id").is_in(songs["song_id"].implode())

@@ -19,6 +19,7 @@ from typing import Any
 import polars as pl
 
 from configs.errors import UserError
+from data.contract.play_files import damaged
 from data.contract.row_rules import Rejected, reject
 
 BLOCK = 16 << 20  # bytes of text
@@ -172,12 +173,19 @@ def no_column(path: Path, name: str, columns: list[str]) -> UserError:
 
 @contextmanager
 def as_file(path: Path) -> Iterator[None]:
-    """Within the block, what polars raises is reported as a fault of the file (or of the folder)."""
+    """Within the block, what polars raises is reported as a fault of the file, or of a folder's one that is damaged."""
     try:
         yield
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        path = next((file for file in tables(path) if damaged(str(file))), path)
         raise UserError(f"{path} cannot be read ({reason}): get it again") from None
+
+
+def tables(path: Path) -> list[Path]:
+    """Parquet files of a folder, and those beside it and above that several folders share; of a file none."""
+    shared = [file for parent in path.resolve().parents[:2] for file in sorted(parent.glob("*.parquet"))]
+    return [*sorted(path.rglob("*.parquet")), *shared] if path.is_dir() else []
 
 
 def seconds(column: str) -> pl.Expr:

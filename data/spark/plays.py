@@ -23,7 +23,7 @@ from data.arrays import IntArray
 from data.contract.columns import PAIR
 from data.contract.play_files import types_in
 from data.contract.play_rules import REPEATED, ROW_RULES, USED, Plays
-from data.contract.row_rules import Rejected
+from data.contract.row_rules import Rejected, other_forms
 from data.play_tables import STRENGTH
 from data.split import WARM, Split
 
@@ -79,7 +79,7 @@ def check_plays(
     from pyspark.sql import functions as F
 
     schema = plays[0].collect_schema()
-    log = read_log(spark, files, schema)
+    log = as_in_songs(spark, read_log(spark, files, schema), songs)
     marked = known(spark, log, songs, users)
     rule = F.expr("CASE " + " ".join(f"WHEN {sql} THEN '{key}'" for key, sql, *_ in ROW_RULES) + " END")
     marked = marked.withColumn("_key", rule).drop("_song", "_user", "_released_at")
@@ -146,6 +146,17 @@ def read_alike(spark: Any, files: list[str], types: pl.Schema, schema: pl.Schema
         columns.append(column.alias(name))
     place = log.metadataColumn("_metadata")  # not F.col: a file may have a column of that name
     return log.select(*columns, place.getField("file_path").alias("_file"), place.getField("row_index").alias("_row"))
+
+
+def as_in_songs(spark: Any, log: Any, songs: pl.DataFrame) -> Any:
+    """Write song ids in the Unicode form in which `songs` has them."""
+    from pyspark.sql import functions as F
+
+    if not (forms := other_forms(songs["song_id"])):
+        return log
+    table = frame(spark, pl.DataFrame({"song_id": list(forms), "_song": list(forms.values())}))
+    joined = log.join(F.broadcast(table), "song_id", "left")
+    return joined.withColumn("song_id", F.coalesce("_song", "song_id")).select(*map(quoted, log.columns))
 
 
 def quoted(name: str) -> str:

@@ -6,6 +6,8 @@ import os
 from collections.abc import Callable
 from datetime import date, datetime, timedelta
 from pathlib import Path
+from typing import Any
+from unicodedata import normalize
 
 import mutagen
 import numpy as np
@@ -19,7 +21,7 @@ from benchmarks.speed.formats import by_ffmpeg, by_soundfile, cbr, song
 from configs.errors import UserError
 from data.catalogue import Catalogue
 from data.contract.play_rules import usable_plays
-from data.music_folder import Found, read_folder, released, scan, tags_of
+from data.music_folder import Found, decoded, read_folder, released, scan, tags_of
 
 SAYS = {"title": ["Night"], "artist": ["Anna"], "date": ["2019-05-03"], "genre": ["Rock", "Folk"], "lyrics": ["la la"]}
 MBID = "b1a9c0e9-d987-4042-ae91-78d6a3267d69"
@@ -168,15 +170,122 @@ def test_other_ids(music: Path) -> None:
         assert found.lacking["artist in their tags"] == without, "a file that is left out lacks nothing"
 
 
-def test_nothing_to_read(tmp_path: Path, music: Path) -> None:
+def test_nothing_to_read(tmp_path: Path, music: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of plays it is told before all tags are read."""
     (tmp_path / "none").mkdir()
+    plays = pl.DataFrame({"user_id": ["u"], "song_id": ["a"]})
+    plays.write_parquet(tmp_path / "log.parquet")
     with pytest.raises(UserError, match="holds no recording that can be read"):
-        read_folder(tmp_path / "none", None, usable_plays)
+        read_folder(tmp_path / "none", str(tmp_path / "log.parquet"), usable_plays)
     with pytest.raises(UserError, match="folder of music not found"):
         read_folder(tmp_path / "nowhere", None, usable_plays)
-    with pytest.raises(UserError, match=r"plays\.parquet"):
+    monkeypatch.setattr("data.music_folder.tags_of", lambda path: pytest.fail("tags are read"))
+    with pytest.raises(UserError, match=r"no plays\.parquet .*: give plays=FILE"):
         read_folder(music, None, usable_plays)
+    with pytest.raises(UserError, match="nothing is there"):
+        read_folder(music, "nowhere.parquet", usable_plays)
+    plays.drop("song_id").write_parquet(tmp_path / "log.parquet")
+    with pytest.raises(UserError, match="no column 'song_id'"):
+        read_folder(music, str(tmp_path / "log.parquet"), usable_plays)
+    (tmp_path / "log.parquet").write_text("x")
+    with pytest.raises(UserError, match="cannot be read as Parquet"):
+        read_folder(music, str(tmp_path / "log.parquet"), usable_plays)
     assert Found().songs == []
+
+
+LYRICS = {
+    "utf-8": "été\n月亮",
+    "utf-8-sig": "été\n月亮",
+    "utf-16": "[00:01]月亮",
+    "utf-32": "月亮",
+    "gb18030": "月亮代表\n我的愛",
+    "utf-16-le": "[00:01.00]月亮\n[00:02.00]代表",
+    "utf-16-be": "one\ntwo",
+    "cp1252": "l'été où j'étais\ncréé à l’école",
+}
+
+
+@pytest.mark.parametrize("encoding", LYRICS)
+def test_lyrics_beside_in_every_encoding(encoding: str) -> None:
+    assert (decoded(LYRICS[encoding].encode(encoding)) or "").removeprefix("\ufeff") == LYRICS[encoding]
+
+
+@pytest.mark.parametrize("mark", ["\ufeff", ""])
+@pytest.mark.parametrize("order", ["le", "be"])
+def test_utf_16_with_and_without_its_mark(mark: str, order: str) -> None:
+    assert decoded((mark + LYRICS["utf-16-le"]).encode(f"utf-16-{order}")) == LYRICS["utf-16-le"]
+
+
+def test_files_of_lyrics_however_their_names_are_written(tmp_path: Path) -> None:
+    """Upper case, another Unicode form; one without words hides none that has some; same case first."""
+    files = {
+        "one.LRC": "one",
+        "two.Txt": "two",
+        "THREE.lrc": "three",
+        "caf\u00e9.lrc": "four",
+        "five.lrc": "\n",
+        "five.txt": "five",
+        "six.lrc": "[ti:Six]\n[00:00.00]",
+        "six.txt": "six",
+        "a.lrc": "small",
+        "A.LRC": "large",
+        "seven.lrc": "[ti:7]",
+        "eight.lrc": "eight",
+        "eight.txt": "no",
+    }
+    for name, text in files.items():
+        (tmp_path / name).write_text(text, "utf-8")
+    (tmp_path / "nine.txt").write_bytes(b"\xff\xfe\x00")
+    songs = ["one", "two", "three", "cafe\u0301", "five", "six", "a", "A", "seven", "eight", "nine", "ten"]
+    for name in songs:
+        (tmp_path / f"{name}.wav").write_bytes(MADE["a.wav"]())
+    found = scan(tmp_path, "path")
+    lyrics = {one["audio_path"].removesuffix(".wav"): one["lyrics"] for one in found.songs}
+    assert [lyrics[name] for name in songs] == [
+        "one", "two", "three", "four", "five", "six", "small", "large", "[ti:7]", "eight", None, None
+    ]  # fmt: skip
+    assert found.skipped == {"of lyrics in an unknown encoding (not read)": ["nine.txt"]}
+
+
+TITLES = {  # the names of a folder's files → titles
+    "99 Luftballons": "99 Luftballons", "2 Become 1": "2 Become 1", "7 Rings": "7 Rings", "24-7": "24-7",
+    "7-Eleven": "7-Eleven", "01 Intro": "Intro", "003 Intro": "Intro", "12 - Intro": "Intro", "12. Intro": "Intro",
+    "5) Intro": "Intro", "01_Intro": "Intro", "1999": "1999", "02": "02", "1984 (Live)": "1984 (Live)",
+}  # fmt: skip
+
+
+def test_a_number_is_dropped_where_it_is_a_tracks(tmp_path: Path) -> None:
+    """By itself with a separator or a zero; without, where all files of a folder are numbered from the first on."""
+
+    def titles(*names: str) -> list[str]:
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        folder.mkdir()
+        for name in names:
+            (folder / f"{name}.wav").write_bytes(MADE["a.wav"]())
+        return [one["title"] for one in scan(folder, "path").songs]
+
+    assert {name: titles(name)[0] for name in TITLES} == TITLES
+    assert titles(*TITLES) == [TITLES[name] for name in sorted(TITLES)]
+    assert titles("1 One", "2 Become 1", "3-Three", "4_Four") == ["One", "Become 1", "Three", "Four"]
+    assert titles("101 One", "102 Two", "201 Three") == ["One", "Two", "Three"]
+    assert titles("2 Become 1", "7 Rings", "99 Luftballons") == ["2 Become 1", "7 Rings", "99 Luftballons"]
+    assert titles("1 Thing", "99 Luftballons") == ["1 Thing", "99 Luftballons"]
+
+
+@pytest.mark.parametrize(("of_files", "of_plays"), [("NFC", "NFD"), ("NFD", "NFC")])
+@pytest.mark.parametrize("ids", ["path", "name"])
+def test_ids_are_composed_and_match_plays_in_either_form(
+    tmp_path: Path, of_files: Any, of_plays: Any, ids: str
+) -> None:
+    name = "Beyonc\u00e9/D\u00e9j\u00e0 Vu"
+    path = tmp_path / "music" / f"{normalize(of_files, name)}.wav"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(MADE["a.wav"]())
+    song_id = f"{name}.wav" if ids == "path" else name.split("/")[1]
+    pl.DataFrame({"user_id": ["u"], "song_id": [normalize(of_plays, song_id)]}).write_parquet(tmp_path / "log.parquet")
+    data = read_folder(tmp_path / "music", str(tmp_path / "log.parquet"), usable_plays, ids)
+    assert data.plays["song_id"].to_list() == data.songs["song_id"].to_list() == [song_id]
+    assert (tmp_path / "music" / data.songs["audio_path"][0]).exists()
 
 
 def test_from_a_folder_to_a_catalogue(

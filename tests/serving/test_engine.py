@@ -53,6 +53,13 @@ def engine(folder: Path, tmp_path: Path) -> Iterator[Engine]:
     opened.close()
 
 
+def test_labels_are_without_the_white_space_around_them() -> None:
+    """As in the tables, so that an artist who is sent is the catalogue's."""
+    about = NewSong(artist_id=" a 1 ", language="en ", genres=[" folk"], tags=["calm "], song_id=" s ")
+    assert (about.artist_id, about.language, about.genres, about.tags) == ("a 1", "en", ["folk"], ["calm"])
+    assert about.song_id == " s ", "which is part of a name"
+
+
 def trained_again(trained: Path, at: Path, *options: str) -> Path:
     """A service folder of the same catalogue, of an i2i model with other options, without a boundary."""
     from training import tasks as train

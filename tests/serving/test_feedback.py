@@ -10,6 +10,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,9 @@ def files(folder: Path) -> set[str]:
 # -------------------------------------------------------------------------------------------------- the tables
 
 
-def test_tables_are_what_the_store_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tables_are_what_the_store_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Against a count in Python, over several pages of rows."""
     monkeypatch.setattr(feedback, "ROWS", 70)
     monkeypatch.setattr(feedback, "SONGS", 2)
@@ -78,6 +81,8 @@ def test_tables_are_what_the_store_holds(tmp_path: Path, monkeypatch: pytest.Mon
     tables = export(tmp_path / "store", tmp_path / "out")
 
     names = ["user_id", "song_id", "played_at", "completed", "favourited", "disliked", "skipped"]
+    both = sum(bool(play.skipped and play.completed) for play in given)
+    given = [replace(play, completed=False) if play.skipped else play for play in given]
     wanted = pl.DataFrame([[getattr(play, name) for name in names] for play in given], schema=names, orient="row")
     assert_frame_equal(tables["plays"], wanted.cast({"played_at": pl.Datetime("ms")}))
 
@@ -101,8 +106,10 @@ def test_tables_are_what_the_store_holds(tmp_path: Path, monkeypatch: pytest.Mon
     assert files(tmp_path / "out") == {
         "manifest.json", "plays.parquet", "i2i_feedback.parquet", "songs.parquet", audio_name("full")
     }  # fmt: skip
+    assert both and f"note: {both} plays were told as skipped and completed" in capsys.readouterr().out
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert manifest == {"kind": "feedback", "store": str(tmp_path / "store"), "plays": 500, "i2i_feedback": 25,
+                        "plays_skipped_and_completed": both,
                         "songs": 6, "songs_with_audio": 1}  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import shutil
@@ -101,15 +102,16 @@ def batch_of(state: State, plays: list[Play]) -> Targeting:
     log, ranker = play_log(model.catalogue), model.targeting.ranker
     assert ranker is not None
     known = [one for one in plays if model.song_of[one.song_id] not in state.pool.row_of]
+    heard = [dataclasses.replace(one, completed=False) if one.skipped else one for one in known]
     more: dict[str, list[Any]] = {
         "user_N": [model.user_of[one.user_id] for one in known],
         "song_N": [model.song_of[one.song_id] for one in known],
         "day_N": [
             (one.played_at - datetime(1970, 1, 1, tzinfo=UTC)) / timedelta(milliseconds=1) / DAY for one in known
         ],  # type: ignore[operator]
-        "strength_N": [0.0 if one.skipped else strength(one) for one in known],
+        "strength_N": [0.0 if one.skipped and not one.favourited else strength(one) for one in known],
         **{
-            f"{name}_N": [math.nan if (mark := getattr(one, name)) is None else float(mark) for one in known]
+            f"{name}_N": [math.nan if (mark := getattr(one, name)) is None else float(mark) for one in heard]
             for name in ("completed", "favourited", "disliked")
         },
     }
@@ -121,7 +123,7 @@ def batch_of(state: State, plays: list[Play]) -> Targeting:
     listening = model.listening_US.tolil()
     for one in known:
         at = model.user_of[one.user_id], model.song_of[one.song_id]
-        if not one.skipped:
+        if not one.skipped or one.favourited:
             listening[at] = max(listening[at], strength(one))
     none: Any = None
     boundary = Boundary(none, model.item_SD, model.user_UD, model.boundary_U)  # the vectors as they are now
@@ -139,7 +141,10 @@ def test_plays_that_come_in_count_as_in_a_batch(state: State, seed: int) -> None
     songs = [*rng.choice(model.catalogue.rows("warm"), 20), *model.new[:3]]
     plays = [
         Play(
-            model.user_ids[int(user)], model.song_ids[int(rng.choice(songs))], played_at, **MARKS[int(rng.integers(5))]
+            model.user_ids[int(user)],
+            model.song_ids[int(rng.choice(songs))],
+            played_at,
+            **MARKS[int(rng.integers(len(MARKS)))],
         )
         for user in rng.integers(0, 40, 150)
         for played_at in [datetime(2026, 4, 1, tzinfo=UTC) + timedelta(hours=int(rng.integers(24 * 120)))]

@@ -20,7 +20,10 @@ from serving.state import State
 from serving.store import Play, StoredSong
 
 MODES: tuple[Mode, ...] = ("i2i2u", "taste", "cat", "union", "boundary")
-MARKS: list[dict[str, bool]] = [{}, {"completed": True}, {"favourited": True}, {"skipped": True}, {"disliked": True}]
+MARKS: list[dict[str, bool]] = [
+    {}, {"completed": True}, {"favourited": True}, {"skipped": True}, {"disliked": True},
+    {"skipped": True, "completed": True}, {"skipped": True, "favourited": True},
+]  # fmt: skip
 
 
 def random_state(folder: Path, rng: np.random.Generator, plays: int) -> tuple[State, Targeting]:
@@ -48,10 +51,10 @@ def random_state(folder: Path, rng: np.random.Generator, plays: int) -> tuple[St
     songs = [model.n_songs, *rng.choice(model.new, 4, replace=False), *rng.choice(model.catalogue.rows("warm"), 20)]
     users = rng.choice(model.n_users, 15, replace=False)
     for _ in range(plays):
-        song, user, marks = int(rng.choice(songs)), int(rng.choice(users)), MARKS[int(rng.integers(5))]
+        song, user, marks = int(rng.choice(songs)), int(rng.choice(users)), MARKS[int(rng.integers(len(MARKS)))]
         play = Play(model.user_ids[user], state.song_id(song), **marks)
         state.add_plays([play])
-        if song not in state.pool.row_of and not play.skipped and not play.disliked:
+        if song not in state.pool.row_of and (play.favourited or not play.skipped) and not play.disliked:
             strength = 3 if play.favourited else 2 if play.completed else 1
             listening[user, song] = max(listening[user, song], strength)
     heard = Listening(type(model.listening_US)(listening))

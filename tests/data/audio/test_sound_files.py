@@ -26,7 +26,7 @@ from benchmarks.speed.formats import (
     whole,
     without_total,
 )
-from data.audio.sound_files import WARM_UP, AudioError, CodedFile, opened
+from data.audio.sound_files import WARM_UP, AudioError, CodedFile, _is_joined, opened
 
 SECONDS = 3.0
 LOSSLESS = ("WAV", "RF64", "W64", "AIFF", "CAF", "FLAC", "ALAC", "WavPack")
@@ -98,6 +98,27 @@ def test_an_ogg_chain_of_other_rates_is_read_as_far_as_ffmpeg_goes() -> None:
         assert (sound.length, sound.rate, sound.is_cut) == (2 * RATE, RATE, True)
 
 
+def test_flac_files_one_after_another_are_all_read(tmp_path: Path) -> None:
+    """The second longer or shorter than the first, behind tags, or of another rate; in blocks that cut it."""
+    long, short = song(3.2), song(1.1)[::-1]
+    flac = {len(wave): by_soundfile(wave, "FLAC", "PCM_16") for wave in (long, short)}
+    for waves in ([long, short], [short, long], [long, short, short]):
+        data = b"".join(flac[len(wave)] for wave in waves)
+        for front in (b"", b"ID3\x04\0\0\0\0\x10\0" + bytes(2048)):
+            with opened(io.BytesIO(front + data)) as sound:
+                assert (sound.length, sound.is_cut) == (sum(map(len, waves)), False)
+                wanted = np.concatenate(waves).T
+                for start in (0, 60_000, sound.length - 30_000):
+                    np.testing.assert_allclose(sound.read(start, 9000), wanted[:, start : start + 9000], atol=1 / 32768)
+    other = by_soundfile(song(1.1, 22050), "FLAC", "PCM_16", 22050)
+    with opened(io.BytesIO(flac[len(long)] + other)) as sound:
+        assert (sound.length, sound.is_cut) == (len(long), True), "which is counted and named"
+    for at in range((1 << 20) - 8, (1 << 20) + 2):
+        file = io.BytesIO(flac[len(long)][:42].ljust(at, b"x") + flac[len(short)])
+        assert _is_joined(file) and file.tell() == 0
+    assert not _is_joined(io.BytesIO(flac[len(long)]))
+
+
 def test_mono_after_stereo_in_one_mp3_file() -> None:
     data = cbr(song(2), mux_write_xing="0", mux_id3v2_version="0") + cbr(song(2)[:, :1], mux_write_xing="0")
     with opened(io.BytesIO(data)) as sound:
@@ -152,22 +173,25 @@ QUIET = """
 import sys
 from pathlib import Path
 from data.audio.recordings import AudioError, read
+from data.audio.sound_files import metadata
 for path in map(Path, sys.argv[1:]):
-    try:
-        read(path, 30.0)
-    except AudioError as error:
-        print(error.reason)
+    for use in (metadata, lambda path: read(path, 30.0)):
+        try:
+            use(path)
+        except AudioError as error:
+            print(error.reason)
 """
 
 
 def test_the_decoders_say_nothing_themselves(tmp_path: Path) -> None:
-    """mpg123 once wrote its warnings on the screen."""
+    """mpg123 once wrote its warnings on the screen, PyAV what seeking in an empty file raises."""
     bad = bytearray(vbr(song(2)))
     bad[3000:9000:7] = bytes(len(bad[3000:9000:7]))
     files = {"bad.mp3": bytes(bad), "two.mp3": vbr(song(1)) + cbr(song(1)), "cut.m4a": m4a(song(1))[:3000]}
     files |= {"text.mp3": b"this is not sound\n" * 100, "bad.ogg": ogg(song(1))[:5000] + b"OggS" * 500}
     aiff = by_soundfile(song(1), "AIFF", "PCM_16")
     files |= {f"{size}.aiff": aiff[:size] for size in (12, 40, 1000)}
+    files |= {f"empty.{kind}": b"" for kind in ("flac", "mp3", "wav", "ogg", "m4a", "wma")}
     for name, data in files.items():
         (tmp_path / name).write_bytes(data)
     paths = [str(tmp_path / name) for name in files]

@@ -289,7 +289,7 @@ def test_what_is_blank_is_missing(tmp_path: Path) -> None:
         "song_id": ["a", " b", "c"],
         "genres": [None, ["folk", "pop"], None],
         "tags": [None, ["x y"], None],
-        "artist_id": [None, " z", None],
+        "artist_id": [None, "z", None],
         "title": [None, "One", None],
         "language": ["en", None, None],
         "audio_path": [None, " a.wav", None],
@@ -300,6 +300,28 @@ def test_what_is_blank_is_missing(tmp_path: Path) -> None:
     (tmp_path / "songs").mkdir()
     with pytest.raises(UserError, match="'song_id' is null in 1 rows"):
         read_dataset(dataset(tmp_path / "songs", songs={"song_id": ["a", ""]}))
+
+
+@pytest.mark.parametrize("memory_gb", [0.0, 1e-9])
+def test_song_ids_match_in_either_unicode_form(tmp_path: Path, memory_gb: float) -> None:
+    """As songs.parquet has them; two songs whose ids differ in nothing else stay two."""
+    composed, apart = "caf\u00e9", "cafe\u0301"
+    both = ["x \u0439", "x \u0438\u0306"]
+    songs = {"song_id": ["a", composed + "1", apart + "2", *both]}
+    ids = [composed + "1", apart + "1", composed + "2", apart + "2", *both, "a", composed]
+    tables: dict[str, Any] = {
+        "plays": {"user_id": [f"u{n}" for n in range(len(ids))], "song_id": ids},
+        "tags": {"user_id": ["u"] * len(ids), "song_id": ids, "tag": [f"t{n}" for n in range(len(ids))]},
+        "i2i_feedback": {"source_song_id": ids, "recommended_song_id": ["a"] * len(ids),
+                         **dict.fromkeys(("plays", "completes", "favourites"), [1] * len(ids))},
+    }  # fmt: skip
+    check = partial(usable_plays, memory_gb=memory_gb, aside=tmp_path)
+    data = read_dataset(dataset(tmp_path, songs=songs, **tables), check=check)
+    wanted = [composed + "1"] * 2 + [apart + "2"] * 2 + both
+    assert data.plays["song_id"].to_list() == [*wanted, "a"]
+    assert data.tag_assignments is not None and data.tag_assignments["song_id"].to_list() == [*wanted, "a"]
+    assert data.feedback is not None and data.feedback["source_song_id"].to_list() == wanted
+    assert data.rejected["plays_of_unknown_songs"]["examples"] == [composed]
 
 
 @pytest.mark.parametrize("memory_gb", [0.0, 1e-9])

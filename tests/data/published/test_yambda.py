@@ -11,7 +11,7 @@ import pytest
 
 from configs.errors import UserError
 from data.contract.dataset import Dataset
-from data.published.files import Found, Reader
+from data.published.files import Found, Reader, convert
 from data.published.yambda import read
 
 Made = Callable[[Reader, Path], tuple[Dataset, Found]]
@@ -157,6 +157,18 @@ def test_wrong_files(source: Path, made: Made, tmp_path: Path) -> None:
         run(at, tmp_path / "3")
     with pytest.raises(UserError, match=r"has no listens\.parquet"):
         run(tmp_path, tmp_path / "4")
+
+
+@pytest.mark.parametrize("name", ["embeddings", "artist_item_mapping", "flat/50m/likes", "flat/50m/listens"])
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_damaged_file_is_named(source: Path, tmp_path: Path, name: str, whole: bool) -> None:
+    """Truncated, or with bytes within that are others; whether the root or the folder of the size is given."""
+    path = source / f"{name}.parquet"
+    data = path.read_bytes()
+    path.write_bytes(b"PAR1" + bytes(len(data) // 3) + data[4 + len(data) // 3 :] if whole else data[: len(data) // 2])
+    for given in (source, source / "flat" / "50m"):
+        with pytest.raises(UserError, match=rf"/{name}\.parquet cannot be read \(.*\): get it again"):
+            convert(read, given, tmp_path / f"from {given.name}")
 
 
 def run(source: Path, folder: Path) -> None:
