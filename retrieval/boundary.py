@@ -1,7 +1,8 @@
 """The interest boundary in bulk: whose own threshold a song clears, and which songs clear a user's.
 
-A margin ⟨u, i⟩ − ⟨u, b⟩ is the inner product of [u, −⟨u, b⟩] and [i, 1]. So FAISS finds the largest margins themselves,
-and what it finds is cut at each user's own boundary: exact with a flat index, in both directions.
+A margin ⟨u, i⟩ − ⟨u, b⟩ is the inner product of [u, −⟨u, b⟩] and [i, 1]. So the largest margins are found as inner
+products, and cut at each user's own boundary, in both directions: exactly by comparing all, on a GPU by FAISS, nearly
+so by an index of lists.
 
 Shapes: C songs, U users, D vector size, Q queries, P indexed rows or pairs, K results.
 """
@@ -13,13 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.audience import CELL_BYTES, Audience, Excluded, empty_audience, join, ranked, slices, top_users
-from retrieval.index import GPU_MOST, build_index, search, to_cpu
+from retrieval.audience import Audience, Excluded, empty_audience, join, ranked, slices
+from retrieval.index import GPU_MOST, build_index, gpu_resources, search, to_cpu
+from retrieval.products import largest_products
 
 Array = NDArray[Any]
 NO_EXCLUSIONS = Excluded()
 FEW = 10_000  # users, below which an index of lists saves nothing
-AT_ONCE = 16  # queries, up to which comparing all is faster than indexing all
 RESULT_BYTES = 48  # of a query's result, with its copies and masks
 
 
@@ -62,11 +63,18 @@ def users_above(
     users = np.setdiff1d(np.arange(len(user_UD)), excluded.users)
     if not len(users):
         return empty_audience(len(item_CD), k)
-    kind = kind if len(users) >= FEW else "Flat"
-    index = build_index(np.c_[user_UD[users], -boundary_U[users]], kind)
+    asks_CD = np.c_[item_CD, np.ones_like(item_CD[:, 0])]
     in_index = ~np.isin(excluded.user, excluded.users)
     without = excluded.song[in_index], np.searchsorted(users, excluded.user[in_index])
-    found = above(index, np.c_[item_CD, np.ones_like(item_CD[:, 0])], k, margin, without, memory_mb)
+
+    def of_users(rows: slice) -> Array:
+        return np.c_[user_UD[users[rows]], -boundary_U[users[rows]]]
+
+    if (kind == "Flat" or len(users) < FEW) and gpu_resources(0) is None:
+        found = largest_products(asks_CD, of_users, len(users), k, margin, without, memory_mb)
+    else:
+        index = build_index(of_users(slice(None)), kind if len(users) >= FEW else "Flat")
+        found = above(index, asks_CD, k, margin, without, memory_mb)
     return Audience(np.where(found.users_CB >= 0, users[found.users_CB], -1), found.scores_CB)
 
 
@@ -81,19 +89,17 @@ def songs_above(
 ) -> Audience:
     """For each user the k songs with the largest margins above `margin`: possibly none. Arguments as `users_above`.
 
-    Read `users_CB` of the result as song numbers, (U, k). A few users are compared with all songs, without an index.
+    Read `users_CB` of the result as song numbers, (U, k).
     """
-    n_songs, n_users = len(item_CD), len(user_UD)
-    if not n_songs:
-        return empty_audience(n_users, k)
-    if n_users <= AT_ONCE and n_users * n_songs * CELL_BYTES <= memory_mb * 2**20:
-        margin_UC = margins(item_CD, user_UD, boundary_U).T.copy()
-        margin_UC[excluded.user, excluded.song] = -np.inf
-        margin_UC[margin_UC <= margin] = -np.inf
-        found = top_users(margin_UC, k)
+    if not len(item_CD):
+        return empty_audience(len(user_UD), k)
+    of_songs, of_users = np.c_[item_CD, np.ones_like(item_CD[:, 0])], np.c_[user_UD, -boundary_U]
+    by_user = np.argsort(excluded.user, kind="stable")
+    without = excluded.user[by_user], excluded.song[by_user]
+    if gpu_resources(0) is None:
+        found = largest_products(of_users, of_songs.__getitem__, len(of_songs), k, margin, without, memory_mb)
     else:
-        index = build_index(np.c_[item_CD, np.ones_like(item_CD[:, 0])])
-        found = above(index, np.c_[user_UD, -boundary_U], k, margin, (excluded.user, excluded.song), memory_mb)
+        found = above(build_index(of_songs), of_users, k, margin, without, memory_mb)
     found.users_CB[excluded.users], found.scores_CB[excluded.users] = -1, -np.inf
     return found
 

@@ -33,6 +33,11 @@ def by_loop(by_song: bool, k: int, minimum: float, users: list[int], pairs: set[
     return result
 
 
+def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Search in a FAISS index, as where there is a GPU."""
+    monkeypatch.setattr(boundary_search, "gpu_resources", lambda device: True)
+
+
 def lists(found: Audience) -> list[list[int]]:
     return [[int(u) for u in row if u >= 0] for row in found.users_CB]
 
@@ -48,7 +53,12 @@ def test_scores_of_pairs_are_those_of_the_whole(chunk: int) -> None:
 @pytest.mark.parametrize("k", [1, 10, U])
 @pytest.mark.parametrize("memory_mb", [0.001, 64])
 @pytest.mark.parametrize("excluding", [False, True])
-def test_exactly_those_who_clear_their_own_boundary(k: int, minimum: float, memory_mb: float, excluding: bool) -> None:
+@pytest.mark.parametrize("of_index", [False, True], ids=["blocks", "index"])
+def test_exactly_those_who_clear_their_own_boundary(
+    k: int, minimum: float, memory_mb: float, excluding: bool, of_index: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if of_index:
+        as_on_a_gpu(monkeypatch)
     excluded = Excluded(np.array([77, 3, 0, U - 1, 3]), *PAIRS) if excluding else Excluded()
     banned = set(zip(excluded.song.tolist(), excluded.user.tolist(), strict=True))
     everybody = np.setdiff1d(np.arange(U), excluded.users).tolist()
@@ -107,6 +117,7 @@ def test_a_few_users_are_answered_as_all_are(k: int) -> None:
 
 
 def test_one_long_list_of_exclusions_is_no_burden_to_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    as_on_a_gpu(monkeypatch)
     asked: list[tuple[int, int]] = []
     real = boundary_search.search
     monkeypatch.setattr(boundary_search, "search", lambda i, q, k: asked.append((len(q), k)) or real(i, q, k))
@@ -117,6 +128,7 @@ def test_one_long_list_of_exclusions_is_no_burden_to_the_others(monkeypatch: pyt
 
 
 def test_more_results_than_a_gpu_gives_come_from_main_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    as_on_a_gpu(monkeypatch)
     asked: list[bool] = []
     monkeypatch.setattr(vector_index, "GPU_MOST", 10)
     monkeypatch.setattr(boundary_search, "GPU_MOST", 10)
