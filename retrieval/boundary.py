@@ -60,15 +60,18 @@ def users_above(
             more).
         memory_mb: working memory for results beside the index.
     """
-    users = np.setdiff1d(np.arange(len(user_UD)), excluded.users)
+    is_asked = np.ones(len(user_UD), dtype=bool)
+    is_asked[excluded.users] = False
+    users = np.flatnonzero(is_asked)
     if not len(users):
         return empty_audience(len(item_CD), k)
     asks_CD = np.c_[item_CD, np.ones_like(item_CD[:, 0])]
-    in_index = ~np.isin(excluded.user, excluded.users)
+    in_index = is_asked[excluded.user]
     without = excluded.song[in_index], np.searchsorted(users, excluded.user[in_index])
 
     def of_users(rows: slice) -> Array:
-        return np.c_[user_UD[users[rows]], -boundary_U[users[rows]]]
+        asked = rows if len(users) == len(user_UD) else users[rows]
+        return np.c_[user_UD[asked], -boundary_U[asked]]
 
     if (kind == "Flat" or len(users) < FEW) and gpu_resources(0) is None:
         found = largest_products(asks_CD, of_users, len(users), k, margin, without, memory_mb)

@@ -14,7 +14,9 @@ from retrieval.products import largest_products
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("k", [0, 1, 7, 40, 300])
 @pytest.mark.parametrize("n_queries", [0, 1, 5])
-@pytest.mark.parametrize(("cells", "queries", "held"), [(1 << 20, 1024, 3), (50, 2, 3), (50, 1024, 0.01), (3000, 3, 0.01)])
+@pytest.mark.parametrize(
+    ("cells", "queries", "held"), [(1 << 20, 1024, 3), (50, 2, 3), (50, 1024, 0.01), (3000, 3, 0.01)]
+)
 def test_as_by_sorting_all(
     k: int, n_queries: int, cells: int, queries: int, held: int, dtype: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

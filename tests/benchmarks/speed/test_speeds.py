@@ -55,6 +55,7 @@ def test_boundaries(report: Any) -> None:
     assert shares["Flat"] == 1 and 0.5 < shares["IVF,Flat"] <= 1 and min(ratios.values()) > 0
     open_to = margins(*boundary_scale.towers(load(boundary_scale.BoundaryScaleConfig, BOUNDARY.split()))) > 0
     assert 0.02 < open_to.mean() < 0.1
+    assert set(report["over_the_product"]) == set(report["seconds"]) - {"product"} and report["options"]["turns"] == 3
     assert report["users_with_a_song"] == pytest.approx(open_to.any(axis=0).mean(), rel=1e-3)
 
 
