@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from retrieval.audience import Audience, ranked
 from retrieval.candidates import Candidates
-from retrieval.rank_features import FeatureSource, PlayLog
+from retrieval.rank_features import FeatureSource
 from retrieval.rank_histories import Histories, histories_of
 
 if TYPE_CHECKING:
@@ -121,7 +121,6 @@ class Ranker:
         if self.history:
             assert songs.facts is not None and songs.facts.number_C is not None
             asked.song_P = songs.facts.number_C[song_P]
-            assert isinstance(source.log, PlayLog)
             cuts_C = source.log.cuts(songs.facts.before_C)
             asked.histories = histories_of(source.log, cuts_C, song_P, user_P, self.history)
         score_P = self.score(asked).astype(np.float32)

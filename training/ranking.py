@@ -45,7 +45,6 @@ from inference.vectors import boundary_vectors, data_options, encode_songs
 from retrieval.candidates import ceilings
 from retrieval.index import build_index
 from retrieval.listening import Listening
-from retrieval.rank_features import PlayLog
 from retrieval.rank_histories import Histories, histories_of, joined_histories
 from retrieval.ranking import Examples
 from training.rank_trees import Fitted, fit_trees, reached
@@ -213,7 +212,6 @@ def made_examples(
     examples, candidates = examples_of(targeting, asked, songs, catalogue, source, config.depth)
     if config.model == "network":
         log, pairs = source.log, (candidates.song_P, candidates.user_P)
-        assert isinstance(log, PlayLog)
         examples.histories = histories_of(log, log.cuts(facts.before_C), *pairs, config.network.history)
     song_L, user_L = held_out_listeners(catalogue, songs)
     return examples, ceilings(candidates, (np.searchsorted(songs, song_L), user_L))
