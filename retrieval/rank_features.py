@@ -133,12 +133,14 @@ class KnownSongs:
 class SongFacts:
     """The same of new songs, (C, V) each, and the day before which plays count for each; NaN: all do.
 
-    `number_C` are their numbers in the catalogue, for a ranker that reads their contents; None: of none.
+    `number_C` are their numbers in the catalogue, for a ranker that reads their contents; None: of none. Songs that are
+    not of the catalogue are numbered from its size on, in the order of their fields by name, `content`.
     """
 
     fields: dict[str, sparse.csr_matrix]
     before_C: Array
     number_C: Array | None = None
+    content: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
