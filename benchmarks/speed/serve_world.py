@@ -7,7 +7,6 @@ Shapes: S songs, the new ones last, U users, D vector size, W width of a feature
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from scipy import sparse
 from tqdm import tqdm
 
 from artifacts.fingerprints import of_values
-from artifacts.folders import write_manifest, write_text, writing
+from artifacts.folders import write_json, write_manifest, writing
 from artifacts.runs import VOCABULARY
 from benchmarks.speed.audience_scale import GENRES, listening_of
 from configs.data import AudioConfig
@@ -229,6 +228,6 @@ def write_ranker(folder: Path, manifest: dict[str, Any], seed: int) -> None:
     models = {name: manifest[name] for name in ("encoder", "boundary")}
     sizes = {name: getattr(RankConfig, name) for name in ("depth", "new_days")}
     about = {**models, **sizes, "targeting": like(TargetingConfig()), "features": found.names, **found.about}
-    write_text(folder / ABOUT, json.dumps(about))
-    write_text(folder / VOCABULARY, json.dumps({"users": {}, "songs": {}}))
+    write_json(folder / ABOUT, about)
+    write_json(folder / VOCABULARY, {"users": {}, "songs": {}})
     write_manifest(folder, RUN, {"finished": True})
