@@ -135,7 +135,7 @@ def check_replaceable(out: Path, kind: str) -> None:
 
 def write_manifest(folder: Path, kind: str, manifest: dict[str, Any]) -> None:
     """Write `manifest.json` (with its `kind`) into `folder`, atomically."""
-    write_text(folder / MANIFEST, json.dumps({"kind": kind, **manifest}, indent=2, ensure_ascii=False) + "\n")
+    write_json(folder / MANIFEST, {"kind": kind, **manifest})
 
 
 def read_manifest(folder: str | Path, kind: str, made_by: str) -> dict[str, Any]:
@@ -163,6 +163,11 @@ def read_manifest(folder: str | Path, kind: str, made_by: str) -> dict[str, Any]
     if manifest.get("kind") != kind:
         raise UserError(f"{folder} is a {manifest.get('kind')} folder, not a {kind} folder (made by: {made_by})")
     return manifest
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file, whole or not at all."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:

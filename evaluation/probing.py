@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
-from artifacts.folders import write_text
+from artifacts.folders import write_json
 from configs.errors import UserError
 from configs.targeting import ProbeConfig
 from data.arrays import AnyArray, FloatArray, IntArray
@@ -62,7 +61,7 @@ def probe_features(config: ProbeConfig) -> None:
         rows.append({"space": name, "accuracy": float(np.mean(scores)), "folds": scores})
     if config.out:
         Path(config.out).parent.mkdir(parents=True, exist_ok=True)
-        write_text(Path(config.out), json.dumps({"column": config.column, "songs": len(songs), "rows": rows}, indent=1))
+        write_json(Path(config.out), {"column": config.column, "songs": len(songs), "rows": rows})
     print(f"{config.column} of {len(songs):,} songs, {len(counts)} labels, {config.folds} folds")
     for row in rows:
         spread = f" ± {np.std(row['folds'], ddof=1):.3f} over folds" if "folds" in row else ""

@@ -53,7 +53,7 @@ CALL = {
     "boundary": "items = model.item_vectors(fields)\n"
     "    from export.model import load_tower    # one tower alone: item, user or boundary\n"
     '    item = load_tower("this folder", "item")',
-    "rank": "scores = model.score(batch)    # models.ranker says what a batch is, datamodules.rank makes one",
+    "rank": "scores = model.score(batch)    # models.ranker says what a batch is, datamodules.rank_batches makes one",
 }
 TAGS = ["music", "recommender-system", "cold-start"]
 PROGRAMS = """

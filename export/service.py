@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from artifacts.fingerprints import of_file
-from artifacts.folders import read_manifest, write_manifest, writing
-from artifacts.runs import Run, open_run
+from artifacts.fingerprints import of_file, of_values
+from artifacts.folders import MANIFEST, read_manifest, write_manifest, writing
+from artifacts.runs import VOCABULARY, Run, open_run
 from artifacts.tracking import made, tracked, used
 from configs import options
 from configs.load import as_dict
@@ -24,7 +24,7 @@ from data.text import read_as
 from data.tfidf import FILE
 from evaluation.outcomes import calibration, logged
 from export.model import write_model
-from inference.ranking import check_ranker, copy_ranker, read_ranker
+from inference.ranking import ABOUT, MODEL, check_ranker, keyed_network, open_network, read_ranker
 from inference.song_index import open_index
 from inference.vectors import Boundary, boundary_vectors
 
@@ -66,7 +66,7 @@ def export_service(config: ServiceConfig, tracking: Any) -> None:
         if clip is not None:
             np.save(folder / "labels.npy", label_vectors(clip, labels, list(PROMPTS), Path(data) / "text_cache"))
         if config.rank:
-            manifest["ranker"] = copy_ranker(Path(config.rank), folder / "rank")
+            manifest["ranker"] = write_ranker(Path(config.rank), catalogue, features, folder / "rank")
         shutil.copytree(config.index, folder / "index")
         write_tables(catalogue, folder / "catalogue", FLAGS if config.rank else ())
         write_fields(catalogue, features, runs, folder / "features")
@@ -87,6 +87,24 @@ def check_rank(config: ServiceConfig, manifest: dict[str, Any]) -> None:
     if config.rank:
         models = manifest["encoder"], manifest["boundary"]
         check_ranker(config.rank, read_ranker(Path(config.rank)), *models, config.targeting)
+
+
+def write_ranker(rank: Path, catalogue: Catalogue, features: str | None, to: Path) -> str:
+    """What a service's ranker is read from, without the run's examples and folds; returns its fingerprint.
+
+    A network is written as the other models are, with what its attention reads of all songs.
+    """
+    to.mkdir()
+    for name in (MANIFEST, ABOUT, VOCABULARY):
+        shutil.copy2(rank / name, to)
+    model = MODEL["trees"]
+    if read_ranker(rank).get("model") == "network":
+        write_model(open_network(rank), catalogue, to)
+        np.save(to / "keys.npy", keyed_network(rank, catalogue, features)[1])
+        model = "model.safetensors"
+    else:
+        shutil.copy2(rank / model, to)
+    return of_values([of_file(to / name) for name in (ABOUT, VOCABULARY, model)])
 
 
 def what_is_read(runs: list[Run]) -> str:

@@ -176,11 +176,12 @@ def audience_table(
     table = table.with_columns(**{name: pl.Series(of[row, rank]) for name, of in columns.items() if of is not None})
     if ranker is None or audience.asked is None:
         return table
-    return table.hstack(reason_columns(rank_reasons(ranker, audience), audience))
+    return table.hstack(reason_columns(rank_reasons(ranker, audience), audience, ids))
 
 
-def reason_columns(reasons: RankReasons, found: Audience) -> list[pl.Series]:
-    """Columns of a ranked audience: the channels that named a user, and the features that raised their score most."""
+def reason_columns(reasons: RankReasons, found: Audience, ids: pl.Series) -> list[pl.Series]:
+    """Columns of a ranked audience: the channels that named a user, the features that raised their score most, and of a
+    network the songs of their history that it looked at most."""
     row, rank = np.nonzero(found.users_CB >= 0)
     ranks = pl.DataFrame(reasons.rank_CBM[row, rank], schema=list(reasons.channels), orient="row")
     named = [
@@ -195,12 +196,22 @@ def reason_columns(reasons: RankReasons, found: Audience) -> list[pl.Series]:
         one = words[np.maximum(feature, 0)].with_columns(
             pl.Series("value", value).fill_nan(None), by=by, there=feature >= 0
         )
-        raised.append(one.select(pl.when("there").then(pl.struct("feature", "words", "value", "by")).alias(str(place))))
-    whole = pl.concat(raised, how="horizontal")
+        raised.append(one.select(pl.when("there").then(pl.struct("feature", "words", "value", "by"))))
+    attended = []
+    if reasons.song_CBT is not None and reasons.share_CBT is not None:
+        for song, share in zip(reasons.song_CBT[row, rank].T, reasons.share_CBT[row, rank].T, strict=True):
+            one = pl.DataFrame({"song_id": ids.gather(np.maximum(song, 0)), "share": share, "there": song >= 0})
+            attended.append(one.select(pl.when("there").then(pl.struct("song_id", "share"))))
     return [
         ranks.select(pl.concat_list(named).list.drop_nulls().alias("named_by"))["named_by"],
-        whole.select(pl.concat_list(pl.all()).list.drop_nulls().alias("raised_by"))["raised_by"],
+        *(listed(of, name) for of, name in ((raised, "raised_by"), (attended, "attended_to")) if of),
     ]
+
+
+def listed(columns: list[pl.DataFrame], name: str) -> pl.Series:
+    """Columns, of one each, as one of lists, without what is null in them."""
+    whole = pl.concat([one.rename({one.columns[0]: str(at)}) for at, one in enumerate(columns)], how="horizontal")
+    return whole.select(pl.concat_list(pl.all()).list.drop_nulls().alias(name))[name]
 
 
 def similar_table(similar: Similar, catalogue: Catalogue, new: IntArray) -> pl.DataFrame:

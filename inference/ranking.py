@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import date
@@ -16,9 +15,8 @@ import torch
 from safetensors.torch import load
 from scipy import sparse
 
-from artifacts.fingerprints import of_file, of_values
-from artifacts.folders import MANIFEST, read_manifest
-from artifacts.runs import VOCABULARY, Run, fingerprint, read_config, read_vocabulary
+from artifacts.folders import read_manifest
+from artifacts.runs import Run, fingerprint, read_config, read_vocabulary
 from configs.errors import UserError
 from configs.options import MADE_BY
 from configs.targeting import TargetingConfig
@@ -27,9 +25,11 @@ from data.catalogue import Catalogue
 from data.contract.columns import DAY_OF_RELEASE
 from data.fields import SongFields, Vocabulary, read_fields, values_of
 from data.profiles import read_profile
+from inference.rank_network import network, song_keys
 from inference.song_index import SongIndex
 from inference.targeting import options_of
-from inference.vectors import Boundary
+from inference.vectors import Boundary, restore
+from models.ranker import RankNetwork
 from retrieval.rank_features import FIELDS, FeatureSource, KnownSongs, PlayLog, SongFacts
 from retrieval.ranking import LABELS, Examples, Ranker, Score
 from retrieval.targeting import Songs, Targeting
@@ -37,9 +37,9 @@ from retrieval.targeting import Songs, Targeting
 RUN = "rank run"
 MODEL = {"trees": "model.txt", "network": "weights.safetensors"}  # the file of each model
 ABOUT = "ranker.json"
-FILES = (MANIFEST, ABOUT, VOCABULARY, MODEL["trees"])  # of a run, from which a service's ranker is read
 LOGITS = "cross_entropy"  # the objective by which scores are log-odds of a grade
 COLUMNS = {"artist": "artist_id"}  # of songs.parquet, where it is not called as the field is
+KeyedNetwork = tuple[RankNetwork, FloatArray]  # and its `song_keys`
 DAY = 86_400_000  # milliseconds
 UNLIKE = ("memory_mb", "users_index")  # options of targeting that leave audiences as they are, or nearly so
 
@@ -174,7 +174,10 @@ def open_ranker(
     about = read_ranker(Path(folder))
     of_boundary = boundary.run.fingerprint if boundary else None
     check_ranker(folder, about, index.manifest["encoder"], of_boundary, options)
-    return ranker_in(Path(folder), about, catalogue, options.memory_mb, index.manifest["features"]), about
+    network = None
+    if about.get("model") == "network":
+        network = keyed_network(Path(folder), catalogue, index.manifest["features"])
+    return ranker_in(Path(folder), about, catalogue, options.memory_mb, network), about
 
 
 def check_ranker(
@@ -198,22 +201,19 @@ def check_ranker(
 
 
 def ranker_in(
-    folder: Path, about: dict[str, Any], catalogue: Catalogue, memory_mb: float, features: str | None = None
+    folder: Path, about: dict[str, Any], catalogue: Catalogue, memory_mb: float, keyed: KeyedNetwork | None = None
 ) -> Ranker:
-    """The ranker of a folder, of which `about` tells, with features from a catalogue; a network reads `features` too.
+    """The ranker of a folder, of which `about` tells, with features from a catalogue: its trees, or a network.
 
     Raises:
         UserError: LightGBM is not installed, or a file is damaged.
     """
     source = feature_source(catalogue, read_vocabulary(folder, "users"), about["new_days"], memory_mb)
-    kind, names = about.get("model", "trees"), tuple(about["features"])
-    if kind == "network":
-        from inference.rank_network import network  # which imports Lightning
-
-        fields = contents(folder, catalogue, features, about["network"]["dense_dims"])
-        model = network(open_network(folder), names, fields)
-        return Ranker(model, source, about["depth"], logits=True, history=about["history"])
-    score, contributions = trees(folder / MODEL[kind], names)
+    names = tuple(about["features"])
+    if keyed is not None:
+        score, contributions, attention = network(keyed[0], names, keyed[1])
+        return Ranker(score, source, about["depth"], True, contributions, about["history"], attention)
+    score, contributions = trees(folder / MODEL["trees"], names)
     return Ranker(score, source, about["depth"], about["objective"] == LOGITS, contributions)
 
 
@@ -224,18 +224,18 @@ def contents(folder: Path, catalogue: Catalogue, features: str | None, dense: Se
     return SongFields({name: fields.dense[name] for name in dense}, fields.codes, vocabulary)
 
 
-def copy_ranker(folder: Path, to: Path) -> str:
-    """Copy what a service's ranker is read from, without its examples and folds; returns its fingerprint.
+def keyed_network(folder: Path, catalogue: Catalogue, features: str | None) -> KeyedNetwork:
+    """The network of a rank run, and what its attention reads of all songs of a catalogue.
 
     Raises:
-        UserError: it is a network, which reads contents of songs that a service does not hold.
+        UserError: its weights do not fit, or the songs have other fields than those that it was fitted on.
     """
-    if read_ranker(folder).get("model", "trees") != "trees":
-        raise UserError(f"{folder} holds a network; the service ranks by trees: train.py rank model=trees")
-    to.mkdir()
-    for name in FILES:
-        shutil.copy2(folder / name, to)
-    return of_values([of_file(to / name) for name in FILES[1:]])  # but the manifest
+    from lightning_modules.rank import RankModule  # here: the service takes this module, and no Lightning
+
+    run = open_network(folder)
+    model = restore(RankModule, run).model
+    fields = contents(folder, catalogue, features, run.hparams["dense_dims"])
+    return model, song_keys(model, fields, catalogue.n_songs, folder)
 
 
 def read_ranker(folder: Path) -> dict[str, Any]:

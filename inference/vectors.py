@@ -41,12 +41,17 @@ def restore(module: type[Any], run: Run) -> Any:
         UserError: a published encoder that it needs cannot be loaded, or the checkpoint does not fit.
     """
     try:
-        made = module(**run.hparams)
-        made.load_state_dict(run.weights)
+        return restored(module, run.hparams, run.weights)
     except KeyError as error:
         raise UserError(f"{run.folder}: the checkpoint cannot be used here: it lacks the option {error}") from error
     except (TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"{run.folder}: the checkpoint cannot be used here: {str(error).splitlines()[0]}") from error
+
+
+def restored(module: type[Any], hparams: dict[str, Any], weights: dict[str, Any]) -> Any:
+    """A LightningModule with its weights, ready to predict."""
+    made = module(**hparams)
+    made.load_state_dict(weights)
     return made.eval()
 
 

@@ -4,9 +4,10 @@ Shapes: N pairs, G new songs, S distinct songs of a batch, R histories, T histor
 features, H attention heads, E width of a head, D of all, 3 outputs: played, and completed and favourited given played.
 
 A batch is a dict: `numbers` (N, F), NaN where not known, and `codes` (N, C) of the features; `songs`, the fields of S
-distinct songs, each (S, width); `new` (G,), places of the new songs among them; `song` and `row` (N,), which of the new
-songs and which history is a pair's; `history` (R, T), places of songs, newest first; `mask` (R, T), True where there is
-one; `signal` (R, T). Each new song attends to each history: candidates of a few songs are much the same users.
+distinct songs, each (S, width), or the keys that were made of them (S, D); `new` (G,), places of the new songs among
+them; `song` and `row` (N,), which of the new songs and which history is a pair's; `history` (R, T), places of songs,
+newest first; `mask` (R, T), True where there is one; `signal` (R, T). Each new song attends to each history: candidates
+of a few songs are much the same users.
 Songs are known by their content alone, so that a song that nobody has played can be asked for.
 """
 
@@ -24,6 +25,7 @@ from models.towers import small_embedding
 
 SIGNALS = 4  # of a history song: 0 none, 1 played, 2 completed, 3 favourited
 HEADS_OF = ("played", "completed", "favourited")
+STEPS = 16  # of integrated gradients
 MOST = 4.0  # standard deviations from the mean at which a feature is cut off
 
 
@@ -101,17 +103,27 @@ class RankNetwork(nn.Module):
         codes = [table(batch["codes"][:, at]) for at, table in enumerate(self.codes)]
         return [number_NF.clamp(-MOST, MOST) * known_NF, known_NF.to(number_NF.dtype), *codes]
 
-    def attention(self, batch: dict[str, Any]) -> list[Tensor]:
-        """What the song finds in the user's history: pooled signals (N, D), largest similarities (N, H)."""
-        e_SFE, _ = self.embedding(batch["songs"])
-        song_SD, mask_RT, row_N, new_N = self.song(e_SFE.flatten(1)), batch["mask"], batch["row"], batch["song"]
+    def keys(self, songs: dict[str, Tensor]) -> Tensor:
+        """What attention reads of songs, (S, D), by their fields."""
+        key_SD: Tensor = self.song(self.embedding(songs)[0].flatten(1))
+        return key_SD
+
+    def look(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """Similarities of new songs and history songs (G, H, R, T), and shares of attention (G, H, R, 1 + T)."""
+        songs, mask_RT = batch["songs"], batch["mask"]
+        song_SD = songs if isinstance(songs, Tensor) else self.keys(songs)
         unit_SHE = F.normalize(song_SD.unflatten(1, (self.heads, -1)), dim=2)
         own_GHE = unit_SHE[batch["new"]]
         cosine_GHRT = torch.einsum("ghe,she->ghs", own_GHE, unit_SHE)[:, :, batch["history"]]
         bias_HRT = self.signal_bias(batch["signal"]).permute(2, 0, 1)
         logit_GHRT = cosine_GHRT * self.scale_H[:, None, None] + bias_HRT.masked_fill(~mask_RT, -torch.inf)
         # one learned entry is always there: it is all that an empty history has, and the softmax stays defined
-        share_GHRT = F.pad(logit_GHRT, (1, 0)).softmax(dim=3)
+        return cosine_GHRT, F.pad(logit_GHRT, (1, 0)).softmax(dim=3)
+
+    def attention(self, batch: dict[str, Any]) -> list[Tensor]:
+        """What the song finds in the user's history: pooled signals (N, D), largest similarities (N, H)."""
+        cosine_GHRT, share_GHRT = self.look(batch)
+        mask_RT, row_N, new_N = batch["mask"], batch["row"], batch["song"]
         value_RTD = self.signal(batch["signal"])
         value_RTD = torch.cat([self.empty_D.expand(value_RTD.shape[0], 1, -1), value_RTD], dim=1)
         pooled_RHGE = share_GHRT.permute(2, 1, 0, 3) @ value_RTD.unflatten(2, (self.heads, -1)).transpose(1, 2)
@@ -121,9 +133,12 @@ class RankNetwork(nn.Module):
 
     def forward(self, batch: dict[str, Any]) -> Tensor:
         """A batch → logits (N, 3): played, completed given played, favourited given played."""
-        x_N = torch.cat([*self.features(batch), *self.attention(batch)], dim=1)
-        logits: Tensor = self.out(self.trunk(x_N)) + self.skip(x_N)
-        return logits
+        return self.logits(torch.cat([*self.features(batch), *self.attention(batch)], dim=1))
+
+    def logits(self, x_NX: Tensor) -> Tensor:
+        """Features and what attention found → logits (N, 3)."""
+        logit_N3: Tensor = self.out(self.trunk(x_NX)) + self.skip(x_NX)
+        return logit_N3
 
     def score(self, batch: dict[str, Any]) -> Tensor:
         """A batch → log-odds of the expected grade as a share of the highest, (N,)."""
@@ -141,3 +156,28 @@ class RankNetwork(nn.Module):
         worth_N = favourited_N * favourited + (1 - favourited_N) * other_N
         log_N = (F.logsigmoid(logit_N3[:, 0]) + worth_N.log()).clamp(max=-1e-6)
         return log_N - torch.log(-torch.expm1(log_N))
+
+    def contributions(self, batch: dict[str, Any]) -> Tensor:
+        """What each feature adds to a score, numbers and then codes, and at last the history: (N, F + C + 1).
+
+        Integrated gradients (Sundararajan et al., ICML 2017) on the way from a user who is average in every feature and
+        has no history. They sum to the difference of the two scores, but for the error of STEPS midpoints.
+        """
+        n, codes = len(self.number_mean), [table.weight.mean(dim=0) for table in self.codes]  # type: ignore[operator]
+        with torch.no_grad():
+            x_NX = torch.cat([*self.features(batch), *self.attention(batch)], dim=1)
+            no_song = self.empty_D, self.empty_D.new_full((self.heads,), -1.0)
+            base_X = torch.cat([x_NX.new_zeros(n), x_NX.new_ones(n), *codes, *no_song])
+        slope_NX = torch.zeros_like(x_NX)
+        for step in range(STEPS):
+            with torch.enable_grad():
+                at_NX = torch.lerp(base_X.expand_as(x_NX), x_NX, (step + 0.5) / STEPS).requires_grad_()
+                score = self.share_logit(self.logits(at_NX)).sum()
+            slope_NX += torch.autograd.grad(score, at_NX)[0] / STEPS
+        widths = [n, n, *map(len, codes), len(x_NX[0]) - 2 * n - sum(map(len, codes))]
+        value_NF, known_NF, *rest = ((x_NX - base_X) * slope_NX).split(widths, dim=1)
+        return torch.cat([value_NF + known_NF, *(one.sum(dim=1, keepdim=True) for one in rest)], dim=1)
+
+    def attended(self, batch: dict[str, Any]) -> Tensor:
+        """Share of attention on each song of the pairs' histories, mean over heads, (N, T)."""
+        return self.look(batch)[1].mean(dim=1)[batch["song"], batch["row"], 1:]

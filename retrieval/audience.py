@@ -114,19 +114,19 @@ def rank_by_score(
         chunk: new songs scored at a time; the working set is chunk × U numbers.
         allowed: who may be reached; None: everybody.
     """
-    parts = []
-    for rows in slices(n_new, chunk):
-        score = score_of(rows)
-        if sparse.issparse(score):
-            if allowed is not None:
-                row = np.repeat(np.arange(score.shape[0], dtype=np.int32), np.diff(score.indptr))
-                score.data[~allowed(rows)[row, score.indices]] = -np.inf
-            parts.append(top_entries(score, budget))
-        else:
-            if allowed is not None:
-                score[~allowed(rows)] = -np.inf
-            parts.append(top_users(score, budget))
-    return join(parts)
+    return join([best_of(score_of(rows), budget, allowed and allowed(rows)) for rows in slices(n_new, chunk)])
+
+
+def best_of(score: Any, budget: int, allowed_CU: Array | None = None) -> Audience:
+    """The best `budget` users of each row of scores, which may be overwritten, who may be reached."""
+    if not sparse.issparse(score):
+        if allowed_CU is not None:
+            score[~allowed_CU] = -np.inf
+        return top_users(score, budget)
+    if allowed_CU is not None:
+        row = np.repeat(np.arange(score.shape[0], dtype=np.int32), np.diff(score.indptr))
+        score.data[~allowed_CU[row, score.indices]] = -np.inf
+    return top_entries(score, budget)
 
 
 def top_users(score_CU: Array, budget: int) -> Audience:

@@ -1,6 +1,6 @@
 """Who listened to what, and how much each counts: a matrix by user and by song, and what has come in since on top.
 
-Shapes: S songs, U users, N some users, K some songs, C new songs.
+Shapes: S songs, U users, N some users, or plays, K some songs, C new songs.
 """
 
 from __future__ import annotations
@@ -75,3 +75,15 @@ def strength_rows(of: Strengths, rows: Sequence[int], width: int) -> sparse.csr_
     found = [(at, other, value) for at, row in enumerate(rows) for other, value in of.get(row, {}).items()]
     at, other, value = np.array(found, dtype=np.float64).reshape(-1, 3).T
     return sparse.csr_matrix((value.astype(np.float32), (at.astype(int), other.astype(int))), (len(rows), width))
+
+
+def strongest(user_N: Array, song_N: Array, strength_N: Array, shape: tuple[int, int]) -> sparse.csr_matrix:
+    """Strongest signal of each user on each song, (U, S), without dislikes."""
+    liked = np.flatnonzero(strength_N > 0)
+    key = user_N[liked].astype(np.int64) * shape[1] + song_N[liked]
+    order = np.argsort(key)
+    key, strength = key[order], strength_N[liked][order].astype(np.float32)
+    first = np.flatnonzero(np.diff(key, prepend=-1))
+    user, song = np.divmod(key[first], shape[1])
+    most = np.maximum.reduceat(strength, first) if len(first) else strength
+    return sparse.csr_matrix((most, (user, song)), shape=shape)

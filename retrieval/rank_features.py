@@ -22,6 +22,7 @@ from retrieval.audience import slices
 from retrieval.boundary import pair_scores
 from retrieval.candidates import CHANNELS, Candidates
 from retrieval.index import unit_rows
+from retrieval.listening import strongest
 
 if TYPE_CHECKING:
     from retrieval.targeting import Songs, Targeting
@@ -133,12 +134,14 @@ class KnownSongs:
 class SongFacts:
     """The same of new songs, (C, V) each, and the day before which plays count for each; NaN: all do.
 
-    `number_C` are their numbers in the catalogue, for a ranker that reads their contents; None: of none.
+    `number_C` are their numbers in the catalogue, for a ranker that reads their contents; None: of none. Songs that are
+    not of the catalogue are numbered from its size on, in the order of their fields by name, `content`.
     """
 
     fields: dict[str, sparse.csr_matrix]
     before_C: Array
     number_C: Array | None = None
+    content: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -338,18 +341,6 @@ def user_facts(seen: Seen, songs: KnownSongs, song_SD: Array, new_days: float) -
     }
     numbers = {name: one.astype(np.float32) for name, one in numbers.items()}
     return UserFacts(history_US, shares, numbers, seen.users_N)
-
-
-def strongest(user_N: Array, song_N: Array, strength_N: Array, shape: tuple[int, int]) -> sparse.csr_matrix:
-    """Strongest signal of each user on each song, (U, S), without dislikes."""
-    liked = np.flatnonzero(strength_N > 0)
-    key = user_N[liked].astype(np.int64) * shape[1] + song_N[liked]
-    order = np.argsort(key)
-    key, strength = key[order], strength_N[liked][order].astype(np.float32)
-    first = np.flatnonzero(np.diff(key, prepend=-1))
-    user, song = np.divmod(key[first], shape[1])
-    most = np.maximum.reduceat(strength, first) if len(first) else strength
-    return sparse.csr_matrix((most, (user, song)), shape=shape)
 
 
 def days_since(user_N: Array, day_N: Array, n_users: int, last_day: float | None = None) -> dict[str, Array]:

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.rank_features import PlayLog
+if TYPE_CHECKING:
+    from retrieval.rank_features import PlayLog
+    from retrieval.user_plays import UserPlays
 
 Array = NDArray[Any]
 NOTHING = -1  # song at a place where a history has none
+DRAWN = 1 << 62  # places of undated plays are drawn from so many, and come after all others
 
 
 @dataclass(frozen=True)
@@ -34,16 +37,16 @@ class Histories:
         return Histories(self.song_RT, self.signal_RT, self.row_P[at])
 
 
-def histories_of(log: PlayLog, plays_C: Array, song_P: Array, user_P: Array, length: int) -> Histories:
-    """The `length` newest songs of the users of pairs; song c sees the first `plays_C[c]` plays of the log."""
-    plays_P = plays_C[song_P]
+def histories_of(log: PlayLog | UserPlays, cuts_C: Array, song_P: Array, user_P: Array, length: int) -> Histories:
+    """The `length` newest songs of the users of pairs, by the plays that song c may see (`cuts` of the log)."""
+    cut_P = cuts_C[song_P]
     row_P, parts, count = np.zeros(len(song_P), dtype=np.int64), [no_songs(0, length)], 0
-    for n_plays in np.unique(plays_P):  # songs of a catalogue split by time share one history
-        at = np.flatnonzero(plays_P == n_plays)
+    for cut in np.unique(cut_P):  # songs of a catalogue split by time share one history
+        at = np.flatnonzero(cut_P == cut)
         users_N, row_P[at] = np.unique(user_P[at], return_inverse=True)
         row_P[at] += count
         count += len(users_N)
-        parts.append(newest_songs(log, int(n_plays), users_N, length))
+        parts.append(newest_songs(log.seen(cut, users_N).log, users_N, length))
     song_RT, signal_RT = (np.concatenate(one) for one in zip(*parts, strict=True))
     return Histories(song_RT, signal_RT, row_P)
 
@@ -53,15 +56,15 @@ def no_songs(n: int, length: int) -> tuple[Array, Array]:
     return np.full((n, length), NOTHING, dtype=np.int32), np.zeros((n, length), dtype=np.int8)
 
 
-def newest_songs(log: PlayLog, n_plays: int, users_N: Array, length: int) -> tuple[Array, Array]:
-    """Songs (N, T) of some users, ascending, by the first `n_plays` plays, those played last first, and their signals.
+def newest_songs(log: PlayLog, users_N: Array, length: int) -> tuple[Array, Array]:
+    """Songs (N, T) of some users, ascending, those played last first, and their signals; a user's plays are in order.
 
-    A disliked play names no song. Undated plays are the newest ones, in an order drawn once: that of the table would
-    favour some songs.
+    A disliked play names no song. Undated plays are the newest ones, in an order that is a hash of user and song: that
+    of the table would favour some songs.
     """
-    drawn_N = np.random.default_rng(0).permutation(len(log.day_N) - log.dated) + log.dated
-    order_N = np.r_[np.arange(log.dated), drawn_N][:n_plays]
-    user_N, song_N, strength_N = log.user_N[:n_plays], log.song_N[:n_plays], log.strength_N[:n_plays]
+    user_N, song_N, strength_N = log.user_N, log.song_N, log.strength_N
+    order_N, undated = np.arange(len(user_N)), np.flatnonzero(~np.isfinite(log.day_N))
+    order_N[undated] = DRAWN + drawn(user_N[undated], song_N[undated])
     at = np.flatnonzero((strength_N > 0) & np.isin(user_N, users_N))
     at = at[np.lexsort((order_N[at], song_N[at], user_N[at]))]
     new = np.append(True, (np.diff(user_N[at]) != 0) | (np.diff(song_N[at]) != 0))[: len(at)]
@@ -77,6 +80,14 @@ def newest_songs(log: PlayLog, n_plays: int, users_N: Array, length: int) -> tup
     song_NT[row_H[kept], place_H[kept]] = song_H[by]
     signal_NT[row_H[kept], place_H[kept]] = signal_H[by]
     return song_NT, signal_NT
+
+
+def drawn(user_N: Array, song_N: Array) -> Array:
+    """Pseudo-random numbers below DRAWN of pairs: a hash, the finaliser of SplitMix64."""
+    key_N = (user_N.astype(np.uint64) << np.uint64(32)) + song_N.astype(np.uint64)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        key_N = (key_N ^ (key_N >> np.uint64(shift))) * np.uint64(factor)
+    return ((key_N ^ (key_N >> np.uint64(31))) % np.uint64(DRAWN)).astype(np.int64)
 
 
 def joined_histories(parts: Sequence[Histories]) -> Histories:

@@ -67,6 +67,8 @@ class RankReasons:
         feature_CBT: those that raised the score most, first the strongest; −1: no more did, or the model cannot tell.
         value_CBT: their values, NaN where not known.
         raised_CBT: what they added to the score.
+        song_CBT: songs of the history that a network looked at most, first the most; −1: no more. None: no network.
+        share_CBT: their shares of its attention.
     """
 
     channels: tuple[str, ...]
@@ -75,6 +77,8 @@ class RankReasons:
     feature_CBT: Array
     value_CBT: Array
     raised_CBT: Array
+    song_CBT: Array | None = None
+    share_CBT: Array | None = None
 
 
 def rank_reasons(ranker: Ranker, found: Audience, top: int = TOP) -> RankReasons:
@@ -83,20 +87,37 @@ def rank_reasons(ranker: Ranker, found: Audience, top: int = TOP) -> RankReasons
     row, place = np.nonzero(found.users_CB >= 0)
     width = 1 + int(candidates.user_P.max(initial=0))
     at_N = np.searchsorted(candidates.song_P * width + candidates.user_P, row * width + found.users_CB[row, place])
-    shape = found.users_CB.shape
-    rank_CBM = np.zeros((*shape, len(candidates.channels)), dtype=np.int64)
-    rank_NM = candidates.rank_PM[at_N]
-    rank_CBM[row, place] = np.where(rank_NM <= candidates.depth, rank_NM, 0)
-    feature_CBT = np.full((*shape, top), -1, dtype=np.int64)
-    value_CBT, raised_CBT = np.full(feature_CBT.shape, np.nan), np.zeros(feature_CBT.shape)
-    if ranker.contributions is not None:
-        asked = examples.take(at_N)
-        raised_NF = ranker.contributions(asked)
-        best_NT = np.argsort(-raised_NF, axis=1, kind="stable")[:, :top]
-        raised_NT = np.take_along_axis(raised_NF, best_NT, axis=1)
-        rose_NT, k = raised_NT > 0, best_NT.shape[1]
-        value_NT = np.take_along_axis(asked.feature_PF, best_NT, axis=1)
-        feature_CBT[row, place, :k] = np.where(rose_NT, best_NT, -1)
-        value_CBT[row, place, :k] = np.where(rose_NT, value_NT, np.nan)
-        raised_CBT[row, place, :k] = np.where(rose_NT, raised_NT, 0)
-    return RankReasons(candidates.channels, rank_CBM, examples.names, feature_CBT, value_CBT, raised_CBT)
+
+    def spread(values_NT: Array, nothing: Any) -> Array:
+        spread_CBT = np.full((*found.users_CB.shape, values_NT.shape[1]), nothing, dtype=values_NT.dtype)
+        spread_CBT[row, place] = values_NT
+        return spread_CBT
+
+    asked, rank_NM = examples.take(at_N), candidates.rank_PM[at_N]
+    rank_CBM = spread(np.where(rank_NM <= candidates.depth, rank_NM, 0).astype(np.int64), 0)
+    raised_NF = ranker.contributions(asked) if ranker.contributions else np.zeros((len(asked), 0))
+    feature_NT, raised_NT = largest(raised_NF, top)
+    value_NT = named(asked.feature_PF.astype(np.float64), feature_NT, np.nan)
+    of_features = spread(feature_NT, -1), spread(value_NT, np.nan), spread(raised_NT, 0.0)
+    if ranker.attention is None:
+        return RankReasons(candidates.channels, rank_CBM, examples.names, *of_features)
+    place_NT, share_NT = largest(ranker.attention(asked), top)
+    song_NT = named(asked.histories.song_RT[asked.histories.row_P], place_NT, -1)
+    of_songs = spread(song_NT, -1), spread(share_NT, 0.0)
+    return RankReasons(candidates.channels, rank_CBM, examples.names, *of_features, *of_songs)
+
+
+def largest(value_NF: Array, top: int) -> tuple[Array, Array]:
+    """Places of the largest values above 0 of each row, −1 where there are fewer, and these, each (N, T)."""
+    best_NT = np.full((len(value_NF), top), -1)
+    k = min(top, value_NF.shape[1])
+    best_NT[:, :k] = np.argsort(-value_NF, axis=1, kind="stable")[:, :k]
+    best_NT[named(value_NF, best_NT, 0) <= 0] = -1
+    return best_NT, named(value_NF, best_NT, 0)
+
+
+def named(value_NF: Array, place_NT: Array, nothing: Any) -> Array:
+    """Values at some places of each row, (N, T); `nothing` at −1."""
+    if not value_NF.shape[1]:
+        return np.full(place_NT.shape, nothing, dtype=value_NF.dtype)
+    return np.where(place_NT >= 0, np.take_along_axis(value_NF, np.maximum(place_NT, 0), axis=1), nothing)

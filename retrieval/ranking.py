@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from retrieval.audience import Audience, ranked
 from retrieval.candidates import Candidates
-from retrieval.rank_features import FeatureSource, PlayLog
+from retrieval.rank_features import FeatureSource
 from retrieval.rank_histories import Histories, histories_of
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class Examples:
 
     `label_PL` are LABELS: 1, 0, or NaN where the data do not tell; None where they are to be found out. `names` are
     the columns of `feature_PF`, `codes` those of them that are category codes. `listeners` counts all held-out
-    listeners of these songs, candidates or not.
+    listeners of these songs, candidates or not. `content` is that of `SongFacts`.
     """
 
     song_P: Array
@@ -41,6 +41,7 @@ class Examples:
     label_PL: Array | None = None
     listeners: int = 0
     histories: Histories | None = None
+    content: Any = None
 
     def __len__(self) -> int:
         return len(self.song_P)
@@ -61,7 +62,7 @@ class Examples:
         label = None if self.label_PL is None else self.label_PL[at]
         arrays = self.song_P[at], self.user_P[at], self.feature_PF[at]
         histories = self.histories and self.histories.take(at)
-        return Examples(*arrays, self.names, self.codes, label, histories=histories)
+        return Examples(*arrays, self.names, self.codes, label, 0, histories, self.content)
 
     def columns(self, names: tuple[str, ...]) -> Array:
         """Some features, (P, F)."""
@@ -103,7 +104,8 @@ class Ranker:
 
     `logits`: a score is the log-odds of a grade, and means the same for every song; else it orders one song's users.
     `contributions`: what each feature adds to a score, (P, F) in the order of `Examples.names`; None where a model
-    cannot tell. `history`: songs of a user's history that the model reads; 0: it reads none.
+    cannot tell. `history`: songs of a user's history that the model reads; 0: it reads none. `attention`: how much it
+    looks at each of them, (P, T) in the order of `Examples.histories`; None where it does not look.
     """
 
     score: Score
@@ -112,6 +114,7 @@ class Ranker:
     logits: bool = False
     contributions: Score | None = None
     history: int = 0
+    attention: Score | None = None
 
     def audience(self, targeting: Targeting, songs: Songs, candidates: Candidates, budget: int) -> Audience:
         """The best `budget` candidates of each song; what they were chosen from is kept as `Audience.asked`."""
@@ -120,8 +123,7 @@ class Ranker:
         asked = Examples(song_P, user_P, feature_PF, source.names, source.codes)
         if self.history:
             assert songs.facts is not None and songs.facts.number_C is not None
-            asked.song_P = songs.facts.number_C[song_P]
-            assert isinstance(source.log, PlayLog)
+            asked.song_P, asked.content = songs.facts.number_C[song_P], songs.facts.content
             cuts_C = source.log.cuts(songs.facts.before_C)
             asked.histories = histories_of(source.log, cuts_C, song_P, user_P, self.history)
         score_P = self.score(asked).astype(np.float32)

@@ -30,16 +30,19 @@ from retrieval.audience import (
     Excluded,
     Scores,
     activity_scale,
+    best_of,
+    join,
     listener_scores,
     popularity_scale,
     rank_by_score,
     similarity_weights,
+    slices,
     song_rows,
     songs_at_once,
     union,
 )
 from retrieval.boundary import NO_EXCLUSIONS, margins, songs_above, users_above
-from retrieval.candidates import CHANNELS, Candidates, merge_channels
+from retrieval.candidates import Candidates, merge_channels
 from retrieval.clusters import MOST, centroid_scores, user_vectors
 from retrieval.gate import probability
 from retrieval.index import unit_rows
@@ -209,10 +212,11 @@ class Targeting:
             found = self.listeners(songs, depth, allowed)
         elif mode == "rank":
             found = self.ranked(songs, depth, gate, margin)
-        else:
+        elif mode == "cat":
             found = self.near_clusters(songs, depth, allowed)
-            if mode == "union":
-                found = union(self.listeners(songs, depth, allowed), found, depth)
+        else:
+            listened, seeds_CP = self.seeded(songs, depth, allowed)
+            found = union(listened, self.near_clusters(songs, depth, allowed, seeds_CP), depth)
         if not cap and exploration is None:
             return found
         logits = mode == "boundary" or (mode == "rank" and self.ranker is not None and self.ranker.logits)
@@ -221,12 +225,16 @@ class Targeting:
 
     def listeners(self, songs: Songs, budget: int, allowed: Allowed | None = None) -> Audience:
         """I2I2U: the listeners of similar songs."""
-        weights_CS = songs.similar.weights_CS
+        return rank_by_score(lambda rows: self._heard_similar(songs, rows), len(songs), budget, self._chunk(), allowed)
 
-        def score(rows: slice) -> sparse.csr_matrix:
-            return listener_scores(weights_CS[rows], self.listening, self.activity_U)
-
-        return rank_by_score(score, len(songs), budget, self._chunk(), allowed)
+    def seeded(self, songs: Songs, budget: int, allowed: Allowed | None = None) -> tuple[Audience, Array]:
+        """`listeners` and `seed_users` of the same scores."""
+        count, listened, seeds = min(self.options.seed_users, self.listening.n_users), [], []
+        for rows in slices(len(songs), self._chunk()):
+            score = self._heard_similar(songs, rows)
+            seeds.append(best_of(score, count))
+            listened.append(best_of(score, budget, allowed and allowed(rows)))
+        return join(listened), join(seeds).users_CB
 
     def near_taste(self, songs: Songs, budget: int, allowed: Allowed | None = None) -> Audience:
         """Users whose mean direction is nearest to the song: the similarities of all their songs, not of K neighbours.
@@ -246,12 +254,12 @@ class Targeting:
 
     def candidates(self, songs: Songs, depth: int, gate: bool = False, margin: float = 0.0) -> Candidates:
         """The first `depth` users of each channel, those by margin whether or not they clear it unless gated."""
-        has = [mode for mode in CHANNELS if mode != "boundary" or self.boundary_U is not None]
-        low = margin if gate else -np.inf
-        found = {
-            mode: self.audience(songs, mode, depth, gate, low if mode == "boundary" else margin)  # type: ignore[arg-type]
-            for mode in has
-        }
+        budget, allowed = min(depth, self.listening.n_users), self.allowed(songs, gate, margin)
+        listened, seeds_CP = self.seeded(songs, budget, allowed)
+        taste, near = self.near_taste(songs, budget, allowed), self.near_clusters(songs, budget, allowed, seeds_CP)
+        found = {"i2i2u": listened, "taste": taste, "cat": near}
+        if self.boundary_U is not None:
+            found["boundary"] = self.above_boundary(songs, budget, margin if gate else -np.inf)
         return merge_channels(found, depth)
 
     def new_songs_of(self, users_N: Array, songs: Songs, mode: Literal["i2i2u", "taste"], k: int) -> Audience:
@@ -268,10 +276,12 @@ class Targeting:
         chunk = songs_at_once(self.options.memory_mb, len(songs))
         return rank_by_score(score, len(users_N), min(k, len(songs)), chunk)
 
-    def near_clusters(self, songs: Songs, budget: int, allowed: Allowed | None = None) -> Audience:
-        """CAT: users near a cluster of the I2I2U users; who may not be reached may still tell about taste."""
+    def near_clusters(
+        self, songs: Songs, budget: int, allowed: Allowed | None = None, seeds_CP: Array | None = None
+    ) -> Audience:
+        """CAT: users near a cluster of the seed users, who are looked for unless they are given."""
+        seeds_CP = self.seed_users(songs) if seeds_CP is None else seeds_CP
         options, user_UD = self.options, self.cat_taste.user_UD
-        seeds_CP = self.seed_users(songs)
 
         def score(rows: slice) -> Array:
             how = options.clusters, options.seed, options.song_weight
@@ -285,7 +295,10 @@ class Targeting:
         return rank_by_score(score_of, len(songs), budget, self._chunk(points), allowed)
 
     def seed_users(self, songs: Songs) -> Array:
-        """The audience that CAT clusters: the first I2I2U users of each song, (C, P), −1 where fewer."""
+        """The audience that CAT clusters: the first I2I2U users of each song, (C, P), −1 where fewer.
+
+        Also those who may not be reached: they may still tell about taste.
+        """
         return self.listeners(songs, min(self.options.seed_users, self.listening.n_users)).users_CB
 
     def above_boundary(self, songs: Songs, budget: int, margin: float = 0.0) -> Audience:
@@ -354,6 +367,10 @@ class Targeting:
         heard_NS = self.listening.heard(users_B)
         users_CB = np.broadcast_to(np.arange(len(users_B)), (len(vector_CD), len(users_B)))
         return nearest_heard(users_CB, vector_CD, self.song_SD, heard_NS)
+
+    def _heard_similar(self, songs: Songs, rows: slice) -> sparse.csr_matrix:
+        """Scores of I2I2U of some songs."""
+        return listener_scores(songs.similar.weights_CS[rows], self.listening, self.activity_U)
 
     def _chunk(self, extra: int = 0) -> int:
         return songs_at_once(self.options.memory_mb, self.listening.n_users, extra)

@@ -7,7 +7,7 @@ Shapes: S songs of the catalogue, U users, K similar songs, B budget, N new song
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -74,7 +74,12 @@ def facts(state: State, number: int) -> SongFacts | None:
     source = model.targeting.ranker.source
     if number < model.n_songs:
         return song_facts(source, model.catalogue, np.array([number]))
-    return facts_of(source, state.about(number))
+    found, stored = facts_of(source, state.about(number)), state.stored(number)
+    if not model.targeting.ranker.history or stored is None:
+        return found
+    features = {name: values[None] for name, values in stored.features.items()}
+    content = model.encoder.of_song(features, [stored.described])  # a network reads what the song encoder does
+    return replace(found, number_C=np.array([model.n_songs]), content=content)
 
 
 def audience(state: State, number: int, mode: Mode, budget: int, gate: bool, margin: float) -> Reached:

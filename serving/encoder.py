@@ -142,11 +142,15 @@ class Encoder:
     @torch.inference_mode()
     def vectors(self, features: Features, about: Sequence[dict[str, Any]]) -> tuple[FloatArray, FloatArray | None]:
         """Song vectors (N, D) and item vectors (N, D), the latter None without a boundary model."""
-        song_ND = self.song(fields(features, about, self.song.embedding.dense_dims, self.song_codes)).numpy()
+        song_ND = self.song(self.of_song(features, about)).numpy()
         if self.item is None:
             return song_ND, None
         of_item = fields(features, about, self.item.embedding.dense_dims, self.item_codes)
         return song_ND, self.item(of_item).numpy()
+
+    def of_song(self, features: Features, about: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
+        """Fields of songs that the song encoder reads."""
+        return fields(features, about, self.song.embedding.dense_dims, self.song_codes)
 
     def guess(self, features: Features) -> list[dict[str, Any]]:
         """The tags nearest to one song's sound, or to its words where there is no sound; none without a CLIP model."""

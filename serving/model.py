@@ -25,6 +25,7 @@ from data.catalogue import Catalogue, read_features
 from data.contract.columns import ABOUT, DAY_OF_RELEASE
 from data.item_pairs.verification import listening_matrix
 from data.profiles import read_profile
+from export.model import load
 from inference.ranking import check_ranker, ranker_in, read_ranker
 from inference.song_index import read_index
 from inference.targeting import targeting_of
@@ -138,7 +139,10 @@ class Model:
         folder, of = self.folder / "rank", self.manifest
         about = read_ranker(folder)
         check_ranker(folder, about, of["encoder"], of["boundary"], self.options)
-        ranker = ranker_in(folder, about, self.catalogue, self.options.memory_mb)
+        network: Any = None
+        if about.get("model") == "network":
+            network = load(folder, check=False)[0], read_features(folder, self.n_songs)["keys"]
+        ranker = ranker_in(folder, about, self.catalogue, self.options.memory_mb, network)
         assert isinstance(ranker.source.log, PlayLog)
         self.plays = ranker.source.log = UserPlays(ranker.source.log, self.n_songs)
         self.targeting.ranker = ranker

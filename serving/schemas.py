@@ -175,6 +175,12 @@ class RaisedBy(BaseModel):
     by: float
 
 
+class Attended(Titled):
+    """A song of a user's history that a network looked at, and its share of the attention."""
+
+    share: float
+
+
 class Listener(BaseModel):
     """A user of an audience, and which of the songs that they know explain it."""
 
@@ -185,6 +191,9 @@ class Listener(BaseModel):
     because: list[Titled]
     named_by: list[NamedBy] | None = Field(None, description="mode=rank: the channels whose candidate they are")
     raised_by: list[RaisedBy] | None = Field(None, description="mode=rank: what raised their score most, at most three")
+    attended_to: list[Attended] | None = Field(
+        None, description="mode=rank by a network: songs of their history that it looked at most, at most three"
+    )
 
 
 class Audience(BaseModel):

@@ -107,7 +107,7 @@ def audience(state: State, number: int, mode: Any, budget: int, gate: bool, marg
             score=float(score),
             margin=None if np.isnan(above) else float(above),
             because=titled(state, because),
-            **({} if found.reasons is None else ranked_by(found.reasons, rank - 1)),
+            **({} if found.reasons is None else ranked_by(state, found.reasons, rank - 1)),
         )
         for rank, (user, score, above, because) in enumerate(rows, 1)
     ]
@@ -117,12 +117,17 @@ def audience(state: State, number: int, mode: Any, budget: int, gate: bool, marg
     )  # fmt: skip
 
 
-def ranked_by(reasons: RankReasons, place: int) -> dict[str, Any]:
+def ranked_by(state: State, reasons: RankReasons, place: int) -> dict[str, Any]:
     """Why the user at a place of a ranked audience of one song is there, as `Listener` has it."""
     named = zip(reasons.channels, reasons.rank_CBM[0, place].tolist(), strict=True)
     rows = [one[0, place].tolist() for one in (reasons.feature_CBT, reasons.value_CBT, reasons.raised_CBT)]
     raised = [(reasons.names[feature], value, by) for feature, value, by in zip(*rows, strict=True) if feature >= 0]
+    attended = None
+    if reasons.song_CBT is not None and reasons.share_CBT is not None:
+        looked = zip(titled(state, reasons.song_CBT[0, place]), reasons.share_CBT[0, place].tolist(), strict=False)
+        attended = [schemas.Attended(**song.model_dump(), share=share) for song, share in looked]
     return {
+        "attended_to": attended,
         "named_by": [{"channel": channel, "rank": rank} for channel, rank in named if rank],
         "raised_by": [
             schemas.RaisedBy(feature=name, words=in_words(name), value=None if np.isnan(value) else value, by=by)

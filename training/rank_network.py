@@ -20,7 +20,8 @@ from configs.ranking import GRADES, NetworkConfig
 from data.arrays import BoolArray, IntArray
 from data.fields import SongFields, Vocabulary
 from datamodules.rank import RankDataModule
-from inference.rank_network import restored, scores
+from inference.rank_network import scores
+from inference.vectors import restored
 from lightning_modules.rank import RankModule
 from retrieval.rank_features import PROFILE
 from retrieval.ranking import Examples
@@ -61,7 +62,8 @@ def fit_network(
         data = data_without(part_G == part)
         best = trained(hparams, data, options.epochs, options.patience, seed)
         counts.append(best.epochs)
-        apart_P[part_P == part] = scores(restored(hparams, best.weights), data.batches(np.flatnonzero(data.left_G)))
+        model = restored(RankModule, hparams, best.weights).model
+        apart_P[part_P == part] = scores(model, data.batches(np.flatnonzero(data.left_G)))
     rounds = max(1, int(np.median(counts))) if counts else 1
     weights = trained(hparams, data_without(np.zeros(len(part_G), dtype=bool)), options.epochs, rounds, seed).weights
     about = {"epochs": rounds, "network": hparams}

@@ -6,7 +6,6 @@ command goes on with the piece that it was at.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from artifacts.fingerprints import of_folder
-from artifacts.folders import kind_of, read_manifest, write_text, writing
+from artifacts.folders import kind_of, read_manifest, write_json, writing
 from artifacts.runs import Run, finish_run, is_finished, open_run, read_vocabularies, read_vocabulary, run_folder
 from artifacts.tracking import made, tracked, used
 from configs.errors import UserError
@@ -45,7 +44,6 @@ from inference.vectors import boundary_vectors, data_options, encode_songs
 from retrieval.candidates import ceilings
 from retrieval.index import build_index
 from retrieval.listening import Listening
-from retrieval.rank_features import PlayLog
 from retrieval.rank_histories import Histories, histories_of, joined_histories
 from retrieval.ranking import Examples
 from training.rank_trees import Fitted, fit_trees, reached
@@ -82,7 +80,7 @@ def train_rank(config: RankConfig, tracking: Any) -> None:
         metrics, fitted = fit(examples, config, runs["i2i"], vocabulary)
         (out / MODEL[config.model]).write_bytes(fitted.model)
         found = about | {"model": config.model, "features": fitted.names, **fitted.about}
-        write_text(out / ABOUT, json.dumps(found, indent=2) + "\n")
+        write_json(out / ABOUT, found)
         counts = {"songs": len(examples.sizes_G), "candidates": len(examples), "listeners": examples.listeners}
         finish_run(out, "rank", metrics, fitted_on=about["fitted_on"], counts=counts)
     used(tracking, config.data, config.i2i, config.boundary)
@@ -213,7 +211,6 @@ def made_examples(
     examples, candidates = examples_of(targeting, asked, songs, catalogue, source, config.depth)
     if config.model == "network":
         log, pairs = source.log, (candidates.song_P, candidates.user_P)
-        assert isinstance(log, PlayLog)
         examples.histories = histories_of(log, log.cuts(facts.before_C), *pairs, config.network.history)
     song_L, user_L = held_out_listeners(catalogue, songs)
     return examples, ceilings(candidates, (np.searchsorted(songs, song_L), user_L))

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
-from artifacts.folders import PART, check_replaceable, read_manifest, write_manifest, write_text
+from artifacts.folders import PART, check_replaceable, read_manifest, write_json, write_manifest, write_text
 from artifacts.runs import VOCABULARY, differences, is_finished, read_config
 from artifacts.tracking import command_run, first_rank, log_table, made, used
 from callbacks.checkpoint import BEST, LESS_IS_BETTER
@@ -163,8 +163,3 @@ def tell(run: Any, ranked: list[dict[str, Any]]) -> None:
         print(f"{name:<5}  {value:<12.4f}  {options}")
     print()
     log_table(run, "trials", pl.DataFrame(rows, schema=["trial", monitor, "options"], orient="row"))
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file, whole or not at all."""
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")

@@ -3,11 +3,12 @@
     OMP_NUM_THREADS=1 python -m benchmarks.speed.serve_load model=runs/demo/service out=runs/serve_load.json
     OMP_NUM_THREADS=1 python -m benchmarks.speed.serve_load users=1000000 songs=1000000 plays=10000000
 
-Without model= a service folder is made first, of generated songs and listeners. The real service runs in a process of
-its own, on loopback and with a token. So many clients as `clients` says ask for each kind of thing for `seconds`, then
-as many threads call the parts of the service in this process (`serving.incoming`, `serving.shown`). Clients take their
-share of the same cores. At the end many more clients come than the service lets in. Written: rates, percentiles,
-statuses, cores used, memory before and after, how long start and restart take.
+Without model= a service folder is made first, of generated songs and listeners. Audiences are asked for in all modes;
+in that of the ranker where the folder has one, as a generated one has (trees: extra `rank`). The real service runs in a
+process of its own, on loopback and with a token. So many clients as `clients` says ask for each kind of thing for
+`seconds`, then as many threads call the parts of the service in this process (`serving.incoming`, `serving.shown`).
+Clients take their share of the same cores. At the end many more clients come than the service lets in. Written: rates,
+percentiles, statuses, cores used, memory before and after, how long start and restart take.
 """
 
 from __future__ import annotations
@@ -89,10 +90,10 @@ def measure(config: ServeLoadConfig, folder: Path, work: Path) -> dict[str, Any]
     with serving(*options, token=token) as running, beside(config, folder, work) as service:
         http = over_http(material, running.url, token)
         sides = {"service": http, "in_process": in_process(material, service)}
-        for kind in tqdm(KINDS, "first requests"):  # decoders start, files are mapped
+        for kind in tqdm(material.kinds, "first requests"):  # decoders start, files are mapped
             for side in sides.values():
                 load(side, kind, max(config.clients), min(1.0, config.seconds), config.seed + 1)
-        for kind, clients in tqdm([(kind, clients) for kind in KINDS for clients in config.clients], "load"):
+        for kind, clients in tqdm([(kind, clients) for kind in material.kinds for clients in config.clients], "load"):
             phases.append(phase(config, running, sides, kind, clients))
         past = load(sides["service"], KINDS[0], config.past, config.seconds, config.seed + 2)
         memory = soak(config, running, sides["service"])

@@ -13,17 +13,20 @@ import httpx
 import numpy as np
 import soundfile
 
+from artifacts.folders import read_manifest
+from configs.options import MADE_BY, SERVICE
 from data.catalogue import Catalogue, read_features
 from serving import shown
 from serving.routes import Service, number_of
 from serving.schemas import NewPlay, NewSong
 
 WORDS, SOUND = "song by words and features", "song by 10 s of audio"
-MODES = ("i2i2u", "taste", "cat", "union", "boundary")
+MODES = ("i2i2u", "taste", "cat", "union", "boundary", "rank")
 SONGS = (f"{WORDS}, i2i2u", f"{WORDS}, boundary", f"{SOUND}, i2i2u")
 PLAY = "play of a new song"
 WRITES = (*SONGS, PLAY)
 KINDS = (*WRITES, "recommendations", *(f"audience, {mode}" for mode in MODES))
+RANKED = KINDS[-1]  # of a folder with a ranker alone
 BUDGET, SIMILAR = 50, 20
 SECONDS, RATE, RECORDINGS = 10, 44_100, 8
 FIELDS = ("title", "lyrics", "language", "artist_id", "genres", "tags")
@@ -34,9 +37,14 @@ Side = Callable[[], AbstractContextManager[Ask]]  # a client
 
 
 class Material:
-    """What requests are made of: the new songs of a service folder sent again, its users, and recordings."""
+    """What requests are made of: the new songs of a service folder sent again, its users, and recordings.
+
+    `kinds` are the kinds of request that its model answers.
+    """
 
     def __init__(self, folder: Path, seed: int) -> None:
+        ranker = read_manifest(folder, SERVICE, MADE_BY[SERVICE]).get("ranker")
+        self.kinds = [kind for kind in KINDS if ranker or kind != RANKED]
         catalogue = Catalogue.read(folder / "catalogue")
         self.rows = catalogue.rows("cold")
         self.new = catalogue.songs[self.rows].to_dicts()

@@ -19,9 +19,11 @@ from scipy import sparse
 from tqdm import tqdm
 
 from artifacts.fingerprints import of_values
-from artifacts.folders import write_manifest, writing
+from artifacts.folders import write_json, write_manifest, writing
+from artifacts.runs import VOCABULARY
 from benchmarks.speed.audience_scale import GENRES, listening_of
 from configs.data import AudioConfig
+from configs.ranking import RankConfig, TreesConfig
 from configs.targeting import IndexConfig, TargetingConfig
 from configs.training import BoundaryConfig, ClipConfig, I2IConfig
 from data.arrays import FloatArray
@@ -29,16 +31,22 @@ from data.catalogue import Catalogue
 from data.fields import column_codes
 from export.model import CLASSES, model_class, write_weights
 from export.service import KIND
+from inference.ranking import ABOUT, MODEL, RUN, like
 from inference.song_index import KIND as INDEX
 from inference.song_index import built, tuned, write_songs
 from models.pretrained_audio import OWN
 from retrieval.audience import slices
 from retrieval.clusters import user_vectors
+from retrieval.gate import probability
 from retrieval.index import to_cpu, unit_rows
+from retrieval.rank_features import FEATURES
+from retrieval.ranking import LABELS, Examples
+from training.rank_trees import fit_trees
 
 CHUNK, SAMPLE = 20_000, 200  # songs or users at a time; new songs by which boundaries are set
 OPEN = 0.05  # share of the new songs that is above a user's boundary
-YEAR_MS = 365 * 24 * 3600 * 1000
+FIRST_MS, YEAR_MS = 1_750_000_000_000, 365 * 24 * 3600 * 1000  # the first play; new songs come a year later
+RANKED = 20, 500  # songs and candidates of each to which the ranker is fitted
 DENSE = {"clip_audio": 128, "clip_text": 128}
 TEXTS = 1000  # different titles and lyrics
 WORDS = np.array(["rain", "night", "love", "road", "home", "fire", "river", "dance", "blue", "heart", "star", "dust"])
@@ -54,7 +62,7 @@ def write_world(out: Path, users: int, songs: int, new: int, plays: int, seed: i
     """Write the folder; fewer plays than asked for where a user played a song twice."""
     rng, models = np.random.default_rng(seed), random_models(seed)
     manifest = {
-        **{of: of_values(of, users, songs, new, plays, seed) for of in ("clip", "encoder", "boundary")},
+        **{of: of_values(of, users, songs, new, plays, seed) for of in ("clip", "encoder", "boundary", "ranker")},
         "calibration": [0.5, 0.0],
         "labels": SONG_VOCABULARY["genres"],
         "text": {"model": "minilm", "fields": ["title", "lyrics"], "max_tokens": 128, "windows": 1},
@@ -75,6 +83,7 @@ def write_world(out: Path, users: int, songs: int, new: int, plays: int, seed: i
         vectors, items = encoded(folder, table, models)
         write_users(folder, listening, items, new)
         write_index(folder / "index", vectors, str(manifest["encoder"]), seed)
+        write_ranker(folder / "rank", manifest, seed)
 
 
 def random_models(seed: int) -> dict[str, tuple[Any, dict[str, Any]]]:
@@ -127,6 +136,7 @@ def song_table(songs: int, new: int, rng: np.random.Generator) -> pl.DataFrame:
         "genres": one_of["genres"].gather(number % GENRES).reshape((n, 1)).cast(pl.List(pl.String)),
         "tags": pl.Series([None], dtype=pl.List(pl.String)).gather(np.zeros(n, dtype=np.int64)),
         "artist_id": one_of["artist_id"].gather(rng.integers(0, len(one_of["artist_id"]), n)),
+        "released_at": pl.Series(FIRST_MS + np.where(number < songs, -YEAR_MS, YEAR_MS)).cast(pl.Datetime("ms")),
         "split": pl.Series(["cold_test", "warm"]).gather((number < songs).astype(np.int64)),
     })  # fmt: skip
 
@@ -150,7 +160,9 @@ def write_catalogue(folder: Path, songs: pl.DataFrame, listening: sparse.csr_mat
         "user": user[order],
         "song": listening.indices[order].astype(np.int32),
         "strength": listening.data[order],
-        "played_at": pl.Series(1_750_000_000_000 + when[order]).cast(pl.Datetime("ms")),
+        "completed": listening.data[order] >= 2,
+        "favourited": listening.data[order] >= 3,
+        "played_at": pl.Series(FIRST_MS + when[order]).cast(pl.Datetime("ms")),
     }).write_parquet(folder / "plays.parquet")  # fmt: skip
     write_manifest(folder, "catalogue", {"of": "generated"})
 
@@ -200,3 +212,22 @@ def write_index(folder: Path, vectors: FloatArray, encoder: str, seed: int) -> N
     faiss.write_index(to_cpu(index), str(folder / "index.faiss"))
     write_songs(folder, catalogue, vectors, entries)
     write_manifest(folder, INDEX, manifest)
+
+
+def write_ranker(folder: Path, manifest: dict[str, Any], seed: int) -> None:
+    """A ranker's trees, fitted to drawn features by which users listened: their shape costs what real ones cost."""
+    folder.mkdir()
+    rng, (songs, users) = np.random.default_rng(seed), RANKED
+    song_P, user_P = np.divmod(np.arange(songs * users), users)
+    feature_PF = rng.standard_normal((len(song_P), len(FEATURES)), dtype=np.float32)
+    label_PL = np.zeros((len(song_P), len(LABELS)), dtype=np.float32)
+    label_PL[:, 0] = rng.random(len(song_P)) < probability(feature_PF.sum(axis=1) / 2 - 3)
+    options = TreesConfig(rounds=100, parts=2)
+    found = fit_trees(Examples(song_P, user_P, feature_PF, FEATURES, label_PL=label_PL), options, seed)
+    (folder / MODEL["trees"]).write_bytes(found.model)
+    models = {name: manifest[name] for name in ("encoder", "boundary")}
+    sizes = {name: getattr(RankConfig, name) for name in ("depth", "new_days")}
+    about = {**models, **sizes, "targeting": like(TargetingConfig()), "features": found.names, **found.about}
+    write_json(folder / ABOUT, about)
+    write_json(folder / VOCABULARY, {"users": {}, "songs": {}})
+    write_manifest(folder, RUN, {"finished": True})

@@ -13,6 +13,7 @@ from scipy import sparse, special
 
 from configs.errors import UserError
 from data.arrays import AnyArray
+from retrieval.listening import strongest
 
 if TYPE_CHECKING:
     from data.item_pairs.neighbours import Pairs
@@ -23,10 +24,9 @@ KEYS = ("source", "target")
 
 def listening_matrix(plays: Table, n_users: int, n_songs: int) -> sparse.csr_matrix:
     """Sparse matrix (users, songs) of the strongest signal of each user for each song, without dislikes."""
-    liked = plays.lazy().filter(pl.col("strength") > 0).group_by("user", "song").agg(pl.col("strength").max())
-    liked = liked.collect(engine="streaming")
-    coordinates = (liked["user"].to_numpy(), liked["song"].to_numpy())
-    return sparse.csr_matrix((liked["strength"].to_numpy().astype(np.float32), coordinates), shape=(n_users, n_songs))
+    liked = plays.lazy().filter(pl.col("strength") > 0).select("user", "song", "strength").collect(engine="streaming")
+    user_N, song_N, strength_N = (liked[name].to_numpy() for name in ("user", "song", "strength"))
+    return strongest(user_N, song_N, strength_N, (n_users, n_songs))
 
 
 def cap_histories(plays: Table, most: int, seed: int) -> tuple[Table, int]:

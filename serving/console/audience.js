@@ -133,11 +133,17 @@ function csv(rows) {
   return rows.map((row) => row.map(quoted).join(",")).join("\r\n");
 }
 
-/** Why a user is in the audience: songs, and of a ranked one the channels with their places, and what raised the score. */
+/** Why a user is in the audience: songs, and of a ranked one the channels with their places, what raised the score, and
+ *  which songs a network looked at. */
 function reasons(user) {
   const named = user.named_by?.map(({ channel, rank }) => `${CHANNELS[channel] ?? channel} (place ${count(rank)})`);
   const raised = user.raised_by?.map(({ words: feature, value }) => `${feature} (${known(value)})`);
-  const lines = [named?.length && `named by ${named.join(", ")}`, raised?.length && `raised by ${raised.join(", ")}`];
+  const looked = user.attended_to?.map((song) => `${title(song)} (${count(Math.round(100 * song.share))} %)`);
+  const lines = [
+    named?.length && `named by ${named.join(", ")}`,
+    raised?.length && `raised by ${raised.join(", ")}`,
+    looked?.length && `the ranker looked most at ${looked.join(", ")}`,
+  ];
   const more = lines.filter(Boolean).map((line) => make("p", { class: "faint because" }, words(line)));
   return [because(user.because), ...more].filter(Boolean);
 }

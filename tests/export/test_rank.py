@@ -17,7 +17,7 @@ from configs.ranking import RankConfig
 from configs.serving import ExportConfig
 from data.catalogue import Catalogue
 from datamodules.batches import Batch
-from datamodules.rank import RankBatches
+from datamodules.rank_batches import RankBatches
 from export import model as export
 from export.parts import SONGS
 from inference.ranking import contents, read_ranker

@@ -99,6 +99,45 @@ def test_padding_and_the_songs_behind_it_change_nothing() -> None:
         assert not torch.allclose(made(seen), made(batch))
 
 
+def test_keys_stand_for_contents() -> None:
+    made, batch = network(), drawn()
+    with torch.no_grad():
+        torch.testing.assert_close(made(batch | {"songs": made.keys(batch["songs"])}), made(batch))
+
+
+def test_contributions_sum_to_the_score_less_that_of_an_average_user() -> None:
+    """Against many more steps; exactly where the score is a linear function of a feature or does not know it."""
+    made, batch = network(), drawn()
+    batch["numbers"] = batch["numbers"].nan_to_num(0.5)
+    nobody = {
+        "numbers": made.number_mean.expand(N, 6),
+        "mask": torch.zeros_like(batch["mask"]),
+    }
+    codes = [table.weight.mean(dim=0) for table in made.codes]  # type: ignore[operator]
+    with torch.no_grad():
+        asked, average = made.features(batch | nobody), made.attention(batch | nobody)
+        base = torch.cat([*asked[:2], *(one.expand(N, -1) for one in codes), *average], dim=1)
+        difference_N = made.score(batch) - made.share_logit(made.logits(base))
+        found = made.contributions(batch)
+    assert found.shape == (N, 6 + 2 + 1) and difference_N.std() > 0.1
+    torch.testing.assert_close(found.sum(dim=1), difference_N, rtol=0.02, atol=0.02)
+    with torch.no_grad():  # a feature that no weight reads adds nothing
+        for layer in (made.skip, made.trunk[0]):
+            layer.weight[:, [2, 6 + 2]] = 0  # type: ignore[index]
+    assert (made.contributions(batch)[:, 2] == 0).all() and (made.contributions(batch)[:, 3] != 0).any()
+
+
+def test_attention_is_shared_out() -> None:
+    made, batch = network(), drawn()
+    with torch.no_grad():
+        share_NT = made.attended(batch)
+        weights, whole = made.look(batch)[1], share_NT.sum(dim=1)
+    for n, (song, row) in enumerate(zip(batch["song"], batch["row"], strict=True)):
+        expected = sum(weights[song, head, row, 1:] for head in range(HEADS)) / HEADS
+        torch.testing.assert_close(share_NT[n], expected)
+        assert (share_NT[n][~batch["mask"][row]] == 0).all() and whole[n] < 1
+
+
 @pytest.mark.parametrize("told", [(1, 1, 1), (1, 0, 1), (1, 1, 0)])
 def test_a_score_is_the_log_odds_of_the_expected_grade(told: tuple[int, int, int]) -> None:
     made, logit_N3 = network(), torch.randn(40, 3) * 4

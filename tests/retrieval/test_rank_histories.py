@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from retrieval.rank_features import PlayLog
+from retrieval.rank_features import COLUMNS, PlayLog
 from retrieval.rank_histories import Histories, histories_of, joined_histories
+from retrieval.user_plays import UserPlays
 
 USERS, SONGS, PLAYS = 12, 9, 150
 
@@ -56,6 +57,26 @@ def test_without_times_the_songs_are_drawn() -> None:
         assert sorted(pairs[: len(expected)]) == sorted(expected)
     np.testing.assert_array_equal(found.song_RT, whole.song_RT[:, :4])
     assert len(np.unique(found.song_RT)) == SONGS + 1, "no song is left out by its number"
+
+
+@pytest.mark.parametrize("dated", [True, False])
+def test_plays_by_user_tell_the_same_with_those_that_come_in(dated: bool) -> None:
+    """`UserPlays`, which are the log's plays without the last ones and then these, however late they come."""
+    log, rng = log_of(dated), np.random.default_rng(1)
+    come_in = np.sort(rng.permutation(PLAYS - 10)[:40]) if dated else np.zeros(0, dtype=int)
+    kept = np.setdiff1d(np.arange(PLAYS), come_in)
+    plays = UserPlays(PlayLog(**{name: getattr(log, name)[kept] for name in COLUMNS}, n_users=USERS), SONGS)
+    for at in rng.permutation(come_in):
+        values = (getattr(log, name)[at] for name in COLUMNS)
+        user, song, day, strength, *flags = values
+        plays.add(int(user), int(song), float(day), float(strength), tuple(flags))  # type: ignore[arg-type]
+    song_P, user_P = np.divmod(np.arange(3 * USERS), USERS)
+    before_C = np.array([30.0, np.nan, 80.5])
+    expected = histories_of(log, log.cuts(before_C), song_P, user_P, 5)
+    found = histories_of(plays, plays.cuts(before_C), song_P, user_P, 5)
+    assert (expected.song_RT >= 0).sum() > 50 or not dated
+    for name in ("song_RT", "signal_RT"):
+        np.testing.assert_array_equal(getattr(found, name)[found.row_P], getattr(expected, name)[expected.row_P])
 
 
 def test_a_planted_later_play_is_in_no_history() -> None:

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from scipy import sparse
 
+from retrieval import targeting as targeting_module
 from retrieval.allocation import Exploration, rank_values, share_out
 from retrieval.audience import Audience, Excluded, popularity_scale, top_users, union
+from retrieval.candidates import CHANNELS
 from retrieval.clusters import audience_clusters, centroid_scores, user_vectors
 from retrieval.index import build_index, search
 from retrieval.listening import Listening
@@ -163,6 +165,27 @@ def test_cat_finds_lookalikes_of_both_tastes_where_taste_finds_the_mean() -> Non
 def test_union_is_of_both(gate: bool) -> None:
     expected = union(found_by("i2i2u", 12, gate), found_by("cat", 12, gate), 12)
     np.testing.assert_array_equal(found_by("union", 12, gate).users_CB, expected.users_CB)
+
+
+@pytest.mark.parametrize("gate", [False, True])
+@pytest.mark.parametrize("memory_mb", [1e-6, 64])
+def test_candidates_are_the_lists_of_the_modes(gate: bool, memory_mb: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the listeners of similar songs, who are a channel and CAT's seed users, are scored once."""
+    made, _ = world(memory_mb=memory_mb)
+    songs, scored = asked(made), []
+    lists = {mode: made.audience(songs, mode, 12, gate, 0.1 if gate else -np.inf) for mode in CHANNELS}  # type: ignore[arg-type]
+    score = targeting_module.listener_scores
+    monkeypatch.setattr(targeting_module, "listener_scores", lambda w, *of: scored.append(w.shape[0]) or score(w, *of))
+    found = made.candidates(songs, 12, gate, 0.1)
+    assert sum(scored) == len(NEW) and found.channels == CHANNELS
+    for channel, one in enumerate(lists.values()):
+        for c in range(len(NEW)):
+            of_song = np.flatnonzero((found.song_P == c) & (found.rank_PM[:, channel] <= 12))
+            best = of_song[np.argsort(found.rank_PM[of_song, channel])]
+            assert found.user_P[best].tolist() == one.users_CB[c][one.users_CB[c] >= 0].tolist()
+    scored.clear()
+    made.audience(songs, "union", 12, gate)
+    assert sum(scored) == len(NEW)
 
 
 @pytest.mark.parametrize("mode", ["i2i2u", "taste", "cat", "union", "boundary"])

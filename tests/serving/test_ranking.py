@@ -22,6 +22,7 @@ import pytest
 from benchmarks.speed.serve_process import ROOT, serving
 from configs.errors import UserError
 from configs.load import load
+from configs.ranking import RankConfig
 from configs.serving import ServiceConfig
 from configs.targeting import AudienceConfig
 from data.contract.columns import ABOUT
@@ -44,6 +45,7 @@ from tests.serving.conftest import TOKEN, run
 from tests.serving.test_answers import stored
 from tests.serving.test_engine import accept, replace
 from tests.serving.test_targeting import MARKS, as_batch
+from training import tasks as train
 
 BUDGET = 12
 OF_OTHERS = (*OF_HISTORY, *OF_FIELDS, *OF_USER)  # features that recall does not move
@@ -54,6 +56,27 @@ NOW = datetime(2026, 11, 29, tzinfo=UTC)
 def state(service_folder: Path) -> State:
     """A state that a test may change."""
     return State(Model(service_folder))
+
+
+@pytest.fixture(scope="module")
+def networked(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a rank run whose model is a network, and the service folder of it."""
+    at = tmp_path_factory.mktemp("network")
+    small = [
+        f"network.{one}" for one in ("epochs=3", "parts=2", "dim=8", "heads=2", "hidden=8", "history=6", "lr=0.02")
+    ]
+    runs = [f"i2i={trained}/i2i", f"boundary={trained}/boundary", f"data={trained}/catalogue", f"out={at}/rank"]
+    run(train.train_rank, RankConfig, "model=network", "depth=20", *runs, *small)
+    models = [f"index={trained}/index", f"boundary={trained}/boundary", f"rank={at}/rank"]
+    run(service.main, ServiceConfig, *models, f"out={at}/service")
+    return at
+
+
+@pytest.fixture(params=["trees", "network"])
+def either(request: pytest.FixtureRequest, trained: Path) -> tuple[State, Path]:
+    """A state that a test may change, of each kind of ranker, and the rank run of it."""
+    at: Path = trained if request.param == "trees" else request.getfixturevalue("networked")
+    return State(Model(at / "service")), at / "rank"
 
 
 @pytest.fixture(scope="module")
@@ -72,13 +95,16 @@ def ranked(state: State, number: int, budget: int = BUDGET, gate: bool = False, 
 
 
 @pytest.mark.parametrize("gate", [False, True])
-def test_a_ranked_audience_is_that_of_the_command(state: State, trained: Path, tmp_path: Path, gate: bool) -> None:
+def test_a_ranked_audience_is_that_of_the_command(
+    either: tuple[State, Path], trained: Path, tmp_path: Path, gate: bool
+) -> None:
     """Of the first song of a pool: k-means, which names some candidates, draws by a song's place."""
+    state, rank = either
     model = state.model
     released = model.songs["released_at"].gather(model.new).dt.date().unique().sort()
     for since in released.gather([0, len(released) // 2, len(released) - 1]):
         out = tmp_path / str(since)
-        options = [f"index={trained}/index", f"boundary={trained}/boundary", f"rank={trained}/rank", f"since={since}"]
+        options = [f"index={trained}/index", f"boundary={trained}/boundary", f"rank={rank}", f"since={since}"]
         options += ["split=cold", f"gate={str(gate).lower()}", "targeting.margin=0.05", f"targeting.budget={BUDGET}"]
         audience.main(load(AudienceConfig, ["mode=rank", f"out={out}", *options]))
         rows = pl.read_parquet(out / "audience.parquet")
@@ -87,13 +113,20 @@ def test_a_ranked_audience_is_that_of_the_command(state: State, trained: Path, t
         assert number is not None and rows.height > 3
         found = ranked(state, number, gate=gate, margin=0.05)
         assert [model.user_ids[int(user)] for user in found.users_B] == rows["user_id"].to_list()
-        np.testing.assert_array_equal(found.scores_B.astype(np.float32), rows["score"].to_numpy())
+        close = 1e-4 if rank.parent != trained else 0.0  # a network follows features in their last bits
+        np.testing.assert_allclose(found.scores_B.astype(np.float32), rows["score"].to_numpy(), rtol=close)
         listeners = shown.audience(state, number, "rank", BUDGET, gate, 0.05).users
         named = [[one.model_dump() for one in user.named_by or ()] for user in listeners]
         assert named == rows["named_by"].to_list() and all(named)
         raised = [[(one.feature, one.words) for one in user.raised_by or ()] for user in listeners]
         assert raised == [[(one["feature"], one["words"]) for one in of] for of in rows["raised_by"]]
         assert any(raised)
+        if "attended_to" not in rows.columns:
+            assert all(one.attended_to is None for one in listeners) and rank.parent == trained
+            continue
+        attended = [[of.song_id for of in one.attended_to or ()] for one in listeners]
+        assert attended == [[one["song_id"] for one in of] for of in rows["attended_to"]]
+        assert any(attended)
 
 
 def batch_of(state: State, plays: list[Play]) -> Targeting:
@@ -128,15 +161,16 @@ def batch_of(state: State, plays: list[Play]) -> Targeting:
     none: Any = None
     boundary = Boundary(none, model.item_SD, model.user_UD, model.boundary_U)  # the vectors as they are now
     source = type(ranker.source)(**vars(ranker.source) | {"log": whole})
-    ours = type(ranker)(ranker.score, source, ranker.depth, ranker.logits, ranker.contributions)
+    ours = dataclasses.replace(ranker, source=source)
     batch = targeting_of(model.index, Listening(listening.tocsr()), model.options, boundary, ours)
     batch.activity_U, batch.popularity_S = model.targeting.activity_U, model.targeting.popularity_S
     return batch
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_plays_that_come_in_count_as_in_a_batch(state: State, seed: int) -> None:
+def test_plays_that_come_in_count_as_in_a_batch(either: tuple[State, Path], seed: int) -> None:
     """Plays of all kinds, before and after the songs' releases; some are of new songs, and are no history."""
+    state, _ = either
     model, rng = state.model, np.random.default_rng(seed)
     songs = [*rng.choice(model.catalogue.rows("warm"), 20), *model.new[:3]]
     plays = [
@@ -168,7 +202,8 @@ def test_plays_that_come_in_count_as_in_a_batch(state: State, seed: int) -> None
     assert moved > 4, "else these plays say little"
 
 
-def test_a_song_that_comes_in_is_ranked_as_the_same_one_of_the_catalogue(state: State) -> None:
+def test_a_song_that_comes_in_is_ranked_as_the_same_one_of_the_catalogue(either: tuple[State, Path]) -> None:
+    state, _ = either
     model = state.model
     for at in range(4):
         like = int(model.new[at])
@@ -177,7 +212,20 @@ def test_a_song_that_comes_in_is_ranked_as_the_same_one_of_the_catalogue(state: 
         assert number is not None
         theirs, ours = ranked(state, like), ranked(state, number)
         np.testing.assert_array_equal(ours.users_B, theirs.users_B)
-        np.testing.assert_array_equal(ours.scores_B, theirs.scores_B)
+        np.testing.assert_allclose(ours.scores_B, theirs.scores_B, rtol=1e-5)
+
+
+def test_the_content_of_a_song_that_comes_in_counts(networked: Path) -> None:
+    """Attention reads the song's own fields: those of another song move it, and nothing else does."""
+    state = State(Model(networked / "service"))
+    like, other = state.model.new[:2].tolist()
+    song, vectors, items = stored(state.model, "mine", like)
+    moved = dataclasses.replace(song, features=stored(state.model, "other", other)[0].features)
+    for one, song_id in ((song, "mine"), (moved, "moved")):
+        state.add_songs([dataclasses.replace(one, song_id=song_id)], vectors, items)
+    mine, theirs = (ranked(state, int(state.number(name) or 0), 99) for name in ("mine", "moved"))
+    np.testing.assert_array_equal(np.sort(mine.users_B), np.sort(theirs.users_B))
+    assert np.ptp(mine.scores_B[np.argsort(mine.users_B)] - theirs.scores_B[np.argsort(theirs.users_B)]) > 1e-4
 
 
 # --------------------------------------------------------------------------------------------------------------- facts
@@ -298,6 +346,28 @@ def test_reasons_say_who_named_a_user_and_what_raised_the_score(state: State) ->
     assert any(user.raised_by for user in users) and all(user.because for user in users)
 
 
+def test_reasons_of_a_network(networked: Path) -> None:
+    """Features that raised the score, the strongest first, and songs that they had heard before the song's release."""
+    state = State(Model(networked / "service"))
+    number = int(state.model.new[2])
+    users = shown.audience(state, number, "rank", BUDGET, False, 0.0).users
+    assert any(user.raised_by for user in users) and any(user.attended_to for user in users)
+    released = state.model.songs["released_at"][number]
+    plays = state.model.catalogue.plays.filter((pl.col("strength") > 0) & (pl.col("played_at") < released))
+    for user in users:
+        heard = (
+            plays.filter(pl.col("user") == state.model.user_of[user.user_id])["song"]
+            .reverse()
+            .unique(maintain_order=True)
+        )
+        newest = {state.model.song_ids[song] for song in heard[:6].to_list()}
+        shares = [one.share for one in user.attended_to or ()]
+        assert {one.song_id for one in user.attended_to or ()} <= newest and len(shares) == min(3, len(newest))
+        assert shares == sorted(shares, reverse=True) and sum(shares) < 1 and all(one > 0 for one in shares)
+        by = [one.by for one in user.raised_by or ()]
+        assert by == sorted(by, reverse=True) and all(one > 0 for one in by)
+
+
 def test_a_model_that_cannot_tell_leaves_the_channels(state: State) -> None:
     assert state.model.targeting.ranker is not None
     state.model.targeting.ranker.contributions = None
@@ -322,6 +392,26 @@ def test_without_a_ranker_the_folder_is_as_before(without: Path, service_folder:
     names = sorted(path.name for path in (service_folder / "rank").iterdir())
     assert names == ["manifest.json", "model.txt", "ranker.json", "vocabulary.json"], "no examples, no folds"
     assert Model(service_folder).version != model.version
+
+
+def test_the_folder_of_a_network(networked: Path, tmp_path: Path) -> None:
+    """Its keys are as many as songs; the service needs neither Lightning nor LightGBM; a damaged file is told."""
+    folder = networked / "service"
+    names = sorted(path.name for path in (folder / "rank").iterdir())
+    assert names == ["config.json", "keys.npy", "manifest.json", "model.safetensors", "ranker.json", "vocabulary.json"]
+    assert np.load(folder / "rank" / "keys.npy").shape == (160, 8)
+    code = (
+        "import sys; sys.modules['lightgbm'] = None; from serving.model import Model; "
+        f"assert Model({str(folder)!r}).has_ranker and 'lightning' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=120)
+    copied = shutil.copytree(folder, tmp_path / "copied")
+    np.save(copied / "rank" / "keys.npy", np.zeros((159, 8), dtype=np.float32))
+    with pytest.raises(UserError, match=r"keys\.npy: shape \(159, 8\), expected \(160, dim\)"):
+        Model(copied)
+    (copied / "rank" / "keys.npy").unlink()
+    with pytest.raises(UserError, match="is damaged"):
+        Model(copied)
 
 
 def test_a_ranker_of_other_models_is_refused(trained: Path, service_folder: Path, tmp_path: Path) -> None:

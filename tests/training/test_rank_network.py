@@ -20,8 +20,11 @@ from configs.load import load
 from configs.ranking import NetworkConfig, RankConfig
 from data.catalogue import Catalogue
 from data.fields import SongFields
-from inference.rank_network import network
+from datamodules.rank_batches import RankBatches
+from inference.rank_network import network, scores, song_keys
 from inference.ranking import open_network, read_ranker
+from inference.vectors import restore
+from lightning_modules.rank import RankModule
 from retrieval.rank_histories import Histories
 from retrieval.ranking import Examples
 from tests.commands import run
@@ -105,15 +108,25 @@ def test_a_songs_score_apart_does_not_hang_on_its_own_labels() -> None:
 
 def test_scores_of_the_file_are_those_of_the_network(fitted: Fitted) -> None:
     examples, hparams = drawn(), json.loads(json.dumps(fitted.about["network"]))
-    run = Run(Path("run"), "rank", {}, hparams, read_weights(fitted.model), "")
-    score = network(run, fitted.names, fields())
+    model = restore(RankModule, Run(Path("run"), "rank", {}, hparams, read_weights(fitted.model), "")).model
+    keys_SD = song_keys(model, fields(), SONGS + NEW, Path("run"))
+    score, contributions, attention = network(model, fitted.names, keys_SD)
     together = score(examples)
+    batches = RankBatches(examples, fitted.names, fields(), np.arange(NEW))  # by contents, not by keys
+    np.testing.assert_allclose(scores(model, batches), together, rtol=1e-4, atol=1e-5)
     assert np.isfinite(together).all() and np.ptp(together) > 1
     some = np.flatnonzero(np.isin(examples.song_P, (SONGS + 3, SONGS + 30)) & (examples.user_P % 3 == 0))
     np.testing.assert_allclose(score(examples.take(some)), together[some], rtol=1e-4, atol=1e-5)
     assert len(score(examples.take(some[:0]))) == 0
     with pytest.raises(UserError, match="was fitted on songs with other fields"):
-        network(run, fitted.names, fields().only("kind"))
+        song_keys(model, fields().only("kind"), SONGS + NEW, Path("run"))
+    assert contributions(examples.take(some)).shape == (len(some), 2) and contributions(
+        examples.take(some[:0])
+    ).shape == (0, 2)
+    share_PT, heard_PT = attention(examples), examples.histories.song_RT[examples.user_P]  # type: ignore[union-attr]
+    same = heard_PT % KINDS == examples.song_P[:, None] % KINDS
+    assert share_PT[same].mean() > 1.5 * share_PT[~same].mean(), "it looks at songs of the new one's kind"
+    assert attention(examples.take(some[:0])).shape == (0, HEARD)
 
 
 def test_it_stops_where_songs_left_out_no_longer_gain(monkeypatch: pytest.MonkeyPatch) -> None:

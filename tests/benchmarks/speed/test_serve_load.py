@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.speed import serve_load, speeds
 from benchmarks.speed.serve_load import ServeLoadConfig, summary
-from benchmarks.speed.serve_requests import KINDS
+from benchmarks.speed.serve_requests import KINDS, RANKED, Material
 from benchmarks.speed.serve_world import OPEN, write_world
 from configs.errors import UserError
 from configs.load import load
@@ -34,8 +34,17 @@ def test_a_generated_service_folder(tmp_path: Path) -> None:
     same = [model.songs["genres"][int(song)][0] == model.songs["genres"][int(one)][0]
             for song, found in zip(model.new, near, strict=True) for one in found]  # fmt: skip
     assert np.mean(same) > 0.3, "genres stay apart: by chance one in fifty"
+    assert "rank" in model.modes and Material(tmp_path / "service", 0).kinds == list(KINDS)
     for mode in model.modes:
         assert len(answers.audience(state, int(model.new[0]), mode, 20, False, -100.0).users_B) == 20
+
+
+def test_a_folder_without_a_ranker_is_not_asked_for_it(tmp_path: Path) -> None:
+    write_world(tmp_path / "service", users=30, songs=50, new=20, plays=300, seed=0)
+    manifest = json.loads((tmp_path / "service" / "manifest.json").read_text())
+    (tmp_path / "service" / "manifest.json").write_text(json.dumps(manifest | {"ranker": None}))
+    kinds = Material(tmp_path / "service", 0).kinds
+    assert RANKED == "audience, rank" and [*kinds, RANKED] == list(KINDS)
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -50,9 +59,11 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert report["past"]["refused"].keys() == {"429"}, "nothing worse"
     assert min(report["memory"]["own_mb"]) > 100 and report["memory"]["songs"][0] == 0
     assert report["memory"]["songs"] == sorted(report["memory"]["songs"])
-    assert f"| {KINDS[0]} | 2 |" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"| {KINDS[0]} | 2 |" in printed
     speeds.main(str(tmp_path))
     assert capsys.readouterr().out.count(", 2 clients | ") == len(KINDS)
+    assert "| audience, rank | 2 |" in printed and "| audience, union | 2 |" in printed
     with pytest.raises(UserError, match="must be above 0"):
         serve_load.main(load(ServeLoadConfig, ["clients=[0]"]))
 
