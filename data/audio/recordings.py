@@ -64,6 +64,7 @@ SILENCE = 1e-4  # peak, as a share of full scale (-80 dB)
 LOUDEST = 8.0  # peak, as a multiple of full scale: lossy formats overshoot, but not by 18 dB
 FULL_SCALES = [2.0**bits for bits in (7, 15, 23, 31)]  # of integers
 FILTER = 7  # half the width of torchaudio's resampling filter, in samples of the lower rate
+TREBLE = 5500  # Hz
 LOST = 0.01  # power of the channels' mean, as a share of the loudest channel's, below which they cancel out
 CHUNK = 8  # files decoded ahead by each worker
 
@@ -222,12 +223,14 @@ def read(file: Path | BinaryIO, max_seconds: float, longest_seconds: float = mat
         start = (sound.length - wanted) // 2
         samples_CN = sound.read(start, wanted)
         changes = ["cut_short"] * sound.is_cut
-    mix_C, made = mix_of(samples_CN)
+    mix_C, made = mix_of(samples_CN, sound.rate)
     return Heard(mixed(samples_CN, mix_C), sound.rate, Place(start, mix_C), changes + made)
 
 
-def mix_of(samples_CN: FloatArray) -> tuple[tuple[float, ...], list[str]]:
+def mix_of(samples_CN: FloatArray, rate: int) -> tuple[tuple[float, ...], list[str]]:
     """The weights by which channels become one with full scale 1, and what was special (keys of CHANGES).
+
+    Whether channels cancel out is asked below TREBLE: of what is above, lossy formats keep the power and not the phase.
 
     Raises:
         AudioError: not finite, out of range.
@@ -246,8 +249,10 @@ def mix_of(samples_CN: FloatArray) -> tuple[tuple[float, ...], list[str]]:
     mean_C = (scale / channels,) * channels
     if channels > 1:
         changes.append("downmixed")
-        power_C = [float(np.dot(samples_N, samples_N)) * scale**2 for samples_N in samples_CN]
-        wave = mixed(samples_CN, mean_C)
+        step = max(1, round(rate / (2 * TREBLE)))
+        bass_CN = samples_CN[:, : samples_CN.shape[1] // step * step].reshape(channels, -1, step).mean(axis=2)
+        power_C = [float(np.dot(bass_N, bass_N)) for bass_N in bass_CN]
+        wave = bass_CN.mean(axis=0)
         if float(np.dot(wave, wave)) < LOST * max(power_C):
             loudest = int(np.argmax(power_C))
             return tuple(scale * (channel == loudest) for channel in range(channels)), [*changes, "one_channel"]

@@ -349,7 +349,8 @@ def train(task: Task, name: str, setting: str) -> tuple[Path, Fold]:
     teacher = [one for one in given if one.startswith("pairs.")]
     if teacher:
         of_teacher = task.work / "-".join(["teacher", *teacher]) / f"seed{task.seed}"
-        fold = fold_of(config, of_teacher, task.seed, teacher)
+        taught = fold_of(replace(config, text=[], words=[]), of_teacher, task.seed, teacher)
+        fold = replace(taught, features=fold.features, texts=fold.texts)  # of the same songs
     options = [*config.i2i, *config.i2i_of.get(task.name, []), *[one for one in given if one not in teacher]]
     run = run_of(task, name)
     train_i2i(load(I2IConfig, [*options_of(fold, task.fields, task.seed, run), *options]))
