@@ -238,6 +238,8 @@ def _quote(node: yaml.Node | None, kind: Any) -> None:
         for item in node.value:
             if item.tag == NULL and item.value:  # `null`, as a text of a list
                 item.tag = TEXT
+            if _is_text(typing.get_args(kind)[0]) and not isinstance(item, yaml.ScalarNode):
+                raise yaml.YAMLError("a text that has ': ' in it, or begins with a bracket, must be in quotes")
             _quote(item, typing.get_args(kind)[0])
 
 

@@ -37,10 +37,11 @@ SELECT number, user_id, song_id, played_at / 1000, {COMPLETED}, favourited, disl
 FROM plays
 WHERE number > ? AND number <= ? ORDER BY number LIMIT ?
 """
-# Plays of which no mark is known are no outcomes: they would count as neither complete nor favourite.
+# A play has an outcome if it is known whether it was completed, or if it was favourited or disliked. Others would count
+# as neither complete nor favourite.
 READ_FEEDBACK = f"""
 SELECT source_song_id, song_id, count(*), coalesce(sum({COMPLETED}), 0), coalesce(sum(favourited), 0) FROM plays
-WHERE source_song_id IS NOT NULL AND number <= ? AND coalesce(completed, favourited, disliked, skipped) IS NOT NULL
+WHERE source_song_id IS NOT NULL AND number <= ? AND ({COMPLETED} IS NOT NULL OR favourited OR disliked)
 GROUP BY source_song_id, song_id ORDER BY source_song_id, song_id
 """
 FIRST_PLAYS = """

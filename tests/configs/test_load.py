@@ -112,6 +112,7 @@ def test_text_in_lists_of_a_dictionary_is_as_typed(tmp_path: Path) -> None:
         ("out=", ("out",)),
         ("fields.use=tags", ("fields.use", "[")),
         ("fields.use=[tags", ("fields.use=[tags",)),
+        ("fields.use=[R&B, hip: hop]", ("fields.use=[R&B, hip: hop]", "in quotes")),
         ("optim.lr={", ("optim.lr={",)),
         ("features=${oc.env:FIRSTPLAY_NOT_SET}", ("features", "FIRSTPLAY_NOT_SET")),
         ("--epochs", ("--epochs", "key=value")),
@@ -153,6 +154,7 @@ def test_missing_keys_are_all_named() -> None:
         ("just words\n", "key: value"),
         ("optim: {lr: fast}\n", "fast"),
         ("a: b: c\n", "not readable as YAML"),
+        ("fields: {use: [tags, [genres]]}\n", "in quotes"),
         ("\x00\x01", "not readable as YAML"),
     ],
 )

@@ -127,7 +127,7 @@ def test_what_is_not_known_of_a_play_stays_unknown(tmp_path: Path) -> None:
     assert plays["completed"].to_list() == [None, None, True, False, None, False, None]
     for name in ("favourited", "disliked", "skipped"):
         assert plays[name].to_list() == [marks.get(name) for marks in given]
-    assert tables["i2i_feedback"].rows() == [("t", "s", 5, 1, 1)], "two of its seven plays, and all of `untold`"
+    assert tables["i2i_feedback"].rows() == [("t", "s", 4, 1, 1)], "three of its seven plays, and all of `untold`"
 
 
 def test_no_song_is_released_after_its_first_play(tmp_path: Path) -> None:
