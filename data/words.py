@@ -19,6 +19,7 @@ WORD_STAMP = rf"(?:<{TIME}>|<\d+,\d+,\d+>|\(\d+,\d+,\d+\))"
 HEAD = (
     r"(?i)^\s*\[(?:ti|ar|al|au|by|re|ve|offset|length|la|id|hash|sign|qq|total|tool|kana|lr|lang|language|encoding|#)"
     r"\s*:[^\]]*\]\s*$"
+    r'|^\s*\{"t":.*\}\s*$'  # heads of NetEase: credits as JSON
 )
 
 # Who did what. A line with one of these before a colon is a credit, if names follow it (SUNG), and it stands at the
@@ -114,7 +115,7 @@ def plain_lyrics(lyrics: pl.Series) -> pl.Series:
 
 def read_lyrics(lyrics: pl.Series) -> pl.DataFrame:
     """`lyrics` as `plain_lyrics`, and whether they were `timed` and `credited`."""
-    plain = pl.DataFrame({"lyrics": lyrics.cast(pl.String).str.strip_chars()})
+    plain = pl.DataFrame({"lyrics": lyrics.cast(pl.String).str.strip_prefix("\ufeff").str.strip_chars()})
     plain = plain.with_row_index("song").with_columns(timed=pl.lit(False), credited=pl.lit(False))
     formed = plain.filter(pl.col("lyrics").str.contains(FORM))
     parts = [_without_form(part.select("song", "lyrics")) for part in formed.iter_slices(CHUNK)]

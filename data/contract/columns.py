@@ -154,7 +154,7 @@ def _convert(table: str, name: str, dtype: pl.DataType, kind: str) -> pl.Expr:
 
 
 def _filled_texts(column: pl.Expr) -> pl.Expr:
-    kept = column.list.eval(pl.element().str.strip_chars().replace("", None).drop_nulls())
+    kept = column.list.eval(pl.element().str.strip_chars().replace("", None).drop_nulls().unique(maintain_order=True))
     return pl.when(kept.list.len() > 0).then(kept)
 
 

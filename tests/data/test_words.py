@@ -43,16 +43,18 @@ STAMPS: dict[str, Callable[[int], str]] = {
 def test_every_form_of_lyrics_has_the_same_words(stamp: str, ends: str) -> None:
     """Plain, with credits, with time stamps of lines and of words, with heads, in one table."""
     sung = "\n".join(VERSE)
+    credit = '{"t":0,"c":[{"tx":"作词: "},{"tx":"A. Writer"}]}'
     song = lrc([*CREDITS, *VERSE], STAMPS[stamp])
     forms = [
         sung, "\n".join([*CREDITS, *VERSE]), "\n".join([*VERSE, "", *CREDITS]), song, "\n".join([*HEADS, song]),
         *(lrc(VERSE, STAMPS[stamp], word) for word in ("<{}>", "<{}> ", "[{}]", "[{}] ")),
-        lrc(VERSE[::-1], lambda at: STAMPS[stamp](60 - at)),
+        lrc(VERSE[::-1], lambda at: STAMPS[stamp](60 - at)), f"\ufeff{lrc(VERSE, STAMPS[stamp])}",
+        f"{credit}\n{lrc(VERSE, STAMPS[stamp])}",
     ]  # fmt: skip
     found = read_lyrics(pl.Series([form.replace("\n", ends) for form in forms]))
     assert set(found["lyrics"].str.replace_all("\r\n", "\n")) == {sung}
-    assert found["timed"].to_list() == [False] * 3 + [True] * 7
-    assert found["credited"].to_list() == [False, True, True, True, True] + [False] * 5
+    assert found["timed"].to_list() == [False] * 3 + [True] * 9
+    assert found["credited"].to_list() == [False, True, True, True, True] + [False] * 7
 
 
 def test_lines_that_are_sung_twice_come_in_the_order_of_time() -> None:

@@ -276,7 +276,7 @@ def test_what_is_blank_is_missing(tmp_path: Path) -> None:
     """No label, no artist, no language, no user of that name; names keep the white space that is part of them."""
     songs = {
         "song_id": ["a", " b", "c"],
-        "genres": [["", "  ", None], [" folk ", "", "pop"], []],
+        "genres": [["", "  ", None], [" folk ", "", "pop", "folk"], []],
         "tags": pl.Series([[""], ["x y"], None], dtype=pl.List(pl.Categorical)),
         "artist_id": ["", " z", "\u00a0"],
         "title": ["\n", " One ", None],
