@@ -338,9 +338,9 @@ def setting_of(task: Task, method: str) -> int:
 
 
 def train_setting(task: Task, method: str, number: int) -> tuple[Path, Fold]:
-    """Train one setting of a grid; one that is a variant has the variant's run."""
+    """Train one setting of a grid; one that a variant or an earlier grid has too has the run of that."""
     setting = encoders.SETTINGS[method][number]
-    return train(task, encoders.VARIANT_OF.get(setting, f"{method} {number}"), setting)
+    return train(task, encoders.RUN_OF[setting], setting)
 
 
 def train(task: Task, name: str, setting: str) -> tuple[Path, Fold]:

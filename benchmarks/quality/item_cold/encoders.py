@@ -84,12 +84,20 @@ SETTINGS = {  # method → settings, of which the validation songs of the first 
         VARIANTS["article, anchored"],
         *(f"{VARIANTS['article, anchored']} objective.bcl_weight={weight}" for weight in (0.03, 0.3)),
     ],
+    "article, tuned with dropout": [
+        VARIANTS["article, anchored"],
+        f"{VARIANTS['article, anchored']} objective.bcl_weight=0.3",
+        *(f"{VARIANTS['article, anchored']} model.dropout={rate}" for rate in (0.5, 0.7)),
+    ],
     "article, CB2CF, tuned": [
         VARIANTS["article, CB2CF"],  # dropout as the set's options have it
         *(f"{VARIANTS['article, CB2CF']} model.dropout={rate}" for rate in (0.1, 0.5, 0.7)),
     ],
 }
-VARIANT_OF = {setting: variant for variant, setting in VARIANTS.items()}
+RUN_OF = {  # setting → name of its run: that of the variant that it is, or of the first grid that has it
+    **{given[n]: f"{method} {n}" for method, given in reversed(SETTINGS.items()) for n in range(len(given))},
+    **{setting: variant for variant, setting in VARIANTS.items()},
+}
 UNTUNED = ("firstplay, untuned", "firstplay, search")  # the defaults of train.py, none of our options; and a search
 HIDDEN = ("text", "audio")  # of which new songs may have nothing, in the feature set that has both
 WITHOUT = {
