@@ -340,7 +340,7 @@ def setting_of(task: Task, method: str) -> int:
 def train_setting(task: Task, method: str, number: int) -> tuple[Path, Fold]:
     """Train one setting of a grid; one that a variant or an earlier grid has too has the run of that."""
     setting = encoders.SETTINGS[method][number]
-    return train(task, encoders.RUN_OF[setting], setting)
+    return train(task, encoders.run_name(setting), setting)
 
 
 def train(task: Task, name: str, setting: str) -> tuple[Path, Fold]:

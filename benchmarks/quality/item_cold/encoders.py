@@ -94,10 +94,6 @@ SETTINGS = {  # method → settings, of which the validation songs of the first 
         *(f"{VARIANTS['article, CB2CF']} model.dropout={rate}" for rate in (0.1, 0.5, 0.7)),
     ],
 }
-RUN_OF = {  # setting → name of its run: that of the variant that it is, or of the first grid that has it
-    **{given[n]: f"{method} {n}" for method, given in reversed(SETTINGS.items()) for n in range(len(given))},
-    **{setting: variant for variant, setting in VARIANTS.items()},
-}
 UNTUNED = ("firstplay, untuned", "firstplay, search")  # the defaults of train.py, none of our options; and a search
 HIDDEN = ("text", "audio")  # of which new songs may have nothing, in the feature set that has both
 WITHOUT = {
@@ -117,6 +113,13 @@ class Outputs:
     vectors: FloatArray
     item_bias: FloatArray
     scale: float
+
+
+def run_name(setting: str) -> str:
+    """Name of a setting's run: that of the variant that it is, or of its place in the first grid that has it."""
+    variants = (variant for variant, of in VARIANTS.items() if of == setting)
+    grids = (f"{method} {given.index(setting)}" for method, given in SETTINGS.items() if setting in given)
+    return next(variants, None) or next(grids)
 
 
 def outputs(fold: Fold, run: Path, hidden: list[str] | None = None) -> Outputs:
