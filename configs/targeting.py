@@ -42,7 +42,7 @@ class TargetingConfig:
     seed: int = opt(0, "seed of CAT's k-means starts and of what exploration draws")
     margin: float = opt(0.0, "the gate: how far a song must clear a user's boundary (above 0: fewer, below 0: more)")
     warm_up: float = opt(5.0, "number of first plays at which listeners and content weigh equally in a song's vector")
-    users_index: str = opt("Flat", "mode=boundary: FAISS index of users (Flat: exact; IVF,Flat: faster for millions)")
+    users_index: str = opt("Flat", "mode=boundary: search of users (Flat: exact; IVF,Flat: a FAISS index of lists)")
     songs_per_user: int = opt(20, "with boundary=: songs listed for a user in recommendations.parquet")
     per_user_cap: int = opt(0, "new songs a user may be named for in audience.parquet, over all of them (0: no limit)")
     exploration: float = opt(0.0, "share of a song's budget that goes to users drawn at random among its next ones")

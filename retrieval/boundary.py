@@ -56,8 +56,7 @@ def users_above(
         k: users per song.
         margin: how far a boundary must be cleared.
         excluded: users and pairs that must not be.
-        kind: FAISS index of the users: "Flat" is exact, "IVF,Flat" faster and nearly so (for ten thousand users or
-            more).
+        kind: "Flat" is exact; "IVF,Flat" looks into a few lists of users (for ten thousand users or more).
         memory_mb: working memory for results beside the index.
     """
     is_asked = np.ones(len(user_UD), dtype=bool)
