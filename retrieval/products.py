@@ -63,7 +63,7 @@ def _largest(
     query, row = without[0][by_row], without[1][by_row]
     dtype = np.result_type(queries_QD, rows(slice(0, 0)))
     threshold_Q, least = np.full(n, above, dtype=dtype), dtype.type(-np.inf)
-    found, held = empty_audience(n, k, dtype), list[tuple[Array, Array, Array]]()
+    found, held, n_held = empty_audience(n, k, dtype), list[tuple[Array, Array, Array]](), 0
     for part in slices(n_rows if k else 0, width):
         products_QP = queries_QD @ rows(part).T
         start, stop = np.searchsorted(row, [part.start, part.stop])
@@ -73,9 +73,11 @@ def _largest(
             threshold_Q = np.maximum(threshold_Q, np.nextafter(kth_Q, least))  # which the k-th exceeds
         at = np.flatnonzero(products_QP > threshold_Q[:, None])
         of, place = np.divmod(at, products_QP.shape[1])
-        held.append((of, place + part.start, products_QP.ravel()[at]))
-        if sum(len(candidates[0]) for candidates in held) > HELD * n * k:
-            found, held = _cut(found, held, k), []
+        if len(at):
+            held.append((of, place + part.start, products_QP.ravel()[at]))
+        n_held += len(at)
+        if n_held > HELD * n * k:
+            found, held, n_held = _cut(found, held, k), [], 0
             threshold_Q = np.maximum(threshold_Q, found.scores_CB[:, -1])  # a later row with as much comes behind
     return _cut(found, held, k)
 
