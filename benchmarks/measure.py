@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from artifacts.folders import write_text
+from artifacts import folders
 from configs.load import as_dict
 
 
@@ -26,7 +26,7 @@ def tell(config: Any, report: dict[str, Any]) -> None:
 def write_json(path: str | Path, value: Any) -> None:
     """Write a JSON file, and the folder that it is in."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    write_text(Path(path), json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+    folders.write_json(Path(path), value)
 
 
 def read_json(path: Path) -> Any:
