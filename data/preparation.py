@@ -217,9 +217,7 @@ def write_statistics(catalogue: Catalogue) -> None:
         return
     from data.audio.statistics import catalogue_statistics  # here: it imports torch, half a gigabyte
 
-    found = catalogue_statistics(catalogue)
-    if found is not None:
-        np.save(catalogue.folder / "features" / f"{AUDIO_STATS}.npy", found)
+    np.save(catalogue.folder / "features" / f"{AUDIO_STATS}.npy", catalogue_statistics(catalogue))
 
 
 def content(folder: Path, config: PrepareConfig, heard: list[str | None]) -> str:

@@ -26,13 +26,11 @@ VERSION = 1  # of the statistics: another one makes the kept ones void
 FRAMES = ("sample_rate", "n_mels", "win_length", "hop_length")  # what of audio.* decides them
 
 
-def catalogue_statistics(catalogue: Catalogue) -> FloatArray | None:
-    """STATISTICS of all songs, (N, S), NaN without audio; None where no song has audio or none is kept.
+def catalogue_statistics(catalogue: Catalogue) -> FloatArray:
+    """STATISTICS of all songs of a catalogue that keeps decoded audio, (N, S), NaN without audio.
 
     They are kept beside the decoded audio: a later catalogue computes those of new recordings alone.
     """
-    if catalogue.audio_shards() is None:
-        return None
     reader = CropReader(catalogue, SECONDS, CROPS)
     options = {name: reader.audio[name] for name in ("store", "max_seconds", *FRAMES)}
     what = (AUDIO_STATS, VERSION, SECONDS, *options.values())
