@@ -95,13 +95,17 @@ def songs_above(
     """
     if not len(item_CD):
         return empty_audience(len(user_UD), k)
-    of_songs, of_users = np.c_[item_CD, np.ones_like(item_CD[:, 0])], np.c_[user_UD, -boundary_U]
+    of_users = np.c_[user_UD, -boundary_U]
     by_user = np.argsort(excluded.user, kind="stable")
     without = excluded.user[by_user], excluded.song[by_user]
+
+    def of_songs(rows: slice) -> Array:
+        return np.c_[item_CD[rows], np.ones_like(item_CD[rows, 0])]
+
     if gpu_resources(0) is None:
-        found = largest_products(of_users, of_songs.__getitem__, len(of_songs), k, margin, without, memory_mb)
+        found = largest_products(of_users, of_songs, len(item_CD), k, margin, without, memory_mb)
     else:
-        found = above(build_index(of_songs), of_users, k, margin, without, memory_mb)
+        found = above(build_index(of_songs(slice(None))), of_users, k, margin, without, memory_mb)
     found.users_CB[excluded.users], found.scores_CB[excluded.users] = -1, -np.inf
     return found
 
