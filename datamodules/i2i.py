@@ -27,8 +27,9 @@ class PairBatches(Dataset[Any]):
     """Batches of N pairs, M uniform negatives shared by them, S songs drawn uniformly over the warm catalogue, and the
     listening of some users (`datamodules.listening`) if there is one.
 
-    `pairs` holds the fields of each distinct song of the pairs and negatives once; `at` says which of them are the
-    sources, the targets and the negatives, in this order.
+    `fields` holds each distinct song of the batch once; the first `whole` of them are of the pairs, the negatives or
+    the histories, the others are there for their views alone. `at` says which are the sources, the targets and the
+    negatives, in this order, `drawn` which the drawn songs, and `listening["at"]` which those of the histories.
     The warm catalogue includes songs without any play. Cold validation and test songs are not among `songs`.
     `drawn_ids` are equal where songs are no negatives of each other (`same`).
     `log_q` is the log of how often each of target + negatives is expected among the candidates: drawn, or in the batch.
@@ -60,28 +61,39 @@ class PairBatches(Dataset[Any]):
         source, target = self.source[batch.rows], self.target[batch.rows]
         negatives, drawn = rng.choice(self.songs, self.negatives), rng.choice(self.songs, self.drawn, p=self.chance)
         known = np.concatenate([target, negatives])
-        songs, at = np.unique(np.concatenate([source, known]), return_inverse=True)
         expected = self.negatives / len(self.songs) + len(target) * self.share[known]
+        heard, listening = self.listening.draw(rng) if self.listening is not None else (known[:0], {})
+        songs, whole, (at, at_heard, at_drawn) = distinct([np.concatenate([source, known]), heard], drawn)
         item = {
-            "pairs": self.fields.gather(songs),
+            "fields": self.fields.gather(songs),
+            "whole": whole,
             "at": torch.from_numpy(at),
             "residual": torch.from_numpy(np.concatenate([np.zeros_like(source), self.residual_codes[known]])),
             "source": torch.from_numpy(source),
             "target": torch.from_numpy(target),
             "negatives": torch.from_numpy(negatives),
             "log_q": torch.from_numpy(np.log(expected).astype(np.float32)),
-            "drawn": self.fields.gather(drawn),
+            "drawn": torch.from_numpy(at_drawn),
             "drawn_ids": torch.from_numpy(self.same[drawn]),
             "views_seed": int(np.random.SeedSequence(batch.seed[:3]).generate_state(1)[0]),  # the same on all ranks
         }
         if self.listening is not None:
-            songs, listening = self.listening.draw(rng)
-            item["listening"] = {
-                "fields": self.fields.gather(songs),
-                "residual": torch.from_numpy(self.residual_codes[songs]),
-                **listening,
-            }
+            residual = torch.from_numpy(self.residual_codes[heard])
+            item["listening"] = {"at": torch.from_numpy(at_heard), "residual": residual, **listening}
         return item
+
+
+def distinct(parts: list[IntArray], last: IntArray) -> tuple[IntArray, int, list[IntArray]]:
+    """Each song once, those of `parts` first; how many these are; and where each part, and `last`, has its songs."""
+    everything = [*parts, last]
+    songs, at = np.unique(np.concatenate(everything), return_inverse=True)
+    later = np.ones(len(songs), dtype=bool)
+    later[at[: len(at) - len(last)]] = False
+    order = np.argsort(later, kind="stable")
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    ends = np.cumsum([len(part) for part in everything])[:-1]
+    return songs[order], int((~later).sum()), np.split(place[at], ends)
 
 
 def automatic_batch_size(n_pairs: int, steps: int = 32, least: int = 64, most: int = 2048) -> int:

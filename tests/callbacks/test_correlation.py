@@ -128,6 +128,9 @@ def test_restored_from_the_checkpoint(i2i_run: Path) -> None:
 def test_a_song_with_an_empty_view_is_left_out_and_counted(data: I2IDataModule, views: str) -> None:
     """Song 8 has no field at all: it is left out of every comparison."""
     module = module_for(data, views=views)
-    loss, left_out = module.contrastive_loss(data.fields.gather(np.array([0, 8, 1, 8])), torch.tensor([0, 8, 1, 8]), 0)
-    assert float(left_out) == pytest.approx(0.5) and torch.isfinite(loss)
-    assert float(module.contrastive_loss(data.fields.gather(np.array([0, 1])), torch.tensor([0, 1]), 0)[1]) == 0.0
+    for songs, share in (([0, 8, 1, 8], 0.5), ([0, 1], 0.0)):
+        e_NFE, present_NF = module.model.embedding(data.fields.gather(np.array(songs)))
+        drawn = {"drawn": torch.arange(len(songs)), "drawn_ids": torch.tensor(songs), "views_seed": 0}
+        whole_ND, _ = module.model.content(e_NFE, present_NF)
+        loss, left_out = module.contrastive_loss(drawn, e_NFE, present_NF, whole_ND)
+        assert float(left_out) == pytest.approx(share) and torch.isfinite(loss)

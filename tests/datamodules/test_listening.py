@@ -155,12 +155,13 @@ def test_in_a_real_batch_only_training_plays_of_known_songs(catalogue_folder: An
     for batch in data.train_dataloader():
         listening, batches = batch["listening"], batches + 1
         n_users, n_songs = listening["heard"].shape
-        assert n_users == 40 and n_songs == len(listening["residual"]) == len(listening["fields"]["content"])
+        fields = batch["fields"]["content"][listening["at"]]
+        assert n_users == 40 and n_songs == len(listening["residual"]) == len(fields)
         # fields and residual codes tell which songs these are
         content = np.asarray(data.fields.dense["content"])
         songs = [
             next(s for s in warm if np.array_equal(content[s], row, equal_nan=True) and data.residual_codes[s] == code)
-            for row, code in zip(listening["fields"]["content"].numpy(), listening["residual"].tolist(), strict=True)
+            for row, code in zip(fields.numpy(), listening["residual"].tolist(), strict=True)
         ]
         for heard, wanted in zip(listening["heard"].numpy(), listening["wanted"].numpy(), strict=True):
             strengths = {songs[at]: float(heard[at]) for at in np.flatnonzero(heard)}

@@ -142,8 +142,11 @@ def views_and_gradients(rank: int, world_size: int) -> dict[str, Tensor]:
     results = {}
     for seed in range(4):
         module.zero_grad()
-        part = {name: x[share] for name, x in fields.items()}
-        loss, left_out = module.contrastive_loss(part, torch.arange(N)[share], seed)
+        e_NFE, present_NF = module.model.embedding({name: x[share] for name, x in fields.items()})
+        ids = torch.arange(N)[share]
+        drawn = {"drawn": torch.arange(len(ids)), "drawn_ids": ids, "views_seed": seed}
+        whole_ND, _ = module.model.content(e_NFE, present_NF)
+        loss, left_out = module.contrastive_loss(drawn, e_NFE, present_NF, whole_ND)
         loss.backward()
         results |= {f"loss {seed}": loss.detach(), f"left out {seed}": left_out}
         for key, p in module.named_parameters():

@@ -114,7 +114,8 @@ def test_one_of_everything_is_enough(catalogue_folder: Path, pair_loss: str) -> 
         assert all(torch.isfinite(p.grad).all() for p in module.parameters() if p.requires_grad)  # type: ignore[arg-type]
         if int(batch["negatives"]) in (int(batch["source"]), int(batch["target"])):
             hit = True
-            assert float(module.pair_loss(batch).detach()) == 0.0
+            vectors, _ = module.model.content(*module.model.embedding(batch["fields"]))
+            assert float(module.pair_loss(batch, vectors).detach()) == 0.0
     assert hit
 
 
@@ -147,7 +148,9 @@ def test_anchored_views_are_compared_with_the_whole_song(data: I2IDataModule) ->
         shown_NF = present_NF & group_G[module.feature_of]
         z1_ND, z2_ND = (module.model.head(module.model.encode(e_NFE, shown)) for shown in (shown_NF, present_NF))
         losses.append(info_nce(z1_ND, z2_ND, 0.2, ids, shown_NF.any(dim=1)))
-    torch.testing.assert_close(module.contrastive_loss(fields, ids, 7)[0], torch.stack(losses).mean())
+    drawn = {"drawn": torch.arange(12), "drawn_ids": ids, "views_seed": 7}
+    found, _ = module.contrastive_loss(drawn, e_NFE, present_NF, module.model.content(e_NFE, present_NF)[0])
+    torch.testing.assert_close(found, torch.stack(losses).mean())
 
 
 def with_residual(module: I2IModule, fields: dict[str, Tensor], codes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -186,8 +189,10 @@ def test_pairs_ask_by_content_and_find_by_residual(data: I2IDataModule, pair_los
 def test_histories_by_hand(data: I2IDataModule, item_bias: bool) -> None:
     """User by user: the heard songs' vectors, weighed by strength, against every song's content."""
     options: dict[str, Any] = {"pair_weight": 0.0, "bcl_weight": 0.0, "listening_weight": 0.7}
-    module, batch = make(data, **options, item_bias=item_bias, listening_temperature=0.25), batch_of(data)["listening"]
-    found, asks, bias = with_residual(module, batch["fields"], batch["residual"])
+    module, step = make(data, **options, item_bias=item_bias, listening_temperature=0.25), batch_of(data)
+    batch = step["listening"]
+    fields = {name: x[batch["at"]] for name, x in step["fields"].items()}
+    found, asks, bias = with_residual(module, fields, batch["residual"])
     logits = torch.empty(12, len(bias))
     for b in range(12):
         user = sum((w * v for w, v in zip(batch["heard"][b], found, strict=True)), torch.zeros(6))
@@ -195,7 +200,7 @@ def test_histories_by_hand(data: I2IDataModule, item_bias: bool) -> None:
             cosine = user @ asks[s] / (user.norm() * asks[s].norm())
             logits[b, s] = cosine / 0.25 - batch["log_q"][s] + (bias[s] if item_bias else 0.0)
     expected = 0.7 * listening_loss(logits, batch["wanted"], batch["heard"] > 0, 1.0)
-    torch.testing.assert_close(module.training_step({"listening": batch}, 0), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(module.training_step(step, 0), expected, rtol=1e-4, atol=1e-5)
     assert float(bias.detach().std()) > 0.1 and float(batch["log_q"].std()) > 0.05
 
 
@@ -234,18 +239,32 @@ def test_the_temperature_learns_and_is_bounded(data: I2IDataModule) -> None:
     assert float(module.logit_scale.detach().exp()) == pytest.approx(4.0)
     with torch.no_grad():
         module.logit_scale.fill_(4.6)
-        at_bound = module.listening_loss(batch["listening"])
+        content = module.model.content(*module.model.embedding(batch["fields"]))
+        at_bound = module.listening_loss(batch["listening"], *content)
         module.logit_scale.fill_(9.0)
-        assert torch.equal(module.listening_loss(batch["listening"]), at_bound)
+        assert torch.equal(module.listening_loss(batch["listening"], *content), at_bound)
 
 
-def test_a_song_is_encoded_once_a_batch(data: I2IDataModule, monkeypatch: pytest.MonkeyPatch) -> None:
-    module, batch = make(data, listening_weight=0.0, bcl_weight=0.0), batch_of(data)
-    real, seen = module.model.embedding.forward, []
-    monkeypatch.setattr(module.model.embedding, "forward", lambda f: (seen.append(len(f["content"])), real(f))[1])
+@pytest.mark.parametrize("options", [{}, {"views": "anchored"}, {"bcl_weight": 0.0}], ids=str)
+def test_a_song_is_encoded_once_a_batch(
+    catalogue_folder: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    """Pairs, negatives, histories and the whole song beside its views share one pass; views have their own."""
+    sizes: dict[str, Any] = {"batch_size": 8, "bcl_batch_size": 16, "negatives": 8, "users": 2, "candidates": 4}
+    data = I2IDataModule(str(catalogue_folder), history=4, **sizes)
+    module, batch = make(data, **options), batch_of(data)
+    embedding, content, seen = module.model.embedding.forward, module.model.content, []
+    embedded = []
+    monkeypatch.setattr(
+        module.model.embedding, "forward", lambda f: (embedded.append(len(f["content"])), embedding(f))[1]
+    )
+    monkeypatch.setattr(module.model, "content", lambda e, shown: (seen.append(len(e)), content(e, shown))[1])
     module.training_step(batch, 0)
-    distinct = {song for key in ("source", "target", "negatives") for song in batch[key].tolist()}
-    assert seen == [len(distinct)] and len(distinct) < 32 + 32 + 24
+    pairs = {song for key in ("source", "target", "negatives") for song in batch[key].tolist()}
+    drawn = set(batch["drawn_ids"].tolist())
+    assert len(pairs | drawn) <= embedded[0] == len(batch["fields"]["content"]) <= len(data.warm) and len(embedded) == 1
+    whole = embedded[0] if options.get("views") == "anchored" else batch["whole"]
+    assert seen == ([whole] if options.get("bcl_weight") == 0 else [whole, 16, 16]) and batch["whole"] < embedded[0]
 
 
 def test_a_songs_residual_takes_larger_steps(data: I2IDataModule) -> None:
