@@ -66,12 +66,15 @@ class UserTower(nn.Module):
         # counted over real plays only, so that neither padding nor a left-out target shows
         place_NT = (mask_NT.cumsum(dim=1) - 1).clamp(min=0)
         age_NT = torch.bucketize(place_NT, self.age_starts, right=True)
-        play_NTD = F.gelu(song_SD[batch["history"]] + self.signal(signal_NT) + self.age(age_NT))
+        # one table of both: half the look-ups and gradients
+        told_PD = (self.signal.weight[:, None] + self.age.weight).flatten(0, 1)
+        play_NTD = F.gelu(song_SD[batch["history"]] + F.embedding(signal_NT * AGES + age_NT, told_PD))
         # one learned entry is always there: it is all that an empty history has, and the softmax stays defined
-        play_NTD = torch.cat([self.empty_D.expand(mask_NT.shape[0], 1, -1), play_NTD], dim=1)
-        seen_NT1 = F.pad(mask_NT, (1, 0), value=True).unsqueeze(-1)
-        logit_NTH = self.attend(play_NTD).masked_fill(~seen_NT1, -torch.inf)
-        return torch.einsum("nth,ntd->nhd", logit_NTH.softmax(dim=1), play_NTD).flatten(1)
+        empty_N1H = self.attend(self.empty_D).expand(len(mask_NT), 1, -1)
+        logit_NTH = self.attend(play_NTD).masked_fill(~mask_NT.unsqueeze(-1), -torch.inf)
+        empty_N1H, weight_NTH = torch.cat([empty_N1H, logit_NTH], dim=1).softmax(dim=1).split([1, mask_NT.shape[1]], 1)
+        taste_NHD = torch.einsum("nth,ntd->nhd", weight_NTH, play_NTD) + empty_N1H.transpose(1, 2) * self.empty_D
+        return taste_NHD.flatten(1)
 
     def profile(self, batch: dict[str, Any]) -> list[Tensor]:
         """Embedded categories (unknown ones too), standardised numbers, and which numbers are known."""
