@@ -1,4 +1,4 @@
-"""Item-item collaborative filtering: songs that share listeners, in compiled loops.
+"""Item-item collaborative filtering: songs that share listeners, by compiled loops (`data.item_pairs.loops`).
 
 Each row of the product "songs × songs" is built from the histories of one song's listeners (Gustavson, 1978), turned
 into similarities and reduced to its top K before the next, so memory is the result plus one row a thread. The loops
@@ -14,12 +14,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-import numba
 import numpy as np
 import polars as pl
 from scipy import sparse
 
 from data.arrays import AnyArray, IntArray
+from data.item_pairs.loops import count_common, fill
 
 SHARES = 8  # work units per thread; songs are dealt round-robin, so that each unit has popular ones
 
@@ -112,10 +112,10 @@ def common_listeners(first: sparse.csc_matrix, second: sparse.csc_matrix, pairs:
     order = np.argsort(pairs.source, kind="stable")
     count = np.zeros(len(pairs), dtype=np.int64)
     ends = np.linspace(0, len(pairs), threads() * SHARES + 1).astype(np.int64)
-    columns = (*_pointers(first), *_pointers(second))
+    of = (pairs.source, pairs.target), _pointers(first), _pointers(second), first.shape[0]
 
     def work(part: int) -> None:
-        _intersect(order[ends[part] : ends[part + 1]], pairs.source, pairs.target, *columns, first.shape[0], count)
+        count_common(order[ends[part] : ends[part + 1]], *of, count)
 
     _in_threads(work)
     return count
@@ -141,12 +141,14 @@ def _search(
     top_k = min(top_k, n_songs)
     target_SK = np.full((n_songs, top_k), -1, dtype=np.int32)
     value_SK = np.zeros((n_songs, top_k), dtype=np.float32)
-    arrays = (*_pointers(by_song), *_pointers(by_user), source.weight_U, source.scale)
-    per_song = (source.chance_S, source.norm_S, target.chance_S, target.norm_S)
+    arrays = _pointers(by_song), _pointers(by_user), source.weight_U
+    similarity = (source.scale, source.chance_S, source.norm_S, target.chance_S, target.norm_S)
+    options = max(min_common, 1), float(shrinkage)
 
     def work(part: int) -> None:
-        songs = np.arange(part, n_songs, threads() * SHARES)
-        _fill(songs, *arrays, *per_song, max(min_common, 1), float(shrinkage), target_SK, value_SK)
+        songs, common = np.arange(part, n_songs, threads() * SHARES), np.zeros(n_songs, dtype=np.int32)
+        total = common if source.weight_U is None else np.zeros(n_songs)
+        fill(songs, *arrays, similarity, options, (common, total), (target_SK, value_SK))
 
     _in_threads(work)
     found = target_SK >= 0
@@ -162,87 +164,3 @@ def _in_threads(work: Any) -> None:
 def _pointers(matrix: Any) -> tuple[AnyArray, AnyArray]:
     """`indptr` (int64) and `indices` (int32) of a compressed matrix: fixed types, so that the loops compile once."""
     return matrix.indptr.astype(np.int64), matrix.indices.astype(np.int32, copy=False)
-
-
-@numba.njit(nogil=True, cache=True)  # type: ignore[misc]
-def _fill(
-    songs: IntArray,
-    song_at: IntArray,
-    users: AnyArray,
-    user_at: IntArray,
-    heard: AnyArray,
-    weight_U: AnyArray | None,
-    scale: float,
-    chance_a: AnyArray,
-    norm_a: AnyArray,
-    chance_b: AnyArray,
-    norm_b: AnyArray,
-    min_common: int,
-    shrinkage: float,
-    target_SK: AnyArray,
-    value_SK: AnyArray,
-) -> None:
-    """Fill the rows `songs` of target_SK and value_SK with each song's neighbours, best first."""
-    common = np.zeros(len(norm_b), dtype=np.int32)
-    weight = np.zeros(0 if weight_U is None else len(norm_b))
-    touched = np.empty(len(norm_b), dtype=np.int32)
-    for song in songs:
-        met = 0
-        for user in users[song_at[song] : song_at[song + 1]]:
-            for other in heard[user_at[user] : user_at[user + 1]]:
-                if common[other] == 0:
-                    touched[met] = other
-                    met += 1
-                common[other] += 1
-                if weight_U is not None:
-                    weight[other] += weight_U[user]
-        target_K, value_K, kept = target_SK[song], value_SK[song], 0
-        for other in touched[:met]:
-            both, total = common[other], float(common[other])
-            common[other] = 0
-            if weight_U is not None:
-                total, weight[other] = weight[other], 0.0
-            if both >= min_common and other != song:
-                value = (scale * total - chance_a[song] * chance_b[other]) / (norm_a[song] * norm_b[other])
-                kept = _insert(other, np.float32(value * (both / (both + shrinkage))), target_K, value_K, kept)
-
-
-@numba.njit(nogil=True, cache=True)  # type: ignore[misc]
-def _insert(target: int, value: np.float32, target_K: AnyArray, value_K: AnyArray, kept: int) -> int:
-    """Insert a target into a sorted top-K list, ties by lower number first; returns the new length."""
-    if value <= 0:
-        return kept
-    at = min(kept, len(target_K) - 1)  # the last one falls out where there is no room
-    if kept == len(target_K) and (value < value_K[at] or (value == value_K[at] and target > target_K[at])):
-        return kept
-    while at > 0 and (value > value_K[at - 1] or (value == value_K[at - 1] and target < target_K[at - 1])):
-        target_K[at], value_K[at] = target_K[at - 1], value_K[at - 1]
-        at -= 1
-    target_K[at], value_K[at] = target, value
-    return min(kept + 1, len(target_K))
-
-
-@numba.njit(nogil=True, cache=True)  # type: ignore[misc]
-def _intersect(
-    rows: IntArray,
-    source: IntArray,
-    target: IntArray,
-    first_at: IntArray,
-    first: AnyArray,
-    second_at: IntArray,
-    second: AnyArray,
-    n_users: int,
-    count: IntArray,
-) -> None:
-    """Write to `count` the common listeners of the pairs `rows`, which are sorted by source."""
-    listens = np.zeros(n_users, dtype=np.bool_)
-    marked = -1
-    for row in rows:
-        song = source[row]
-        if song != marked:
-            if marked >= 0:
-                listens[first[first_at[marked] : first_at[marked + 1]]] = False
-            listens[first[first_at[song] : first_at[song + 1]]] = True
-            marked = song
-        for user in second[second_at[target[row]] : second_at[target[row] + 1]]:
-            count[row] += listens[user]

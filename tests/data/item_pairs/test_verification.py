@@ -13,7 +13,8 @@ from polars.testing import assert_frame_equal
 from scipy import sparse, stats
 
 from configs.errors import UserError
-from data.item_pairs.neighbours import Pairs, cold_neighbours, common_listeners, neighbours
+from data.item_pairs.loops import DENSE
+from data.item_pairs.neighbours import Pairs, cold_neighbours, common_listeners, neighbours, terms
 from data.item_pairs.verification import (
     cap_histories,
     draw,
@@ -130,6 +131,32 @@ def test_best_first_and_of_equal_ones_the_lower_number(similarity: str) -> None:
             expected += [(a, b) for value, b in sorted(values)[:top_k] if value < 0 and of[a] & of[b]]
         found = neighbours(matrix, top_k, 1, similarity)
         assert list(zip(found.source.tolist(), found.target.tolist(), strict=True)) == expected
+
+
+@pytest.mark.parametrize("shrinkage", [0.0, 10.0])
+@pytest.mark.parametrize("similarity", ["phi", "cosine", "iuf", "bm25"])
+def test_rows_of_popular_and_of_rare_songs_against_the_whole_product(similarity: str, shrinkage: float) -> None:
+    """1,500 songs: rows of which all songs are looked at, and rows of which only those met are; ties too."""
+    rng, (users, songs) = np.random.default_rng(4), (600, 1500)
+    dense = (rng.random((users, songs)) < 0.3 / np.arange(1, songs + 1) ** 0.6).astype(np.float32)
+    matrix = sparse.csr_matrix(dense[:, rng.permutation(songs)])
+    met = np.asarray(matrix.astype(bool).T @ np.diff(matrix.indptr)).ravel()  # histories of a song's listeners
+    assert 20 < (met * DENSE >= songs).sum() < 1400, "both kinds of rows"
+    of = terms(similarity, np.bincount(matrix.indices, minlength=songs), np.diff(matrix.indptr))
+    heard = matrix.toarray().astype(np.float64)
+    common = heard.T @ heard
+    total = common if of.weight_U is None else heard.T @ (of.weight_U[:, None] * heard)
+    value_SS = (of.scale * total - np.outer(of.chance_S, of.chance_S)) / np.outer(of.norm_S, of.norm_S)
+    value_SS = np.where(common >= 2, value_SS * common / (common + shrinkage), 0).round(9)
+    np.fill_diagonal(value_SS, 0)
+    found, at = neighbours(matrix, 10, 2, similarity, shrinkage), np.zeros(songs, dtype=int)
+    for source, target, value in zip(found.source, found.target, found.similarity, strict=True):
+        order = np.lexsort((np.arange(songs), -value_SS[source]))
+        best = order[at[source]]
+        assert value == pytest.approx(value_SS[source, best], rel=1e-5)
+        assert target == best or value_SS[source, target] == pytest.approx(value_SS[source, best], rel=1e-6)
+        at[source] += 1
+    assert at.tolist() == np.minimum((value_SS > 0).sum(axis=1), 10).tolist()
 
 
 def test_cosine_is_what_implicit_finds() -> None:
