@@ -170,6 +170,26 @@ def test_hidden_files_are_not_read(tmp_path: Path) -> None:
         read_dataset(folder.parent)
 
 
+def test_folders_are_read_once(tmp_path: Path) -> None:
+    """A folder named as Spark names its output, within the log or found by a glob; hidden ones are not found."""
+    folder = write(tmp_path, {"user_id": ["u"]}) / "plays"
+    for user, name in (("a", "2025.parquet/part-0.parquet"), ("b", "2026/A.PARQUET"), ("old", "_temporary/0.parquet")):
+        (folder / name).parent.mkdir(parents=True)
+        pl.DataFrame({"user_id": [user], "song_id": ["1"]}).write_parquet(folder / name)
+    for plays, users in ((None, "abu"), (f"{folder}/**/*.parquet", "au"), (f"{folder}/202*", "ab")):
+        found = read_dataset(tmp_path, plays)
+        assert sorted(found.plays["user_id"]) == [*users] and found.rejected == {}
+    assert read_dataset(tmp_path, f"{folder}/_temporary/*").plays["user_id"].to_list() == ["old"]
+
+
+def test_a_link_to_a_folder_is_not_passed_over(tmp_path: Path) -> None:
+    folder, other = write(tmp_path / "a", {"user_id": ["u"]}) / "plays", write(tmp_path / "b", {"user_id": ["v"]})
+    (folder / "more").symlink_to(other / "plays")
+    with pytest.raises(UserError, match=r"plays/more is a link to a folder, .* plays='\S+/plays/\*'"):
+        read_dataset(tmp_path / "a")
+    assert sorted(read_dataset(tmp_path / "a", f"{folder}/*").plays["user_id"]) == ["u", "v"]
+
+
 @pytest.mark.parametrize("damage", ["empty", "cut", "inside"])
 def test_a_damaged_file_of_many_is_named(damage: str, tmp_path: Path) -> None:
     plays = [{"user_id": [f"u{n}" for n in range(2000)], "song_id": ["1"] * 2000}] * 3
