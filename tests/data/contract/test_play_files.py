@@ -14,7 +14,7 @@ from polars.testing import assert_frame_equal
 
 from configs.errors import UserError
 from data.contract.dataset import read_dataset
-from data.contract.play_files import read_log
+from data.contract.play_files import as_parquet, read_log
 from data.contract.play_rules import usable_plays
 
 
@@ -188,6 +188,22 @@ def test_a_link_to_a_folder_is_not_passed_over(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"plays/more is a link to a folder, .* plays='\S+/plays/\*'"):
         read_dataset(tmp_path / "a")
     assert sorted(read_dataset(tmp_path / "a", f"{folder}/*").plays["user_id"]) == ["u", "v"]
+
+
+def test_an_error_of_spark_names_file_and_cause(tmp_path: Path) -> None:
+    """A stale checksum, which Hadoop alone reads; Spark's own first line says nothing."""
+    files = [str(tmp_path / name) for name in ("a.parquet", "b c.parquet")]
+    for file in files:
+        pl.DataFrame({"x": [1]}).write_parquet(file)
+    trace = "An error occurred while calling o1.collectToPython.\n: FAILED_READ_FILE reading file {}\n\tat x\n"
+    trace += "Caused by: java.io.IOException: other\n\tat y\nCaused by: ChecksumException: Checksum error\n\tat z"
+    with (
+        pytest.raises(UserError, match=r"b c\.parquet cannot be .* \(ChecksumException: Checksum error\)"),
+        as_parquet(files),
+    ):
+        raise RuntimeError(trace.format((tmp_path / "b c.parquet").as_uri()))
+    with pytest.raises(UserError, match=rf"{tmp_path.name} cannot be read .*\(ChecksumException"), as_parquet(files):
+        raise RuntimeError(trace.format("nowhere"))
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut", "inside"])
