@@ -252,7 +252,7 @@ def test_unknown_words_and_characters_are_counted(
     texts: list[str], share: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Against a tokenizer that knows Han, and of whose other words one token is unknown, or many are not."""
-    from data import text
+    from models import text_encoder
 
     class Tokenizer:
         unk_token_id = 7
@@ -260,6 +260,6 @@ def test_unknown_words_and_characters_are_counted(
         def __call__(self, texts: list[str], **_: Any) -> dict[str, list[list[int]]]:
             return {"input_ids": [[7] if one == "rain" else [1, 2, 3, 4] for one in texts]}
 
-    monkeypatch.setattr(text, "load_tokenizer", lambda _: Tokenizer())
+    monkeypatch.setattr(text_encoder, "load_tokenizer", lambda _: Tokenizer())
     assert unknown_share(texts, "any") == pytest.approx(share)
     assert np.isclose(unknown_share([*texts, "1984!? ", ""], "any"), unknown_share([*texts, "known"], "any"))
