@@ -148,21 +148,23 @@ def _with_cues(lines: pl.DataFrame) -> pl.DataFrame:
 
     Blank lines part a text into blocks. What stands in one above its cue is the cue's number or name.
     """
-    line = pl.col("lyrics")
+    line, cue, block = pl.col("lyrics"), pl.col("cue"), pl.col("block")
     lines = lines.with_columns(cue=line.str.contains(CUE))
-    cued = pl.col("cue").any().over("song")
+    cued = cue.any().over("song")
     texts, lines = lines.filter(~cued), lines.filter(cued)
-    lines = lines.with_columns(block=(~line.str.contains(r"\S")).cum_sum().over("song"))
-    lines = lines.filter(line.str.contains(r"\S"))
-    of, has = ("song", "block"), pl.col("cue").any()
-    above = has.over(of) & (pl.col("cue").cum_sum().over(of) == 0)
-    number = (line.str.contains(r"^\s*\d+\s*$") & pl.col("cue").shift(-1)).fill_null(False)
-    number = number.over(of) & number.first().over("song")  # all cues have one, or those are words
-    between = (~has & line.first().str.contains(NO_CUE)).over(of)
-    lines = lines.filter(~(above | number | between))
+    blank = ~line.str.contains(r"\S")
+    lines = lines.with_columns(block=(blank | (pl.col("song") != pl.col("song").shift(1))).fill_null(True).cum_sum())
+    lines = lines.filter(~blank).with_columns(
+        above=cue.any().over("block") & ~cue.cum_max().over("block"),
+        number=line.str.contains(r"^\s*\d+\s*$") & (cue & (block == block.shift(1))).shift(-1, fill_value=False),
+        between=(line.first().str.contains(NO_CUE) & ~cue.any()).over("block"),
+    )
+    # Where the first cue has a number, all have one; else those are words.
+    lines = lines.filter(~(pl.col("above") | (pl.col("number") & pl.col("number").first().over("song"))))
+    lines = lines.filter(~pl.col("between"))
     time, words = "[" + line.str.extract(rf"^\s*({CLOCK})") + "]", line.str.replace_all(TAG, "").str.strip_chars()
-    lines = lines.with_columns(pl.when(pl.col("cue")).then(time).otherwise(words).alias("lyrics"))
-    return pl.concat([texts, lines.drop("block")]).sort("song", maintain_order=True)
+    lines = lines.select("song", pl.when(cue).then(time).otherwise(words).alias("lyrics"), "cue")
+    return pl.concat([texts, lines]).sort("song", maintain_order=True)
 
 
 def _without_stamps(lines: pl.DataFrame) -> pl.DataFrame:
