@@ -22,7 +22,7 @@ SUFFIXES = {
     ".aac", ".ac3", ".aif", ".aifc", ".aiff", ".ape", ".au", ".caf", ".dsf", ".flac", ".m4a", ".m4b", ".mka", ".mp3",
     ".mp4", ".mpc", ".oga", ".ogg", ".opus", ".rf64", ".tak", ".tta", ".w64", ".wav", ".webm", ".wma", ".wv",
 }  # fmt: skip
-LYRICS = (".lrc", ".txt")  # files of lyrics beside a recording, the first with words counting
+LYRICS = (".lrc", ".srt", ".vtt", ".txt")  # files of lyrics beside a recording, the first with words counting
 MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe\0\0": "utf-32", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 # our field → its names in ID3, MP4, Vorbis comments and APE, ASF, in lower case, the first that has a value counting
 NAMES = {
@@ -173,7 +173,7 @@ def row_of(path: Path, name: str, tags: Tags, found: Found) -> dict[str, Any]:
     found.lack("genre in their tags", not tags.get("genre"))
     found.lack("date of release in their tags", day is None)
     found.lack("more than a year of release: 1 January is taken", is_year)
-    found.lack("lyrics, in their tags or in a .lrc or .txt file of the same name", lyrics is None)
+    found.lack("lyrics, in their tags or in a .lrc, .srt, .vtt or .txt file of the same name", lyrics is None)
     genres = [part.strip() for value in tags.get("genre", []) for part in value.split(";")]
     return {
         "title": first.get("title"),

@@ -32,6 +32,7 @@ from data.spark import pairs as spark_pairs
 from data.spark import plays as spark_plays
 from data.split import COLD_VAL, WARM, Split, released_before, split_songs
 from data.tags import join_tags
+from data.text import song_texts, unknown_share
 
 PLACES = ("audio_shard", "audio_start", "audio_mix")  # columns of songs.parquet
 PUBLISHED = {"lfm2k": adapters.read_lfm2k, "hetrec": adapters.read_hetrec}
@@ -255,8 +256,6 @@ def text_notes(songs: pl.DataFrame, model: str) -> list[str]:
     made = words.notes(songs)
     if not songs["title"].count() + songs["lyrics"].count():
         return made
-    from data.text import song_texts, unknown_share  # here: they import torch
-
     texts = [text for text in song_texts(songs, ["title", "lyrics"]) if text]
     share = unknown_share(texts, model) if texts else 0.0
     if share > 0.2:

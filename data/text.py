@@ -11,11 +11,10 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import polars as pl
-import torch
 from tqdm import tqdm
 
 from artifacts.fingerprints import of_file
@@ -24,8 +23,10 @@ from configs.errors import UserError
 from data.arrays import AnyArray, FloatArray, IntArray
 from data.contract.columns import TEXT_TYPES, TEXTS
 from data.words import plain
-from models.pretrained import resolve_model
-from models.text_encoder import TextEncoder, load_tokenizer, text_width
+from models.packaged import resolve_model, unknown_words
+
+if TYPE_CHECKING:  # torch is half a gigabyte: what needs it imports it
+    import torch
 
 BUCKET = 16  # texts are padded to a multiple of this many tokens
 USUAL = 128  # tokens of a text; of longer ones fewer are in a batch
@@ -120,7 +121,10 @@ def token_rows(
     has = [row for row, text in enumerate(texts) if text]
     if not has:
         return np.zeros((len(texts), 1, 1), dtype=np.int32), np.zeros((len(texts), 1), dtype=np.int64)
-    tokenizer = tokenizer or or_user_error(load_tokenizer, model)
+    if tokenizer is None:
+        from models.text_encoder import load_tokenizer
+
+        tokenizer = or_user_error(load_tokenizer, model)
     more = {"return_overflowing_tokens": True} if windows > 1 else {}
     if more and not tokenizer.is_fast:
         raise UserError(f"text.windows={windows}: the tokenizer of {model} cannot cut texts into windows; use 1")
@@ -138,6 +142,8 @@ def token_rows(
 
 def token_batch(ids_NWL: AnyArray, lengths_NW: IntArray) -> dict[str, torch.Tensor]:
     """Inputs of `TextEncoder`, {"input_ids", "attention_mask"} (N, W, L), in which only real tokens are seen."""
+    import torch
+
     mask_NWL = np.arange(ids_NWL.shape[2]) < lengths_NW[:, :, None]
     return {"input_ids": torch.from_numpy(ids_NWL).long(), "attention_mask": torch.from_numpy(mask_NWL).long()}
 
@@ -192,6 +198,8 @@ def text_dim(model: str) -> int:
     Raises:
         UserError: the text model cannot be loaded.
     """
+    from models.text_encoder import text_width
+
     return or_user_error(text_width, model)
 
 
@@ -207,15 +215,16 @@ def unknown_share(texts: Sequence[str], model: str) -> float:
     rows = np.unique(np.linspace(0, len(texts) - 1, SAMPLE).astype(int))[: len(texts)]
     sample = pl.Series([texts[row] for row in rows], dtype=pl.String).str.head(READ)
     counted = sample.str.extract_all(WORDS).explode().drop_nulls().value_counts(name="n")
-    tokenizer = or_user_error(load_tokenizer, model)
-    if not counted.height or tokenizer.unk_token_id is None:
-        return 0.0
-    encoded = tokenizer(counted.to_series(0).to_list(), add_special_tokens=False, truncation=True, max_length=512)
-    unknown = np.array([tokenizer.unk_token_id in ids for ids in encoded["input_ids"]])
-    return float(counted["n"].filter(unknown).sum() / counted["n"].sum())
+    every = counted.to_series(0).to_list()
+    unknown = or_user_error(lambda name: unknown_words(every, name), model)
+    return float(counted["n"].filter(pl.Series(unknown, dtype=pl.Boolean)).sum() / max(counted["n"].sum(), 1))
 
 
 def _compute(texts: Texts, model: str, max_tokens: int, batch_size: int, windows: int) -> FloatArray:
+    import torch
+
+    from models.text_encoder import TextEncoder
+
     ids_NWL, lengths_NW = token_rows(texts, model, max_tokens, windows)
     vectors_NB = np.full((len(texts), text_dim(model)), np.nan, dtype=np.float32)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,8 +1,8 @@
 """Titles and lyrics as encoders read them: without what is form and no word.
 
-Lyrics come plain or with time stamps (LRC, with stamps of words too), and name who wrote and played them. All forms of
-one text give one text: stamps, heads such as `[by:…]` and credits are left out. A title's version mark, such as
-"(Live)", is no part of its text but a field of its own.
+Lyrics come plain, with time stamps (LRC, with stamps of words too) or as subtitles (SRT, WebVTT, SBV), and name who
+wrote and played them. All forms of one text give one text: stamps, heads such as `[by:…]` and credits are left out. A
+title's version mark, such as "(Live)", is no part of its text but a field of its own.
 """
 
 from __future__ import annotations
@@ -12,10 +12,15 @@ import polars as pl
 CHUNK = 10_000  # lyrics whose lines are held at a time
 
 # hours:minutes:seconds.hundredths, minutes:seconds.hundredths, or milliseconds,duration
-TIME = r"(?:\d{1,2}:\d{1,2}:\d{1,2}\.\d{1,3}|\d{1,3}:\d{1,2}(?:[.:]\d{1,3})?|\d+,\d+)"
-STAMP = rf"\[{TIME}\]"
+CLOCK = r"\d{1,2}:\d{1,2}:\d{1,2}[.,]\d{1,3}|\d{1,3}:\d{1,2}(?:[.:,]\d{1,3})?"
+TIME = rf"(?:{CLOCK}|\d+,\d+)"
+STAMP = rf"\[{TIME}(?:\s*(?:-->|[-–—~])\s*(?:{CLOCK}))?\]"  # or from one time to another
 STAMPS = rf"^\s*(?:{STAMP}\s*)+"  # a line that is sung twice has two
 WORD_STAMP = rf"(?:<{TIME}>|<\d+,\d+,\d+>|\(\d+,\d+,\d+\))"
+# Subtitles: "from --> to" above the words, below a number or a name; and what is between them.
+CUE = rf"^\s*(?:{CLOCK})(?:\s*-->\s*(?:{CLOCK})|,(?:{CLOCK})\s*$)"
+NO_CUE = r"^\s*(?:WEBVTT|NOTE|STYLE|REGION)\b"
+TAG = r"(?i)</?(?:[ibuscv]|font|ruby|rt|lang)\b[^>]*>|\{\\[^}]*\}|[♩♪♫♬]"  # within the words of subtitles
 HEAD = (
     r"(?i)^\s*\[(?:ti|ar|al|au|by|re|ve|offset|length|la|id|hash|sign|qq|total|tool|kana|lr|lang|language|encoding|#)"
     r"\s*:[^\]]*\]\s*$"
@@ -126,15 +131,40 @@ def _without_form(lyrics: pl.DataFrame) -> pl.DataFrame:
     """Lyrics (song, lyrics) line by line: a line stands as often as it has stamps, by time; one without after the one
     before it."""
     lines = lyrics.with_columns(pl.col("lyrics").str.replace_all("\r\n?", "\n").str.split("\n")).explode("lyrics")
-    lines = _without_stamps(lines)
-    lines = lines.with_columns(credit=_credits(lines), timed=pl.col("stamp").is_not_null())
+    lines = _without_stamps(_with_cues(lines))
+    lines = lines.with_columns(credit=_credits(lines), timed=pl.col("stamp").is_not_null().any().over("song"))
     lines = lines.with_columns(pl.col("credit").any().over("song").alias("credited"))
     lines = lines.filter(~pl.col("credit") & ~pl.col("lyrics").str.contains(HEAD)).explode("stamp")
     lines = lines.with_columns(time=_seconds(pl.col("stamp")).forward_fill().over("song").fill_null(-1.0))
-    sung = lines.sort("song", "time", maintain_order=True).group_by("song", maintain_order=True)
+    sung = lines.filter(~pl.col("cue")).sort("song", "time", maintain_order=True).group_by("song", maintain_order=True)
     text = sung.agg(pl.col("lyrics").str.join("\n").str.strip_chars(), pl.col("timed").any(), pl.col("credited").any())
     nothing = lyrics.select("song").join(text, on="song", how="anti")  # of credits alone
     return pl.concat([text, nothing.with_columns(lyrics=pl.lit(""), timed=pl.lit(True), credited=pl.lit(True))])
+
+
+def _with_cues(lines: pl.DataFrame) -> pl.DataFrame:
+    """Lines of subtitles without what is no word: the time of a `cue` is a stamp above its words; other texts as they
+    were.
+
+    Blank lines part a text into blocks. What stands in one above its cue is the cue's number or name.
+    """
+    line, cue, block = pl.col("lyrics"), pl.col("cue"), pl.col("block")
+    lines = lines.with_columns(cue=line.str.contains(CUE))
+    cued = cue.any().over("song")
+    texts, lines = lines.filter(~cued), lines.filter(cued)
+    blank = ~line.str.contains(r"\S")
+    lines = lines.with_columns(block=(blank | (pl.col("song") != pl.col("song").shift(1))).fill_null(True).cum_sum())
+    lines = lines.filter(~blank).with_columns(
+        above=cue.any().over("block") & ~cue.cum_max().over("block"),
+        number=line.str.contains(r"^\s*\d+\s*$") & (cue & (block == block.shift(1))).shift(-1, fill_value=False),
+        between=(line.first().str.contains(NO_CUE) & ~cue.any()).over("block"),
+    )
+    # Where the first cue has a number, all have one; else those are words.
+    lines = lines.filter(~(pl.col("above") | (pl.col("number") & pl.col("number").first().over("song"))))
+    lines = lines.filter(~pl.col("between"))
+    time, words = "[" + line.str.extract(rf"^\s*({CLOCK})") + "]", line.str.replace_all(TAG, "").str.strip_chars()
+    lines = lines.select("song", pl.when(cue).then(time).otherwise(words).alias("lyrics"), "cue")
+    return pl.concat([texts, lines]).sort("song", maintain_order=True)
 
 
 def _without_stamps(lines: pl.DataFrame) -> pl.DataFrame:
@@ -142,7 +172,8 @@ def _without_stamps(lines: pl.DataFrame) -> pl.DataFrame:
 
     A text whose words have stamps in square brackets has one for each line.
     """
-    stamps = pl.col("lyrics").str.extract(rf"({STAMPS})").str.extract_all(TIME)
+    stamps = pl.col("lyrics").str.extract(rf"({STAMPS})").str.extract_all(rf"\[{TIME}")
+    stamps = stamps.list.eval(pl.element().str.strip_prefix("["))
     words = pl.col("lyrics").str.replace(STAMPS, "")
     by_word = (stamps.is_not_null() & words.str.contains(STAMP)).any().over("song")
     word_stamp = rf"(?:{WORD_STAMP}|{STAMP})"
@@ -174,9 +205,9 @@ def _credits(lines: pl.DataFrame) -> pl.Series:
 
 def _seconds(stamp: pl.Expr) -> pl.Expr:
     """Time of a stamp without its brackets."""
-    hours = stamp.str.extract(r"^(\d+):\d+:\d+\.").cast(pl.Float64).fill_null(0)
-    stamp = stamp.str.replace(r"^\d+:(\d+:\d+\.)", "$1")
-    number, sign, rest, part = (stamp.str.extract(r"^(\d+)([:,])(\d+)(?:[.:](\d+))?", n) for n in (1, 2, 3, 4))
+    hours = stamp.str.extract(r"^(\d+):\d+:\d+[.,]").cast(pl.Float64).fill_null(0)
+    stamp = stamp.str.replace(r"^\d+:(\d+:\d+[.,])", "$1")
+    number, sign, rest, part = (stamp.str.extract(r"^(\d+)([:,])(\d+)(?:[.:,](\d+))?", n) for n in (1, 2, 3, 4))
     seconds = pl.concat_str(rest, pl.lit("."), part.fill_null("0")).cast(pl.Float64)
     whole = number.cast(pl.Float64)
     return pl.when(sign == ",").then(whole / 1000).otherwise(3600 * hours + 60 * whole + seconds)

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.log_mel import LogMel
-from models.pretrained import packaged
+from models.packaged import packaged
 
 PACKAGE, CHECKPOINT = "musicnn", "MSD_musicnn/.data-00000-of-00001"
 SHA256 = "8579734ee6388f799ed0def4bbd0d1fdcbeaf213ef2a9dc860917bd76a303de6"

@@ -12,10 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.pretrained import USE, Published, load_pretrained
+from models.packaged import KIND, NO_VOCABULARY, USE
+from models.pretrained import Published, load_pretrained
 from models.use_multilingual import SIZE, UseMultilingual, load_use, load_use_tokenizer
-
-KIND = "text model"
 
 
 class TextEncoder(Published):
@@ -59,7 +58,7 @@ def load_tokenizer(model: str) -> Any:
         return load_use_tokenizer()
     tokenizer = load_pretrained("AutoTokenizer", model, KIND)
     if len(tokenizer) <= len(tokenizer.all_special_ids):  # transformers makes one that knows nothing of a bare folder
-        raise ValueError(f"{KIND} '{model}' has no vocabulary: add its tokenizer.json or vocab.txt")
+        raise ValueError(NO_VOCABULARY.format(model))
     return tokenizer
 
 

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.pretrained import USE, resolve_model
+from models.packaged import USE, resolve_model
 
 CHUNKS, PER_CHUNK = 17, 7530  # the words are dealt to chunks, each of which has a scale
 SIZE, WIDTH = 512, 256

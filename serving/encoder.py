@@ -34,7 +34,7 @@ from data.text import or_user_error, read_as, song_texts, token_batch, token_row
 from data.tfidf import CharacterTfidf, load_tfidf
 from export.model import load
 from models.chunked import embed_crops, embed_recordings
-from models.pretrained import resolve_model
+from models.packaged import resolve_model
 from models.pretrained_audio import OWN, PretrainedAudio
 from models.text_encoder import TextEncoder, load_tokenizer
 from serving.refusals import Refused

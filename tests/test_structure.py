@@ -33,6 +33,7 @@ FILES = {"pathlib", "os", "io", "shutil", "tempfile", "json", "pickle", "polars"
 OPENERS = {"open", "read_text", "read_bytes", "write_text", "write_bytes", "load", "save", "memmap", "fromfile",
            "tofile", "loadtxt", "genfromtxt", "read_index", "write_index", "read_parquet", "scan_parquet"}  # fmt: skip
 READS_WEIGHTS = {
+    "models/packaged.py",
     "models/pretrained.py",
     "models/musicnn.py",
     "models/use_multilingual.py",

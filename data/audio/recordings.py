@@ -58,6 +58,7 @@ CHANGES = {
     "one_channel": "cancel out when their channels are averaged: the loudest channel is taken alone",
     "scaled": "hold integers as floating-point samples: divided by their full scale",
     "cut_short": "are cut short: what is there is used",
+    "gaps": "have parts within that cannot be decoded: the rest is used",
 }
 USUAL = ("resampled", "downmixed")
 SILENCE = 1e-4  # peak, as a share of full scale (-80 dB)
@@ -222,7 +223,7 @@ def read(file: Path | BinaryIO, max_seconds: float, longest_seconds: float = mat
         wanted = min(sound.length, round(max_seconds * sound.rate))
         start = (sound.length - wanted) // 2
         samples_CN = sound.read(start, wanted)
-        changes = ["cut_short"] * sound.is_cut
+        changes = ["cut_short"] * sound.is_cut + ["gaps"] * sound.has_gaps
     mix_C, made = mix_of(samples_CN, sound.rate)
     return Heard(mixed(samples_CN, mix_C), sound.rate, Place(start, mix_C), changes + made)
 

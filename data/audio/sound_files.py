@@ -31,6 +31,7 @@ COUNTED_BY_HEADER = {"flac", "mov,mp4,m4a,3gp,3g2,mj2", "wv", "tta"}  # where it
 # its random noise bands, begin at the beginning (findings/ffmpeg_aac_after_a_seek.sh).
 EXACT = {"mp3", "mp3float", "flac", "vorbis", "opus", "libopus", "alac", "wavpack", "tta"}
 WARM_UP, TAIL = 0.5, 0.5  # seconds decoded before a stretch, and to find the end
+GAP = 0.01  # seconds between two frames from which something is missing; less is the rounding of time stamps
 STREAM = re.compile(rb"fLaC[\x00\x80]\x00\x00\x22")  # the beginning of a FLAC file
 FAR = 2**50  # ticks: beyond the end of any file
 # A file can make FFmpeg open other files and addresses (playlists); these formats and codecs do not.
@@ -132,8 +133,11 @@ def _is_cut(file: BinaryIO, head: bytes) -> bool:
 class PlainFile:
     """An uncompressed file, read by libsndfile.
 
-    `rate` in Hz, `channels`, `length` in samples; `is_cut`: its header announces clearly more.
+    `rate` in Hz, `channels`, `length` in samples; `is_cut`: its header announces clearly more; `has_gaps`:
+    something within what was read last cannot be decoded, as far as it shows.
     """
+
+    has_gaps = False
 
     def __init__(self, file: soundfile.SoundFile, is_cut: bool) -> None:
         self.file, self.is_cut = file, is_cut
@@ -159,9 +163,11 @@ class CodedFile:
     """A compressed file, read by FFmpeg; attributes and `read` as of `PlainFile`."""
 
     container: Any = None
+    has_gaps = False
 
     def __init__(self, file: BinaryIO, longest_seconds: float) -> None:
         self.file, self.rate, self.broken, self.kind = file, 0, False, _behind_tags(file)
+        self.undecoded = 0  # packets
         self._open()
         first = next(self._frames(), None)
         if first is None:
@@ -194,13 +200,16 @@ class CodedFile:
             self._seek(max(start - round(WARM_UP * self.rate), 0))
         else:
             self._open()
+        self.undecoded, until, longest = 0, 0, 0
         for at, frame in self._placed():
             first, last = max(at - start, 0), min(at - start + frame.samples, count)
             if at - start >= count:
                 break
             if last > first:
                 found[:, first:last] = self._samples(frame)[:, first + start - at : last + start - at]
-                heard += last - first
+                heard, longest, until = heard + last - first, max(longest, first - until), last
+        longest = max(longest, count - until)
+        self.has_gaps = longest > GAP * self.rate or (self.undecoded > 0 and not self.is_timed)
         if heard < 0.95 * count:
             raise AudioError("damaged")
         return _as_float(found)
@@ -227,6 +236,7 @@ class CodedFile:
             except MemoryError:
                 raise
             except av.InvalidDataError:
+                self.undecoded += 1
                 continue
             except av.FFmpegError:  # such as a chained Ogg file whose next stream is of another kind
                 frames, self.broken = None, True

@@ -89,7 +89,9 @@ RESERVED = {
 }
 
 
-INDEX = re.compile(r"__index_level_\d+__|Unnamed: \d+")  # as pandas names the index of a frame, in Parquet and in CSV
+# As pandas names the index of a frame in Parquet and in CSV; and, where they are numbers, as it names one that is made
+# a column, and as polars reads one from CSV.
+INDEX, NUMBERED = re.compile(r"__index_level_\d+__|Unnamed: \d+(\.\d+)?"), ("index", "level_0", "")
 
 
 def typed(table: str, frame: pl.LazyFrame, notes: list[str]) -> pl.LazyFrame:
@@ -106,8 +108,9 @@ def typed(table: str, frame: pl.LazyFrame, notes: list[str]) -> pl.LazyFrame:
     if taken:
         notes.append(f"{table}.parquet: column {', '.join(taken)} left out, since prepare has its own of that name")
         frame = frame.drop(taken)
-    if index := [column for column in schema if INDEX.fullmatch(column)]:
-        notes.append(f"{table}.parquet: column {', '.join(index)} left out: pandas names the index of its rows so")
+    if index := [column for column, dtype in schema.items() if is_index(column, dtype)]:
+        names = ", ".join(name or "without a name" for name in index)
+        notes.append(f"{table}.parquet: column {names} left out: pandas names the index of its rows so")
         frame = frame.drop(index)
     frame = in_integers(table, frame)
     schema = frame.collect_schema()
@@ -117,6 +120,11 @@ def typed(table: str, frame: pl.LazyFrame, notes: list[str]) -> pl.LazyFrame:
         else pl.lit(None, KINDS[kind][0]).alias(column)
         for column, kind in COLUMNS[table].items()
     )
+
+
+def is_index(column: str, dtype: Any) -> bool:
+    """Whether a column is the index of a pandas frame."""
+    return bool(INDEX.fullmatch(column) or (column in NUMBERED and dtype.is_numeric()))
 
 
 def in_integers(table: str, frame: pl.LazyFrame) -> pl.LazyFrame:

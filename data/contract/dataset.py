@@ -7,7 +7,7 @@ it) stops the command with one clear line. Rows that are merely unusable are ski
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from glob import glob
 from pathlib import Path
@@ -104,23 +104,33 @@ def plays_files(source: Path, plays: str | None) -> list[str]:
         UserError: there is none.
     """
     for path in [Path(plays)] if plays else [source / "plays.parquet", source / "plays"]:
-        if path.is_dir():
-            found = sorted(str(file) for file in path.rglob("*.parquet") if not hidden(file.relative_to(path)))
-            if not found:
-                raise UserError(f"{path} holds no Parquet file (*.parquet)")
-            return found
-        given = sorted(glob(str(path), recursive=True))
-        found = [str(path)] if path.exists() else [file for file in given if not hidden(Path(Path(file).name))]
-        if found:
-            return found
+        given = [path] if path.exists() else list(map(Path, glob(str(path), recursive=True)))
+        if not (given := [one for one in given if not hidden(set(one.parts) - set(path.parts))]):
+            continue
+        found = {str(file) for one in given for file in (parquet_in(one) if one.is_dir() else [one])}
+        if not found:
+            raise UserError(f"{path} holds no Parquet file (*.parquet)")
+        return sorted(found)
     if plays:
         raise UserError(f"plays={plays}: nothing is there")
     raise UserError(f"{source} has no plays.parquet and no folder plays/: give plays=FILE (see docs/data.md)")
 
 
-def hidden(path: Path) -> bool:
-    """Whether a name within a path begins with "." or "_"."""
-    return any(part.startswith((".", "_")) for part in path.parts)
+def parquet_in(folder: Path) -> list[Path]:
+    """Parquet files of a folder and of those in it, but hidden ones.
+
+    Raises:
+        UserError: a link leads to a folder, which is not followed: links may go in a circle.
+    """
+    inside = [path for path in folder.rglob("*") if not hidden(path.relative_to(folder).parts)]
+    if link := next((path for path in inside if path.is_symlink() and path.is_dir()), None):
+        raise UserError(f"{link} is a link to a folder, which is not followed: name it, as in plays='{link.parent}/*'")
+    return [path for path in inside if path.suffix.lower() == ".parquet" and not path.is_dir()]
+
+
+def hidden(names: Iterable[str]) -> bool:
+    """Whether one of the names begins with "." or "_"."""
+    return any(name.startswith((".", "_")) for name in names)
 
 
 def validate(source: Path, tables: dict[str, Any], check: Check = usable_plays) -> Dataset:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import polars as pl
 import pyarrow as pa
@@ -95,9 +97,21 @@ def as_parquet(files: list[str]) -> Iterator[None]:
     except UserError:
         raise
     except (Exception, pl.exceptions.PanicException) as error:  # polars raises many unrelated types here
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        path = files[0] if len(files) == 1 else next(filter(damaged, files), str(Path(files[0]).parent))
-        raise UserError(f"{path} cannot be read as Parquet ({reason}): write the file again") from None
+        path = files[0] if len(files) == 1 else next(filter(damaged, files), None) or named(files, str(error))
+        raise UserError(f"{path} cannot be read as Parquet ({reason(error)}): write the file again") from None
+
+
+def reason(error: BaseException) -> str:
+    """The line of an error that says most: of a Java trace the cause of all others, else the first."""
+    said = str(error).strip()
+    causes = re.findall(r"(?m)^Caused by: (.+)$", said)
+    return causes[-1] if causes else (said.splitlines() or [type(error).__name__])[0]
+
+
+def named(files: list[str], said: str) -> str:
+    """The file that an error speaks of, else the folder of all."""
+    said = unquote(said)
+    return next((file for file in files if str(Path(file).resolve()) in said), str(Path(files[0]).parent))
 
 
 def damaged(file: str) -> bool:

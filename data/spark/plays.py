@@ -133,6 +133,8 @@ def read_alike(spark: Any, files: list[str], types: pl.Schema, schema: pl.Schema
     for name, dtype in schema.items():
         present = types.get(name, pl.Null) != pl.Null
         column = F.col(quoted(name)) if present else F.lit(None)
+        if dtype == types.get(name, pl.Null) and name not in PAIR:
+            column = alike_at_depth(column, dtype, log.schema[name].dataType if present else None)
         if dtype in TIMES and kinds.get(name) == "bigint":  # nanoseconds, floored as polars does
             column = F.timestamp_micros(F.expr("({0} - pmod({0}, 1000)) div 1000".format(quoted(name))))
         if kinds.get(name) in ("double", "float") and dtype in (pl.String, pl.Int64):  # integers, as pandas has them
@@ -146,6 +148,31 @@ def read_alike(spark: Any, files: list[str], types: pl.Schema, schema: pl.Schema
         columns.append(column.alias(name))
     place = log.metadataColumn("_metadata")  # not F.col: a file may have a column of that name
     return log.select(*columns, place.getField("file_path").alias("_file"), place.getField("row_index").alias("_row"))
+
+
+def alike_at_depth(column: Any, dtype: Any, kind: Any) -> Any:
+    """A column of one type (polars `dtype`, Spark `kind`), as any file with it has it, also within lists and structs.
+
+    Nanoseconds are integers, though Spark reads INT96 as times; and nothing is text: no column of Spark's own type for
+    it is read by polars.
+    """
+    from pyspark.sql import functions as F
+    from pyspark.sql import types as T
+
+    if dtype == pl.Null:
+        return F.lit(None).cast("string")
+    if isinstance(dtype, pl.Datetime) and isinstance(kind, T.TimestampNTZType | T.TimestampType):
+        column = column.cast("timestamp")
+        return F.unix_micros(column) * 1000 if dtype.time_unit == "ns" else column
+    if isinstance(dtype, pl.List) and isinstance(kind, T.ArrayType):
+        return F.transform(column, lambda one: alike_at_depth(one, dtype.inner, kind.elementType))
+    if isinstance(dtype, pl.Struct) and isinstance(kind, T.StructType):
+        parts = [
+            alike_at_depth(column.getField(part.name), part.dtype, kind[part.name].dataType).alias(part.name)
+            for part in dtype.fields
+        ]
+        return F.when(column.isNotNull(), F.struct(*parts))
+    return column
 
 
 def as_in_songs(spark: Any, log: Any, songs: pl.DataFrame) -> Any:

@@ -232,6 +232,8 @@ def test_files_of_lyrics_however_their_names_are_written(tmp_path: Path) -> None
         "seven.lrc": "[ti:7]",
         "eight.lrc": "eight",
         "eight.txt": "no",
+        "ten.SRT": "1\n00:00:01,000 --> 00:00:02,000\nten",
+        "ten.txt": "no",
     }
     for name, text in files.items():
         (tmp_path / name).write_text(text, "utf-8")
@@ -242,7 +244,7 @@ def test_files_of_lyrics_however_their_names_are_written(tmp_path: Path) -> None
     found = scan(tmp_path, "path")
     lyrics = {one["audio_path"].removesuffix(".wav"): one["lyrics"] for one in found.songs}
     assert [lyrics[name] for name in songs] == [
-        "one", "two", "three", "four", "five", "six", "small", "large", "[ti:7]", "eight", None, None
+        "one", "two", "three", "four", "five", "six", "small", "large", "[ti:7]", "eight", None, files["ten.SRT"]
     ]  # fmt: skip
     assert found.skipped == {"of lyrics in an unknown encoding (not read)": ["nine.txt"]}
 

@@ -35,6 +35,7 @@ STAMPS: dict[str, Callable[[int], str]] = {
     "colons": lambda seconds: f"{seconds // 60:02d}:{seconds % 60:02d}:50",
     "milliseconds": lambda seconds: f"{1000 * seconds},2000",
     "hours": lambda seconds: f"01:{seconds // 60:02d}:{seconds % 60:02d}.50",
+    "commas": lambda seconds: f"{seconds // 60:02d}:{seconds % 60:02d},50",
 }
 
 
@@ -69,6 +70,53 @@ def test_stamps_of_words_in_square_brackets_and_of_hours() -> None:
     assert plain_lyrics(pl.Series(["[00:01][00:02]one\n[00:03]and [00:04]two"]))[0] == "one\nand two"
     assert plain_lyrics(pl.Series([hours]))[0] == "first\nsecond\nthird\nlast"
     assert plain_lyrics(pl.Series(["[00:01]x\nmeet me at [3:15]"]))[0] == "x\nmeet me at [3:15]"
+
+
+@pytest.mark.parametrize("stamp", ["hundredths", "hours", "seconds"])
+@pytest.mark.parametrize("dash", ["-", " - ", "–", " --> ", "~"])
+def test_stamps_from_one_time_to_another(stamp: str, dash: str) -> None:
+    """The words are once in the text, by the first of the times."""
+    of = STAMPS[stamp]
+    lines = [f"[{of(at)}{dash}{of(at + 9)}] {line}" for at, line in ((40, "last"), (3, "first"), (20, "second"))]
+    assert plain_lyrics(pl.Series(["\n".join(lines)]))[0] == "first\nsecond\nlast"
+
+
+SUBTITLES = {
+    "srt": "1\n00:00:01,000 --> 00:00:03,000\n{0}\n\n2\n00:00:04,500 --> 00:00:06,000\n{1}\n{2}\n\n3\n"
+           "00:00:07,000 --> 00:00:08,000\n\n4\n00:00:10,000 --> 00:00:12,000\n{3}\n",
+    "srt with forms": "1\n00:00:01,000 --> 00:00:03,000 X1:40 X2:600\n{{\\an8}}<i>{0}</i>\n\n2\n"
+                      '00:00:04,500 --> 00:00:06,000\n<font color="#fff">{1}</font>\n♪ {2} ♪\n\n\n\n'
+                      "4\n00:00:10,000 --> 00:00:12,000\n{3}",
+    "srt without blank lines": "1\n0:00:01,000 --> 0:00:03,000\n{0}\n2\n0:00:04,500 --> 0:00:06,000\n{1}\n{2}\n3\n"
+                               "0:00:10,000 --> 0:00:12,000\n{3}",
+    "srt without numbers": "00:00:01,000 --> 00:00:03,000\n{0}\n00:00:04,500 --> 00:00:06,000\n{1}\n{2}\n"
+                           "00:00:10,000 --> 00:00:12,000\n{3}",
+    "srt out of order": "2\n00:00:04,500 --> 00:00:06,000\n{1}\n{2}\n\n3\n00:00:10,000 --> 00:00:12,000\n{3}\n\n1\n"
+                        "00:00:01,000 --> 00:00:03,000\n{0}",
+    "webvtt": "WEBVTT - a song\nKind: captions\nLanguage: en\n\nSTYLE\n::cue {{ color: red }}\n\nNOTE made by\nus\n\n"
+              "verse one\n00:01.000 --> 00:03.000 align:start position:0%\n<v Ann>{0}</v>\n\n"
+              "00:04.500 --> 00:06.000\n<c.red>{1}</c>\n{2}\n\n01:00:10.000 --> 01:00:12.000\n{3}\n",
+    "webvtt, bare": "WEBVTT\n00:01.000 --> 00:03.000\n{0}\n\n00:04.500 --> 00:06.000\n{1}\n{2}\n\n"
+                    "00:10.000 --> 00:12.000\n\n{3}\n",
+    "sbv": "0:00:01.000,0:00:03.000\n{0}\n\n0:00:04.500,0:00:06.000\n{1}\n{2}\n\n0:00:10.000,0:00:12.000\n{3}\n",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("ends", ["\n", "\r\n"])
+@pytest.mark.parametrize("form", SUBTITLES)
+def test_subtitles_are_their_words(form: str, ends: str) -> None:
+    """Numbers, names, times, notes and marks of the screen are none; a number that is sung is."""
+    for sung in (["I walk the line", "99", "看人们聚散无常", "over: and over"], ["1", "2", "3", "4"]):
+        text = SUBTITLES[form].format(*sung).replace("\n", ends)
+        found = read_lyrics(pl.Series([text, f"\ufeff{text}", "\n".join(sung)]))
+        assert found["lyrics"].to_list() == ["\n".join(sung)] * 3 and found["timed"].to_list() == [True, True, False]
+
+
+def test_words_of_subtitles_with_times_of_their_own_and_credits() -> None:
+    text = "WEBVTT\n\n00:01.000 --> 00:03.000\nWritten by: Ann Lee\n\n00:04.000 --> 00:06.000\nI<00:04.500><c> walk</c>"
+    found = read_lyrics(pl.Series([text, "1\n00:00:01,000 --> 00:00:03,000\n", "from <i>here</i> --> 1:30 there"]))
+    assert found["lyrics"].to_list() == ["I walk", "", "from <i>here</i> --> 1:30 there"]
+    assert found["timed"].to_list() == [True, True, False] and found["credited"].to_list() == [True, True, False]
 
 
 SUNG = [
@@ -204,7 +252,7 @@ def test_unknown_words_and_characters_are_counted(
     texts: list[str], share: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Against a tokenizer that knows Han, and of whose other words one token is unknown, or many are not."""
-    from data import text
+    from models import text_encoder
 
     class Tokenizer:
         unk_token_id = 7
@@ -212,6 +260,6 @@ def test_unknown_words_and_characters_are_counted(
         def __call__(self, texts: list[str], **_: Any) -> dict[str, list[list[int]]]:
             return {"input_ids": [[7] if one == "rain" else [1, 2, 3, 4] for one in texts]}
 
-    monkeypatch.setattr(text, "load_tokenizer", lambda _: Tokenizer())
+    monkeypatch.setattr(text_encoder, "load_tokenizer", lambda _: Tokenizer())
     assert unknown_share(texts, "any") == pytest.approx(share)
     assert np.isclose(unknown_share([*texts, "1984!? ", ""], "any"), unknown_share([*texts, "known"], "any"))

@@ -32,7 +32,7 @@ from export import model_card, parts, programs
 from inference.vectors import data_options
 from lightning_modules.clip import ClipModule
 from models.clip import ClipModel
-from models.pretrained import resolve_model
+from models.packaged import resolve_model
 from models.song_encoder import SongEncoder
 from models.towers import BoundaryModel
 from tests.tiny_models import tiny_bert, tiny_wav2vec2

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from models import pretrained
+from models import packaged
 from models.audio_encoder import AudioEncoder, spec_augment, standardise
 from models.clip import ClipModel
-from models.pretrained import resolve_model
+from models.packaged import resolve_model
 from models.text_encoder import TextEncoder, load_tokenizer, text_width
 from tests.conftest import CLIP
 
@@ -138,13 +138,13 @@ def test_damaged_minilm_and_unknown_models_are_named(monkeypatch: pytest.MonkeyP
     (package / "__init__.py").touch()
     (package / "model" / "model.safetensors").write_bytes(b"not the weights")
     monkeypatch.syspath_prepend(str(tmp_path))
-    minilm = pretrained.PACKAGED["minilm"]
-    monkeypatch.setitem(pretrained.PACKAGED, "minilm", minilm._replace(package="damaged_minilm"))
+    minilm = packaged.PACKAGED["minilm"]
+    monkeypatch.setitem(packaged.PACKAGED, "minilm", minilm._replace(package="damaged_minilm"))
     resolve_model.cache_clear()
     try:
         with pytest.raises(ValueError, match="sha256"):
             resolve_model("minilm")
-        monkeypatch.setitem(pretrained.PACKAGED, "minilm", minilm._replace(package="no_such_package_here"))
+        monkeypatch.setitem(packaged.PACKAGED, "minilm", minilm._replace(package="no_such_package_here"))
         with pytest.raises(ValueError, match="make setup"):
             resolve_model("minilm")
     finally:

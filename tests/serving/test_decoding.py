@@ -416,6 +416,8 @@ def test_flac_round_trip() -> None:
     np.testing.assert_array_equal(from_flac(to_flac(again, RATE), RATE), again)
     assert soundfile.info(io.BytesIO(data)).subtype == "PCM_16"
     np.testing.assert_array_equal(from_flac(data, 8000), audio.resample(again, RATE, 8000))
-    for broken in (b"", data[:100], data[: len(data) // 2]):
+    long = to_flac(np.tile(wave, 20), RATE)
+    within = long[: len(long) // 2] + bytes(50) + long[len(long) // 2 + 50 :]
+    for broken in (b"", data[:100], data[: len(data) // 2], within):
         with pytest.raises(AudioError):
             from_flac(broken, RATE)

@@ -124,6 +124,21 @@ def test_floats_in_the_scale_of_integers_are_scaled(tmp_path: Path, bits: int) -
     assert audio.read(tmp_path / "loud.wav", 30.0).changes == [], "a loud master is no integer"
 
 
+def test_what_is_lost_within_a_recording_is_counted(tmp_path: Path) -> None:
+    """Random bytes in an MP3, within what is kept of it and beyond; the rest is heard as it was."""
+    wave = np.random.default_rng(0).normal(0, 0.1, (10 * RATE, 1)).astype(np.float32)
+    data = by_ffmpeg(wave, "libmp3lame", "mp3", rate=RATE)
+    middle, noise = len(data) // 2, np.random.default_rng(1).bytes(600)
+    for name, part in (("whole", data), ("holes", data[:middle] + noise + data[middle + len(noise) :])):
+        (tmp_path / name).write_bytes(part)
+    whole, holes = (audio.read(tmp_path / name, 30.0) for name in ("whole", "holes"))
+    assert whole.changes == [] and holes.changes == ["gaps"]
+    np.testing.assert_array_equal(holes.wave[: 4 * RATE], whole.wave[: 4 * RATE])
+    options = {"store": "samples", "sample_rate": RATE, "max_seconds": 30.0, "min_seconds": 1.0}
+    kept = list(audio.decoded([tmp_path / "holes"], options, workers=0))
+    assert kept[0].problem is None and kept[0].changes == ["gaps"]
+
+
 def inverted(kind: str) -> bytes:
     """A tone whose second channel is the first one upside down, a fifth louder."""
     wave = np.stack([tone(3, 44100), -1.2 * tone(3, 44100)], axis=1)

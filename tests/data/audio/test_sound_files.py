@@ -6,6 +6,7 @@ import io
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,7 @@ def test_every_format_is_read_to_the_end_and_entered_anywhere(tmp_path: Path, na
         for start in (0, 1, 700, 44_100, int(1.7 * sound.rate), sound.length - 5000, 300):
             count = min(9000, sound.length - start)
             np.testing.assert_array_equal(sound.read(start, 9000), expected[:, start : start + count], str(start))
+            assert not sound.has_gaps
         assert sound.read(sound.length, 5).shape == sound.read(sound.length + 9, 5).shape == (2, 0)
     assert abs(expected.shape[1] - len(wave)) <= 4 * 1152, "coders add up to a few frames"
     if name.startswith(LOSSLESS):
@@ -82,6 +84,31 @@ def test_of_a_file_that_is_cut_short_what_is_there_is_read(name: str) -> None:
     with opened(io.BytesIO(data[: len(data) // 2])) as sound:
         assert sound.is_cut and sound.length == pytest.approx(1.5 * RATE, rel=0.15)
         assert np.abs(sound.read(sound.length - 20_000, 10_000)).max() > 0.05
+
+
+DAMAGED = {name: BROKEN[name][0] for name in ("mp3", "flac", "m4a", "wv")}
+DAMAGED |= {
+    "mp3 with a header": lambda wave: by_ffmpeg(wave, "libmp3lame", "mp3"),
+    "adts": lambda wave: by_ffmpeg(wave, "aac", "adts"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_what_is_lost_within_is_told(name: str) -> None:
+    """Random bytes or zeros, behind which WavPack may end; of the whole file nothing is lost, whatever part is read."""
+    data = DAMAGED[name](song(8.0))
+    middle, noise = len(data) // 2, np.random.default_rng(0).bytes(3000)
+    with opened(io.BytesIO(data)) as sound:
+        for start, count in ((0, sound.length), (RATE, 2 * RATE), (5 * RATE, RATE), (sound.length - 999, 5000)):
+            sound.read(start, count)
+            assert not sound.has_gaps
+    for put in (noise, bytes(3000)):
+        with opened(io.BytesIO(data[:middle] + put + data[middle + len(put) :])) as sound:
+            sound.read(RATE, RATE)
+            assert not sound.has_gaps, "before it"
+            with suppress(AudioError):
+                sound.read(RATE, sound.length - 2 * RATE)
+            assert sound.has_gaps or sound.is_cut
 
 
 def test_a_stream_that_does_not_say_how_long_it_is_is_not_cut() -> None:

@@ -344,7 +344,7 @@ def test_names_that_are_used_inside_mislead_nobody(tmp_path: Path, memory_gb: fl
 
 def test_an_index_of_pandas_is_no_column(tmp_path: Path) -> None:
     """Neither a profile of users nor what tells two plays apart."""
-    index = ["__index_level_0__", "__index_level_1__", "Unnamed: 0"]
+    index = ["__index_level_0__", "__index_level_1__", "Unnamed: 0", "Unnamed: 0.1", "index", "level_0", ""]
     tables = {"songs": SONGS, "plays": PLAYS, "users": {"user_id": ["u", "v"], "age": [3, 4]}}
     written = {name: pl.DataFrame(table) for name, table in tables.items()}
     written["plays"] = pl.concat([written["plays"]] * 2)
@@ -354,7 +354,15 @@ def test_an_index_of_pandas_is_no_column(tmp_path: Path) -> None:
     assert data.users.columns == ["user_id", "age"] and not set(index) & {*data.plays.columns, *data.songs.columns}
     assert data.rejected["plays_repeated"]["count"] == 3 and data.ignored_columns == {}
     for name in tables:
-        assert any(f"{name}.parquet: column {', '.join(index)} left out" in note for note in data.notes)
+        said = ", ".join(index[:-1])
+        assert any(f"{name}.parquet: column {said}, without a name left out" in note for note in data.notes)
+
+
+@pytest.mark.parametrize("column", ["index", "level_0", "Unnamed"])
+def test_texts_are_no_index(column: str, tmp_path: Path) -> None:
+    """A finger, a region: a profile that has the name of an index."""
+    users = {"user_id": ["u", "v"], column: ["north", "south"]}
+    assert column in read_dataset(dataset(tmp_path, songs=SONGS, plays=PLAYS, users=users)).users.columns
 
 
 def test_the_example_of_the_documentation_is_a_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from polars.testing import assert_frame_equal
 
 from configs.errors import UserError
 from data.contract.dataset import read_dataset
-from data.contract.play_files import read_log
+from data.contract.play_files import as_parquet, read_log
 from data.contract.play_rules import usable_plays
 
 
@@ -168,6 +168,42 @@ def test_hidden_files_are_not_read(tmp_path: Path) -> None:
         (folder / name).unlink(missing_ok=True)
     with pytest.raises(UserError, match=r"plays holds no Parquet file"):
         read_dataset(folder.parent)
+
+
+def test_folders_are_read_once(tmp_path: Path) -> None:
+    """A folder named as Spark names its output, within the log or found by a glob; hidden ones are not found."""
+    folder = write(tmp_path, {"user_id": ["u"]}) / "plays"
+    for user, name in (("a", "2025.parquet/part-0.parquet"), ("b", "2026/A.PARQUET"), ("old", "_temporary/0.parquet")):
+        (folder / name).parent.mkdir(parents=True)
+        pl.DataFrame({"user_id": [user], "song_id": ["1"]}).write_parquet(folder / name)
+    for plays, users in ((None, "abu"), (f"{folder}/**/*.parquet", "au"), (f"{folder}/202*", "ab")):
+        found = read_dataset(tmp_path, plays)
+        assert sorted(found.plays["user_id"]) == [*users] and found.rejected == {}
+    assert read_dataset(tmp_path, f"{folder}/_temporary/*").plays["user_id"].to_list() == ["old"]
+
+
+def test_a_link_to_a_folder_is_not_passed_over(tmp_path: Path) -> None:
+    folder, other = write(tmp_path / "a", {"user_id": ["u"]}) / "plays", write(tmp_path / "b", {"user_id": ["v"]})
+    (folder / "more").symlink_to(other / "plays")
+    with pytest.raises(UserError, match=r"plays/more is a link to a folder, .* plays='\S+/plays/\*'"):
+        read_dataset(tmp_path / "a")
+    assert sorted(read_dataset(tmp_path / "a", f"{folder}/*").plays["user_id"]) == ["u", "v"]
+
+
+def test_an_error_of_spark_names_file_and_cause(tmp_path: Path) -> None:
+    """A stale checksum, which Hadoop alone reads; Spark's own first line says nothing."""
+    files = [str(tmp_path / name) for name in ("a.parquet", "b c.parquet")]
+    for file in files:
+        pl.DataFrame({"x": [1]}).write_parquet(file)
+    trace = "An error occurred while calling o1.collectToPython.\n: FAILED_READ_FILE reading file {}\n\tat x\n"
+    trace += "Caused by: java.io.IOException: other\n\tat y\nCaused by: ChecksumException: Checksum error\n\tat z"
+    with (
+        pytest.raises(UserError, match=r"b c\.parquet cannot be .* \(ChecksumException: Checksum error\)"),
+        as_parquet(files),
+    ):
+        raise RuntimeError(trace.format((tmp_path / "b c.parquet").as_uri()))
+    with pytest.raises(UserError, match=rf"{tmp_path.name} cannot be read .*\(ChecksumException"), as_parquet(files):
+        raise RuntimeError(trace.format("nowhere"))
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut", "inside"])

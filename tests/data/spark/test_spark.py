@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from polars.testing import assert_frame_equal
@@ -153,6 +154,35 @@ def test_the_same_catalogue_of_files_of_many_programs(
     assert manifest["rejected"]["plays_without_id"]["count"] > 30
     assert manifest["ignored_columns"]["plays"] == ["device", "mood", "played_by"]
     assert spark_plays.int96_in(str(source / "plays" / "1.parquet")) == ("played_at",)
+
+
+WHEN = [datetime(2026, 1, 2, 3, 4, 5, n) for n in range(6)]
+NANOSECONDS = pa.timestamp("ns")
+UNUSED = {  # columns in one file; in two, of which the second has INT96 for times
+    "nothing": [[None] * 6],
+    "empty lists": [[[]] * 6],
+    "empty lists, then lists": [[[]] * 6, [["calm"]] * 6],
+    "a struct with nothing": [[{"a": None, "b": 1}] * 6],
+    "times": [pa.array(WHEN, NANOSECONDS)] * 2,
+    "times of a zone": [pa.array(WHEN, pa.timestamp("ns", "UTC"))] * 2,
+    "times in lists": [pa.array([[one] for one in WHEN], pa.list_(NANOSECONDS))] * 2,
+    "times in structs": [pa.array([{"a": one} for one in WHEN[:5]] + [None], pa.struct([("a", NANOSECONDS)]))] * 2,
+}
+
+
+@pytest.mark.parametrize("name", UNUSED)
+def test_columns_that_are_not_used_are_as_polars_reads_them(name: str, spark: Any, tmp_path: Path) -> None:
+    (tmp_path / "plays").mkdir()
+    pl.DataFrame({"song_id": ["a", "b"]}).write_parquet(tmp_path / "songs.parquet")
+    for file, values in enumerate(UNUSED[name]):
+        ids = {"user_id": [f"{file}-{n}" for n in range(6)], "song_id": ["a", "b"] * 3, "mood": values}
+        options = {"use_deprecated_int96_timestamps": file == 1}
+        pq.write_table(pa.table(ids), tmp_path / "plays" / f"{file}.parquet", **options)
+    files = plays_files(tmp_path, None)
+    one = read_dataset(tmp_path)
+    other = read_dataset(tmp_path, check=partial(spark_plays.check_plays, spark, files, tmp_path / "aside"))
+    assert one.notes == other.notes and one.ignored_columns == other.ignored_columns == {"plays": ["mood"]}
+    assert_frame_equal(*(found.plays.sort("user_id") for found in (one, other)))
 
 
 def test_a_hidden_file_is_refused() -> None:
