@@ -18,7 +18,7 @@ from retrieval.listening import Listening
 
 Array = NDArray[Any]
 Scores = Callable[[slice], Any]  # of some new songs → scores (rows, U), an array or a sparse matrix
-Allowed = Callable[[slice], Array]  # of some new songs → users who may be reached, (rows, U)
+Allowed = Callable[..., Array]  # of a slice of new songs and of users (default: all) → who may be reached, (rows, u)
 CELL_BYTES = 32  # at most, to score a (new song, user) pair: score, index, their copies and masks (12 to 25 measured)
 FUSION = 60.0  # of reciprocal rank fusion, as its authors chose it
 
@@ -46,11 +46,14 @@ class Excluded:
     song: Array = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     user: Array = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
-    def cut(self, allowed_CU: Array, rows: slice) -> None:
-        """Take them out of a mask of the songs of a slice."""
-        allowed_CU[:, self.users] = False
+    def cut(self, allowed_CU: Array, rows: slice, users: slice = slice(0, None)) -> None:
+        """Take them out of a mask of the songs of a slice and the users of another."""
+        first, last = users.start, users.start + allowed_CU.shape[1]
+        allowed_CU[:, self.users[(self.users >= first) & (self.users < last)] - first] = False
         start, stop = np.searchsorted(self.song, [rows.start, rows.stop])
-        allowed_CU[self.song[start:stop] - rows.start, self.user[start:stop]] = False
+        song, user = self.song[start:stop], self.user[start:stop]
+        here = (user >= first) & (user < last)
+        allowed_CU[song[here] - rows.start, user[here] - first] = False
 
     def __bool__(self) -> bool:
         return bool(len(self.users) or len(self.song))

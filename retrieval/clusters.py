@@ -44,6 +44,18 @@ def user_vectors(
     return user_UD
 
 
+class Tastes:
+    """Users' vectors, (U, D), and whose are zero, (U,): who has no taste is near no song."""
+
+    def __init__(self, user_UD: Array) -> None:
+        self.user_UD: Array = user_UD
+        self.empty_U: Array = np.logical_not(user_UD.any(axis=1))
+
+    def replace(self, users_N: Array, user_ND: Array) -> None:
+        """Overwrite some users' vectors."""
+        self.user_UD[users_N], self.empty_U[users_N] = user_ND, ~user_ND.any(axis=1)
+
+
 def cluster_counts(present_CP: Array) -> Array:
     """Clusters by the size of each song's audience, (C,): one for every 25 users, from 2 to 16."""
     return np.clip(present_CP.sum(axis=1) // USERS_PER_CLUSTER, FEWEST, MOST)
@@ -124,27 +136,29 @@ def audience_clusters(seeds_CP: Array, user_UD: Array, count: int = 0, seed: int
     return clusters(points_CPD, present_CP, draws_CK, count_C=count_C)
 
 
-def centroid_scores(
+def centroids(
     seeds_CP: Array, user_UD: Array, new_CD: Array, count: int = 0, seed: int = 0, song_weight: float = 0.0
-) -> Array:
-    """CAT: score(u) = max over centroids c of ⟨u, c/‖c‖ + song_weight · i/‖i‖⟩ for song i, (C, U).
+) -> tuple[Array, Array]:
+    """Directions that CAT looks for users in, c/‖c‖ + song_weight · i/‖i‖ for centroid c of song i: (C, K, D).
 
     Args:
-        seeds_CP: as in `audience_clusters`. A song without a point scores −inf for everybody.
+        seeds_CP: as in `audience_clusters`.
         user_UD: likewise.
         new_CD: vectors of the new songs.
         count: likewise.
         seed: likewise.
         song_weight: weight of the new song's own direction beside a centroid; 0 is the paper's method.
+
+    Returns:
+        The directions, and which songs have any, (C,): one without a point has none.
     """
     centre_CKD, size_CK = audience_clusters(seeds_CP, user_UD, count, seed)
-    score_CU = relevance(unit_rows(centre_CKD) + song_weight * unit_rows(new_CD)[:, None], user_UD)
-    score_CU[~size_CK.any(axis=1)] = -np.inf
-    return score_CU
+    some_C = np.asarray(size_CK.any(axis=1))
+    return unit_rows(centre_CKD) + song_weight * unit_rows(new_CD)[:, None], some_C
 
 
 def relevance(centre_CKD: Array, user_UD: Array) -> Array:
-    """max over k of ⟨u, centroid k⟩, (C, U); users' vectors come from memory once, not once a cluster."""
+    """CAT: score(u) = max over k of ⟨u, direction k⟩, (C, U); users' vectors come from memory once, not k times."""
     best_CU = np.empty((len(centre_CKD), len(user_UD)), dtype=np.result_type(centre_CKD, user_UD))
     for users in slices(len(user_UD), BLOCK):
         block_DU, best = user_UD[users].T, best_CU[:, users]

@@ -28,7 +28,6 @@ from retrieval.audience import (
     Allowed,
     Audience,
     Excluded,
-    Scores,
     activity_scale,
     best_of,
     join,
@@ -43,10 +42,11 @@ from retrieval.audience import (
 )
 from retrieval.boundary import NO_EXCLUSIONS, margins, songs_above, users_above
 from retrieval.candidates import Candidates, merge_channels
-from retrieval.clusters import MOST, centroid_scores, user_vectors
+from retrieval.clusters import MOST, Tastes, centroids, relevance, user_vectors
 from retrieval.gate import probability
 from retrieval.index import unit_rows
 from retrieval.listening import Listening
+from retrieval.products import best_scores
 from retrieval.rank_features import SongFacts
 from retrieval.rank_reasons import RankReasons, rank_reasons
 from retrieval.ranking import Ranker
@@ -96,18 +96,6 @@ class Songs:
 
     def __len__(self) -> int:
         return len(self.vector_CD)
-
-
-class Tastes:
-    """Users' vectors, (U, D), and whose are zero, (U,): who has no taste is near no song."""
-
-    def __init__(self, user_UD: Array) -> None:
-        self.user_UD: Array = user_UD
-        self.empty_U: Array = np.logical_not(user_UD.any(axis=1))
-
-    def replace(self, users_N: Array, user_ND: Array) -> None:
-        """Overwrite some users' vectors."""
-        self.user_UD[users_N], self.empty_U[users_N] = user_ND, ~user_ND.any(axis=1)
 
 
 @dataclass
@@ -242,9 +230,11 @@ class Targeting:
         A user's vector is the sum of their songs', so ⟨u, i/‖i‖⟩ sums their songs' similarities to song i, near and
         far, over the length of the sum: the score that `objectives.ranking.listening_loss` trains.
         """
-        user_UD = self.taste.user_UD
-        score = self._known(self.taste, lambda rows: unit_rows(songs.vector_CD[rows]) @ user_UD.T)
-        return rank_by_score(score, len(songs), budget, self._chunk(), allowed)
+        unit_CD, user_UD = unit_rows(songs.vector_CD), self.taste.user_UD
+        everything = slice(0, len(songs))
+        return self._nearest(
+            self.taste, lambda part, users: unit_CD[part] @ user_UD[users].T, everything, budget, allowed
+        )
 
     def ranked(self, songs: Songs, budget: int, gate: bool = False, margin: float = 0.0) -> Audience:
         """The candidates that the ranker scores highest; no more users than there are candidates."""
@@ -283,16 +273,20 @@ class Targeting:
         seeds_CP = self.seed_users(songs) if seeds_CP is None else seeds_CP
         options, user_UD = self.options, self.cat_taste.user_UD
 
-        def score(rows: slice) -> Array:
+        def near(rows: slice) -> Audience:
             how = options.clusters, options.seed, options.song_weight
-            return centroid_scores(seeds_CP[rows], user_UD, songs.vector_CD[rows], *how)
+            centre_CKD, any_C = centroids(seeds_CP[rows], user_UD, songs.vector_CD[rows], *how)
 
-        most = options.clusters or MOST
-        points = seeds_CP.shape[1] * (
-            4 * user_UD.shape[1] * user_UD.itemsize + 16 * most
-        )  # of a song, and their copies
-        score_of = self._known(self.cat_taste, score)
-        return rank_by_score(score_of, len(songs), budget, self._chunk(points), allowed)
+            def score(part: slice, users: slice) -> Array:
+                score_CU = relevance(centre_CKD[part], user_UD[users])
+                score_CU[~any_C[part]] = -np.inf
+                return score_CU
+
+            return self._nearest(self.cat_taste, score, rows, budget, allowed)
+
+        width, most = user_UD.shape[1] * user_UD.itemsize, options.clusters or MOST
+        points = seeds_CP.shape[1] * (4 * width + 16 * most)  # bytes of a song's points, and their copies
+        return join([near(rows) for rows in slices(len(songs), max(1, int(options.memory_mb * 2**20 / points)))])
 
     def seed_users(self, songs: Songs) -> Array:
         """The audience that CAT clusters: the first I2I2U users of each song, (C, P), −1 where fewer.
@@ -323,22 +317,22 @@ class Targeting:
         of_users = self.user_UD[users], self.boundary_U[users]
         return songs_above(item_CD, *of_users, min(k, len(item_CD)), margin, excluded, self.options.memory_mb)
 
-    def margins(self, songs: Songs, rows: slice = slice(None)) -> Array:
+    def margins(self, songs: Songs, rows: slice = slice(None), users: slice = slice(None)) -> Array:
         """How far songs clear each user's boundary, (C, U): positive where they do."""
         if songs.margin_CU is not None:
-            return songs.margin_CU[rows]
+            return songs.margin_CU[rows, users]
         assert songs.item_CD is not None and self.user_UD is not None and self.boundary_U is not None
-        return margins(songs.item_CD[rows], self.user_UD, self.boundary_U)
+        return margins(songs.item_CD[rows], self.user_UD[users], self.boundary_U[users])
 
     def allowed(self, songs: Songs, gate: bool, margin: float) -> Allowed | None:
         """Who may be reached: not excluded and, with a gate, the boundary cleared by more than `margin`."""
         if not gate and not songs.excluded:
             return None
 
-        def allowed(rows: slice) -> Array:
-            shape = rows.stop - rows.start, self.listening.n_users
-            mask_CU = self.margins(songs, rows) > margin if gate else np.ones(shape, dtype=bool)
-            songs.excluded.cut(mask_CU, rows)
+        def allowed(rows: slice, users: slice = slice(0, self.listening.n_users)) -> Array:
+            shape = rows.stop - rows.start, users.stop - users.start
+            mask_CU = self.margins(songs, rows, users) > margin if gate else np.ones(shape, dtype=bool)
+            songs.excluded.cut(mask_CU, rows, users)
             return mask_CU
 
         return allowed
@@ -375,15 +369,24 @@ class Targeting:
     def _chunk(self, extra: int = 0) -> int:
         return songs_at_once(self.options.memory_mb, self.listening.n_users, extra)
 
-    def _known(self, tastes: Tastes, score_of: Scores) -> Scores:
-        """The scores, −inf for who has no taste."""
+    def _nearest(
+        self,
+        tastes: Tastes,
+        score_of: Callable[[slice, slice], Array],
+        rows: slice,
+        budget: int,
+        allowed: Allowed | None,
+    ) -> Audience:
+        """The users of some songs by scores of blocks (songs from the first of `rows`), none without a taste."""
 
-        def score(rows: slice) -> Array:
-            score_CU: Array = score_of(rows)
-            score_CU[:, tastes.empty_U] = -np.inf
+        def score(part: slice, users: slice) -> Array:
+            score_CU = score_of(part, users)
+            score_CU[:, tastes.empty_U[users]] = -np.inf
+            if allowed is not None:
+                score_CU[~allowed(slice(rows.start + part.start, rows.start + part.stop), users)] = -np.inf
             return score_CU
 
-        return score
+        return best_scores(score, rows.stop - rows.start, len(tastes.user_UD), budget, memory_mb=self.options.memory_mb)
 
 
 def without_itself(scores_CK: Array, positions_CK: Array, song_C: Array) -> tuple[Array, Array]:

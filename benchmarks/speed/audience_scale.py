@@ -2,7 +2,7 @@
 
     python -m benchmarks.speed.audience_scale users=1000000 plays=50000000 new=1000 out=runs/audience_scale.json
 
-Similar songs, I2I2U, CAT, their union, a cap per user and the reasons, as `pipeline.audience` calls them. Beside it, in
+Similar songs, I2I2U, taste, CAT, I2I2U ∪ CAT, a cap per user and the reasons, as `pipeline.audience` calls them. Beside it, in
 the same run, two plain forms of I2I2U on some of the songs: weights @ listening.T as a dense array with argpartition of
 each row; and a join of two tables with a sum and a sort, in polars. Written: seconds of each stage, peak memory, (song,
 user) pairs scored a second, and whether all found the same; with `shares=[0.1,0.3,1]` for so many of the users too.
@@ -79,6 +79,8 @@ def run(config: ScaleConfig, index: SongIndex, listening: sparse.csr_matrix) -> 
         songs = targeting.songs(index.vectors[new], new)
     with timed(seconds, "i2i2u"):
         first = targeting.listeners(songs, depth)
+    with timed(seconds, "taste"):
+        targeting.near_taste(songs, depth)
     with timed(seconds, "cat"):
         second = targeting.near_clusters(songs, depth)
     with timed(seconds, "union"):
@@ -90,7 +92,7 @@ def run(config: ScaleConfig, index: SongIndex, listening: sparse.csr_matrix) -> 
     report: dict[str, Any] = {
         "seconds": seconds,
         "peak_memory_mb": memory("VmHWM"),
-        "pairs_per_second": {name: round(config.new * config.users / seconds[name]) for name in ("i2i2u", "cat")},
+        "pairs_per_second": {name: round(config.new * config.users / seconds[name]) for name in ("i2i2u", "taste", "cat")},
         "users_named": int((capped.users_CB >= 0).sum()),
         "same_audiences": True,
     }

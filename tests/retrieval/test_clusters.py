@@ -9,10 +9,11 @@ from scipy import sparse
 from retrieval.audience import popularity_scale
 from retrieval.clusters import (
     audience_clusters,
-    centroid_scores,
+    centroids,
     cluster_counts,
     clusters,
     lloyd_step,
+    relevance,
     starts,
     user_vectors,
 )
@@ -161,7 +162,8 @@ def test_centroid_scores_against_a_loop(song_weight: float) -> None:
     seeds = np.stack([rng.permutation(U)[:P] for _ in range(C)])
     seeds[0, :2] = [40, 5]
     seeds[1, 2:], seeds[2], seeds[3], seeds[3, 0] = -1, -1, -1, 5
-    found = centroid_scores(seeds, users, new, K, 3, song_weight)
+    directions, some = centroids(seeds, users, new, K, 3, song_weight)
+    found = np.where(some[:, None], relevance(directions, users), -np.inf)
     present = (seeds >= 0) & (np.abs(users[seeds]).sum(axis=2) > 0)
     centres, _ = clusters(users[seeds], present, np.tile(np.random.default_rng(3).random(K), (C, 1)))
     for c in range(C):

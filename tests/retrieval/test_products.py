@@ -49,8 +49,10 @@ def test_as_by_sorting_all(
 
 def test_memory_bounds_the_queries_of_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
-    real = products._largest
-    monkeypatch.setattr(products, "_largest", lambda queries, *more: sizes.append(len(queries)) or real(queries, *more))
+    real = products._best
+    monkeypatch.setattr(
+        products, "_best", lambda score, part, *more: sizes.append(part.stop - part.start) or real(score, part, *more)
+    )
     rows = np.eye(50, dtype=np.float32)
     largest_products(np.ones((40, 50), dtype=np.float32), rows.__getitem__, 50, 30, memory_mb=0.2)
     assert sum(sizes) == 40 and max(sizes) == 0.2 * 2**20 // (2 * products.HELD * 30 * products.RESULT_BYTES)

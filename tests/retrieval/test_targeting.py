@@ -14,7 +14,7 @@ from retrieval import targeting as targeting_module
 from retrieval.allocation import Exploration, rank_values, share_out
 from retrieval.audience import Audience, Excluded, popularity_scale, top_users, union
 from retrieval.candidates import CHANNELS
-from retrieval.clusters import audience_clusters, centroid_scores, user_vectors
+from retrieval.clusters import audience_clusters, centroids, relevance, user_vectors
 from retrieval.index import build_index, search
 from retrieval.listening import Listening
 from retrieval.targeting import Mode, Songs, Targeting, TargetingOptions
@@ -126,7 +126,7 @@ def test_cat_is_made_of_the_first_listeners_whoever_may_be_reached(gate: bool, m
     songs, listening = asked(targeting), targeting.listening.known_US
     first = targeting.listeners(songs, 9)
     users = user_vectors(listening, targeting.song_SD, popularity_scale(listening, 0.5))
-    score = centroid_scores(first.users_CB, users, targeting.song_SD[NEW], 3, 0, 2.0)
+    score = relevance(centroids(first.users_CB, users, targeting.song_SD[NEW], 3, 0, 2.0)[0], users)
     score[~allowed(targeting, songs, gate)], score[:, 7] = -np.inf, -np.inf
     expected, found = top_users(score, 12), targeting.audience(songs, "cat", 12, gate)
     np.testing.assert_array_equal(found.users_CB, expected.users_CB)
