@@ -2,10 +2,11 @@
 
     python -m benchmarks.speed.audience_scale users=1000000 plays=50000000 new=1000 out=runs/audience_scale.json
 
-Similar songs, I2I2U, taste, CAT, I2I2U ∪ CAT, a cap per user and the reasons, as `pipeline.audience` calls them. Beside it, in
-the same run, two plain forms of I2I2U on some of the songs: weights @ listening.T as a dense array with argpartition of
-each row; and a join of two tables with a sum and a sort, in polars. Written: seconds of each stage, peak memory, (song,
-user) pairs scored a second, and whether all found the same; with `shares=[0.1,0.3,1]` for so many of the users too.
+Similar songs, I2I2U, taste, CAT, I2I2U ∪ CAT, a cap per user and the reasons, as `pipeline.audience` calls them. Beside
+it, in the same run, two plain forms of I2I2U on some of the songs: weights @ listening.T as a dense array with
+argpartition of each row; and a join of two tables with a sum and a sort, in polars. Written: seconds of each stage,
+peak memory, (song, user) pairs scored a second, and whether all found the same; with `shares=[0.1,0.3,1]` for so many
+of the users too.
 """
 
 from __future__ import annotations
@@ -89,10 +90,11 @@ def run(config: ScaleConfig, index: SongIndex, listening: sparse.csr_matrix) -> 
         capped = share_out(both, rank_values(both), budget, options.per_user_cap, None)
     with timed(seconds, "reasons"):
         targeting.reasons(capped.users_CB, songs)
+    modes = ("i2i2u", "taste", "cat")
     report: dict[str, Any] = {
         "seconds": seconds,
         "peak_memory_mb": memory("VmHWM"),
-        "pairs_per_second": {name: round(config.new * config.users / seconds[name]) for name in ("i2i2u", "taste", "cat")},
+        "pairs_per_second": {name: round(config.new * config.users / seconds[name]) for name in modes},
         "users_named": int((capped.users_CB >= 0).sum()),
         "same_audiences": True,
     }
