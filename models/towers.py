@@ -70,7 +70,7 @@ class UserTower(nn.Module):
         told_PD = (self.signal.weight[:, None] + self.age.weight).flatten(0, 1)
         play_NTD = F.gelu(song_SD[batch["history"]] + F.embedding(signal_NT * AGES + age_NT, told_PD))
         # one learned entry is always there: it is all that an empty history has, and the softmax stays defined
-        empty_N1H = self.attend(self.empty_D).expand(len(mask_NT), 1, -1)
+        empty_N1H = self.attend(self.empty_D).expand(mask_NT.shape[0], 1, -1)  # len() would fix N where it is exported
         logit_NTH = self.attend(play_NTD).masked_fill(~mask_NT.unsqueeze(-1), -torch.inf)
         empty_N1H, weight_NTH = torch.cat([empty_N1H, logit_NTH], dim=1).softmax(dim=1).split([1, mask_NT.shape[1]], 1)
         taste_NHD = torch.einsum("nth,ntd->nhd", weight_NTH, play_NTD) + empty_N1H.transpose(1, 2) * self.empty_D
