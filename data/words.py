@@ -12,14 +12,17 @@ import polars as pl
 CHUNK = 10_000  # lyrics whose lines are held at a time
 
 # hours:minutes:seconds.hundredths, minutes:seconds.hundredths, or milliseconds,duration
-CLOCK = r"\d{1,2}:\d{1,2}:\d{1,2}[.,]\d{1,3}|\d{1,3}:\d{1,2}(?:[.:,]\d{1,3})?"
-TIME = rf"(?:{CLOCK}|\d+,\d+)"
+CLOCK = r"[0-9]{1,2}:[0-9]{1,2}:[0-9]{1,2}[.,][0-9]{1,3}|[0-9]{1,3}:[0-9]{1,2}(?:[.:,][0-9]{1,3})?"
+TIME = rf"(?:{CLOCK}|[0-9]+,[0-9]+)"
 STAMP = rf"\[{TIME}(?:\s*(?:-->|[-–—~])\s*(?:{CLOCK}))?\]"  # or from one time to another
 STAMPS = rf"^\s*(?:{STAMP}\s*)+"  # a line that is sung twice has two
-WORD_STAMP = rf"(?:<{TIME}>|<\d+,\d+,\d+>|\(\d+,\d+,\d+\))"
-# Subtitles: "from --> to" above the words, below a number or a name; and what is between them.
-CUE = rf"^\s*(?:{CLOCK})(?:\s*-->\s*(?:{CLOCK})|,(?:{CLOCK})\s*$)"
-NO_CUE = r"^\s*(?:WEBVTT|NOTE|STYLE|REGION)\b"
+WORD_STAMP = rf"(?:<{TIME}>|<[0-9]+,[0-9]+,[0-9]+>|\([0-9]+,[0-9]+,[0-9]+\))"
+# Subtitles: "from --> to", maybe with settings, or in SBV "from,to", above the words, below a number or a name; always
+# to the millisecond, which no line of a poem is. And what is between them.
+MOMENT = r"(?:[0-9]{1,3}:)?[0-9]{1,2}:[0-9]{2}[.,][0-9]{1,3}"
+CUE = rf"^\s*{MOMENT}(?:\s*-->\s*{MOMENT}(?:\s+\w+:\S+)*|,{MOMENT})\s*$"
+VTT, NO_CUE = r"^\s*WEBVTT\b", r"^\s*(?:WEBVTT|NOTE|STYLE|REGION)\b"
+ENTITIES = {"&lt;": "<", "&gt;": ">", "&nbsp;": " ", "&amp;": "&"}
 TAG = r"(?i)</?(?:[ibuscv]|font|ruby|rt|lang)\b[^>]*>|\{\\[^}]*\}|[♩♪♫♬]"  # within the words of subtitles
 HEAD = (
     r"(?i)^\s*\[(?:ti|ar|al|au|by|re|ve|offset|length|la|id|hash|sign|qq|total|tool|kana|lr|lang|language|encoding|#)"
@@ -146,25 +149,31 @@ def _with_cues(lines: pl.DataFrame) -> pl.DataFrame:
     """Lines of subtitles without what is no word: the time of a `cue` is a stamp above its words; other texts as they
     were.
 
-    Blank lines part a text into blocks. What stands in one above its cue is the cue's number or name.
+    Subtitles begin with a cue, its number or name, or WEBVTT. Blank lines part them into blocks. Right above a cue
+    stands its number or, first in the block, its name.
     """
     line, cue, block = pl.col("lyrics"), pl.col("cue"), pl.col("block")
-    lines = lines.with_columns(cue=line.str.contains(CUE))
-    cued = cue.any().over("song")
-    texts, lines = lines.filter(~cued), lines.filter(cued)
-    blank = ~line.str.contains(r"\S")
-    lines = lines.with_columns(block=(blank | (pl.col("song") != pl.col("song").shift(1))).fill_null(True).cum_sum())
-    lines = lines.filter(~blank).with_columns(
-        above=cue.any().over("block") & ~cue.cum_max().over("block"),
-        number=line.str.contains(r"^\s*\d+\s*$") & (cue & (block == block.shift(1))).shift(-1, fill_value=False),
-        between=(line.first().str.contains(NO_CUE) & ~cue.any()).over("block"),
+    lines = lines.with_columns(cue=line.str.contains(CUE), blank=~line.str.contains(r"\S"))
+    begun = lines.filter(~pl.col("blank")).group_by("song").head(2).group_by("song", maintain_order=True)
+    begins = begun.agg(begins=cue.any() | line.first().str.contains(VTT), vtt=line.first().str.contains(VTT))
+    lines = lines.join(begins, on="song", how="left", maintain_order="left")
+    cued = pl.col("begins").fill_null(False) & cue.any().over("song")
+    texts, lines = lines.filter(~cued).with_columns(cue=pl.lit(False)), lines.filter(cued)
+    part = (pl.col("blank") | (pl.col("song") != pl.col("song").shift(1))).fill_null(True)
+    lines = lines.with_columns(block=part.cum_sum()).filter(~pl.col("blank"))
+    below = (cue & (block == block.shift(1))).shift(-1, fill_value=False)
+    number = line.str.contains(r"^\s*[0-9]+\s*$") & below
+    lines = lines.with_columns(
+        # Where the first cue has a number, all have one; else those are words.
+        above=below & ((block != block.shift(1)).fill_null(True) | (number & number.first().over("song"))),
+        between=(line.first().str.contains(NO_CUE) & ~cue.any()).over("block") & pl.col("vtt"),
     )
-    # Where the first cue has a number, all have one; else those are words.
-    lines = lines.filter(~(pl.col("above") | (pl.col("number") & pl.col("number").first().over("song"))))
-    lines = lines.filter(~pl.col("between"))
-    time, words = "[" + line.str.extract(rf"^\s*({CLOCK})") + "]", line.str.replace_all(TAG, "").str.strip_chars()
+    lines = lines.filter(~(pl.col("above") | pl.col("between") | (line.str.contains(VTT) & pl.col("vtt"))))
+    words = line.str.replace_all(TAG, "").str.strip_chars()
+    words = pl.when(pl.col("vtt")).then(words.str.replace_many(ENTITIES)).otherwise(words)
+    time = "[" + line.str.extract(rf"^\s*({MOMENT})") + "]"
     lines = lines.select("song", pl.when(cue).then(time).otherwise(words).alias("lyrics"), "cue")
-    return pl.concat([texts, lines]).sort("song", maintain_order=True)
+    return pl.concat([texts.select(lines.columns), lines]).sort("song", maintain_order=True)
 
 
 def _without_stamps(lines: pl.DataFrame) -> pl.DataFrame:

@@ -263,3 +263,29 @@ def test_unknown_words_and_characters_are_counted(
     monkeypatch.setattr(text_encoder, "load_tokenizer", lambda _: Tokenizer())
     assert unknown_share(texts, "any") == pytest.approx(share)
     assert np.isclose(unknown_share([*texts, "1984!? ", ""], "any"), unknown_share([*texts, "known"], "any"))
+
+
+NO_SUBTITLES = [
+    "قال\n٣:١٦,٣:١٧\nنعم",
+    "[००:０１.００]a\nb",
+    "verse one\nverse two\n0:45 --> 1:10\nchorus\n\nverse three",
+    "3:15 in the morning\nI wake\n4:20, 5:30\nno sleep\n10:30,11:45\nend",
+    "me --> you\n12:30 --> 1:45 we waited\nyes",
+    "one\ntwo\nthree\n00:00:01,000 --> 00:00:02,000\nfour",
+]
+
+
+@pytest.mark.parametrize("text", NO_SUBTITLES)
+def test_words_that_have_times_in_them_are_no_subtitles(text: str) -> None:
+    assert plain_lyrics(pl.Series([text])).to_list() == [text]
+
+
+def test_only_the_number_or_the_name_above_a_cue_is_left_out() -> None:
+    texts = [
+        "1\n00:00:01,000 --> 00:00:02,000\nhello\n\nworld and\nmore words\n2\n00:00:03,000 --> 00:00:04,000\nbye",
+        "1\n00:00:01,000 --> 00:00:02,000\nhello\n\n2\n00:00:03,000 --> 00:00:04,000\nNOTE to self",
+        "WEBVTT\n\nNOTE x\n\nname\n00:01.000 --> 00:02.000 align:start\nYou &amp; <b>me</b>\n\n"
+        "00:03.000 --> 00:04.000\nbye",
+    ]
+    found = plain_lyrics(pl.Series(texts)).to_list()
+    assert found == ["hello\nworld and\nmore words\nbye", "hello\nNOTE to self", "You & me\nbye"]
