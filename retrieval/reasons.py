@@ -102,7 +102,7 @@ def _highest(value_H: Array, pair_H: Array) -> Array:
     starts_H = np.diff(pair_H, prepend=-1) > 0
     if not len(pair_H):
         return np.zeros(0, dtype=np.int64)
-    highest = np.maximum.reduceat(value_H, np.flatnonzero(starts_H))[np.cumsum(starts_H) - 1]
+    highest = np.fmax.reduceat(value_H, np.flatnonzero(starts_H))[np.cumsum(starts_H) - 1]
     at = np.flatnonzero((value_H == highest) & (value_H > -np.inf))
     return at[np.diff(pair_H[at], prepend=-1) > 0]
 

@@ -63,3 +63,11 @@ def test_explain_with_user_and_song_numbers_beyond_32_bits() -> None:
     listening = sparse.csr_matrix(([2.0], ([69_999], [69_998])), shape=(n_users, n_songs), dtype=np.float32)
     users, songs = np.array([[69_999, 3]], dtype=np.int32), np.array([[69_998, 5]], dtype=np.int32)
     assert explain(users, songs, np.ones((1, 2)), listening, 1).tolist() == [[[69_998], [-1]]]
+
+
+def test_a_song_whose_vector_is_not_known_is_no_reason() -> None:
+    """User 0 heard songs 0, 1 and 2, of which song 1 has NaN."""
+    heard = sparse.csr_matrix(np.ones((1, 3), dtype=np.float32))
+    song_SD = np.array([[0.2], [np.nan], [0.9]], dtype=np.float32)
+    found = nearest_heard(np.array([[0]]), np.ones((1, 1), dtype=np.float32), song_SD, heard)
+    assert found.tolist() == [[[2, 0, -1]]]
