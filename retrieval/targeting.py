@@ -366,8 +366,8 @@ class Targeting:
         """Scores of I2I2U of some songs."""
         return listener_scores(songs.similar.weights_CS[rows], self.listening, self.activity_U)
 
-    def _chunk(self, extra: int = 0) -> int:
-        return songs_at_once(self.options.memory_mb, self.listening.n_users, extra)
+    def _chunk(self) -> int:
+        return songs_at_once(self.options.memory_mb, self.listening.n_users)
 
     def _nearest(
         self,

@@ -55,10 +55,10 @@ def fill(
         row = (song, scale, chance_a[song], norm_a[song], chance_b, norm_b, share_b)
         kept = (len(listeners), *options, target_SK[song], value_SK[song])
         if products * DENSE < n_songs:
-            met = _count_touched(listeners, user_at, heard, weight_U, common, total, touched)
+            met = _count(listeners, user_at, heard, weight_U, common, total, touched)
             found = _best_of(touched[:met], common, total, row, kept)
         else:
-            _count(listeners, user_at, heard, weight_U, common, total)
+            _count(listeners, user_at, heard, weight_U, common, total, None)
             found = _best_of_all(common, total, row, kept)
         _sort(target_SK[song], value_SK[song], found)
 
@@ -71,31 +71,18 @@ def _count(
     weight_U: AnyArray | None,
     common: AnyArray,
     total: AnyArray,
-) -> None:
-    """Add up, of each song, the listeners who heard it and, in `total`, their weights."""
-    for user in listeners:
-        for other in heard[user_at[user] : user_at[user + 1]]:
-            common[other] += 1
-            if weight_U is not None:
-                total[other] += weight_U[user]
-
-
-@numba.njit(nogil=True, cache=True)  # type: ignore[misc]
-def _count_touched(
-    listeners: AnyArray,
-    user_at: IntArray,
-    heard: AnyArray,
-    weight_U: AnyArray | None,
-    common: AnyArray,
-    total: AnyArray,
-    touched: AnyArray,
+    touched: AnyArray | None,
 ) -> int:
-    """The same, and write down each song that was heard; returns how many these are."""
+    """Add up, of each song, the listeners who heard it and, in `total`, their weights.
+
+    Each song that was heard is written down in `touched`, if that is given; returns how many these are.
+    """
     met = 0
     for user in listeners:
         for other in heard[user_at[user] : user_at[user + 1]]:
-            touched[met] = other  # the next one takes its place unless this one is new
-            met += int(common[other] == 0)
+            if touched is not None:
+                touched[met] = other  # the next one takes its place unless this one is new
+                met += int(common[other] == 0)
             common[other] += 1
             if weight_U is not None:
                 total[other] += weight_U[user]
