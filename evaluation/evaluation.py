@@ -70,7 +70,7 @@ def evaluate(config: EvaluateConfig, run: Any) -> None:
     if run is not None:
         track(run, config, metrics)
     print(table(metrics))
-    print(f"report: {config.out}/report.html")
+    print(f"report: {config.out}/report.html; all figures: {config.out}/metrics.json")
 
 
 def measure(
@@ -263,14 +263,16 @@ def track(run: Any, config: EvaluateConfig, metrics: dict[str, Any]) -> None:
 
 
 def table(metrics: dict[str, Any]) -> str:
-    """The comparison as the screen shows it."""
+    """The comparison as the screen shows it: listeners found, and the favourite rate where outcomes are known."""
     rows = metrics["audience"]
     keys = [key for key in rows[0] if key.startswith(("target_users_found", "recall")) and not key.endswith("ci95")]
-    lines = [f"{'method':<28}" + "".join(f"{key.replace('target_users_found', 'found'):>12}" for key in keys)]
+    heads = [key.replace("target_users_found", "found") for key in keys]
+    rates = {row["method"]: row["favourite_rate"] for row in (metrics["outcomes"] or {}).get("rows", ())}
+    heads += ["favourite rate"] if rates else []
+    lines = [f"{'method':<28}" + "".join(f"{head:>{len(head) + 3}}" for head in heads)]
     for row in rows:
-        cells = (f"{row[key]:>12}" if isinstance(row[key], int) else f"{row[key]:>12.4f}" for key in keys)
+        values = [row[key] for key in keys] + ([rates.get(row["method"])] if rates else [])
+        texts = ("" if one is None else f"{one:,}" if isinstance(one, int) else f"{one:.4f}" for one in values)
+        cells = (f"{text:>{len(head) + 3}}" for text, head in zip(texts, heads, strict=True))
         lines.append(f"{row['method']:<28}" + "".join(cells))
-    for name in ("overlap", "candidates", "ridge_to_ease", "outcomes", "retrieval", "genres", "boundary", "gate"):
-        if metrics.get(name):
-            lines.append(f"{name}: {json.dumps(metrics[name], ensure_ascii=False)}")
     return "\n".join(lines)

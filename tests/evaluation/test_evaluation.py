@@ -331,3 +331,13 @@ def test_validation_songs_and_a_budget_above_the_number_of_users(
     assert "flattered" in (tmp_path / "out" / "report.html").read_text("utf-8")
     random = next(row for row in result["audience"] if row["method"] == "random")
     assert random["reached@500"] == catalogue.n_users * result["new_songs"] and random["recall@500"] == 1.0
+
+
+def test_the_screen_shows_listeners_found_and_the_favourite_rate() -> None:
+    rows = [{"method": "random", "target_users_found@50": 1036, "recall@50": 0.25, "recall@50_ci95": [0.2, 0.3]},
+            {"method": "cap 2", "target_users_found@50": 40, "recall@50": 0.5}]  # fmt: skip
+    outcomes = {"rows": [{"method": "everybody", "favourite_rate": 0.1}, {"method": "random", "favourite_rate": 0.125}]}
+    head, *shown = evaluate.table({"audience": rows, "outcomes": outcomes}).splitlines()
+    assert head.split() == ["method", "found@50", "recall@50", "favourite", "rate"]
+    assert [line.split() for line in shown] == [["random", "1,036", "0.2500", "0.1250"], ["cap", "2", "40", "0.5000"]]
+    assert "favourite" not in evaluate.table({"audience": rows, "outcomes": None})
