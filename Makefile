@@ -19,7 +19,7 @@ demo: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh demo.sh $(DEMO)
 
 serve: setup  # what `make demo` has made, on this machine alone; the console is the page at the address that it prints
-	@test -d $(DEMO)/service || { echo "$(DEMO)/service is not there: make demo makes it (ten minutes)"; exit 1; }
+	@test -d $(DEMO)/service || { echo "$(DEMO)/service is not there: make demo makes it (some six minutes)"; exit 1; }
 	$(BIN)/python -m serving model=$(DEMO)/service store=$(DEMO)/store $(OPTIONS)
 
 test: setup

@@ -1,5 +1,5 @@
 #!/bin/sh
-# The whole road on the built-in world: about 2,000 made-up songs, 3,000 listeners, 2 CPU cores, some ten minutes.
+# The whole road on the built-in world: about 2,000 made-up songs, 3,000 listeners, 2 CPU cores, some six minutes.
 # Every line reads a folder and writes a folder; stop it anywhere and run it again: finished training is kept.
 # DEMO_WORLD, DEMO_TRAINING and DEMO_RANKER are further options of the world, of all trainings and of the ranker,
 # for a smaller one.
