@@ -95,7 +95,8 @@ function size({ users, budget, mode, gate, margin, users_total: total, above_bou
 
 function table({ users, above_boundary: above }, pickUser) {
   if (!users.length) return [make("p", {}, "No user is named. A lower margin, another mode or no gate may name some.")];
-  const most = Math.max(...users.map((user) => user.score));
+  const scores = users.map((user) => user.score);
+  const [most, least] = [Math.max(...scores), Math.min(0, ...scores)]; // a ranker's scores are log-odds
   const bounded = above !== null;
   const names = ["#", "User and reason", "Score", bounded && "Margin"].filter(Boolean);
   const head = names.map((name) => make("th", { scope: "col" }, name));
@@ -104,7 +105,7 @@ function table({ users, above_boundary: above }, pickUser) {
     const open = { type: "button", class: "link", onclick: () => pickUser(user.user_id) };
     const called = words(user.user_id);
     const name = make("th", { scope: "rowgroup" }, pickUser ? make("button", open, called) : called);
-    const height = figure(bar(user.score, most), score(user.score));
+    const height = figure(bar(user.score, most, least), score(user.score));
     const margin = bounded && figure(signed(user.margin));
     const reason = make("td", { colspan: names.length - 1 }, ...reasons(user));
     const why = make("tr", { class: "why" }, make("td"), reason);

@@ -27,11 +27,11 @@ export const draw = (tag, attributes = {}, ...children) =>
 /** Text from users, which may run from right to left. */
 export const words = (text, css = "") => make("bdi", { class: css || null }, text);
 
-/** A bar of `value` on a scale up to `most`; hidden from screen readers, since the number is beside it. */
-export function bar(value, most) {
+/** A bar of `value` on a scale from `least` to `most`; hidden from screen readers, since the number is beside it. */
+export function bar(value, most, least = 0) {
   const inner = make("span");
   // through the DOM: the content security policy forbids style attributes
-  inner.style.width = `${100 * Math.min(1, Math.max(0, value / (most || 1) || 0))}%`;
+  inner.style.width = `${100 * Math.min(1, Math.max(0, (value - least) / (most - least || 1) || 0))}%`;
   return make("span", { class: "bar", "aria-hidden": "true" }, inner);
 }
 

@@ -217,6 +217,9 @@ def test_a_ranked_audience_says_who_named_a_user_and_what_raised_the_score(
     expect(page.locator("#audience tbody button")).to_have_text([row["user_id"] for row in users])
     shown = page.locator("#audience .why").all_inner_texts()
     assert len(shown) == len(users) and any(row["raised_by"] for row in users)
+    widths = "all => all.map((one) => parseFloat(one.style.width))"
+    bars = page.locator("#audience tbody .bar span").evaluate_all(widths)
+    assert bars[0] == 100 > bars[-1] and bars == sorted(bars, reverse=True), "log-odds may be below 0"
     channels = {"i2i2u": "I2I2U", "taste": "taste", "cat": "CAT", "boundary": "boundary"}
     for text, row in zip(shown, users, strict=True):
         named = ", ".join(f"{channels[one['channel']]} (place {one['rank']})" for one in row["named_by"])
