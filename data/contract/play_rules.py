@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
+from data.arrays import IntArray
 from data.contract.columns import COLUMNS, PAIR
 from data.contract.row_rules import Rejected, other_forms, reject
 
@@ -133,18 +135,18 @@ def usable_rows(
 def by_users(
     found: int, parts: list[list[pl.LazyFrame]], rejected: Rejected, aside: Path | None, repeats: str = "rows"
 ) -> Plays:
-    """Drop repeats from each part and sort it by time; consumes `parts` to free memory."""
+    """Drop repeats from each part and sort it by user and time; consumes `parts` to free memory."""
     done, named, repeated = Plays(found), [], 0
     while parts:
         plays = pl.concat(parts.pop(0)).collect()
-        alike = pl.struct(USED if repeats == "plays" else pl.exclude("_row"))
-        again = ~plays.select(alike.is_first_distinct()).to_series()
+        again = told_again(plays.select(USED) if repeats == "plays" else plays.drop("_row"))
         repeated += int(again.sum())
         named.append(plays.filter(again).select("_row", *PAIR).unique(PAIR, keep="first", maintain_order=True).head(5))
         plays = plays.filter(~again).drop("_row")
-        done.odd += oddities(plays)
+        user_N = numbered(plays["user_id"])
+        done.odd += oddities(plays, user_N)
         if plays["played_at"].null_count() < plays.height:
-            plays = plays.sort("user_id", "played_at", maintain_order=True)
+            plays = plays[np.lexsort((moments(plays), user_N))]
         done.parts.append(spill(plays, aside if parts or done.parts else None, f"usable-{len(done.parts)}"))
     if repeated:
         reject(pl.concat(named).sort("_row"), pl.col("_row") >= 0, *REPEATED, PAIR, rejected)
@@ -152,19 +154,40 @@ def by_users(
     return done
 
 
-def oddities(plays: pl.DataFrame) -> Counter[str]:
+def told_again(plays: pl.DataFrame) -> pl.Series:
+    """Whether a row is equal to an earlier one; only rows are compared whose used columns hash to the same number."""
+    again_N = plays.select(USED).hash_rows().is_duplicated().to_numpy().copy()
+    alike = plays.filter(again_N).select(pl.struct(pl.all()).is_first_distinct()).to_series()
+    again_N[again_N] = ~alike.to_numpy()
+    return pl.Series(again_N, dtype=pl.Boolean)
+
+
+def numbered(user_id: pl.Series) -> IntArray:
+    """The place of each id among the different ones in order: numbers sort ten times as fast as text."""
+    return user_id.cast(pl.Enum(user_id.unique().sort())).to_physical().cast(pl.Int64).to_numpy()
+
+
+def moments(plays: pl.DataFrame) -> IntArray:
+    """Times of plays as numbers, those without one first."""
+    return plays["played_at"].to_physical().fill_null(np.iinfo(np.int64).min).to_numpy()
+
+
+def oddities(plays: pl.DataFrame, user_N: IntArray) -> Counter[str]:
     """Count undated, unordered and repeated plays of a part, whose rows are in the order of the log.
 
-    Plays that are told twice are dated, and equal in all columns that are used.
+    Repeats of a (user, song) pair are counted where no play has a time. Plays that are told twice are dated, and equal
+    in all columns that are used.
     """
-    back = (pl.col("played_at").diff().over("user_id") < pl.duration()).sum()
-    once = pl.struct(PAIR).n_unique()
-    dated = pl.struct(USED).filter(pl.col("played_at").is_not_null())
-    row = plays.select(
-        kept=pl.len(), undated=pl.col("played_at").null_count(), back=back, repeats=pl.len() - once,
-        twice=dated.len() - dated.n_unique(),
-    )  # fmt: skip
-    return Counter(row.row(0, named=True))
+    dated_N = plays["played_at"].is_not_null().to_numpy()
+    undated, repeats, twice = int((~dated_N).sum()), 0, 0
+    if undated == plays.height:
+        repeats = plays.height - plays.select(PAIR).n_unique()
+    if not set(plays.columns) <= set(USED):  # else such rows were dropped as repeats
+        twice = int(told_again(plays.select(USED).filter(dated_N)).sum())
+    by_user = np.argsort(user_N, kind="stable")
+    user_N, moment_N, dated_N = user_N[by_user], moments(plays)[by_user], dated_N[by_user]
+    back_N = (moment_N[1:] < moment_N[:-1]) & (user_N[1:] == user_N[:-1]) & dated_N[1:] & dated_N[:-1]
+    return Counter(kept=plays.height, undated=undated, back=int(back_N.sum()), repeats=repeats, twice=twice)
 
 
 def note_times(odd: Counter[str], notes: list[str]) -> None:
