@@ -17,7 +17,8 @@ from data.arrays import IntArray
 from data.item_pairs.mining import BOTH, EARLIER, choose_posterior, verified
 from data.item_pairs.neighbours import Pairs, Terms, terms
 from data.item_pairs.verification import draw, evidence_of_counts
-from data.spark.plays import frame, pattern
+from data.spark.parquet import pattern
+from data.spark.plays import frame
 
 DAY = 24 * 3600 * 1000
 
