@@ -17,7 +17,11 @@ TEXTS = pl.List(pl.String)
 MAX_VALUES = 8  # values of a song that a category field keeps
 TEXT_TYPES = (pl.String, pl.Categorical, pl.Enum)  # accepted types of a column of text or ids
 
-EXACT = {pl.Float32: 2**24, pl.Float64: 2**53}  # integers below it are exact as floating-point numbers
+EXACT = {
+    pl.Float16: 2**11,
+    pl.Float32: 2**24,
+    pl.Float64: 2**53,
+}  # integers below it are exact as floating-point numbers
 
 
 def whole(dtype: Any) -> bool:
