@@ -173,6 +173,10 @@ def test_the_first_hour_of_a_day_of_release(zone: str, tmp_path: Path) -> None:
         data = read_dataset(dataset(tmp_path / folder, songs=songs, plays=plays | {"played_at": times}))
         assert data.plays.height == 1 and data.rejected == {}
         assert data.zone == (zone if folder == "zone" else None)
+    midnight = pl.Series([datetime(2026, 3, 1)] * 3).dt.replace_time_zone(zone)
+    data = read_dataset(dataset(tmp_path / "utc", songs=SONGS | {"released_at": midnight}, plays=plays))
+    assert data.songs["released_at"].to_list() == [datetime(2026, 3, 1)] * 3, "the day there, not in UTC"
+    assert data.plays.height == 1 and data.rejected == {} and data.zone == zone
 
 
 @pytest.mark.parametrize(
