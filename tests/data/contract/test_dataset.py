@@ -89,6 +89,13 @@ def test_types_are_brought_to_one_form(tmp_path: Path) -> None:
             ({"songs": SONGS | {f"feature_{name}": [[1.0]] * 3}}, [f"'feature_{name}'", "rename it"])
             for name in ("a/b", "../../x", "", ".x", "a|b", "a:b", "x" * 101, " a", "genres", "artist_id")
         ),
+        *(
+            (
+                {"songs": SONGS | {f"feature_{one}": [[1.0]] * 3, f"feature_{other}": [[2.0]] * 3}},
+                [f"'feature_{one}' and 'feature_{other}' differ in case or form alone"],
+            )
+            for one, other in (("Mood", "mood"), ("\uac00", "\u1100\u1161"))
+        ),
         ({"songs": SONGS | {"feature_a\nb": [[1.0]] * 3}}, ["'feature_a\\nb'", "rename it"]),
         ({"tags": {"user_id": ["u"], "song_id": ["a"]}}, ["tags.parquet", "no column 'tag'"]),
         ({"tags": {"user_id": ["u"], "song_id": ["a"], "tag": [["x"]]}}, ["tags.parquet", "'tag' has type List"]),
