@@ -197,6 +197,14 @@ def test_columns_that_are_not_used_are_as_polars_reads_them(name: str, spark: An
     assert_frame_equal(*(found.plays.sort("user_id") for found in (one, other)))
 
 
+def test_plays_of_a_catalogue_with_columns_that_spark_does_not_know(spark: Any, folder: Path, tmp_path: Path) -> None:
+    """Such as times of day, which the catalogue keeps."""
+    path, half = tmp_path / "plays.parquet", pl.lit([0.1], pl.List(pl.Float16))
+    pl.read_parquet(folder / "plays.parquet").with_columns(clock=pl.lit(time(1, 2)), half=half).write_parquet(path)
+    found, wanted = (spark_pairs.read_plays(spark, at).toArrow() for at in (path, folder / "plays.parquet"))
+    assert found.num_rows == 4000 and found.equals(wanted)
+
+
 def test_a_hidden_file_is_refused() -> None:
     """Spark would leave it out without a word."""
     with pytest.raises(UserError, match=r"_new\.parquet: Spark reads no file whose name begins with"):
