@@ -32,7 +32,7 @@ REPLACED = {  # options of earlier versions whose meaning has changed
     "pairs.min_lift": "pairs.drop_above (a posterior probability)",
     "pairs.prior_plays": "pairs.prior_outcomes (in expected good outcomes)",
 }
-TEXT, NULL = "tag:yaml.org,2002:str", "tag:yaml.org,2002:null"
+TEXT, NULL, MERGE = (f"tag:yaml.org,2002:{kind}" for kind in ("str", "null", "merge"))
 
 
 def load(schema: type[Schema], overrides: Sequence[str], config: str | Path | None = None) -> Schema:
@@ -223,24 +223,32 @@ def _is_text(kind: Any) -> bool:
 
 
 def _keep_text(node: yaml.Node | None, kind: Any) -> str:
-    """YAML in which the values of text options are quoted, so that `off`, `007` and `2026-06-01` are read as typed."""
-    _quote(node, kind)
-    return "" if node is None else yaml.serialize(node, Dumper=yaml.SafeDumper, allow_unicode=True, width=math.inf)
+    """YAML in which names and the values of text options are quoted, so that `off`, `007` and `2026-06-01` are read as
+    typed."""
+    kept = node and _quoted(node, kind)
+    return "" if kept is None else yaml.serialize(kept, Dumper=yaml.SafeDumper, allow_unicode=True, width=math.inf)
 
 
-def _quote(node: yaml.Node | None, kind: Any) -> None:
+def _quoted(node: yaml.Node, kind: Any) -> yaml.Node:
     if isinstance(node, yaml.ScalarNode) and _is_text(kind) and node.tag != NULL:
-        node.tag, node.style = TEXT, '"'
-    elif isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            _quote(value, _kind_within(kind, key.value) if isinstance(key.value, str) else None)
+        return yaml.ScalarNode(TEXT, node.value, style='"')
+    if isinstance(node, yaml.SequenceNode) and _is_text(kind) and node.flow_style:  # such as devices: [0, 1]
+        start, end = node.start_mark, node.end_mark
+        return yaml.ScalarNode(TEXT, start.buffer[start.pointer : end.pointer], style='"')
+    if isinstance(node, yaml.MappingNode):
+        for at, (key, value) in enumerate(node.value):
+            if key.tag == MERGE:
+                node.value[at] = key, _quoted(value, kind)
+            elif isinstance(key, yaml.ScalarNode):
+                node.value[at] = _quoted(key, str), _quoted(value, _kind_within(kind, key.value))
     elif isinstance(node, yaml.SequenceNode) and typing.get_origin(kind) is list:
-        for item in node.value:
+        for at, item in enumerate(node.value):
             if item.tag == NULL and item.value:  # `null`, as a text of a list
                 item.tag = TEXT
             if _is_text(typing.get_args(kind)[0]) and not isinstance(item, yaml.ScalarNode):
                 raise yaml.YAMLError("a text that has ': ' in it, or begins with a bracket, must be in quotes")
-            _quote(item, typing.get_args(kind)[0])
+            node.value[at] = _quoted(item, typing.get_args(kind)[0])
+    return node
 
 
 def _merge_file(schema: type, merged: DictConfig, path: Path) -> DictConfig:

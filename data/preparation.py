@@ -116,7 +116,7 @@ def write_plays(
 
 def until(dataset: contract.Dataset, date: str | None) -> tuple[contract.Dataset, int]:
     """Drop songs released on or after a date, and with them their plays; also returns how many songs were dropped."""
-    kept = released_before(dataset.songs, date)
+    kept = released_before(dataset.songs, date, dataset.zone)
     features = {name: vectors[kept] for name, vectors in dataset.features.items()}
     return replace(dataset, songs=dataset.songs.filter(kept), features=features), int((~kept).sum())
 

@@ -76,16 +76,20 @@ def artists(songs: pl.DataFrame) -> pl.Series:
     return songs["artist_id"].fill_null(songs["song_id"])
 
 
-def released_before(songs: pl.DataFrame, until: str | None) -> AnyArray:
+def released_before(songs: pl.DataFrame, until: str | None, zone: str | None = None) -> AnyArray:
     """Mask (songs,) of the songs released before a date, or without a release date; all if `until` is None."""
     if until is None:
         return np.ones(songs.height, dtype=bool)
-    return np.asarray((songs["released_at"] < _date(until)).fill_null(True).to_numpy())
+    return np.asarray((songs["released_at"] < _date(until, zone)).fill_null(True).to_numpy())
 
 
-def _date(text: str) -> datetime:
+def _date(text: str, zone: str | None) -> datetime:
+    """A date or time as the songs have theirs, in `zone`."""
     at = datetime.fromisoformat(text)
-    return at.astimezone(UTC).replace(tzinfo=None) if at.tzinfo else at  # as the contract reads times
+    if at.tzinfo is None:
+        return at
+    there: datetime = pl.Series([at.astimezone(UTC)]).dt.convert_time_zone(zone or "UTC").dt.replace_time_zone(None)[0]
+    return there
 
 
 def _by_time(songs: pl.DataFrame, cutoff: str | None, cold_share: float, zone: str | None) -> Split:
@@ -93,15 +97,14 @@ def _by_time(songs: pl.DataFrame, cutoff: str | None, cold_share: float, zone: s
     times = released.drop_nulls().sort()
     if times.is_empty():
         raise UserError("split by time: no song has released_at")
-    at = _date(cutoff) if cutoff else times[int(len(times) * (1 - cold_share))]
+    at = _date(cutoff, zone) if cutoff else times[int(len(times) * (1 - cold_share))]
     cold = (released >= at).fill_null(False).to_numpy()
     order = np.argsort(released.fill_null(datetime.min).to_numpy(), kind="stable")
     order = order[cold[order]]
     of_song = np.full(songs.height, WARM, dtype=object)
     of_song[order[: len(order) // 2]] = COLD_VAL
     of_song[order[len(order) // 2 :]] = COLD_TEST
-    in_utc = cutoff is not None and datetime.fromisoformat(cutoff).tzinfo is not None
-    return Split(of_song, "time", at, None if in_utc else zone)
+    return Split(of_song, "time", at, zone)
 
 
 def _by_song(n_songs: int, cold_share: float, seed: int) -> AnyArray:

@@ -47,7 +47,7 @@ ROLES = (
     r"record(?:ed|ing|ings)|engineer(?:ed|s)?|studios?|publish\w*|copyright|label|guitars?|bass|drums?|percussions?|"
     r"piano|keyboards?|synth\w*|sythesizers?|strings?|violins?|violas?|cellos?|harmonica|saxophone|trumpet|horns?|"
     r"flute|orchestra|conductor|musicians?|vocals?|vocalists?|singers?|backing|background|backgound|chorus by|"
-    r"harmony|hormony|midi|a&r"
+    r"harmony|hormony|midi|a&r|letra|m[uú]sica|paroles|musique|musik|testo|слова|музыка|текст"
     r")\b"
 )
 EDGE = 3  # lines of other text at most between a credit and the beginning or the end
@@ -61,7 +61,7 @@ ROLE = rf"(?i){ROLES}|{ROLES_CJK}|^(?:{ALONE})\s*$"
 CJK = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}]"
 QUALIFIERS = (
     r"and|of|at|for|in|with|all|other|co|lead|rhythm|solo|grand|double|electric|acoustic|electronic|additional|section|"
-    r"assistant|executive|ordinat\w+|instruments?|organ|tracking|\d+\w*"
+    r"assistant|executive|ordinat\w+|instruments?|organ|tracking|y|e|et|und|и|\d+\w*"
 )
 ROLE_ALONE = rf"{CJK}|^(?:\p{{Lu}}[\w'’]*\b|(?i:{ROLES}|\b(?:{QUALIFIERS})\b)|[\W\d])+$"
 # A sentence, after a role in Latin letters: names have none of these words, and begin with capital letters.
@@ -184,6 +184,8 @@ def _without_stamps(lines: pl.DataFrame) -> pl.DataFrame:
     stamps = pl.col("lyrics").str.extract(rf"({STAMPS})").str.extract_all(rf"\[{TIME}")
     stamps = stamps.list.eval(pl.element().str.strip_prefix("["))
     words = pl.col("lyrics").str.replace(STAMPS, "")
+    in_ms = pl.col("lyrics").str.contains(r"^\s*\[[0-9]+,")  # QRC: word(start,duration)
+    words = pl.when(in_ms).then(words.str.replace_all(r"\(([0-9]+,[0-9]+)\)", "<$1>")).otherwise(words)
     by_word = (stamps.is_not_null() & words.str.contains(STAMP)).any().over("song")
     word_stamp = rf"(?:{WORD_STAMP}|{STAMP})"
     bare = words.str.replace_all(rf"(?: +{word_stamp})+ +", " ").str.replace_all(word_stamp, "").str.strip_chars()

@@ -98,7 +98,6 @@ class SongForm:
     def song(self) -> schemas.NewSong:
         """The song, whose empty fields are none; 422 if it cannot be one."""
         given: dict[str, Any] = {name: value for name, value in vars(self).items() if value and name != "audio"}
-        given |= {name: [one for one in given.get(name, []) if one] for name in ("genres", "tags")}
         try:
             return schemas.NewSong(**given | {"features": schemas.FEATURES.validate_json(self.features)})
         except ValidationError as error:

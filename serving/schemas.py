@@ -40,13 +40,18 @@ def addressable(song_id: str) -> str:
 
 
 Id = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
-Label = Annotated[Id, StringConstraints(strip_whitespace=True)]  # as in the tables (docs/data.md)
+TEXT = r"^[^\x00-\x1f\x7f]*$"
+Label = Annotated[  # none where it is blank, as in the tables (docs/data.md)
+    str,
+    StringConstraints(strip_whitespace=True, max_length=200, pattern=TEXT),
+    AfterValidator(lambda text: text or None),
+]
 STEPLESS = r"^(\.{0,2}[^.\x00-\x1f\x7f]|\.{3})[^\x00-\x1f\x7f]*$"  # but "." and "..", which in an address are steps
 NewId = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=STEPLESS), AfterValidator(addressable)]
 Line = Annotated[str, StringConstraints(max_length=500)]
 Words = Annotated[str, StringConstraints(max_length=20_000)]
-Tag = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100)]
-Tags = Annotated[list[Tag], Field(max_length=50, fail_fast=True)]
+Tag = Annotated[str, StringConstraints(strip_whitespace=True, max_length=100)]
+Tags = Annotated[list[Tag], Field(max_length=50, fail_fast=True), AfterValidator(lambda tags: list(filter(None, tags)))]
 Numbers = Annotated[list[Annotated[float, Field(strict=True)]], Field(max_length=8192, fail_fast=True)]
 Vectors = Annotated[
     dict[Annotated[str, StringConstraints(max_length=200)], Numbers], BeforeValidator(few), Field(max_length=MOST_NAMES)

@@ -126,8 +126,8 @@ def _is_cut(file: BinaryIO, head: bytes) -> bool:
     place = file.tell()
     size = file.seek(0, 2)
     file.seek(place)
-    # From 2 GB up the number is what a program writes that cannot know it.
-    return head[:4] in orders and 1.05 * size < announced < 0x7FFF0000
+    # From nearly 2 GB up the number is what a program writes that cannot know it: of SoX 0x7F000000 or a little more.
+    return head[:4] in orders and 1.05 * size < announced < 0x7F000000
 
 
 class PlainFile:
@@ -273,7 +273,7 @@ class CodedFile:
                 return None
             self._seek(max(round((last - self.origin) * self.ticks - TAIL * self.rate), 0))
             return max((self._place(one) + one.samples for one in self._frames() if one.pts is not None), default=None)
-        except av.FFmpegError:
+        except (av.FFmpegError, OSError, ValueError):  # the latter two: from a seek by bytes, to where there is nothing
             return None
 
     def _count(self, longest_seconds: float) -> int:

@@ -17,7 +17,11 @@ TEXTS = pl.List(pl.String)
 MAX_VALUES = 8  # values of a song that a category field keeps
 TEXT_TYPES = (pl.String, pl.Categorical, pl.Enum)  # accepted types of a column of text or ids
 
-EXACT = {pl.Float32: 2**24, pl.Float64: 2**53}  # integers below it are exact as floating-point numbers
+EXACT = {
+    pl.Float16: 2**11,
+    pl.Float32: 2**24,
+    pl.Float64: 2**53,
+}  # integers below it are exact as floating-point numbers
 
 
 def whole(dtype: Any) -> bool:
@@ -33,6 +37,7 @@ KINDS: dict[str, tuple[pl.DataType, str, Callable[[Any], bool]]] = {
     "path": (pl.String(), "text", lambda dtype: dtype in TEXT_TYPES),
     "texts": (TEXTS, "list of text", lambda dtype: getattr(dtype, "inner", None) in (*TEXT_TYPES, pl.Null)),
     "time": (TIME, "Datetime or Date (polars: .str.to_datetime())", lambda dtype: dtype in (pl.Date, pl.Datetime)),
+    "day": (TIME, "Datetime or Date (polars: .str.to_datetime())", lambda dtype: dtype in (pl.Date, pl.Datetime)),
     "flag": (pl.Boolean(), "Boolean", lambda dtype: dtype == pl.Boolean),
     "count": (pl.Int64(), "integer", whole),
 }
@@ -57,7 +62,7 @@ OPTIONAL: dict[str, dict[str, str]] = {
         "genres": "texts",
         "tags": "texts",
         "artist_id": "label",
-        "released_at": "time",
+        "released_at": "day",  # of the place where it is released
         "audio_path": "path",
     },
     "plays": {
@@ -157,7 +162,7 @@ def _convert(table: str, name: str, dtype: pl.DataType, kind: str) -> pl.Expr:
         raise UserError(f"{table}.parquet: column '{name}' has type {dtype}, wanted: {meaning}")
     column = pl.col(name)
     if isinstance(dtype, pl.Datetime) and dtype.time_zone is not None:
-        column = column.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
+        column = (column if kind == "day" else column.dt.convert_time_zone("UTC")).dt.replace_time_zone(None)
     return FILLED.get(kind, lambda filled: filled)(column.cast(wanted))
 
 

@@ -43,7 +43,7 @@ class Dataset:
     rejected: Rejected = field(default_factory=dict)
     ignored_columns: dict[str, list[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    zone: str | None = None  # of days of release, which have none themselves: that of the plays' times
+    zone: str | None = None  # of days of release: their own, else that of the plays' times
 
     @property
     def plays(self) -> pl.DataFrame:
@@ -83,8 +83,7 @@ def read_dataset(
         log = read_log(files, notes)
     dataset = validate(source, tables | {"plays": log}, as_parquet(files)(check))
     of_release = getattr(tables["songs"].schema.get("released_at"), "time_zone", None)
-    zone = zone_of(files) if of_release is None else None
-    return replace(dataset, notes=notes + dataset.notes, zone=zone)
+    return replace(dataset, notes=notes + dataset.notes, zone=of_release or zone_of(files))
 
 
 def check_log(source: Path, plays: str | None) -> None:

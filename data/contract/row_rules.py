@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
 import polars as pl
@@ -102,12 +103,17 @@ def feature_matrices(
     """Move the `feature_<name>` columns from `songs` to float32 matrices (songs, dim), NaN for missing vectors.
 
     Raises:
-        UserError: a feature column is not numeric, its vectors differ in length, or its name cannot be a field's.
+        UserError: a feature column is not numeric, its vectors differ in length, or its name cannot be a field's, or is
+            that of another but for capitals.
     """
     columns = [column for column in songs.columns if column.startswith(PREFIX)]
+    files: dict[str, str] = {}
     features = {}
     for column in columns:
         check_name(column)
+        other = files.setdefault(normalize("NFC", column).casefold(), column)
+        if other != column:  # one file on macOS and Windows
+            raise UserError(f"songs.parquet: columns '{other}' and '{column}' differ in case or form alone: rename one")
         if songs[column].null_count() == songs.height:
             notes.append(f"songs.parquet: column {column} is null in every row; left out")
         else:

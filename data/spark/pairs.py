@@ -17,7 +17,8 @@ from data.arrays import IntArray
 from data.item_pairs.mining import BOTH, EARLIER, choose_posterior, verified
 from data.item_pairs.neighbours import Pairs, Terms, terms
 from data.item_pairs.verification import draw, evidence_of_counts
-from data.spark.plays import frame, pattern
+from data.spark.parquet import pattern
+from data.spark.plays import frame
 
 DAY = 24 * 3600 * 1000
 
@@ -60,7 +61,8 @@ def validation_pairs(spark: Any, folder: Path, validation: IntArray, shape: tupl
 
 def read_plays(spark: Any, path: Path) -> Any:
     """Columns user, song, strength, played_at (milliseconds) and the row number of a catalogue's table of plays."""
-    plays = spark.read.parquet(pattern(path))
+    types = "user INT, song INT, strength FLOAT, played_at TIMESTAMP_NTZ"  # of others Spark may not know the type
+    plays = spark.read.schema(types).parquet(pattern(path))
     time = "unix_millis(CAST(played_at AS TIMESTAMP)) AS played_at"
     return plays.selectExpr("user", "song", "strength", time, "_metadata.row_index AS row")
 

@@ -6,31 +6,24 @@ tables are assembled from there, a row group at a time.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable
-from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
-import pyarrow.parquet as pq
 from polars.selectors import by_name
 
 from configs.errors import UserError
 from data.arrays import IntArray
 from data.contract.columns import PAIR
-from data.contract.play_files import types_in
 from data.contract.play_rules import REPEATED, ROW_RULES, USED, Plays
 from data.contract.row_rules import Rejected, other_forms
 from data.play_tables import STRENGTH
+from data.spark.parquet import ORDER, pattern, quoted, read_log, uri
 from data.split import WARM, Split
 
-ORDER = ("_file", "_row")  # position of a row in the log
-TIMES = (pl.Datetime("ms"), pl.Datetime("us"))
-KINDS = {pl.String: "string", pl.Boolean: "boolean", pl.Int64: "bigint", pl.Float64: "double"}
-KINDS |= dict.fromkeys(TIMES, "timestamp")
 SETTINGS = {
     "spark.ui.showConsoleProgress": "false",
     "spark.log.level": "ERROR",
@@ -79,7 +72,7 @@ def check_plays(
     from pyspark.sql import functions as F
 
     schema = plays[0].collect_schema()
-    log = as_in_songs(spark, read_log(spark, files, schema), songs)
+    log = as_in_songs(spark, read_log(spark, files, schema, aside), songs)
     marked = known(spark, log, songs, users)
     rule = F.expr("CASE " + " ".join(f"WHEN {sql} THEN '{key}'" for key, sql, *_ in ROW_RULES) + " END")
     marked = marked.withColumn("_key", rule).drop("_song", "_user", "_released_at")
@@ -102,79 +95,6 @@ def check_plays(
     return Plays(log.count(), [gathered(aside / "checked", schema)] if odd["kept"] else [], Counter(odd))
 
 
-def read_log(spark: Any, files: list[str], schema: pl.Schema) -> Any:
-    """Read the log with the contract's types (times in UTC) and the position of each row.
-
-    Raises:
-        UserError: a file is hidden: Spark would leave it out without a word.
-    """
-    if passed_over := next((file for file in files if Path(file).name.startswith((".", "_"))), None):
-        raise UserError(f"{passed_over}: Spark reads no file whose name begins with '.' or '_': rename it")
-    alike: dict[Any, list[str]] = {}
-    for file in files:
-        alike.setdefault((tuple(types_in(file).items()), int96_in(file)), []).append(file)
-    logs = [read_alike(spark, group, pl.Schema(types), schema) for (types, _), group in alike.items()]
-    return reduce(lambda log, more: log.unionByName(more), logs)
-
-
-def int96_in(file: str) -> tuple[str, ...]:
-    """Columns of times that Spark and Hive have written; to polars their type is that of any nanoseconds."""
-    schema = pq.ParquetFile(file).schema
-    return tuple(column.path for column in map(schema.column, range(len(schema))) if column.physical_type == "INT96")
-
-
-def read_alike(spark: Any, files: list[str], types: pl.Schema, schema: pl.Schema) -> Any:
-    """Read, as `read_log`, files that all have the schema `types`."""
-    from pyspark.sql import functions as F
-
-    log = spark.read.option("mergeSchema", "true").parquet(*(pattern(Path(file)) for file in files))
-    kinds = dict(log.dtypes)
-    columns = []
-    for name, dtype in schema.items():
-        present = types.get(name, pl.Null) != pl.Null
-        column = F.col(quoted(name)) if present else F.lit(None)
-        if dtype == types.get(name, pl.Null) and name not in PAIR:
-            column = alike_at_depth(column, dtype, log.schema[name].dataType if present else None)
-        if dtype in TIMES and kinds.get(name) == "bigint":  # nanoseconds, floored as polars does
-            column = F.timestamp_micros(F.expr("({0} - pmod({0}, 1000)) div 1000".format(quoted(name))))
-        if kinds.get(name) in ("double", "float") and dtype in (pl.String, pl.Int64):  # integers, as pandas has them
-            column = F.when(~F.isnan(column), column.cast("bigint"))
-        if dtype in KINDS:
-            column = column.cast(KINDS[dtype])
-        if name in PAIR:  # (?U): white space as Unicode has it, as for polars
-            column = F.when(column.rlike("(?U)\\S"), column)
-        if dtype == pl.Datetime("ms"):
-            column = F.timestamp_millis(F.unix_millis(column))
-        columns.append(column.alias(name))
-    place = log.metadataColumn("_metadata")  # not F.col: a file may have a column of that name
-    return log.select(*columns, place.getField("file_path").alias("_file"), place.getField("row_index").alias("_row"))
-
-
-def alike_at_depth(column: Any, dtype: Any, kind: Any) -> Any:
-    """A column of one type (polars `dtype`, Spark `kind`), as any file with it has it, also within lists and structs.
-
-    Nanoseconds are integers, though Spark reads INT96 as times; and nothing is text: no column of Spark's own type for
-    it is read by polars.
-    """
-    from pyspark.sql import functions as F
-    from pyspark.sql import types as T
-
-    if dtype == pl.Null:
-        return F.lit(None).cast("string")
-    if isinstance(dtype, pl.Datetime) and isinstance(kind, T.TimestampNTZType | T.TimestampType):
-        column = column.cast("timestamp")
-        return F.unix_micros(column) * 1000 if dtype.time_unit == "ns" else column
-    if isinstance(dtype, pl.List) and isinstance(kind, T.ArrayType):
-        return F.transform(column, lambda one: alike_at_depth(one, dtype.inner, kind.elementType))
-    if isinstance(dtype, pl.Struct) and isinstance(kind, T.StructType):
-        parts = [
-            alike_at_depth(column.getField(part.name), part.dtype, kind[part.name].dataType).alias(part.name)
-            for part in dtype.fields
-        ]
-        return F.when(column.isNotNull(), F.struct(*parts))
-    return column
-
-
 def as_in_songs(spark: Any, log: Any, songs: pl.DataFrame) -> Any:
     """Write song ids in the Unicode form in which `songs` has them."""
     from pyspark.sql import functions as F
@@ -184,11 +104,6 @@ def as_in_songs(spark: Any, log: Any, songs: pl.DataFrame) -> Any:
     table = frame(spark, pl.DataFrame({"song_id": list(forms), "_song": list(forms.values())}))
     joined = log.join(F.broadcast(table), "song_id", "left")
     return joined.withColumn("song_id", F.coalesce("_song", "song_id")).select(*map(quoted, log.columns))
-
-
-def quoted(name: str) -> str:
-    """Quote a column's name for Spark SQL."""
-    return "`" + name.replace("`", "``") + "`"
 
 
 def comparable(log: Any, names: Iterable[str]) -> list[Any]:
@@ -274,13 +189,3 @@ def gathered(folder: Path, types: dict[str, Any]) -> pl.LazyFrame:
 def frame(spark: Any, table: pl.DataFrame) -> Any:
     """Convert a polars table to Spark."""
     return spark.createDataFrame(table.to_arrow(compat_level=pl.CompatLevel.oldest()))
-
-
-def uri(path: Path) -> str:
-    """URI of a local path, whatever Spark's default file system is; unescaped, since Hadoop does not decode it."""
-    return f"file://{path.resolve()}"
-
-
-def pattern(path: Path) -> str:
-    """URI for reading, with the path's own glob characters escaped."""
-    return re.sub(r"([\[\]{}*?\\])", r"\\\1", uri(path))

@@ -13,7 +13,7 @@ from configs import data, serving, targeting, training
 from configs.data import PrepareConfig
 from configs.errors import UserError
 from configs.load import RENAMED, REPLACED, as_dict, command, dump, help_text, load
-from configs.targeting import AudienceConfig
+from configs.targeting import AudienceConfig, EvaluateConfig
 from configs.training import I2IConfig
 
 GIVEN = ["data=.", "out=b"]
@@ -87,6 +87,22 @@ def test_text_in_a_file_is_as_typed(typed: str, tmp_path: Path) -> None:
     )
     trained = load(I2IConfig, [], file)
     assert (trained.fields.use, trained.optim.lr, trained.trainer.progress) == ([text, "no"], 1e-3, False)
+
+
+def test_names_and_lists_in_a_file_are_as_typed(tmp_path: Path) -> None:
+    """As on the command line; an option that is a text may look like a list."""
+    file = tmp_path / "mine.yaml"
+    file.write_text("compare: {off: yes, 007: no}\n2026: x\n")
+    with pytest.raises(UserError, match="2026"):
+        load(EvaluateConfig, ["data=a", "index=b", "out=c"], file)
+    file.write_text("compare:\n  <<: {off: yes, 1e3: a}\n  007: no\nlogger:\n  <<: {wandb: off}\n")
+    found = load(EvaluateConfig, ["data=a", "index=b", "out=c"], file)
+    assert found.compare == {"off": "yes", "1e3": "a", "007": "no"} and found.logger.wandb == "off"
+    line = ["data=a", "index=b", "out=c", "compare={007: x, off: y}"]
+    assert load(EvaluateConfig, line).compare == {"007": "x", "off": "y"}
+    file.write_text("data: a\nout: b\ntrainer: {devices: [0,  1]}\n")
+    line = ["data=a", "out=b", "trainer.devices=[0,  1]"]
+    assert load(I2IConfig, [], file).trainer.devices == load(I2IConfig, line).trainer.devices == "[0,  1]"
 
 
 @dataclasses.dataclass

@@ -67,6 +67,11 @@ def test_the_cutoff_of_plays_is_the_local_day(zone: str | None, hour: str) -> No
     assert (made.of_song == split(table, cutoff="2026-02-10").of_song).all()
     assert split_songs(table, "auto", "2026-02-10T01:00+01:00", 0.2, 0, zone).plays_before == datetime(2026, 2, 10)
     assert split_songs(table, "random", None, 0.2, 0, zone).plays_before is None
+    in_full = f"{hour or '2026-02-10T00:00'}+00:00"
+    there = split_songs(table, "auto", in_full, 0.2, 0, zone)
+    assert (there.cutoff, there.plays_before) == (made.cutoff, made.plays_before)
+    assert (there.of_song == made.of_song).all(), "days of release are those of the zone"
+    assert (released_before(table, in_full, zone) == released_before(table, "2026-02-10")).all()
 
 
 def test_a_day_that_begins_at_one() -> None:

@@ -18,7 +18,9 @@ from data.words import plain_lyrics, plain_titles, read_lyrics, versions
 VERSE = ["I walk the line", "over and over: again", "", "看人们聚散无常", "男：爱不爱都难", "10:30的飞机快要到了"]
 CREDITS = ["作词 : 孙仪+陶喆", " 作曲：翁清溪", "编曲 李琪", "制作人 Producer：蔡健雅", "OP: EMI (Taiwan) Ltd.", 
            "詞：林夕", "Lyrics by Paul Simon", "Written and produced by X", "Bass: Ah Kean", "Recorded at：The Garden",
-           "弦乐编写：李琪", "木吉他：郭一凡", "其他乐器：王力宏", "작사: 김이나"]  # fmt: skip
+           "弦乐编写：李琪", "木吉他：郭一凡", "其他乐器：王力宏", "작사: 김이나",
+           "Letra y música: Ana Gómez", "Musique : A. Petit",
+           "Text und Musik: Hans Meier", "Testo: A. Rossi", "Слова: Иван Иванов"]  # fmt: skip
 HEADS = ["[ti:Title]", "[ar: Someone]", "[by:user]", "[offset:-500]", "[length: 03:12]"]
 
 
@@ -70,6 +72,15 @@ def test_stamps_of_words_in_square_brackets_and_of_hours() -> None:
     assert plain_lyrics(pl.Series(["[00:01][00:02]one\n[00:03]and [00:04]two"]))[0] == "one\nand two"
     assert plain_lyrics(pl.Series([hours]))[0] == "first\nsecond\nthird\nlast"
     assert plain_lyrics(pl.Series(["[00:01]x\nmeet me at [3:15]"]))[0] == "x\nmeet me at [3:15]"
+
+
+@pytest.mark.parametrize("line", ["我(500,300)爱 (800,300)you(1100,250)", "我(500,300)爱(800,300) you(1100,250)"])
+def test_stamps_of_words_behind_them(line: str) -> None:
+    """As QQ Music writes them (QRC), in milliseconds."""
+    assert (
+        plain_lyrics(pl.Series([f"[2000,900]in (2000,300)time(2300,600)\n[500,900]{line}"]))[0] == "我爱 you\nin time"
+    )
+    assert plain_lyrics(pl.Series(["[00:01.00]we count (1,2) and (3,4)"]))[0] == "we count (1,2) and (3,4)"
 
 
 @pytest.mark.parametrize("stamp", ["hundredths", "hours", "seconds"])
@@ -128,6 +139,7 @@ SUNG = [
     "the sweet music all night long: la",
     "Strings: they pull me down",
     "Written by hand on paper",
+    "Música: suena en el aire",
 ]
 NAMED = [
     "Music: Ah Kean",

@@ -147,6 +147,17 @@ def test_a_batch_is_judged_song_by_song(client: httpx.Client, cold: dict[str, An
     assert client.get(f"/songs/{results[1]['song_id']}").json()["has_audio"]
 
 
+def test_blank_words_are_none(client: httpx.Client) -> None:
+    """As in the tables; a form sends its empty fields."""
+    words = {"title": "Blank", "artist_id": " ", "language": " ", "genres": ["", "jazz ", " "], "tags": ["\u3000"]}
+    made = [client.post("/songs", data=words).json()]
+    answer = client.post("/songs/batch", json={"songs": [words]}).json()
+    made.append(client.get(f"/songs/{answer['results'][0]['song_id']}").json())
+    for song in made:
+        assert (song["artist_id"], song["genres"], song["tags"]) == (None, ["jazz"], [])
+        assert client.delete(f"/songs/{song['song_id']}").status_code == 204
+
+
 def test_songs_are_found_and_deleted(client: httpx.Client) -> None:
     made = client.post("/songs", data={"title": "Needle in a Haystack", "genres": ["jazz", "rock"]}).json()["song_id"]
     found = client.get("/songs", params={"query": "HAYSTACK"}).json()

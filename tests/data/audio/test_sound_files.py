@@ -117,6 +117,24 @@ def test_a_stream_that_does_not_say_how_long_it_is_is_not_cut() -> None:
         wav[4:8], wav[40:44] = size, size
         with opened(io.BytesIO(bytes(wav))) as sound:
             assert (sound.length, sound.is_cut) == (RATE, False)
+    aiff = bytearray(by_soundfile(song(1), "AIFF", "PCM_16"))
+    aiff[4:8] = b"\x7f\x00\x00\x50"  # as sox
+    with opened(io.BytesIO(bytes(aiff))) as sound:
+        assert (sound.length, sound.is_cut) == (RATE, False)
+
+
+def test_a_caf_file_from_a_pipe_is_read(tmp_path: Path) -> None:
+    """Its size is -1, as the format has it where it is not known; libsndfile does not take it."""
+    data = bytearray(by_soundfile(song(1), "CAF", "PCM_16"))
+    at = data.index(b"data") + 4
+    whole, data[at : at + 8] = bytes(data), b"\xff" * 8
+    (tmp_path / "song").write_bytes(data)
+    with opened(io.BytesIO(whole)) as known:
+        for file in (tmp_path / "song", io.BytesIO(bytes(data))):
+            with opened(file) as sound:
+                assert isinstance(sound, CodedFile) and (sound.length, sound.is_cut) == (RATE, False)
+                for start in (0, 700, RATE - 900):
+                    np.testing.assert_array_equal(sound.read(start, 900), known.read(start, 900))
 
 
 def test_an_ogg_chain_of_other_rates_is_read_as_far_as_ffmpeg_goes() -> None:

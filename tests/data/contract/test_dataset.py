@@ -89,6 +89,13 @@ def test_types_are_brought_to_one_form(tmp_path: Path) -> None:
             ({"songs": SONGS | {f"feature_{name}": [[1.0]] * 3}}, [f"'feature_{name}'", "rename it"])
             for name in ("a/b", "../../x", "", ".x", "a|b", "a:b", "x" * 101, " a", "genres", "artist_id")
         ),
+        *(
+            (
+                {"songs": SONGS | {f"feature_{one}": [[1.0]] * 3, f"feature_{other}": [[2.0]] * 3}},
+                [f"'feature_{one}' and 'feature_{other}' differ in case or form alone"],
+            )
+            for one, other in (("Mood", "mood"), ("\uac00", "\u1100\u1161"))
+        ),
         ({"songs": SONGS | {"feature_a\nb": [[1.0]] * 3}}, ["'feature_a\\nb'", "rename it"]),
         ({"tags": {"user_id": ["u"], "song_id": ["a"]}}, ["tags.parquet", "no column 'tag'"]),
         ({"tags": {"user_id": ["u"], "song_id": ["a"], "tag": [["x"]]}}, ["tags.parquet", "'tag' has type List"]),
@@ -173,6 +180,10 @@ def test_the_first_hour_of_a_day_of_release(zone: str, tmp_path: Path) -> None:
         data = read_dataset(dataset(tmp_path / folder, songs=songs, plays=plays | {"played_at": times}))
         assert data.plays.height == 1 and data.rejected == {}
         assert data.zone == (zone if folder == "zone" else None)
+    midnight = pl.Series([datetime(2026, 3, 1)] * 3).dt.replace_time_zone(zone)
+    data = read_dataset(dataset(tmp_path / "utc", songs=SONGS | {"released_at": midnight}, plays=plays))
+    assert data.songs["released_at"].to_list() == [datetime(2026, 3, 1)] * 3, "the day there, not in UTC"
+    assert data.plays.height == 1 and data.rejected == {} and data.zone == zone
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,7 @@ WIDTHS = {
     "small": pl.Series([7, 9], dtype=pl.UInt8),
     "pandas": pl.Series([7.0, 9.0, float("nan"), None]),
     "narrow": pl.Series([7.0, 9.0], dtype=pl.Float32),
+    "narrower": pl.Series([7.0, 9.0], dtype=pl.Float16),
     "number": pl.Series([7, 9], dtype=pl.Decimal(38, 0)),
     "hashed": pl.Series([2**63 + 7, 7, 9], dtype=pl.UInt64),
     "signed": pl.Series([-(2**62) - 1, 7, 9]),
@@ -87,7 +88,7 @@ def test_ids_of_any_width_are_one_text(kinds: list[str], tmp_path: Path) -> None
     pl.DataFrame({"song_id": songs}).write_parquet(tmp_path / "songs.parquet")
     for kind in kinds:
         plays = pl.DataFrame({"user_id": WIDTHS[kind], "song_id": WIDTHS[kind]})
-        plays.with_columns(play_count=pl.lit(2.0)).write_parquet(tmp_path / "plays" / f"{kind}.parquet")
+        plays.with_columns(play_count=pl.lit(2, pl.Float16)).write_parquet(tmp_path / "plays" / f"{kind}.parquet")
     found = read_dataset(tmp_path)
     wanted = {"7", "9"} | ({songs[2]} if "hashed" in kinds else set()) | ({songs[3]} if "signed" in kinds else set())
     assert set(found.plays["song_id"]) == set(found.plays["user_id"]) == wanted

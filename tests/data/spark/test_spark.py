@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta
+from datetime import datetime, time, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from data.contract.play_rules import usable_plays
 from data.item_pairs import mining as positives
 from data.spark import pairs as spark_pairs
 from data.spark import plays as spark_plays
+from data.spark.parquet import int96_in, read_log
 
 pytest.importorskip("pyspark", reason="pyspark is not installed")
 if not (os.environ.get("JAVA_HOME") or shutil.which("java")):
@@ -50,6 +51,7 @@ def spark() -> Iterator[Any]:
     for key, value in settings.items():
         builder = builder.config(f"spark.{key}", value)
     session = builder.getOrCreate()
+    spark_plays.connect(None)  # with its settings
     yield session
     session.stop()
 
@@ -153,11 +155,14 @@ def test_the_same_catalogue_of_files_of_many_programs(
     assert sum("left out" in note for note in manifest["notes"]) == 3, "how, raw and pandas' index"
     assert manifest["rejected"]["plays_without_id"]["count"] > 30
     assert manifest["ignored_columns"]["plays"] == ["device", "mood", "played_by"]
-    assert spark_plays.int96_in(str(source / "plays" / "1.parquet")) == ("played_at",)
+    assert int96_in(str(source / "plays" / "1.parquet")) == ("played_at",)
 
 
 WHEN = [datetime(2026, 1, 2, 3, 4, 5, n) for n in range(6)]
 NANOSECONDS = pa.timestamp("ns")
+CLOCK: list[Any] = [time(0), time(23, 59, 59, 999_000), time(1, 2, 3), time(1, 2, 3), time(12), None]
+HALVES = np.array([0.1, -1.5, 6e-8, 65504, np.inf, 0], np.float16)  # 6e-8 is subnormal
+BESIDE = pa.struct([("a", NANOSECONDS), ("b", pa.float16())])
 UNUSED = {  # columns in one file; in two, of which the second has INT96 for times
     "nothing": [[None] * 6],
     "empty lists": [[[]] * 6],
@@ -166,13 +171,20 @@ UNUSED = {  # columns in one file; in two, of which the second has INT96 for tim
     "times": [pa.array(WHEN, NANOSECONDS)] * 2,
     "times of a zone": [pa.array(WHEN, pa.timestamp("ns", "UTC"))] * 2,
     "times in lists": [pa.array([[one] for one in WHEN], pa.list_(NANOSECONDS))] * 2,
+    "times of day": [pa.array(CLOCK, pa.time64("us"))] * 2,
+    "times of day in other units": [pa.array(CLOCK, pa.time32("ms")), pa.array(CLOCK, pa.time64("us"))],
+    "times of day in structs in lists": [pa.array([[{"a": one}] for one in CLOCK])] * 2,
+    "16 bits": [pa.array(HALVES)] * 2,
+    "16 bits in lists": [pa.array([[one, None] for one in HALVES], pa.list_(pa.float16()))] * 2,
+    "16 bits beside times": [pa.array([{"a": one, "b": HALVES[0]} for one in WHEN], BESIDE)] * 2,
     "times in structs": [pa.array([{"a": one} for one in WHEN[:5]] + [None], pa.struct([("a", NANOSECONDS)]))] * 2,
 }
 
 
 @pytest.mark.parametrize("name", UNUSED)
 def test_columns_that_are_not_used_are_as_polars_reads_them(name: str, spark: Any, tmp_path: Path) -> None:
-    (tmp_path / "plays").mkdir()
+    for folder in ("plays", "aside"):
+        (tmp_path / folder).mkdir()
     pl.DataFrame({"song_id": ["a", "b"]}).write_parquet(tmp_path / "songs.parquet")
     for file, values in enumerate(UNUSED[name]):
         ids = {"user_id": [f"{file}-{n}" for n in range(6)], "song_id": ["a", "b"] * 3, "mood": values}
@@ -185,10 +197,18 @@ def test_columns_that_are_not_used_are_as_polars_reads_them(name: str, spark: An
     assert_frame_equal(*(found.plays.sort("user_id") for found in (one, other)))
 
 
+def test_plays_of_a_catalogue_with_columns_that_spark_does_not_know(spark: Any, folder: Path, tmp_path: Path) -> None:
+    """Such as times of day, which the catalogue keeps."""
+    path, half = tmp_path / "plays.parquet", pl.lit([0.1], pl.List(pl.Float16))
+    pl.read_parquet(folder / "plays.parquet").with_columns(clock=pl.lit(time(1, 2)), half=half).write_parquet(path)
+    found, wanted = (spark_pairs.read_plays(spark, at).toArrow() for at in (path, folder / "plays.parquet"))
+    assert found.num_rows == 4000 and found.equals(wanted)
+
+
 def test_a_hidden_file_is_refused() -> None:
     """Spark would leave it out without a word."""
     with pytest.raises(UserError, match=r"_new\.parquet: Spark reads no file whose name begins with"):
-        spark_plays.read_log(None, ["plays/a.parquet", "plays/_new.parquet"], pl.Schema())
+        read_log(None, ["plays/a.parquet", "plays/_new.parquet"], pl.Schema(), Path())
 
 
 @pytest.fixture(scope="module")
