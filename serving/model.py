@@ -35,6 +35,7 @@ from retrieval.user_plays import UserPlays
 from retrieval.warm_up import ridged_moments
 from serving.database import since_epoch
 from serving.encoder import Encoder
+from serving.numbers import Numbers
 
 MILLISECOND = timedelta(milliseconds=1)
 
@@ -57,7 +58,7 @@ class Model:
             self.catalogue = Catalogue.read(self.folder / "catalogue")
             self.songs, self.user_ids = self.catalogue.songs, self.catalogue.users["user_id"]
             self.n_songs, self.n_users = self.songs.height, len(self.user_ids)  # songs known and new
-            self.song_ids, self.titles = self.songs["song_id"].to_list(), self.songs["title"]
+            self.song_ids, self.titles = self.songs["song_id"], self.songs["title"]
             self._listening()
             self._vectors()
             self._ranker()
@@ -65,8 +66,7 @@ class Model:
             raise UserError(
                 f"{folder} is damaged ({type(error).__name__}: {error}): run {MADE_BY[SERVICE]} again"
             ) from None
-        self.song_of = dict(zip(self.song_ids, range(self.n_songs), strict=True))
-        self.user_of = dict(zip(self.user_ids.to_list(), range(self.n_users), strict=True))
+        self.song_of, self.user_of = Numbers(self.song_ids), Numbers(self.user_ids)
         self.new = self.catalogue.rows("cold")  # songs of the catalogue that nobody has played
 
     @property
