@@ -46,10 +46,9 @@ def export_service(config: ServiceConfig, tracking: Any) -> None:
     data, features = index.manifest["data"], index.manifest["features"]
     catalogue, encoder = Catalogue.read(data), open_run(index.manifest["run"], "i2i")
     clip, text = made_features(features)
-    songs = np.arange(catalogue.n_songs)
+    songs, labels = np.arange(catalogue.n_songs), list(config.labels) or genres(catalogue)
     boundary = boundary_vectors(config.boundary, songs, data, features) if config.boundary else None
     runs = [run for run in (clip, encoder, boundary.run if boundary else None) if run is not None]
-    labels = list(config.labels) or genres(catalogue)
     manifest = {
         "clip": clip.fingerprint if clip else None,
         "encoder": encoder.fingerprint,
@@ -71,8 +70,7 @@ def export_service(config: ServiceConfig, tracking: Any) -> None:
         if config.rank:
             manifest["ranker"] = write_ranker(Path(config.rank), catalogue, features, folder / "rank")
         shutil.copytree(config.index, folder / "index")
-        write_tables(catalogue, folder / "catalogue")
-        write_plays(catalogue, folder / "plays")
+        write_tables(catalogue, folder)
         write_fields(catalogue, features, runs, folder / "features")
         write_vectors(boundary, folder)
         write_listening(index, catalogue, config.targeting, folder)
@@ -146,12 +144,13 @@ def genres(catalogue: Catalogue) -> list[str]:
 
 
 def write_tables(catalogue: Catalogue, folder: Path) -> None:
-    """Songs and users, as a catalogue without audio."""
-    folder.mkdir()
-    songs = catalogue.songs
-    songs.drop([name for name in OF_AUDIO if name in songs.columns]).write_parquet(folder / "songs.parquet")
-    catalogue.users.write_parquet(folder / "users.parquet")
-    write_manifest(folder, "catalogue", {"of": str(catalogue.folder)})
+    """Songs and users, as a catalogue without audio, and its plays."""
+    tables, songs = folder / "catalogue", catalogue.songs
+    tables.mkdir()
+    songs.drop([name for name in OF_AUDIO if name in songs.columns]).write_parquet(tables / "songs.parquet")
+    catalogue.users.write_parquet(tables / "users.parquet")
+    write_manifest(tables, "catalogue", {"of": str(catalogue.folder)})
+    write_plays(catalogue, folder / "plays")
 
 
 def write_plays(catalogue: Catalogue, folder: Path) -> None:
