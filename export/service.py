@@ -16,21 +16,24 @@ from artifacts.tracking import made, tracked, used
 from configs import options
 from configs.load import as_dict
 from configs.serving import ServiceConfig
-from configs.targeting import PROMPTS
+from configs.targeting import PROMPTS, TargetingConfig
 from configs.training import TFIDF
 from data.catalogue import AUDIO_STATS, Catalogue
 from data.fields import FEATURES, read_fields
+from data.item_pairs.verification import listening_matrix
 from data.text import read_as
 from data.tfidf import FILE
 from evaluation.outcomes import calibration, logged
 from export.model import write_model
-from inference.ranking import ABOUT, MODEL, check_ranker, keyed_network, open_network, read_ranker
-from inference.song_index import open_index
+from inference.ranking import ABOUT, MODEL, check_ranker, keyed_network, open_network, play_log, read_ranker
+from inference.song_index import SongIndex, open_index
+from inference.targeting import targeting_of
 from inference.vectors import Boundary, boundary_vectors
+from retrieval.listening import Listening
+from retrieval.user_plays import plays_by_user
 
 KIND = "service"
 MADE_BY = options.MADE_BY[KIND]
-FLAGS = ("completed", "favourited", "disliked")  # of plays, which a ranker's features ask for
 OF_AUDIO = ("audio_shard", "audio_start", "audio_length")  # where the catalogue keeps what it decoded
 
 
@@ -43,10 +46,9 @@ def export_service(config: ServiceConfig, tracking: Any) -> None:
     data, features = index.manifest["data"], index.manifest["features"]
     catalogue, encoder = Catalogue.read(data), open_run(index.manifest["run"], "i2i")
     clip, text = made_features(features)
-    songs = np.arange(catalogue.n_songs)
+    songs, labels = np.arange(catalogue.n_songs), list(config.labels) or genres(catalogue)
     boundary = boundary_vectors(config.boundary, songs, data, features) if config.boundary else None
     runs = [run for run in (clip, encoder, boundary.run if boundary else None) if run is not None]
-    labels = list(config.labels) or genres(catalogue)
     manifest = {
         "clip": clip.fingerprint if clip else None,
         "encoder": encoder.fingerprint,
@@ -68,9 +70,10 @@ def export_service(config: ServiceConfig, tracking: Any) -> None:
         if config.rank:
             manifest["ranker"] = write_ranker(Path(config.rank), catalogue, features, folder / "rank")
         shutil.copytree(config.index, folder / "index")
-        write_tables(catalogue, folder / "catalogue", FLAGS if config.rank else ())
+        write_tables(catalogue, folder)
         write_fields(catalogue, features, runs, folder / "features")
         write_vectors(boundary, folder)
+        write_listening(index, catalogue, config.targeting, folder)
     used(tracking, config.index, data, features, config.rank, *(run.folder for run in runs))
     made(tracking, config.out, config.logger.upload)
     known_by = what_is_read(runs)
@@ -140,15 +143,21 @@ def genres(catalogue: Catalogue) -> list[str]:
     return counted["genres"].head(100).to_list()
 
 
-def write_tables(catalogue: Catalogue, folder: Path, flags: tuple[str, ...] = ()) -> None:
-    """Songs, users and training plays, as a catalogue without audio; of the plays also the flags that are named."""
+def write_tables(catalogue: Catalogue, folder: Path) -> None:
+    """Songs and users, as a catalogue without audio, and its plays."""
+    tables, songs = folder / "catalogue", catalogue.songs
+    tables.mkdir()
+    songs.drop([name for name in OF_AUDIO if name in songs.columns]).write_parquet(tables / "songs.parquet")
+    catalogue.users.write_parquet(tables / "users.parquet")
+    write_manifest(tables, "catalogue", {"of": str(catalogue.folder)})
+    write_plays(catalogue, folder / "plays")
+
+
+def write_plays(catalogue: Catalogue, folder: Path) -> None:
+    """Training plays by user, an array a column: a service maps them into memory."""
     folder.mkdir()
-    songs = catalogue.songs
-    songs.drop([name for name in OF_AUDIO if name in songs.columns]).write_parquet(folder / "songs.parquet")
-    catalogue.users.write_parquet(folder / "users.parquet")
-    columns = ["user", "song", "strength", "played_at", *(name for name in flags if name in catalogue.plays.columns)]
-    catalogue.plays.select(columns).write_parquet(folder / "plays.parquet")
-    write_manifest(folder, "catalogue", {"of": str(catalogue.folder)})
+    for name, array in plays_by_user(play_log(catalogue), catalogue.n_songs).items():
+        np.save(folder / f"{name}.npy", array)
 
 
 def write_vectors(boundary: Boundary | None, folder: Path) -> None:
@@ -158,6 +167,18 @@ def write_vectors(boundary: Boundary | None, folder: Path) -> None:
     vectors = {"items": boundary.item_CD, "users": boundary.user_UD, "boundaries": boundary.boundary_U}
     for name, array in vectors.items():
         np.save(folder / f"{name}.npy", array)
+
+
+def write_listening(index: SongIndex, catalogue: Catalogue, options: TargetingConfig, folder: Path) -> None:
+    """Who listened to what, by user and by song, and users' tastes (`retrieval.targeting`), as arrays to be mapped."""
+    listening = Listening(listening_matrix(catalogue.plays, catalogue.n_users, catalogue.n_songs))
+    for name, matrix in {"by_user": listening.known_US, "by_song": listening.known_SU}.items():
+        (folder / "listening" / name).mkdir(parents=True)
+        for part in ("data", "indices", "indptr"):
+            np.save(folder / "listening" / name / f"{part}.npy", getattr(matrix, part))
+    targeting = targeting_of(index, listening, options)
+    np.save(folder / "tastes.npy", targeting.taste.user_UD)
+    np.save(folder / "cat_tastes.npy", targeting.cat_taste.user_UD)
 
 
 def write_fields(catalogue: Catalogue, features: str | None, runs: list[Run], folder: Path) -> None:

@@ -33,6 +33,7 @@ from models.ranker import RankNetwork
 from retrieval.rank_features import FIELDS, FeatureSource, KnownSongs, PlayLog, SongFacts
 from retrieval.ranking import LABELS, Examples, Ranker, Score
 from retrieval.targeting import Songs, Targeting
+from retrieval.user_plays import UserPlays
 
 RUN = "rank run"
 MODEL = {"trees": "model.txt", "network": "weights.safetensors"}  # the file of each model
@@ -87,8 +88,14 @@ def field_matrix(songs: pl.DataFrame, column: str, codes: dict[str, int]) -> spa
     return sparse.csr_matrix((weight.astype(np.float32), (song, code)), shape=shape)
 
 
-def feature_source(catalogue: Catalogue, vocabulary: Vocabulary, new_days: float, memory_mb: float) -> FeatureSource:
-    """What features are made from, with profile columns coded by the vocabulary."""
+def feature_source(
+    catalogue: Catalogue,
+    vocabulary: Vocabulary,
+    new_days: float,
+    memory_mb: float,
+    log: PlayLog | UserPlays | None = None,
+) -> FeatureSource:
+    """What features are made from, with profile columns coded by the vocabulary; `log` holds the catalogue's plays."""
     songs = catalogue.songs
     codes = {name: field_codes(songs, COLUMNS.get(name, name)) for name in FIELDS}
     fields = {name: field_matrix(songs, COLUMNS.get(name, name), of) for name, of in codes.items()}
@@ -98,7 +105,8 @@ def feature_source(catalogue: Catalogue, vocabulary: Vocabulary, new_days: float
     columns = dict(zip(profile.vocab_sizes, profile.codes.T, strict=True)) | dict(
         zip(numbers, profile.numbers.T, strict=True)
     )
-    return FeatureSource(play_log(catalogue), known, columns, tuple(profile.vocab_sizes), new_days, memory_mb)
+    log = log or play_log(catalogue)
+    return FeatureSource(log, known, columns, tuple(profile.vocab_sizes), new_days, memory_mb)
 
 
 def song_facts(source: FeatureSource, catalogue: Catalogue, songs: IntArray) -> SongFacts:
@@ -201,14 +209,27 @@ def check_ranker(
 
 
 def ranker_in(
-    folder: Path, about: dict[str, Any], catalogue: Catalogue, memory_mb: float, keyed: KeyedNetwork | None = None
+    folder: Path,
+    about: dict[str, Any],
+    catalogue: Catalogue,
+    memory_mb: float,
+    keyed: KeyedNetwork | None = None,
+    log: UserPlays | None = None,
 ) -> Ranker:
     """The ranker of a folder, of which `about` tells, with features from a catalogue: its trees, or a network.
+
+    Args:
+        folder: the ranker's.
+        about: `read_ranker` of it.
+        catalogue: what features are made from.
+        memory_mb: working memory.
+        keyed: the network, where it is one.
+        log: the catalogue's plays by user, which may grow; None: as they are read.
 
     Raises:
         UserError: LightGBM is not installed, or a file is damaged.
     """
-    source = feature_source(catalogue, read_vocabulary(folder, "users"), about["new_days"], memory_mb)
+    source = feature_source(catalogue, read_vocabulary(folder, "users"), about["new_days"], memory_mb, log)
     names = tuple(about["features"])
     if keyed is not None:
         score, contributions, attention = network(keyed[0], names, keyed[1])

@@ -12,6 +12,7 @@ Shapes: C new songs, S known songs, U users, P points of a song, K clusters, B b
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from retrieval.index import unit_rows
 
 Array = NDArray[Any]
 BLOCK = 16_384  # users whose vectors a processor's cache may hold
+CODES, LARGEST = 2048, 127  # users whose codes are made numbers at a time; the largest code
 USERS_PER_CLUSTER, FEWEST, MOST = 25, 2, 16  # clusters by the size of the audience
 
 
@@ -45,15 +47,41 @@ def user_vectors(
 
 
 class Tastes:
-    """Users' vectors, (U, D), and whose are zero, (U,): who has no taste is near no song."""
+    """Users' vectors, (U, D), and whose are zero, (U,): who has no taste is near no song.
 
-    def __init__(self, user_UD: Array) -> None:
+    `coded`, each number is kept in a byte too, times a scale of the user's: all users are scored by these, and the
+    vectors themselves, which then can stay on the disk that they are mapped from, are read for the best users alone.
+    """
+
+    def __init__(self, user_UD: Array, coded: bool = False) -> None:
         self.user_UD: Array = user_UD
-        self.empty_U: Array = np.logical_not(user_UD.any(axis=1))
+        self.empty_U: Array = np.zeros(len(user_UD), dtype=bool)
+        self.code_UD: Array | None = np.empty(user_UD.shape, dtype=np.int8) if coded else None
+        self.scale_U: Array = np.zeros(len(user_UD), dtype=np.float32)
+        for users in slices(len(user_UD), BLOCK):
+            self._note(users, user_UD[users])
 
     def replace(self, users_N: Array, user_ND: Array) -> None:
         """Overwrite some users' vectors."""
-        self.user_UD[users_N], self.empty_U[users_N] = user_ND, ~user_ND.any(axis=1)
+        self.user_UD[users_N] = user_ND
+        self._note(users_N, user_ND)
+
+    def _note(self, users: Array | slice, user_ND: Array) -> None:
+        """Who of some users has no taste; and their codes."""
+        largest_N = np.abs(user_ND).max(axis=1, initial=0)
+        self.empty_U[users], self.scale_U[users] = largest_N == 0, largest_N / LARGEST
+        if self.code_UD is not None:
+            self.code_UD[users] = np.rint(user_ND / np.maximum(self.scale_U[users], 1e-30)[:, None])
+
+    def scores(self, score: Callable[[Array], Array], users: slice) -> Array:
+        """`score` of the vectors (u, D) of some users, (C, u): where they are coded, nearly so, a block at a time."""
+        if self.code_UD is None:
+            return score(self.user_UD[users])
+        blocks = [
+            slice(users.start + at.start, users.start + at.stop) for at in slices(users.stop - users.start, CODES)
+        ]
+        found = [score(self.code_UD[block].astype(np.float32)) * self.scale_U[block] for block in blocks]
+        return np.concatenate(found, axis=1)
 
 
 def cluster_counts(present_CP: Array) -> Array:

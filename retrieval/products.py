@@ -21,6 +21,8 @@ Array = NDArray[Any]
 CELLS = 1 << 20  # scores of a block: 4 MB
 QUERIES = 1024  # of a block at most
 FEWEST = 64  # rows of a block at least
+MORE, DEEPER = 64, 4  # rows beside twice the wanted ones that are scored again; times deeper if they are too few
+ONCE = 16  # queries whose rows are scored again at a time
 HELD = 3  # times k: candidates of a query that are held before they are cut to k, on average
 RESULT_BYTES = 100  # of a candidate, with what sorting takes
 BELOW_SIGN = np.uint32(0x7FFFFFFF)  # the bits of a float32 but its sign
@@ -75,6 +77,41 @@ def best_scores(
         width = max(FEWEST, cells // (part.stop - part.start))
         parts.append(_best(score, part, slices(n_rows if k else 0, width), k, above, pairs))
     return join(parts) if parts else empty_audience(0, k)
+
+
+def rescored(
+    best: Callable[[int], Audience], score: Callable[[slice, Array], Array], row_PD: Array, k: int
+) -> Audience:
+    """The k highest scores of each query, found among the highest by codes of the rows.
+
+    So many rows are scored again that the next one has less than the k-th best, by more than twice the largest error
+    that was seen among them.
+
+    Args:
+        best: the highest scores by codes, as many as it is told, fewer where there are no more.
+        score: of a slice of the Q queries and of rows, (p, D), (q, p).
+        row_PD: the rows; few are read.
+        k: results per query.
+    """
+    depth = 2 * k + MORE
+    while True:
+        near = best(depth)
+        parts = slices(len(near.users_CB), ONCE)
+        exact_QK = np.concatenate([_again(score, part, near.users_CB[part], row_PD) for part in parts])
+        query, place = np.nonzero(near.users_CB >= 0)
+        exact = exact_QK[query, place]
+        found = ranked(query, near.users_CB[query, place], exact, len(near.users_CB), k)
+        error = 2 * np.abs(exact - near.scores_CB[query, place]).max(initial=0)
+        enough = found.scores_CB[:, -1] >= near.scores_CB[:, -1] + error
+        if enough.all() or near.users_CB.shape[1] < depth:
+            return found
+        depth *= DEEPER
+
+
+def _again(score: Callable[[slice, Array], Array], queries: slice, rows_QK: Array, row_PD: Array) -> Array:
+    """Scores of some queries' rows, (Q, K); anything where there is none."""
+    rows, at = np.unique(rows_QK, return_inverse=True)
+    return np.take_along_axis(np.asarray(score(queries, row_PD[rows])), at.reshape(rows_QK.shape), axis=1)
 
 
 def _best(

@@ -46,7 +46,7 @@ from retrieval.clusters import MOST, Tastes, centroids, relevance, user_vectors
 from retrieval.gate import probability
 from retrieval.index import unit_rows
 from retrieval.listening import Listening
-from retrieval.products import best_scores
+from retrieval.products import best_scores, rescored
 from retrieval.rank_features import SongFacts
 from retrieval.rank_reasons import RankReasons, rank_reasons
 from retrieval.ranking import Ranker
@@ -230,11 +230,8 @@ class Targeting:
         A user's vector is the sum of their songs', so ⟨u, i/‖i‖⟩ sums their songs' similarities to song i, near and
         far, over the length of the sum: the score that `objectives.ranking.listening_loss` trains.
         """
-        unit_CD, user_UD = unit_rows(songs.vector_CD), self.taste.user_UD
-        everything = slice(0, len(songs))
-        return self._nearest(
-            self.taste, lambda part, users: unit_CD[part] @ user_UD[users].T, everything, budget, allowed
-        )
+        unit_CD, everything = unit_rows(songs.vector_CD), slice(0, len(songs))
+        return self._nearest(self.taste, lambda part, user_UD: unit_CD[part] @ user_UD.T, everything, budget, allowed)
 
     def ranked(self, songs: Songs, budget: int, gate: bool = False, margin: float = 0.0) -> Audience:
         """The candidates that the ranker scores highest; no more users than there are candidates."""
@@ -277,12 +274,12 @@ class Targeting:
             how = options.clusters, options.seed, options.song_weight
             centre_CKD, any_C = centroids(seeds_CP[rows], user_UD, songs.vector_CD[rows], *how)
 
-            def score(part: slice, users: slice) -> Array:
-                score_CU = relevance(centre_CKD[part], user_UD[users])
-                score_CU[~any_C[part]] = -np.inf
-                return score_CU
+            def score(part: slice, user_UD: Array) -> Array:
+                return relevance(centre_CKD[part], user_UD)
 
-            return self._nearest(self.cat_taste, score, rows, budget, allowed)
+            found = self._nearest(self.cat_taste, score, rows, budget, allowed)
+            found.users_CB[~any_C], found.scores_CB[~any_C] = -1, -np.inf
+            return found
 
         width, most = user_UD.shape[1] * user_UD.itemsize, options.clusters or MOST
         points = seeds_CP.shape[1] * (4 * width + 16 * most)  # bytes of a song's points, and their copies
@@ -372,21 +369,25 @@ class Targeting:
     def _nearest(
         self,
         tastes: Tastes,
-        score_of: Callable[[slice, slice], Array],
+        score_of: Callable[[slice, Array], Array],
         rows: slice,
         budget: int,
         allowed: Allowed | None,
     ) -> Audience:
-        """The users of some songs by scores of blocks (songs from the first of `rows`), none without a taste."""
+        """The users of some songs (from the first of `rows`) by scores of vectors, none without a taste."""
 
         def score(part: slice, users: slice) -> Array:
-            score_CU = score_of(part, users)
+            score_CU = tastes.scores(lambda user_UD: score_of(part, user_UD), users)
             score_CU[:, tastes.empty_U[users]] = -np.inf
             if allowed is not None:
                 score_CU[~allowed(slice(rows.start + part.start, rows.start + part.stop), users)] = -np.inf
             return score_CU
 
-        return best_scores(score, rows.stop - rows.start, len(tastes.user_UD), budget, memory_mb=self.options.memory_mb)
+        def best(depth: int) -> Audience:
+            size = rows.stop - rows.start, len(tastes.user_UD)
+            return best_scores(score, *size, min(depth, size[1]), memory_mb=self.options.memory_mb)
+
+        return best(budget) if tastes.code_UD is None else rescored(best, score_of, tastes.user_UD, budget)
 
 
 def without_itself(scores_CK: Array, positions_CK: Array, song_C: Array) -> tuple[Array, Array]:

@@ -1,4 +1,4 @@
-"""Plays by user, for a ranker that is asked about a few users at a time while plays come in: the log of its training,
+"""Plays by user, for a service that is asked about a few users at a time while plays come in: the log of the training,
 and what has come in since.
 
 Shapes: S songs, U users, N plays, P pairs, M days with a play, R (user, song) pairs, K some songs.
@@ -17,41 +17,50 @@ from retrieval.rank_features import COLUMNS, PlayLog, Seen
 Array = NDArray[Any]
 ROOM = 256  # for plays that come in, at first
 EARLIEST = "earliest_N"  # of those: the user's first play of the song in the log, dislikes aside; NaN: none
-TYPES = {"user_N": np.int64, "song_N": np.int32, "day_N": np.float64, EARLIEST: np.float64}  # else float32
+TYPES = {"user_N": np.int64, "song_N": np.int32, "day_N": np.float64, EARLIEST: np.float64}
+MARKS = np.float16  # of the others: whole numbers to 3, and NaN
 Columns = dict[str, Array]  # of plays, by name
 
 
+def plays_by_user(log: PlayLog, n_songs: int) -> Columns:
+    """What `UserPlays` is made of: columns of the log's plays by user and time, undated ones first, and where each
+    user's begin; days with a play; each user's first play of each song as a number, ascending, by song, then by day,
+    undated last, and where each song's begin."""
+    first_N = np.roll(np.arange(len(log.day_N)), len(log.day_N) - log.dated)  # undated ones
+    order_N = first_N[np.argsort(log.user_N[first_N], kind="stable")]
+    user_N = log.user_N[order_N]
+    known = {name: getattr(log, name)[order_N].astype(TYPES.get(name, MARKS)) for name in COLUMNS[1:]}
+    day_M = np.unique(log.day_N[: log.dated])
+    liked = np.flatnonzero(known["strength_N"] > 0)
+    user, song, day = user_N[liked], known["song_N"][liked], np.searchsorted(day_M, known["day_N"][liked])
+    order = np.lexsort((day, user, song))
+    first = np.append(True, (np.diff(user[order]) != 0) | (np.diff(song[order]) != 0))[: len(order)]
+    at, width = order[first], len(day_M) + 1
+    key_R = np.sort(song[at].astype(np.int64) * width + day[at])
+    first_S = np.searchsorted(key_R, np.arange(n_songs) * width)
+    starts = {"start_U": np.searchsorted(user_N, np.arange(log.n_users + 1)), "first_S": first_S}
+    return known | starts | {"day_M": day_M, "key_R": key_R}
+
+
 class UserPlays:
-    """A log's plays by user, and what has come in since; `add` may run beside readers.
+    """A log's plays by user (`plays_by_user`, possibly mapped), and what has come in; `add` may run beside readers.
 
     What counts is what `PlayLog.earlier` says. Plays that come in have a time; where no play of the log has one, they
     count for every song, as those do.
     """
 
-    def __init__(self, log: PlayLog, n_songs: int) -> None:
-        self.n_users, self.n_songs, self.dated = log.n_users, n_songs, log.dated > 0
-        order_N = np.argsort(log.user_N, kind="stable")  # each user's plays stay in the order of time
-        self.start_U = np.searchsorted(log.user_N[order_N], np.arange(log.n_users + 1))
-        self.known = {name: getattr(log, name)[order_N] for name in COLUMNS[1:]}
-        self.known["song_N"] = self.known["song_N"].astype(TYPES["song_N"])
-        self.day_M = np.unique(log.day_N[: log.dated])
-        self.key_R = self._listeners(log)
-        self.first_S = np.searchsorted(self.key_R, np.arange(n_songs) * self._width)
-        self.since: Columns = {name: np.zeros(ROOM, TYPES.get(name, np.float32)) for name in (*COLUMNS, EARLIEST)}
+    def __init__(self, arrays: Columns) -> None:
+        self.start_U, self.first_S, self.day_M, self.key_R = (
+            arrays[name] for name in ("start_U", "first_S", "day_M", "key_R")
+        )
+        self.known = {name: arrays[name] for name in COLUMNS[1:]}
+        self.n_users, self.n_songs, self.dated = len(self.start_U) - 1, len(self.first_S), len(self.day_M) > 0
+        self.since: Columns = {name: np.zeros(ROOM, TYPES.get(name, MARKS)) for name in (*COLUMNS, EARLIEST)}
         self.size, self.lock = 0, threading.Lock()
 
     @property
     def _width(self) -> int:
         return len(self.day_M) + 1
-
-    def _listeners(self, log: PlayLog) -> Array:
-        """Each user's first play of each song as a number, ascending: by song, then by day, undated last."""
-        liked = np.flatnonzero(log.strength_N > 0)
-        user, song = log.user_N[liked], log.song_N[liked]
-        order = np.lexsort((liked, user, song))
-        first = np.append(True, (np.diff(user[order]) != 0) | (np.diff(song[order]) != 0))[: len(order)]
-        at = liked[order[first]]
-        return np.sort(log.song_N[at].astype(np.int64) * self._width + np.searchsorted(self.day_M, log.day_N[at]))
 
     def add(self, user: int, song: int, day: float, strength: float, flags: tuple[float, float, float]) -> None:
         """Take a play in: days since 1970, 0 or less of `strength` where the song was not liked, and whether it was
@@ -59,7 +68,7 @@ class UserPlays:
         rows = slice(self.start_U[user], self.start_U[user + 1])
         own = (self.known["song_N"][rows] == song) & (self.known["strength_N"][rows] > 0)
         days = self.known["day_N"][rows][own]
-        earliest = np.nan if not len(days) else np.inf if np.isnan(days[0]) else days[0]
+        earliest = np.nan if not len(days) else np.inf if np.isnan(days).all() else np.nanmin(days)
         with self.lock:
             if self.size == len(self.since["day_N"]):
                 self.since = {name: np.append(of_N, np.zeros_like(of_N)) for name, of_N in self.since.items()}
@@ -99,7 +108,7 @@ class UserPlays:
         if len(since["day_N"]):
             since = rows(since, np.argsort(since["day_N"], kind="stable"))
             known_N, since_N = (  # complex numbers go by the real part first
-                user_N + 1j * np.where(np.isfinite(day_N), day_N, np.finfo(float).max)
+                user_N + 1j * np.where(np.isfinite(day_N), day_N, np.finfo(float).min)
                 for user_N, day_N in ((of["user_N"], of["day_N"]) for of in (columns, since))
             )
             place_N = np.searchsorted(known_N, since_N, side="right")

@@ -15,28 +15,30 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from scipy import sparse
 
 from artifacts.folders import read_manifest, read_whole
 from configs.errors import UserError
 from configs.options import MADE_BY, SERVICE
 from configs.targeting import TargetingConfig
-from data.arrays import FloatArray, IntArray, group_starts
+from data.arrays import AnyArray, FloatArray, IntArray
 from data.catalogue import Catalogue, read_features
 from data.contract.columns import ABOUT, DAY_OF_RELEASE
-from data.item_pairs.verification import listening_matrix
 from data.profiles import read_profile
 from export.model import load
-from inference.ranking import check_ranker, ranker_in, read_ranker
+from inference.ranking import DAY, check_ranker, ranker_in, read_ranker
 from inference.song_index import read_index
 from inference.targeting import targeting_of
+from retrieval.clusters import Tastes
 from retrieval.listening import Listening
-from retrieval.rank_features import PlayLog
 from retrieval.user_plays import UserPlays
 from retrieval.warm_up import ridged_moments
 from serving.database import since_epoch
 from serving.encoder import Encoder
+from serving.numbers import Numbers
 
 MILLISECOND = timedelta(milliseconds=1)
+LARGE = 64 << 20  # bytes of vectors above which codes of them are in memory instead
 
 
 class Model:
@@ -57,7 +59,7 @@ class Model:
             self.catalogue = Catalogue.read(self.folder / "catalogue")
             self.songs, self.user_ids = self.catalogue.songs, self.catalogue.users["user_id"]
             self.n_songs, self.n_users = self.songs.height, len(self.user_ids)  # songs known and new
-            self.song_ids, self.titles = self.songs["song_id"].to_list(), self.songs["title"]
+            self.song_ids, self.titles = self.songs["song_id"], self.songs["title"]
             self._listening()
             self._vectors()
             self._ranker()
@@ -65,8 +67,7 @@ class Model:
             raise UserError(
                 f"{folder} is damaged ({type(error).__name__}: {error}): run {MADE_BY[SERVICE]} again"
             ) from None
-        self.song_of = dict(zip(self.song_ids, range(self.n_songs), strict=True))
-        self.user_of = dict(zip(self.user_ids.to_list(), range(self.n_users), strict=True))
+        self.song_of, self.user_of = Numbers(self.song_ids), Numbers(self.user_ids)
         self.new = self.catalogue.rows("cold")  # songs of the catalogue that nobody has played
 
     @property
@@ -77,7 +78,7 @@ class Model:
     @property
     def has_ranker(self) -> bool:
         """Whether candidates can be ranked."""
-        return self.plays is not None
+        return self.targeting.ranker is not None
 
     @property
     def version(self) -> str:
@@ -101,17 +102,20 @@ class Model:
 
     def _listening(self) -> None:
         """Who has listened to what, and how much each counts."""
-        plays = self.catalogue.plays
-        self.listening_US = listening_matrix(plays, self.n_users, self.n_songs)
-        self.play_song = plays["song"].to_numpy()  # by user and time
-        self.play_strength = plays["strength"].to_numpy()
-        self.play_start = group_starts(plays["user"].to_numpy(), self.n_users)
-        self.play_time = plays["played_at"].cast(pl.Int64).fill_null(-1).to_numpy()  # milliseconds since 1970
+        self.plays = UserPlays(read_arrays(self.folder / "plays"))
+        if (self.plays.n_users, self.plays.n_songs) != (self.n_users, self.n_songs):
+            raise ValueError("plays are of another catalogue")
+        by_user, by_song = (read_arrays(self.folder / "listening" / name) for name in ("by_user", "by_song"))
+        self.listening_US = matrix_of(by_user, (self.n_users, self.n_songs))
+        self.listening = Listening(self.listening_US)
+        self.listening.known_SU = matrix_of(by_song, (self.n_songs, self.n_users))
 
     def _vectors(self) -> None:
-        """Vectors of songs and users. Users' are copies in memory; what is mapped is read when it is looked at."""
-        listening = Listening(self.listening_US)
-        self.targeting = targeting_of(self.index, listening, self.options)
+        """Vectors of songs and users, mapped into memory: they are read when they are looked at."""
+        self.targeting = targeting_of(self.index, self.listening, self.options)
+        self.targeting.taste, self.targeting.cat_taste = (
+            Tastes(user_UD, coded=user_UD.nbytes > LARGE) for user_UD in map(self._of_users, ("tastes", "cat_tastes"))
+        )
         self.taste_moment_DD = ridged_moments(self.targeting.taste.user_UD)
         self.dense = read_features(self.folder / "features", self.n_songs)
         models = [self.encoder.song, *([self.encoder.item] if self.has_boundary else [])]
@@ -120,20 +124,25 @@ class Model:
             raise ValueError(f"features/{min(missing)}.npy is missing")
         if self.has_boundary:
             self._boundaries()
-        _ = listening.known_SU, self.targeting.cat_taste, self.targeting.activity_U  # now, not at the first request
+        _ = self.targeting.activity_U, self.targeting.popularity_S  # now, not at the first request
+
+    def _of_users(self, name: str) -> FloatArray:
+        """An array of users in memory that is read from its file, and where it is written to a copy."""
+        array: FloatArray = np.asarray(np.load(self.folder / f"{name}.npy", mmap_mode="c"))
+        if len(array) != self.n_users:
+            raise ValueError(f"{name}.npy has not one row a user")
+        return array
 
     def _boundaries(self) -> None:
         """Vectors of the boundary model."""
         self.item_SD: FloatArray = np.load(self.folder / "items.npy", mmap_mode="r")
-        self.user_UD: FloatArray = np.load(self.folder / "users.npy")
-        self.boundary_U: FloatArray = np.load(self.folder / "boundaries.npy")
+        self.user_UD, self.boundary_U = self._of_users("users"), self._of_users("boundaries")
         self.targeting.user_UD, self.targeting.boundary_U = self.user_UD, self.boundary_U
         self.user_moment_DD = ridged_moments(self.user_UD)
         self.profile = read_profile(self.catalogue.users, np.arange(self.n_users), self.encoder.profile_vocabulary)
 
     def _ranker(self) -> None:
-        """The ranker, and the plays by user that it asks for; the rest of its log is let go."""
-        self.plays: UserPlays | None = None
+        """The ranker, if there is one."""
         if not self.manifest.get("ranker"):
             return
         folder, of = self.folder / "rank", self.manifest
@@ -142,10 +151,7 @@ class Model:
         network: Any = None
         if about.get("model") == "network":
             network = load(folder, check=False)[0], read_features(folder, self.n_songs)["keys"]
-        ranker = ranker_in(folder, about, self.catalogue, self.options.memory_mb, network)
-        assert isinstance(ranker.source.log, PlayLog)
-        self.plays = ranker.source.log = UserPlays(ranker.source.log, self.n_songs)
-        self.targeting.ranker = ranker
+        self.targeting.ranker = ranker_in(folder, about, self.catalogue, self.options.memory_mb, network, self.plays)
 
     @cached_property
     def new_texts(self) -> pl.Series:
@@ -158,29 +164,40 @@ class Model:
         """Whether a play was in the training: `serving.feedback` made it part of the dataset."""
         if played_at is None:
             return False
-        rows = slice(self.play_start[user], self.play_start[user + 1])
-        at = since_epoch(played_at) // MILLISECOND
-        return bool(((self.play_song[rows] == song) & (self.play_time[rows] == at)).any())
+        rows = slice(self.plays.start_U[user], self.plays.start_U[user + 1])
+        day = since_epoch(played_at) // MILLISECOND / DAY
+        known = self.plays.known
+        return bool(((known["song_N"][rows] == song) & (known["day_N"][rows] == day)).any())
 
     def met(self, song: int) -> IntArray:
         """Users who have a training play of a song, whatever came of it."""
-        at = np.flatnonzero(self.play_song == song)
-        found: IntArray = np.searchsorted(self.play_start, at, side="right") - 1
+        at = np.flatnonzero(self.plays.known["song_N"] == song)
+        found: IntArray = np.searchsorted(self.plays.start_U, at, side="right") - 1
         return found
 
     def latest(self, users_N: IntArray, most: int) -> tuple[IntArray, FloatArray, IntArray]:
         """The last training plays of users: songs (N, T) and strengths (N, T), the latest first, and how many (N,)."""
-        end_N = self.play_start[users_N + 1]
-        count_N = np.minimum(end_N - self.play_start[users_N], most)
+        end_N, known = self.plays.start_U[users_N + 1], self.plays.known
+        count_N = np.minimum(end_N - self.plays.start_U[users_N], most)
         place_T = np.arange(count_N.max(initial=0))
         at_NT = np.where(place_T < count_N[:, None], end_N[:, None] - 1 - place_T, 0)
-        return self.play_song[at_NT].astype(np.int64), self.play_strength[at_NT], count_N
+        return known["song_N"][at_NT].astype(np.int64), known["strength_N"][at_NT].astype(np.float32), count_N
 
     def about(self, song: int) -> dict[str, Any]:
         """Words, tags and day of release of a song of the catalogue."""
         row = self.songs.row(song, named=True)
         released = row.get(DAY_OF_RELEASE)
         return {name: row.get(name) for name in ABOUT} | {DAY_OF_RELEASE: released and released.date().isoformat()}
+
+
+def read_arrays(folder: Path) -> dict[str, AnyArray]:
+    """The arrays of a folder by name, mapped into memory."""
+    return {path.stem: np.asarray(np.load(path, mmap_mode="r")) for path in folder.glob("*.npy")}
+
+
+def matrix_of(arrays: dict[str, AnyArray], shape: tuple[int, int]) -> sparse.csr_matrix:
+    """A sparse matrix from its parts; they are not copied."""
+    return sparse.csr_matrix((arrays["data"], arrays["indices"], arrays["indptr"]), shape=shape)
 
 
 def open_model(folder: str | Path) -> Model:

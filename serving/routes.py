@@ -221,7 +221,7 @@ def list_users(here: Here, query: Text = "", limit: Count = 20) -> schemas.Users
     model = here.state.model
     ids = model.catalogue.users.with_row_index("user").select("user", "user_id")
     found = ids.filter(pl.col("user_id").str.contains(query, literal=True))
-    plays = np.diff(model.play_start)
+    plays = np.diff(model.plays.start_U)
     shown_users = found.head(limit).iter_rows(named=True)
     return schemas.Users(
         total=found.height,

@@ -159,7 +159,7 @@ class State:
                 users.add(user)
                 self.met[song].add(user)
                 self.played[user].append((song, strength(play)))
-                if self.model.plays is not None and song < self.model.n_songs and song not in self.pool.row_of:
+                if self.model.has_ranker and song < self.model.n_songs and song not in self.pool.row_of:
                     log_play(self.model.plays, user, song, play)
                 if liking(play) <= 0:
                     continue

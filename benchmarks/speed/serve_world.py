@@ -30,10 +30,10 @@ from data.arrays import FloatArray
 from data.catalogue import Catalogue
 from data.fields import column_codes
 from export.model import CLASSES, model_class, write_weights
-from export.service import KIND
+from export.service import KIND, write_listening, write_plays
 from inference.ranking import ABOUT, MODEL, RUN, like
 from inference.song_index import KIND as INDEX
-from inference.song_index import built, tuned, write_songs
+from inference.song_index import built, read_index, tuned, write_songs
 from models.pretrained_audio import OWN
 from retrieval.audience import slices
 from retrieval.clusters import user_vectors
@@ -83,6 +83,11 @@ def write_world(out: Path, users: int, songs: int, new: int, plays: int, seed: i
         vectors, items = encoded(folder, table, models)
         write_users(folder, listening, items, new)
         write_index(folder / "index", vectors, str(manifest["encoder"]), seed)
+        index, _ = read_index(folder / "index")
+        catalogue = Catalogue.read(folder / "catalogue")
+        write_listening(index, catalogue, TargetingConfig(), folder)
+        write_plays(catalogue, folder / "plays")
+        (folder / "catalogue" / "plays.parquet").unlink()
         write_ranker(folder / "rank", manifest, seed)
 
 

@@ -56,3 +56,24 @@ def test_memory_bounds_the_queries_of_a_block(monkeypatch: pytest.MonkeyPatch) -
     rows = np.eye(50, dtype=np.float32)
     largest_products(np.ones((40, 50), dtype=np.float32), rows.__getitem__, 50, 30, memory_mb=0.2)
     assert sum(sizes) == 40 and max(sizes) == 0.2 * 2**20 // (2 * products.HELD * 30 * products.RESULT_BYTES)
+
+
+@pytest.mark.parametrize("error", [0.0, 0.02, 1.0])
+def test_scored_again_as_by_sorting_all(error: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However wrong the codes are, the best are found; where they are good, by few rows."""
+    monkeypatch.setattr(products, "MORE", 0)
+    rng = np.random.default_rng(3)
+    query_QD, row_PD = (rng.standard_normal((n, 8)).astype(np.float32) for n in (40, 2000))
+    code_PD = row_PD + error * rng.standard_normal(row_PD.shape).astype(np.float32)
+    depths: list[int] = []
+
+    def best(depth: int) -> Any:
+        depths.append(depth)
+        return largest_products(query_QD, lambda part: code_PD[part], 2000, min(depth, 2000), above=0.5)
+
+    found = products.rescored(best, lambda queries, rows: query_QD[queries] @ rows.T, row_PD, 10)
+
+    product_QP = np.where(query_QD @ code_PD.T > 0.5, query_QD @ row_PD.T, -np.inf)
+    np.testing.assert_array_equal(found.users_CB, np.argsort(-product_QP, axis=1, kind="stable")[:, :10])
+    np.testing.assert_allclose(found.scores_CB, -np.sort(-product_QP, axis=1)[:, :10], rtol=1e-5)
+    assert depths == [20, *((80, 320, 1280, 5120)[: len(depths) - 1])] and (error == 1) == (len(depths) > 3)

@@ -9,7 +9,7 @@ import pytest
 
 from retrieval.rank_features import COLUMNS, PlayLog
 from retrieval.rank_histories import Histories, histories_of, joined_histories
-from retrieval.user_plays import UserPlays
+from retrieval.user_plays import UserPlays, plays_by_user
 
 USERS, SONGS, PLAYS = 12, 9, 150
 
@@ -65,7 +65,9 @@ def test_plays_by_user_tell_the_same_with_those_that_come_in(dated: bool) -> Non
     log, rng = log_of(dated), np.random.default_rng(1)
     come_in = np.sort(rng.permutation(PLAYS - 10)[:40]) if dated else np.zeros(0, dtype=int)
     kept = np.setdiff1d(np.arange(PLAYS), come_in)
-    plays = UserPlays(PlayLog(**{name: getattr(log, name)[kept] for name in COLUMNS}, n_users=USERS), SONGS)
+    plays = UserPlays(
+        plays_by_user(PlayLog(**{name: getattr(log, name)[kept] for name in COLUMNS}, n_users=USERS), SONGS)
+    )
     for at in rng.permutation(come_in):
         values = (getattr(log, name)[at] for name in COLUMNS)
         user, song, day, strength, *flags = values

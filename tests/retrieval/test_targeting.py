@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from scipy import sparse
 
+from retrieval import products
 from retrieval import targeting as targeting_module
 from retrieval.allocation import Exploration, rank_values, share_out
 from retrieval.audience import Audience, Excluded, popularity_scale, top_users, union
 from retrieval.candidates import CHANNELS
-from retrieval.clusters import audience_clusters, centroids, relevance, user_vectors
+from retrieval.clusters import Tastes, audience_clusters, centroids, relevance, user_vectors
 from retrieval.index import build_index, search
 from retrieval.listening import Listening
 from retrieval.targeting import Mode, Songs, Targeting, TargetingOptions
@@ -39,6 +40,14 @@ def world(**options: Any) -> tuple[Targeting, np.ndarray]:
     listening = Listening(sparse.csr_matrix(heard.astype(np.float32)))
     chosen = replace(OPTIONS, **options)
     return Targeting(listening, song_SD, lambda vectors, k: search(index, vectors, k), chosen, *boundary), heard
+
+
+def keep_codes(targeting: Targeting, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have users' tastes scored by their codes, and few of them again."""
+    monkeypatch.setattr(products, "MORE", 0)
+    targeting.taste, targeting.cat_taste = (
+        Tastes(tastes.user_UD, coded=True) for tastes in (targeting.taste, targeting.cat_taste)
+    )
 
 
 def asked(targeting: Targeting, excluded: Excluded = EXCLUDED) -> Songs:
@@ -103,8 +112,13 @@ def score_of(targeting: Targeting, heard: np.ndarray, songs: Songs, mode: Mode, 
 @pytest.mark.parametrize("gate", [False, True])
 @pytest.mark.parametrize("known_margins", [False, True])
 @pytest.mark.parametrize("memory_mb", [1e-6, 64])
-def test_modes_against_a_loop(mode: Mode, gate: bool, known_margins: bool, memory_mb: float) -> None:
+@pytest.mark.parametrize("coded", [False, True])
+def test_modes_against_a_loop(
+    mode: Mode, gate: bool, known_margins: bool, memory_mb: float, coded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     targeting, heard = world(memory_mb=memory_mb)
+    if coded:
+        keep_codes(targeting, monkeypatch)
     songs = asked(targeting)
     songs.margin_CU = targeting.margins(songs) if known_margins else None
     mask = allowed(targeting, songs, gate or mode == "boundary", 0.1)
@@ -121,8 +135,13 @@ def test_modes_against_a_loop(mode: Mode, gate: bool, known_margins: bool, memor
 
 @pytest.mark.parametrize("gate", [False, True])
 @pytest.mark.parametrize("memory_mb", [1e-6, 64])
-def test_cat_is_made_of_the_first_listeners_whoever_may_be_reached(gate: bool, memory_mb: float) -> None:
+@pytest.mark.parametrize("coded", [False, True])
+def test_cat_is_made_of_the_first_listeners_whoever_may_be_reached(
+    gate: bool, memory_mb: float, coded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     targeting, _ = world(memory_mb=memory_mb)
+    if coded:
+        keep_codes(targeting, monkeypatch)
     songs, listening = asked(targeting), targeting.listening.known_US
     first = targeting.listeners(songs, 9)
     users = user_vectors(listening, targeting.song_SD, popularity_scale(listening, 0.5))

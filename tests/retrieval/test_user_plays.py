@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from retrieval.rank_features import COLUMNS, FeatureSource, PlayLog
-from retrieval.user_plays import UserPlays
+from retrieval.user_plays import UserPlays, plays_by_user
 from tests.retrieval.test_rank_features import DEPTH, source, with_facts
 from tests.retrieval.test_targeting import NEW, SONGS, USERS, world
 
@@ -19,7 +19,7 @@ def in_two_parts(log: PlayLog, seed: int, share: float = 0.6) -> UserPlays:
     rng = np.random.default_rng(seed)
     came = (rng.random(len(log.day_N)) > share) & np.isfinite(log.day_N)
     first = PlayLog(**{name: getattr(log, name)[~came] for name in COLUMNS}, n_users=log.n_users)
-    plays = UserPlays(first, SONGS)
+    plays = UserPlays(plays_by_user(first, SONGS))
     for n in rng.permutation(np.flatnonzero(came)):
         flags = log.completed_N[n], log.favourited_N[n], log.disliked_N[n]
         plays.add(int(log.user_N[n]), int(log.song_N[n]), float(log.day_N[n]), float(log.strength_N[n]), flags)
@@ -45,7 +45,7 @@ def test_without_times_all_plays_count_and_those_that_come_in_too() -> None:
     targeting, heard = world()
     of = source(targeting, heard, dated=False)
     assert isinstance(of.log, PlayLog)
-    plays = UserPlays(of.log, SONGS)
+    plays = UserPlays(plays_by_user(of.log, SONGS))
     assert plays.cuts(np.array([3.0, np.nan])).tolist() == [np.inf, np.inf]
     before = len(plays.seen(np.inf, np.array([5, 5])).log.day_N)
     plays.add(5, 0, 20_000.0, 1.0, (0.0, 0.0, 0.0))
@@ -76,7 +76,7 @@ def test_many_songs_on_many_days() -> None:
     none, user = np.full(days, np.nan), np.arange(days) % 7
     song = np.where(np.arange(days) % 2, songs - 1, 5)
     log = PlayLog(user, song, np.arange(days, dtype=float), np.ones(days), none, none, none, 7)
-    plays = UserPlays(log, songs)
+    plays = UserPlays(plays_by_user(log, songs))
     plays.add(3, songs - 1, 2.5, 1.0, (0.0, 0.0, 0.0))  # who is one of its listeners from day 3 on anyway
     for cut, ends in ((2.0, [1, 1]), (3.0, [2, 2]), (np.inf, [7, 7])):
         listeners_S = plays.seen(cut, np.arange(7)).listeners_S
@@ -94,7 +94,7 @@ def test_plays_come_in_beside_readers() -> None:
     """A reader sees whole plays alone, however the arrays grow meanwhile."""
     none = np.zeros(0)
     log = PlayLog(none.astype(int), none.astype(int), none, none, none, none, none, USERS)
-    plays, wrong, ended = UserPlays(log, SONGS), [], threading.Event()
+    plays, wrong, ended = UserPlays(plays_by_user(log, SONGS)), [], threading.Event()
 
     def read() -> None:
         while not ended.is_set():

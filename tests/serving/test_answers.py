@@ -14,6 +14,7 @@ from scipy import sparse
 from configs.load import load
 from configs.targeting import AudienceConfig
 from data.arrays import FloatArray
+from data.catalogue import Catalogue
 from data.contract.columns import ABOUT
 from pipeline import audience
 from retrieval.clusters import user_vectors
@@ -107,7 +108,7 @@ def test_an_audience_is_that_of_the_command(model: Model, trained: Path, tmp_pat
 @pytest.mark.parametrize("mode", ["i2i2u", "taste", "cat", "union", "boundary"])
 def test_who_has_met_a_song_in_the_training_is_not_named_for_it_again(model: Model, mode: str) -> None:
     """So it is with a song that came in and that the next model was trained on."""
-    state, plays = State(model), model.catalogue.plays
+    state, plays = State(model), Catalogue.read(model.catalogue.manifest["of"]).plays
     for song in model.catalogue.rows("warm")[:6].tolist():
         met = set(plays.filter(pl.col("song") == song)["user"].to_list())
         found = answers.audience(state, song, mode, model.n_users, False, -10.0).users_B.tolist()

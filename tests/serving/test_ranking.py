@@ -25,6 +25,7 @@ from configs.load import load
 from configs.ranking import RankConfig
 from configs.serving import ServiceConfig
 from configs.targeting import AudienceConfig
+from data.catalogue import Catalogue
 from data.contract.columns import ABOUT
 from data.play_tables import strength
 from inference.ranking import DAY, facts_of, play_log, song_facts
@@ -132,7 +133,7 @@ def test_a_ranked_audience_is_that_of_the_command(
 def batch_of(state: State, plays: list[Play]) -> Targeting:
     """Targeting on a catalogue that has these plays of known songs beside its own."""
     model = state.model
-    log, ranker = play_log(model.catalogue), model.targeting.ranker
+    log, ranker = play_log(Catalogue.read(model.catalogue.manifest["of"])), model.targeting.ranker
     assert ranker is not None
     known = [one for one in plays if model.song_of[one.song_id] not in state.pool.row_of]
     heard = [dataclasses.replace(one, completed=False) if one.skipped else one for one in known]
@@ -353,7 +354,9 @@ def test_reasons_of_a_network(networked: Path) -> None:
     users = shown.audience(state, number, "rank", BUDGET, False, 0.0).users
     assert any(user.raised_by for user in users) and any(user.attended_to for user in users)
     released = state.model.songs["released_at"][number]
-    plays = state.model.catalogue.plays.filter((pl.col("strength") > 0) & (pl.col("played_at") < released))
+    plays = Catalogue.read(state.model.catalogue.manifest["of"]).plays.filter(
+        (pl.col("strength") > 0) & (pl.col("played_at") < released)
+    )
     for user in users:
         heard = (
             plays.filter(pl.col("user") == state.model.user_of[user.user_id])["song"]
@@ -381,12 +384,8 @@ def test_a_model_that_cannot_tell_leaves_the_channels(state: State) -> None:
 
 def test_without_a_ranker_the_folder_is_as_before(without: Path, service_folder: Path) -> None:
     assert not (without / "rank").exists() and "ranker" not in json.loads((without / "manifest.json").read_text())
-    assert pl.read_parquet_schema(without / "catalogue" / "plays.parquet").names() == [
-        "user",
-        "song",
-        "strength",
-        "played_at",
-    ]
+    files = [sorted(path.relative_to(of).as_posix() for path in of.rglob("*")) for of in (without, service_folder)]
+    assert [one for one in files[1] if one.split("/")[0] != "rank"] == files[0]
     model = Model(without)
     assert not model.has_ranker and "rank" not in model.modes
     names = sorted(path.name for path in (service_folder / "rank").iterdir())

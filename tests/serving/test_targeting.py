@@ -11,11 +11,12 @@ import pytest
 
 from inference.targeting import targeting_of
 from inference.vectors import Boundary
+from retrieval import products
 from retrieval.audience import Excluded
 from retrieval.listening import Listening
 from retrieval.targeting import Mode, Songs, Targeting
 from serving import answers
-from serving.model import Model
+from serving.model import LARGE, Model
 from serving.state import State
 from serving.store import Play, StoredSong
 
@@ -69,6 +70,28 @@ def as_batch(state: State, batch: Targeting, numbers: list[int]) -> Songs:
     met = [(place, user) for place, number in enumerate(numbers) for user in sorted(state.met.get(number, ()))]
     song, user = np.array(met, dtype=np.int64).reshape(-1, 2).T
     return batch.songs(np.stack(vectors), np.array(numbers), np.stack(items), Excluded(song=song, user=user))
+
+
+def test_codes_of_tastes_change_no_list_and_plays_no_file(
+    service_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(products, "MORE", 0)
+    files = [service_folder / f"{name}.npy" for name in ("tastes", "cat_tastes", "users", "boundaries")]
+    before, found = [file.read_bytes() for file in files], []
+    for large in (LARGE, 0):
+        monkeypatch.setattr("serving.model.LARGE", large)
+        model = Model(service_folder)
+        assert (model.targeting.taste.code_UD is None) == (large > 0)
+        state, users = State(model), range(0, model.n_users, 2)
+        songs = [str(model.song_ids[int(one)]) for one in (*model.catalogue.rows("warm")[:9], *model.new[:2])]
+        state.add_plays([Play(model.user_ids[user], songs[user % len(songs)], favourited=True) for user in users])
+        asked = [(int(song), mode) for song in model.new[:8] for mode in ("taste", "cat", "union")]
+        found.append([answers.audience(state, song, mode, 9, False, 0.0) for song, mode in asked])  # type: ignore[arg-type]
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one.users_B, other.users_B)
+        np.testing.assert_allclose(one.scores_B, other.scores_B, rtol=1e-5)
+        np.testing.assert_array_equal(one.because_BT, other.because_BT)
+    assert [file.read_bytes() for file in files] == before
 
 
 @pytest.mark.parametrize("seed", range(8))
