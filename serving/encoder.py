@@ -20,6 +20,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from configs.errors import UserError
 from configs.training import TFIDF
 from data.arrays import AnyArray, FloatArray
 from data.audio.crops import fixed_crops
@@ -35,6 +36,7 @@ from data.tfidf import CharacterTfidf, load_tfidf
 from export.model import load
 from models.chunked import embed_crops, embed_recordings
 from models.packaged import resolve_model
+from models.packed_bert import PackedBert, can_pack, has_bfloat16
 from models.pretrained_audio import OWN, PretrainedAudio
 from models.text_encoder import TextEncoder, load_tokenizer
 from serving.refusals import Refused
@@ -57,11 +59,16 @@ class Content:
 class Encoder:
     """The models of a service folder (`pipeline.service`), ready to encode.
 
+    `precision` is that of a BERT's products: float32, or bfloat16 where the processor has it.
+
     Raises:
-        UserError: a model cannot be loaded.
+        UserError: a model cannot be loaded, or the processor has no such products.
     """
 
-    def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, manifest: dict[str, Any], precision: str = "float32") -> None:
+        if precision == "bfloat16" and not has_bfloat16():
+            raise UserError("precision=bfloat16: this processor has no such products; use float32")
+        self.dtype: torch.dtype = getattr(torch, precision)
         self.manifest, self.audio = manifest, manifest["audio"]
         self.song: Any
         self.song, config = load(folder / "i2i", check=False)
@@ -115,6 +122,8 @@ class Encoder:
             if self.read and self.characters is None and self.tokenizer is None:
                 if self.manifest["text"]:
                     self.bert = or_user_error(TextEncoder, self.read["model"]).eval()
+                    if can_pack(self.bert.bert):
+                        self.bert.bert = PackedBert(self.bert.bert, self.dtype)
                 self.tokenizer = or_user_error(load_tokenizer, self.read["model"])
 
     @torch.inference_mode()

@@ -46,14 +46,14 @@ class Model:
         UserError: no service folder, a damaged one, or an index of another encoder.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, precision: str = "float32") -> None:
         self.folder = Path(folder)
         self.manifest = read_manifest(self.folder, SERVICE, MADE_BY[SERVICE])
         self.index, _ = read_index(self.folder / "index")
         self._check_index()
         self.options = TargetingConfig(**self.manifest["targeting"])
         try:
-            self.encoder = Encoder(self.folder, self.manifest)
+            self.encoder = Encoder(self.folder, self.manifest, precision)
             self.catalogue = Catalogue.read(self.folder / "catalogue")
             self.songs, self.user_ids = self.catalogue.songs, self.catalogue.users["user_id"]
             self.n_songs, self.n_users = self.songs.height, len(self.user_ids)  # songs known and new
@@ -183,10 +183,10 @@ class Model:
         return {name: row.get(name) for name in ABOUT} | {DAY_OF_RELEASE: released and released.date().isoformat()}
 
 
-def open_model(folder: str | Path) -> Model:
+def open_model(folder: str | Path, precision: str = "float32") -> Model:
     """The model of a service folder, all of one version: read again if the folder was replaced meanwhile.
 
     Raises:
         UserError: as `Model`.
     """
-    return read_whole(Path(folder), lambda: Model(folder))
+    return read_whole(Path(folder), lambda: Model(folder, precision))
