@@ -57,6 +57,7 @@ class Model:
             self.catalogue = Catalogue.read(self.folder / "catalogue")
             self.songs, self.user_ids = self.catalogue.songs, self.catalogue.users["user_id"]
             self.n_songs, self.n_users = self.songs.height, len(self.user_ids)  # songs known and new
+            self.told = self.songs.select(name for name in (*ABOUT, DAY_OF_RELEASE) if name in self.songs.columns)
             self.song_ids, self.titles = self.songs["song_id"].to_list(), self.songs["title"]
             self._listening()
             self._vectors()
@@ -178,9 +179,9 @@ class Model:
 
     def about(self, song: int) -> dict[str, Any]:
         """Words, tags and day of release of a song of the catalogue."""
-        row = self.songs.row(song, named=True)
-        released = row.get(DAY_OF_RELEASE)
-        return {name: row.get(name) for name in ABOUT} | {DAY_OF_RELEASE: released and released.date().isoformat()}
+        found = dict.fromkeys((*ABOUT, DAY_OF_RELEASE)) | dict(zip(self.told.columns, self.told.row(song), strict=True))
+        released = found[DAY_OF_RELEASE]
+        return found | {DAY_OF_RELEASE: released and released.date().isoformat()}
 
 
 def open_model(folder: str | Path, precision: str = "float32") -> Model:

@@ -125,9 +125,9 @@ def add_song(
     state, number = number_of(here, made)
     check_mode(state, mode, gate)  # another model may have come into use
     response.headers["location"] = f"/songs/{quote(made, safe='')}"
-    song = shown.song(state, number, here.audio)
-    song.similar = shown.similar(state, number, 20, here.audio)
-    song.audience = shown.audience(state, number, mode, budget, gate, margin_of(state, margin))
+    song, of = shown.song(state, number, here.audio), answers.song_of(state, number)
+    song.similar = shown.similar(state, number, 20, here.audio, of=of)
+    song.audience = shown.audience(state, number, mode, budget, gate, margin_of(state, margin), of)
     return song
 
 
