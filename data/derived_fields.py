@@ -17,6 +17,7 @@ SCRIPTS = (
     *("Hebrew", "Devanagari", "Bengali", "Gurmukhi", "Gujarati", "Tamil", "Telugu", "Kannada", "Malayalam", "Sinhala"),
     *("Thai", "Lao", "Khmer", "Myanmar", "Tibetan", "Mongolian", "Ethiopic"),
 )  # as Unicode names them
+LETTERS = [pl.col("words").str.count_matches(rf"[\p{{{script}}}&&\p{{L}}]").alias(script) for script in SCRIPTS]
 READ = 1000  # characters of a text whose letters are counted: more of long lyrics are in no other script
 CHUNK = 100_000  # songs whose words are held at a time
 
@@ -31,9 +32,7 @@ def scripts(songs: pl.DataFrame) -> pl.Series:
 
 def _scripts(songs: pl.DataFrame) -> pl.Series:
     words = pl.concat_str(pl.col(name).str.head(READ).fill_null("") for name in songs.columns)
-    letters = songs.select(words.alias("words")).select(
-        pl.col("words").str.count_matches(rf"[\p{{{script}}}&&\p{{L}}]").alias(script) for script in SCRIPTS
-    )
+    letters = songs.select(words.alias("words")).select(LETTERS)
     counted = letters.with_row_index("song").unpivot(index="song", variable_name="script", value_name="letters")
     found = counted.filter(pl.col("letters") > 0).sort("song", "letters", "script", descending=[False, True, False])
     of_song = found.group_by("song", maintain_order=True).agg("script")

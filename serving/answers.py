@@ -39,17 +39,21 @@ class Reached:
     above: int | None  # users whose boundary the song clears by the asked margin
 
 
-def similar_songs(state: State, number: int, k: int, among: str = "known") -> tuple[IntArray, FloatArray]:
+def similar_songs(
+    state: State, number: int, k: int, among: str = "known", of: Songs | None = None
+) -> tuple[IntArray, FloatArray]:
     """The K songs most similar to a song, without itself, and their scores, the nearest first.
 
-    Of those with listeners, or ("new") of those without.
+    Of those with listeners, or ("new") of those without. `of` is the song as `song_of` makes it, where it is made: its
+    neighbours need not be searched for again.
     """
-    vector_D, _ = state.vectors(number)
-    if among == "new":
-        scores_K, songs_K = state.similar_new(vector_D, k + 1)
+    if of is not None and of.similar.positions_CK.shape[1] >= k:
+        scores_K, songs_K = of.similar.scores_CK[0], of.similar.positions_CK[0]
+    elif among == "new":
+        scores_K, songs_K = state.similar_new(state.vectors(number)[0], k + 1)
     else:
-        scores_1K, songs_1K = state.model.targeting.similar(vector_D[None], np.array([number]), k)
-        scores_K, songs_K = scores_1K[0], songs_1K[0]
+        vector_1D, number_1 = state.vectors(number)[0][None], np.array([number])
+        scores_K, songs_K = (found[0] for found in state.model.targeting.similar(vector_1D, number_1, k))
     kept = (songs_K >= 0) & (songs_K != number)
     return songs_K[kept][:k], scores_K[kept][:k]
 
@@ -82,9 +86,12 @@ def facts(state: State, number: int) -> SongFacts | None:
     return replace(found, number_C=np.array([model.n_songs]), content=content)
 
 
-def audience(state: State, number: int, mode: Mode, budget: int, gate: bool, margin: float) -> Reached:
-    """Users of a song by one of `state.model.modes`; `gate`: only those whose boundary it clears by `margin`."""
-    targeting, songs = state.model.targeting, song_of(state, number)
+def audience(
+    state: State, number: int, mode: Mode, budget: int, gate: bool, margin: float, of: Songs | None = None
+) -> Reached:
+    """Users of a song by one of `state.model.modes`; `gate`: only those whose boundary it clears by `margin`. `of` as
+    in `similar_songs`."""
+    targeting, songs = state.model.targeting, of or song_of(state, number)
     songs.margin_CU = targeting.margins(songs) if state.model.has_boundary else None
     songs.facts = facts(state, number) if mode == "rank" else None
     found = targeting.audience(songs, mode, budget, gate, margin)

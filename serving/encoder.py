@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,9 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from configs.errors import UserError
 from configs.training import TFIDF
-from data.arrays import AnyArray, FloatArray, IntArray
+from data.arrays import AnyArray, FloatArray
 from data.audio.crops import fixed_crops
 from data.audio.inputs import audio_inputs
 from data.audio.recordings import resample, to_steps
@@ -35,6 +36,7 @@ from data.tfidf import CharacterTfidf, load_tfidf
 from export.model import load
 from models.chunked import embed_crops, embed_recordings
 from models.packaged import resolve_model
+from models.packed_bert import PackedBert, can_pack, has_bfloat16
 from models.pretrained_audio import OWN, PretrainedAudio
 from models.text_encoder import TextEncoder, load_tokenizer
 from serving.refusals import Refused
@@ -57,22 +59,29 @@ class Content:
 class Encoder:
     """The models of a service folder (`pipeline.service`), ready to encode.
 
+    `precision` is that of a BERT's products: float32, or bfloat16 where the processor has it.
+
     Raises:
-        UserError: a model cannot be loaded.
+        UserError: a model cannot be loaded, or the processor has no such products.
     """
 
-    def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, manifest: dict[str, Any], precision: str = "float32") -> None:
+        if precision == "bfloat16" and not has_bfloat16():
+            raise UserError("precision=bfloat16: this processor has no such products; use float32")
+        self.dtype: torch.dtype = getattr(torch, precision)
         self.manifest, self.audio = manifest, manifest["audio"]
         self.song: Any
         self.song, config = load(folder / "i2i", check=False)
         self.song_codes = category_codes(config["vocabulary"]["songs"])
         self.widths: dict[str, int] = dict(config["model"]["dense_dims"])
         self.item: Any = None
+        self.item_codes: dict[str, Codes] = {}
         if manifest["boundary"]:
             self.towers: Any
             self.towers, config = load(folder / "boundary", check=False)
             self.item = self.towers.item
-            self.item_codes = category_codes(config["vocabulary"]["songs"])
+            codes = category_codes(config["vocabulary"]["songs"])
+            self.item_codes = self.song_codes if codes == self.song_codes else codes  # trained on one catalogue
             self.profile_vocabulary: Vocabulary = config["vocabulary"]["users"]
             self.history: int = config["trained_with"]["model"]["history"]
             self.widths |= config["model"]["dense_dims"]
@@ -113,6 +122,8 @@ class Encoder:
             if self.read and self.characters is None and self.tokenizer is None:
                 if self.manifest["text"]:
                     self.bert = or_user_error(TextEncoder, self.read["model"]).eval()
+                    if can_pack(self.bert.bert):
+                        self.bert.bert = PackedBert(self.bert.bert, self.dtype)
                 self.tokenizer = or_user_error(load_tokenizer, self.read["model"])
 
     @torch.inference_mode()
@@ -142,11 +153,14 @@ class Encoder:
     @torch.inference_mode()
     def vectors(self, features: Features, about: Sequence[dict[str, Any]]) -> tuple[FloatArray, FloatArray | None]:
         """Song vectors (N, D) and item vectors (N, D), the latter None without a boundary model."""
-        song_ND = self.song(self.of_song(features, about)).numpy()
+        values = category_values(about, self.song_codes.keys() | self.item_codes.keys())
+        codes = encode_values(values, self.song_codes)
+        song_ND = self.song(dense(features, self.song.embedding.dense_dims) | codes).numpy()
         if self.item is None:
             return song_ND, None
-        of_item = fields(features, about, self.item.embedding.dense_dims, self.item_codes)
-        return song_ND, self.item(of_item).numpy()
+        if self.item_codes is not self.song_codes:
+            codes = encode_values(values, self.item_codes)
+        return song_ND, self.item(dense(features, self.item.embedding.dense_dims) | codes).numpy()
 
     def of_song(self, features: Features, about: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
         """Fields of songs that the song encoder reads."""
@@ -165,9 +179,10 @@ class Encoder:
 
     def says_nothing(self, content: Content) -> bool:
         """Whether a song has nothing that any model uses; what follows from other columns is too little alone."""
-        for codes in (self.song_codes, self.item_codes if self.item is not None else {}):
-            given = {name: of for name, of in codes.items() if name not in DERIVED}
-            if any((found > UNKNOWN).any() for found in encode_about([content.about], given).values()):
+        for name, codes in (*self.song_codes.items(), *self.item_codes.items()):
+            given = content.about.get(name) if name not in DERIVED else None
+            values = given if isinstance(given, list) else [given]
+            if any(codes.get(value, UNKNOWN) > UNKNOWN for value in values):
                 return False
         return not (content.given or (self.hears and content.wave is not None) or any(self._texts([content])))
 
@@ -219,18 +234,28 @@ def fields(
     features: Features, about: Sequence[dict[str, Any]], dense_dims: dict[str, int], codes: dict[str, Codes]
 ) -> dict[str, Tensor]:
     """Inputs of a song encoder, as `data.fields.SongFields.gather` gives them: dense fields and category codes."""
-    dense = {name: torch.from_numpy(np.asarray(features[name], dtype=np.float32)) for name in dense_dims}
-    return dense | {name: torch.from_numpy(found) for name, found in encode_about(about, codes).items()}
+    return dense(features, dense_dims) | encode_values(category_values(about, codes), codes)
 
 
-def encode_about(about: Sequence[dict[str, Any]], codes: dict[str, Codes]) -> dict[str, IntArray]:
+def dense(features: Features, dense_dims: dict[str, int]) -> dict[str, Tensor]:
+    """The dense fields of songs."""
+    return {name: torch.from_numpy(np.asarray(features[name], dtype=np.float32)) for name in dense_dims}
+
+
+def encode_values(values: dict[str, pl.Series], codes: dict[str, Codes]) -> dict[str, Tensor]:
     """Codes (N, MAX_VALUES) of the category fields of songs."""
-    needed = {column for name in codes for column in (DERIVED[name][0] if name in DERIVED else (name,))}
+    return {name: torch.from_numpy(field_codes(name, values[name], of)) for name, of in codes.items()}
+
+
+def category_values(about: Sequence[dict[str, Any]], names: Iterable[str]) -> dict[str, pl.Series]:
+    """Values of the category fields of songs: what takes time, and is the same for every model's codes."""
+    names = list(names)
+    needed = {column for name in names for column in (DERIVED[name][0] if name in DERIVED else (name,))}
     types = {name: dtype for name, dtype in (ABOUT | {DAY_OF_RELEASE: pl.String()}).items() if name in needed}
     songs = pl.DataFrame([{name: one.get(name) for name in types} for one in about], schema=types)
     if DAY_OF_RELEASE in types:
         songs = songs.with_columns(pl.col(DAY_OF_RELEASE).str.to_date("%Y-%m-%d", strict=False))
-    return {name: field_codes(name, field_values(songs, name), of) for name, of in codes.items()}
+    return {name: field_values(songs, name) for name in names}
 
 
 def category_codes(vocabulary: Vocabulary) -> dict[str, Codes]:

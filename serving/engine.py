@@ -51,8 +51,8 @@ class Engine:
         UserError: the model folder or the store cannot be used.
     """
 
-    def __init__(self, folder: str | Path, store: str | Path, batch: int) -> None:
-        self.folder, self.store = Path(folder), Store(store)
+    def __init__(self, folder: str | Path, store: str | Path, batch: int, precision: str = "float32") -> None:
+        self.folder, self.store, self.precision = Path(folder), Store(store), precision
         self.writing, self.switching = threading.Lock(), threading.Lock()
         self.deleted: set[str] = set()  # ids deleted while a new state is built, unless added again
         self.seen = version(self.folder)
@@ -140,7 +140,7 @@ class Engine:
 
     def _built(self) -> tuple[State, int, int]:
         """Build the state of the folder's model from the store; also the last song and play in it."""
-        state = State(open_model(self.folder))
+        state = State(open_model(self.folder, self.precision))
         return (state, *self._catch_up(state, 0, 0))
 
     def _catch_up(self, state: State, song: int, play: int) -> tuple[int, int]:

@@ -48,17 +48,18 @@ class Model:
         UserError: no service folder, a damaged one, or an index of another encoder.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, precision: str = "float32") -> None:
         self.folder = Path(folder)
         self.manifest = read_manifest(self.folder, SERVICE, MADE_BY[SERVICE])
         self.index, _ = read_index(self.folder / "index")
         self._check_index()
         self.options = TargetingConfig(**self.manifest["targeting"])
         try:
-            self.encoder = Encoder(self.folder, self.manifest)
+            self.encoder = Encoder(self.folder, self.manifest, precision)
             self.catalogue = Catalogue.read(self.folder / "catalogue")
             self.songs, self.user_ids = self.catalogue.songs, self.catalogue.users["user_id"]
             self.n_songs, self.n_users = self.songs.height, len(self.user_ids)  # songs known and new
+            self.told = self.songs.select(name for name in (*ABOUT, DAY_OF_RELEASE) if name in self.songs.columns)
             self.song_ids, self.titles = self.songs["song_id"], self.songs["title"]
             self._listening()
             self._vectors()
@@ -185,9 +186,9 @@ class Model:
 
     def about(self, song: int) -> dict[str, Any]:
         """Words, tags and day of release of a song of the catalogue."""
-        row = self.songs.row(song, named=True)
-        released = row.get(DAY_OF_RELEASE)
-        return {name: row.get(name) for name in ABOUT} | {DAY_OF_RELEASE: released and released.date().isoformat()}
+        found = dict.fromkeys((*ABOUT, DAY_OF_RELEASE)) | dict(zip(self.told.columns, self.told.row(song), strict=True))
+        released = found[DAY_OF_RELEASE]
+        return found | {DAY_OF_RELEASE: released and released.date().isoformat()}
 
 
 def read_arrays(folder: Path) -> dict[str, AnyArray]:
@@ -200,10 +201,10 @@ def matrix_of(arrays: dict[str, AnyArray], shape: tuple[int, int]) -> sparse.csr
     return sparse.csr_matrix((arrays["data"], arrays["indices"], arrays["indptr"]), shape=shape)
 
 
-def open_model(folder: str | Path) -> Model:
+def open_model(folder: str | Path, precision: str = "float32") -> Model:
     """The model of a service folder, all of one version: read again if the folder was replaced meanwhile.
 
     Raises:
         UserError: as `Model`.
     """
-    return read_whole(Path(folder), lambda: Model(folder))
+    return read_whole(Path(folder), lambda: Model(folder, precision))

@@ -3,7 +3,10 @@ the service itself."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import wraps
+from inspect import iscoroutinefunction
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
@@ -11,7 +14,9 @@ from urllib.parse import quote
 import numpy as np
 import polars as pl
 from fastapi import APIRouter, Depends, File, Form, Header, Query, Request, Response, UploadFile
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse
+from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 from pydantic import ValidationError
 
@@ -44,8 +49,21 @@ SOUND: dict[int | str, dict[str, Any]] = {
     **{status: {"description": "The recording, or a part of it", "content": {"audio/*": {}}} for status in (200, 206)},
     416: {"description": "It has no such part"},
 }
-routes = APIRouter(responses=FAILURES, **TOKEN)
-open_routes = APIRouter(responses=FAILURES)
+
+
+class Threaded(APIRoute):
+    """A route whose function runs in a thread; FastAPI would take a second one to look at what it answers."""
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        @wraps(endpoint)
+        async def threaded(**given: Any) -> Any:
+            return await run_in_threadpool(endpoint, **given)
+
+        super().__init__(path, endpoint if iscoroutinefunction(endpoint) else threaded, **options)
+
+
+routes = APIRouter(responses=FAILURES, route_class=Threaded, **TOKEN)
+open_routes = APIRouter(responses=FAILURES, route_class=Threaded)
 
 
 class Service:
@@ -71,8 +89,8 @@ class Service:
         return folder if folder.is_dir() else None
 
 
-def service_of(request: Request) -> Service:
-    """The service of a request."""
+async def service_of(request: Request) -> Service:
+    """The service of a request; a coroutine, for which no thread is needed."""
     service: Service = request.app.state.service
     return service
 
@@ -124,9 +142,9 @@ def add_song(
     state, number = number_of(here, made)
     check_mode(state, mode, gate)  # another model may have come into use
     response.headers["location"] = f"/songs/{quote(made, safe='')}"
-    song = shown.song(state, number, here.audio)
-    song.similar = shown.similar(state, number, 20, here.audio)
-    song.audience = shown.audience(state, number, mode, budget, gate, margin_of(state, margin))
+    song, of = shown.song(state, number, here.audio), answers.song_of(state, number)
+    song.similar = shown.similar(state, number, 20, here.audio, of=of)
+    song.audience = shown.audience(state, number, mode, budget, gate, margin_of(state, margin), of)
     return song
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from data.arrays import FloatArray
 from data.audio.recordings import log_mel
 from retrieval.rank_reasons import RankReasons, in_words
+from retrieval.targeting import Songs
 from serving import answers, pictures, schemas
 from serving.state import Gone, State
 
@@ -88,17 +89,21 @@ def briefs(state: State, numbers: Iterable[int], audio: Path | None) -> list[sch
     return there(numbers, lambda number: schemas.SongBrief(**brief(state, number, audio)))
 
 
-def similar(state: State, number: int, k: int, audio: Path | None, among: str = "known") -> list[schemas.Similar]:
-    """The known songs like a song, or the new ones."""
+def similar(
+    state: State, number: int, k: int, audio: Path | None, among: str = "known", of: Songs | None = None
+) -> list[schemas.Similar]:
+    """The known songs like a song, or the new ones; `of` as in `answers.similar_songs`."""
     return [
         schemas.Similar(**line(state, int(one)), score=float(score), has_audio=has_audio(state, int(one), audio))
-        for one, score in zip(*answers.similar_songs(state, number, k, among), strict=True)
+        for one, score in zip(*answers.similar_songs(state, number, k, among, of), strict=True)
     ]
 
 
-def audience(state: State, number: int, mode: Any, budget: int, gate: bool, margin: float) -> schemas.Audience:
-    """The first listeners of a song."""
-    found = answers.audience(state, number, mode, budget, gate, margin)
+def audience(
+    state: State, number: int, mode: Any, budget: int, gate: bool, margin: float, of: Songs | None = None
+) -> schemas.Audience:
+    """The first listeners of a song; `of` as in `answers.similar_songs`."""
+    found = answers.audience(state, number, mode, budget, gate, margin, of)
     rows = zip(found.users_B.tolist(), found.scores_B, found.margins_B, found.because_BT, strict=True)
     users = [
         schemas.Listener(

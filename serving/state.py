@@ -91,7 +91,7 @@ class State:
     def title(self, number: int) -> str | None:
         """The title of a song."""
         stored = self.stored(number)
-        found: str | None = stored.about.get("title") if stored else self.model.titles[number]
+        found: str | None = stored.about.get("title") if stored else self.model.titles.item(number)
         return found
 
     def vectors(self, number: int) -> tuple[FloatArray, FloatArray | None]:

@@ -16,7 +16,7 @@ import soundfile
 from artifacts.folders import read_manifest
 from configs.options import MADE_BY, SERVICE
 from data.catalogue import Catalogue, read_features
-from serving import shown
+from serving import answers, shown
 from serving.routes import Service, number_of
 from serving.schemas import NewPlay, NewSong
 
@@ -119,8 +119,9 @@ def call(material: Material, service: Service, kind: str, rng: np.random.Generat
         given, audio = material.song(kind, rng)
         state, number = number_of(service, service.incoming.song(NewSong(**given), audio, None))
         shown.song(state, number, service.audio)
-        shown.similar(state, number, SIMILAR, service.audio)
-        shown.audience(state, number, mode, BUDGET, False, 0.0)
+        of = answers.song_of(state, number)
+        shown.similar(state, number, SIMILAR, service.audio, of=of)
+        shown.audience(state, number, mode, BUDGET, False, 0.0, of)
         return 201
     if kind == PLAY:
         service.incoming.plays([NewPlay(**play)], None)

@@ -103,6 +103,10 @@ def test_an_audience_is_that_of_the_command(model: Model, trained: Path, tmp_pat
         assert because == rows["because"].to_list()
         near = similar.filter(pl.col("song_id") == model.songs["song_id"][song])["similar_song_id"].to_list()
         assert [state.song_id(int(one)) for one in answers.similar_songs(state, song, len(near))[0]] == near
+        of, most = answers.song_of(state, song), model.options.neighbours
+        for k in (1, 5, most, most + 10):  # the last is more than the song's neighbours
+            searched, known = (answers.similar_songs(state, song, k, of=one) for one in (None, of))
+            np.testing.assert_array_equal(np.stack(searched), np.stack(known))
 
 
 @pytest.mark.parametrize("mode", ["i2i2u", "taste", "cat", "union", "boundary"])

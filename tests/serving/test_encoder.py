@@ -29,6 +29,7 @@ from data.text import read_as
 from export.model import write_model
 from export.service import KIND, MADE_BY
 from inference.vectors import boundary_vectors, encode_songs
+from models.packed_bert import has_bfloat16
 from pipeline import embed, index, service
 from serving.encoder import Content, Encoder, fields
 from serving.store import Play
@@ -153,6 +154,15 @@ def test_the_service_encodes_songs_as_the_pipeline_does(trained: Path, batch: Pa
     alone = [encoder.features([content]) for content in contents[:12]]
     for name in found:
         np.testing.assert_allclose(np.concatenate([one[name] for one in alone]), found[name][:12], **CLOSE)
+
+
+@pytest.mark.skipif(not has_bfloat16(), reason="the processor has no bfloat16")
+def test_products_may_be_of_half_precision(service_folder: Path) -> None:
+    manifest = read_manifest(service_folder, KIND, MADE_BY)
+    content = Content({"title": "rain", "lyrics": "the sea at night and the long way home"})
+    exact, half = (Encoder(service_folder, manifest, precision) for precision in ("float32", "bfloat16"))
+    one, other = (encoder.features([content])["text"][0] for encoder in (exact, half))
+    assert 0.999 < one @ other / np.linalg.norm(one) / np.linalg.norm(other) < 1
 
 
 def test_tf_idf_goes_with_the_service(catalogue_folder: Path, train_i2i: Callable[..., Path], tmp_path: Path) -> None:
