@@ -101,7 +101,16 @@ class Connection(sqlite3.Connection):
 
 def is_url(place: str | Path) -> bool:
     """Whether a store is a database of PostgreSQL."""
-    return str(place).startswith(("postgresql:", "postgres:"))
+    return str(place).startswith(("postgresql://", "postgres://"))
+
+
+def place_of(place: str | Path) -> str:
+    """What a store is called: its folder in full, its URL without a password."""
+    if is_url(place):
+        from serving.postgres import masked
+
+        return masked(str(place))
+    return str(Path(place).resolve())
 
 
 def open_database(place: str | Path) -> Any:
