@@ -8,6 +8,8 @@ the order of their numbers, and who has read up to number n misses nothing that 
 from __future__ import annotations
 
 import logging
+import re
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -28,6 +30,7 @@ MIGRATIONS, VERSION_TABLE = Path(__file__).parent / "migrations", "firstplay_ver
 LOCK = 0x46506C79  # of who writes, in this database
 CONNECTIONS = 8  # of one service at most; one of them writes
 CONNECT_SECONDS = 5.0  # that a request waits for a connection
+GONE_SECONDS = 1.0  # that a server which is not reached is taken for gone
 # a server that is gone without a word is noticed in half a minute
 DEFAULTS: dict[str, Any] = {
     "connect_timeout": int(CONNECT_SECONDS), "application_name": "firstplay", "keepalives_idle": 10,
@@ -94,7 +97,8 @@ class Database:
     shared = True  # others may write it
 
     def __init__(self, url: str) -> None:
-        self.place, self.options = masked(url), options_of(url)
+        self.url, self.place, self.options = url, masked(url), options_of(url)
+        self.gone_until = 0.0
         with faults_named(self.place):
             migrate(self.options, self.place)
             self.pool = ConnectionPool(
@@ -110,7 +114,7 @@ class Database:
         Raises:
             UnsureError: the connection was lost while it was committed.
         """
-        with faults_named(self.place), self.pool.connection() as connection:
+        with faults_named(self.place), self._connection() as connection:
             connection.execute("BEGIN")
             try:
                 connection.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK,))
@@ -126,12 +130,25 @@ class Database:
 
     def read(self, query: str, values: Row = ()) -> list[Row]:
         """All rows of a query."""
-        with faults_named(self.place), self.pool.connection() as connection:
+        with faults_named(self.place), self._connection() as connection:
             return Connection(connection).execute(query, values).fetchall()
 
     def close(self) -> None:
         """Let go of the server."""
         self.pool.close()
+
+    @contextmanager
+    def _connection(self) -> Iterator[psycopg.Connection[Row]]:
+        """A connection of the pool. Who waits for one in vain lets the next callers not wait, so that no queue of them
+        comes about while the server is gone."""
+        if time.monotonic() < self.gone_until:
+            raise PoolTimeout
+        try:
+            with self.pool.connection() as connection:
+                yield connection
+        except PoolTimeout:
+            self.gone_until = time.monotonic() + GONE_SECONDS
+            raise
 
 
 def prepare(connection: psycopg.Connection[Row]) -> None:
@@ -169,12 +186,15 @@ def options_of(url: str) -> dict[str, Any]:
         UserError: the URL is none; the reason of libpq may hold the password, and is not given.
     """
     try:
-        return DEFAULTS | conninfo_to_dict(url) | {"client_encoding": "utf8"}
+        options = conninfo_to_dict(url)
+        if re.fullmatch(r"[0-9,]*", str(options.get("port") or "")) and "@" not in str(options.get("dbname")):
+            return DEFAULTS | options | {"client_encoding": "utf8"}
     except psycopg.Error:
-        raise UserError(
-            "store=postgresql://…: this is no URL of PostgreSQL (postgresql://user@host:port/database?option=value; "
-            "special characters of a password as %XX)"
-        ) from None
+        pass
+    raise UserError(
+        "store=postgresql://…: this is no URL of PostgreSQL (postgresql://user@host:port/database?option=value; "
+        "special characters of a password as %XX)"
+    )
 
 
 def masked(url: str) -> str:

@@ -27,6 +27,7 @@ from serving.refusals import Refused
 
 SONGS, PLAYS = 200, 5000  # rows read at a time
 KEY_SECONDS = 24 * 3600.0  # that a key is remembered at least
+FASTER = "another request with this Idempotency-Key was faster: ask again"
 MICROSECOND = timedelta(microseconds=1)
 # Features of the encoder that is asked for, else the last that were made.
 READ_SONGS = """
@@ -286,7 +287,7 @@ def remember(connection: Any, key: str | None, digest: str, came_to: Sequence[An
     connection.execute("DELETE FROM keys WHERE at < ?", (now - KEY_SECONDS,))
     row = (key, digest, as_json(came_to), now)
     if not connection.execute(ADD_KEY, row).rowcount:
-        raise KeyReused(409, "another request with this Idempotency-Key was faster: ask again")
+        raise KeyReused(409, FASTER)
 
 
 def as_json(value: Any) -> str:

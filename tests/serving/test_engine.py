@@ -26,6 +26,7 @@ from configs.training import I2IConfig
 from data.catalogue import Catalogue
 from pipeline import index, service
 from serving import answers
+from serving import store as stores
 from serving.decoding import Decoders, from_flac
 from serving.encoder import Content
 from serving.engine import Engine
@@ -140,7 +141,7 @@ def test_what_comes_and_goes_while_the_new_model_is_loaded(
         accept(engine, song_id, f"First {song_id}")
     user = engine.state.model.user_ids[1]
     engine.accept_plays([Play(user, "x", favourited=True)], None, "")
-    built, read = engine._built, engine.store.songs
+    built, read = engine._built, engine.store.changes
 
     def exchange() -> None:
         engine.delete("x")
@@ -157,16 +158,17 @@ def test_what_comes_and_goes_while_the_new_model_is_loaded(
             exchange()
         return found
 
-    def reading(made_by: str = "", after: int = 0) -> Iterator[tuple[int, StoredSong]]:
+    def reading(made_by: str = "", after: int = 0) -> Iterator[tuple[int, list[str], list[StoredSong]]]:
         for found in read(made_by, after):
             yield found
-            if found[1].about["title"] == "First x" and when == "while it is read":
+            if found[2] and found[2][0].about["title"] == "First x" and when == "while it is read":
                 exchange()
                 yield from read(made_by, found[0])
                 return
 
     monkeypatch.setattr(engine, "_built", meanwhile)
-    monkeypatch.setattr(engine.store, "songs", reading)
+    monkeypatch.setattr(engine.store, "changes", reading)
+    monkeypatch.setattr(stores, "SONGS", 1)
     replace(folder, other)
     assert engine.reload()
     state = engine.state
