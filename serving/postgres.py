@@ -24,7 +24,7 @@ try:
     from psycopg.conninfo import conninfo_to_dict
     from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 except ImportError:
-    raise UserError('store=postgresql://… needs pip install "firstplay[postgres]"') from None
+    raise UserError("store=postgresql://… needs psycopg and Alembic: pip install -e '.[serve,postgres]'") from None
 
 MIGRATIONS, VERSION_TABLE = Path(__file__).parent / "migrations", "firstplay_version"
 LOCK = 0x46506C79  # of who writes, in this database
@@ -171,6 +171,7 @@ def faults_named(place: str) -> Iterator[None]:
         if not gone and not state.startswith(FAULTS):
             raise
         mend = next((mend for start, mend in MEND.items() if state.startswith(start)), "try again")
+        mend = "is the server up, and store= right?" if gone else mend
         raise StoreError(f"{place} cannot be written or read now ({one_line(error)}): {mend}") from error
 
 
@@ -219,7 +220,7 @@ def migrate(options: dict[str, Any], place: str) -> None:
         "postgresql+psycopg://", creator=lambda: psycopg.connect(**options), poolclass=sqlalchemy.NullPool
     )
     config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS))
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     try:
         with engine.begin() as connection:
             connection.execute(sqlalchemy.text(f"SELECT pg_advisory_xact_lock({LOCK})"))
@@ -242,15 +243,18 @@ def check(connection: psycopg.Connection[Row], place: str) -> str | None:
     """Version of the tables; None where there is no table yet.
 
     Raises:
-        UserError: they are another program's or of a later version, or the database does not hold all characters.
+        UserError: they are another program's or of a later version, or the database does not hold all characters, or
+            has not the schema.
     """
-    encoding, ours, tables = connection.execute(
-        "SELECT current_setting('server_encoding'), to_regclass(%s) IS NOT NULL, "
+    encoding, schema, ours, tables = connection.execute(
+        "SELECT current_setting('server_encoding'), current_schema(), to_regclass(%s) IS NOT NULL, "
         "(SELECT count(*) FROM pg_tables WHERE schemaname = current_schema())",
         (VERSION_TABLE,),
     ).fetchall()[0]
     if encoding != "UTF8":
         raise UserError(f"{place} has the encoding {encoding}: make a database with ENCODING 'UTF8'")
+    if schema is None:
+        raise UserError(f"{place} has no schema of the name in its options: CREATE SCHEMA makes it")
     if not ours:
         if tables:
             raise UserError(f"{place} is not a store but another program's database: choose another one, or a schema")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
-import signal
 import socket
 import subprocess
 import tempfile
@@ -66,15 +65,6 @@ class Server:
     def stop(self, how: str = "fast") -> None:
         """Stop it; `immediate` is as after a power loss."""
         self.run("pg_ctl", "-D", self.folder / "data", "-w", "-s", "-m", how, "stop")
-
-    @property
-    def pid(self) -> int:
-        """Of its first process."""
-        return int((self.folder / "data" / "postmaster.pid").read_text().split()[0])
-
-    def pause(self, on: bool) -> None:
-        """Stop the first process as it stands, so that nobody can connect, or let it go on."""
-        os.kill(self.pid, signal.SIGSTOP if on else signal.SIGCONT)
 
     def url(self, database: str) -> str:
         """The `store=` of a database."""

@@ -295,10 +295,11 @@ def test_two_that_start_at_once_make_the_tables_once(postgres: Server) -> None:
             store.close()
 
 
-@pytest.mark.parametrize("fault", ["another program's", "later", "encoding"])
+@pytest.mark.parametrize("fault", ["another program's", "later", "encoding", "no schema"])
 def test_what_is_no_store_of_this_version_is_left_alone(postgres: Server, fault: str) -> None:
     latin = "ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0"
     place = postgres.database(latin) if fault == "encoding" else postgres.place()
+    place = place.replace("search_path%3D", "search_path%3Dabsent_") if fault == "no schema" else place
     if fault == "later":
         Store(place).close()
     with psycopg.connect(place, autocommit=True) as connection:

@@ -68,6 +68,16 @@ def in_file(tmp_path: Path) -> Iterator[Store]:
         yield opened
 
 
+def test_a_folder_needs_no_package_of_postgresql(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("psycopg", "psycopg_pool", "alembic", "sqlalchemy"):
+        monkeypatch.setitem(sys.modules, name, None)  # as if it was not installed
+    monkeypatch.delitem(sys.modules, "serving.postgres", raising=False)
+    with closing(Store(tmp_path / "store")) as store:
+        store.add_songs([(song("a"), b"flac")])
+    with pytest.raises(UserError, match="postgres"):
+        Store("postgresql://user@127.0.0.1/store")
+
+
 # ----------------------------------------------------------------------------------------- what goes in comes out
 
 
