@@ -54,6 +54,14 @@ def engine(folder: Path, tmp_path: Path) -> Iterator[Engine]:
     opened.close()
 
 
+@pytest.fixture
+def engine_of_each(folder: Path, place: str) -> Iterator[Engine]:
+    """With a store in each of the databases."""
+    opened = Engine(folder, place, 4)
+    yield opened
+    opened.close()
+
+
 def test_labels_are_without_the_white_space_around_them() -> None:
     """As in the tables, so that an artist who is sent is the catalogue's."""
     about = NewSong(artist_id=" a 1 ", language="en ", genres=[" folk"], tags=["calm "], song_id=" s ")
@@ -134,9 +142,10 @@ def test_a_new_model_takes_over_with_all_that_was_accepted(engine: Engine, folde
 
 @pytest.mark.parametrize("when", ["after it was read", "before it is read", "while it is read"])
 def test_what_comes_and_goes_while_the_new_model_is_loaded(
-    engine: Engine, folder: Path, other: Path, monkeypatch: pytest.MonkeyPatch, when: str
+    engine_of_each: Engine, folder: Path, other: Path, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
     """A song is deleted, another deleted and sent again, a third new: so the new state has them, each once."""
+    engine = engine_of_each
     for song_id in ("x", "y", "gone"):
         accept(engine, song_id, f"First {song_id}")
     user = engine.state.model.user_ids[1]
