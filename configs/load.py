@@ -136,6 +136,8 @@ def check_inputs(config: Any) -> None:
         if not kind or given is None:
             continue
         for path in given.values() if isinstance(given, dict) else (given,):
+            if "://" in str(path):  # a database, which whoever opens it looks for
+                continue
             if kind in MADE_BY and not Path(path).is_dir():
                 raise no_folder(path, kind, MADE_BY[kind])
             if kind not in MADE_BY and not Path(path).exists():

@@ -35,7 +35,7 @@ class ServiceConfig:
 
 @dataclass
 class FeedbackConfig:
-    store: str = opt(REQUIRED, "store folder of python -m serving (which may be running)", "store")
+    store: str = opt(REQUIRED, "store of python -m serving (which may be running): a folder or postgresql://…", "store")
     out: str = opt(REQUIRED, "folder to write: plays, i2i_feedback and songs with their audio, for the next training")
 
 
@@ -44,7 +44,10 @@ class ServingConfig:
     model: str = opt(
         REQUIRED, "service folder (python -m pipeline.service); watched: a new version is taken over", SERVICE
     )
-    store: str = opt(REQUIRED, "folder of the songs and plays that come in; made if it is not there")
+    store: str = opt(
+        REQUIRED,
+        "where songs and plays that come in are kept: a folder, made if it is not there, or postgresql://USER@HOST/DATABASE",
+    )
     host: str = opt("127.0.0.1", "address to listen on; any but this machine's own needs a token")
     port: int = opt(8000, "port to listen on (0: any free one)")
     token: str | None = opt(None, "file whose first line is the bearer token (or the environment's FIRSTPLAY_TOKEN)")
@@ -61,9 +64,12 @@ class ServingConfig:
     timeout: float = opt(30.0, "seconds for a body to arrive (else 408), a decoding (422), waiting and encoding (503)")
     threads: int = opt(0, "threads of the models (0: all cores)")
     watch_seconds: float = opt(5.0, "how often the model folder is looked at; 0: only on SIGHUP")
+    follow: float = opt(0.5, "seconds between two looks at what other services have written to store=postgresql://…")
 
     def __post_init__(self) -> None:
-        above(self, 0, "max_upload_mb", "max_minutes", "timeout", "max_requests", "batch", "decoders", below=1e6)
+        above(
+            self, 0, "max_upload_mb", "max_minutes", "timeout", "max_requests", "batch", "decoders", "follow", below=1e6
+        )
         at_least(self, 0, "threads", "watch_seconds")
         at_least(self, 0, "port", below=65536)
         if self.max_upload_mb > MOST_MB:

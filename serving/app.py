@@ -18,7 +18,7 @@ from fastapi.staticfiles import StaticFiles
 
 from configs.errors import UserError
 from configs.serving import ServingConfig
-from serving.database import StoreError
+from serving.database import StoreError, UnsureError
 from serving.engine import Engine
 from serving.limits import Limits
 from serving.metrics import Metrics
@@ -88,6 +88,8 @@ async def store_failed(request: Request, error: Any) -> JSONResponse:
     """The store cannot be read or written; its path is not given."""
     log.error("%s", error)
     detail = "nothing was kept: the store is full, or cannot be written or read just now"
+    if isinstance(error, UnsureError):
+        detail = "the store was lost while it was written, and may have kept this: send it again with the same key"
     return await refused(request, Refused(503, detail))
 
 

@@ -1,4 +1,5 @@
-"""The SQLite file of a store: its tables, how it is opened, written and read, and what its faults are called.
+"""The SQLite file of a store: its tables, how it is opened, written and read, and what its faults are called; and
+which database a store has (`serving.postgres` is the other one).
 
 A write-ahead log with an fsync at each commit: what is committed survives kill -9 and power loss, and nobody who reads
 waits for it to be written.
@@ -29,9 +30,9 @@ MEND = {
     sqlite3.SQLITE_BUSY: "another program is writing it",
     sqlite3.SQLITE_CORRUPT: "stop the service and put a copy back",
 }
-APPLICATION, VERSION = 0x46506C79, 2  # in the file's header: whose it is, and the version of TABLES
-# Rows are numbered in the order of arrival. Songs may be deleted, and AUTOINCREMENT gives no number of theirs twice;
-# plays are never deleted: their numbers have no gaps.
+APPLICATION, VERSION = 0x46506C79, 3  # in the file's header: whose it is, and the version of TABLES
+# Rows are numbered in the order of arrival. Songs and their deletions are one log: a number is of one or of the other.
+# Plays are never deleted: their numbers have no gaps.
 PLAYS = """
 CREATE TABLE plays (
     number INTEGER PRIMARY KEY,
@@ -45,6 +46,7 @@ CREATE TABLE plays (
     source_song_id TEXT
 );
 """
+DELETIONS = "CREATE TABLE deletions (number INTEGER PRIMARY KEY, song_id TEXT NOT NULL);"
 TABLES = f"""
 BEGIN IMMEDIATE;
 CREATE TABLE songs (
@@ -54,6 +56,7 @@ CREATE TABLE songs (
     seconds REAL,
     added_at TEXT NOT NULL
 );
+{DELETIONS}
 CREATE TABLE audio (song INTEGER PRIMARY KEY REFERENCES songs ON DELETE CASCADE, flac BLOB NOT NULL);
 CREATE TABLE features (
     number INTEGER PRIMARY KEY,
@@ -70,21 +73,53 @@ PRAGMA application_id = {APPLICATION};
 PRAGMA user_version = {VERSION};
 COMMIT;
 """
-# From version 1, in which a mark that was not given was false.
-FROM_1 = f"""
-BEGIN IMMEDIATE;
-ALTER TABLE plays RENAME TO plays_1;
-{PLAYS}
-INSERT INTO plays SELECT * FROM plays_1;
-DROP TABLE plays_1;
-PRAGMA user_version = {VERSION};
-COMMIT;
-"""
+TO_NEXT = {
+    # a mark that was not given was false
+    1: f"ALTER TABLE plays RENAME TO plays_1; {PLAYS} INSERT INTO plays SELECT * FROM plays_1; DROP TABLE plays_1;",
+    # a deletion left no trace
+    2: DELETIONS,
+}  # from each earlier version
 Row = tuple[Any, ...]
 
 
 class StoreError(UserError):
     """The store could not be written or read (disk full, read-only, I/O error); nothing of the call is kept."""
+
+
+class UnsureError(StoreError):
+    """It is not known whether the store has kept what it was given."""
+
+
+class Connection(sqlite3.Connection):
+    """A connection that gives long answers in pages."""
+
+    def stream(self, query: str, values: Row, size: int) -> Iterator[list[Row]]:
+        """Rows of a query in pages."""
+        found = self.execute(query, values)
+        return iter(lambda: found.fetchmany(size), [])
+
+
+def is_url(place: str | Path) -> bool:
+    """Whether a store is a database of PostgreSQL."""
+    return str(place).startswith(("postgresql://", "postgres://"))
+
+
+def place_of(place: str | Path) -> str:
+    """What a store is called: its folder in full, its URL without a password."""
+    if is_url(place):
+        from serving.postgres import masked
+
+        return masked(str(place))
+    return str(Path(place).resolve())
+
+
+def open_database(place: str | Path) -> Any:
+    """The database of a store: at a URL of PostgreSQL, else in a folder."""
+    if is_url(place):
+        from serving.postgres import Database as Postgres
+
+        return Postgres(str(place))
+    return Database(place)
 
 
 class Database:
@@ -95,8 +130,11 @@ class Database:
         StoreError: here and in every method, if the disk is full, read-only or broken.
     """
 
+    shared = False  # no other service writes it
+
     def __init__(self, folder: str | Path) -> None:
         self.path = Path(folder) / FILE
+        self.place = str(self.path)
         self.lock, self.closed = Lock(), False
         self.held = hold(self.path.parent)
         with ExitStack() as undo, faults_named(self.path):
@@ -105,7 +143,7 @@ class Database:
             undo.pop_all()
 
     @contextmanager
-    def writing(self) -> Iterator[sqlite3.Connection]:
+    def writing(self) -> Iterator[Connection]:
         """The writing connection in a transaction, which is committed at the end or leaves nothing."""
         with self.lock, faults_named(self.path):
             self.check_open()
@@ -172,10 +210,12 @@ def hold(folder: Path) -> int:
     return held
 
 
-def connect(path: Path, write: bool = False) -> sqlite3.Connection:
+def connect(path: Path, write: bool = False) -> Connection:
     """A connection that any thread may use, one at a time; without `write` it changes nothing and makes no file."""
     uri = f"{path.resolve().as_uri()}?mode={'rwc' if write else 'ro'}"
-    connection = sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(
+        uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, factory=Connection
+    )
     if write:
         log = ("journal_mode = WAL", "synchronous = FULL", f"journal_size_limit = {WAL_BYTES}")
         for pragma in (*log, "foreign_keys = ON"):
@@ -183,7 +223,7 @@ def connect(path: Path, write: bool = False) -> sqlite3.Connection:
     return connection
 
 
-def open_to_write(path: Path) -> sqlite3.Connection:
+def open_to_write(path: Path) -> Connection:
     """The writing connection of a store, which is made if it is not there.
 
     Raises:
@@ -196,8 +236,8 @@ def open_to_write(path: Path) -> sqlite3.Connection:
     connection = connect(path, write=True)
     if new:
         connection.executescript(TABLES)
-    elif connection.execute("PRAGMA user_version").fetchone()[0] == 1:
-        connection.executescript(FROM_1)
+    for version in range(connection.execute("PRAGMA user_version").fetchone()[0], VERSION):
+        connection.executescript(f"BEGIN IMMEDIATE; {TO_NEXT[version]} PRAGMA user_version = {version + 1}; COMMIT;")
     return connection
 
 
@@ -229,19 +269,25 @@ def check(connection: sqlite3.Connection, path: Path) -> bool:
 
 
 @contextmanager
-def reading(folder: str | Path) -> Iterator[sqlite3.Connection]:
+def reading(place: str | Path) -> Iterator[Any]:
     """A connection that reads a store, which a service may be writing meanwhile.
 
     Raises:
         UserError: there is no store, or as `check`.
     """
-    path = Path(folder) / FILE
+    if is_url(place):
+        from serving.postgres import reading as reading_postgres
+
+        with reading_postgres(str(place)) as connection:
+            yield connection
+        return
+    path = Path(place) / FILE
     if not path.is_file():
-        raise UserError(f"{folder} is not a store: it has no {FILE} (made by: python -m serving store={folder})")
-    with faults_named(path), closing(connect(path)) as connection:
-        if check(connection, path):
+        raise UserError(f"{place} is not a store: it has no {FILE} (made by: python -m serving store={place})")
+    with faults_named(path), closing(connect(path)) as file:
+        if check(file, path):
             raise UserError(f"{path} is empty: its service was ended before it had begun")
-        yield connection
+        yield file
 
 
 def pages(fetch: Callable[[int], list[Row]], after: int = 0) -> Iterator[list[Row]]:

@@ -1,6 +1,7 @@
 """Service core, without HTTP: accept songs and plays, store them, keep the state that answers, and reload the model.
 
-Accepted content is first stored, then added to the state, both under one lock, so the state always equals the store. A
+Accepted content is first stored, then added to the state, both under one lock, so the state always equals the store. In
+a store that other services write too, it is added by following the store's log, which all of them do at intervals. A
 new model's state is built from the store while the old one answers.
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -21,13 +23,13 @@ from artifacts.folders import version
 from data.arrays import FloatArray
 from data.audio.recordings import AudioError
 from serving.batching import Batcher
+from serving.database import StoreError, UnsureError
 from serving.decoding import from_flac
 from serving.encoder import Content, Encoder, Features
 from serving.model import open_model
 from serving.state import State
 from serving.store import Play, Store, StoredSong
 
-CHUNK = 256  # stored songs added to a new state at a time
 PLAYS = 10_000  # stored plays added at a time
 T = TypeVar("T")
 log = logging.getLogger("firstplay.serving")
@@ -45,30 +47,36 @@ class Encoded:
 
 
 class Engine:
-    """The store, the current state, and the encoding thread.
+    """The store, the current state, the encoding thread, and, where other services write the store too, a thread that
+    looks every `follow` seconds for what they have written.
 
     Raises:
         UserError: the model folder or the store cannot be used.
     """
 
-    def __init__(self, folder: str | Path, store: str | Path, batch: int, precision: str = "float32") -> None:
+    def __init__(
+        self, folder: str | Path, store: str | Path, batch: int, precision: str = "float32", follow: float = 0.5
+    ) -> None:
         self.folder, self.store, self.precision = Path(folder), Store(store), precision
         self.writing, self.switching = threading.Lock(), threading.Lock()
-        self.deleted: set[str] = set()  # ids deleted while a new state is built, unless added again
         self.seen = version(self.folder)
         try:
-            self.state = self._built()[0]
+            self.state = self._built()
         except BaseException:
             self.store.close()
             raise
         self.reload_error: str | None = None
         self.encoding: Batcher[Content, Encoded] = Batcher(self._encode, batch)
+        self.followed, self.closing = time.monotonic(), threading.Event()  # when the state was last the whole store
+        self.follower = threading.Thread(target=self._follow_on, args=(follow,), daemon=True)
+        if self.store.shared:
+            self.follower.start()
 
     def accept(self, songs: Sequence[tuple[StoredSong, bytes | None, Encoded]], key: str | None, digest: str) -> None:
         """Store new songs, with their features, and add them to the state.
 
         Raises:
-            Exists, KeyReused, StoreError: as `Store.add_songs`; nothing was added.
+            Exists, KeyReused, StoreError: as `Store.add_songs`; nothing was added, unless it is an `UnsureError`.
         """
         with self.writing:
             state = self.state
@@ -79,14 +87,16 @@ class Engine:
                 (replace(song, features=new.features, made_by=made_by), flac)
                 for (song, flac, _), new in zip(songs, encoded, strict=True)
             ]
-            self.store.add_songs(stored, key, digest)
-            self.deleted.difference_update(song.song_id for song, _ in stored)
+            first = self.store.add_songs(stored, key, digest)
+            if first != state.change + 1:
+                return self._catch_up_with_own()
             items = [new.item for new in encoded]
             state.add_songs(
                 [song for song, _ in stored],
                 np.stack([new.vector for new in encoded]),
                 None if items[0] is None else np.stack(items),  # type: ignore[arg-type]
             )
+            state.change += len(stored)
 
     def accept_plays(
         self, plays: Sequence[Play], key: str | None, digest: str, rejected: Sequence[tuple[int, str]] = ()
@@ -95,30 +105,50 @@ class Engine:
         now = datetime.now(UTC)
         plays = [play if play.played_at else replace(play, played_at=now) for play in plays]
         with self.writing:
-            self.store.add_plays(plays, key, digest, rejected)
+            if self.store.add_plays(plays, key, digest, rejected) != self.state.play + 1:
+                return self._catch_up_with_own()
             self.state.add_plays(plays)
+            self.state.play += len(plays)
 
     def delete(self, song_id: str) -> bool:
         """Delete an accepted song; False if the id is unknown."""
         with self.writing:
-            if not self.store.delete_song(song_id):
+            number = self.store.delete_song(song_id)
+            if number is None:
                 return False
-            self.deleted.add(song_id)
-            self.state.remove_song(song_id)
+            if number == self.state.change + 1:
+                self.state.remove_song(song_id)
+                self.state.change = number
+            else:
+                self._catch_up_with_own()
             return True
+
+    def follow(self) -> None:
+        """Take in what other services have written."""
+        if self.store.shared:
+            with self.writing:
+                began = time.monotonic()
+                self._catch_up(self.state)
+                self.followed = began
+
+    def behind(self) -> tuple[int, float]:
+        """How many rows other services have written that are not taken in yet, and an upper bound of the age of the
+        oldest in seconds: since when the state was last the whole store."""
+        if not self.store.shared:
+            return 0, 0.0
+        state, (change, play) = self.state, self.store.last()
+        rows = max(change - state.change, 0) + max(play - state.play, 0)
+        return rows, time.monotonic() - self.followed if rows else 0.0
 
     def reload(self) -> bool:
         """Switch to the folder's current model; the old one answers meanwhile, and stays if this fails."""
         with self.switching:
             self.seen = version(self.folder)
-            self.deleted.clear()
             try:
-                state, song, play = self._built()
+                state = self._built()
                 state.model.encoder.load_text()
                 with self.writing:  # catch up with what was accepted meanwhile
-                    self._catch_up(state, song, play)
-                    for song_id in self.deleted:
-                        state.remove_song(song_id)
+                    self._catch_up(state)
                     self.state = state
             except Exception as error:
                 self.reload_error = str(error)
@@ -135,26 +165,57 @@ class Engine:
 
     def close(self) -> None:
         """Finish pending encodings, and close the store."""
+        self.closing.set()
+        if self.follower.is_alive():
+            self.follower.join()
         self.encoding.close()
         self.store.close()
 
-    def _built(self) -> tuple[State, int, int]:
-        """Build the state of the folder's model from the store; also the last song and play in it."""
+    def _built(self) -> State:
+        """Build the state of the folder's model from the store."""
         state = State(open_model(self.folder, self.precision))
-        return (state, *self._catch_up(state, 0, 0))
+        self._catch_up(state)
+        return state
 
-    def _catch_up(self, state: State, song: int, play: int) -> tuple[int, int]:
-        """Add stored songs and plays with higher numbers to a state; returns the last numbers."""
+    def _catch_up(self, state: State) -> None:
+        """Take the rows of the store that follow the last ones in a state into it; it is right after each page."""
         encoder = state.model.encoder
-        for chunk in chunks(self.store.songs(encoder.fingerprint, song), CHUNK):
-            song = chunk[-1][0]
-            songs = self._featured([stored for _, stored in chunk], encoder)
-            features = {name: np.stack([stored.features[name] for stored in songs]) for name in encoder.widths}
-            state.add_songs(songs, *encoder.vectors(features, [stored.described for stored in songs]))
-        for plays in chunks(self.store.plays(play), PLAYS):
-            play = plays[-1][0]
+        for last, deleted, added in self.store.changes(encoder.fingerprint, state.change):
+            for song_id in deleted:
+                state.remove_song(song_id)
+            if added:
+                songs = self._featured(added, encoder)
+                features = {name: np.stack([stored.features[name] for stored in songs]) for name in encoder.widths}
+                state.add_songs(songs, *encoder.vectors(features, [stored.described for stored in songs]))
+            state.change = last
+        for plays in chunks(self.store.plays(state.play), PLAYS):
             state.add_plays([stored for _, stored in plays])
-        return song, play
+            state.play = plays[-1][0]
+
+    def _catch_up_with_own(self) -> None:
+        """Take in what was just stored, and what others have stored before it.
+
+        Raises:
+            UnsureError: it cannot be read now: it is taken in later.
+        """
+        try:
+            self._catch_up(self.state)
+        except StoreError as error:
+            raise UnsureError(str(error)) from error
+
+    def _follow_on(self, seconds: float) -> None:
+        """Follow the store until the end; what goes wrong is told once, until it is good again."""
+        told = ""
+        while not self.closing.wait(seconds):
+            try:
+                self.follow()
+                if told:
+                    log.info("the store is followed again")
+                told = ""
+            except Exception as error:  # whatever it is, the next rows may come through
+                if str(error) != told and not self.closing.is_set():
+                    log.error("the store cannot be followed: %s", error)
+                told = str(error)
 
     def _featured(self, songs: Sequence[StoredSong], encoder: Encoder) -> list[StoredSong]:
         """Songs with features by this encoder; those by another encoder are recomputed and stored."""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sqlite3
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,8 @@ from tqdm import tqdm
 from artifacts.folders import writing
 from configs.serving import FeedbackConfig
 from data.contract.columns import ABOUT, DAY_OF_RELEASE, TIME
-from serving.database import EPOCH, Row, pages, reading
+from serving.database import EPOCH, Row, pages, place_of, reading
+from serving.store import MICROSECOND
 
 KIND = "feedback"
 ROWS, SONGS = 50_000, 500  # held at a time
@@ -30,7 +30,7 @@ ACCEPTED = {"song_id": TEXT, **ABOUT, DAY_OF_RELEASE: TIME, "audio_path": TEXT}
 
 LAST = "SELECT (SELECT coalesce(max(number), 0) FROM plays), (SELECT coalesce(max(number), 0) FROM songs)"
 # A play that was skipped was not completed, whatever was said (as `Play.settled`).
-COMPLETED = "CASE WHEN skipped THEN 0 ELSE completed END"
+COMPLETED = "(completed AND NOT coalesce(skipped, FALSE))"
 BOTH = "SELECT count(*) FROM plays WHERE skipped AND completed AND number <= ?"
 READ_PLAYS = f"""
 SELECT number, user_id, song_id, played_at / 1000, {COMPLETED}, favourited, disliked, skipped
@@ -40,28 +40,29 @@ WHERE number > ? AND number <= ? ORDER BY number LIMIT ?
 # A play has an outcome if it is known whether it was completed, or if it was favourited or disliked. Others would count
 # as neither complete nor favourite.
 READ_FEEDBACK = f"""
-SELECT source_song_id, song_id, count(*), coalesce(sum({COMPLETED}), 0), coalesce(sum(favourited), 0) FROM plays
+SELECT source_song_id, song_id, count(*), sum(CASE WHEN {COMPLETED} THEN 1 ELSE 0 END),
+    sum(CASE WHEN favourited THEN 1 ELSE 0 END) FROM plays
 WHERE source_song_id IS NOT NULL AND number <= ? AND ({COMPLETED} IS NOT NULL OR favourited OR disliked)
 GROUP BY source_song_id, song_id ORDER BY source_song_id, song_id
 """
-FIRST_PLAYS = """
-CREATE TEMP TABLE first_plays AS SELECT song_id, min(played_at) / 1000000.0 AS at FROM plays WHERE number <= ?
-GROUP BY song_id
-"""
+FIRST_PLAYS = "CREATE TEMP TABLE first_plays AS SELECT song_id, played_at AS at FROM plays WHERE FALSE"
+FIND_FIRST = "INSERT INTO first_plays SELECT song_id, min(played_at) FROM plays WHERE number <= ? GROUP BY song_id"
 READ_SONGS = """
-SELECT number, songs.song_id, about, added_at, at FROM songs LEFT JOIN first_plays USING (song_id)
+SELECT number, song_id, about, added_at, (SELECT at FROM first_plays WHERE first_plays.song_id = songs.song_id)
+FROM songs
 WHERE number > ? AND number <= ? ORDER BY number LIMIT ?
 """
 
 
 def write_feedback(config: FeedbackConfig) -> None:
     """Run `serving.feedback` (its docstring says what it reads and writes)."""
-    manifest: dict[str, Any] = {"store": str(Path(config.store).resolve())}
+    manifest: dict[str, Any] = {"store": place_of(config.store)}
     with reading(config.store) as store, writing(config.out, KIND, manifest) as folder:
         (folder / "audio").mkdir()
         last_play, last_song = store.execute(LAST).fetchone()
-        store.execute(FIRST_PLAYS, (last_play,))
-        store.execute("CREATE INDEX temp.first_play ON first_plays (song_id)")
+        store.execute(FIRST_PLAYS)
+        store.execute(FIND_FIRST, (last_play,))
+        store.execute("CREATE INDEX first_play ON first_plays (song_id)")
         manifest["plays"] = write(folder / "plays.parquet", PLAYS, plays(store, last_play), last_play)
         (manifest["plays_skipped_and_completed"],) = store.execute(BOTH, (last_play,)).fetchone()
         manifest["i2i_feedback"] = write(folder / "i2i_feedback.parquet", FEEDBACK, feedback(store, last_play))
@@ -88,19 +89,19 @@ def write(path: Path, schema: dict[str, pl.DataType], tables: Iterable[list[Row]
     return done
 
 
-def plays(store: sqlite3.Connection, last: int) -> Iterator[list[Row]]:
+def plays(store: Any, last: int) -> Iterator[list[Row]]:
     """Rows of PLAYS in the order of arrival."""
     for page in pages(lambda after: store.execute(READ_PLAYS, (after, last, ROWS)).fetchall()):
         yield [row[1:] for row in page]
 
 
-def feedback(store: sqlite3.Connection, last: int) -> Iterator[list[Row]]:
-    """Rows of FEEDBACK; SQLite sorts the plays on disk."""
-    found = store.execute(READ_FEEDBACK, (last,))
-    return iter(lambda: found.fetchmany(ROWS), [])
+def feedback(store: Any, last: int) -> Iterator[list[Row]]:
+    """Rows of FEEDBACK; the database sorts the plays on disk."""
+    rows: Iterator[list[Row]] = store.stream(READ_FEEDBACK, (last,), ROWS)
+    return rows
 
 
-def songs(store: sqlite3.Connection, last: int, folder: Path) -> Iterator[list[Row]]:
+def songs(store: Any, last: int, folder: Path) -> Iterator[list[Row]]:
     """Rows of ACCEPTED; their recordings are written on the way, one at a time."""
     for page in pages(lambda after: store.execute(READ_SONGS, (after, last, SONGS)).fetchall()):
         rows = []
@@ -113,7 +114,7 @@ def songs(store: sqlite3.Connection, last: int, folder: Path) -> Iterator[list[R
             day = words.get(DAY_OF_RELEASE)
             released = datetime.fromisoformat(day) if day else added
             if first_play is not None:  # what was played had been released
-                released = min(released, utc(EPOCH + timedelta(seconds=first_play)))
+                released = min(released, utc(EPOCH + first_play * MICROSECOND))
             rows.append((song_id, *(words.get(column) for column in ABOUT), released, name))
         yield rows
 

@@ -9,9 +9,8 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from weakref import WeakValueDictionary
@@ -27,7 +26,7 @@ from serving.encoder import Content
 from serving.engine import Encoded, Engine
 from serving.refusals import Refused
 from serving.schemas import BatchResult, NewPlay, NewSong, PlaysTaken, Rejected
-from serving.store import Play, StoredSong
+from serving.store import FASTER, KeyReused, Play, StoredSong
 
 log = logging.getLogger("firstplay.serving")
 AHEAD = timedelta(days=1)  # tolerance for plays in the future: clocks differ
@@ -59,13 +58,14 @@ class Incoming:
             StoreError: no room.
         """
         digest = digest_of(given.model_dump(), audio)
-        with self._turn(key, digest) as done:
-            if done is not None:
-                return str(done[0])
+
+        def accept() -> list[str]:
             ends = self._deadline()
             song = self._encoded(self._begin(given, audio, id_of(given, key, 0), ends), ends)
             self.engine.accept([song], key, digest)
-            return song[0].song_id
+            return [song[0].song_id]
+
+        return str(self._once(key, digest, accept)[0])
 
     def songs(self, given: Sequence[NewSong], key: str | None) -> list[BatchResult]:
         """Accept the valid songs of a batch in one transaction.
@@ -76,9 +76,15 @@ class Incoming:
         """
         digest = digest_of([song.model_dump() for song in given])
         ids = [id_of(song, key, row) for row, song in enumerate(given)]
-        with self._turn(key, digest) as done:
-            if done is None:
-                return self._batch(given, ids, key, digest)
+        results: list[BatchResult] = []
+
+        def accept() -> list[str]:
+            results.extend(self._batch(given, ids, key, digest))
+            return []
+
+        done = self._once(key, digest, accept)
+        if results:
+            return results
         refused = BatchResult(song_id=None, status=409, detail="was not accepted under this key: send it under another")
         return [
             BatchResult(song_id=song_id, status=201) if song_id in done and song_id not in ids[:row] else refused
@@ -106,6 +112,8 @@ class Incoming:
                 results.append(BatchResult(song_id=None, status=refusal.status, detail=refusal.detail))
         if accepted:
             self.engine.accept(accepted, key, digest)
+        elif key is not None and self.engine.store.answered(key, digest) is not None:
+            raise KeyReused(409, FASTER)  # the songs are there because another service took them in under this key
         return results
 
     def plays(self, given: Sequence[NewPlay], key: str | None) -> PlaysTaken:
@@ -116,21 +124,29 @@ class Incoming:
             StoreError: no room.
         """
         digest = digest_of([play.model_dump(mode="json") for play in given])
-        with self._turn(key, digest) as done:
-            rejected = dict(self._invalid(given) if done is None else done)
+
+        def accept() -> list[tuple[int, str]]:
+            rejected = dict(self._invalid(given))
             plays = [Play(**play.model_dump()) for row, play in enumerate(given) if row not in rejected]
-            if plays and done is None:
+            if plays:
                 self.engine.accept_plays(plays, key, digest, list(rejected.items()))
-        known = self.engine.state.model.user_of
+            return list(rejected.items())
+
+        rejected = dict(self._once(key, digest, accept))
+        known, taken = self.engine.state.model.user_of, [one for row, one in enumerate(given) if row not in rejected]
         return PlaysTaken(
-            accepted=len(plays),
-            unknown_users=sum(play.user_id not in known for play in plays),
+            accepted=len(taken),
+            unknown_users=sum(play.user_id not in known for play in taken),
             rejected=[Rejected(row=row, detail=detail) for row, detail in rejected.items()],
         )
 
     def _invalid(self, given: Sequence[NewPlay]) -> Iterator[tuple[int, str]]:
         """Plays that cannot be accepted: (row, message)."""
-        state, now = self.engine.state, since_epoch(datetime.now(UTC))
+        now = since_epoch(datetime.now(UTC))
+        asked = {song_id for play in given for song_id in (play.song_id, play.source_song_id) if song_id}
+        if any(self.engine.state.number(song_id) is None for song_id in asked):
+            self.engine.follow()  # another service may have taken it in just now
+        state = self.engine.state
         for row, play in enumerate(given):
             unknown = next((i for i in (play.song_id, play.source_song_id) if i and state.number(i) is None), None)
             if unknown is not None:
@@ -140,16 +156,24 @@ class Incoming:
             elif play.played_at and not timedelta() <= since_epoch(play.played_at) <= now + AHEAD:
                 yield row, "played_at is before 1970 or in the future"
 
-    @contextmanager
-    def _turn(self, key: str | None, digest: str) -> Iterator[list[Any] | None]:
-        """Earlier outcome of a request with this key, as `Store.answered`: a repeated request waits for the first."""
+    def _once(self, key: str | None, digest: str, accept: Callable[[], list[Any]]) -> list[Any]:
+        """What a request came to, as `Store.answered`, which is what `accept` comes to unless the key was used before:
+        a repeated request waits for the first. Where another service is faster meanwhile, its outcome is answered."""
         if key is None:
-            yield None
-            return
+            return accept()
         with self.turning:
             turn = self.turns.setdefault(key, threading.Lock())
         with turn:
-            yield self.engine.store.answered(key, digest)
+            done = self.engine.store.answered(key, digest)
+            if done is not None:
+                return done
+            try:
+                return accept()
+            except Refused as refusal:
+                done = self.engine.store.answered(key, digest) if refusal.status == 409 else None
+                if done is None:
+                    raise
+                return done
 
     def _deadline(self) -> float:
         """When a song is given up; right after a start, its time begins when the text encoder is loaded."""
@@ -171,6 +195,8 @@ class Incoming:
         if encoder.says_nothing(content):
             give = "audio, or words" if encoder.hears else "words"
             raise Refused(422, f"nothing to encode: give {give} and tags that the models know")
+        if self.engine.state.number(song_id) is not None:
+            self.engine.follow()  # another service may have deleted it just now
         if self.engine.state.number(song_id) is not None:
             raise Refused(409, f"there is a song {song_id!r} already")
         flac = None if wave is None else to_flac(wave, rate)

@@ -271,6 +271,7 @@ def get_model(here: Here) -> schemas.ModelInfo:
     """What is serving."""
     state, counts = here.state, here.engine.store.counts()
     model, manifest = state.model, state.model.manifest
+    rows, seconds = here.engine.behind()
     return schemas.ModelInfo(
         version=model.version,
         **{name: manifest[name] for name in ("clip", "encoder", "boundary", "labels")},
@@ -282,6 +283,7 @@ def get_model(here: Here) -> schemas.ModelInfo:
         new_songs=state.pool.size,
         accepted_songs=counts["songs"],
         plays_received=counts["plays"],
+        behind=schemas.Behind(rows=rows, seconds=seconds),
         audio_seconds=float(manifest["audio"]["max_seconds"]),
         max_upload_mb=here.config.max_upload_mb,
         reload_error=here.engine.reload_error,
@@ -306,6 +308,9 @@ def readyz(here: Here) -> schemas.Ready:
 def number_of(service: Service, song_id: str) -> tuple[State, int]:
     """A state and the number of a song in it; 404 if there is none."""
     state = service.state
+    if state.number(song_id) is None:
+        service.engine.follow()  # another service may have taken it in just now
+        state = service.state
     number = state.number(song_id)
     if number is None:
         raise Refused(404, f"no song {song_id!r}")

@@ -290,6 +290,13 @@ class PlaysTaken(BaseModel):
     rejected: list[Rejected]
 
 
+class Behind(BaseModel):
+    """What other services have written to the store and this one has not taken in yet."""
+
+    rows: int
+    seconds: float = Field(description="since nothing was missing: the oldest row is not older")
+
+
 class ModelInfo(BaseModel):
     """What is serving."""
 
@@ -305,6 +312,7 @@ class ModelInfo(BaseModel):
     new_songs: int
     accepted_songs: int
     plays_received: int
+    behind: Behind
     labels: list[str]
     audio_seconds: float
     max_upload_mb: float

@@ -27,7 +27,7 @@ def serve(config: ServingConfig, token: str | None) -> None:
     logging.getLogger("firstplay").setLevel(logging.INFO)
     if config.threads:
         torch.set_num_threads(config.threads)
-    engine = Engine(config.model, config.store, config.batch, config.precision)
+    engine = Engine(config.model, config.store, config.batch, config.precision, config.follow)
     signal.signal(signal.SIGHUP, lambda *_: threading.Thread(target=engine.reload, daemon=True).start())
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn raises it again when all is answered
     app = make_app(engine, config, token)

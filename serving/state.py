@@ -50,6 +50,7 @@ class State:
 
     def __init__(self, model: Model) -> None:
         self.model, self.lock = model, threading.RLock()
+        self.change = self.play = 0  # last numbers of the store's two logs that are in it (`serving.engine`)
         self.accepted: dict[int, StoredSong] = {}
         self.number_of: dict[str, int] = {}  # of songs that came in; some are deleted, or only known by plays
         items = np.array(model.item_SD[model.new]) if model.has_boundary else None

@@ -1,13 +1,14 @@
-"""What the service must not lose: the songs and plays that it accepted, in one SQLite file.
+"""What the service must not lose: the songs and plays that it accepted, in an SQLite file or in PostgreSQL.
 
 A call that returns is committed and on disk; one that raises has changed nothing. Threads may call as they like: one
-writes at a time, readers wait for nobody. One process serves a store; others may read it (`serving.feedback`).
+writes at a time, readers wait for nobody. One process serves a store in a file; several may share one in PostgreSQL,
+and each follows what the others write: there are two logs, of songs and their deletions and of plays, whose rows are
+numbered without gaps in the order of their commits. Statements are written once, in the SQL of both databases.
 """
 
 from __future__ import annotations
 
 import json
-import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -21,11 +22,12 @@ from safetensors.numpy import load, save
 
 from data.arrays import FloatArray
 from data.contract.columns import DAY_OF_RELEASE
-from serving.database import EPOCH, Database, Row, StoreError, pages, since_epoch
+from serving.database import EPOCH, Row, StoreError, open_database, pages, since_epoch
 from serving.refusals import Refused
 
 SONGS, PLAYS = 200, 5000  # rows read at a time
 KEY_SECONDS = 24 * 3600.0  # that a key is remembered at least
+FASTER = "another request with this Idempotency-Key was faster: ask again"
 MICROSECOND = timedelta(microseconds=1)
 # Features of the encoder that is asked for, else the last that were made.
 READ_SONGS = """
@@ -34,12 +36,41 @@ LEFT JOIN features ON features.number =
     (SELECT number FROM features WHERE song = songs.number ORDER BY made_by = ? DESC, number DESC LIMIT 1)
 WHERE songs.number > ? ORDER BY songs.number LIMIT ?
 """
+# Songs and deletions of one page are of one moment: what the page deletes is older than what it adds under that id.
+READ_CHANGES = f"""
+SELECT * FROM ({READ_SONGS}) AS added UNION ALL
+SELECT * FROM (
+    SELECT number, song_id, NULL, CAST(NULL AS DOUBLE PRECISION), NULL, NULL, CAST(NULL AS BYTEA)
+    FROM deletions WHERE number > ? ORDER BY number LIMIT ?
+) AS deleted
+ORDER BY 1 LIMIT ?
+"""
+LAST_CHANGE = """
+SELECT coalesce(max(number), 0) FROM (
+    SELECT max(number) AS number FROM songs UNION ALL SELECT max(number) FROM deletions
+) AS both_kinds
+"""
+LAST_PLAY, LAST_FEATURES = (f"SELECT coalesce(max(number), 0) FROM {table}" for table in ("plays", "features"))
 READ_PLAYS = """
 SELECT number, user_id, song_id, played_at, completed, favourited, disliked, skipped, source_song_id FROM plays
 WHERE number > ? ORDER BY number LIMIT ?
 """
 # Numbers of plays have no gaps: the last one is their count.
-COUNTS = "SELECT (SELECT count(*) FROM songs), (SELECT coalesce(max(number), 0) FROM plays)"
+COUNTS = f"SELECT (SELECT count(*) FROM songs), ({LAST_PLAY})"
+ADD_SONG = """
+INSERT INTO songs (number, song_id, about, seconds, added_at) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING
+"""
+ADD_FEATURES = "INSERT INTO features (number, song, made_by, vectors) VALUES (?, ?, ?, ?)"
+PUT_FEATURES = """
+INSERT INTO features (number, song, made_by, vectors)
+SELECT CAST(? AS BIGINT), number, ?, ? FROM songs WHERE song_id = ?
+ON CONFLICT (song, made_by) DO UPDATE SET number = excluded.number, vectors = excluded.vectors
+"""
+ADD_PLAY = """
+INSERT INTO plays (number, user_id, song_id, played_at, completed, favourited, disliked, skipped, source_song_id)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+ADD_KEY = "INSERT INTO keys (key, digest, song_ids, at) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
 
 
 class Exists(Refused):
@@ -91,20 +122,25 @@ class Play:
 
 
 class Store:
-    """The store of one service, in `folder`, which is made if it is not there; close it at the end.
+    """A store in a folder, which is made if it is not there, or at a URL of PostgreSQL; close it at the end.
 
     Raises:
-        UserError: another service has it, it is damaged, another program's, or of a later version; it is left as it is.
-        StoreError: here and in every method, if the disk is full, read-only or broken.
+        UserError: another service has the folder; or the store is damaged, another program's, or of a later version;
+            it is left as it is.
+        StoreError: here and in every method, if the disk is full, read-only or broken, or the server is gone.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        self.database = Database(folder)
+    def __init__(self, place: str | Path) -> None:
+        self.database = open_database(place)
+        self.shared: bool = self.database.shared  # whether other services may write it
 
     def add_songs(
         self, songs: Sequence[tuple[StoredSong, bytes | None]], key: str | None = None, digest: str = ""
-    ) -> None:
+    ) -> int:
         """Keep songs and their recordings (FLAC), all or none, and that `key` stood for a request of this `digest`.
+
+        Returns:
+            The number of the first; the others follow it.
 
         Raises:
             Exists: a song of that id is there, or two of the given have one id.
@@ -114,29 +150,47 @@ class Store:
         vectors = [as_bytes(song.features) for song, _ in songs]
         with self.database.writing() as connection:
             remember(connection, key, digest, [song.song_id for song, _ in songs])
+            first, made_first = next_of(connection, LAST_CHANGE), next_of(connection, LAST_FEATURES)
             there = []
-            for (song, flac), row, made in zip(songs, rows, vectors, strict=True):
-                done = connection.execute("INSERT INTO songs VALUES (NULL, ?, ?, ?, ?) ON CONFLICT DO NOTHING", row)
-                if not done.rowcount:
+            for at, ((song, flac), row, made) in enumerate(zip(songs, rows, vectors, strict=True)):
+                number = first + at
+                if not connection.execute(ADD_SONG, (number, *row)).rowcount:
                     there.append(song.song_id)
                     continue
-                number = done.lastrowid
-                connection.execute("INSERT INTO features VALUES (NULL, ?, ?, ?)", (number, song.made_by, made))
+                connection.execute(ADD_FEATURES, (made_first + at, number, song.made_by, made))
                 if flac is not None:
-                    connection.execute("INSERT INTO audio VALUES (?, ?)", (number, flac))
+                    connection.execute("INSERT INTO audio (song, flac) VALUES (?, ?)", (number, flac))
             if there:
                 raise Exists(there)
+        return first
 
-    def delete_song(self, song_id: str) -> bool:
-        """Remove a song, its recording and features; False if it is not there. Plays of it stay."""
+    def delete_song(self, song_id: str) -> int | None:
+        """Remove a song, its recording and features; None if it is not there, else the number of the deletion. Plays
+        of it stay."""
         with self.database.writing() as connection:
-            return connection.execute("DELETE FROM songs WHERE song_id = ?", (song_id,)).rowcount > 0
+            number = next_of(connection, LAST_CHANGE)
+            if not connection.execute("DELETE FROM songs WHERE song_id = ?", (song_id,)).rowcount:
+                return None
+            connection.execute("INSERT INTO deletions (number, song_id) VALUES (?, ?)", (number, song_id))
+        return number
 
     def songs(self, made_by: str = "", after: int = 0) -> Iterator[tuple[int, StoredSong]]:
         """Songs in the order of arrival, each with its number, read as they are asked for; those that follow song
         number `after`. With features by `made_by` where it made any, else the last that were made."""
         for page in pages(lambda after: self.database.read(READ_SONGS, (made_by, after, SONGS)), after):
             yield from ((row[0], self.song_of(row)) for row in page)
+
+    def changes(self, made_by: str = "", after: int = 0) -> Iterator[tuple[int, list[str], list[StoredSong]]]:
+        """What follows number `after` in the log of songs, in pages: the last number; ids of songs that were deleted;
+        then songs that are there, as `songs` gives them."""
+        for page in pages(lambda last: self.database.read(READ_CHANGES, (made_by, *(last, SONGS) * 2, SONGS)), after):
+            there = [row for row in page if row[2] is not None]
+            yield page[-1][0], [row[1] for row in page if row[2] is None], [self.song_of(row) for row in there]
+
+    def last(self) -> tuple[int, int]:
+        """Last number of the log of songs and of that of plays."""
+        ((change, play),) = self.database.read(f"SELECT ({LAST_CHANGE}), ({LAST_PLAY})")
+        return change, play
 
     def audio(self, song_id: str) -> bytes | None:
         """The recording of a song as FLAC; None if there is no such song, or it has none."""
@@ -149,14 +203,15 @@ class Store:
         """Keep features by song id, made by another encoder, beside those that are there; unknown songs are skipped."""
         rows = [(made_by, as_bytes(vectors), song_id) for song_id, vectors in features.items()]
         with self.database.writing() as connection:
-            connection.executemany(
-                "INSERT OR REPLACE INTO features SELECT NULL, number, ?, ? FROM songs WHERE song_id = ?", rows
-            )
+            connection.executemany(PUT_FEATURES, numbered(next_of(connection, LAST_FEATURES), rows))
 
     def add_plays(
         self, plays: Sequence[Play], key: str | None = None, digest: str = "", rejected: Sequence[tuple[int, str]] = ()
-    ) -> None:
+    ) -> int:
         """Keep plays, all or none, and that `key` stood for a request of this `digest`, others of which were rejected.
+
+        Returns:
+            The number of the first; the others follow it.
 
         Raises:
             KeyReused: the key is there: `answered` tells with what.
@@ -169,7 +224,9 @@ class Store:
         ]  # fmt: skip
         with self.database.writing() as connection:
             remember(connection, key, digest, rejected)
-            connection.executemany("INSERT INTO plays VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+            first = next_of(connection, LAST_PLAY)
+            connection.executemany(ADD_PLAY, numbered(first, rows))
+        return first
 
     def plays(self, after: int = 0) -> Iterator[tuple[int, Play]]:
         """Plays in the order of arrival, each with its number (1, 2, …), read as they are asked for; those that
@@ -209,18 +266,28 @@ class Store:
             features = load(vectors) if vectors is not None else {}
             return StoredSong(song_id, json.loads(about), seconds, added_at, features, made_by or "")
         except (SafetensorError, ValueError) as error:
-            raise StoreError(f"{self.database.path}: song {song_id!r} is damaged ({error}): delete it") from error
+            raise StoreError(f"{self.database.place}: song {song_id!r} is damaged ({error}): delete it") from error
 
 
-def remember(connection: sqlite3.Connection, key: str | None, digest: str, came_to: Sequence[Any]) -> None:
+def next_of(connection: Any, last: str) -> int:
+    """The number after the last one of a log; nobody else gives it while this transaction writes."""
+    return int(connection.execute(last).fetchone()[0]) + 1
+
+
+def numbered(first: int, rows: Sequence[Row]) -> list[Row]:
+    """Rows with numbers from `first` on."""
+    return [(first + at, *row) for at, row in enumerate(rows)]
+
+
+def remember(connection: Any, key: str | None, digest: str, came_to: Sequence[Any]) -> None:
     """Keep what an idempotency key stands for, and drop those that are old; raise KeyReused if it is there."""
     if key is None:
         return
     now = time.time()
     connection.execute("DELETE FROM keys WHERE at < ?", (now - KEY_SECONDS,))
     row = (key, digest, as_json(came_to), now)
-    if not connection.execute("INSERT INTO keys VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING", row).rowcount:
-        raise KeyReused(409, "another request with this Idempotency-Key was faster: ask again")
+    if not connection.execute(ADD_KEY, row).rowcount:
+        raise KeyReused(409, FASTER)
 
 
 def as_json(value: Any) -> str:

@@ -17,6 +17,7 @@ import httpx
 
 from benchmarks.measure import memory
 from configs.errors import UserError
+from serving.database import is_url
 
 ROOT = Path(__file__).parents[2]
 GRACE = 60  # seconds
@@ -52,25 +53,28 @@ class Running:
 
 
 @contextmanager
-def serving(model: Path, store: Path, *options: str, token: str | None = None) -> Iterator[Running]:
-    """`python -m serving` on a free port, ended by SIGTERM unless it has ended; what it says is in STORE.log.
+def serving(
+    model: Path, store: Path | str, *options: str, token: str | None = None, log: Path | None = None
+) -> Iterator[Running]:
+    """`python -m serving` on a free port, ended by SIGTERM unless it has ended; what it says is in `log`, or STORE.log.
 
     Raises:
         UserError: it does not start.
     """
-    arguments = [f"model={model.resolve()}", f"store={store.resolve()}", "port=0", "threads=1", *options]
+    place = store if is_url(store) else Path(store).resolve()
+    arguments = [f"model={model.resolve()}", f"store={place}", "port=0", "threads=1", *options]
     environment = {**os.environ, "FIRSTPLAY_TOKEN": token or ""}
     began = time.perf_counter()
-    with store.with_name(f"{store.name}.log").open("a") as log:
+    with (log or Path(f"{place}.log")).open("a") as log_file:
         process = subprocess.Popen(
             [sys.executable, "-m", "serving", *arguments],
-            cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=log, text=True,
+            cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=log_file, text=True,
         )  # fmt: skip
     assert process.stdout is not None
     try:
         found = next((at for line in process.stdout if (at := re.search(r"serving (http://\S+)", line))), None)
         if found is None:
-            raise UserError(f"the service does not start: {Path(log.name).read_text()[-500:].strip()}")
+            raise UserError(f"the service does not start: {Path(log_file.name).read_text()[-500:].strip()}")
         yield Running(found[1], token, process, time.perf_counter() - began)
     finally:
         process.terminate()

@@ -18,6 +18,8 @@ from configs.serving import ServiceConfig
 from configs.targeting import IndexConfig
 from configs.training import BoundaryConfig, ClipConfig, EmbedConfig, I2IConfig
 from pipeline import embed, index, prepare, service, world
+from tests.serving.postgres_server import Server
+from tests.serving.postgres_server import running as postgres_running
 from training import tasks as train
 
 TOKEN = "a-token-of-the-tests-only"
@@ -68,6 +70,22 @@ def train_small_world(at: Path) -> None:
 def service_folder(trained: Path) -> Path:
     """The service folder of the same (read-only by agreement)."""
     return trained / "service"
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """A PostgreSQL server; skips where none is installed."""
+    with postgres_running() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """`store=` of a new store: a folder, and a schema of PostgreSQL."""
+    if request.param == "sqlite":
+        return str(tmp_path / "store")
+    made: str = request.getfixturevalue("postgres").place()
+    return made
 
 
 @pytest.fixture(scope="session")

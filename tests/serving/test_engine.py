@@ -26,6 +26,7 @@ from configs.training import I2IConfig
 from data.catalogue import Catalogue
 from pipeline import index, service
 from serving import answers
+from serving import store as stores
 from serving.decoding import Decoders, from_flac
 from serving.encoder import Content
 from serving.engine import Engine
@@ -49,6 +50,14 @@ def folder(service_folder: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def engine(folder: Path, tmp_path: Path) -> Iterator[Engine]:
     opened = Engine(folder, tmp_path / "store", 4)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def engine_of_each(folder: Path, place: str) -> Iterator[Engine]:
+    """With a store in each of the databases."""
+    opened = Engine(folder, place, 4)
     yield opened
     opened.close()
 
@@ -133,14 +142,15 @@ def test_a_new_model_takes_over_with_all_that_was_accepted(engine: Engine, folde
 
 @pytest.mark.parametrize("when", ["after it was read", "before it is read", "while it is read"])
 def test_what_comes_and_goes_while_the_new_model_is_loaded(
-    engine: Engine, folder: Path, other: Path, monkeypatch: pytest.MonkeyPatch, when: str
+    engine_of_each: Engine, folder: Path, other: Path, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
     """A song is deleted, another deleted and sent again, a third new: so the new state has them, each once."""
+    engine = engine_of_each
     for song_id in ("x", "y", "gone"):
         accept(engine, song_id, f"First {song_id}")
     user = engine.state.model.user_ids[1]
     engine.accept_plays([Play(user, "x", favourited=True)], None, "")
-    built, read = engine._built, engine.store.songs
+    built, read = engine._built, engine.store.changes
 
     def exchange() -> None:
         engine.delete("x")
@@ -157,16 +167,17 @@ def test_what_comes_and_goes_while_the_new_model_is_loaded(
             exchange()
         return found
 
-    def reading(made_by: str = "", after: int = 0) -> Iterator[tuple[int, StoredSong]]:
+    def reading(made_by: str = "", after: int = 0) -> Iterator[tuple[int, list[str], list[StoredSong]]]:
         for found in read(made_by, after):
             yield found
-            if found[1].about["title"] == "First x" and when == "while it is read":
+            if found[2] and found[2][0].about["title"] == "First x" and when == "while it is read":
                 exchange()
                 yield from read(made_by, found[0])
                 return
 
     monkeypatch.setattr(engine, "_built", meanwhile)
-    monkeypatch.setattr(engine.store, "songs", reading)
+    monkeypatch.setattr(engine.store, "changes", reading)
+    monkeypatch.setattr(stores, "SONGS", 1)
     replace(folder, other)
     assert engine.reload()
     state = engine.state

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -21,12 +22,13 @@ import httpx
 import numpy as np
 import pytest
 
-from benchmarks.speed.serve_process import ROOT, children, serving
+from benchmarks.speed.serve_process import ROOT, Running, children, serving
 from configs.errors import UserError
 from serving.database import reading
 from serving.engine import Engine
 from serving.store import Store
 from tests.serving.conftest import TOKEN
+from tests.serving.postgres_server import Server
 from tests.serving.test_decoding import encoded, noise
 
 CLIENTS, KILLS = 4, 2
@@ -60,12 +62,12 @@ def send(client: httpx.Client, told: Told, key: str) -> None:
     told.songs[key] = answer.json()["song_id"]
 
 
-def work(url: str, told: Told, name: str, failed: list[str]) -> None:
+def work(url: str, told: Told, name: str, failed: list[str], most: int = 100_000) -> None:
     """Songs, plays and deletions, one after another, until the service is gone."""
     rng, mine = random.Random(name), []
     with httpx.Client(base_url=url, timeout=60) as client:
         try:
-            for number in range(100_000):
+            for number in range(most):
                 key = f"{name}-{number}"
                 if number % 3 == 1:
                     users = (f"listener {key}", "u00003")  # one of them known to the model
@@ -86,7 +88,7 @@ def work(url: str, told: Told, name: str, failed: list[str]) -> None:
             failed.append(str(error))
 
 
-def check(client: httpx.Client, store: Path, told: Told) -> None:
+def check(client: httpx.Client, store: Path | str, told: Told) -> None:
     """What was acknowledged is there once; nothing is there twice."""
     listed: list[dict[str, Any]] = []
     asked: dict[str, Any] = {"query": "title ", "limit": 1000}
@@ -112,12 +114,12 @@ def check(client: httpx.Client, store: Path, told: Told) -> None:
     assert client.get("/users/u00003/recommendations").status_code == 200
 
 
-def kill_at_work(model: Path, store: Path, times: int, seed: int) -> list[float]:
+def kill_at_work(model: Path, store: str, times: int, seed: int, log: Path) -> list[float]:
     """Kill the service so often while clients work, and check what is there each time; seconds of the restarts."""
     rng, told, failed, restarts = random.Random(seed), Told(), [], []
     for run in range(times + 1):
         began = time.perf_counter()
-        with serving(model, store) as running, running.client() as client:
+        with serving(model, store, log=log) as running, running.client() as client:
             restarts.append(time.perf_counter() - began)
             check(client, store, told)
             for key in sorted(told.sent.keys() - told.songs.keys() - told.plays):
@@ -130,6 +132,10 @@ def kill_at_work(model: Path, store: Path, times: int, seed: int) -> list[float]
             for thread in threads:
                 thread.start()
             time.sleep(rng.uniform(0.1, 1.5))
+            end = time.monotonic() + 60
+            while run + 1 == times and (len(told.songs) <= 2 * times or len(told.plays) <= times):
+                assert time.monotonic() < end and not failed, failed  # a slow machine
+                time.sleep(0.01)
             decoders = children(running.process.pid)
             running.process.kill()
             for thread in threads:
@@ -149,27 +155,62 @@ def gone_within(seconds: float, pids: list[int]) -> None:
         time.sleep(0.05)
 
 
-def test_kill_9_under_load(service_folder: Path, tmp_path: Path) -> None:
-    kill_at_work(service_folder, tmp_path / "store", KILLS, seed=0)
+def test_kill_9_under_load(service_folder: Path, place: str, tmp_path: Path) -> None:
+    kill_at_work(service_folder, place, KILLS, seed=0, log=tmp_path / "log")
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_kill_9_twenty_times(service_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    seconds = kill_at_work(service_folder, tmp_path / "store", 20, seed=1)
+def test_kill_9_twenty_times(
+    service_folder: Path, place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seconds = kill_at_work(service_folder, place, 20, seed=1, log=tmp_path / "log")
     with capsys.disabled():
         print(f"\n20 kills: a restart took {np.median(seconds):.1f} s (median), {max(seconds):.1f} s at most")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_kill_9_of_one_of_two(service_folder: Path, postgres: Server, tmp_path: Path) -> None:
+    """Both work on one store; what the one that is killed has acknowledged is in the other's answers, once."""
+    url, rng, told, failed = postgres.place(), random.Random(2), Told(), list[str]()
+    with serving(service_folder, url, log=tmp_path / "log") as kept, kept.client() as client:
+        for run in range(6):
+            with serving(service_folder, url, log=tmp_path / "log 2") as killed:
+                shares = [(killed, f"{run}-killed-{at}", 100_000) for at in range(2)]
+                shares += [(kept, f"{run}-kept-{at}", 12) for at in range(2)]
+                threads = [
+                    threading.Thread(target=work, args=(one.url, told, name, failed, most))
+                    for one, name, most in shares
+                ]
+                for thread in threads:
+                    thread.start()
+                time.sleep(rng.uniform(0.5, 3))
+                decoders = children(killed.process.pid)
+                killed.process.kill()
+                for thread in threads:
+                    thread.join(120)
+                gone_within(5, decoders)
+            assert not failed, failed
+            end = time.monotonic() + 1
+            while client.get("/model").json()["behind"]["rows"]:
+                assert time.monotonic() < end, "the other does not follow"
+            check(client, url, told)
+            for key in sorted(told.sent.keys() - told.songs.keys() - told.plays):
+                send(client, told, key)
+            check(client, url, told)
+    assert len(told.songs) > 50 and len(told.plays) > 20 and told.deleted, "it was killed at work"
 
 
 # ------------------------------------------------------------------------------------------------------------ no room
 
 
-def small_disk(folder: Path) -> bool:
-    """Make a folder a disk of four megabytes, where that is allowed."""
+def small_disk(folder: Path, size: str = "4m") -> bool:
+    """Make a folder a disk of so many megabytes, where that is allowed."""
     folder.mkdir()
     if os.geteuid() or shutil.which("mount") is None:
         return False
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder], capture_output=True)
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], capture_output=True)
     return made.returncode == 0
 
 
@@ -185,34 +226,71 @@ def test_a_full_disk_while_serving(service_folder: Path, tmp_path: Path) -> None
         client = stack.enter_context(running.client())
         if not disk:
             resource.prlimit(running.process.pid, resource.RLIMIT_FSIZE, (2_000_000, resource.RLIM_INFINITY))
-        made = []
-        for number in range(100):
-            answer = client.post("/songs", data={"title": str(number)}, files={"audio": encoded(noise(5, seed=number))})
-            if answer.status_code != 201:
-                break
-            made.append(answer.json()["song_id"])
-        assert answer.status_code == 503 and len(made) > 3 and answer.headers["retry-after"]
-        detail = answer.json()["detail"]
-        assert len(detail) > 20 and "\n" not in detail and "Traceback" not in detail
-        plays = {"plays": [{"user_id": "u" * 150, "song_id": made[0]}] * 9000}
-        assert client.post("/plays", json=plays).status_code == 503
-        for path in ("/readyz", "/songs", f"/songs/{made[0]}/audience", f"/songs/{made[-1]}/picture", "/model",
-                     "/users/u00003/recommendations"):  # fmt: skip
-            assert client.get(path).status_code == 200, path
-        assert client.get("/model").json()["accepted_songs"] == len(made)
-        assert client.get("/songs", params={"query": "new-"}).json()["total"] == len(made)
+        made = fill(client)
         if disk:
             (store / "ballast").unlink()
         else:
             resource.prlimit(running.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
-        again = client.post("/songs", data={"title": "room again"}, files={"audio": encoded(noise(2))})
-        assert again.status_code == 201, again.text
-        assert client.post("/plays", json={"plays": plays["plays"][:5]}).json()["accepted"] == 5
-        running.process.terminate()
-        assert running.process.wait(60) == 0
-        with closing(Store(store)) as opened:
-            assert [one.song_id for _, one in opened.songs()] == [*made, again.json()["song_id"]]
-            assert all(opened.audio(song_id) for song_id in made) and opened.counts()["plays"] == 5
+        room_again(running, client, store, made)
+
+
+def test_a_full_disk_of_the_server(service_folder: Path, postgres: Server, tmp_path: Path) -> None:
+    """The same in PostgreSQL: the disk of its tables is full, that of its log is not (which would stop the server)."""
+    with ExitStack() as stack:
+        disk = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "disk"
+        disk.parent.chmod(0o755)
+        if not small_disk(disk, "32m"):
+            pytest.skip("nobody may mount a small disk here")
+        stack.callback(subprocess.run, ["umount", disk], check=True)
+        (disk / "tables").mkdir()
+        if postgres.user:
+            shutil.chown(disk / "tables", postgres.user)
+        admin = stack.enter_context(postgres.connect())
+        admin.execute(f"CREATE TABLESPACE small LOCATION '{disk / 'tables'}'".encode())
+        stack.callback(admin.execute, "DROP TABLESPACE small")
+        url = postgres.database("TABLESPACE small")
+        stack.callback(admin.execute, f"DROP DATABASE {url.rpartition('/')[2]} WITH (FORCE)".encode())
+        running = stack.enter_context(serving(service_folder, url, log=tmp_path / "log", token=TOKEN))
+        client = stack.enter_context(running.client())
+        (disk / "ballast").write_bytes(bytes(shutil.disk_usage(disk).free - 3_000_000))
+        made = fill(client)
+        (disk / "ballast").unlink()
+        room_again(running, client, url, made)
+        assert "make room on the server's disk" in (tmp_path / "log").read_text()
+
+
+def fill(client: httpx.Client) -> list[str]:
+    """Send songs until one is refused; their ids. All that needs no room goes on."""
+    made = []
+    for number in range(100):
+        answer = client.post("/songs", data={"title": str(number)}, files={"audio": encoded(noise(5, seed=number))})
+        if answer.status_code != 201:
+            break
+        made.append(answer.json()["song_id"])
+    assert answer.status_code == 503 and len(made) > 3 and answer.headers["retry-after"]
+    detail = answer.json()["detail"]
+    assert len(detail) > 20 and "\n" not in detail and "Traceback" not in detail
+    plays = [{"user_id": "u" * 150, "song_id": made[0]}] * 9000
+    assert client.post("/plays", json={"plays": plays}).status_code == 503
+    for path in ("/readyz", "/songs", f"/songs/{made[0]}/audience", f"/songs/{made[-1]}/picture", "/model",
+                 "/users/u00003/recommendations"):  # fmt: skip
+        assert client.get(path).status_code == 200, path
+    assert client.get("/model").json()["accepted_songs"] == len(made)
+    assert client.get("/songs", params={"query": "new-"}).json()["total"] == len(made)
+    return made
+
+
+def room_again(running: Running, client: httpx.Client, store: Path | str, made: list[str]) -> None:
+    """Writing works again, and the store holds what was acknowledged."""
+    again = client.post("/songs", data={"title": "room again"}, files={"audio": encoded(noise(2))})
+    assert again.status_code == 201, again.text
+    plays = [{"user_id": "u" * 150, "song_id": made[0]}] * 5
+    assert client.post("/plays", json={"plays": plays}).json()["accepted"] == 5
+    running.process.terminate()
+    assert running.process.wait(60) == 0
+    with closing(Store(store)) as opened:
+        assert [one.song_id for _, one in opened.songs()] == [*made, again.json()["song_id"]]
+        assert all(opened.audio(song_id) for song_id in made) and opened.counts()["plays"] == 5
 
 
 # ------------------------------------------------------------------------------------------------- what cannot be used

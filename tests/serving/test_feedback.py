@@ -23,6 +23,7 @@ from polars.testing import assert_frame_equal
 from configs.load import command
 from configs.serving import FeedbackConfig
 from serving import feedback_tables as feedback
+from serving.database import place_of
 from serving.feedback import main
 from serving.feedback_tables import audio_name
 from serving.store import Play, Store, StoredSong
@@ -37,7 +38,7 @@ def song(song_id: str, at: datetime = NOON, **about: Any) -> StoredSong:
     return StoredSong(song_id, about, None, f"{at.isoformat()}+00:00", {}, "encoder")
 
 
-def export(store: Path, out: Path) -> dict[str, pl.DataFrame]:
+def export(store: str | Path, out: Path) -> dict[str, pl.DataFrame]:
     main(FeedbackConfig(store=str(store), out=str(out)))
     return {name: pl.read_parquet(out / f"{name}.parquet") for name in ("plays", "i2i_feedback", "songs")}
 
@@ -50,7 +51,7 @@ def files(folder: Path) -> set[str]:
 
 
 def test_tables_are_what_the_store_holds(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Against a count in Python, over several pages of rows."""
     monkeypatch.setattr(feedback, "ROWS", 70)
@@ -67,7 +68,7 @@ def test_tables_are_what_the_store_holds(
         for _ in range(500)
     ]
     told = {"title": "One", "genres": ["folk"], "tags": [], "language": "en", "artist_id": "a7", "lyrics": "la"}
-    with closing(Store(tmp_path / "store")) as store:
+    with closing(Store(place)) as store:
         store.add_plays(given)
         store.add_songs(
             [
@@ -78,7 +79,7 @@ def test_tables_are_what_the_store_holds(
         )
         store.add_songs([(song(f"more {number}", NOON + timedelta(hours=number)), None) for number in range(4)])
         store.delete_song("gone")
-    tables = export(tmp_path / "store", tmp_path / "out")
+    tables = export(place, tmp_path / "out")
 
     names = ["user_id", "song_id", "played_at", "completed", "favourited", "disliked", "skipped"]
     both = sum(bool(play.skipped and play.completed) for play in given)
@@ -108,21 +109,21 @@ def test_tables_are_what_the_store_holds(
     }  # fmt: skip
     assert both and f"note: {both} plays were told as skipped and completed" in capsys.readouterr().out
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
-    assert manifest == {"kind": "feedback", "store": str(tmp_path / "store"), "plays": 500, "i2i_feedback": 25,
+    assert manifest == {"kind": "feedback", "store": place_of(place), "plays": 500, "i2i_feedback": 25,
                         "plays_skipped_and_completed": both,
                         "songs": 6, "songs_with_audio": 1}  # fmt: skip
 
 
-def test_what_is_not_known_of_a_play_stays_unknown(tmp_path: Path) -> None:
+def test_what_is_not_known_of_a_play_stays_unknown(place: str, tmp_path: Path) -> None:
     """It is no outcome of a recommendation either; but who skipped a song did not complete it."""
     given: list[dict[str, bool]] = [
         {}, {}, {"completed": True}, {"completed": False}, {"favourited": True}, {"skipped": True}, {"disliked": False}
     ]  # fmt: skip
-    with closing(Store(tmp_path / "store")) as store:
+    with closing(Store(place)) as store:
         store.add_plays([Play("u", "s", NOON + timedelta(minutes=n), source_song_id="t", **marks)
                          for n, marks in enumerate(given)])  # fmt: skip
         store.add_plays([Play("u", "s", source_song_id="untold")])
-    tables = export(tmp_path / "store", tmp_path / "out")
+    tables = export(place, tmp_path / "out")
     plays = tables["plays"].head(len(given))
     assert plays["completed"].to_list() == [None, None, True, False, None, False, None]
     for name in ("favourited", "disliked", "skipped"):
@@ -130,26 +131,26 @@ def test_what_is_not_known_of_a_play_stays_unknown(tmp_path: Path) -> None:
     assert tables["i2i_feedback"].rows() == [("t", "s", 4, 1, 1)], "three of its seven plays, and all of `untold`"
 
 
-def test_no_song_is_released_after_its_first_play(tmp_path: Path) -> None:
+def test_no_song_is_released_after_its_first_play(place: str, tmp_path: Path) -> None:
     """Neither one without a date, which came after it, nor one whose given day is later; others keep theirs."""
     songs = [song("late"), song("given", released_at="2026-11-25"), song("told", released_at="2026-11-20"), song("new")]
     played = {"late": NOON - timedelta(days=2), "given": NOON - timedelta(days=2), "told": NOON, "other": NOON}
-    with closing(Store(tmp_path / "store")) as store:
+    with closing(Store(place)) as store:
         store.add_songs([(one, None) for one in songs])
         for song_id, first in played.items():
             store.add_plays([Play("u", song_id, first + timedelta(hours=3)), Play("v", song_id, first)])
-    released = export(tmp_path / "store", tmp_path / "out")["songs"].select("song_id", "released_at")
+    released = export(place, tmp_path / "out")["songs"].select("song_id", "released_at")
     first = NOON - timedelta(days=2)
     assert dict(released.rows()) == {"late": first, "given": first, "told": datetime(2026, 11, 20), "new": NOON}
 
 
-def test_an_empty_store_gives_empty_tables_of_the_same_types(tmp_path: Path) -> None:
-    Store(tmp_path / "store").close()
-    empty = export(tmp_path / "store", tmp_path / "out")
-    with closing(Store(tmp_path / "store")) as store:
+def test_an_empty_store_gives_empty_tables_of_the_same_types(place: str, tmp_path: Path) -> None:
+    Store(place).close()
+    empty = export(place, tmp_path / "out")
+    with closing(Store(place)) as store:
         store.add_plays([Play("u", "s", completed=False, source_song_id="t")])
         store.add_songs([(song("a"), None)])
-    full = export(tmp_path / "store", tmp_path / "out")
+    full = export(place, tmp_path / "out")
     assert [table.height for table in empty.values()] == [0, 0, 0]
     assert [table.height for table in full.values()] == [1, 1, 1], "an earlier export is replaced"
     assert all(empty[name].schema == full[name].schema for name in full)
@@ -172,10 +173,10 @@ def test_hostile_ids_name_no_file(tmp_path: Path) -> None:
     } | {path.name for path in (tmp_path / "deep" / "store").iterdir()}  # fmt: skip
 
 
-def test_the_service_goes_on_meanwhile(tmp_path: Path) -> None:
+def test_the_service_goes_on_meanwhile(place: str, tmp_path: Path) -> None:
     """What was acknowledged before is in the tables; what comes meanwhile does not tear them."""
     stop = threading.Event()
-    with closing(Store(tmp_path / "store")) as store:
+    with closing(Store(place)) as store:
         store.add_plays([Play("first", "s", None, True, source_song_id="t")] * 1000)
 
         def write() -> None:
@@ -192,7 +193,7 @@ def test_the_service_goes_on_meanwhile(tmp_path: Path) -> None:
                 pass
             environment = {**os.environ, "PYTHONPATH": str(ROOT)}
             out = tmp_path / "out"
-            line = [sys.executable, "-m", "serving.feedback", f"store={tmp_path / 'store'}", f"out={out}"]
+            line = [sys.executable, "-m", "serving.feedback", f"store={place}", f"out={out}"]
             before = store.counts()
             done = subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True)
             after = store.counts()
@@ -205,6 +206,8 @@ def test_the_service_goes_on_meanwhile(tmp_path: Path) -> None:
     assert before["songs"] <= songs.height <= after["songs"] and songs["audio_path"].null_count() == 0
     assert pairs["plays"].to_list() == [plays.height], "both are of one moment"
     assert done.stdout.startswith(f"{out}: {plays.height:,} plays, 1 pairs") and done.stdout.count("\n") == 1
+    told = done.stdout + done.stderr + (out / "manifest.json").read_text()
+    assert not any(word in told for word in ("ss:word", "%40")), "the password"
 
 
 @pytest.mark.parametrize(
