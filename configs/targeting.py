@@ -106,6 +106,9 @@ class AudienceConfig:
         None,
         "also include known songs with at most this many training plays; users who have played them are left out",
     )
+    where: str | None = opt(
+        None, 'condition on known songs: only such are similar songs, e.g. language == "zh" and "rock" in genres'
+    )
     targeting: TargetingConfig = field(default_factory=TargetingConfig)
     show: str | None = opt(None, "song_id whose audience is printed as a table (default: the first)")
     logger: CommandLoggerConfig = field(default_factory=CommandLoggerConfig)

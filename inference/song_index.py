@@ -260,12 +260,14 @@ def open_index(folder: str | Path, catalogue: Catalogue | None = None) -> SongIn
     return found
 
 
-def restricted(index: SongIndex, songs: pl.DataFrame, where: str) -> SongIndex:
-    """The index with those known songs alone for which a condition holds (`data.conditions`).
+def restricted(index: SongIndex, songs: pl.DataFrame, where: str | None) -> SongIndex:
+    """The index with those known songs alone for which a condition holds (`data.conditions`); None: with all of them.
 
     Raises:
         UserError: it is none, or holds for no known song.
     """
+    if where is None:
+        return index
     table, columns = about_songs(songs), index.manifest.get("columns")
     kinds = {name: kind for name, kind in kinds_of(table).items() if columns is None or columns.get(name) == kind}
     found = condition(where, kinds)
