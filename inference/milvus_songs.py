@@ -42,7 +42,7 @@ def make_collection(
 
     Raises:
         ValueError: Milvus has no such kind.
-        OSError: Milvus cannot be reached, or refuses something.
+        MilvusError: Milvus cannot be reached, or refuses something.
     """
     uri = config.uri or f"milvus-{token_hex(4)}.db"  # a process that has an older one open must not get that again
     if config.uri and uri.endswith(".db"):

@@ -23,7 +23,7 @@ ENTRY, VECTOR = "entry", "vector"  # fields of a collection beside those of the 
 MOST = 16_384  # results of a query: Milvus's limit
 SENT = 2_000  # vectors sent at a time
 RESULTS = 1_000_000  # asked for at a time
-SECONDS = 30  # to wait for a server's first answer
+SECONDS = 30  # to wait for a server: at the first contact, and for a search
 TUNED = 100  # results up to which a search looks as far as its effort says; for more it looks farther
 TEXT = {"datatype": "VARCHAR", "max_length": 65_535}
 FIELDS: dict[str, dict[str, Any]] = {
@@ -35,6 +35,10 @@ FIELDS: dict[str, dict[str, Any]] = {
 }
 
 
+class MilvusError(OSError):
+    """A Milvus cannot be reached, or refuses something; in one line."""
+
+
 Values = Callable[[slice], Sequence[Mapping[str, Any]]]  # what further fields are for some of the vectors
 
 
@@ -42,7 +46,7 @@ class Connection:
     """A connection to a Milvus; that of milvus-lite ends when nobody has it any more.
 
     Raises:
-        OSError: no such Milvus, or pymilvus or milvus-lite is missing.
+        MilvusError: no such Milvus, or pymilvus or milvus-lite is missing.
     """
 
     def __init__(self, uri: str, token: str = "") -> None:
@@ -52,16 +56,16 @@ class Connection:
         try:
             from pymilvus import MilvusClient
         except ImportError:
-            raise OSError("Milvus needs pymilvus: pip install -e '.[milvus]'") from None
+            raise MilvusError("Milvus needs pymilvus: pip install -e '.[milvus]'") from None
         embedded = uri.endswith(".db")
         try:
             with plainly(uri):
                 self.client = MilvusClient(uri, token=token, timeout=SECONDS)
-        except OSError:
+        except MilvusError:
             if embedded and not _has_lite():
-                raise OSError("Milvus without a server needs: pip install --no-deps milvus-lite") from None
+                raise MilvusError("Milvus without a server needs: pip install --no-deps milvus-lite") from None
             if embedded:
-                raise OSError(
+                raise MilvusError(
                     f"{uri} cannot be opened: it is damaged, or another process has it open. An embedded Milvus serves "
                     "one process at a time; several need a Milvus server (uri=http://…)"
                 ) from None
@@ -90,7 +94,7 @@ class MilvusIndex:
         effort: 0 for the usual one.
 
     Raises:
-        OSError: there is no such collection.
+        MilvusError: there is no such collection.
     """
 
     def __init__(self, connection: Connection, name: str, kind: str, effort: int = 0) -> None:
@@ -125,7 +129,7 @@ class MilvusIndex:
 
         Raises:
             ValueError: Milvus has no such kind.
-            OSError: Milvus refuses something.
+            MilvusError: Milvus refuses something.
         """
         from pymilvus import DataType
 
@@ -138,7 +142,7 @@ class MilvusIndex:
                      for key, one in FIELDS[column_kind].items()}  # fmt: skip
             schema.add_field(column, nullable=True, **types)
         index = client.prepare_index_params()
-        # twice "params": else pymilvus sends them one by one, as a server reads them, and milvus-lite overlooks them
+        # twice "params", or milvus-lite overlooks them (findings/milvus_lite_index_params.sh)
         index.add_index(VECTOR, index_type=of_type, metric_type="IP", params={"params": build})
         with plainly(connection.uri):
             if client.has_collection(name):
@@ -193,7 +197,7 @@ class MilvusIndex:
             with plainly(self.connection.uri):
                 found = self.connection.client.search(
                     self.name, list(asked), filter=only, limit=k, output_fields=[ENTRY],  # else milvus-lite sends all
-                    search_params={"metric_type": "IP", "params": how}, consistency_level="Strong",
+                    search_params={"metric_type": "IP", "params": how}, consistency_level="Strong", timeout=SECONDS,
                 )  # fmt: skip
             here = np.arange(k) < np.array([len(hits) for hits in found])[:, None]
             scores[at : at + part][here] = np.concatenate([hits.distances for hits in found])
@@ -239,14 +243,14 @@ def version_of(name: str, alias: str) -> int:
 
 @contextmanager
 def plainly(uri: str) -> Iterator[None]:
-    """Raise OSError, in one line, for whatever a Milvus refuses."""
+    """Raise MilvusError, in one line, for whatever a Milvus refuses."""
     try:
         yield
     except Exception as error:
         if not type(error).__module__.startswith(("pymilvus", "grpc")):
             raise
         reason = " ".join(str(getattr(error, "message", error)).split())
-        raise OSError(f"Milvus at {uri}: {reason[:300]}") from None
+        raise MilvusError(f"Milvus at {uri}: {reason[:300]}") from None
 
 
 def _send(client: Any, name: str, vectors_ND: NDArray[Any], ids_N: NDArray[np.int64], values: Values | None) -> None:

@@ -22,7 +22,7 @@ import pytest
 from configs.errors import UserError
 from data.catalogue import Catalogue
 from inference.song_index import open_index, restricted
-from retrieval.milvus import Connection
+from retrieval.milvus import Connection, MilvusError
 from tests.commands import run as command
 
 pytest.importorskip("milvus_lite")
@@ -151,11 +151,11 @@ def test_updates_that_cannot_be_are_told(
         make(i2i_run, out, "uri=http://me:secret@there")
     with pytest.raises(UserError, match="is an option of engine=milvus"):
         command("index", f"run={i2i_run}", f"out={out}", "uri=http://there")
-    with pytest.raises(OSError, match="Fail connecting"):
+    with pytest.raises(MilvusError, match="Fail connecting"):
         make(i2i_run, tmp_path / "new", "uri=http://127.0.0.1:9")
     assert (out / "manifest.json").read_bytes() == state and not (tmp_path / "new").exists()
     shutil.rmtree(out / json.loads(state)["uri"])
-    with pytest.raises(OSError, match="Milvus at"):
+    with pytest.raises(MilvusError, match="Milvus at"):
         open_index(out)
 
 

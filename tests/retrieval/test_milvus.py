@@ -14,7 +14,7 @@ import pytest
 from retrieval.audience import Excluded
 from retrieval.boundary import above, users_above
 from retrieval.index import Only, add, exact_neighbours, remove, search, tune
-from retrieval.milvus import Connection, MilvusIndex, next_version, publish
+from retrieval.milvus import Connection, MilvusError, MilvusIndex, next_version, publish
 from tests.retrieval.test_index import brute, vectors
 
 pytest.importorskip("milvus_lite")
@@ -134,21 +134,21 @@ def test_versions_an_alias_and_what_is_dropped(connection: Connection) -> None:
 
 
 def test_what_goes_wrong_is_one_line(connection: Connection, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    with pytest.raises(OSError, match=r"Milvus at .*a\.db: .*nothing"):
+    with pytest.raises(MilvusError, match=r"Milvus at .*a\.db: .*nothing"):
         MilvusIndex(connection, "nothing", "Flat")
     with pytest.raises(ValueError, match=r"index 'IVF4,PQ8': in Milvus say Flat, IVF,Flat"):
         made(connection, vectors(3), "IVF4,PQ8")
     with pytest.raises(ValueError, match=r"at most 16,384 results, 20,000"):
         made(connection, vectors(3)).search(vectors(1), 20_000)
-    with pytest.raises(OSError, match=r"Milvus at http://127\.0\.0\.1:9: Fail connecting"):
+    with pytest.raises(MilvusError, match=r"Milvus at http://127\.0\.0\.1:9: Fail connecting"):
         Connection("http://127.0.0.1:9")
-    with pytest.raises(OSError, match=r"Milvus at somewhere: .*illegal"):
+    with pytest.raises(MilvusError, match=r"Milvus at somewhere: .*illegal"):
         Connection("somewhere")
     other = f"from retrieval.milvus import Connection; Connection({connection.uri!r})"
     done = subprocess.run([sys.executable, "-c", other], capture_output=True, text=True, cwd=Path(__file__).parents[2])
     assert "another process has it open" in done.stderr and "BlockingIOError" not in done.stderr
     monkeypatch.setitem(sys.modules, "pymilvus", None)
-    with pytest.raises(OSError, match=r"Milvus needs pymilvus: pip install"):
+    with pytest.raises(MilvusError, match=r"Milvus needs pymilvus: pip install"):
         Connection(str(tmp_path / "b.db"))
 
 
