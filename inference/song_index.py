@@ -275,6 +275,9 @@ def restricted(index: SongIndex, songs: pl.DataFrame, where: str | None) -> Song
     numbers = np.flatnonzero((index.songs >= 0) & holds[index.songs])
     if not len(numbers):
         raise UserError(f"where={where}: no known song is so")
+    if index.manifest["index"] == "Flat" and not isinstance(index.index, MilvusIndex):
+        # FAISS compares selected vectors one by one, but all of an index of their own at once
+        return replace(index, index=build_index(index.vectors[index.songs[numbers]], "Flat", numbers, all_gpus()))
     return replace(index, only=Only(numbers, found.milvus))
 
 
@@ -288,7 +291,7 @@ def read_index(folder: Path, mapped: bool = True, copy_to: Path | None = None) -
 
     Raises:
         UserError: not an index folder, or damaged.
-        OSError: its Milvus cannot be reached.
+        MilvusError: its Milvus cannot be reached.
     """
     return read_whole(folder, lambda: read_files(folder, mapped, copy_to))
 
