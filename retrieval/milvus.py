@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 ENTRY, VECTOR = "entry", "vector"  # fields of a collection beside those of the caller
 MOST = 16_384  # results of a query: Milvus's limit
 SENT = 2_000  # vectors sent at a time
-RESULTS = 1_000_000  # asked for at a time
-SECONDS = 30  # to wait for a server: at the first contact, and for a search
+ASKED, RESULTS = 100, 200_000  # queries and results asked for at a time
+SECONDS = 60  # to wait for a server: at the first contact, and for a search
 TUNED = 100  # results up to which a search looks as far as its effort says; for more it looks farther
 TEXT = {"datatype": "VARCHAR", "max_length": 65_535}
 FIELDS: dict[str, dict[str, Any]] = {
@@ -51,12 +51,12 @@ class Connection:
 
     def __init__(self, uri: str, token: str = "") -> None:
         self.uri = uri
-        for name in ("pymilvus", "milvus_lite"):  # they log every error with its trace, which is raised too
-            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
         try:
             from pymilvus import MilvusClient
         except ImportError:
             raise MilvusError("Milvus needs pymilvus: pip install -e '.[milvus]'") from None
+        for name in ("pymilvus", "milvus_lite"):  # they log every error with its trace, which is raised too
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
         embedded = uri.endswith(".db")
         try:
             with plainly(uri):
@@ -191,7 +191,7 @@ class MilvusIndex:
         how = {"IVF": {"nprobe": wanted}, "HNSW": {"ef": wanted}}.get(self.type.split("_")[0], {})
         scores = np.full((len(queries_QD), k), -np.inf, dtype=np.float32)
         entries = np.full((len(queries_QD), k), -1, dtype=np.int64)
-        part = max(1, min(RESULTS // max(1, k), 1_000))
+        part = max(1, min(RESULTS // max(1, k), ASKED))
         for at in range(0, len(queries_QD), part):
             asked = queries_QD[at : at + part]
             with plainly(self.connection.uri):
