@@ -44,9 +44,7 @@ def make_collection(
         ValueError: Milvus has no such kind.
         MilvusError: Milvus cannot be reached, or refuses something.
     """
-    uri = config.uri or f"milvus-{token_hex(4)}.db"  # a process that has an older one open must not get that again
-    if config.uri and uri.endswith(".db"):
-        uri = str(Path(uri).resolve())
+    uri = place(config.uri) or f"milvus-{token_hex(4)}.db"  # whoever has an older one open must not get that again
     connection = connected(uri, to)
     songs, about = np.flatnonzero(entries >= 0), about_songs(catalogue.songs)
     name, columns = f"{config.collection}_{encoder}_{next_version(connection, config.collection)}", kinds_of(about)
@@ -125,6 +123,11 @@ def collection_of(out: Path) -> str | None:
 def connected(uri: str, folder: Path) -> Connection:
     """A connection to the Milvus of an index folder."""
     return Connection.to(str(folder.resolve() / uri) if inside(uri) else uri, os.environ.get(TOKEN, ""))
+
+
+def place(uri: str | None) -> str | None:
+    """What is written down of the option: a folder of milvus-lite by its whole path."""
+    return str(Path(uri).resolve()) if uri and uri.endswith(".db") else uri
 
 
 def inside(uri: str) -> bool:

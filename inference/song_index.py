@@ -26,6 +26,7 @@ from inference.milvus_songs import (
     copy_collection,
     make_collection,
     open_collection,
+    place,
     publish_collection,
     values_changed,
 )
@@ -200,7 +201,7 @@ def check_update(config: IndexConfig, there: dict[str, Any], encoder: str) -> No
     if config.index not in ("auto", there["index"]):
         raise UserError(f"{config.out} is {there['index']}: to make it {config.index} build it anew")
     engine = there.get("engine", "faiss")
-    if config.engine != engine or config.uri not in (None, there.get("uri")):
+    if config.engine != engine or (config.uri and place(config.uri) != there.get("uri")):
         at = f" uri={there['uri']}" if "/" in there.get("uri", "") else ""
         raise UserError(f"{config.out} is of engine={engine}{at}: say so, or build it anew without update=true")
     if there["encoder"] != encoder:
@@ -307,7 +308,7 @@ def read_files(folder: Path, mapped: bool, copy_to: Path | None = None) -> tuple
         vectors = np.load(folder / "vectors.npy", mmap_mode="r" if mapped else None)
         songs = np.full(manifest["entries"], -1)
         songs[entry.drop_nulls().to_numpy()] = np.flatnonzero(entry.is_not_null())
-        if (index.ntotal if index else entry.count(), len(vectors)) != (entry.count(), len(entry)):
+        if (entry.count() if index is None else index.ntotal, len(vectors)) != (entry.count(), len(entry)):
             raise ValueError("its files do not belong together")
         if in_milvus and copy_to is not None:
             manifest = copy_collection(manifest, folder, copy_to)

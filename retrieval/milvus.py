@@ -220,6 +220,8 @@ def publish(connection: Connection, alias: str, name: str, kept: Sequence[str] =
     with plainly(connection.uri):
         try:
             last = str(client.describe_alias(alias)["collection_name"])
+            if last == name:  # an update: the version before it stays
+                return
             client.alter_alias(name, alias)
         except MilvusException:
             last = ""

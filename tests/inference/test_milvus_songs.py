@@ -119,11 +119,15 @@ def test_what_is_said_of_a_song_is_updated_too(i2i_run: Path, tmp_path: Path) ->
         make(i2i_run, out, f"data={data}", "update=true")
 
 
-def test_builds_on_a_server_get_names_of_their_own(i2i_run: Path, later: Path, tmp_path: Path) -> None:
+def test_builds_on_a_server_get_names_of_their_own(
+    i2i_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out, server = tmp_path / "index", tmp_path / "server.db"
     names = [make(i2i_run, out, f"uri={server}", "collection=known")["collection"] for _ in range(3)]
     encoder = json.loads((out / "manifest.json").read_text("utf-8"))["encoder"]
     assert names == [f"known_{encoder}_{number}" for number in (1, 2, 3)]
+    monkeypatch.chdir(tmp_path)
+    assert make(i2i_run, out, "uri=server.db", "collection=known", "update=true")["replaced"] == 0
     there = Connection.to(str(server))
     assert there.client.describe_alias("known")["collection_name"] == names[-1]
     assert sorted(there.client.list_collections()) == names[1:], "the last one stays for those who have it open"
