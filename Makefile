@@ -13,6 +13,7 @@ setup: .venv/ready
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps musicnn==0.1.0  # for its weights: its code needs an old TensorFlow
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps milvus-lite==3.2.2  # faiss-cpu, which it asks for, would lie over faiss-gpu
 	@touch $@
 
 demo: setup

@@ -19,6 +19,11 @@ class IndexConfig:
     data: str | None = opt(None, "catalogue folder (default: the one the run was trained on)", CATALOGUE)
     features: str | None = opt(None, "feature folder (default: the one the run was trained on)", FEATURES)
     index: str = opt("auto", "FAISS factory string: Flat (exact), IVF,Flat (2√N lists), IVF4096,PQ64 …; auto: by size")
+    engine: Literal["faiss", "milvus"] = opt(
+        "faiss", "where the index is; milvus has Flat, IVF,Flat, IVF,SQ8 and HNSW32"
+    )
+    uri: str | None = opt(None, "engine=milvus: http://… of a server (default: milvus-lite in the index folder)")
+    collection: str = opt("songs", "engine=milvus with uri=: alias of the newest collection, and how their names begin")
     recall: float = opt(0.95, "share of the exact 100 most similar songs that an approximate index must find")
     update: bool = opt(False, "add, replace and remove songs of the index folder that is there (same encoder)")
     seed: int = opt(0, "seed of the samples that an approximate index is learned from and tuned on")
@@ -27,6 +32,14 @@ class IndexConfig:
     def __post_init__(self) -> None:
         if not 0 < self.recall <= 1:
             raise UserError(f"recall={self.recall:g} must be above 0 and at most 1")
+        if self.uri and self.engine != "milvus":
+            raise UserError(f"uri={self.uri} is an option of engine=milvus")
+        if "@" in (self.uri or ""):
+            raise UserError(
+                "uri= is written down: give the password, or user:password, as MILVUS_TOKEN=… (environment)"
+            )
+        if not (self.collection.isascii() and self.collection.isidentifier()):
+            raise UserError(f"collection={self.collection!r}: letters, digits and _ alone, a letter first")
 
 
 @dataclass
@@ -92,6 +105,9 @@ class AudienceConfig:
     long_tail: int | None = opt(
         None,
         "also include known songs with at most this many training plays; users who have played them are left out",
+    )
+    where: str | None = opt(
+        None, 'condition on known songs: only such are similar songs, e.g. language == "zh" and "rock" in genres'
     )
     targeting: TargetingConfig = field(default_factory=TargetingConfig)
     show: str | None = opt(None, "song_id whose audience is printed as a table (default: the first)")

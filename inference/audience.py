@@ -27,7 +27,7 @@ from inference.filters import (
     without_listeners,
 )
 from inference.ranking import open_ranker, song_facts
-from inference.song_index import SongIndex, open_index
+from inference.song_index import SongIndex, open_index, restricted
 from inference.targeting import targeting_of
 from inference.vectors import Boundary, boundary_vectors
 from retrieval.allocation import Exploration
@@ -57,7 +57,7 @@ def make_audience(config: AudienceConfig, run: Any) -> None:
     lines += [str(first)] if first else []
     excluded = without_listeners(exclusions, catalogue, new, first)
     options, listening = config.targeting, listening_matrix(catalogue.plays, catalogue.n_users, catalogue.n_songs)
-    index = warmed(index, new, listening, first, options.warm_up)
+    index = warmed(restricted(index, catalogue.songs, config.where), new, listening, first, options.warm_up)
     boundary = boundary_of(config, index, new, first)
     ranker = open_ranker(config.rank, catalogue, index, boundary, options)[0] if config.rank else None
     targeting = targeting_of(index, Listening(listening), options, boundary, ranker)

@@ -1,8 +1,8 @@
-"""Build, update and read index folders: the FAISS index of the known songs, and the vectors of all songs."""
+"""Build, update and read index folders: the index of the known songs, and the vectors of all songs."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,23 @@ from configs.errors import UserError
 from configs.targeting import IndexConfig
 from data.arrays import FloatArray, IntArray
 from data.catalogue import Catalogue
+from data.conditions import condition, kinds_of
+from inference.milvus_songs import (
+    WHERE,
+    about_songs,
+    change_collection,
+    collection_of,
+    copy_collection,
+    make_collection,
+    open_collection,
+    place,
+    publish_collection,
+    values_changed,
+)
 from inference.vectors import encode_songs
 from retrieval.index import (
     TUNED,
+    Only,
     add,
     build_index,
     choose,
@@ -31,6 +45,7 @@ from retrieval.index import (
     to_gpu,
     tune,
 )
+from retrieval.milvus import MilvusIndex
 
 KIND = "index"
 MADE_BY = options.MADE_BY[KIND]
@@ -40,91 +55,120 @@ SAME = 1e-5  # numbers of a vector that differ by less come of other batches, no
 
 @dataclass
 class SongIndex:
-    """An index folder in memory. `songs` gives the song number of an entry of the index, −1 where it was removed."""
+    """An index folder in memory. `songs` gives the song number of an entry of the index, −1 where it was removed.
+
+    `only` says which entries `similar` may find, None: all.
+    """
 
     manifest: dict[str, Any]
     index: Any
     songs: IntArray
     vectors: FloatArray
+    only: Only | None = None
 
     def similar(self, vectors: FloatArray, k: int) -> tuple[FloatArray, IntArray]:
         """Scores and song numbers of the k most similar known songs, each (Q, k); −1 where there are fewer."""
-        scores, at = search(self.index, vectors, k)
-        return scores, np.where(at >= 0, self.songs[at], -1)
+        scores, at = search(self.index, vectors, k, self.only)
+        known = (at >= 0) & (at < len(self.songs))  # a collection of Milvus may have been updated meanwhile
+        songs = np.where(known, self.songs[np.where(known, at, 0)], -1)
+        scores[songs < 0] = -np.inf
+        return scores, songs
 
 
 @tracked("index")
 def make_index(config: IndexConfig, tracking: Any) -> None:
     """Run `pipeline.index` (its docstring says what it reads and writes)."""
-    import faiss
-
     run, found = encode_songs(config.run, config.data, config.features)
     vectors = found["vector"]
     data = config.data or run.config["data"]
-    catalogue = Catalogue.read(data)
-    if config.update:
-        index, entries, manifest = updated(config, run.fingerprint, catalogue, vectors)
-    else:
-        index, entries, manifest = built(config, catalogue, vectors)
-    manifest |= {
-        "encoder": run.fingerprint,
-        "run": str(run.folder),
-        "data": str(data),
-        "features": config.features or run.config["features"],
-        "songs": int((entries >= 0).sum()),
-        "dim": vectors.shape[1],
-    }
+    catalogue, before = Catalogue.read(data), collection_of(Path(config.out))
+    manifest: dict[str, Any] = {}
     with writing(config.out, KIND, manifest) as folder:
+        index, entries, about = (updated if config.update else built)(
+            config, catalogue, vectors, run.fingerprint, folder
+        )
+        manifest |= about | {
+            "encoder": run.fingerprint,
+            "run": str(run.folder),
+            "data": str(data),
+            "features": config.features or run.config["features"],
+            "songs": int((entries >= 0).sum()),
+            "dim": vectors.shape[1],
+        }
         try:
             manifest["effort"], manifest["recall"] = tuned(index, entries, vectors, manifest["index"], config)
-            faiss.write_index(to_cpu(index), str(folder / "index.faiss"))
-            read_faiss(folder, mapped=True)  # some kinds can be written only
+            save(index, folder)
         except (RuntimeError, ValueError) as error:
             reason = str(error).strip().splitlines()[-1]
             raise UserError(f"index={config.index} cannot be used here ({reason}): choose another kind") from None
-        write_songs(folder, catalogue, vectors, entries)
+        write_songs(folder, catalogue, vectors, entries, about_songs(catalogue.songs) if "uri" in about else None)
+    if "uri" in manifest:
+        publish_collection(config, manifest, before)
     used(tracking, run.folder, data, manifest["features"])
     made(tracking, config.out, config.logger.upload)
     print(summary(config.out, manifest, catalogue.n_songs, config.recall))
 
 
-def write_songs(folder: Path, catalogue: Catalogue, vectors: FloatArray, entries: IntArray) -> None:
-    """What an index folder holds beside the index: vectors of all songs, their ids, and which entry each is."""
+def save(index: Any, folder: Path) -> None:
+    """Write an index of FAISS; let go of one of Milvus in the folder, which has written itself.
+
+    Raises:
+        RuntimeError: a kind that can be written only.
+    """
+    import faiss
+
+    if isinstance(index, MilvusIndex):
+        if Path(index.connection.uri).parent == folder.resolve():
+            index.connection.close()  # before the folder gets another name
+        return
+    faiss.write_index(to_cpu(index), str(folder / "index.faiss"))
+    read_faiss(folder, mapped=True)
+
+
+def write_songs(
+    folder: Path, catalogue: Catalogue, vectors: FloatArray, entries: IntArray, about: pl.DataFrame | None = None
+) -> None:
+    """What an index folder holds beside the index: vectors of all songs, their ids, and which entry each is; and what
+    is said `about` them elsewhere."""
     np.save(folder / "vectors.npy", vectors)
-    entry = pl.Series("entry", entries).replace(-1, None)
-    catalogue.songs.select("song_id", "split").with_columns(entry).write_parquet(folder / "songs.parquet")
+    table = catalogue.songs.select("song_id", "split").with_columns(pl.Series("entry", entries).replace(-1, None))
+    if about is not None:
+        table = table.hstack(about.drop("song_id", "split", strict=False))
+    table.write_parquet(folder / "songs.parquet")
 
 
-def built(config: IndexConfig, catalogue: Catalogue, vectors: FloatArray) -> tuple[Any, IntArray, dict[str, Any]]:
+def built(
+    config: IndexConfig, catalogue: Catalogue, vectors: FloatArray, encoder: str, folder: Path
+) -> tuple[Any, IntArray, dict[str, Any]]:
     """A new index, the entry of every song in it (−1: none), and what the manifest says of it."""
     songs = catalogue.rows("warm")
     entries = np.full(catalogue.n_songs, -1)
     entries[songs] = np.arange(len(songs))
+    where: dict[str, Any] = {}
+    kind = resolve(config.index, len(songs))
     try:
-        index = build_index(vectors[songs], config.index, entries[songs], all_gpus(), config.seed)
+        if config.engine == "milvus":
+            index, where = make_collection(config, catalogue, vectors, entries, kind, encoder, folder)
+        else:
+            index = build_index(vectors[songs], config.index, entries[songs], all_gpus(), config.seed)
     except ValueError as error:
         raise UserError(str(error)) from None
-    kind = resolve(config.index, len(songs))
     reason = choose(len(songs))[1] if config.index == "auto" else "as asked for"
     print(f"index {kind}: {reason}")
-    return index, entries, {"index": kind, "version": 1, "learned_from": len(songs), "entries": len(songs)}
+    return index, entries, {"index": kind, "version": 1, "learned_from": len(songs), "entries": len(songs)} | where
 
 
 def updated(
-    config: IndexConfig, encoder: str, catalogue: Catalogue, vectors: FloatArray
+    config: IndexConfig, catalogue: Catalogue, vectors: FloatArray, encoder: str, folder: Path
 ) -> tuple[Any, IntArray, dict[str, Any]]:
     """The index that is there, made the catalogue's: as `built`.
 
     Raises:
         UserError: it is of another encoder, or of a kind that cannot be changed, or is to be of another kind.
     """
-    old, before = read_index(Path(config.out), mapped=False)
-    if config.index not in ("auto", old.manifest["index"]):
-        raise UserError(f"{config.out} is {old.manifest['index']}: to make it {config.index} build it anew")
-    if old.manifest["encoder"] != encoder:
-        raise UserError(
-            f"{config.out} holds the vectors of another encoder than {config.run}: build it anew, without update=true"
-        )
+    out = Path(config.out)
+    check_update(config, read_manifest(out, KIND, MADE_BY), encoder)
+    old, before = read_index(out, mapped=False, copy_to=folder)
     before = before.with_row_index("old").select("song_id", "old", "entry")
     found = catalogue.songs.select("song_id", "split").join(before, on="song_id", how="left", maintain_order="left")
     entries, rows = (found[name].fill_null(-1).to_numpy().astype(np.int64).copy() for name in ("entry", "old"))
@@ -137,14 +181,33 @@ def updated(
     gone = np.setdiff1d(before["entry"].drop_nulls().to_numpy(), entries[stays])
     n = old.manifest["entries"]
     entries[new], entries[~warm] = np.arange(n, n + new.sum()), -1
-    try:
-        remove(old.index, np.concatenate([gone, entries[other]]))
-    except ValueError as error:
-        raise UserError(f"{config.out}: {error}") from None
-    add(old.index, vectors[new | other], entries[new | other])
-    manifest = {key: old.manifest[key] for key in ("index", "learned_from")}
+    if isinstance(old.index, MilvusIndex):
+        about = about_songs(catalogue.songs)
+        other |= stays & values_changed(out, old.manifest, about, rows)
+        change_collection(old.index, n, vectors, entries, new | other, gone, about)
+    else:
+        try:
+            remove(old.index, np.concatenate([gone, entries[other]]))
+        except ValueError as error:
+            raise UserError(f"{config.out}: {error}") from None
+        add(old.index, vectors[new | other], entries[new | other])
+    manifest = {key: old.manifest[key] for key in ("index", "learned_from", *WHERE) if key in old.manifest}
     manifest |= {"version": old.manifest["version"] + 1, "entries": n + int(new.sum())}
     return old.index, entries, manifest | {"added": int(new.sum()), "replaced": int(other.sum()), "removed": len(gone)}
+
+
+def check_update(config: IndexConfig, there: dict[str, Any], encoder: str) -> None:
+    """Raise UserError if the index that is there, by its manifest, cannot become what the options say."""
+    if config.index not in ("auto", there["index"]):
+        raise UserError(f"{config.out} is {there['index']}: to make it {config.index} build it anew")
+    engine = there.get("engine", "faiss")
+    if config.engine != engine or (config.uri and place(config.uri) != there.get("uri")):
+        at = f" uri={there['uri']}" if "/" in there.get("uri", "") else ""
+        raise UserError(f"{config.out} is of engine={engine}{at}: say so, or build it anew without update=true")
+    if there["encoder"] != encoder:
+        raise UserError(
+            f"{config.out} holds the vectors of another encoder than {config.run}: build it anew, without update=true"
+        )
 
 
 def tuned(index: Any, entries: IntArray, vectors: FloatArray, kind: str, config: IndexConfig) -> tuple[int, float]:
@@ -198,29 +261,61 @@ def open_index(folder: str | Path, catalogue: Catalogue | None = None) -> SongIn
     return found
 
 
-def read_index(folder: Path, mapped: bool = True) -> tuple[SongIndex, pl.DataFrame]:
+def restricted(index: SongIndex, songs: pl.DataFrame, where: str | None) -> SongIndex:
+    """The index with those known songs alone for which a condition holds (`data.conditions`); None: with all of them.
+
+    Raises:
+        UserError: it is none, or holds for no known song.
+    """
+    if where is None:
+        return index
+    table, columns = about_songs(songs), index.manifest.get("columns")
+    kinds = {name: kind for name, kind in kinds_of(table).items() if columns is None or columns.get(name) == kind}
+    found = condition(where, kinds)
+    holds = table.select(found.rows).to_series().to_numpy()
+    numbers = np.flatnonzero((index.songs >= 0) & holds[index.songs])
+    if not len(numbers):
+        raise UserError(f"where={where}: no known song is so")
+    if index.manifest["index"] == "Flat" and not isinstance(index.index, MilvusIndex):
+        # FAISS compares selected vectors one by one, but all of an index of their own at once
+        return replace(index, index=build_index(index.vectors[index.songs[numbers]], "Flat", numbers, all_gpus()))
+    return replace(index, only=Only(numbers, found.milvus))
+
+
+def read_index(folder: Path, mapped: bool = True, copy_to: Path | None = None) -> tuple[SongIndex, pl.DataFrame]:
     """An index folder as it is, and `song_id`, `split` and `entry` of its songs.
+
+    Args:
+        folder: the index folder.
+        mapped: whether its files are mapped into memory, and not read.
+        copy_to: another folder, where a copy is opened of what would change together with the folder.
 
     Raises:
         UserError: not an index folder, or damaged.
+        MilvusError: its Milvus cannot be reached.
     """
-    return read_whole(folder, lambda: read_files(folder, mapped))
+    return read_whole(folder, lambda: read_files(folder, mapped, copy_to))
 
 
-def read_files(folder: Path, mapped: bool) -> tuple[SongIndex, pl.DataFrame]:
+def read_files(folder: Path, mapped: bool, copy_to: Path | None = None) -> tuple[SongIndex, pl.DataFrame]:
     """As `read_index`; of two versions where the folder is being replaced."""
     manifest = read_manifest(folder, KIND, MADE_BY)
+    in_milvus = manifest.get("engine") == "milvus"
     try:
         table = pl.read_parquet(folder / "songs.parquet", columns=["song_id", "split", "entry"], glob=False)
         entry = table["entry"]
-        index = read_faiss(folder, mapped)
+        index = None if in_milvus else read_faiss(folder, mapped)
         vectors = np.load(folder / "vectors.npy", mmap_mode="r" if mapped else None)
         songs = np.full(manifest["entries"], -1)
         songs[entry.drop_nulls().to_numpy()] = np.flatnonzero(entry.is_not_null())
-        if (index.ntotal, len(vectors)) != (entry.count(), len(entry)):
+        if (entry.count() if index is None else index.ntotal, len(vectors)) != (entry.count(), len(entry)):
             raise ValueError("its files do not belong together")
+        if in_milvus and copy_to is not None:
+            manifest = copy_collection(manifest, folder, copy_to)
     except (OSError, RuntimeError, ValueError, TypeError, KeyError, IndexError, pl.exceptions.PolarsError) as error:
         raise UserError(f"{folder} is damaged ({type(error).__name__}): run {MADE_BY} again") from None
+    if in_milvus:
+        index = open_collection(manifest, copy_to or folder)
     return SongIndex(manifest, index, songs, vectors), table
 
 

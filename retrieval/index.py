@@ -1,4 +1,4 @@
-"""Vector index: inner-product search with FAISS, on GPUs where there are any.
+"""Vector index: inner-product search with FAISS, on GPUs where there are any, or with Milvus (`retrieval.milvus`).
 
 An index is named as FAISS names it, by its factory string: "Flat" (exact), "IVF4096,Flat" (lists, a few of which are
 looked into), "IVF4096,PQ64" (and compressed), "HNSW32" (a graph). "IVF" without a number has 2√N lists; "auto" chooses
@@ -12,17 +12,19 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from retrieval.milvus import TUNED, MilvusIndex, Values
+
 GPU_MOST = 2048  # results of a query on a GPU
 CHUNK = 100_000  # rows added or searched at a time: bounds the copies, not the result
 FLAT_MOST = 200_000  # vectors up to which a search of all of them is fast enough
 FLOAT_MOST = 20_000_000  # vectors up to which full precision fits a usual machine: 10 GB at 128 numbers
-TUNED = 100  # results up to which an index looks as far as its effort says; for more it looks farther
 TRAINING = 40  # training vectors a list: what FAISS asks for at least
 
 
@@ -36,6 +38,22 @@ def gpu_resources(device: int) -> Any:
     resources = faiss.StandardGpuResources()
     resources.setTempMemory(256 * 1024 * 1024)
     return resources
+
+
+@dataclass(frozen=True)
+class Only:
+    """Vectors that a search may find: their numbers, and the expression by which Milvus tells them from others."""
+
+    numbers: NDArray[np.int64]
+    expression: str = ""
+
+    @cached_property
+    def selector(self) -> Any:
+        """The same for FAISS."""
+        import faiss
+
+        known: Any = faiss
+        return known.IDSelectorBitmap(np.packbits(np.bincount(self.numbers) > 0, bitorder="little"))
 
 
 def choose(n: int) -> tuple[str, str]:
@@ -84,8 +102,15 @@ def build_index(
     return index
 
 
-def add(index: Any, vectors_ND: NDArray[Any], ids_N: NDArray[np.int64] | None = None) -> None:
-    """Add vectors to an index, those of an index with numbers of its own under the given ones."""
+def add(
+    index: Any, vectors_ND: NDArray[Any], ids_N: NDArray[np.int64] | None = None, values: Values | None = None
+) -> None:
+    """Add vectors to an index, those of an index with numbers of its own under the given ones; to one of Milvus, where
+    it replaces those of the same numbers, with further fields."""
+    if isinstance(index, MilvusIndex):
+        assert ids_N is not None
+        index.add(vectors_ND, ids_N, values)
+        return
     for at in range(0, len(vectors_ND), CHUNK):
         part = _clean(vectors_ND[at : at + CHUNK])
         if ids_N is None:
@@ -98,8 +123,11 @@ def remove(index: Any, ids: NDArray[np.int64]) -> None:
     """Remove vectors from an index that was built with `ids_N`.
 
     Raises:
-        ValueError: a graph cannot forget; or a number is not in the index.
+        ValueError: a graph of FAISS cannot forget; or a number is not in the index.
     """
+    if isinstance(index, MilvusIndex):
+        index.remove(ids)
+        return
     try:
         removed = index.remove_ids(np.ascontiguousarray(ids, dtype=np.int64)) if len(ids) else 0
     except RuntimeError:
@@ -110,29 +138,41 @@ def remove(index: Any, ids: NDArray[np.int64]) -> None:
         raise ValueError(f"{len(ids) - removed} of {len(ids)} vectors to remove are not in the index")
 
 
-def search(index: Any, queries_QD: NDArray[Any], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def search(
+    index: Any, queries_QD: NDArray[Any], k: int, only: Only | None = None
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Scores and positions of the k largest inner products, each (Q, k); position −1 where there are fewer than k.
 
     An approximate index looks the farther, the more results are wanted, and farther again for the queries of which it
     has found too few.
+
+    Args:
+        index: of FAISS or Milvus.
+        queries_QD: finite vectors.
+        k: results of a query.
+        only: the vectors that may be found; None: all of them.
     """
-    k_found = min(k, index.ntotal)
-    if k_found > GPU_MOST:
+    k_found = min(k, index.ntotal if only is None else len(only.numbers))
+    if k_found > GPU_MOST or only is not None:  # FAISS selects in main memory alone
         index = to_cpu(index)
     scores = np.full((len(queries_QD), k), -np.inf, dtype=np.float32)
     positions = np.full((len(queries_QD), k), -1, dtype=np.int64)
     for at in range(0, len(queries_QD), CHUNK):
         rows, times, everything = np.arange(at, min(at + CHUNK, len(queries_QD))), 1, False
-        while len(rows) and not everything:
-            parameters, everything = _how_far(index, k_found, times)
-            found = index.search(_clean(queries_QD[rows]), k_found, params=parameters)
-            scores[rows, :k_found], positions[rows, :k_found] = found
-            rows, times = rows[(found[1] < 0).any(axis=1)], 2 * times
+        while len(rows) and k_found and not everything:
+            asked = _clean(queries_QD[rows])
+            if isinstance(index, MilvusIndex):
+                score, found, everything = index.search(asked, k_found, times, only.expression if only else "")
+            else:
+                parameters, everything = _how_far(index, k_found, times, only and only.selector)
+                score, found = index.search(asked, k_found, params=parameters)
+            scores[rows, :k_found], positions[rows, :k_found] = score, found
+            rows, times = rows[(found < 0).any(axis=1)], 2 * times
     scores[positions < 0] = -np.inf  # FAISS puts the lowest float there
     return scores, positions
 
 
-def _how_far(index: Any, k: int, times: int) -> tuple[Any, bool]:
+def _how_far(index: Any, k: int, times: int, select: Any = None) -> tuple[Any, bool]:
     """FAISS's parameters of a search for k results, `times` as far as usual, and whether it can go no farther."""
     import faiss
 
@@ -142,16 +182,20 @@ def _how_far(index: Any, k: int, times: int) -> tuple[Any, bool]:
     if hasattr(index, "hnsw"):
         effort = index.hnsw.efSearch
         wanted = effort if more == 1 else min(index.ntotal, max(2 * k, math.ceil(more * effort)))
-        return known.SearchParametersHNSW(efSearch=wanted), wanted >= index.ntotal
+        return known.SearchParametersHNSW(efSearch=wanted, sel=select), wanted >= index.ntotal
     if hasattr(index, "nprobe"):
         wanted = min(index.nlist, math.ceil(more * index.nprobe))
-        return known.SearchParametersIVF(nprobe=wanted), wanted >= index.nlist
+        return known.SearchParametersIVF(nprobe=wanted, sel=select), wanted >= index.nlist
     if isinstance(index, known.IndexShards):
         return _how_far(index.at(0), k, times)
     if isinstance(index, faiss.IndexPreTransform):
-        inner, everything = _how_far(index.index, k, times)
+        inner, everything = _how_far(index.index, k, times, select)
         return inner and known.SearchParametersPreTransform(index_params=inner), everything
-    return _how_far(index.index, k, times) if isinstance(index, faiss.IndexIDMap) else (None, True)
+    if isinstance(index, faiss.IndexIDMap):
+        if select is not None and isinstance(faiss.downcast_index(index.index), faiss.IndexPreTransform):
+            raise ValueError("some vectors alone cannot be searched in an index of this kind: choose Flat, IVF or HNSW")
+        return _how_far(index.index, k, times, select)
+    return known.SearchParameters(sel=select) if select is not None else None, True
 
 
 def tune(
@@ -187,6 +231,9 @@ def set_effort(index: Any, kind: str, value: int) -> None:
     """
     import faiss
 
+    if isinstance(index, MilvusIndex):
+        index.effort = value
+        return
     space = faiss.GpuParameterSpace() if hasattr(faiss, "GpuParameterSpace") else faiss.ParameterSpace()
     option = "nprobe" if "IVF" in kind else "efSearch" if "HNSW" in kind else ""
     try:
@@ -225,7 +272,7 @@ def to_gpu(index: Any, devices: Sequence[int] = (0,)) -> Any:
     import faiss
 
     resources = [gpu_resources(device) for device in devices]
-    if None in resources or not resources:
+    if None in resources or not resources or isinstance(index, MilvusIndex):
         return index
     options = faiss.GpuMultipleClonerOptions()
     options.shard = True
@@ -239,7 +286,7 @@ def to_cpu(index: Any) -> Any:
     """The index in main memory, as it is saved."""
     import faiss
 
-    return index if gpu_resources(0) is None else faiss.index_gpu_to_cpu(index)
+    return index if gpu_resources(0) is None or isinstance(index, MilvusIndex) else faiss.index_gpu_to_cpu(index)
 
 
 def _empty(kind: str, n: int, dim: int, numbered: bool) -> Any:

@@ -18,6 +18,7 @@ from fastapi.staticfiles import StaticFiles
 
 from configs.errors import UserError
 from configs.serving import ServingConfig
+from retrieval.milvus import MilvusError
 from serving.database import StoreError, UnsureError
 from serving.engine import Engine
 from serving.limits import Limits
@@ -59,6 +60,7 @@ def make_app(engine: Engine, config: ServingConfig, token: str | None) -> Limits
     app.mount("/console", StaticFiles(directory=CONSOLE), name="console")
     app.add_exception_handler(Refused, refused)
     app.add_exception_handler(StoreError, store_failed)
+    app.add_exception_handler(MilvusError, milvus_failed)
     app.add_exception_handler(RequestValidationError, malformed)
     if config.origins:
         app.add_middleware(CORSMiddleware, allow_origins=config.origins, allow_methods=["*"], allow_headers=["*"])
@@ -91,6 +93,12 @@ async def store_failed(request: Request, error: Any) -> JSONResponse:
     if isinstance(error, UnsureError):
         detail = "the store was lost while it was written, and may have kept this: send it again with the same key"
     return await refused(request, Refused(503, detail))
+
+
+async def milvus_failed(request: Request, error: Any) -> JSONResponse:
+    """The Milvus that has the index cannot be asked; its address is not given. What came in was kept before."""
+    log.error("%s", error)
+    return await refused(request, Refused(503, "similar songs cannot be looked up just now: ask again"))
 
 
 async def malformed(_: Request, error: Any) -> JSONResponse:

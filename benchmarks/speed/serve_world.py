@@ -211,7 +211,7 @@ def write_index(folder: Path, vectors: FloatArray, encoder: str, seed: int) -> N
     """The index of the known songs, as `pipeline.index` builds and tunes it."""
     folder.mkdir()
     config, catalogue = IndexConfig(seed=seed), Catalogue.read(folder.parent / "catalogue")
-    index, entries, manifest = built(config, catalogue, vectors)
+    index, entries, manifest = built(config, catalogue, vectors, encoder, folder)
     manifest |= {"encoder": encoder, "songs": len(catalogue.rows("warm")), "dim": vectors.shape[1]}
     manifest["effort"], manifest["recall"] = tuned(index, entries, vectors, manifest["index"], config)
     faiss.write_index(to_cpu(index), str(folder / "index.faiss"))

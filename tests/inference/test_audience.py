@@ -9,12 +9,14 @@ import polars as pl
 import pytest
 from scipy import sparse
 
+from artifacts.folders import read_manifest
 from configs.errors import UserError
 from configs.targeting import TargetingConfig
 from data.catalogue import Catalogue
 from inference.audience import audience_table, exploration_of, show
 from retrieval.audience import Audience
 from retrieval.targeting import Similar
+from tests.commands import run as command
 
 
 def test_the_page_of_a_song() -> None:
@@ -60,6 +62,28 @@ def test_what_was_drawn_is_logged_with_its_propensity() -> None:
     assert exploration_of(TargetingConfig(), catalogue, new) is None
     names = [exploration_of(TargetingConfig(exploration=0.1), catalogue, one).name_C for one in (new, new[::-1])]
     assert names[0].tolist() == names[1][::-1].tolist() and names[0][0] != names[0][1]
+
+
+@pytest.mark.parametrize("engine", ["faiss", "milvus"])
+def test_only_some_known_songs_stand_for_a_new_one(engine: str, i2i_run: Path, tmp_path: Path) -> None:
+    if engine == "milvus":
+        pytest.importorskip("milvus_lite")
+    command("index", f"run={i2i_run}", f"out={tmp_path / 'index'}", f"engine={engine}")
+    audience = "audience", f"index={tmp_path / 'index'}", f"out={tmp_path / 'audience'}", "split=cold"
+    shown = {}
+    for where, wanted in (('language == "zh"', ["zh"]), ('not (language == "zh")', ["en"]), (None, ["en", "zh"])):
+        command(*audience, *([f"where={where}"] if where else []))
+        songs = Catalogue.read(read_manifest(tmp_path / "index", "index", "")["data"]).songs
+        similar = pl.read_parquet(tmp_path / "audience" / "similar.parquet")
+        languages = similar.join(songs, left_on="similar_song_id", right_on="song_id")["language"]
+        assert languages.drop_nulls().unique().sort().to_list() == wanted
+        assert (languages.null_count() > 0) == (where is None)
+        shown[where] = pl.read_parquet(tmp_path / "audience" / "audience.parquet")
+    assert not shown[None].equals(shown['language == "zh"'])
+    with pytest.raises(
+        UserError, match=r"where='lang == 1': lang is not a column; columns: song_id \(text\), language"
+    ):
+        command(*audience, "where=lang == 1")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from retrieval import index as module
-from retrieval.index import FLAT_MOST, FLOAT_MOST, add, build_index, choose, remove, resolve, search, tune
+from retrieval.index import FLAT_MOST, FLOAT_MOST, Only, add, build_index, choose, remove, resolve, search, tune
 
 
 def vectors(n: int, d: int = 16, seed: int = 0) -> np.ndarray:
@@ -185,3 +185,22 @@ def test_tuning_ends_where_codes_are_too_coarse() -> None:
     kind = "IVF16,PQ2x4"
     effort, recall = tune(build_index(items, kind), kind, queries, brute(items, queries, 10)[1], 1.0)
     assert effort == 16 and 0 < recall < 0.9
+
+
+@pytest.mark.parametrize("kind", ["Flat", "IVF20,Flat", "IVF20,SQ8", "HNSW16", "PCA8,IVF20,Flat"])
+def test_some_vectors_alone(kind: str) -> None:
+    """As many as are asked for, and no other, though few of the lists or none of the nearest have them."""
+    items, queries = vectors(600), vectors(15, seed=1)
+    index = build_index(items, kind, np.arange(600) * 3)
+    some = np.sort(np.random.default_rng(0).choice(600, 50, replace=False))
+    scores, found = search(index, queries, 60, Only(some * 3))
+    assert (np.sort(found[:, :50]) == some * 3).all()
+    assert (found[:, 50:] == -1).all() and np.isneginf(scores[:, 50:]).all()
+    if kind == "Flat":
+        np.testing.assert_array_equal(found[:, :50], 3 * some[brute(items[some], queries, 50)[1]])
+    assert (search(index, queries, 5, Only(np.arange(0)))[1] == -1).all()
+
+
+def test_some_vectors_alone_are_refused_where_faiss_would_overlook_it() -> None:
+    with pytest.raises(ValueError, match="choose Flat, IVF or HNSW"):
+        search(build_index(vectors(300), "PCA8,Flat", np.arange(300)), vectors(2), 5, Only(np.arange(3)))

@@ -1,0 +1,234 @@
+"""Conditions on the columns of a table, such as `language == "zh" and not (artist_id in ["a1", "a2"])`: one text, which
+polars evaluates on a table's rows and Milvus on those of a collection.
+
+The syntax is what Python and Milvus have in common: comparisons of a column with a constant (also 1 <= x < 5), `in` and
+`not in` a list, `"rock" in genres` where the column holds lists, `is null`, `is not null`, a Boolean column alone; and,
+or, not, parentheses. A missing value makes a comparison neither true nor false. Its negation is then not true either:
+only `is null` finds such a row. No `not` stands over more than one comparison in what Milvus is sent, so it does not
+matter what an engine makes of `not` and nulls together.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import keyword
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import reduce
+from operator import and_, or_
+from typing import Any
+
+import polars as pl
+
+from configs.errors import UserError
+
+LONGEST = 2_000  # characters of a condition
+TEXT_BYTES, LIST_MOST = 65_535, 4_096  # that a value of Milvus may have
+LEFT_OUT = ("title", "lyrics")  # free text
+NULL, FLAGS = "null", {"true": True, "false": False}
+TYPES: dict[str, pl.DataType] = {
+    "text": pl.String(),
+    "integer": pl.Int64(),
+    "number": pl.Float64(),
+    "true or false": pl.Boolean(),
+    "list of text": pl.List(pl.String()),
+}
+SIGNS: dict[type[ast.cmpop], str] = {
+    ast.Eq: "==", ast.NotEq: "!=", ast.Lt: "<", ast.GtE: ">=", ast.LtE: "<=", ast.Gt: ">"
+}  # fmt: skip
+OPPOSITE = {"==": "!=", "<": ">=", "<=": ">"}
+OPPOSITE |= {other: sign for sign, other in OPPOSITE.items()}
+TURNED = {"==": "==", "!=": "!=", "<": ">", ">": "<", "<=": ">=", ">=": "<="}
+COMPARE: dict[str, Callable[[pl.Expr, Any], pl.Expr]] = {
+    "==": pl.Expr.eq, "!=": pl.Expr.ne, "<": pl.Expr.lt, "<=": pl.Expr.le, ">": pl.Expr.gt, ">=": pl.Expr.ge
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A condition as a polars expression, never null, and as an expression of Milvus."""
+
+    rows: pl.Expr
+    milvus: str
+
+
+def columns_of(table: pl.DataFrame) -> pl.DataFrame:
+    """What conditions may name of a table: columns of text, numbers, true or false, and lists of text.
+
+    Times become days, YYYY-MM-DD; NaN becomes null. Free text, paths and columns with other names than Python's
+    variables have are left out.
+    """
+    named = [
+        name
+        for name in table.columns
+        if name.isascii() and name.isidentifier() and not keyword.iskeyword(name)
+        if name not in (*LEFT_OUT, NULL, *FLAGS) and not name.startswith("audio_")
+    ]
+    made = [made for name in named if (made := _simple(name, table.schema[name])) is not None]
+    found = table.select(made)
+    return found.select(one for one in found if _fits(one))
+
+
+def kinds_of(table: pl.DataFrame) -> dict[str, str]:
+    """The kind (of TYPES) of each column of a table of `columns_of`."""
+    kinds = {repr(dtype): kind for kind, dtype in TYPES.items()}
+    return {name: kinds[repr(dtype)] for name, dtype in table.schema.items()}
+
+
+def condition(text: str, kinds: dict[str, str], option: str = "where") -> Condition:
+    """Read a condition on columns of the given kinds.
+
+    Raises:
+        UserError: another syntax, an unknown column, or a constant of another kind than the column; it names `option`.
+    """
+    try:
+        if len(text) > LONGEST:
+            raise ValueError(f"longer than {LONGEST:,} characters")
+        return _read(ast.parse(text.strip(), mode="eval").body, kinds, False)
+    except (SyntaxError, ValueError, ArithmeticError, RecursionError, MemoryError) as error:
+        reason = "not a condition" if isinstance(error, SyntaxError | RecursionError | MemoryError) else error
+        shown = text if len(text) <= 200 else text[:200] + "…"
+        columns = ", ".join(f"{name} ({kind})" for name, kind in kinds.items()) or "none"
+        raise UserError(f"{option}={shown!r}: {reason}; columns: {columns}") from None
+
+
+def _simple(name: str, dtype: Any) -> pl.Expr | None:
+    """A column as one of TYPES; None where it is none of them."""
+    column = pl.col(name)
+    if dtype in (pl.Date, pl.Datetime):
+        return column.dt.strftime("%Y-%m-%d")
+    if dtype in (pl.String, pl.Categorical, pl.Enum):
+        return column.cast(pl.String)
+    if dtype == pl.Boolean:
+        return column
+    if dtype.is_integer():
+        return column.cast(pl.Int64, strict=False)
+    if dtype.is_float() or dtype.is_decimal():
+        return column.cast(pl.Float64).fill_nan(None)
+    if dtype == pl.List and dtype.inner in (pl.String, pl.Categorical, pl.Enum):
+        return column.cast(pl.List(pl.String)).list.drop_nulls()
+    return None
+
+
+def _fits(column: pl.Series) -> bool:
+    """Whether Milvus can hold the values."""
+    if column.dtype == pl.List:
+        return int(column.list.len().max() or 0) <= LIST_MOST and _fits(column.explode())
+    return column.dtype != pl.String or int(column.str.len_bytes().max() or 0) <= TEXT_BYTES
+
+
+def _read(node: ast.expr, kinds: dict[str, str], negated: bool) -> Condition:
+    """The condition that a node, or its negation, is."""
+    if isinstance(node, ast.BoolOp):
+        return _joined([_read(one, kinds, negated) for one in node.values], isinstance(node.op, ast.And) != negated)
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+        return _read(node.operand, kinds, not negated)
+    if isinstance(node, ast.Compare):
+        sides = [node.left, *node.comparators]
+        links = zip(sides, node.ops, sides[1:], strict=False)
+        return _joined([_compared(left, op, right, kinds, negated) for left, op, right in links], not negated)
+    if isinstance(node, ast.Name) and kinds.get(node.id) == "true or false":
+        return _signed(node.id, "!=" if negated else "==", True)
+    raise ValueError(f"{_shown(node)} is not a comparison")
+
+
+def _joined(parts: list[Condition], every: bool) -> Condition:
+    """All of the parts, or any."""
+    if len(parts) == 1:
+        return parts[0]
+    word = " and " if every else " or "
+    rows = reduce(and_ if every else or_, [part.rows for part in parts])
+    return Condition(rows, "(" + word.join(part.milvus for part in parts) + ")")
+
+
+def _compared(left: ast.expr, op: ast.cmpop, right: ast.expr, kinds: dict[str, str], negated: bool) -> Condition:
+    """One comparison, or its opposite."""
+    if isinstance(op, ast.Is | ast.IsNot):
+        name = _column(left, kinds)
+        if not (isinstance(right, ast.Name) and right.id == NULL):
+            raise ValueError(f"after {name} is … null is wanted, not {_shown(right)}")
+        if isinstance(op, ast.Is) != negated:
+            return Condition(pl.col(name).is_null(), f"{name} is null")
+        return Condition(pl.col(name).is_not_null(), f"{name} is not null")
+    if isinstance(op, ast.In | ast.NotIn):
+        return _contained(left, right, kinds, isinstance(op, ast.In) != negated)
+    sign = SIGNS[type(op)]
+    if not isinstance(left, ast.Name) or left.id in FLAGS:
+        left, right, sign = right, left, TURNED[sign]
+    name = _column(left, kinds)
+    if kinds[name] == "list of text":
+        raise ValueError(f'{name} holds lists: write "…" in {name}')
+    if kinds[name] == "true or false" and sign not in ("==", "!="):
+        raise ValueError(f"{name} is true or false: it is not {sign} anything")
+    return _signed(name, OPPOSITE[sign] if negated else sign, _constant(right, name, kinds[name]))
+
+
+def _signed(name: str, sign: str, value: Any) -> Condition:
+    """A column beside a constant."""
+    text = f"{name} {sign} {_literal(value)}"
+    rows = COMPARE[sign](pl.col(name), pl.lit(value)).fill_null(False)
+    return Condition(rows, f"({name} is not null and {text})" if sign == "!=" else text)
+
+
+def _contained(left: ast.expr, right: ast.expr, kinds: dict[str, str], inside: bool) -> Condition:
+    """A column's value in a list of constants, or a constant in a column's lists; or neither."""
+    if isinstance(right, ast.Name):
+        name = _column(right, kinds)
+        if kinds[name] != "list of text":
+            raise ValueError(f"{name} holds no lists")
+        value = _constant(left, name, "text")
+        rows, text = pl.col(name).list.contains(pl.lit(value)), f"array_contains({name}, {_literal(value)})"
+    else:
+        name = _column(left, kinds)
+        if kinds[name] == "list of text":
+            raise ValueError(f'{name} holds lists: write "…" in {name}')
+        if not isinstance(right, ast.List | ast.Tuple) or not right.elts:
+            raise ValueError(f"after {name} in … a list of constants is wanted, not {_shown(right)}")
+        values = [_constant(one, name, kinds[name]) for one in right.elts]
+        rows = pl.col(name).is_in(pl.Series(values, dtype=TYPES[kinds[name]]).implode())
+        text = f"{name} in [{', '.join(map(_literal, values))}]"
+    if inside:
+        return Condition(rows.fill_null(False), text)
+    return Condition((~rows).fill_null(False), f"({name} is not null and not ({text}))")
+
+
+def _column(node: ast.expr, kinds: dict[str, str]) -> str:
+    """The column that a node names."""
+    if isinstance(node, ast.Name) and node.id in kinds:
+        return node.id
+    raise ValueError(f"{_shown(node)} is not a column")
+
+
+def _constant(node: ast.expr, name: str, kind: str) -> Any:
+    """The constant that a node is, of a column's kind."""
+    minus = isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub)
+    inner = node.operand if isinstance(node, ast.UnaryOp) and minus else node
+    value = inner.value if isinstance(inner, ast.Constant) else None
+    if isinstance(inner, ast.Name):
+        value = FLAGS.get(inner.id)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if kind == "text" and isinstance(value, str):
+        value.encode()  # half a surrogate pair is an error of the value, and a ValueError
+        return value
+    if kind == "true or false" and isinstance(value, bool) and not minus:
+        return value
+    if kind == "integer" and is_number and isinstance(value, int) and value < 2**63:
+        return -value if minus else value
+    if kind == "number" and is_number and math.isfinite(float(value)):  # type: ignore[arg-type]
+        return -float(value) if minus else float(value)  # type: ignore[arg-type]
+    raise ValueError(f"{name} is compared with {_shown(node)}, which is not {kind}")
+
+
+def _literal(value: Any) -> str:
+    """A constant as Milvus reads it."""
+    if isinstance(value, str | bool):
+        return json.dumps(value, ensure_ascii=False)
+    return repr(value)
+
+
+def _shown(node: ast.expr) -> str:
+    """A part of the condition in an error."""
+    text = ast.unparse(node)
+    return text if len(text) <= 40 else text[:40] + "…"

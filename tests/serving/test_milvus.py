@@ -1,0 +1,79 @@
+"""The service over an index in milvus-lite: the same answers, a new model taken, and a Milvus that does not answer."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+
+from configs.load import load
+from configs.serving import ServingConfig
+from serving import answers
+from serving.app import make_app
+from serving.engine import Engine
+from serving.state import State
+from tests.commands import run
+
+pytest.importorskip("milvus_lite")
+
+
+def service(trained: Path, at: Path, *options: str) -> Path:
+    """A service folder whose index is made with these options."""
+    run("index", f"run={trained / 'i2i'}", f"out={at / 'index'}", *options)
+    run("service", f"index={at / 'index'}", f"boundary={trained / 'boundary'}", f"out={at / 'service'}")
+    return at / "service"
+
+
+def same_answers(one: State, other: State) -> None:
+    for number in one.model.new[:5].tolist():
+        (songs, scores), (expected, their) = (answers.similar_songs(state, number, 15) for state in (one, other))
+        np.testing.assert_array_equal(songs, expected)
+        np.testing.assert_allclose(scores, their, rtol=1e-4, atol=1e-5)
+        reached, wanted = (answers.audience(state, number, "i2i2u", 10, False, 0.0) for state in (one, other))
+        np.testing.assert_array_equal(reached.users_B, wanted.users_B)
+
+
+def test_the_answers_are_those_of_faiss_also_of_the_next_model(trained: Path, tmp_path: Path) -> None:
+    """The folder is replaced while it is open: the older index answers until the newer is taken."""
+    folder = service(trained, tmp_path / "milvus", "engine=milvus")
+    in_faiss = service(trained, tmp_path / "faiss")
+    with (
+        closing(Engine(in_faiss, tmp_path / "one", 4)) as plain,
+        closing(Engine(folder, tmp_path / "two", 4)) as engine,
+    ):
+        first = engine.state
+        same_answers(first, plain.state)
+        service(trained, tmp_path / "milvus", "engine=milvus", "index=HNSW32")
+        same_answers(first, plain.state)
+        assert engine.changed() and engine.reload(), engine.reload_error
+        assert engine.state is not first and engine.state.model.index.index.kind == "HNSW32"
+        same_answers(engine.state, plain.state)
+        same_answers(first, plain.state)
+
+
+def test_a_milvus_that_does_not_answer_is_said_so(trained: Path, tmp_path: Path) -> None:
+    folder = service(trained, tmp_path / "milvus", "engine=milvus")
+    config = load(ServingConfig, [f"model={folder}", f"store={tmp_path / 'store'}"])
+    engine = Engine(config.model, config.store, config.batch)
+    with TestClient(make_app(engine, config, None), base_url="http://127.0.0.1") as client:
+        song_id = engine.state.song_id(int(engine.state.model.new[0]))
+        assert client.get(f"/songs/{song_id}/similar").status_code == 200
+        index: Any = engine.state.model.index.index
+        index.connection.client.drop_collection(index.name)
+        answer = client.get(f"/songs/{song_id}/similar")
+        assert answer.status_code == 503 and answer.headers["retry-after"] == "1"
+        assert answer.json() == {"detail": "similar songs cannot be looked up just now: ask again"}
+        assert client.get(f"/songs/{song_id}").status_code == 200
+
+
+def test_one_process_has_it(trained: Path, tmp_path: Path) -> None:
+    """A copy of the service folder is an index of its own."""
+    folder = service(trained, tmp_path / "milvus", "engine=milvus")
+    other = shutil.copytree(folder, tmp_path / "copy")
+    with closing(Engine(folder, tmp_path / "one", 4)) as one, closing(Engine(other, tmp_path / "two", 4)) as two:
+        same_answers(one.state, two.state)
