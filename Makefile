@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN    := .venv/bin
 DEMO   := runs/demo
 
-.PHONY: setup demo serve test test-slow bench bench-full gpu-check check format
+.PHONY: setup demo serve serve-cluster test test-slow bench bench-full gpu-check check format
 
 setup: .venv/ready
 
@@ -22,6 +22,10 @@ demo: setup
 serve: setup  # what `make demo` has made, on this machine alone; the console is the page at the address that it prints
 	@test -d $(DEMO)/service || { echo "$(DEMO)/service is not there: make demo makes it (some six minutes)"; exit 1; }
 	$(BIN)/python -m serving model=$(DEMO)/service store=$(DEMO)/store $(OPTIONS)
+
+serve-cluster: setup  # two services over one PostgreSQL, behind HAProxy (Debian: apt-get install postgresql haproxy)
+	@test -d $(DEMO)/service || { echo "$(DEMO)/service is not there: make demo makes it (some six minutes)"; exit 1; }
+	PATH="$(CURDIR)/$(BIN):$$PATH" sh configs/cluster/serve.sh $(DEMO)/service $(DEMO)/cluster
 
 test: setup
 	$(BIN)/python -m pytest
