@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from configs.errors import UserError
-from configs.options import REQUIRED, CommandLoggerConfig, a_date, above, at_least, opt
+from configs.options import REQUIRED, CommandLoggerConfig, SparkConfig, a_date, above, at_least, opt
 
 
 @dataclass
@@ -84,11 +84,6 @@ class PairsConfig:
         at_least(self, 0, *(f"pairs.{name}" for name in ("shrinkage", "max_history", "prior_outcomes")), below=1e9)
         above(self, 0, "pairs.drop_above", below=1)
         at_least(self, 1, "pairs.top_k", "pairs.min_common", below=1e9)
-
-
-@dataclass
-class SparkConfig:
-    master: str | None = opt(None, "engine=spark: where it runs, e.g. local[8] (default: as its own settings say)")
 
 
 @dataclass

@@ -77,3 +77,8 @@ class LoggerConfig:
 @dataclass
 class CommandLoggerConfig(LoggerConfig):
     wandb: Literal["online", "offline", "off"] = opt("off", "Weights & Biases: what was made of what (adds seconds)")
+
+
+@dataclass
+class SparkConfig:
+    master: str | None = opt(None, "engine=spark: where it runs, e.g. local[8] (default: as its own settings say)")

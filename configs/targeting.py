@@ -7,7 +7,18 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from configs.errors import UserError
-from configs.options import CATALOGUE, FEATURES, INDEX, REQUIRED, CommandLoggerConfig, a_date, above, at_least, opt
+from configs.options import (
+    CATALOGUE,
+    FEATURES,
+    INDEX,
+    REQUIRED,
+    CommandLoggerConfig,
+    SparkConfig,
+    a_date,
+    above,
+    at_least,
+    opt,
+)
 
 PROMPTS = ["{}", "{} music", "a {} song"]
 
@@ -78,6 +89,18 @@ class TargetingConfig:
 
 
 @dataclass
+class AudienceSparkConfig(SparkConfig):
+    plays: str | None = opt(
+        None,
+        "engine=spark: plays as Parquet (user, song, strength) wherever Spark reads, e.g. s3a://… (default: the "
+        "catalogue's)",
+    )
+    partitions: int = opt(
+        0, "engine=spark: parts of the users, each in one worker's memory (0: spark.sql.shuffle.partitions)"
+    )
+
+
+@dataclass
 class AudienceConfig:
     mode: Literal["i2i2u", "taste", "cat", "union", "boundary", "rank"] = opt(
         "i2i2u",
@@ -109,12 +132,16 @@ class AudienceConfig:
     where: str | None = opt(
         None, 'condition on known songs: only such are similar songs, e.g. language == "zh" and "rock" in genres'
     )
+    engine: Literal["local", "spark"] = opt(
+        "local", "what looks for users: this machine, or Apache Spark over parts of the users"
+    )
+    spark: AudienceSparkConfig = field(default_factory=AudienceSparkConfig)
     targeting: TargetingConfig = field(default_factory=TargetingConfig)
     show: str | None = opt(None, "song_id whose audience is printed as a table (default: the first)")
     logger: CommandLoggerConfig = field(default_factory=CommandLoggerConfig)
 
     def __post_init__(self) -> None:
-        """Check that what the mode needs is given, and that the date is one."""
+        """Check that what the mode needs is given, that the date is one, and that the engine can do it."""
         if self.boundary is None and (self.mode == "boundary" or self.gate):
             raise UserError(
                 "missing option: boundary=… (python train.py boundary …): the users' boundaries come from it"
@@ -122,6 +149,11 @@ class AudienceConfig:
         if self.rank is None and self.mode == "rank":
             raise UserError("missing option: rank=… (python train.py rank …): the ranker of the candidates")
         a_date("since", self.since)
+        at_least(self.spark, 0, "spark.partitions")
+        local = {"mode=rank": self.mode == "rank", "rank=": self.rank, "plays=": self.plays}
+        local["targeting.users_index="] = self.targeting.users_index != "Flat"
+        if self.engine == "spark" and (asked := [name for name, given in local.items() if given]):
+            raise UserError(f"{', '.join(asked)}: for engine=local, Spark does not do it")
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from zlib import crc32
 
@@ -10,7 +11,7 @@ import numpy as np
 import polars as pl
 from scipy import sparse
 
-from artifacts.folders import writing
+from artifacts.folders import scratch, writing
 from artifacts.tracking import log_table, made, tracked, used
 from configs.errors import UserError
 from configs.load import recorded
@@ -28,15 +29,23 @@ from inference.filters import (
 )
 from inference.ranking import open_ranker, song_facts
 from inference.song_index import SongIndex, open_index, restricted
+from inference.spark_audience import (
+    SparkListening,
+    SparkTargeting,
+    listening_in_spark,
+    plays_of,
+    read_plays,
+    targeting_in_spark,
+)
 from inference.targeting import targeting_of
 from inference.vectors import Boundary, boundary_vectors
 from retrieval.allocation import Exploration
-from retrieval.audience import Audience
+from retrieval.audience import Audience, Excluded
 from retrieval.clusters import user_vectors
 from retrieval.listening import Listening
 from retrieval.rank_reasons import RankReasons, in_words, rank_reasons
 from retrieval.ranking import Ranker
-from retrieval.targeting import Similar
+from retrieval.targeting import Similar, Songs, Targeting
 from retrieval.warm_up import warm_vectors
 
 KIND = "audience"
@@ -55,30 +64,30 @@ def make_audience(config: AudienceConfig, run: Any) -> None:
     first = read_first_plays(config.plays, catalogue, new) if config.plays else None
     lines = [f"exclude={config.exclude}: {exclusions}"] if config.exclude else []
     lines += [str(first)] if first else []
-    excluded = without_listeners(exclusions, catalogue, new, first)
-    options, listening = config.targeting, listening_matrix(catalogue.plays, catalogue.n_users, catalogue.n_songs)
-    index = warmed(restricted(index, catalogue.songs, config.where), new, listening, first, options.warm_up)
+    options, (listening, excluded) = config.targeting, who_listened(config, catalogue, new, exclusions, first)
+    index = restricted(index, catalogue.songs, config.where)
+    index = warmed(index, new, listening.known_US, first, options.warm_up)
     boundary = boundary_of(config, index, new, first)
     ranker = open_ranker(config.rank, catalogue, index, boundary, options)[0] if config.rank else None
-    targeting = targeting_of(index, Listening(listening), options, boundary, ranker)
     items, facts = boundary.item_CD if boundary else None, song_facts(ranker.source, catalogue, new) if ranker else None
-    songs = targeting.songs(index.vectors[new], new, items, excluded, facts)
     manifest = {
         "options": recorded(config),
         "encoder": index.manifest["encoder"],
         "boundary": boundary and boundary.run.fingerprint,
         "unknown": {column: len(ids) for column, ids in exclusions.unknown.items()} or None,
     }
-    with writing(config.out, KIND, manifest) as folder:
+    with scratch(config.out) as aside, writing(config.out, KIND, manifest) as folder:
+        targeting = targeting_for(listening, index, options, boundary, ranker, aside)
+        songs = targeting.songs(index.vectors[new], new, items, excluded, facts)
         limits = options.budget, config.gate, options.margin, options.per_user_cap
         found = targeting.audience(songs, config.mode, *limits, exploration_of(options, catalogue, new))
         table = audience_table(found, targeting.reasons(found.users_CB, songs), catalogue, new, boundary, ranker)
         table.write_parquet(folder / "audience.parquet")
         similar_table(songs.similar, catalogue, new).write_parquet(folder / "similar.parquet")
-        if songs.item_CD is not None:
-            named = targeting.songs_of_users(songs.item_CD, options.songs_per_user, options.margin, songs.excluded)
-            recommendation_table(named, catalogue, new).write_parquet(folder / "recommendations.parquet")
-            manifest |= {"users_with_a_song": int((named.users_CB >= 0).any(axis=1).sum())}
+        if boundary is not None:
+            recommended = recommendations(targeting, songs, options, catalogue, new, aside)
+            recommended.sink_parquet(folder / "recommendations.parquet")
+            manifest |= {"users_with_a_song": recommended.select(pl.col("user_id").n_unique()).collect().item()}
         manifest |= reached(found)
     used(run, config.index, config.boundary, config.rank)
     made(run, config.out, config.logger.upload)
@@ -86,6 +95,32 @@ def make_audience(config: AudienceConfig, run: Any) -> None:
     rows = f"{len(new)} songs, {table.height} (song, user) rows"
     lines.append(f"{config.out}: {rows}, mode {config.mode}, gate {config.gate}")
     print("\n".join([*lines, show(table, songs.similar, catalogue, new, shown)]))
+
+
+def who_listened(
+    config: AudienceConfig, catalogue: Catalogue, new: IntArray, exclusions: Excluded, first: FirstPlays | None
+) -> tuple[Listening, Excluded]:
+    """The listening of all users; and whom songs must not go to, also because they have played them."""
+    if config.engine == "local":
+        listening = Listening(listening_matrix(catalogue.plays, catalogue.n_users, catalogue.n_songs))
+        return listening, without_listeners(exclusions, catalogue.plays, new, first)
+    plays, parts = read_plays(config.spark, catalogue)
+    of_pool = plays_of(plays, np.intersect1d(new, catalogue.rows("warm")))
+    return listening_in_spark(plays, parts, catalogue), without_listeners(exclusions, of_pool, new)
+
+
+def targeting_for(
+    listening: Listening,
+    index: SongIndex,
+    options: TargetingConfig,
+    boundary: Boundary | None,
+    ranker: Ranker | None,
+    aside: Path,
+) -> Targeting:
+    """Targeting where the listening is; `aside` is for what Spark's workers read."""
+    if isinstance(listening, SparkListening):
+        return targeting_in_spark(index, listening, options, boundary, aside)
+    return targeting_of(index, listening, options, boundary, ranker)
 
 
 def reached(found: Audience) -> dict[str, int]:
@@ -227,17 +262,22 @@ def similar_table(similar: Similar, catalogue: Catalogue, new: IntArray) -> pl.D
     )
 
 
-def recommendation_table(songs: Audience, catalogue: Catalogue, new: IntArray) -> pl.DataFrame:
+def recommendations(
+    targeting: Targeting, songs: Songs, options: TargetingConfig, catalogue: Catalogue, new: IntArray, aside: Path
+) -> pl.LazyFrame:
     """One row a (user, new song above their boundary): rank and margin."""
-    row, rank = np.nonzero(songs.users_CB >= 0)
-    return pl.DataFrame(
-        {
-            "user_id": catalogue.users["user_id"].gather(row),
-            "song_id": catalogue.songs["song_id"].gather(new[songs.users_CB[row, rank]]),
-            "rank": rank + 1,
-            "margin": songs.scores_CB[row, rank],
-        }
-    )
+    if isinstance(targeting, SparkTargeting):
+        found = targeting.recommend(songs, options.songs_per_user, options.margin, aside)
+    else:
+        assert songs.item_CD is not None
+        named = targeting.songs_of_users(songs.item_CD, options.songs_per_user, options.margin, songs.excluded)
+        user, rank = np.nonzero(named.users_CB >= 0)
+        song, margin = named.users_CB[user, rank], named.scores_CB[user, rank]
+        found = pl.LazyFrame({"user": user, "song": song, "rank": rank + 1, "margin": margin})
+    user_ids = catalogue.users.lazy().select("user_id", user=pl.int_range(pl.len()))
+    song_ids = catalogue.songs[new].lazy().select("song_id", song=pl.int_range(pl.len()))
+    found = found.join(user_ids, on="user", maintain_order="left").join(song_ids, on="song", maintain_order="left")
+    return found.select("user_id", "song_id", "rank", "margin")
 
 
 def example_table(table: pl.DataFrame, similar: Similar, catalogue: Catalogue, new: IntArray) -> pl.DataFrame:

@@ -162,10 +162,10 @@ def likings(path: str, plays: pl.DataFrame, catalogue: Catalogue, new: IntArray)
 
 
 def without_listeners(
-    excluded: Excluded, catalogue: Catalogue, pool: IntArray, first: FirstPlays | None = None
+    excluded: Excluded, plays: pl.DataFrame, pool: IntArray, first: FirstPlays | None = None
 ) -> Excluded:
     """The exclusions, and beside them everybody who has played a song of the pool: they know it already."""
-    plays = catalogue.plays.filter(pl.col("song").is_in(pl.Series(pool))).select("song", "user")
+    plays = plays.filter(pl.col("song").is_in(pl.Series(pool))).select("song", "user")
     row, user = np.searchsorted(pool, plays["song"].to_numpy()), plays["user"].to_numpy()
     if first is not None:
         row, user = np.concatenate([row, first.song]), np.concatenate([user, first.user])

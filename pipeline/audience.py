@@ -8,6 +8,7 @@
     python -m pipeline.audience mode=rank index=INDEX boundary=RUN rank=RUN out=AUDIENCE
     python -m pipeline.audience mode=i2i2u index=INDEX out=AUDIENCE targeting.exploration=0.05
     python -m pipeline.audience mode=taste index=INDEX plays=FIRST.parquet out=AUDIENCE    (songs warm up)
+    python -m pipeline.audience mode=union index=INDEX out=AUDIENCE engine=spark spark.master=local[8]
 
 Writes audience.parquet (song_id, user_id, rank, score, margin, because; with exploration also explored, propensity; of
 mode=rank also named_by, raised_by: docs/ranking.md), similar.parquet (song_id, similar_song_id, similarity), with a

@@ -75,6 +75,14 @@ def similarity_weights(scores_CK: Array, positions_CK: Array, power: float = 1.0
     return np.where(found, weight_CK, 0.0).astype(np.float32)
 
 
+def without_itself(scores_CK: Array, positions_CK: Array, song_C: Array) -> tuple[Array, Array]:
+    """Neighbours of each song but itself, one fewer; of a song that is not among its neighbours the last one goes."""
+    own = positions_CK == song_C[:, None]
+    own[~own.any(axis=1), -1] = True
+    shape = len(song_C), positions_CK.shape[1] - 1
+    return scores_CK[~own].reshape(shape), positions_CK[~own].reshape(shape)
+
+
 def song_rows(positions_CK: Array, weights_CK: Array, n_songs: int) -> sparse.csr_matrix:
     """Weights of similar songs as a sparse matrix, (C, S)."""
     row, at = np.nonzero(positions_CK >= 0)
@@ -90,7 +98,11 @@ def activity_scale(listening_US: sparse.csr_matrix, power: float) -> Array:
 
 def popularity_scale(listening_US: sparse.csr_matrix, power: float) -> Array:
     """1 / (listeners + 1)^power of each song, (S,): everybody listens to a hit, which says little about taste."""
-    listeners_S = np.bincount(listening_US.indices, minlength=listening_US.shape[1])
+    return scale_of(np.bincount(listening_US.indices, minlength=listening_US.shape[1]), power)
+
+
+def scale_of(listeners_S: Array, power: float) -> Array:
+    """1 / (listeners + 1)^power by how many there are, (S,)."""
     return np.asarray((listeners_S + 1.0) ** -power, dtype=np.float32)
 
 

@@ -14,7 +14,7 @@ Shapes: C new songs, S known songs, U users, N some users, K similar songs, B bu
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -39,6 +39,7 @@ from retrieval.audience import (
     song_rows,
     songs_at_once,
     union,
+    without_itself,
 )
 from retrieval.boundary import NO_EXCLUSIONS, margins, songs_above, users_above
 from retrieval.candidates import Candidates, merge_channels
@@ -93,6 +94,7 @@ class Songs:
     excluded: Excluded = NO_EXCLUSIONS
     margin_CU: Array | None = None  # where it is known already; else computed where needed
     facts: SongFacts | None = None  # what a ranker asks of them
+    centres: tuple[Array, Array] | None = None  # `centroids` of their audiences, as margins
 
     def __len__(self) -> int:
         return len(self.vector_CD)
@@ -267,13 +269,8 @@ class Targeting:
         self, songs: Songs, budget: int, allowed: Allowed | None = None, seeds_CP: Array | None = None
     ) -> Audience:
         """CAT: users near a cluster of the seed users, who are looked for unless they are given."""
-        seeds_CP = self.seed_users(songs) if seeds_CP is None else seeds_CP
-        options, user_UD = self.options, self.cat_taste.user_UD
 
-        def near(rows: slice) -> Audience:
-            how = options.clusters, options.seed, options.song_weight
-            centre_CKD, any_C = centroids(seeds_CP[rows], user_UD, songs.vector_CD[rows], *how)
-
+        def near(rows: slice, centre_CKD: Array, any_C: Array) -> Audience:
             def score(part: slice, user_UD: Array) -> Array:
                 return relevance(centre_CKD[part], user_UD)
 
@@ -281,9 +278,19 @@ class Targeting:
             found.users_CB[~any_C], found.scores_CB[~any_C] = -1, -np.inf
             return found
 
+        if songs.centres is not None:
+            return near(slice(0, len(songs)), *songs.centres)
+        seeds_CP = self.seed_users(songs) if seeds_CP is None else seeds_CP
+        return join([near(*part) for part in self.centres(songs, seeds_CP)])
+
+    def centres(self, songs: Songs, seeds_CP: Array) -> Iterator[tuple[slice, Array, Array]]:
+        """`centroids` of some songs after others: which songs, and what it gives."""
+        options, user_UD = self.options, self.cat_taste.user_UD
+        how = options.clusters, options.seed, options.song_weight
         width, most = user_UD.shape[1] * user_UD.itemsize, options.clusters or MOST
         points = seeds_CP.shape[1] * (4 * width + 16 * most)  # bytes of a song's points, and their copies
-        return join([near(rows) for rows in slices(len(songs), max(1, int(options.memory_mb * 2**20 / points)))])
+        for rows in slices(len(songs), max(1, int(options.memory_mb * 2**20 / points))):
+            yield rows, *centroids(seeds_CP[rows], user_UD, songs.vector_CD[rows], *how)
 
     def seed_users(self, songs: Songs) -> Array:
         """The audience that CAT clusters: the first I2I2U users of each song, (C, P), −1 where fewer.
@@ -388,11 +395,3 @@ class Targeting:
             return best_scores(score, *size, min(depth, size[1]), memory_mb=self.options.memory_mb)
 
         return best(budget) if tastes.code_UD is None else rescored(best, score_of, tastes.user_UD, budget)
-
-
-def without_itself(scores_CK: Array, positions_CK: Array, song_C: Array) -> tuple[Array, Array]:
-    """Neighbours of each song but itself, one fewer; of a song that is not among its neighbours the last one goes."""
-    own = positions_CK == song_C[:, None]
-    own[~own.any(axis=1), -1] = True
-    shape = len(song_C), positions_CK.shape[1] - 1
-    return scores_CK[~own].reshape(shape), positions_CK[~own].reshape(shape)

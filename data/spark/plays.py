@@ -6,6 +6,8 @@ tables are assembled from there, a row group at a time.
 
 from __future__ import annotations
 
+import os
+import sys
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -45,6 +47,7 @@ def connect(master: str | None) -> Any:
         from pyspark.sql import SparkSession
     except ImportError:
         raise UserError("engine=spark needs pyspark: pip install -e '.[spark]'; and Java 17 or newer") from None
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # of the workers; else whatever python3 they find
     builder = SparkSession.builder.appName("firstplay")
     for key, value in SETTINGS.items():
         builder = builder.config(key, value)

@@ -46,7 +46,7 @@ def test_listeners_of_a_known_song_are_left_out(catalogue: Catalogue) -> None:
     songs = pool(catalogue, "split=cold_test", "long_tail=15")
     given = Excluded(np.array([3]), np.array([0, 2]), np.array([5, 7]))
     for before in (Excluded(), given):
-        found = without_listeners(before, catalogue, songs)
+        found = without_listeners(before, catalogue.plays, songs)
         assert (np.diff(found.song) >= 0).all()
         allowed = np.ones((len(songs), catalogue.n_users), dtype=bool)
         found.cut(allowed, slice(0, len(songs)))
@@ -54,7 +54,7 @@ def test_listeners_of_a_known_song_are_left_out(catalogue: Catalogue) -> None:
             heard = set(catalogue.plays.filter(pl.col("song") == int(song))["user"].to_list())
             also = {3} | {user for at, user in ((0, 5), (2, 7)) if at == row} if before else set()
             assert set(np.flatnonzero(~allowed[row]).tolist()) == heard | also
-    assert not without_listeners(Excluded(), catalogue, catalogue.rows("cold"))
+    assert not without_listeners(Excluded(), catalogue.plays, catalogue.rows("cold"))
 
 
 NEW = np.array([1, 3, 4])

@@ -1,0 +1,114 @@
+"""What Spark's workers do for `inference.spark_audience`: `Targeting` of one part of the users.
+
+Apart from the driver's half, so that a worker's process imports arrays alone.
+
+Shapes: C new songs, S songs, U users of the part, N rows, B budget, D vector size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, NoReturn
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from retrieval.audience import Excluded
+from retrieval.boundary import NO_EXCLUSIONS
+from retrieval.listening import Listening, strongest
+from retrieval.targeting import Mode, Songs, Targeting, TargetingOptions
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Reach:
+    """Who of a song's users may be reached: not those excluded and, with a gate, those whose boundary it clears."""
+
+    gate: bool = False
+    margin: float = 0.0
+
+
+@dataclass(frozen=True)
+class Search:
+    """A list of users for every song: by which mode, how long, and of whom; None: of everybody."""
+
+    mode: Mode
+    budget: int
+    reach: Reach | None = None
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What every task gets: the new songs, all songs' vectors and factors, and how audiences are found."""
+
+    songs: Songs
+    song_SD: Array
+    popularity_S: Array
+    options: TargetingOptions
+
+
+def part_of(batches: Iterable[pa.RecordBatch], shared: Shared) -> tuple[Array, Targeting, Songs] | None:
+    """A part of the users: their numbers, ascending, what is known of them, and the songs; None without a row.
+
+    A row is what a user listened to, or else their vector.
+    """
+    table = pa.Table.from_batches(batches) if (batches := list(batches)) else None
+    if not table:
+        return None
+    users, place_N = np.unique(table["user"].to_numpy(), return_inverse=True)
+    played_N = table["song"].is_valid().to_numpy()
+    plays = table.filter(pa.array(played_N))
+    song, strength = (plays[name].to_numpy() for name in ("song", "strength"))
+    heard = strongest(place_N[played_N], song, strength, (len(users), len(shared.song_SD)))
+    user_UD = boundary_U = None
+    if shared.songs.item_CD is not None:
+        vectors = table.filter(pa.array(~played_N))
+        user_UD = np.zeros((len(users), shared.songs.item_CD.shape[1]), dtype=np.float32)
+        boundary_U = np.full(len(users), np.inf, dtype=np.float32)  # whom the model does not know wants no song
+        of_row = vectors["vector"].combine_chunks().flatten().to_numpy().reshape(-1, user_UD.shape[1])
+        user_UD[place_N[~played_N]], boundary_U[place_N[~played_N]] = of_row, vectors["boundary"].to_numpy()
+    targeting = Targeting(Listening(heard), shared.song_SD, no_search, shared.options, user_UD, boundary_U)
+    targeting.popularity_S = shared.popularity_S  # by the listeners of all parts
+    return users, targeting, replace(shared.songs, excluded=among(shared.songs.excluded, users))
+
+
+def no_search(*_: Any) -> NoReturn:
+    """Similar songs are looked up before the users are divided."""
+    raise NotImplementedError("a part of the users has no index of songs")
+
+
+def among(excluded: Excluded, users: Array) -> Excluded:
+    """The exclusions that are of some users, ascending, by their places."""
+    at = np.minimum(np.searchsorted(users, excluded.user), len(users) - 1)
+    here = users[at] == excluded.user
+    return Excluded(np.flatnonzero(np.isin(users, excluded.users)), excluded.song[here], at[here])
+
+
+def named_users(batches: Iterable[pa.RecordBatch], shared: Any, searches: list[Search]) -> Iterator[pa.RecordBatch]:
+    """Find the best users of one part for every song, in some lists; `shared` is a broadcast."""
+    if (part := part_of(batches, shared.value)) is None:
+        return
+    users, targeting, songs = part
+    for at, search in enumerate(searches):
+        reach, asked = search.reach or Reach(), songs if search.reach else replace(songs, excluded=NO_EXCLUSIONS)
+        found = targeting.audience(asked, search.mode, search.budget, reach.gate, reach.margin)
+        song, rank = np.nonzero(found.users_CB >= 0)
+        columns = {"list": np.full(len(song), at), "song": song, "user": users[found.users_CB[song, rank]]}
+        arrays = {name: value.astype(np.int32) for name, value in columns.items()}
+        yield pa.record_batch(arrays | {"score": found.scores_CB[song, rank].astype(np.float32)})
+
+
+def named_songs(batches: Iterable[pa.RecordBatch], shared: Any, k: int, margin: float) -> Iterator[pa.RecordBatch]:
+    """The songs of each user of one part that clear their boundary furthest."""
+    if (part := part_of(batches, shared.value)) is None:
+        return
+    users, targeting, songs = part
+    assert songs.item_CD is not None
+    found = targeting.songs_of_users(songs.item_CD, k, margin, songs.excluded)
+    user, rank = np.nonzero(found.users_CB >= 0)
+    columns = {"user": users[user], "song": found.users_CB[user, rank], "rank": rank + 1}
+    arrays = {name: value.astype(np.int32) for name, value in columns.items()}
+    yield pa.record_batch(arrays | {"margin": found.scores_CB[user, rank].astype(np.float32)})
