@@ -32,15 +32,17 @@ stop() {
     wait
     $as "$bin/pg_ctl" -D "$dir/postgres/data" -m fast -w -s stop || true
 }
+# before stop is armed: a server that another run has started is not ours to stop
+$as "$bin/pg_ctl" -D "$dir/postgres/data" -l "$dir/postgres/log" -w -s start || { echo "the database of $dir does not start: is another run using it?"; exit 1; }
 trap 'stop; exit 0' INT TERM
 trap stop EXIT
-$as "$bin/pg_ctl" -D "$dir/postgres/data" -l "$dir/postgres/log" -w -s start
 store="postgresql://firstplay@/postgres?host=$dir/postgres"
 
 {
     printf 'defaults\n  mode http\n  timeout connect 2s\n  timeout client 60s\n  timeout server 60s\n  timeout check 5s\n'
-    printf '  option redispatch\n  retries 3\n'  # a request that has reached no service goes to another
-    printf 'frontend all\n  bind 127.0.0.1:%s\n  default_backend services\n' "$port"
+    # a request that has reached no service goes to another; so does one that only reads, where a service died over it
+    printf '  option redispatch\n  retries 3\n  retry-on conn-failure empty-response\n'
+    printf 'frontend all\n  bind 127.0.0.1:%s\n  http-request disable-l7-retry unless METH_GET\n  default_backend services\n' "$port"
     printf 'backend services\n  balance leastconn\n  option httpchk\n'
     printf '  http-check send meth GET uri /readyz ver HTTP/1.1 hdr Host 127.0.0.1\n  default-server check inter 500ms fall 2 rise 1\n'
     for number in $(seq "$services"); do printf '  server service%s 127.0.0.1:%s\n' "$number" $((port + number)); done
