@@ -212,8 +212,10 @@ class SparkTargeting(Targeting):
         song_SD = np.asarray(self.song_SD) if vectors else np.zeros((len(self.song_SD), 0), dtype=np.float32)
         shared = Shared(songs, song_SD, self.popularity_S, self.options)
         sent = self.rows.sparkSession.sparkContext.broadcast(shared)
-        yield sent
-        sent.destroy()
+        try:
+            yield sent
+        finally:
+            sent.destroy()
 
 
 def targeting_in_spark(

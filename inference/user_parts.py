@@ -77,7 +77,7 @@ def part_of(batches: Iterable[pa.RecordBatch], shared: Shared) -> tuple[Array, T
 
 def no_search(*_: Any) -> NoReturn:
     """Similar songs are looked up before the users are divided."""
-    raise NotImplementedError("a part of the users has no index of songs")
+    raise RuntimeError("a part of the users has no index of songs")
 
 
 def among(excluded: Excluded, users: Array) -> Excluded:

@@ -43,7 +43,7 @@ class PackedBert(nn.Module):
     def __init__(self, bert: Any, dtype: torch.dtype) -> None:
         super().__init__()
         self.embeddings, self.dtype = bert.embeddings, dtype
-        self.heads, self.eps = bert.config.num_attention_heads, bert.config.layer_norm_eps
+        self.heads = bert.config.num_attention_heads
         self.layers = nn.ModuleList(PackedLayer(layer, dtype) for layer in bert.encoder.layer)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Any:

@@ -20,7 +20,6 @@ from scipy import sparse
 from configs.errors import UserError
 from configs.targeting import AudienceSparkConfig, TargetingConfig
 from data.catalogue import Catalogue
-from data.spark import plays as spark_plays
 from data.spark.parquet import pattern
 from inference import spark_audience, user_parts
 from inference.song_index import SongIndex
@@ -33,6 +32,7 @@ from retrieval.index import build_index
 from retrieval.listening import Listening
 from retrieval.targeting import Mode, Songs, Targeting
 from tests.commands import run
+from tests.spark_session import small_session
 
 pytest.importorskip("pyspark", reason="pyspark is not installed")
 if not (os.environ.get("JAVA_HOME") or shutil.which("java")):
@@ -49,19 +49,9 @@ EXCLUDED = Excluded(np.array([3, 20, 21, 22]), *PAIRS)
 @pytest.fixture(scope="module", autouse=True)
 def spark() -> Iterator[Any]:
     """One small session for all tests, which `connect` finds; a task may fail twice."""
-    from pyspark.sql import SparkSession
-
-    settings = dict.fromkeys(("ui.enabled", "sql.adaptive.enabled", "sql.codegen.wholeStage"), "false")
-    settings |= {"log.level": "OFF", "sql.shuffle.partitions": "2", "sql.codegen.factoryMode": "NO_CODEGEN"}
-    settings |= {"driver.host": "localhost", "driver.extraJavaOptions": "-XX:TieredStopAtLevel=1"}
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    builder = SparkSession.builder.master("local[2, 3]")
-    for key, value in settings.items():
-        builder = builder.config(f"spark.{key}", value)
-    session = builder.getOrCreate()
-    spark_plays.connect(None)  # with its settings
-    yield session
-    session.stop()
+    with small_session("local[2, 3]", "OFF") as session:
+        yield session
 
 
 @pytest.fixture(scope="module")

@@ -28,6 +28,7 @@ from data.item_pairs import mining as positives
 from data.spark import pairs as spark_pairs
 from data.spark import plays as spark_plays
 from data.spark.parquet import int96_in, read_log
+from tests.spark_session import small_session
 
 pytest.importorskip("pyspark", reason="pyspark is not installed")
 if not (os.environ.get("JAVA_HOME") or shutil.which("java")):
@@ -42,18 +43,8 @@ MINE: dict[str, Any] = {
 @pytest.fixture(scope="module", autouse=True)
 def spark() -> Iterator[Any]:
     """One small session for all tests, which `connect` finds."""
-    from pyspark.sql import SparkSession
-
-    settings = dict.fromkeys(("ui.enabled", "sql.adaptive.enabled", "sql.codegen.wholeStage"), "false")
-    settings |= {"log.level": "ERROR", "sql.shuffle.partitions": "2", "sql.codegen.factoryMode": "NO_CODEGEN"}
-    settings |= {"driver.host": "localhost", "driver.extraJavaOptions": "-XX:TieredStopAtLevel=1"}
-    builder = SparkSession.builder.master("local[2]")
-    for key, value in settings.items():
-        builder = builder.config(f"spark.{key}", value)
-    session = builder.getOrCreate()
-    spark_plays.connect(None)  # with its settings
-    yield session
-    session.stop()
+    with small_session("local[2]") as session:
+        yield session
 
 
 def in_two_unicode_forms(source: Path) -> None:
