@@ -36,11 +36,13 @@ DEFAULTS: dict[str, Any] = {
     "connect_timeout": int(CONNECT_SECONDS), "application_name": "firstplay", "keepalives_idle": 10,
     "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 30_000,
 }  # fmt: skip
-# An acknowledged commit is on disk, whatever the server's default; who hangs while writing lets the others go on.
+# A commit is on disk before it is acknowledged, whatever the server's default; who hangs while writing lets others go.
+ON_DISK = (
+    "set_config('synchronous_commit', coalesce(nullif(current_setting('synchronous_commit'), 'off'), 'on'), false)"
+)
 SESSION = f"""
 SELECT set_config('lock_timeout', '{BUSY_SECONDS:.0f}s', false),
-    set_config('idle_in_transaction_session_timeout', '{3 * BUSY_SECONDS:.0f}s', false),
-    set_config('synchronous_commit', coalesce(nullif(current_setting('synchronous_commit'), 'off'), 'on'), false)
+    set_config('idle_in_transaction_session_timeout', '{3 * BUSY_SECONDS:.0f}s', false), {ON_DISK}
 """
 MEND = {  # by the first characters of SQLSTATE
     "53100": "make room on the server's disk",
@@ -223,7 +225,7 @@ def migrate(options: dict[str, Any], place: str) -> None:
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     try:
         with engine.begin() as connection:
-            connection.execute(sqlalchemy.text(f"SELECT pg_advisory_xact_lock({LOCK})"))
+            connection.execute(sqlalchemy.text(f"SELECT pg_advisory_xact_lock({LOCK}), {ON_DISK}"))
             driver: Any = connection.connection.driver_connection
             check(driver, place)
             config.attributes |= {"connection": connection, "version_table": VERSION_TABLE}

@@ -398,6 +398,15 @@ def test_a_commit_is_on_disk_whatever_the_server_says(url: str, postgres: Server
         assert connection.execute("SHOW synchronous_commit").fetchone() == ("on",)
 
 
+def test_tables_are_on_disk_when_a_store_is_open(url: str, postgres: Server) -> None:
+    """Nothing but them has been written when the power goes."""
+    Store(url).close()
+    postgres.stop("immediate")
+    postgres.start()
+    with reading(url) as connection:
+        assert connection.execute("SELECT count(*) FROM plays").fetchone() == (0,)
+
+
 def test_nobody_queues_for_a_server_that_is_gone(service_folder: Path, url: str, postgres: Server) -> None:
     """Requests write one after another, and each would wait for the server."""
     with closing(Engine(service_folder, url, 4, follow=1e5)) as engine:
