@@ -20,7 +20,7 @@ class WavePolicyConfig:
         "thompson", "what of a song's rates counts today: a draw from the posterior, or its mean (explores nothing)"
     )
     worth: dict[str, float] = opt(
-        {"favourited": 1.0, "completed": 0.5}, "what an outcome is worth; others do not count"
+        {"favourited": 1.0, "completed": 0.5}, "what an outcome is worth (0: it does not count)"
     )
     strength: float = opt(10.0, "weight of the expected rate, in exposures")
     widen: float = opt(0.9, "widen a song from this chance on that its next users' rates are above the catalogue's")
