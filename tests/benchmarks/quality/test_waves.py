@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -13,7 +14,7 @@ from benchmarks.quality import waves
 from benchmarks.quality.waves import FIXED, WavesBenchmarkConfig, true_chances
 from data.world import generate
 
-SMALL = {"songs": 200, "users": 200, "width": 60, "budget": 20, "waves": 4, "repeats": 1}
+SMALL: dict[str, Any] = {"songs": 200, "users": 200, "width": 60, "budget": 20, "waves": 4, "repeats": 1}
 
 
 def test_true_chances_are_those_that_the_world_draws_from(tmp_path: Path) -> None:
