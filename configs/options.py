@@ -17,11 +17,14 @@ T = TypeVar("T")
 REQUIRED: str = MISSING  # default of a text option that has none
 
 CATALOGUE, FEATURES, INDEX, SERVICE = "catalogue", "features", "index", "service"
+AUDIENCE, WAVES = "audience", "waves"
 MADE_BY = {  # kind of folder → the command that makes one
     CATALOGUE: "python -m pipeline.prepare source=DATASET out=CATALOGUE",
     FEATURES: "python -m pipeline.embed clip=RUN data=CATALOGUE out=FEATURES",
     INDEX: "python -m pipeline.index run=RUN out=INDEX",
     SERVICE: "python -m pipeline.service index=INDEX out=SERVICE",
+    AUDIENCE: "python -m pipeline.audience index=INDEX out=AUDIENCE",
+    WAVES: "python -m pipeline.waves audience=AUDIENCE data=CATALOGUE exposures=N out=WAVES",
     "store": "python -m serving model=SERVICE store=STORE",
     "run": "python train.py clip|i2i|boundary data=CATALOGUE out=RUN",
     **{f"{task} run": f"python train.py {task} data=CATALOGUE out=RUN" for task in ("clip", "i2i", "boundary", "text")},

@@ -13,6 +13,7 @@ from configs.ranking import RankConfig
 from configs.serving import ServingConfig
 from configs.targeting import AudienceConfig, EvaluateConfig, IndexConfig, ProbeConfig, ZeroshotConfig
 from configs.training import BoundaryConfig, ClipConfig, CorpusConfig, EmbedConfig, I2IConfig
+from configs.waves import WavesConfig
 
 GIVEN: dict[type, str] = {
     WorldConfig: "out=o",
@@ -29,6 +30,7 @@ GIVEN: dict[type, str] = {
     ZeroshotConfig: "features=f data=d out=o",
     ProbeConfig: "data=d",
     ServingConfig: "model=m store=s",
+    WavesConfig: "audience=a out=o data=d exposures=9",
 }
 WRONG: list[tuple[Any, str, str]] = [  # schema, options, what is said
     (WorldConfig, "songs=5 users=49", "songs=5, users=49: must be at least 50"),
@@ -96,6 +98,17 @@ WRONG: list[tuple[Any, str, str]] = [  # schema, options, what is said
     (ZeroshotConfig, "labels=[a] prompts=[song]", "each needs {} where the label goes"),
     (ZeroshotConfig, "labels=[a] top=0", "top=0: must be at least 1"),
     (ProbeConfig, "folds=1", "folds=1: must be at least 2"),
+    (WavesConfig, "exposures=0", "exposures=0: must be at least 1"),
+    (WavesConfig, "data=null", "give either data=CATALOGUE"),
+    (WavesConfig, "rates.favourited=0.1", "give either data=CATALOGUE"),
+    (WavesConfig, "data=null rates.favourited=0.1", "give favourited, completed, each above 0 and below 1"),
+    (WavesConfig, "after=./o", "after=./o is out= too"),
+    (WavesConfig, "outcomes=p", "outcomes= is of earlier waves"),
+    (WavesConfig, "policy.stop=0.95", "policy.stop=0.95 must be below policy.widen=0.9"),
+    (WavesConfig, "policy.widen=1", "policy.widen=1: must be above 0 and below 1"),
+    (WavesConfig, "policy.worth.skipped=1", "no outcome is called skipped"),
+    (WavesConfig, "policy.worth.completed=-1", "none less than 0"),
+    (WavesConfig, "policy.size=0", "policy.size=0: must be at least 1"),
     (ServingConfig, "timeout=0", "timeout=0: must be above 0 and below 1e+06"),
     (ServingConfig, "port=65536", "port=65536: must be at least 0 and below 65536"),
     (ServingConfig, "max_upload_mb=300", "max_upload_mb=300: decoders take at most 256"),
