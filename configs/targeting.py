@@ -92,8 +92,8 @@ class TargetingConfig:
 class AudienceSparkConfig(SparkConfig):
     plays: str | None = opt(
         None,
-        "engine=spark: plays as Parquet (user, song, strength) wherever Spark reads, e.g. s3a://… (default: the "
-        "catalogue's)",
+        "engine=spark: plays as Parquet (user, song, strength; with rank= also played_at and flags) wherever Spark "
+        "reads, e.g. s3a://… (default: the catalogue's)",
     )
     partitions: int = opt(
         0, "engine=spark: parts of the users, each in one worker's memory (0: spark.sql.shuffle.partitions)"
@@ -150,7 +150,7 @@ class AudienceConfig:
             raise UserError("missing option: rank=… (python train.py rank …): the ranker of the candidates")
         a_date("since", self.since)
         at_least(self.spark, 0, "spark.partitions")
-        local = {"mode=rank": self.mode == "rank", "rank=": self.rank, "plays=": self.plays}
+        local: dict[str, object] = {"plays=": self.plays}
         local["targeting.users_index="] = self.targeting.users_index != "Flat"
         if self.engine == "spark" and (asked := [name for name, given in local.items() if given]):
             raise UserError(f"{', '.join(asked)}: for engine=local, Spark does not do it")

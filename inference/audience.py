@@ -68,7 +68,7 @@ def make_audience(config: AudienceConfig, run: Any) -> None:
     index = restricted(index, catalogue.songs, config.where)
     index = warmed(index, new, listening.known_US, first, options.warm_up)
     boundary = boundary_of(config, index, new, first)
-    ranker = open_ranker(config.rank, catalogue, index, boundary, options)[0] if config.rank else None
+    ranker = ranker_of(config, catalogue, index, boundary, listening)
     items, facts = boundary.item_CD if boundary else None, song_facts(ranker.source, catalogue, new) if ranker else None
     manifest = {
         "options": recorded(config),
@@ -104,9 +104,19 @@ def who_listened(
     if config.engine == "local":
         listening = Listening(listening_matrix(catalogue.plays, catalogue.n_users, catalogue.n_songs))
         return listening, without_listeners(exclusions, catalogue.plays, new, first)
-    plays, parts = read_plays(config.spark, catalogue)
+    plays, parts = read_plays(config.spark, catalogue, ranked=config.rank is not None)
     of_pool = plays_of(plays, np.intersect1d(new, catalogue.rows("warm")))
     return listening_in_spark(plays, parts, catalogue), without_listeners(exclusions, of_pool, new)
+
+
+def ranker_of(
+    config: AudienceConfig, catalogue: Catalogue, index: SongIndex, boundary: Boundary | None, listening: Listening
+) -> Ranker | None:
+    """The ranker, where there is one; its features are made from plays where these are."""
+    if config.rank is None:
+        return None
+    log = listening.plays if isinstance(listening, SparkListening) else None
+    return open_ranker(config.rank, catalogue, index, boundary, config.targeting, log)[0]
 
 
 def targeting_for(
@@ -119,7 +129,7 @@ def targeting_for(
 ) -> Targeting:
     """Targeting where the listening is; `aside` is for what Spark's workers read."""
     if isinstance(listening, SparkListening):
-        return targeting_in_spark(index, listening, options, boundary, aside)
+        return targeting_in_spark(index, listening, options, boundary, aside, ranker)
     return targeting_of(index, listening, options, boundary, ranker)
 
 

@@ -33,14 +33,18 @@ from data.spark.pairs import number
 from data.spark.parquet import pattern, uri
 from data.spark.plays import connect, frame, gathered
 from inference.song_index import SongIndex
+from inference.spark_ranking import ranker_in_spark
 from inference.targeting import options_of
 from inference.user_parts import Reach, Search, Shared, named_songs, named_users, no_search
 from inference.vectors import Boundary
 from retrieval.audience import Audience, ranked, scale_of
 from retrieval.listening import Listening, strongest
+from retrieval.ranking import Ranker
 from retrieval.targeting import Songs, Targeting
 
-PLAYS, USERS = "user INT, song INT, strength FLOAT", "user INT, vector ARRAY<FLOAT>, boundary FLOAT"
+PLAYS = "user INT, song INT, strength FLOAT"
+TOLD = "completed BOOLEAN, favourited BOOLEAN, disliked BOOLEAN"  # what a ranker asks further, beside played_at
+USERS = "user INT, vector ARRAY<FLOAT>, boundary FLOAT"
 NAMED = "list INT, song INT, user INT, score FLOAT"
 RECOMMENDED = "user INT, song INT, rank INT, margin FLOAT"
 ROWS = 100_000  # users whose vectors are written at a time
@@ -48,11 +52,12 @@ ROWS = 100_000  # users whose vectors are written at a time
 
 @dataclass
 class SparkListening(Listening):
-    """Listening that stays in Spark: `rows` are each user's songs with the strongest signal, divided by user.
+    """Listening that stays in Spark: `plays`, and `rows`: each user's songs with the strongest signal, by user.
 
     `known_US` has the songs, but no user; `listeners_S` says how many listened to each.
     """
 
+    plays: Any = None
     rows: Any = None
     users: int = 0
     parts: int = 0
@@ -81,20 +86,23 @@ class SparkListening(Listening):
         return heard_NS
 
 
-def read_plays(config: AudienceSparkConfig, catalogue: Catalogue) -> tuple[Any, int]:
-    """Plays as Spark reads them (user, song, strength), and how many parts their users are divided into.
+def read_plays(config: AudienceSparkConfig, catalogue: Catalogue, ranked: bool = False) -> tuple[Any, int]:
+    """Plays as Spark reads them, flags NULL where there are none, and how many parts their users are divided into.
 
     Raises:
-        UserError: Spark does not start, or cannot read them.
+        UserError: Spark does not start, or cannot read them; or, if they are asked to be `ranked`, they have no times.
     """
     spark = connect(config.master)
     from pyspark.errors import PySparkException  # it is there now
 
     path = config.plays or pattern(catalogue.folder / "plays.parquet")
     try:
-        plays = spark.read.schema(PLAYS).parquet(path)
+        when = dict(spark.read.parquet(path).dtypes).get("played_at", "") if ranked else "timestamp_ntz"
+        plays = spark.read.schema(f"{PLAYS}, {TOLD}, played_at {when or 'string'}").parquet(path)
     except PySparkException as error:
         raise UserError(f"plays cannot be read from {path} ({str(error).splitlines()[0]})") from None
+    if not when.startswith("timestamp"):
+        raise UserError(f"{path} has no column played_at of times, which rank= asks for, as the catalogue's plays have")
     return plays, config.partitions or int(spark.conf.get("spark.sql.shuffle.partitions"))
 
 
@@ -116,8 +124,8 @@ def listening_in_spark(plays: Any, parts: int, catalogue: Catalogue) -> SparkLis
     """
     from pyspark.sql import functions as F
 
-    liked = plays.filter("strength > 0").repartition(parts, "user").groupBy("user", "song")
-    rows = liked.agg(F.max("strength").alias("strength")).cache()
+    liked = plays.select("user", "song", "strength").filter("strength > 0").repartition(parts, "user")
+    rows = liked.groupBy("user", "song").agg(F.max("strength").alias("strength")).cache()
     bounds = rows.selectExpr("min(user)", "max(user)", "min(song)", "max(song)", "count(*) - count(user + song)")
     low, last_user, first_song, last_song, nulls = bounds.first()
     if low is None or nulls or min(low, first_song) < 0:
@@ -131,7 +139,8 @@ def listening_in_spark(plays: Any, parts: int, catalogue: Catalogue) -> SparkLis
     if (listeners_S[catalogue.rows("cold")] > 0).any():
         raise UserError("spark.plays= has plays of held-out songs: give those of plays.parquet of the catalogue")
     none_US = sparse.csr_matrix((0, catalogue.n_songs), dtype=np.float32)
-    return SparkListening(none_US, rows=rows, users=catalogue.n_users, parts=parts, listeners_S=listeners_S)
+    of = {"plays": plays, "rows": rows, "users": catalogue.n_users, "parts": parts, "listeners_S": listeners_S}
+    return SparkListening(none_US, **of)
 
 
 @dataclass
@@ -219,15 +228,24 @@ class SparkTargeting(Targeting):
 
 
 def targeting_in_spark(
-    index: SongIndex, listening: SparkListening, config: TargetingConfig, boundary: Boundary | None, aside: Path
+    index: SongIndex,
+    listening: SparkListening,
+    config: TargetingConfig,
+    boundary: Boundary | None,
+    aside: Path,
+    ranker: Ranker | None = None,
 ) -> SparkTargeting:
     """Targeting on the index's songs; users' vectors are written to `aside`, which all workers must see."""
     rows = listening.rows
     if boundary is not None:
         write_users(boundary, aside / "users")
-        users = listening.spark.read.schema(USERS).parquet(pattern(aside / "users"))
-        rows = rows.unionByName(users, allowMissingColumns=True).repartition(listening.parts, "user").cache()
+        vectors = listening.spark.read.schema(USERS).parquet(pattern(aside / "users"))
+        rows = rows.unionByName(vectors, allowMissingColumns=True).repartition(listening.parts, "user").cache()
     targeting = SparkTargeting(listening, index.vectors, index.similar, options_of(config), rows=rows)
+    if boundary is not None:
+        targeting.user_UD, targeting.boundary_U = boundary.user_UD, boundary.boundary_U
+    if ranker is not None:
+        targeting.ranker = ranker_in_spark(ranker, listening)
     targeting.popularity_S = scale_of(listening.listeners_S, config.popularity_power)
     return targeting
 
