@@ -150,10 +150,8 @@ class AudienceConfig:
             raise UserError("missing option: rank=… (python train.py rank …): the ranker of the candidates")
         a_date("since", self.since)
         at_least(self.spark, 0, "spark.partitions")
-        local: dict[str, object] = {"plays=": self.plays}
-        local["targeting.users_index="] = self.targeting.users_index != "Flat"
-        if self.engine == "spark" and (asked := [name for name, given in local.items() if given]):
-            raise UserError(f"{', '.join(asked)}: for engine=local, Spark does not do it")
+        if self.engine == "spark" and self.targeting.users_index != "Flat":
+            raise UserError("targeting.users_index=: for engine=local, Spark compares all users")
 
 
 @dataclass

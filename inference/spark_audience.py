@@ -35,7 +35,7 @@ from data.spark.plays import connect, frame, gathered
 from inference.song_index import SongIndex
 from inference.spark_ranking import ranker_in_spark
 from inference.targeting import options_of
-from inference.user_parts import Reach, Search, Shared, named_songs, named_users, no_search
+from inference.user_parts import Reach, Search, Shared, moments, named_songs, named_users, no_search
 from inference.vectors import Boundary
 from retrieval.audience import Audience, ranked, scale_of
 from retrieval.listening import Listening, strongest
@@ -46,6 +46,7 @@ PLAYS = "user INT, song INT, strength FLOAT"
 TOLD = "completed BOOLEAN, favourited BOOLEAN, disliked BOOLEAN"  # what a ranker asks further, beside played_at
 USERS = "user INT, vector ARRAY<FLOAT>, boundary FLOAT"
 NAMED = "list INT, song INT, user INT, score FLOAT"
+MOMENT = "part INT, moment ARRAY<DOUBLE>"
 RECOMMENDED = "user INT, song INT, rank INT, margin FLOAT"
 ROWS = 100_000  # users whose vectors are written at a time
 
@@ -84,6 +85,16 @@ class SparkListening(Listening):
         heard_NS = strongest(np.searchsorted(users_N, user), song, strength, shape)
         heard_NS.sort_indices()
         return heard_NS
+
+    def moments(self, song_SD: AnyArray) -> AnyArray:
+        """Σ u uᵀ over the tastes u of all users, (D, D)."""
+        sent = self.spark.sparkContext.broadcast(np.asarray(song_SD))
+        try:
+            found = self.rows.mapInArrow(partial(moments, song_SD=sent), MOMENT).toArrow().sort_by("part")
+        finally:
+            sent.destroy()
+        dim = song_SD.shape[1]
+        return np.asarray(found["moment"].combine_chunks().flatten().to_numpy()).reshape(-1, dim, dim).sum(axis=0)
 
 
 def read_plays(config: AudienceSparkConfig, catalogue: Catalogue, ranked: bool = False) -> tuple[Any, int]:

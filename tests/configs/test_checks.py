@@ -89,7 +89,7 @@ WRONG: list[tuple[Any, str, str]] = [  # schema, options, what is said
     (AudienceConfig, "targeting.margin=inf", "targeting.margin=inf"),
     (AudienceConfig, "targeting.budget=0 targeting.seed_users=-1", "targeting.budget=0, targeting.seed_users=-1"),
     (AudienceConfig, "targeting.exploration=0.04 targeting.budget=12", "is no user: give at least 0.0416667"),
-    (AudienceConfig, "engine=spark plays=p targeting.users_index=IVF,Flat", "plays=, targeting.users_index=: for eng"),
+    (AudienceConfig, "engine=spark targeting.users_index=IVF,Flat", "targeting.users_index=: for engine=local"),
     (AudienceConfig, "spark.partitions=-1", "spark.partitions=-1: must be at least 0"),
     (EvaluateConfig, "budgets=[10,-1]", "give one or more positive numbers of users"),
     (ZeroshotConfig, "", "give either labels=[…] or column="),
