@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ from inference.spark_ranking import ranker_in_spark
 from inference.targeting import options_of
 from inference.user_parts import Reach, Search, Shared, moments, named_songs, named_users, no_search
 from inference.vectors import Boundary
-from retrieval.audience import Audience, ranked, scale_of
+from retrieval.audience import Audience, ranked
 from retrieval.listening import Listening, strongest
 from retrieval.ranking import Ranker
 from retrieval.targeting import Songs, Targeting
@@ -63,6 +63,11 @@ class SparkListening(Listening):
     users: int = 0
     parts: int = 0
     listeners_S: Any = None
+
+    @cached_property
+    def songs_U(self) -> IntArray:
+        """How many songs each user listened to."""
+        return number(self.rows, "user", self.users)
 
     @property
     def n_users(self) -> int:
@@ -257,8 +262,27 @@ def targeting_in_spark(
         targeting.user_UD, targeting.boundary_U = boundary.user_UD, boundary.boundary_U
     if ranker is not None:
         targeting.ranker = ranker_in_spark(ranker, listening)
-    targeting.popularity_S = scale_of(listening.listeners_S, config.popularity_power)
     return targeting
+
+
+def unbounded(targeting: Targeting) -> Targeting:
+    """The same where every user's boundary is 0."""
+    assert targeting.boundary_U is not None
+    without = replace(targeting, boundary_U=np.zeros_like(targeting.boundary_U))
+    if isinstance(without, SparkTargeting):
+        zero = "CASE WHEN boundary IS NOT NULL THEN CAST(0 AS FLOAT) END AS boundary"
+        without.rows = without.rows.selectExpr("user", "song", "strength", "vector", zero)
+    return without
+
+
+def unweighted(targeting: Targeting) -> Targeting:
+    """The same where every signal counts as 1, and every user as much."""
+    options = replace(targeting.options, activity_power=0.0)
+    if isinstance(targeting, SparkTargeting):
+        rows = targeting.rows.filter("song IS NOT NULL")
+        return replace(targeting, rows=rows.selectExpr("user", "song", "CAST(1 AS FLOAT) AS strength"), options=options)
+    heard_US = targeting.listening.known_US.astype(bool).astype(np.float32)
+    return replace(targeting, listening=Listening(heard_US), options=options)
 
 
 def write_users(boundary: Boundary, folder: Path) -> None:

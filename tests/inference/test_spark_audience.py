@@ -247,3 +247,20 @@ def test_the_command_writes_the_same_tables(
     assert found.pop("options") != expected.pop("options") and found == expected
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {"index", "local", "spark", "users.parquet", *(["first"] if warm else [])}
+
+
+def test_evaluation_has_the_same_figures(
+    catalogue_folder: Path, i2i_run: Path, boundary_run: Path, tmp_path: Path
+) -> None:
+    """All of them but ridge → EASE, which is left out."""
+    run("index", f"run={i2i_run}", f"out={tmp_path / 'index'}")
+    index = tmp_path / "index"
+    given = [f"data={catalogue_folder}", f"index={index}", f"boundary={boundary_run}", "budgets=[5,20]", "ease_songs=1"]
+    given += [f"compare={{again: {index}}}", "targeting.activity_power=0.5"]
+    for engine, more in (("local", []), ("spark", ["spark.partitions=3"])):
+        run("evaluate", *given, f"engine={engine}", *more, f"out={tmp_path / engine}")
+    found, expected = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("spark", "local"))
+    assert found == expected
+    assert {"most active users", "content kNN", "FirstPlay U2I, no boundary"} <= {
+        row["method"] for row in found["audience"]
+    }
