@@ -92,8 +92,8 @@ class TargetingConfig:
 class AudienceSparkConfig(SparkConfig):
     plays: str | None = opt(
         None,
-        "engine=spark: plays as Parquet (user, song, strength) wherever Spark reads, e.g. s3a://… (default: the "
-        "catalogue's)",
+        "engine=spark: plays as Parquet (user, song, strength; with rank= also played_at and flags) wherever Spark "
+        "reads, e.g. s3a://… (default: the catalogue's)",
     )
     partitions: int = opt(
         0, "engine=spark: parts of the users, each in one worker's memory (0: spark.sql.shuffle.partitions)"
@@ -149,11 +149,14 @@ class AudienceConfig:
         if self.rank is None and self.mode == "rank":
             raise UserError("missing option: rank=… (python train.py rank …): the ranker of the candidates")
         a_date("since", self.since)
-        at_least(self.spark, 0, "spark.partitions")
-        local = {"mode=rank": self.mode == "rank", "rank=": self.rank, "plays=": self.plays}
-        local["targeting.users_index="] = self.targeting.users_index != "Flat"
-        if self.engine == "spark" and (asked := [name for name, given in local.items() if given]):
-            raise UserError(f"{', '.join(asked)}: for engine=local, Spark does not do it")
+        check_engine(self)
+
+
+def check_engine(config: AudienceConfig | EvaluateConfig) -> None:
+    """Refuse what Spark does not do, and parts of the users below none."""
+    at_least(config.spark, 0, "spark.partitions")
+    if config.engine == "spark" and config.targeting.users_index != "Flat":
+        raise UserError("targeting.users_index=: for engine=local, Spark compares all users")
 
 
 @dataclass
@@ -172,6 +175,8 @@ class EvaluateConfig:
         "file (only the demo world has one)",
     )
     split: Literal["cold_test", "cold_val"] = opt("cold_test", "which new songs are evaluated")
+    engine: Literal["local", "spark"] = opt("local", "what looks for users, as of pipeline.audience")
+    spark: AudienceSparkConfig = field(default_factory=AudienceSparkConfig)
     targeting: TargetingConfig = field(default_factory=TargetingConfig)
     budgets: list[int] = opt([10, 50, 100], "audience sizes at which target users are counted")
     ease_songs: int = opt(10_000, "known songs up to which ridge → EASE is a row: it inverts a matrix of that size")
@@ -184,6 +189,7 @@ class EvaluateConfig:
         if not self.budgets or self.budgets[0] < 1:
             raise UserError(f"budgets={self.budgets}: give one or more positive numbers of users")
         at_least(self, 0, "ease_songs")
+        check_engine(self)
         if any(name.startswith("FirstPlay") for name in self.compare):
             raise UserError(f"compare={self.compare}: rows called FirstPlay are those of index=, choose another name")
 

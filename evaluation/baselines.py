@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import sparse
 
 from data.arrays import FloatArray, IntArray
 from data.fields import SongFields
 from inference.song_index import SongIndex
-from retrieval.audience import Audience, listener_scores, rank_by_score, song_rows, top_users
+from inference.spark_audience import unweighted
+from retrieval.audience import Audience, song_rows, top_users
 from retrieval.index import unit_rows
-from retrieval.listening import Listening
+from retrieval.targeting import Similar, Songs, Targeting
 
 SKETCH = 64  # dimensions of a category field's random projection
 
@@ -20,25 +20,24 @@ def random_users(n_new: int, n_users: int, budget: int, seed: int) -> Audience:
     return top_users(np.random.default_rng(seed).random((n_new, n_users)), budget)
 
 
-def most_active_users(listening_US: sparse.csr_matrix, n_new: int, budget: int) -> Audience:
-    """The users with the most training plays, the same list for every song."""
-    plays_U = np.diff(listening_US.indptr).astype(np.float64)
-    one = top_users(plays_U[None, :], budget)
+def most_active_users(songs_U: IntArray, n_new: int, budget: int) -> Audience:
+    """The users with the most known songs, the same list for every song."""
+    one = top_users(songs_U[None, :].astype(np.float64), budget)
     return Audience(np.repeat(one.users_CB, n_new, axis=0), np.repeat(one.scores_CB, n_new, axis=0))
 
 
-def content_knn(
-    content: SongIndex, listening_US: sparse.csr_matrix, new: IntArray, budget: int, k: int = 100
-) -> Audience:
+def content_knn(content: SongIndex, targeting: Targeting, new: IntArray, budget: int, k: int = 100) -> Audience:
     """Item kNN on untrained content, with none of our weighting.
 
     A user's score is the sum of the cosines of those of the k most similar known songs they listened to.
     With F fields of length 1 the inner product is F times their mean cosine, which ranks alike; negative ones are zero.
+    Of `targeting` the listening counts, each signal as 1.
     """
     scores, positions = content.similar(content.vectors[new], k)
-    weights = song_rows(np.where(scores > 0, positions, -1), scores, listening_US.shape[1])
-    heard, one_U = Listening(listening_US.astype(bool).astype(np.float32)), np.ones(listening_US.shape[0], dtype="f4")
-    return rank_by_score(lambda rows: listener_scores(weights[rows], heard, one_U), len(new), budget)
+    positions = np.where(scores > 0, positions, -1)
+    weights_CS = song_rows(positions, scores, targeting.listening.known_US.shape[1])
+    songs = Songs(content.vectors[new], Similar(positions, scores, scores, weights_CS))
+    return unweighted(targeting).listeners(songs, budget)
 
 
 def content_vectors(fields: SongFields, warm: IntArray, seed: int = 0) -> FloatArray:

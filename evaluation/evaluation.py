@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from scipy import sparse
 
-from artifacts.folders import writing
+from artifacts.folders import scratch, writing
 from artifacts.tracking import log_table, made, tracked, used
 from configs.errors import UserError
 from configs.load import recorded
@@ -24,9 +23,11 @@ from evaluation.comparison import CAT, OURS, RANKED, TASTE, compare
 from evaluation.outcomes import gate_figures, logged, outcome_rates, reach_figures, read_truth
 from evaluation.report.genre_maps import genre_maps_svg
 from evaluation.report.page import write_report
+from inference.audience import targeting_for
 from inference.ranking import open_ranker, song_facts
 from inference.song_index import SongIndex, open_index
-from inference.targeting import targeting_of
+from inference.spark_audience import SparkListening, listening_in_spark, read_plays, unbounded
+from inference.targeting import targeting_on
 from inference.vectors import Boundary, boundary_vectors
 from retrieval.audience import Audience, union
 from retrieval.candidates import Candidates, ceilings
@@ -58,11 +59,13 @@ def evaluate(config: EvaluateConfig, run: Any) -> None:
     boundary = None
     if config.boundary:
         boundary = boundary_vectors(config.boundary, np.arange(catalogue.n_songs), config.data, config.features)
-    ranker = opened_ranker(config, catalogue, trained["FirstPlay"], boundary)
+    listening = listening_of(config, catalogue)
+    ranker = opened_ranker(config, catalogue, trained["FirstPlay"], boundary, listening)
     known = read_truth(config.truth, catalogue) if config.truth else logged(catalogue)
-    with writing(config.out, KIND, {"options": recorded(config)}) as folder:
+    with scratch(config.out) as aside, writing(config.out, KIND, {"options": recorded(config)}) as folder:
+        targeting = targeting_for(listening, trained["FirstPlay"], config.targeting, boundary, ranker, aside)
         listeners = np.searchsorted(new, song_P), user_P
-        metrics, drawn = measure(config, catalogue, trained, compared, listeners, boundary, known, ranker)
+        metrics, drawn = measure(config, catalogue, targeting, trained, compared, listeners, boundary, known)
         text = json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False)
         (folder / "metrics.json").write_text(text + "\n")
         write_report(folder / "report.html", metrics, drawn)
@@ -76,27 +79,25 @@ def evaluate(config: EvaluateConfig, run: Any) -> None:
 def measure(
     config: EvaluateConfig,
     catalogue: Catalogue,
+    targeting: Targeting,
     trained: dict[str, SongIndex],
     compared: dict[str, SongIndex],
     listeners: tuple[IntArray, IntArray],
     boundary: Boundary | None,
     known: pl.DataFrame,
-    ranker: Ranker | None = None,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """All figures, and the data of the report's pictures, in which those `compared` are not.
 
-    `boundary` is of all songs, `known` are outcomes.
+    `targeting` is of the full model, `boundary` of all songs, `known` are outcomes.
     """
-    new, options = catalogue.rows(config.split), config.targeting
+    new, listening, ranker = catalogue.rows(config.split), targeting.listening, targeting.ranker
     items = None if boundary is None else boundary.item_CD[new]
-    listening = Listening(listening_matrix(catalogue.plays, catalogue.n_users, catalogue.n_songs))
-    targeting = targeting_of(trained["FirstPlay"], listening, options, boundary, ranker)
     facts = None if ranker is None else song_facts(ranker.source, catalogue, new)
     songs = targeting.songs(targeting.song_SD[new], new, items, facts=facts)
     spaces = songs_in_space(config, catalogue, trained)
     others = {UNTRAINED: untrained_index(spaces[WITH_GENRE], catalogue.rows("warm"))} | compared
     others |= {name: index for name, index in trained.items() if name != "FirstPlay"}
-    by_ease, ease = ease_audience(config, catalogue, spaces[WITH_GENRE], listening.known_US, new)
+    by_ease, ease = ease_audience(config, catalogue, spaces[WITH_GENRE], listening, new)
     candidates = None if ranker is None else targeting.candidates(songs, ranker.depth)
     found = find_all(config, targeting, songs, others, new, by_ease, candidates)
     metrics: dict[str, Any] = {
@@ -104,7 +105,7 @@ def measure(
         "split": config.split,
         "new_songs": len(new),
         "new_songs_with_a_listener": len(np.unique(listeners[0])),
-        **compare(found, listeners, first_genre(catalogue)[new], np.diff(listening.known_US.indptr), config),
+        **compare(found, listeners, first_genre(catalogue)[new], listening.songs_U, config),
         "ridge_to_ease": ease,
         "outcomes": outcome_rates(found, known, source_of(config), new, config.seed),
         "retrieval": figures.audio_text(config.features, catalogue, config.split),
@@ -140,13 +141,20 @@ def boundary_figures(
     return found, histograms | {"gate": margin}
 
 
+def listening_of(config: EvaluateConfig, catalogue: Catalogue) -> Listening:
+    """The listening of all users, where the engine has it."""
+    if config.engine == "local":
+        return Listening(listening_matrix(catalogue.plays, catalogue.n_users, catalogue.n_songs))
+    return listening_in_spark(*read_plays(config.spark, catalogue, ranked=config.rank is not None), catalogue)
+
+
 def source_of(config: EvaluateConfig) -> str:
     """Where outcomes are from, in words."""
     return "truth" if config.truth else "logged plays"
 
 
 def opened_ranker(
-    config: EvaluateConfig, catalogue: Catalogue, index: SongIndex, boundary: Boundary | None
+    config: EvaluateConfig, catalogue: Catalogue, index: SongIndex, boundary: Boundary | None, listening: Listening
 ) -> Ranker | None:
     """The ranker, where there is one.
 
@@ -155,7 +163,8 @@ def opened_ranker(
     """
     if config.rank is None:
         return None
-    ranker, about = open_ranker(config.rank, catalogue, index, boundary, config.targeting)
+    log = listening.plays if isinstance(listening, SparkListening) else None
+    ranker, about = open_ranker(config.rank, catalogue, index, boundary, config.targeting, log)
     if about["fitted_on"] == config.split:
         raise UserError(f"{config.rank} was fitted on the {config.split} songs: it cannot be evaluated on them")
     return ranker
@@ -188,12 +197,12 @@ def find_all(
     budget = min(max(config.budgets), listening.n_users)
     found = {
         RANDOM: baselines.random_users(len(new), listening.n_users, budget, config.seed),
-        ACTIVE: baselines.most_active_users(listening.known_US, len(new), budget),
-        KNN: baselines.content_knn(others[UNTRAINED], listening.known_US, new, budget),
+        ACTIVE: baselines.most_active_users(listening.songs_U, len(new), budget),
+        KNN: baselines.content_knn(others[UNTRAINED], targeting, new, budget),
         **by_ease,
     }
     for name, index in others.items():
-        other = targeting_of(index, listening, config.targeting)
+        other = targeting_on(index, targeting)
         found[name] = other.audience(other.songs(index.vectors[new], new), "i2i2u", budget)
     found[OURS] = targeting.audience(songs, "i2i2u", budget)
     found[TASTE] = targeting.audience(songs, "taste", budget)
@@ -203,21 +212,23 @@ def find_all(
         found[RANKED] = targeting.ranker.audience(targeting, songs, candidates, budget)
     if targeting.boundary_U is not None:
         found["FirstPlay I2I2U, gated"] = targeting.audience(songs, "i2i2u", budget, gate=True, margin=margin)
-        unbounded = replace(targeting, boundary_U=np.zeros_like(targeting.boundary_U))
-        found["FirstPlay U2I, no boundary"] = unbounded.audience(songs, "boundary", budget, margin=-np.inf)
+        found["FirstPlay U2I, no boundary"] = unbounded(targeting).audience(songs, "boundary", budget, margin=-np.inf)
         found["FirstPlay U2I boundary"] = targeting.audience(songs, "boundary", budget, margin=margin)
     return found
 
 
 def ease_audience(
-    config: EvaluateConfig, catalogue: Catalogue, content_SD: FloatArray, listening_US: sparse.csr_matrix, new: IntArray
+    config: EvaluateConfig, catalogue: Catalogue, content_SD: FloatArray, listening: Listening, new: IntArray
 ) -> tuple[dict[str, Audience], dict[str, Any]]:
     """Audiences by ridge → EASE, and its settings, which the validation songs chose; none where it is left out."""
     warm, held = catalogue.rows("warm"), catalogue.rows("cold_val")
     if len(warm) > config.ease_songs:
         print(f"{EASE} is left out: {len(warm):,} known songs are more than ease_songs={config.ease_songs}")
         return {}, {}
-    plays_UW, memory_mb = listening_US[:, warm].astype(bool).astype(np.float32), config.targeting.memory_mb
+    if isinstance(listening, SparkListening):
+        print(f"{EASE} is left out: engine=spark has no matrix of all plays")
+        return {}, {}
+    plays_UW, memory_mb = listening.known_US[:, warm].astype(bool).astype(np.float32), config.targeting.memory_mb
     song_P, user_P = held_out_listeners(catalogue, held)
     listeners, middle = (np.searchsorted(held, song_P), user_P), config.budgets[len(config.budgets) // 2]
     chosen = ease.choose(plays_UW, content_SD[warm], content_SD[held], listeners, middle, memory_mb)

@@ -174,10 +174,11 @@ def reach_figures(
     margin, rates = seen
     of_new = truth.filter(pl.col("song").is_in(pl.Series(new)))
     at, user = np.searchsorted(new, of_new["song"].to_numpy()), of_new["user"].to_numpy()
-    weights_CS = songs.similar.weights_CS
+    users, place = np.unique(user, return_inverse=True)
+    weights_CS, heard_NS = songs.similar.weights_CS, targeting.listening.heard(users)
     score = np.concatenate(
         [
-            np.asarray(weights_CS[at[rows]].multiply(targeting.listening.heard(user[rows])).sum(axis=1)).ravel()
+            np.asarray(weights_CS[at[rows]].multiply(heard_NS[place[rows]]).sum(axis=1)).ravel()
             for rows in slices(len(at), CHUNK)
         ]
     )

@@ -9,7 +9,6 @@ from zlib import crc32
 
 import numpy as np
 import polars as pl
-from scipy import sparse
 
 from artifacts.folders import scratch, writing
 from artifacts.tracking import log_table, made, tracked, used
@@ -46,7 +45,7 @@ from retrieval.listening import Listening
 from retrieval.rank_reasons import RankReasons, in_words, rank_reasons
 from retrieval.ranking import Ranker
 from retrieval.targeting import Similar, Songs, Targeting
-from retrieval.warm_up import warm_vectors
+from retrieval.warm_up import ridged, warm_vectors
 
 KIND = "audience"
 SHOWN = 10  # users and similar songs in the printed table
@@ -66,9 +65,9 @@ def make_audience(config: AudienceConfig, run: Any) -> None:
     lines += [str(first)] if first else []
     options, (listening, excluded) = config.targeting, who_listened(config, catalogue, new, exclusions, first)
     index = restricted(index, catalogue.songs, config.where)
-    index = warmed(index, new, listening.known_US, first, options.warm_up)
+    index = warmed(index, new, listening, first, options.warm_up)
     boundary = boundary_of(config, index, new, first)
-    ranker = open_ranker(config.rank, catalogue, index, boundary, options)[0] if config.rank else None
+    ranker = ranker_of(config, catalogue, index, boundary, listening)
     items, facts = boundary.item_CD if boundary else None, song_facts(ranker.source, catalogue, new) if ranker else None
     manifest = {
         "options": recorded(config),
@@ -104,9 +103,19 @@ def who_listened(
     if config.engine == "local":
         listening = Listening(listening_matrix(catalogue.plays, catalogue.n_users, catalogue.n_songs))
         return listening, without_listeners(exclusions, catalogue.plays, new, first)
-    plays, parts = read_plays(config.spark, catalogue)
+    plays, parts = read_plays(config.spark, catalogue, ranked=config.rank is not None)
     of_pool = plays_of(plays, np.intersect1d(new, catalogue.rows("warm")))
-    return listening_in_spark(plays, parts, catalogue), without_listeners(exclusions, of_pool, new)
+    return listening_in_spark(plays, parts, catalogue), without_listeners(exclusions, of_pool, new, first)
+
+
+def ranker_of(
+    config: AudienceConfig, catalogue: Catalogue, index: SongIndex, boundary: Boundary | None, listening: Listening
+) -> Ranker | None:
+    """The ranker, where there is one; its features are made from plays where these are."""
+    if config.rank is None:
+        return None
+    log = listening.plays if isinstance(listening, SparkListening) else None
+    return open_ranker(config.rank, catalogue, index, boundary, config.targeting, log)[0]
 
 
 def targeting_for(
@@ -119,7 +128,7 @@ def targeting_for(
 ) -> Targeting:
     """Targeting where the listening is; `aside` is for what Spark's workers read."""
     if isinstance(listening, SparkListening):
-        return targeting_in_spark(index, listening, options, boundary, aside)
+        return targeting_in_spark(index, listening, options, boundary, aside, ranker)
     return targeting_of(index, listening, options, boundary, ranker)
 
 
@@ -149,15 +158,18 @@ def exploration_of(options: TargetingConfig, catalogue: Catalogue, new: IntArray
     return Exploration(options.exploration, options.seed, np.array([crc32(one.encode()) for one in ids]))
 
 
-def warmed(
-    index: SongIndex, new: IntArray, listening: sparse.csr_matrix, first: FirstPlays | None, prior: float
-) -> SongIndex:
+def warmed(index: SongIndex, new: IntArray, listening: Listening, first: FirstPlays | None, prior: float) -> SongIndex:
     """The index with vectors of new songs that go over from content to behaviour as their plays arrive."""
     if first is None:
         return index
-    vectors = np.array(index.vectors)
-    users = user_vectors(listening, vectors, np.ones(len(vectors)))
-    vectors[new] = warm_vectors(vectors[new], first.strength_CU, users, prior)
+    vectors, one_S, strength_CU = np.array(index.vectors), np.ones(len(index.vectors)), first.strength_CU
+    if isinstance(listening, SparkListening):
+        users_N = np.unique(strength_CU.indices)
+        moment_DD = ridged(listening.moments(vectors))
+        strength_CU, heard_US = strength_CU[:, users_N], listening.heard(users_N)
+    else:
+        heard_US, moment_DD = listening.known_US, None
+    vectors[new] = warm_vectors(vectors[new], strength_CU, user_vectors(heard_US, vectors, one_S), prior, moment_DD)
     return replace(index, vectors=vectors)
 
 

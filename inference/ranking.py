@@ -33,7 +33,6 @@ from models.ranker import RankNetwork
 from retrieval.rank_features import FIELDS, FeatureSource, KnownSongs, PlayLog, SongFacts
 from retrieval.ranking import LABELS, Examples, Ranker, Score
 from retrieval.targeting import Songs, Targeting
-from retrieval.user_plays import UserPlays
 
 RUN = "rank run"
 MODEL = {"trees": "model.txt", "network": "weights.safetensors"}  # the file of each model
@@ -93,7 +92,7 @@ def feature_source(
     vocabulary: Vocabulary,
     new_days: float,
     memory_mb: float,
-    log: PlayLog | UserPlays | None = None,
+    log: Any = None,
 ) -> FeatureSource:
     """What features are made from, with profile columns coded by the vocabulary; `log` holds the catalogue's plays."""
     songs = catalogue.songs
@@ -105,7 +104,7 @@ def feature_source(
     columns = dict(zip(profile.vocab_sizes, profile.codes.T, strict=True)) | dict(
         zip(numbers, profile.numbers.T, strict=True)
     )
-    log = log or play_log(catalogue)
+    log = play_log(catalogue) if log is None else log
     return FeatureSource(log, known, columns, tuple(profile.vocab_sizes), new_days, memory_mb)
 
 
@@ -172,9 +171,14 @@ def like(options: TargetingConfig) -> dict[str, Any]:
 
 
 def open_ranker(
-    folder: str, catalogue: Catalogue, index: SongIndex, boundary: Boundary | None, options: TargetingConfig
+    folder: str,
+    catalogue: Catalogue,
+    index: SongIndex,
+    boundary: Boundary | None,
+    options: TargetingConfig,
+    log: Any = None,
 ) -> tuple[Ranker, dict[str, Any]]:
-    """The ranker of a run and what the run says of it, for targeting with these models and options.
+    """The ranker of a run and what the run says of it, for targeting with these models and options; `log` as below.
 
     Raises:
         UserError: not a finished rank run, damaged, or fitted with another encoder, boundary model or other options.
@@ -185,7 +189,7 @@ def open_ranker(
     network = None
     if about.get("model") == "network":
         network = keyed_network(Path(folder), catalogue, index.manifest["features"])
-    return ranker_in(Path(folder), about, catalogue, options.memory_mb, network), about
+    return ranker_in(Path(folder), about, catalogue, options.memory_mb, network, log), about
 
 
 def check_ranker(
@@ -214,7 +218,7 @@ def ranker_in(
     catalogue: Catalogue,
     memory_mb: float,
     keyed: KeyedNetwork | None = None,
-    log: UserPlays | None = None,
+    log: Any = None,
 ) -> Ranker:
     """The ranker of a folder, of which `about` tells, with features from a catalogue: its trees, or a network.
 
@@ -224,7 +228,7 @@ def ranker_in(
         catalogue: what features are made from.
         memory_mb: working memory.
         keyed: the network, where it is one.
-        log: the catalogue's plays by user, which may grow; None: as they are read.
+        log: the catalogue's plays by user, which may grow, or as Spark reads them; None: as they are read here.
 
     Raises:
         UserError: LightGBM is not installed, or a file is damaged.

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -33,30 +33,41 @@ from data.spark.pairs import number
 from data.spark.parquet import pattern, uri
 from data.spark.plays import connect, frame, gathered
 from inference.song_index import SongIndex
+from inference.spark_ranking import ranker_in_spark
 from inference.targeting import options_of
-from inference.user_parts import Reach, Search, Shared, named_songs, named_users, no_search
+from inference.user_parts import Reach, Search, Shared, moments, named_songs, named_users, no_search
 from inference.vectors import Boundary
-from retrieval.audience import Audience, ranked, scale_of
+from retrieval.audience import Audience, ranked
 from retrieval.listening import Listening, strongest
+from retrieval.ranking import Ranker
 from retrieval.targeting import Songs, Targeting
 
-PLAYS, USERS = "user INT, song INT, strength FLOAT", "user INT, vector ARRAY<FLOAT>, boundary FLOAT"
+PLAYS = "user INT, song INT, strength FLOAT"
+TOLD = "completed BOOLEAN, favourited BOOLEAN, disliked BOOLEAN"  # what a ranker asks further, beside played_at
+USERS = "user INT, vector ARRAY<FLOAT>, boundary FLOAT"
 NAMED = "list INT, song INT, user INT, score FLOAT"
+MOMENT = "part INT, moment ARRAY<DOUBLE>"
 RECOMMENDED = "user INT, song INT, rank INT, margin FLOAT"
 ROWS = 100_000  # users whose vectors are written at a time
 
 
 @dataclass
 class SparkListening(Listening):
-    """Listening that stays in Spark: `rows` are each user's songs with the strongest signal, divided by user.
+    """Listening that stays in Spark: `plays`, and `rows`: each user's songs with the strongest signal, by user.
 
     `known_US` has the songs, but no user; `listeners_S` says how many listened to each.
     """
 
+    plays: Any = None
     rows: Any = None
     users: int = 0
     parts: int = 0
     listeners_S: Any = None
+
+    @cached_property
+    def songs_U(self) -> IntArray:
+        """How many songs each user listened to."""
+        return number(self.rows, "user", self.users)
 
     @property
     def n_users(self) -> int:
@@ -80,21 +91,34 @@ class SparkListening(Listening):
         heard_NS.sort_indices()
         return heard_NS
 
+    def moments(self, song_SD: AnyArray) -> AnyArray:
+        """Σ u uᵀ over the tastes u of all users, (D, D)."""
+        sent = self.spark.sparkContext.broadcast(np.asarray(song_SD))
+        try:
+            found = self.rows.mapInArrow(partial(moments, song_SD=sent), MOMENT).toArrow().sort_by("part")
+        finally:
+            sent.destroy()
+        dim = song_SD.shape[1]
+        return np.asarray(found["moment"].combine_chunks().flatten().to_numpy()).reshape(-1, dim, dim).sum(axis=0)
 
-def read_plays(config: AudienceSparkConfig, catalogue: Catalogue) -> tuple[Any, int]:
-    """Plays as Spark reads them (user, song, strength), and how many parts their users are divided into.
+
+def read_plays(config: AudienceSparkConfig, catalogue: Catalogue, ranked: bool = False) -> tuple[Any, int]:
+    """Plays as Spark reads them, flags NULL where there are none, and how many parts their users are divided into.
 
     Raises:
-        UserError: Spark does not start, or cannot read them.
+        UserError: Spark does not start, or cannot read them; or, if they are asked to be `ranked`, they have no times.
     """
     spark = connect(config.master)
     from pyspark.errors import PySparkException  # it is there now
 
     path = config.plays or pattern(catalogue.folder / "plays.parquet")
     try:
-        plays = spark.read.schema(PLAYS).parquet(path)
+        when = dict(spark.read.parquet(path).dtypes).get("played_at", "") if ranked else "timestamp_ntz"
+        plays = spark.read.schema(f"{PLAYS}, {TOLD}, played_at {when or 'string'}").parquet(path)
     except PySparkException as error:
         raise UserError(f"plays cannot be read from {path} ({str(error).splitlines()[0]})") from None
+    if not when.startswith("timestamp"):
+        raise UserError(f"{path} has no column played_at of times, which rank= asks for, as the catalogue's plays have")
     return plays, config.partitions or int(spark.conf.get("spark.sql.shuffle.partitions"))
 
 
@@ -116,8 +140,8 @@ def listening_in_spark(plays: Any, parts: int, catalogue: Catalogue) -> SparkLis
     """
     from pyspark.sql import functions as F
 
-    liked = plays.filter("strength > 0").repartition(parts, "user").groupBy("user", "song")
-    rows = liked.agg(F.max("strength").alias("strength")).cache()
+    liked = plays.select("user", "song", "strength").filter("strength > 0").repartition(parts, "user")
+    rows = liked.groupBy("user", "song").agg(F.max("strength").alias("strength")).cache()
     bounds = rows.selectExpr("min(user)", "max(user)", "min(song)", "max(song)", "count(*) - count(user + song)")
     low, last_user, first_song, last_song, nulls = bounds.first()
     if low is None or nulls or min(low, first_song) < 0:
@@ -131,7 +155,8 @@ def listening_in_spark(plays: Any, parts: int, catalogue: Catalogue) -> SparkLis
     if (listeners_S[catalogue.rows("cold")] > 0).any():
         raise UserError("spark.plays= has plays of held-out songs: give those of plays.parquet of the catalogue")
     none_US = sparse.csr_matrix((0, catalogue.n_songs), dtype=np.float32)
-    return SparkListening(none_US, rows=rows, users=catalogue.n_users, parts=parts, listeners_S=listeners_S)
+    of = {"plays": plays, "rows": rows, "users": catalogue.n_users, "parts": parts, "listeners_S": listeners_S}
+    return SparkListening(none_US, **of)
 
 
 @dataclass
@@ -219,17 +244,45 @@ class SparkTargeting(Targeting):
 
 
 def targeting_in_spark(
-    index: SongIndex, listening: SparkListening, config: TargetingConfig, boundary: Boundary | None, aside: Path
+    index: SongIndex,
+    listening: SparkListening,
+    config: TargetingConfig,
+    boundary: Boundary | None,
+    aside: Path,
+    ranker: Ranker | None = None,
 ) -> SparkTargeting:
     """Targeting on the index's songs; users' vectors are written to `aside`, which all workers must see."""
     rows = listening.rows
     if boundary is not None:
         write_users(boundary, aside / "users")
-        users = listening.spark.read.schema(USERS).parquet(pattern(aside / "users"))
-        rows = rows.unionByName(users, allowMissingColumns=True).repartition(listening.parts, "user").cache()
+        vectors = listening.spark.read.schema(USERS).parquet(pattern(aside / "users"))
+        rows = rows.unionByName(vectors, allowMissingColumns=True).repartition(listening.parts, "user").cache()
     targeting = SparkTargeting(listening, index.vectors, index.similar, options_of(config), rows=rows)
-    targeting.popularity_S = scale_of(listening.listeners_S, config.popularity_power)
+    if boundary is not None:
+        targeting.user_UD, targeting.boundary_U = boundary.user_UD, boundary.boundary_U
+    if ranker is not None:
+        targeting.ranker = ranker_in_spark(ranker, listening)
     return targeting
+
+
+def unbounded(targeting: Targeting) -> Targeting:
+    """The same where every user's boundary is 0."""
+    assert targeting.boundary_U is not None
+    without = replace(targeting, boundary_U=np.zeros_like(targeting.boundary_U))
+    if isinstance(without, SparkTargeting):
+        zero = "CASE WHEN boundary IS NOT NULL THEN CAST(0 AS FLOAT) END AS boundary"
+        without.rows = without.rows.selectExpr("user", "song", "strength", "vector", zero)
+    return without
+
+
+def unweighted(targeting: Targeting) -> Targeting:
+    """The same where every signal counts as 1, and every user as much."""
+    options = replace(targeting.options, activity_power=0.0)
+    if isinstance(targeting, SparkTargeting):
+        rows = targeting.rows.filter("song IS NOT NULL")
+        return replace(targeting, rows=rows.selectExpr("user", "song", "CAST(1 AS FLOAT) AS strength"), options=options)
+    heard_US = targeting.listening.known_US.astype(bool).astype(np.float32)
+    return replace(targeting, listening=Listening(heard_US), options=options)
 
 
 def write_users(boundary: Boundary, folder: Path) -> None:

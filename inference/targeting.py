@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 from configs.targeting import TargetingConfig
 from inference.song_index import SongIndex
@@ -24,6 +24,11 @@ def targeting_of(
     if boundary is None:
         return Targeting(*of, ranker=ranker)
     return Targeting(*of, boundary.user_UD, boundary.boundary_U, ranker)
+
+
+def targeting_on(index: SongIndex, like: Targeting) -> Targeting:
+    """Targeting on the songs of another index, with the listening of `like` alone."""
+    return replace(like, song_SD=index.vectors, search=index.similar, user_UD=None, boundary_U=None, ranker=None)
 
 
 def options_of(config: TargetingConfig) -> TargetingOptions:

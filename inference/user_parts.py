@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from retrieval.audience import Excluded
 from retrieval.boundary import NO_EXCLUSIONS
+from retrieval.clusters import user_vectors
 from retrieval.listening import Listening, strongest
 from retrieval.targeting import Mode, Songs, Targeting, TargetingOptions
 
@@ -73,6 +74,19 @@ def part_of(batches: Iterable[pa.RecordBatch], shared: Shared) -> tuple[Array, T
     targeting = Targeting(Listening(heard), shared.song_SD, no_search, shared.options, user_UD, boundary_U)
     targeting.popularity_S = shared.popularity_S  # by the listeners of all parts
     return users, targeting, replace(shared.songs, excluded=among(shared.songs.excluded, users))
+
+
+def moments(batches: Iterable[pa.RecordBatch], song_SD: Any) -> Iterator[pa.RecordBatch]:
+    """Σ u uᵀ over the tastes u of the users of one part, by what they listened to; `song_SD` is a broadcast."""
+    if not (batches := list(batches)):
+        return
+    vectors, table = song_SD.value, pa.Table.from_batches(batches)
+    users, place_N = np.unique(table["user"].to_numpy(), return_inverse=True)
+    song, strength = (table[name].to_numpy() for name in ("song", "strength"))
+    heard = strongest(place_N, song, strength, (len(users), len(vectors)))
+    user_UD = user_vectors(heard, vectors, np.ones(len(vectors)))
+    sum_DD = (user_UD.T @ user_UD).astype(np.float64)
+    yield pa.record_batch({"part": users[:1].astype(np.int32), "moment": [sum_DD.ravel()]})
 
 
 def no_search(*_: Any) -> NoReturn:

@@ -38,6 +38,16 @@ class Listening:
         """How many users there are."""
         return int(self.known_US.shape[0])
 
+    @property
+    def songs_U(self) -> Array:
+        """How many known songs each user listened to."""
+        return np.diff(self.known_US.indptr)
+
+    @property
+    def listeners_S(self) -> Array:
+        """How many known users listened to each song."""
+        return np.bincount(self.known_US.indices, minlength=self.known_US.shape[1])
+
     def add(self, user: int, song: int, strength: float) -> None:
         """Raise a user's signal on a song to `strength`, where it is weaker."""
         row = slice(self.known_US.indptr[user], self.known_US.indptr[user + 1])

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,10 +23,10 @@ from retrieval.boundary import pair_scores
 from retrieval.candidates import CHANNELS, Candidates
 from retrieval.index import unit_rows
 from retrieval.listening import strongest
+from retrieval.rank_histories import histories_of
 
 if TYPE_CHECKING:
     from retrieval.targeting import Songs, Targeting
-    from retrieval.user_plays import UserPlays
 
 Array = NDArray[Any]
 OF_CHANNELS = tuple(f"{channel}_{what}" for channel in CHANNELS for what in ("score", "rank"))
@@ -40,13 +40,12 @@ OF_USER = (
     "activity", "recency", "tenure", "openness", "popularity", "focus", "completed_share", "favourited_share",
     "disliked_share",
 )  # fmt: skip
-FEATURES = (*OF_CHANNELS, *OF_BOUNDARY, *OF_HISTORY, *OF_FIELDS, *OF_USER)  # profile fields follow, `profile_<column>`
+OF_PLAYS = (*OF_HISTORY, *OF_FIELDS, *OF_USER)
+FEATURES = (*OF_CHANNELS, *OF_BOUNDARY, *OF_PLAYS)  # profile fields follow, `profile_<column>`
 PROFILE = "profile_"
 COMPLETED, FAVOURITED = 2, 3  # strengths of `Listening`
 PAIR_BYTES = 400  # of a pair's features and what they are made of, histories aside
 HISTORY_BYTES = 48  # of one song in the history of a pair
-
-
 COLUMNS = ("user_N", "song_N", "day_N", "strength_N", "completed_N", "favourited_N", "disliked_N")  # of a log
 
 
@@ -70,8 +69,11 @@ class PlayLog:
 
     def first(self, n_plays: int) -> PlayLog:
         """The first plays."""
-        columns = {name: getattr(self, name)[:n_plays] for name in COLUMNS}
-        return PlayLog(**columns, n_users=self.n_users)
+        return self.take(slice(n_plays))
+
+    def take(self, at: Any) -> PlayLog:
+        """Some plays: a slice, or places in order."""
+        return PlayLog(**{name: getattr(self, name)[at] for name in COLUMNS}, n_users=self.n_users)
 
     def cuts(self, before_C: Array) -> Array:
         """What tells songs with other plays before them apart, for `seen`."""
@@ -91,6 +93,16 @@ class PlayLog:
             return np.full(len(day_C), len(self.day_N))
         count_C = np.searchsorted(self.day_N[: self.dated], day_C, side="left")
         return np.where(np.isfinite(day_C), count_C, len(self.day_N))
+
+
+class Plays(Protocol):
+    """A log, wherever it is, as features ask for it; `PlayLog` says what its methods answer."""
+
+    def cuts(self, before_C: Array) -> Array:
+        """See there."""
+
+    def seen(self, cut: Any, user_P: Array) -> Seen:
+        """See there."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +177,7 @@ class UserFacts:
 class FeatureSource:
     """What features are made from: the log, its songs, profile columns by name (U,), and which of them are codes."""
 
-    log: PlayLog | UserPlays
+    log: Plays
     songs: KnownSongs
     profile: dict[str, Array]
     codes: tuple[str, ...]
@@ -202,17 +214,31 @@ class FeatureSource:
     def features(self, targeting: Targeting, songs: Songs, candidates: Candidates) -> Array:
         """Features of candidates, (P, F)."""
         assert songs.facts is not None
-        feature_PF = np.full((len(candidates), len(self.names)), np.nan, dtype=np.float32)
+        feature_PF = self.without_plays(targeting, songs, candidates)
         for at, seen in self.seen(songs, candidates):
             users = self.users(seen, targeting.song_SD, songs.facts)
             for part in pair_parts(candidates, at, users, targeting.song_SD, self.memory_mb):
-                found = pair_features(targeting, songs, candidates, part, users) | {
-                    PROFILE + name: values_U[candidates.user_P[part]] for name, values_U in self.profile.items()
-                }
-                for column, name in enumerate(self.names):
-                    if name in found:
-                        feature_PF[part, column] = found[name]
+                for name, value_P in play_features(targeting, songs, candidates, part, users).items():
+                    feature_PF[part, self.names.index(name)] = value_P
         return feature_PF
+
+    def without_plays(self, targeting: Targeting, songs: Songs, candidates: Candidates) -> Array:
+        """The same, NaN where plays would tell: of channels, boundary, profile."""
+        found = list_features(targeting, songs, candidates)
+        found |= {PROFILE + name: values_U[candidates.user_P] for name, values_U in self.profile.items()}
+        feature_PF = np.full((len(candidates), len(self.names)), np.nan, dtype=np.float32)
+        for name, value_P in found.items():
+            feature_PF[:, self.names.index(name)] = value_P
+        return feature_PF
+
+    def told(self, targeting: Targeting, songs: Songs, candidates: Candidates, length: int) -> tuple[Array, Any]:
+        """Features of candidates, and their `Histories` of up to `length` songs; 0: none are asked for."""
+        feature_PF = self.features(targeting, songs, candidates)
+        if not length:
+            return feature_PF, None
+        assert songs.facts is not None
+        cuts_C = self.log.cuts(songs.facts.before_C)
+        return feature_PF, histories_of(self.log, cuts_C, candidates.song_P, candidates.user_P, length)
 
 
 def pair_parts(
@@ -228,22 +254,27 @@ def pair_parts(
         yield at[start:stop]
 
 
-def pair_features(
-    targeting: Targeting, songs: Songs, candidates: Candidates, at: Array, users: UserFacts
-) -> dict[str, Array]:
-    """Features of some candidates by name, (P,) each: of channels, boundary, history, fields, user."""
-    assert songs.facts is not None
-    song_P, user_P = candidates.song_P[at], candidates.user_P[at]
-    row_P = users.rows(user_P)
+def list_features(targeting: Targeting, songs: Songs, candidates: Candidates) -> dict[str, Array]:
+    """Features of candidates by name, (P,) each: of channels, boundary."""
     found: dict[str, Array] = {}
     for channel, name in enumerate(candidates.channels):
-        found[f"{name}_score"] = candidates.score_PM[at, channel]
-        found[f"{name}_rank"] = candidates.rank_PM[at, channel]
+        found[f"{name}_score"] = candidates.score_PM[:, channel]
+        found[f"{name}_rank"] = candidates.rank_PM[:, channel]
     if targeting.boundary_U is not None and targeting.user_UD is not None and songs.item_CD is not None:
+        song_P, user_P = candidates.song_P, candidates.user_P
         found["inner_product"] = pair_scores(songs.item_CD, targeting.user_UD, song_P, user_P)
         found["boundary"] = targeting.boundary_U[user_P]
         found["margin"] = found["inner_product"] - found["boundary"]
-    found |= history_features(
+    return found
+
+
+def play_features(
+    targeting: Targeting, songs: Songs, candidates: Candidates, at: Array, users: UserFacts
+) -> dict[str, Array]:
+    """Features of some candidates by name, (P,) each: of history, fields, user."""
+    assert songs.facts is not None
+    song_P, row_P = candidates.song_P[at], users.rows(candidates.user_P[at])
+    found = history_features(
         songs.vector_CD, songs.similar.positions_CK, targeting.song_SD, users.history_US, song_P, row_P
     )
     for name, value_CV in songs.facts.fields.items():

@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from retrieval.rank_features import PlayLog
-    from retrieval.user_plays import UserPlays
+    from retrieval.rank_features import PlayLog, Plays
 
 Array = NDArray[Any]
 NOTHING = -1  # song at a place where a history has none
@@ -37,7 +36,7 @@ class Histories:
         return Histories(self.song_RT, self.signal_RT, self.row_P[at])
 
 
-def histories_of(log: PlayLog | UserPlays, cuts_C: Array, song_P: Array, user_P: Array, length: int) -> Histories:
+def histories_of(log: Plays, cuts_C: Array, song_P: Array, user_P: Array, length: int) -> Histories:
     """The `length` newest songs of the users of pairs, by the plays that song c may see (`cuts` of the log)."""
     cut_P = cuts_C[song_P]
     row_P, parts, count = np.zeros(len(song_P), dtype=np.int64), [no_songs(0, length)], 0

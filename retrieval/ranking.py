@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from retrieval.audience import Audience, ranked
 from retrieval.candidates import Candidates
 from retrieval.rank_features import FeatureSource
-from retrieval.rank_histories import Histories, histories_of
+from retrieval.rank_histories import Histories
 
 if TYPE_CHECKING:
     from retrieval.targeting import Songs, Targeting
@@ -118,14 +118,12 @@ class Ranker:
 
     def audience(self, targeting: Targeting, songs: Songs, candidates: Candidates, budget: int) -> Audience:
         """The best `budget` candidates of each song; what they were chosen from is kept as `Audience.asked`."""
-        feature_PF = self.source.features(targeting, songs, candidates)
+        feature_PF, histories = self.source.told(targeting, songs, candidates, self.history)
         song_P, user_P, source = candidates.song_P, candidates.user_P, self.source
-        asked = Examples(song_P, user_P, feature_PF, source.names, source.codes)
+        asked = Examples(song_P, user_P, feature_PF, source.names, source.codes, histories=histories)
         if self.history:
             assert songs.facts is not None and songs.facts.number_C is not None
             asked.song_P, asked.content = songs.facts.number_C[song_P], songs.facts.content
-            cuts_C = source.log.cuts(songs.facts.before_C)
-            asked.histories = histories_of(source.log, cuts_C, song_P, user_P, self.history)
         score_P = self.score(asked).astype(np.float32)
         found = ranked(candidates.song_P, candidates.user_P, score_P, len(songs), budget)
         return replace(found, asked=Asked(candidates, asked))

@@ -28,12 +28,11 @@ from retrieval.audience import (
     Allowed,
     Audience,
     Excluded,
-    activity_scale,
     best_of,
     join,
     listener_scores,
-    popularity_scale,
     rank_by_score,
+    scale_of,
     similarity_weights,
     slices,
     song_rows,
@@ -125,12 +124,12 @@ class Targeting:
     @cached_property
     def activity_U(self) -> Array:
         """Factor of each user, by their known plays."""
-        return activity_scale(self.listening.known_US, self.options.activity_power)
+        return scale_of(self.listening.songs_U, self.options.activity_power)
 
     @cached_property
     def popularity_S(self) -> Array:
         """Factor of each song, by its known listeners."""
-        return popularity_scale(self.listening.known_US, self.options.popularity_power)
+        return scale_of(self.listening.listeners_S, self.options.popularity_power)
 
     @cached_property
     def taste(self) -> Tastes:

@@ -24,7 +24,11 @@ RIDGE = 1.0  # in units of the mean eigenvalue of the users' second moments
 
 def ridged_moments(user_UD: Array) -> NDArray[np.float64]:
     """Σ u uᵀ over users, (D, D), and the ridge on its diagonal."""
-    moment_DD = (user_UD.T @ user_UD).astype(np.float64)
+    return ridged((user_UD.T @ user_UD).astype(np.float64))
+
+
+def ridged(moment_DD: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Σ u uᵀ over users with the ridge on its diagonal, which is changed in place."""
     ridge = RIDGE * np.trace(moment_DD) / len(moment_DD)
     moment_DD[np.diag_indices(len(moment_DD))] += max(ridge, 1e-12)
     return moment_DD
@@ -38,9 +42,9 @@ def warm_vectors(
     Args:
         content_CD: vectors that the song encoder made of content.
         first_CU: strength of each user's signal on each new song, above zero; n counts the users of a song.
-        user_UD: `retrieval.clusters.user_vectors`, from known songs alone.
+        user_UD: `retrieval.clusters.user_vectors`, from known songs alone; of the users of `first_CU`.
         prior: plays at which behaviour weighs as much as content; above 0.
-        moment_DD: `ridged_moments(user_UD)`, where it is known already.
+        moment_DD: `ridged_moments` of all users, where it is known already; None: of these.
     """
     moment_DD = ridged_moments(user_UD) if moment_DD is None else moment_DD
     behaviour_CD = unit_rows(np.linalg.solve(moment_DD, np.asarray(first_CU @ user_UD, dtype=np.float64).T).T)

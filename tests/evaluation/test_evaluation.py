@@ -200,8 +200,7 @@ def test_random_users_are_drawn_without_repetition_and_evenly() -> None:
 
 
 def test_most_active_users_are_the_same_for_every_song() -> None:
-    listening = sparse.csr_matrix(np.array([[1, 0, 0], [3, 1, 1], [0, 0, 0], [0, 2, 2]], dtype=np.float32))
-    found = baselines.most_active_users(listening, 3, 3)
+    found = baselines.most_active_users(np.array([1, 3, 0, 2]), 3, 3)
     assert found.users_CB.tolist() == [[1, 3, 0]] * 3 and found.scores_CB.tolist() == [[3, 2, 1]] * 3
 
 
@@ -214,7 +213,9 @@ def test_content_knn_sums_cosines_of_heard_neighbours(k: int) -> None:
     heard = rng.random((30, 25)) < 0.2
     heard[:, :3], heard[6] = False, False
     listening = sparse.csr_matrix(np.where(heard, rng.integers(1, 4, heard.shape), 0).astype(np.float32))
-    found = baselines.content_knn(SongIndex({}, build_index(vectors[warm]), warm, vectors), listening, new, 30, k)
+    index = SongIndex({}, build_index(vectors[warm]), warm, vectors)
+    targeting = targeting_of(index, Listening(listening), TargetingConfig(activity_power=2.0))
+    found = baselines.content_knn(index, targeting, new, 30, k)
     for row, song in enumerate(new):
         near = sorted(warm, key=lambda other: -vectors[song] @ vectors[other])[:k]
         score = [sum(max(0.0, vectors[song] @ vectors[o]) for o in near if heard[u, o]) for u in range(30)]

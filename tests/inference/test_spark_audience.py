@@ -22,6 +22,8 @@ from configs.targeting import AudienceSparkConfig, TargetingConfig
 from data.catalogue import Catalogue
 from data.spark.parquet import pattern
 from inference import spark_audience, user_parts
+from inference.audience import warmed
+from inference.filters import FirstPlays
 from inference.song_index import SongIndex
 from inference.spark_audience import SparkTargeting, listening_in_spark, plays_of, read_plays, targeting_in_spark
 from inference.targeting import targeting_of
@@ -32,6 +34,7 @@ from retrieval.index import build_index
 from retrieval.listening import Listening
 from retrieval.targeting import Mode, Songs, Targeting
 from tests.commands import run
+from tests.inference.test_filters import first_plays
 from tests.spark_session import small_session
 
 pytest.importorskip("pyspark", reason="pyspark is not installed")
@@ -184,6 +187,19 @@ def test_parts_without_a_user_and_songs_without_an_audience(catalogue: Catalogue
         assert set(found.users_CB.ravel()) == {-1, 5} and (found.users_CB < 0).all(axis=1).any()
 
 
+def test_songs_warm_up_alike(catalogue: Catalogue, tmp_path: Path) -> None:
+    """By plays of those who have heard something and of those who have not; the sums go over all users' tastes."""
+    strength_CU = sparse.csr_matrix(([3.0, 1.0, 2.0, 1.0], ([0, 0, 2, 3], [4, 5, 59, 11])), (len(NEW), USERS))
+    first = FirstPlays(strength_CU.astype(np.float32), np.zeros(0, dtype=int), np.zeros(0, dtype=int), "")
+    expected = warmed(index(), NEW, local(catalogue).listening, first, 5.0).vectors
+    for parts in (1, 5):
+        plays, n = read_plays(AudienceSparkConfig(partitions=parts), catalogue)
+        found = warmed(index(), NEW, listening_in_spark(plays, n, catalogue), first, 5.0).vectors
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    moved = np.flatnonzero((expected != index().vectors).any(axis=1))
+    assert moved.tolist() == [30, 33], "song 32 was played by a user of whom nothing is known"
+
+
 def test_plays_of_another_catalogue_are_refused(catalogue: Catalogue, tmp_path: Path) -> None:
     def refused(plays: dict[str, list[Any]], said: str) -> None:
         table, path = pl.DataFrame(plays).cast({"user": pl.Int32, "song": pl.Int32}), tmp_path / f"{said[:9]}.parquet"
@@ -209,12 +225,18 @@ def test_listeners_of_the_long_tail(catalogue: Catalogue) -> None:
     assert (1, 7) in found.rows() and plays_of(plays, np.array([], dtype=int)).is_empty()
 
 
-def test_the_command_writes_the_same_tables(i2i_run: Path, boundary_run: Path, tmp_path: Path) -> None:
-    """From trained models: audiences of new songs and of the long tail, gated, without those excluded."""
+@pytest.mark.parametrize("warm", [False, True])
+def test_the_command_writes_the_same_tables(
+    warm: bool, catalogue_folder: Path, i2i_run: Path, boundary_run: Path, tmp_path: Path
+) -> None:
+    """From trained models: audiences of new songs and of the long tail, gated, without those excluded; and where some
+    new songs have been played."""
     run("index", f"run={i2i_run}", f"out={tmp_path / 'index'}")
     pl.DataFrame({"user_id": ["u1", "u2"]}).write_parquet(tmp_path / "users.parquet")
     options = ["mode=union", "gate=true", "long_tail=20", f"index={tmp_path / 'index'}", f"boundary={boundary_run}"]
     options += [f"exclude={tmp_path / 'users.parquet'}", "targeting.per_user_cap=3", "targeting.exploration=0.2"]
+    if warm:
+        options += [f"plays={first_plays(Catalogue.read(catalogue_folder), tmp_path / 'first')}", "split=cold"]
     run("audience", *options, f"out={tmp_path / 'local'}")
     run("audience", *options, f"out={tmp_path / 'spark'}", "engine=spark", "spark.partitions=3")
     for name in ("audience", "similar", "recommendations"):
@@ -223,4 +245,22 @@ def test_the_command_writes_the_same_tables(i2i_run: Path, boundary_run: Path, t
         assert_frame_equal(found, expected, abs_tol=1e-6)  # products of matrices of another shape
     found, expected = (json.loads((tmp_path / engine / "manifest.json").read_text()) for engine in ("spark", "local"))
     assert found.pop("options") != expected.pop("options") and found == expected
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["index", "local", "spark", "users.parquet"]
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"index", "local", "spark", "users.parquet", *(["first"] if warm else [])}
+
+
+def test_evaluation_has_the_same_figures(
+    catalogue_folder: Path, i2i_run: Path, boundary_run: Path, tmp_path: Path
+) -> None:
+    """All of them but ridge → EASE, which is left out."""
+    run("index", f"run={i2i_run}", f"out={tmp_path / 'index'}")
+    index = tmp_path / "index"
+    given = [f"data={catalogue_folder}", f"index={index}", f"boundary={boundary_run}", "budgets=[5,20]", "ease_songs=1"]
+    given += [f"compare={{again: {index}}}", "targeting.activity_power=0.5"]
+    for engine, more in (("local", []), ("spark", ["spark.partitions=3"])):
+        run("evaluate", *given, f"engine={engine}", *more, f"out={tmp_path / engine}")
+    found, expected = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("spark", "local"))
+    assert found == expected
+    assert {"most active users", "content kNN", "FirstPlay U2I, no boundary"} <= {
+        row["method"] for row in found["audience"]
+    }
