@@ -101,6 +101,10 @@ def asking(two: Cluster) -> Iterator[Clients]:
     """Clients of the proxy until the end of the block."""
     clients = Clients(two.url())
     song = httpx.get(f"{two.url()}/songs?limit=1").json()["songs"][0]["song_id"]
+    for number in (1, 2):  # the first song after a start waits for the text encoder: minutes on a busy machine
+        title = f"Title first {number}"
+        answer = httpx.post(f"{two.url(number)}/songs?budget=3", data={"title": title}, timeout=5 * GRACE)
+        clients.told.sent[title], clients.told.songs[title] = {"title": title}, answer.json()["song_id"]
     threads = [threading.Thread(target=clients.write, args=(f"writer {number}",)) for number in range(WRITERS)]
     threads.append(threading.Thread(target=clients.read, args=(song,)))
     for thread in threads:
