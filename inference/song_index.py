@@ -269,17 +269,27 @@ def restricted(index: SongIndex, songs: pl.DataFrame, where: str | None) -> Song
     """
     if where is None:
         return index
-    table, columns = about_songs(songs), index.manifest.get("columns")
-    kinds = {name: kind for name, kind in kinds_of(table).items() if columns is None or columns.get(name) == kind}
-    found = condition(where, kinds)
-    holds = table.select(found.rows).to_series().to_numpy()
-    numbers = np.flatnonzero((index.songs >= 0) & holds[index.songs])
-    if not len(numbers):
+    only = entries_where(index, about_songs(songs), where)
+    if not len(only.numbers):
         raise UserError(f"where={where}: no known song is so")
     if index.manifest["index"] == "Flat" and not isinstance(index.index, MilvusIndex):
         # FAISS compares selected vectors one by one, but all of an index of their own at once
-        return replace(index, index=build_index(index.vectors[index.songs[numbers]], "Flat", numbers, all_gpus()))
-    return replace(index, only=Only(numbers, found.milvus))
+        vectors = index.vectors[index.songs[only.numbers]]
+        return replace(index, index=build_index(vectors, "Flat", only.numbers, all_gpus()))
+    return replace(index, only=only)
+
+
+def entries_where(index: SongIndex, about: pl.DataFrame, where: str) -> Only:
+    """The entries of known songs for which a condition holds, by a table of `about_songs` of all songs.
+
+    Raises:
+        UserError: it is none.
+    """
+    columns = index.manifest.get("columns")
+    kinds = {name: kind for name, kind in kinds_of(about).items() if columns is None or columns.get(name) == kind}
+    found = condition(where, kinds)
+    holds = about.select(found.rows).to_series().to_numpy()
+    return Only(np.flatnonzero((index.songs >= 0) & holds[index.songs]), found.milvus)
 
 
 def read_index(folder: Path, mapped: bool = True, copy_to: Path | None = None) -> tuple[SongIndex, pl.DataFrame]:

@@ -14,6 +14,7 @@ import numpy as np
 
 from data.arrays import FloatArray, IntArray
 from inference.ranking import facts_of, song_facts
+from inference.song_index import entries_where
 from retrieval.audience import Excluded
 from retrieval.boundary import margins
 from retrieval.clusters import audience_clusters
@@ -22,6 +23,7 @@ from retrieval.index import unit_rows
 from retrieval.rank_features import SongFacts
 from retrieval.rank_reasons import RankReasons
 from retrieval.targeting import Mode, Songs
+from serving.refusals import Refused
 from serving.state import State
 
 BINS, STEPS = 40, 21  # of the histogram of margins and of the curve over it
@@ -40,17 +42,28 @@ class Reached:
 
 
 def similar_songs(
-    state: State, number: int, k: int, among: str = "known", of: Songs | None = None
+    state: State, number: int, k: int, among: str = "known", of: Songs | None = None, where: str | None = None
 ) -> tuple[IntArray, FloatArray]:
     """The K songs most similar to a song, without itself, and their scores, the nearest first.
 
     Of those with listeners, or ("new") of those without. `of` is the song as `song_of` makes it, where it is made: its
-    neighbours need not be searched for again.
+    neighbours need not be searched for again. `where`: of those with listeners, for which this condition holds.
+
+    Raises:
+        UserError: it is no condition.
+        Refused: the index cannot be searched in part.
     """
     if of is not None and of.similar.positions_CK.shape[1] >= k:
         scores_K, songs_K = of.similar.scores_CK[0], of.similar.positions_CK[0]
     elif among == "new":
         scores_K, songs_K = state.similar_new(state.vectors(number)[0], k + 1)
+    elif where is not None:
+        index = state.model.index
+        part = replace(index, only=entries_where(index, state.model.said, where))
+        try:
+            scores_K, songs_K = (found[0] for found in part.similar(state.vectors(number)[0][None], k + 1))
+        except ValueError as error:  # PCA before Flat
+            raise Refused(409, str(error)) from None
     else:
         vector_1D, number_1 = state.vectors(number)[0][None], np.array([number])
         scores_K, songs_K = (found[0] for found in state.model.targeting.similar(vector_1D, number_1, k))

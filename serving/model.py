@@ -26,6 +26,7 @@ from data.catalogue import Catalogue, read_features
 from data.contract.columns import ABOUT, DAY_OF_RELEASE
 from data.profiles import read_profile
 from export.model import load
+from inference.milvus_songs import about_songs
 from inference.ranking import DAY, check_ranker, ranker_in, read_ranker
 from inference.song_index import read_index
 from inference.targeting import targeting_of
@@ -160,6 +161,11 @@ class Model:
         lines = [pl.col("song_id", "title", "artist_id"), pl.col("genres").list.join("\n")]
         texts = self.songs[self.new].select(pl.concat_str(*lines, separator="\n", ignore_nulls=True))
         return texts.to_series().str.to_lowercase()
+
+    @cached_property
+    def said(self) -> pl.DataFrame:
+        """What conditions may name of each song."""
+        return about_songs(self.songs)
 
     def knows(self, user: int, song: int, played_at: datetime | None) -> bool:
         """Whether a play was in the training: `serving.feedback` made it part of the dataset."""

@@ -20,8 +20,10 @@ from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 from pydantic import ValidationError
 
+from configs.errors import UserError
 from configs.serving import ServingConfig
 from data.audio.recordings import AudioError, decode
+from data.conditions import LONGEST
 from serving import answers, pictures, schemas, shown
 from serving.decoding import Decoders, from_flac
 from serving.engine import Engine
@@ -40,6 +42,10 @@ Margin = Annotated[  # none: the service's own
     float | None, Query(ge=-1e6, le=1e6, allow_inf_nan=False, description="default: targeting.margin of the service")
 ]
 Text = Annotated[str, Query(max_length=200)]
+Where = Annotated[
+    str | None,
+    Query(max_length=LONGEST, description="a condition on columns of the known songs' table (songs.parquet)"),
+]
 FAILURES: dict[int | str, dict[str, Any]] = {
     **{status: {"model": schemas.Failure} for status in (400, 401, 403, 404, 408, 409, 413, 421, 429, 503)},
     422: {"model": schemas.Unusable},
@@ -174,11 +180,17 @@ def delete_song(here: Here, song_id: Id) -> None:
 
 @routes.get("/songs/{song_id:path}/similar")
 def get_similar(
-    here: Here, song_id: Id, k: Count = 20, among: Literal["known", "new"] = "known"
+    here: Here, song_id: Id, k: Count = 20, among: Literal["known", "new"] = "known", where: Where = None
 ) -> schemas.SimilarSongs:
-    """The known songs like a song, or the other new ones."""
+    """The known songs like a song, all of them or those for which a condition holds, or the other new ones."""
     state, number = number_of(here, song_id)
-    return schemas.SimilarSongs(song_id=song_id, similar=shown.similar(state, number, k, here.audio, among))
+    if where is not None and among == "new":
+        raise Refused(422, "where= chooses among known songs: ask without among=new")
+    try:
+        found = shown.similar(state, number, k, here.audio, among, where=where)
+    except UserError as error:
+        raise Refused(422, str(error)) from None
+    return schemas.SimilarSongs(song_id=song_id, similar=found)
 
 
 @routes.get("/songs/{song_id:path}/audience")

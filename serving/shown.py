@@ -90,12 +90,18 @@ def briefs(state: State, numbers: Iterable[int], audio: Path | None) -> list[sch
 
 
 def similar(
-    state: State, number: int, k: int, audio: Path | None, among: str = "known", of: Songs | None = None
+    state: State,
+    number: int,
+    k: int,
+    audio: Path | None,
+    among: str = "known",
+    of: Songs | None = None,
+    where: str | None = None,
 ) -> list[schemas.Similar]:
-    """The known songs like a song, or the new ones; `of` as in `answers.similar_songs`."""
+    """The known songs like a song, or the new ones; `of` and `where` as in `answers.similar_songs`."""
     return [
         schemas.Similar(**line(state, int(one)), score=float(score), has_audio=has_audio(state, int(one), audio))
-        for one, score in zip(*answers.similar_songs(state, number, k, among, of), strict=True)
+        for one, score in zip(*answers.similar_songs(state, number, k, among, of, where), strict=True)
     ]
 
 

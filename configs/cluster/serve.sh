@@ -26,7 +26,8 @@ if [ ! -f "$dir/postgres/ready" ]; then  # one that was stopped half-way is made
 fi
 pids="" proxy=""
 stop() {
-    trap - EXIT INT TERM
+    trap - EXIT
+    trap '' INT TERM # a second Ctrl-C would leave the database behind
     # shellcheck disable=SC2086  # several
     kill $pids $proxy 2> /dev/null || true
     wait

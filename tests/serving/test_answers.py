@@ -109,6 +109,30 @@ def test_an_audience_is_that_of_the_command(model: Model, trained: Path, tmp_pat
             np.testing.assert_array_equal(np.stack(searched), np.stack(known))
 
 
+def test_similar_songs_of_a_condition_are_brute_force(model: Model) -> None:
+    """Of new songs and of known ones, which are not among their own."""
+    state, songs = State(model), model.songs.with_row_index()
+    language = songs["language"].drop_nulls().mode().sort()[0]
+    genre = songs["genres"].explode().drop_nulls().mode().sort()[0]
+    of_genre = pl.col("genres").list.contains(genre)
+    conditions = {
+        f'language == "{language}"': pl.col("language") == language,
+        f'not ("{genre}" in genres) and language is not null': ~of_genre & pl.col("language").is_not_null(),
+        f'"{genre}" in genres and released_at < "2026-01-01"': of_genre & (pl.col("released_at").dt.year() < 2026),
+        f'song_id == "{songs["song_id"][3]}"': pl.col("song_id") == songs["song_id"][3],
+        "language == 'no such'": pl.lit(False),
+    }
+    for where, rows in conditions.items():
+        allowed = songs.filter(rows, split="warm")["index"].to_numpy()
+        for number in (*model.new[:4].tolist(), *allowed[:2].tolist()):
+            others = np.setdiff1d(allowed, [number])
+            score = model.index.vectors[others] @ model.index.vectors[number]
+            order = np.argsort(-score, kind="stable")[:15]
+            found, scores = answers.similar_songs(state, number, 15, where=where)
+            np.testing.assert_array_equal(found, others[order])
+            np.testing.assert_allclose(scores, score[order], rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("mode", ["i2i2u", "taste", "cat", "union", "boundary"])
 def test_who_has_met_a_song_in_the_training_is_not_named_for_it_again(model: Model, mode: str) -> None:
     """So it is with a song that came in and that the next model was trained on."""

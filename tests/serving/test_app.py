@@ -67,6 +67,44 @@ def test_a_song_comes_in_and_its_listeners_go_out(client: httpx.Client, cold: di
     assert all(again[name] == made[name] for name in ("title", "genres", "seconds", "guessed"))
 
 
+def test_similar_songs_of_a_condition(client: httpx.Client, catalogue: Catalogue, cold: dict[str, Any]) -> None:
+    path = f"/songs/{cold['song_id']}/similar"
+    language = catalogue.songs[catalogue.rows("warm")]["language"].drop_nulls().mode().sort()[0]
+    every = client.get(path, params={"k": 1000}).json()["similar"]
+    of_language = set(catalogue.songs.filter(language=language)["song_id"])
+    expected = [one for one in every if one["song_id"] in of_language]
+    assert 0 < len(expected) < len(every)
+    found = client.get(path, params={"k": 1000, "where": f'language == "{language}"'}).json()["similar"]
+    assert [one["song_id"] for one in found] == [one["song_id"] for one in expected]
+    assert found[0]["score"] == pytest.approx(expected[0]["score"], rel=1e-4)
+    assert client.get(path, params={"where": "language == 'no such'"}).json()["similar"] == []
+    longest = " or ".join(["language is null"] * 99)  # as deep as a condition can be
+    for where in (longest, " or ".join(["''<language"] * 133), "not " * 40 + "language is null"):
+        assert client.get(path, params={"where": where}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"where": "mood == 'calm'"}, "where=\"mood == 'calm'\": mood is not a column; columns: song_id (text)"),
+        ({"where": ""}, "where='': not a condition; columns: "),
+        ({"where": "language == 'zh'\n\0"}, "not a condition; columns: "),
+        ({"where": "-" * 1999 + "1"}, "; columns: "),
+        ({"where": "(" * 1999}, "; columns: "),
+        ({"where": "not " * 499 + "1"}, "; columns: "),
+        ({"where": "__import__('os').abort()"}, "is not a comparison; columns: "),
+        ({"where": "language == 'zh'", "among": "new"}, "where= chooses among known songs: ask without among=new"),
+    ],
+)
+def test_what_is_no_condition_is_refused_in_a_line(
+    client: httpx.Client, cold: dict[str, Any], asked: dict[str, Any], told: str
+) -> None:
+    answer = client.get(f"/songs/{cold['song_id']}/similar", params=asked)
+    assert answer.status_code == 422, answer.text
+    detail = answer.json()["detail"]
+    assert told in detail and "\n" not in detail and len(detail) < 1000
+
+
 def test_pictures_and_recordings(client: httpx.Client, cold: dict[str, Any], recording: bytes) -> None:
     accepted = client.post("/songs", files={"audio": ("song.wav", recording)}).json()["song_id"]
     played, rate = soundfile.read(io.BytesIO(client.get(f"/songs/{accepted}/audio").content))

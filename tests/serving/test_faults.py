@@ -13,7 +13,8 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from contextlib import ExitStack, closing
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -114,9 +115,28 @@ def check(client: httpx.Client, store: Path | str, told: Told) -> None:
     assert client.get("/users/u00003/recommendations").status_code == 200
 
 
+@contextmanager
+def killed_at_work(killed: Running, shares: list[tuple[Running, str, int]], told: Told) -> Iterator[None]:
+    """Clients work until a service is killed at the end of the block; who asks another one ends with their share.
+
+    `shares` are services, names of clients, and how much each sends at most.
+    """
+    failed: list[str] = []
+    threads = [threading.Thread(target=work, args=(one.url, told, name, failed, most)) for one, name, most in shares]
+    for thread in threads:
+        thread.start()
+    yield
+    decoders = children(killed.process.pid)
+    killed.process.kill()
+    for thread in threads:
+        thread.join(120)
+    gone_within(5, decoders)
+    assert not failed, failed
+
+
 def kill_at_work(model: Path, store: str, times: int, seed: int, log: Path) -> list[float]:
     """Kill the service so often while clients work, and check what is there each time; seconds of the restarts."""
-    rng, told, failed, restarts = random.Random(seed), Told(), [], []
+    rng, told, restarts = random.Random(seed), Told(), list[float]()
     for run in range(times + 1):
         began = time.perf_counter()
         with serving(model, store, log=log) as running, running.client() as client:
@@ -127,21 +147,13 @@ def kill_at_work(model: Path, store: str, times: int, seed: int, log: Path) -> l
             check(client, store, told)
             if run == times:
                 break
-            names = [f"{run}-{number}" for number in range(CLIENTS)]
-            threads = [threading.Thread(target=work, args=(running.url, told, name, failed)) for name in names]
-            for thread in threads:
-                thread.start()
-            time.sleep(rng.uniform(0.1, 1.5))
-            end = time.monotonic() + 60
-            while run + 1 == times and (len(told.songs) <= 2 * times or len(told.plays) <= times):
-                assert time.monotonic() < end and not failed, failed  # a slow machine
-                time.sleep(0.01)
-            decoders = children(running.process.pid)
-            running.process.kill()
-            for thread in threads:
-                thread.join(60)
-            gone_within(5, decoders)
-        assert not failed, failed
+            shares = [(running, f"{run}-{number}", 100_000) for number in range(CLIENTS)]
+            with killed_at_work(running, shares, told):
+                time.sleep(rng.uniform(0.1, 1.5))
+                end = time.monotonic() + 60
+                while run + 1 == times and (len(told.songs) <= 2 * times or len(told.plays) <= times):
+                    assert time.monotonic() < end  # a slow machine
+                    time.sleep(0.01)
     assert len(told.songs) > 2 * times and len(told.plays) > times, "it was killed at work"
     assert told.deleted or times < 20
     return restarts[1:]
@@ -173,25 +185,14 @@ def test_kill_9_twenty_times(
 @pytest.mark.timeout(1200)
 def test_kill_9_of_one_of_two(service_folder: Path, postgres: Server, tmp_path: Path) -> None:
     """Both work on one store; what the one that is killed has acknowledged is in the other's answers, once."""
-    url, rng, told, failed = postgres.place(), random.Random(2), Told(), list[str]()
+    url, rng, told = postgres.place(), random.Random(2), Told()
     with serving(service_folder, url, log=tmp_path / "log") as kept, kept.client() as client:
         for run in range(6):
             with serving(service_folder, url, log=tmp_path / "log 2") as killed:
                 shares = [(killed, f"{run}-killed-{at}", 100_000) for at in range(2)]
                 shares += [(kept, f"{run}-kept-{at}", 12) for at in range(2)]
-                threads = [
-                    threading.Thread(target=work, args=(one.url, told, name, failed, most))
-                    for one, name, most in shares
-                ]
-                for thread in threads:
-                    thread.start()
-                time.sleep(rng.uniform(0.5, 3))
-                decoders = children(killed.process.pid)
-                killed.process.kill()
-                for thread in threads:
-                    thread.join(120)
-                gone_within(5, decoders)
-            assert not failed, failed
+                with killed_at_work(killed, shares, told):
+                    time.sleep(rng.uniform(0.5, 3))
             end = time.monotonic() + 1
             while client.get("/model").json()["behind"]["rows"]:
                 assert time.monotonic() < end, "the other does not follow"
