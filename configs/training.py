@@ -248,6 +248,10 @@ class I2IModelConfig:
     field_dropout: float = opt(0.0, "chance that training hides a whole field of a song (for songs that lack some)")
     normalise: bool = opt(True, "song vectors of one length, so that popularity is no part of similarity")
     residual: bool = opt(True, "known songs add a learned residual embedding to content: what their listeners taught")
+    sparse_residual: bool = opt(
+        False,
+        "for tens of millions of songs: residuals have row-wise Adagrad, a quarter of the memory",
+    )
 
 
 @dataclass
