@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -175,6 +176,28 @@ def write_text(path: Path, text: str) -> None:
     aside = path.with_name(f".{path.name}.{os.getpid()}{PART}")
     aside.write_text(text, encoding="utf-8")
     os.replace(aside, path)
+
+
+@contextmanager
+def kept_whole(path: Path, what: str) -> Iterator[Path]:
+    """Yield a file to write beside `path`, which takes its place when it is whole.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    aside = path.with_suffix(f".{uuid.uuid4().hex[:8]}{PART}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_left(path.parent)
+        yield aside
+        with aside.open("rb") as file:
+            os.fsync(file.fileno())
+        aside.rename(path)
+    except OSError as error:
+        raise UserError(f"{path.parent}: the {what} cannot be kept here ({error.strerror})") from None
+    finally:
+        with suppress(OSError):  # renamed, or never made
+            aside.unlink()
 
 
 def kind_of(folder: Path) -> str | None:

@@ -42,8 +42,11 @@ class FeedbackConfig:
 @dataclass
 class ServingConfig:
     model: str = opt(
-        REQUIRED, "service folder (python -m pipeline.service); watched: a new version is taken over", SERVICE
+        REQUIRED,
+        "service folder (python -m pipeline.service), or its address s3://…; watched: a new version is taken over",
+        SERVICE,
     )
+    cache: str = opt("~/.cache/firstplay", "folder that a model=s3://… is brought to")
     store: str = opt(
         REQUIRED,
         "where songs and plays that come in are kept: a folder, made if it is not there, or postgresql://USER@HOST/DATABASE",

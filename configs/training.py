@@ -216,13 +216,14 @@ class EmbedConfig:
     text: EmbedTextConfig = field(default_factory=EmbedTextConfig)  # without clip=; a run has its own
     batch_size: int = opt(64, "songs per step and device")
     devices: str = opt("auto", "devices per node")
+    nodes: int = opt(1, "machines (configs/cluster/torchrun.sh)")
     accelerator: str = opt("auto", "auto | cpu | gpu")
     workers: int = opt(0, "data loading processes")
     logger: CommandLoggerConfig = field(default_factory=CommandLoggerConfig)
 
     def __post_init__(self) -> None:
         """Check the ranges, and that a run's text options are left to it."""
-        at_least(self, 1, "batch_size")
+        at_least(self, 1, "batch_size", "nodes")
         if self.clip is not None and self.text != EmbedTextConfig():
             raise UserError(f"text.* are those of the run {self.clip}: leave them out, or leave clip= out")
 
@@ -247,6 +248,10 @@ class I2IModelConfig:
     field_dropout: float = opt(0.0, "chance that training hides a whole field of a song (for songs that lack some)")
     normalise: bool = opt(True, "song vectors of one length, so that popularity is no part of similarity")
     residual: bool = opt(True, "known songs add a learned residual embedding to content: what their listeners taught")
+    sparse_residual: bool = opt(
+        False,
+        "for tens of millions of songs: residuals have row-wise Adagrad, a quarter of the memory",
+    )
 
 
 @dataclass

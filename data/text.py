@@ -6,10 +6,8 @@ Shapes: N texts, W windows of a text, L tokens of a window, B BERT's width.
 from __future__ import annotations
 
 import hashlib
-import os
-import uuid
+import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,10 +16,11 @@ import polars as pl
 from tqdm import tqdm
 
 from artifacts.fingerprints import of_file
-from artifacts.folders import PART, remove_left
+from artifacts.folders import kept_whole
 from configs.errors import UserError
 from data.arrays import AnyArray, FloatArray, IntArray
 from data.contract.columns import TEXT_TYPES, TEXTS
+from data.row_shards import ALONE, Ranks, RowShards
 from data.words import plain
 from models.packaged import resolve_model, unknown_words
 
@@ -149,47 +148,37 @@ def token_batch(ids_NWL: AnyArray, lengths_NW: IntArray) -> dict[str, torch.Tens
 
 
 def text_vectors(
-    texts: Texts, model: str, max_tokens: int, batch_size: int, cache: Path, windows: int = 1
+    texts: Texts,
+    model: str,
+    max_tokens: int,
+    batch_size: int,
+    cache: Path,
+    windows: int = 1,
+    ranks: Ranks = ALONE,
 ) -> FloatArray:
     """Pooled vectors (N, B) under the frozen model, memory-mapped from `cache`; NaN for a song without text.
 
     A text of several windows has the mean over the tokens of all of them.
 
     Texts go through BERT in batches of one shape for each bucket of lengths. That wastes little on padding, and makes
-    a text's vector independent of the texts beside it, to the last bit on a CPU.
+    a text's vector independent of the texts beside it, to the last bit on a CPU. `ranks` share the texts in shards;
+    all of them call this with the same texts, and see the same cache folder.
 
     Raises:
         UserError: the text model cannot be loaded, or the cache folder cannot be written.
     """
-    path = cache / f"{_key(texts, model, max_tokens, windows)}.npy"
+    key = _key(texts, model, max_tokens, windows)
+    path, shards = cache / f"{key}.npy", RowShards(cache / f"{key}.shards", len(texts), "text vectors")
     if not path.exists():
-        vectors = _compute(texts, model, max_tokens, batch_size, windows)
-        with kept_whole(path, "text vectors") as aside, aside.open("wb") as file:
-            np.save(file, vectors)
+        _compute(texts, model, max_tokens, batch_size, windows, shards, shards.left(ranks))
+    ranks.wait()
+    if ranks.rank == 0 and not path.exists():
+        with kept_whole(path, "text vectors") as aside:
+            shards.join("text", aside)
+        shutil.rmtree(shards.folder)
+    ranks.wait()
     stored: FloatArray = np.load(path, mmap_mode="r")
     return stored
-
-
-@contextmanager
-def kept_whole(path: Path, what: str) -> Iterator[Path]:
-    """Yield a file to write beside `path`, which takes its place when it is whole.
-
-    Raises:
-        UserError: it cannot be written.
-    """
-    aside = path.with_suffix(f".{uuid.uuid4().hex[:8]}{PART}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        remove_left(path.parent)
-        yield aside
-        with aside.open("rb") as file:
-            os.fsync(file.fileno())
-        aside.rename(path)
-    except OSError as error:
-        raise UserError(f"{path.parent}: the {what} cannot be kept here ({error.strerror})") from None
-    finally:
-        with suppress(OSError):  # renamed, or never made
-            aside.unlink()
 
 
 def text_dim(model: str) -> int:
@@ -220,26 +209,42 @@ def unknown_share(texts: Sequence[str], model: str) -> float:
     return float(counted["n"].filter(pl.Series(unknown, dtype=pl.Boolean)).sum() / max(counted["n"].sum(), 1))
 
 
-def _compute(texts: Texts, model: str, max_tokens: int, batch_size: int, windows: int) -> FloatArray:
+def _compute(
+    texts: Texts,
+    model: str,
+    max_tokens: int,
+    batch_size: int,
+    windows: int,
+    shards: RowShards,
+    left: Sequence[int],
+) -> None:
+    """Write the vectors of the texts of some shards."""
     import torch
 
     from models.text_encoder import TextEncoder
 
-    ids_NWL, lengths_NW = token_rows(texts, model, max_tokens, windows)
-    vectors_NB = np.full((len(texts), text_dim(model)), np.nan, dtype=np.float32)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     encoder = or_user_error(TextEncoder, model).to(device)
-    batches = list(_buckets(lengths_NW, batch_size))
-    with torch.inference_mode():
-        for rows, n_windows, length in tqdm(batches, desc="text vectors", disable=not batches):
+
+    def encode(ids_RWL: AnyArray, lengths_RW: IntArray) -> FloatArray:
+        batch = token_batch(ids_RWL, lengths_RW)
+        with torch.inference_mode():
+            pooled_RB: FloatArray = encoder(**{k: v.to(device) for k, v in batch.items()}).float().cpu().numpy()
+        return pooled_RB
+
+    for shard in left:
+        ids_NWL, lengths_NW = token_rows(texts[shards.rows(shard)], model, max_tokens, windows)
+        vectors_NB = np.full((len(ids_NWL), text_dim(model)), np.nan, dtype=np.float32)
+        batches = list(_buckets(lengths_NW, batch_size))
+        title = "text vectors" if shards.count == 1 else f"text vectors {shard + 1}/{shards.count}"
+        for rows, n_windows, length in tqdm(batches, desc=title, disable=not batches):
             size = in_batch(batch_size, n_windows * length)
             ids_RWL = np.zeros((size, n_windows, length), dtype=np.int64)
             width = min(length, ids_NWL.shape[2])
             ids_RWL[: len(rows), :, :width] = ids_NWL[rows, :n_windows, :width]
-            batch = token_batch(ids_RWL, np.resize(lengths_NW[rows, :n_windows], (size, n_windows)))
-            pooled_RB = encoder(**{name: values.to(device) for name, values in batch.items()})
-            vectors_NB[rows] = pooled_RB[: len(rows)].float().cpu().numpy()
-    return vectors_NB
+            lengths_RW = np.resize(lengths_NW[rows, :n_windows], (size, n_windows))
+            vectors_NB[rows] = encode(ids_RWL, lengths_RW)[: len(rows)]
+        shards.write(shard, text=vectors_NB)
 
 
 def _buckets(lengths_NW: IntArray, batch_size: int) -> Iterator[tuple[IntArray, int, int]]:

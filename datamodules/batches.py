@@ -15,6 +15,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from data.arrays import IntArray
+from data.row_shards import ALONE, Ranks
 
 
 class Batch(NamedTuple):
@@ -91,6 +92,21 @@ class EpochBatches(Sampler[Batch]):
         return np.arange(min(self.rank, self.n - 1), self.n, self.world_size)
 
 
+class ShardBatches(Sampler[Batch]):
+    """Yields `Batch`es of the rows of some shards, in order; no batch has rows of two shards."""
+
+    def __init__(self, shards: list[slice], batch_size: int, seed: int = 0) -> None:
+        self.shards, self.batch_size, self.seed = shards, batch_size, seed
+
+    def __len__(self) -> int:
+        return sum(-(-(rows.stop - rows.start) // self.batch_size) for rows in self.shards)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for rows in self.shards:
+            for at in range(rows.start, rows.stop, self.batch_size):
+                yield Batch(np.arange(at, min(at + self.batch_size, rows.stop)), (self.seed, at))
+
+
 class EpochLoader(DataLoader[Any]):
     """A DataLoader that begins an epoch at its first batch.
 
@@ -115,11 +131,18 @@ class EpochLoader(DataLoader[Any]):
 
 def batches_of(data: Any, n: int, batch_size: int, shuffle: bool) -> EpochBatches:
     """Deal n rows to the rank of a DataModule, by its `seed`; without a trainer there is one rank."""
-    rank, world_size = (data.trainer.global_rank, data.trainer.world_size) if data.trainer else (0, 1)
-    return EpochBatches(n, batch_size, data.seed, rank, world_size, shuffle)
+    ranks = ranks_of(data)
+    return EpochBatches(n, batch_size, data.seed, ranks.rank, ranks.size, shuffle)
 
 
-def loader(dataset: Dataset[Any], batches: EpochBatches, workers: int = 0) -> DataLoader[Any]:
+def ranks_of(data: Any) -> Ranks:
+    """Which rank of how many a DataModule is in; without a trainer there is one."""
+    if data.trainer is None:
+        return ALONE
+    return Ranks(data.trainer.global_rank, data.trainer.world_size, data.trainer.strategy.barrier)
+
+
+def loader(dataset: Dataset[Any], batches: Sampler[Batch], workers: int = 0) -> DataLoader[Any]:
     """A DataLoader whose dataset turns a whole `Batch` into tensors in one call."""
     return EpochLoader(
         dataset,

@@ -18,9 +18,10 @@ from configs.errors import UserError
 from data.arrays import AnyArray, BoolArray, FloatArray, IntArray
 from data.audio.crops import CropReader
 from data.audio.inputs import FrozenAudio, audio_dim, audio_inputs
+from data.row_shards import RowShards
 from data.text import text_dim, text_numbers, text_vectors, token_batch, token_rows
 from data.text import text_variants as text_variants_of
-from datamodules.batches import Batch, batches_of, loader
+from datamodules.batches import Batch, ShardBatches, batches_of, loader, ranks_of
 from datamodules.catalogue import CatalogueDataModule
 from models.pretrained_audio import OWN
 
@@ -67,6 +68,8 @@ class ClipDataModule(CatalogueDataModule):
         self.text_model, self.frozen_text = text_model, frozen_text
         self.max_tokens, self.windows = max_tokens, windows
         self.text_fields = list(text_fields)
+        self.shards: RowShards | None = None  # where the vectors of songs are kept that are predicted
+        self.allow_zero_length_dataloader_with_multiple_devices = True  # a rank whose shards are all there
         self.texts = text_variants_of(self.catalogue.songs, text_fields, text_variants, keep)
         self.unpaired = unpaired
         self.audio = {name: int(self.catalogue.manifest["audio"][name]) for name in FRAME_OPTIONS}
@@ -85,15 +88,9 @@ class ClipDataModule(CatalogueDataModule):
         """Width of what a CLIP model's towers get: pooled vectors of BERT, and of a published audio encoder."""
         return {"text": text_dim(self.text_model), "audio": audio_dim(self.audio_model)}
 
-    def prepare_data(self) -> None:
-        """Compute the vectors of frozen encoders once a machine, before the ranks read them."""
-        if self.frozen_text:
-            self._read_text_vectors()
-        if self.pooled_audio:
-            FrozenAudio(self.crops, self.audio_model, self.inputs, self.catalogue.folder)
-
     def setup(self, stage: str | None = None) -> None:
-        """Read texts; when training starts, print how many warm songs take part.
+        """Read texts, and compute the vectors of frozen encoders, which the ranks share; when training starts, print
+        how many warm songs take part.
 
         Raises:
             UserError: no song to train on, or none to validate with, has both audio and text.
@@ -103,7 +100,9 @@ class ClipDataModule(CatalogueDataModule):
         else:
             self.tokens = [token_rows(texts, self.text_model, self.max_tokens, self.windows) for texts in self.texts]
         if self.pooled_audio:
-            self.audio_vectors = FrozenAudio(self.crops, self.audio_model, self.inputs, self.catalogue.folder)
+            made = (self.audio_model, self.inputs, self.catalogue.folder, ranks_of(self))
+            self.audio_vectors = FrozenAudio(self.crops, *made)
+            ranks_of(self).wait()
         self.text_ids = text_numbers(self.texts)
         if stage == "fit":
             warm, used, single = len(self.catalogue.rows("warm")), len(self.rows("warm")), len(self.single("warm"))
@@ -145,8 +144,15 @@ class ClipDataModule(CatalogueDataModule):
         return [self._loader(rows, "audio"), self._loader(rows, "text")]
 
     def predict_dataloader(self) -> DataLoader[Item]:
-        """Every song of the catalogue, in order: fixed crops and text, with what is missing marked."""
-        return self._loader(np.arange(self.catalogue.n_songs), "all")
+        """Every song of the catalogue, in order: fixed crops and text, with what is missing marked.
+
+        With `shards`: the songs of this rank's shards that nobody has made yet.
+        """
+        rows = np.arange(self.catalogue.n_songs)
+        if self.shards is None:
+            return self._loader(rows, "all")
+        left = [self.shards.rows(shard) for shard in self.shards.left(ranks_of(self))]
+        return loader(SongItems(self, rows, "all"), ShardBatches(left, self.batch_size, self.seed), self.workers)
 
     def _loader(self, rows: IntArray, view: str) -> DataLoader[Item]:
         batches = batches_of(self, len(rows), self.batch_size, shuffle=view == "train")
@@ -154,7 +160,7 @@ class ClipDataModule(CatalogueDataModule):
 
     def _read_text_vectors(self) -> list[FloatArray]:
         cache = self.catalogue.folder / "text_cache"
-        options = (self.text_model, self.max_tokens, BERT_BATCH, cache, self.windows)
+        options = (self.text_model, self.max_tokens, BERT_BATCH, cache, self.windows, ranks_of(self))
         return [text_vectors(texts, *options) for texts in self.texts]
 
 

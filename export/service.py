@@ -11,6 +11,7 @@ import polars as pl
 
 from artifacts.fingerprints import of_file, of_values
 from artifacts.folders import MANIFEST, read_manifest, write_manifest, writing
+from artifacts.remote import FILES, of_files
 from artifacts.runs import VOCABULARY, Run, open_run
 from artifacts.tracking import made, tracked, used
 from configs import options
@@ -40,8 +41,6 @@ OF_AUDIO = ("audio_shard", "audio_start", "audio_length")  # where the catalogue
 @tracked("service")
 def export_service(config: ServiceConfig, tracking: Any) -> None:
     """Run `pipeline.service` (its docstring says what it reads and writes)."""
-    from inference.zeroshot import label_vectors
-
     index = open_index(config.index)
     data, features = index.manifest["data"], index.manifest["features"]
     catalogue, encoder = Catalogue.read(data), open_run(index.manifest["run"], "i2i")
@@ -65,8 +64,7 @@ def export_service(config: ServiceConfig, tracking: Any) -> None:
         for run in runs:
             (folder / run.task).mkdir()
             write_model(run, catalogue, folder / run.task)
-        if clip is not None:
-            np.save(folder / "labels.npy", label_vectors(clip, labels, list(PROMPTS), Path(data) / "text_cache"))
+        write_labels(clip, labels, Path(data) / "text_cache", folder)
         if config.rank:
             manifest["ranker"] = write_ranker(Path(config.rank), catalogue, features, folder / "rank")
         shutil.copytree(config.index, folder / "index")
@@ -74,10 +72,11 @@ def export_service(config: ServiceConfig, tracking: Any) -> None:
         write_fields(catalogue, features, runs, folder / "features")
         write_vectors(boundary, folder)
         write_listening(index, catalogue, config.targeting, folder)
+        manifest[FILES] = of_files(folder)
     used(tracking, config.index, data, features, config.rank, *(run.folder for run in runs))
     made(tracking, config.out, config.logger.upload)
-    known_by = what_is_read(runs)
-    print(f"{config.out}: {catalogue.n_songs:,} songs, {catalogue.n_users:,} users; new songs are known by {known_by}")
+    sizes = f"{catalogue.n_songs:,} songs, {catalogue.n_users:,} users"
+    print(f"{config.out}: {sizes}; new songs are known by {what_is_read(runs)}")
     print(f"  serve it: python -m serving model={config.out} store=STORE")
 
 
@@ -141,6 +140,14 @@ def genres(catalogue: Catalogue) -> list[str]:
     known = catalogue.songs.filter(pl.col("split") == "warm").select(pl.col("genres").explode().drop_nulls())
     counted = known.group_by("genres").len().sort("len", "genres", descending=[True, False])
     return counted["genres"].head(100).to_list()
+
+
+def write_labels(clip: Run | None, labels: list[str], cache: Path, folder: Path) -> None:
+    """Vectors of the tags that are guessed from sound, if the service hears any."""
+    from inference.zeroshot import label_vectors
+
+    if clip is not None:
+        np.save(folder / "labels.npy", label_vectors(clip, labels, list(PROMPTS), cache))
 
 
 def write_tables(catalogue: Catalogue, folder: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from configs.training import TFIDF, EmbedConfig
 from data.arrays import AnyArray, FloatArray
 from data.catalogue import Catalogue
 from data.fields import FEATURES, check_names
+from data.row_shards import Ranks, RowShards
 from data.text import folder_state, song_texts, text_vectors, unknown_share
 from data.tfidf import CharacterTfidf, fit
 from datamodules.clip import BERT_BATCH, FRAME_OPTIONS, ClipDataModule
@@ -40,28 +40,29 @@ def embed(config: EmbedConfig, tracking: Any) -> None:
     run = open_run(config.clip, "clip")
     data = song_data(run, config)
     check_names(data.catalogue, (*NAMES, TEXT))
-    parts = out.with_name(f".{out.name}.ranks")
+    read = [folder_state(run.hparams["prepared"][name]) for name in ("text_model", "audio_model")]
+    made_by = {"clip": str(run.folder.resolve()), "encoder": run.fingerprint}
+    made_by[CONTENT] = of_values(run.fingerprint, read, of_folder(data.catalogue.folder))
+    aside = out.with_name(f".{out.name}.shards")
+    data.shards = RowShards(aside / made_by[CONTENT], data.catalogue.n_songs)
     trainer = L.Trainer(
         accelerator=config.accelerator,
         devices=config.devices,
-        callbacks=[PartWriter(parts)],
+        num_nodes=config.nodes,
+        callbacks=[ShardWriter(data.shards)],
         logger=False,
         enable_checkpointing=False,
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
     trainer.predict(restore(ClipModule, run), data, return_predictions=False)
-    trainer.strategy.barrier("every rank has written its part")
+    trainer.strategy.barrier("every rank has written its shards")
     if trainer.is_global_zero:
-        written = [parts / f"{rank}.npz" for rank in range(trainer.world_size)]
-        arrays = merge([path for path in written if path.exists()], data.catalogue.n_songs)
+        arrays = {name: data.shards.join(name, aside / f"{name}.npy") for name in NAMES}
         if data.text_vectors:
-            arrays[TEXT] = np.asarray(data.text_vectors[0])
-        read = [folder_state(run.hparams["prepared"][name]) for name in ("text_model", "audio_model")]
-        made_by = {"clip": str(run.folder.resolve()), "encoder": run.fingerprint}
-        made_by[CONTENT] = of_values(run.fingerprint, read, of_folder(data.catalogue.folder))
+            arrays[TEXT] = data.text_vectors[0]
         write_features(out, arrays, data.catalogue, made_by)
-        shutil.rmtree(parts)
+        shutil.rmtree(aside)
         used(tracking, run.folder, config.data)
         made(tracking, out, config.logger.upload)
 
@@ -79,6 +80,8 @@ def embed_text(config: EmbedConfig, tracking: Any) -> None:
     present = [text for text in texts if text]
     if not present:
         raise UserError(f"{config.data}: no song has any text in {', '.join(options.fields)}: choose other text.fields")
+    fabric = L.Fabric(accelerator=config.accelerator, devices=config.devices, num_nodes=config.nodes)
+    fabric.launch()  # devices= may ask for further processes
     made_by: dict[str, Any] = {"text": as_dict(options)}
     state = folder_state(options.model)
     same = as_dict(options) | ({"model": state} if state else {})
@@ -89,10 +92,12 @@ def embed_text(config: EmbedConfig, tracking: Any) -> None:
         vectors = fitted.vectors(texts)
     else:
         unknown = unknown_share(present, options.model)
-        cache = catalogue.folder / "text_cache"
-        vectors = text_vectors(texts, options.model, options.max_tokens, BERT_BATCH, cache, options.windows)
+        how = (options.model, options.max_tokens, BERT_BATCH, catalogue.folder / "text_cache", options.windows)
+        vectors = text_vectors(texts, *how, Ranks(fabric.global_rank, fabric.world_size, fabric.barrier))
         made_by["unknown_words"] = round(unknown, 4)
         told += f"; {unknown:.1%} of words and characters unknown to {options.model}"
+    if not fabric.is_global_zero:
+        return
     write_features(Path(config.out), {TEXT: vectors}, catalogue, made_by, fitted)
     used(tracking, config.data)
     made(tracking, config.out, config.logger.upload)
@@ -123,40 +128,26 @@ def song_data(run: Run, config: EmbedConfig) -> ClipDataModule:
     return data
 
 
-class PartWriter(L.Callback):
-    """Each rank writes its songs' vectors into `<folder>/<rank>.npz`."""
+class ShardWriter(L.Callback):
+    """Keeps the songs' vectors of each shard as soon as the last of its batches is done."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.columns: dict[str, list[AnyArray]] = {name: [] for name in ("id", *NAMES)}
+    def __init__(self, shards: RowShards) -> None:
+        self.shards = shards
+        self.batches: list[dict[str, AnyArray]] = []
 
     def on_predict_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, *_: Any, **__: Any
     ) -> None:
-        """Keep the vectors of one batch, on the CPU."""
-        for name, column in self.columns.items():
-            column.append(outputs[name].cpu().numpy())
-
-    def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write them; a rank without any song writes nothing."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / f"{trainer.global_rank}.npz"
-        path.unlink(missing_ok=True)  # left by a killed run
-        if self.columns["id"]:
-            arrays: dict[str, Any] = {name: np.concatenate(column) for name, column in self.columns.items()}
-            np.savez(path, **arrays)
-
-
-def merge(parts: Sequence[Path], n_songs: int) -> dict[str, FloatArray]:
-    """Arrays (songs, dim) in catalogue order from the parts of all ranks; a song found twice is taken once."""
-    arrays: dict[str, FloatArray] = {}
-    for path in parts:
-        with np.load(path) as part:
-            for name in NAMES:
-                if name not in arrays:
-                    arrays[name] = np.full((n_songs, part[name].shape[1]), np.nan, dtype=np.float32)
-                arrays[name][part["id"]] = part[name]
-    return arrays
+        """Take the vectors of one batch; they come in the order of songs."""
+        self.batches.append({name: outputs[name].float().cpu().numpy() for name in NAMES})
+        last = int(outputs["id"][-1])
+        shard = last // self.shards.size
+        if last + 1 == self.shards.rows(shard).stop:
+            arrays = {name: np.concatenate([batch[name] for batch in self.batches]) for name in NAMES}
+            self.shards.write(shard, **arrays)
+            self.batches.clear()
+        if trainer.received_sigterm:
+            raise SystemExit(143)
 
 
 def write_features(
@@ -167,7 +158,7 @@ def write_features(
     fitted: CharacterTfidf | None = None,
 ) -> None:
     """The feature folder, with the text model if it was fitted, and on the screen how many songs have which vector."""
-    have = {name: int(np.isfinite(array).all(axis=1).sum()) for name, array in arrays.items()}
+    have = {name: whole_rows(array) for name, array in arrays.items()}
     manifest = {
         **made_by,
         "data": str(catalogue.folder.resolve()),
@@ -182,3 +173,9 @@ def write_features(
             fitted.save(folder)
     shown = ", ".join(f"{name} {count:,}" for name, count in have.items())
     print(f"{out}: {catalogue.n_songs:,} songs; with {shown}")
+
+
+def whole_rows(array: FloatArray, at_a_time: int = 65_536) -> int:
+    """Number of rows without NaN or infinite values."""
+    parts = (array[at : at + at_a_time] for at in range(0, len(array), at_a_time))
+    return sum(int(np.isfinite(part).all(axis=1).sum()) for part in parts)

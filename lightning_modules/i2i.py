@@ -43,14 +43,15 @@ class I2IModule(L.LightningModule):
         self.save_hyperparameters()
         self.model = SongEncoder(dense_dims, vocab_sizes, **{name: options[name] for name in OF_ENCODER})
         listening, pairs = options["listening_weight"] > 0, options["pair_weight"] > 0
-        self.residual = nn.Embedding(residual_size, options["dim"], padding_idx=0) if residual_size else None
+        sparse = options.get("sparse_residual", False)  # which runs of earlier versions do not know
+        self._ddp_params_and_buffers_to_ignore = ["residual.weight"] if sparse else []  # as `AdamWAndRows` asks for
+        self.residual = nn.Embedding(residual_size, options["dim"], 0, sparse=sparse) if residual_size else None
         if self.residual is not None:
             nn.init.zeros_(self.residual.weight).requires_grad_(pairs or listening)
         self.logit_scale = nn.Parameter(torch.tensor(1 / options["listening_temperature"]).log())
-        # DDP refuses a parameter that takes no part in the loss
         self.model.head.requires_grad_(options["bcl_weight"] > 0 and options["contrastive_head"])
         self.model.item_bias.requires_grad_(listening and options["item_bias"])
-        self.logit_scale.requires_grad_(listening)
+        self.logit_scale.requires_grad_(listening)  # DDP refuses a parameter that takes no part in the loss
         embedding, cut = self.model.embedding, options["cut_fields"]
         self.feature_names = embedding.names if cut else embedding.field_names
         feature_of = list(range(len(embedding.names))) if cut else embedding.field_of
@@ -76,8 +77,7 @@ class I2IModule(L.LightningModule):
             parts["info_nce"] = (p["bcl_weight"], contrastive)
             self.log("train/songs_left_out", left_out)
         loss = torch.stack([weight * part for weight, part in parts.values()]).sum()
-        told = {"train/loss": loss} | {f"train/{name}": part for name, (_, part) in parts.items()}
-        self.log_dict(told, prog_bar=True)
+        self.log_dict({"train/loss": loss} | {f"train/{key}": part for key, (_, part) in parts.items()}, prog_bar=True)
         return loss
 
     def pair_loss(self, batch: dict[str, Any], vector_SD: Tensor) -> Tensor:

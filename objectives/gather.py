@@ -58,3 +58,12 @@ def sum_over_ranks(x: Tensor) -> Tensor:
     total = x.detach().clone()
     dist.all_reduce(total)
     return total
+
+
+def mean_rows_over_ranks(rows: Tensor) -> Tensor:
+    """Mean over ranks of a sparse gradient of rows, (R, D), coalesced, without gradient; ranks may have other rows."""
+    rows = rows.detach().coalesce()
+    if not _many_ranks():
+        return rows
+    at_N, values_ND = gather_rows(rows.indices()[0]), gather_rows(rows.values()) / dist.get_world_size()
+    return torch.sparse_coo_tensor(at_N[None], values_ND, rows.shape).coalesce()

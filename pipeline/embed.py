@@ -4,8 +4,9 @@
     python -m pipeline.embed data=CATALOGUE out=FEATURES text.fields=[title,tags]
 
 With clip= writes clip_audio.npy and clip_text.npy, unit vectors, float32 (songs, dim), and text.npy, BERT's own
-vectors, when the run keeps BERT frozen; several devices share the work. Without clip= writes text.npy alone, of the
-columns text.fields. A row of NaN: the song lacks the modality. song_ids.parquet names the rows.
+vectors, when the run keeps BERT frozen. Without clip= writes text.npy alone, of the columns text.fields. A row of NaN:
+the song lacks the modality. song_ids.parquet names the rows. Devices and machines share the work in shards of songs;
+run again after a kill, it goes on with the shards that are left.
 """
 
 from __future__ import annotations

@@ -7,11 +7,15 @@ import signal
 import sys
 import threading
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 import uvicorn
 
+from artifacts.remote import RemoteFolder, is_remote
+from configs.errors import UserError
+from configs.options import SERVICE
 from configs.serving import ServingConfig
 from serving.app import make_app
 from serving.connections import Connection
@@ -19,6 +23,7 @@ from serving.engine import Engine
 from serving.limits import Limits
 
 MINIMUM_SECONDS = 5.0  # for the head of a request
+log = logging.getLogger("firstplay.serving")
 
 
 def serve(config: ServingConfig, token: str | None) -> None:
@@ -27,8 +32,15 @@ def serve(config: ServingConfig, token: str | None) -> None:
     logging.getLogger("firstplay").setLevel(logging.INFO)
     if config.threads:
         torch.set_num_threads(config.threads)
-    engine = Engine(config.model, config.store, config.batch, config.precision, config.follow)
-    signal.signal(signal.SIGHUP, lambda *_: threading.Thread(target=engine.reload, daemon=True).start())
+    remote = RemoteFolder(config.model, SERVICE, Path(config.cache)) if is_remote(config.model) else None
+    if remote is not None:
+        remote.fetch()
+    folder = config.model if remote is None else remote.copy
+    engine = Engine(folder, config.store, config.batch, config.precision, config.follow)
+    if remote is not None and config.watch_seconds:
+        following = (config.watch_seconds, threading.Event(), log.error)
+        threading.Thread(target=remote.follow, args=following, daemon=True).start()
+    signal.signal(signal.SIGHUP, lambda *_: threading.Thread(target=reload, args=(engine, remote), daemon=True).start())
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn raises it again when all is answered
     app = make_app(engine, config, token)
     grace = int(config.timeout) + 1
@@ -36,6 +48,17 @@ def serve(config: ServingConfig, token: str | None) -> None:
     at["http"] = partial(Connection, seconds=max(MINIMUM_SECONDS, config.timeout))
     settings = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=grace, **at)
     Server(settings, app).run()
+
+
+def reload(engine: Engine, remote: RemoteFolder | None) -> None:
+    """What SIGHUP asks for."""
+    try:
+        if remote is not None:
+            remote.fetch()
+    except (UserError, OSError) as error:
+        log.error("%s", error)
+        return
+    engine.reload()
 
 
 class Server(uvicorn.Server):

@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 
+from artifacts.remote import is_remote
 from benchmarks.measure import memory
 from configs.errors import UserError
 from serving.database import is_url
@@ -54,7 +55,7 @@ class Running:
 
 @contextmanager
 def serving(
-    model: Path, store: Path | str, *options: str, token: str | None = None, log: Path | None = None
+    model: Path | str, store: Path | str, *options: str, token: str | None = None, log: Path | None = None
 ) -> Iterator[Running]:
     """`python -m serving` on a free port, ended by SIGTERM unless it has ended; what it says is in `log`, or STORE.log.
 
@@ -62,7 +63,8 @@ def serving(
         UserError: it does not start.
     """
     place = store if is_url(store) else Path(store).resolve()
-    arguments = [f"model={model.resolve()}", f"store={place}", "port=0", "threads=1", *options]
+    folder = model if is_remote(str(model)) else Path(model).resolve()
+    arguments = [f"model={folder}", f"store={place}", "port=0", "threads=1", *options]
     environment = {**os.environ, "FIRSTPLAY_TOKEN": token or ""}
     began = time.perf_counter()
     with (log or Path(f"{place}.log")).open("a") as log_file:

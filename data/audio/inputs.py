@@ -13,6 +13,7 @@ from torch import Tensor
 from configs.errors import UserError
 from data.audio.crops import CropReader, Crops
 from data.audio.vectors import Encode, RecordingVectors
+from data.row_shards import ALONE, Ranks
 from data.text import folder_state, or_user_error
 from models.chunked import embed_crops, embed_in_fixed_batches
 from models.pretrained_audio import OWN, Extractor, PretrainedAudio, audio_width
@@ -65,10 +66,11 @@ class FrozenAudio(RecordingVectors):
         UserError: the encoder cannot be loaded, or the files cannot be written.
     """
 
-    def __init__(self, reader: CropReader, model: str, inputs: Inputs, catalogue: Path) -> None:
+    def __init__(self, reader: CropReader, model: str, inputs: Inputs, catalogue: Path, ranks: Ranks = ALONE) -> None:
         state = folder_state(model)
         what = ("" if state else model, state, reader.crop, reader.crops, *(reader.audio[name] for name in HEARD))
-        super().__init__(reader, audio_dim(model), what, partial(frozen_encoder, model, inputs), catalogue)
+        encoder = partial(frozen_encoder, model, inputs)
+        super().__init__(reader, audio_dim(model), what, encoder, catalogue, ranks=ranks)
 
 
 def frozen_encoder(model: str, inputs: Inputs) -> Encode:

@@ -16,10 +16,11 @@ from numpy.lib.format import open_memmap
 from torch import Tensor
 from tqdm import tqdm
 
+from artifacts.folders import kept_whole
 from data.arrays import FloatArray, IntArray
 from data.audio.cache import of_ends
 from data.audio.crops import CropReader, Crops
-from data.text import kept_whole
+from data.row_shards import ALONE, Ranks
 
 RECORDINGS = 16  # a batch of `compute`
 
@@ -39,6 +40,7 @@ class RecordingVectors:
         encoder: makes the function from crops to vectors, which judges each recording alone; called where some miss.
         catalogue: its folder.
         title: of the progress bar.
+        ranks: share the files; all of them make this object, and read no vectors before all have.
 
     Raises:
         UserError: the files cannot be written.
@@ -52,6 +54,7 @@ class RecordingVectors:
         encoder: Callable[[], Encode],
         catalogue: Path,
         title: str = "audio vectors",
+        ranks: Ranks = ALONE,
     ) -> None:
         self.unit_N, self.row_N = np.where(reader.length > 0, reader.shard, -1), np.arange(len(reader.length))
         self.shape = reader.crops, width
@@ -70,9 +73,10 @@ class RecordingVectors:
                 here = np.flatnonzero(self.unit_N == number)
                 self.row_N[here] = np.searchsorted(recordings.start, reader.start[here])
                 units.append((reader.shards.folder / "vectors", name, recordings))
-        for folder, name, recordings in units:
+        for number, (folder, name, recordings) in enumerate(units):
             self.paths.append(folder / f"{hashlib.sha256(repr((*what, name)).encode()).hexdigest()[:32]}.npy")
-            if not is_whole(self.paths[-1], (len(recordings.length), *self.shape)):
+            mine = number % ranks.size == ranks.rank
+            if mine and not is_whole(self.paths[-1], (len(recordings.length), *self.shape)):
                 compute(recordings, width, encoder(), self.paths[-1], title)
 
     def __getitem__(self, rows: IntArray) -> FloatArray:

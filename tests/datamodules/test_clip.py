@@ -20,7 +20,6 @@ from configs.training import EmbedConfig
 from data.text import USUAL, in_batch, text_vectors, token_rows, unknown_share
 from datamodules.batches import Batch
 from datamodules.clip import ClipDataModule
-from inference.embedding import merge
 from lightning_modules.clip import ClipModule
 from models.text_encoder import TextEncoder, load_tokenizer
 from pipeline import embed
@@ -395,15 +394,6 @@ def test_embed_refuses_what_does_not_fit(folder: Path, run_folder: Path, tmp_pat
     with pytest.raises(UserError, match="hop_length 10"):
         embed_with(run_folder, other)
     assert not (tmp_path / "out").exists()
-
-
-def test_parts_of_several_ranks_are_merged_by_song(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    want = rng.normal(size=(7, 3)).astype(np.float32)
-    for rank, rows in enumerate(([0, 2, 4, 6], [1, 3, 5, 0])):  # song 0 was given to both
-        np.savez(tmp_path / f"{rank}.npz", id=rows, clip_audio=want[rows], clip_text=-want[rows])
-    merged = merge([tmp_path / "0.npz", tmp_path / "1.npz"], 7)
-    assert np.array_equal(merged["clip_audio"], want) and np.array_equal(merged["clip_text"], -want)
 
 
 def test_labels_in_words_of_a_run_whose_bert_is_trained(folder: Path, bert: str, tmp_path: Path) -> None:

@@ -4,7 +4,9 @@ to what the article says."""
 from __future__ import annotations
 
 import itertools
+import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -278,6 +280,32 @@ def test_a_songs_residual_takes_larger_steps(data: I2IDataModule) -> None:
     decay = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
     assert decay[id(module.residual.weight)] == 0, "a step sees few songs; the others must not shrink meanwhile"
     assert decay[id(module.model.skip.weight)] == 0.01
+
+
+def test_a_sparse_residual_has_the_loss_and_the_gradient_of_a_dense_one(data: I2IDataModule) -> None:
+    dense, sparse, batch = make(data), make(data, sparse_residual=True), batch_of(data)
+    losses = []
+    for module in (dense, sparse):
+        torch.manual_seed(1)  # of the views' noise
+        losses.append(module.training_step(batch, 0))
+    assert torch.equal(*losses)
+    for loss in losses:
+        loss.backward()
+    for (name, one), other in zip(dense.named_parameters(), sparse.parameters(), strict=True):
+        if one.grad is not None and other.grad is not None:
+            assert other.grad.is_sparse == (name == "residual.weight")
+            torch.testing.assert_close(other.grad.to_dense(), one.grad)
+
+
+def test_a_run_with_a_sparse_residual_is_read_as_any_other(train_i2i: Callable[..., Path], tmp_path: Path) -> None:
+    """Its songs have their vectors; the checkpoint keeps a number a row beside the table."""
+    whole = train_i2i(tmp_path / "whole", "model.sparse_residual=true")
+    run, vectors = encode_songs(whole)
+    residual = run.weights["residual.weight"]
+    assert float(residual.abs().max()) > 1e-3 and not residual[0].any() and np.isfinite(vectors["vector"]).all()
+    state = torch.load(whole / "checkpoints" / "last.ckpt", weights_only=True)["optimizer_states"][0]["state"]
+    assert [len(one["sum"]) for one in state.values() if "sum" in one] == [len(residual)]
+    assert json.loads((whole / "manifest.json").read_text())["best"]["val/audience"] > 0.1
 
 
 def test_a_run_of_before_its_options_were_renamed_is_refused_in_one_line(
