@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from configs.errors import UserError
 from data.arrays import FloatArray, IntArray
+from inference.filters import users_outside
 from inference.ranking import facts_of, song_facts
 from retrieval.audience import Excluded
 from retrieval.boundary import margins
@@ -22,6 +24,7 @@ from retrieval.index import unit_rows
 from retrieval.rank_features import SongFacts
 from retrieval.rank_reasons import RankReasons
 from retrieval.targeting import Mode, Songs
+from serving.refusals import Refused
 from serving.state import State
 
 BINS, STEPS = 40, 21  # of the histogram of margins and of the curve over it
@@ -36,7 +39,8 @@ class Reached:
     margins_B: FloatArray
     because_BT: IntArray
     reasons: RankReasons | None  # of the mode "rank"
-    above: int | None  # users whose boundary the song clears by the asked margin
+    users: int  # who could be reached: of all, those for whom the condition holds
+    above: int | None  # of these, those whose boundary the song clears by the asked margin
 
 
 def similar_songs(
@@ -58,16 +62,36 @@ def similar_songs(
     return songs_K[kept][:k], scores_K[kept][:k]
 
 
-def song_of(state: State, number: int) -> Songs:
-    """A song as `retrieval.targeting` takes it, who has met it left out: in the training, or since."""
+def song_of(state: State, number: int, users_where: str | None = None) -> Songs:
+    """A song as `retrieval.targeting` takes it. Left out are those who have met it, in the training or since, and for
+    whom a condition (`data.conditions`) does not hold.
+
+    Raises:
+        Refused: the condition is none.
+    """
     model = state.model
     vector_D, item_D = state.vectors(number)
     met = set(state.met.get(number, ()))
     if number not in state.pool.row_of:  # as a song has that came in before this model was made
         met.update(model.met(number).tolist())
     user = np.array(sorted(met), dtype=np.int64)
-    item_CD, excluded = None if item_D is None else item_D[None], Excluded(song=np.zeros_like(user), user=user)
+    item_CD = None if item_D is None else item_D[None]
+    excluded = Excluded(left_out(state, users_where), np.zeros_like(user), user)
     return model.targeting.songs(vector_D[None], np.array([number]), item_CD, excluded)
+
+
+def left_out(state: State, users_where: str | None) -> IntArray:
+    """Users for whom a condition does not hold; none without one.
+
+    Raises:
+        Refused: it is none.
+    """
+    if users_where is None:
+        return np.zeros(0, dtype=np.int64)
+    try:
+        return users_outside(state.model.about_users, users_where)
+    except UserError as error:
+        raise Refused(422, str(error)) from None
 
 
 def facts(state: State, number: int) -> SongFacts | None:
@@ -90,20 +114,23 @@ def audience(
     state: State, number: int, mode: Mode, budget: int, gate: bool, margin: float, of: Songs | None = None
 ) -> Reached:
     """Users of a song by one of `state.model.modes`; `gate`: only those whose boundary it clears by `margin`. `of` as
-    in `similar_songs`."""
+    in `similar_songs`: it says who is left out."""
     targeting, songs = state.model.targeting, of or song_of(state, number)
     songs.margin_CU = targeting.margins(songs) if state.model.has_boundary else None
     songs.facts = facts(state, number) if mode == "rank" else None
     found = targeting.audience(songs, mode, budget, gate, margin)
     n = int((found.users_CB >= 0).sum())
     users_1B, margin_CU = found.users_CB[:, :n], songs.margin_CU
+    could_U = np.ones(state.model.n_users, dtype=bool)
+    could_U[songs.excluded.users] = False
     return Reached(
         users_1B[0],
         found.scores_CB[0, :n],
         np.full(n, np.nan) if margin_CU is None else margin_CU[0, users_1B[0]],
         targeting.reasons(users_1B, songs)[0],
         targeting.rank_reasons(found) if mode == "rank" else None,
-        None if margin_CU is None else int((margin_CU > margin).sum()),
+        int(could_U.sum()),
+        None if margin_CU is None else int((margin_CU[0] > margin)[could_U].sum()),
     )
 
 

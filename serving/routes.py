@@ -22,6 +22,8 @@ from pydantic import ValidationError
 
 from configs.serving import ServingConfig
 from data.audio.recordings import AudioError, decode
+from data.conditions import LONGEST
+from retrieval.targeting import Songs
 from serving import answers, pictures, schemas, shown
 from serving.decoding import Decoders, from_flac
 from serving.engine import Engine
@@ -38,6 +40,9 @@ Offset = Annotated[int, Query(ge=0, le=10**9)]
 Count = Annotated[int, Query(ge=1, le=1000)]
 Margin = Annotated[  # none: the service's own
     float | None, Query(ge=-1e6, le=1e6, allow_inf_nan=False, description="default: targeting.margin of the service")
+]
+UsersWhere = Annotated[  # none: of all users
+    str | None, Query(max_length=LONGEST, description='condition on users, e.g. country in ["CN"] and age >= 18')
 ]
 Text = Annotated[str, Query(max_length=200)]
 FAILURES: dict[int | str, dict[str, Any]] = {
@@ -123,28 +128,48 @@ class SongForm:
             raise Refused(422, f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}") from None
 
 
+@dataclass
+class AudienceAsked:
+    """The parameters of an audience."""
+
+    mode: Mode = "i2i2u"
+    budget: Budget = 50
+    gate: bool = False
+    margin: Margin = None
+    users_where: UsersWhere = None
+
+    def check(self, state: State) -> None:
+        """409 for a mode, or a gate, that the model does not have."""
+        check_boundary(state, self.gate or self.mode == "boundary")
+        if self.mode == "rank" and not state.model.has_ranker:
+            raise Refused(409, NO_RANKER)
+
+    def answer(self, state: State, number: int, of: Songs | None = None) -> schemas.Audience:
+        """The audience of a song; `of` as in `shown.audience`."""
+        margin = margin_of(state, self.margin)
+        return shown.audience(state, number, self.mode, self.budget, self.gate, margin, self.users_where, of)
+
+
 @routes.post("/songs", status_code=201)
 def add_song(
     here: Here,
     response: Response,
     form: Annotated[SongForm, Depends()],
-    mode: Mode = "i2i2u",
-    budget: Budget = 50,
-    gate: bool = False,
-    margin: Margin = None,
+    asked: Annotated[AudienceAsked, Depends()],
     key: Key = None,
 ) -> schemas.Song:
     """Take a new song in: its similar songs and its first listeners."""
-    check_mode(here.state, mode, gate)
+    asked.check(here.state)
+    answers.left_out(here.state, asked.users_where)  # refused before the song is kept
     given = form.song()
     recording = form.audio.file.read() if form.audio is not None else None
     made = here.incoming.song(given, recording or None, key)
     state, number = number_of(here, made)
-    check_mode(state, mode, gate)  # another model may have come into use
+    asked.check(state)  # another model may have come into use
     response.headers["location"] = f"/songs/{quote(made, safe='')}"
-    song, of = shown.song(state, number, here.audio), answers.song_of(state, number)
+    song, of = shown.song(state, number, here.audio), answers.song_of(state, number, asked.users_where)
     song.similar = shown.similar(state, number, 20, here.audio, of=of)
-    song.audience = shown.audience(state, number, mode, budget, gate, margin_of(state, margin), of)
+    song.audience = asked.answer(state, number, of)
     return song
 
 
@@ -182,13 +207,11 @@ def get_similar(
 
 
 @routes.get("/songs/{song_id:path}/audience")
-def get_audience(
-    here: Here, song_id: Id, mode: Mode = "i2i2u", budget: Budget = 50, gate: bool = False, margin: Margin = None
-) -> schemas.Audience:
+def get_audience(here: Here, song_id: Id, asked: Annotated[AudienceAsked, Depends()]) -> schemas.Audience:
     """The first listeners of a song."""
     state, number = number_of(here, song_id)
-    check_mode(state, mode, gate)
-    return shown.audience(state, number, mode, budget, gate, margin_of(state, margin))
+    asked.check(state)
+    return asked.answer(state, number)
 
 
 @routes.get("/songs/{song_id:path}/margins")
@@ -320,13 +343,6 @@ def number_of(service: Service, song_id: str) -> tuple[State, int]:
 def margin_of(state: State, asked: float | None) -> float:
     """Where the gate stands: as a request asks, else as the service was made."""
     return state.model.options.margin if asked is None else asked
-
-
-def check_mode(state: State, mode: str, gate: bool) -> None:
-    """409 for a mode, or a gate, that the model does not have."""
-    check_boundary(state, gate or mode == "boundary")
-    if mode == "rank" and not state.model.has_ranker:
-        raise Refused(409, NO_RANKER)
 
 
 def check_boundary(state: State, needed: bool = True) -> None:

@@ -209,8 +209,9 @@ class Audience(BaseModel):
     budget: int
     gate: bool
     margin: float
-    users_total: int
-    above_boundary: int | None = Field(description="users whose boundary the song clears by the margin")
+    users_where: str | None
+    users_total: int = Field(description="users for whom the condition holds")
+    above_boundary: int | None = Field(description="of these, those whose boundary the song clears by the margin")
     users: list[Listener]
 
 

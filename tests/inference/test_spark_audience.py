@@ -210,11 +210,12 @@ def test_listeners_of_the_long_tail(catalogue: Catalogue) -> None:
 
 
 def test_the_command_writes_the_same_tables(i2i_run: Path, boundary_run: Path, tmp_path: Path) -> None:
-    """From trained models: audiences of new songs and of the long tail, gated, without those excluded."""
+    """From trained models: audiences of new songs and of the long tail, gated, of some users without those excluded."""
     run("index", f"run={i2i_run}", f"out={tmp_path / 'index'}")
     pl.DataFrame({"user_id": ["u1", "u2"]}).write_parquet(tmp_path / "users.parquet")
     options = ["mode=union", "gate=true", "long_tail=20", f"index={tmp_path / 'index'}", f"boundary={boundary_run}"]
     options += [f"exclude={tmp_path / 'users.parquet'}", "targeting.per_user_cap=3", "targeting.exploration=0.2"]
+    options += ["users_where=age >= 22"]
     run("audience", *options, f"out={tmp_path / 'local'}")
     run("audience", *options, f"out={tmp_path / 'spark'}", "engine=spark", "spark.partitions=3")
     for name in ("audience", "similar", "recommendations"):
