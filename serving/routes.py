@@ -259,14 +259,18 @@ def get_song(here: Here, song_id: Id) -> schemas.Song:
 @routes.get("/users")
 def list_users(here: Here, query: Text = "", limit: Count = 20) -> schemas.Users:
     """Known users whose id has `query` in it."""
-    model = here.state.model
+    model, is_out_U = here.state.model, here.state.is_out_U
     ids = model.catalogue.users.with_row_index("user").select("user", "user_id")
     found = ids.filter(pl.col("user_id").str.contains(query, literal=True))
     plays = np.diff(model.plays.start_U)
     shown_users = found.head(limit).iter_rows(named=True)
     return schemas.Users(
         total=found.height,
-        users=[schemas.User(user_id=one["user_id"], plays=int(plays[one["user"]])) for one in shown_users],
+        users=[
+            schemas.User(user_id=one["user_id"], plays=int(plays[user]), opted_out=bool(is_out_U[user]))
+            for one in shown_users
+            for user in [one["user"]]
+        ],
     )
 
 
@@ -279,14 +283,24 @@ def get_recommendations(here: Here, user_id: Id, k: Count = 20, margin: Margin =
         raise Refused(404, f"no user {user_id!r}")
     check_boundary(state)
     songs, considered = shown.recommended(state, user, k, margin_of(state, margin))
-    boundary = float(state.model.boundary_U[user])
-    return schemas.Recommendations(user_id=user_id, boundary=boundary, considered=considered, songs=songs)
+    boundary, opted_out = float(state.model.boundary_U[user]), bool(state.is_out_U[user])
+    return schemas.Recommendations(
+        user_id=user_id, opted_out=opted_out, boundary=boundary, considered=considered, songs=songs
+    )
 
 
 @routes.post("/plays")
 def add_plays(here: Here, given: schemas.NewPlays, key: Key = None) -> schemas.PlaysTaken:
     """Take feedback in: histories, warm-up, and the next training's input."""
     return here.incoming.plays(given.plays, key)
+
+
+@routes.post("/opt-outs")
+def add_opt_outs(here: Here, given: schemas.OptOuts) -> schemas.OptOutsTaken:
+    """Take in who is not to be named, or may be again: the next answer heeds it."""
+    changed, known = here.engine.opt_out(given.user_ids, given.opted_out), here.state.model.user_of
+    unknown = sum(user_id not in known for user_id in set(given.user_ids))
+    return schemas.OptOutsTaken(changed=changed, unknown_users=unknown)
 
 
 @routes.get("/model")
@@ -302,6 +316,7 @@ def get_model(here: Here) -> schemas.ModelInfo:
         modes=model.modes,
         margin=model.options.margin,
         users=model.n_users,
+        opted_out_users=len(state.opted_out),
         known_songs=model.n_songs - len(model.new),
         new_songs=state.pool.size,
         accepted_songs=counts["songs"],
