@@ -118,6 +118,9 @@ class AudienceConfig:
         "Parquet file of user_id [, song_id]: users who must not be reached, or not with that song",
         "file; wanted: a Parquet table with user_id [, song_id]",
     )
+    users_where: str | None = opt(
+        None, 'condition on users: only such are reached, e.g. country in ["CN", "JP"] and age >= 18'
+    )
     plays: str | None = opt(
         None,
         "Parquet file of first plays of new songs (like plays.parquet): they warm up, their listeners are left out",

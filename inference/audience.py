@@ -19,9 +19,8 @@ from data.arrays import IntArray
 from data.catalogue import Catalogue
 from data.item_pairs.verification import listening_matrix
 from inference.filters import (
-    Exclusions,
     FirstPlays,
-    read_exclusions,
+    left_out,
     read_first_plays,
     songs_in_pool,
     without_listeners,
@@ -59,9 +58,8 @@ def make_audience(config: AudienceConfig, run: Any) -> None:
     catalogue = Catalogue.read(index.manifest["data"])
     new = songs_in_pool(config, catalogue)
     shown = song_to_show(config.show, catalogue, new)
-    exclusions = read_exclusions(config.exclude, catalogue, new) if config.exclude else Exclusions()
+    exclusions, lines = left_out(config, catalogue, new)
     first = read_first_plays(config.plays, catalogue, new) if config.plays else None
-    lines = [f"exclude={config.exclude}: {exclusions}"] if config.exclude else []
     lines += [str(first)] if first else []
     options, (listening, excluded) = config.targeting, who_listened(config, catalogue, new, exclusions, first)
     index = restricted(index, catalogue.songs, config.where)

@@ -1,8 +1,8 @@
 """Which songs an audience is looked for, and which users they may not reach.
 
 The pool: new songs, and known ones that hardly anybody has played. Exclusions: users who must not be reached, a Parquet
-file of user_id, and song_id where only one song is meant. First plays: plays of the pool later than the catalogue, a
-Parquet table as plays.parquet of a dataset folder.
+file of user_id, and song_id where only one song is meant; and users for whom a condition does not hold. First plays:
+plays of the pool later than the catalogue, a Parquet table as plays.parquet of a dataset folder.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from configs.errors import UserError
 from configs.targeting import AudienceConfig
 from data.arrays import IntArray
 from data.catalogue import Catalogue
+from data.conditions import columns_of, condition, kinds_of
 from data.contract.columns import KINDS, in_integers
 from data.contract.dataset import validate
 from data.contract.row_rules import rejection_table
@@ -97,6 +98,39 @@ def read_exclusions(path: str, catalogue: Catalogue, new: IntArray) -> Exclusion
         pairs["user"].to_numpy().astype(np.int64),
         {"user_id": missing_users.to_list(), "song_id": missing_songs.to_list()},
     )
+
+
+def left_out(config: AudienceConfig, catalogue: Catalogue, new: IntArray) -> tuple[Exclusions, list[str]]:
+    """Whom `exclude` and `users_where` leave out, and what the screen shows of it.
+
+    Raises:
+        UserError: as `read_exclusions` and `users_outside`; or the condition holds for nobody.
+    """
+    exclusions, lines = Exclusions(), []
+    if config.exclude:
+        exclusions = read_exclusions(config.exclude, catalogue, new)
+        lines.append(f"exclude={config.exclude}: {exclusions}")
+    if config.users_where is None:
+        return exclusions, lines
+    outside = users_outside(columns_of(catalogue.users), config.users_where)
+    if len(outside) == catalogue.n_users:
+        raise UserError(f"users_where={config.users_where}: no user is so")
+    lines.append(f"users_where={config.users_where}: {catalogue.n_users - len(outside)} of {catalogue.n_users} users")
+    return exclusions.and_users(outside), lines
+
+
+def users_outside(about: pl.DataFrame, where: str) -> IntArray:
+    """Numbers, ascending, of the users for whom a condition does not hold.
+
+    Args:
+        about: what conditions may name of users (`columns_of` their table).
+        where: the condition (`data.conditions`).
+
+    Raises:
+        UserError: it is none.
+    """
+    holds = about.select(condition(where, kinds_of(about), "users_where").rows).to_series()
+    return (~holds).arg_true().to_numpy().astype(np.int64)
 
 
 @dataclass

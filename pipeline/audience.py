@@ -4,6 +4,7 @@
     python -m pipeline.audience mode=taste index=INDEX out=AUDIENCE
     python -m pipeline.audience mode=cat index=INDEX out=AUDIENCE
     python -m pipeline.audience mode=union index=INDEX out=AUDIENCE exclude=USERS.parquet targeting.per_user_cap=5
+    python -m pipeline.audience mode=union index=INDEX out=AUDIENCE 'users_where=country in ["CN", "JP"] and age >= 18'
     python -m pipeline.audience mode=boundary index=INDEX boundary=RUN out=AUDIENCE
     python -m pipeline.audience mode=rank index=INDEX boundary=RUN rank=RUN out=AUDIENCE
     python -m pipeline.audience mode=i2i2u index=INDEX out=AUDIENCE targeting.exploration=0.05

@@ -7,8 +7,8 @@ Shapes: C new songs, S known songs, U users, K similar songs, B budget, D vector
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +45,10 @@ class Excluded:
     users: Array = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     song: Array = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     user: Array = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+
+    def and_users(self, users_N: Array) -> Self:
+        """These, and some users more."""
+        return replace(self, users=np.union1d(self.users, users_N)) if len(users_N) else self
 
     def cut(self, allowed_CU: Array, rows: slice, users: slice = slice(0, None)) -> None:
         """Take them out of a mask of the songs of a slice and the users of another."""

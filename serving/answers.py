@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from configs.errors import UserError
 from data.arrays import FloatArray, IntArray
+from inference.filters import users_outside
 from inference.ranking import facts_of, song_facts
 from inference.song_index import entries_where
 from retrieval.audience import Excluded
@@ -38,7 +40,8 @@ class Reached:
     margins_B: FloatArray
     because_BT: IntArray
     reasons: RankReasons | None  # of the mode "rank"
-    above: int | None  # users whose boundary the song clears by the asked margin
+    users: int  # who could be reached: those who have not opted out, and for whom the condition holds
+    above: int | None  # of these, those whose boundary the song clears by the asked margin
 
 
 def similar_songs(
@@ -71,16 +74,36 @@ def similar_songs(
     return songs_K[kept][:k], scores_K[kept][:k]
 
 
-def song_of(state: State, number: int) -> Songs:
-    """A song as `retrieval.targeting` takes it, who has met it left out: in the training, or since."""
+def song_of(state: State, number: int, users_where: str | None = None) -> Songs:
+    """A song as `retrieval.targeting` takes it. Left out are those who have met it, in the training or since, who have
+    opted out, and for whom a condition (`data.conditions`) does not hold.
+
+    Raises:
+        Refused: the condition is none.
+    """
     model = state.model
     vector_D, item_D = state.vectors(number)
     met = set(state.met.get(number, ()))
     if number not in state.pool.row_of:  # as a song has that came in before this model was made
         met.update(model.met(number).tolist())
     user = np.array(sorted(met), dtype=np.int64)
-    item_CD, excluded = None if item_D is None else item_D[None], Excluded(song=np.zeros_like(user), user=user)
+    item_CD = None if item_D is None else item_D[None]
+    excluded = Excluded(left_out(state, users_where), np.zeros_like(user), user)
     return model.targeting.songs(vector_D[None], np.array([number]), item_CD, excluded)
+
+
+def left_out(state: State, users_where: str | None) -> IntArray:
+    """Users who have opted out, and those for whom a condition, if there is one, does not hold.
+
+    Raises:
+        Refused: it is none.
+    """
+    if users_where is None:
+        return state.opted_out
+    try:
+        return np.union1d(state.opted_out, users_outside(state.model.about_users, users_where))
+    except UserError as error:
+        raise Refused(422, str(error)) from None
 
 
 def facts(state: State, number: int) -> SongFacts | None:
@@ -103,31 +126,34 @@ def audience(
     state: State, number: int, mode: Mode, budget: int, gate: bool, margin: float, of: Songs | None = None
 ) -> Reached:
     """Users of a song by one of `state.model.modes`; `gate`: only those whose boundary it clears by `margin`. `of` as
-    in `similar_songs`."""
+    in `similar_songs`: it says who is left out."""
     targeting, songs = state.model.targeting, of or song_of(state, number)
     songs.margin_CU = targeting.margins(songs) if state.model.has_boundary else None
     songs.facts = facts(state, number) if mode == "rank" else None
     found = targeting.audience(songs, mode, budget, gate, margin)
     n = int((found.users_CB >= 0).sum())
     users_1B, margin_CU = found.users_CB[:, :n], songs.margin_CU
+    could_U = np.ones(state.model.n_users, dtype=bool)
+    could_U[songs.excluded.users] = False
     return Reached(
         users_1B[0],
         found.scores_CB[0, :n],
         np.full(n, np.nan) if margin_CU is None else margin_CU[0, users_1B[0]],
         targeting.reasons(users_1B, songs)[0],
         targeting.rank_reasons(found) if mode == "rank" else None,
-        None if margin_CU is None else int((margin_CU > margin).sum()),
+        int(could_U.sum()),
+        None if margin_CU is None else int((margin_CU[0] > margin)[could_U].sum()),
     )
 
 
 def margin_curve(state: State, number: int) -> dict[str, Any]:
-    """Histogram of a song's margins, and whom each operating point reaches."""
+    """Histogram of a song's margins, and whom each operating point reaches, of users who have not opted out."""
     _, item_D = state.vectors(number)
     assert item_D is not None
-    margin_U = margins(item_D[None], state.model.user_UD, state.model.boundary_U)[0]
+    margin_U = np.delete(margins(item_D[None], state.model.user_UD, state.model.boundary_U)[0], state.opted_out)
     counts, edges = np.histogram(margin_U, BINS)
     points = np.linspace(edges[0], edges[-1], STEPS)
-    reached = 1 - np.searchsorted(np.sort(margin_U), points, side="right") / len(margin_U)
+    reached = 1 - np.searchsorted(np.sort(margin_U), points, side="right") / max(1, len(margin_U))
     fitted = state.model.manifest["calibration"]
     liked: list[Any] = probability(points, tuple(fitted)).tolist() if fitted else [None] * STEPS
     rows = zip(points.tolist(), reached.tolist(), liked, strict=True)
@@ -142,7 +168,10 @@ def margin_curve(state: State, number: int) -> dict[str, Any]:
 
 
 def cluster_picture(state: State, number: int) -> dict[str, Any]:
-    """The seed users of CAT by cluster, in the two directions in which they differ most, and the song among them."""
+    """The seed users of CAT by cluster, in the two directions in which they differ most, and the song among them.
+
+    Who has opted out is counted in the clusters, but no point.
+    """
     model, options, songs = state.model, state.model.options, song_of(state, number)
     user_UD, seeds = model.targeting.cat_taste.user_UD, model.targeting.seed_users(songs)[0]
     seeds = seeds[seeds >= 0]
@@ -157,12 +186,14 @@ def cluster_picture(state: State, number: int) -> dict[str, Any]:
     axes_2D = np.linalg.svd(point_PD - middle_D, full_matrices=False)[2][:2]
     axes_2D = np.pad(axes_2D, ((0, 2 - len(axes_2D)), (0, 0)))
     flat = {name: (at - middle_D) @ axes_2D.T for name, at in (("p", point_PD), ("c", centre_KD), ("s", song_D[None]))}
+    is_out_P = np.isin(seeds, state.opted_out)
     genres = [genres_of(state, seeds[nearest == k]) for k in range(len(centre_KD))]
     return {
         "song": dict(zip("xy", flat["s"][0].tolist(), strict=True)),
         "points": [
             {"user_id": model.user_ids[int(user)], "x": x, "y": y, "cluster": int(k)}
-            for user, (x, y), k in zip(seeds, flat["p"].tolist(), nearest, strict=True)
+            for user, (x, y), k, is_out in zip(seeds, flat["p"].tolist(), nearest, is_out_P, strict=True)
+            if not is_out
         ],
         "centroids": [
             {"x": x, "y": y, "size": int((nearest == k).sum()), "genres": genres[k]}
@@ -180,13 +211,14 @@ def genres_of(state: State, users: IntArray) -> list[dict[str, Any]]:
 
 
 def recommendations(state: State, user: int, k: int, margin: float) -> tuple[IntArray, FloatArray, IntArray, int]:
-    """New songs above a user's boundary by more than `margin`: numbers, margins, reasons (K, 3); and of how many."""
+    """New songs above a user's boundary by more than `margin`: numbers, margins, reasons (K, 3); and of how many. None
+    for who has opted out."""
     targeting, pool, users = state.model.targeting, state.pool, np.array([user])
     with state.lock:
         assert pool.item is not None
         met = {pool.row_of[song] for song, _ in state.played.get(user, ()) if song in pool.row_of}
         song = np.array(sorted(met), dtype=np.int64)
-        excluded = Excluded(song=song, user=np.zeros_like(song))
+        excluded = Excluded(np.flatnonzero(state.is_out_U[users]), song, np.zeros_like(song))
         found = targeting.songs_of_users(pool.item[: pool.size], k, margin, excluded, users)
         kept = found.users_CB[0] >= 0
         rows, margin_K, size = found.users_CB[0][kept], found.scores_CB[0][kept], pool.size

@@ -30,9 +30,9 @@ MEND = {
     sqlite3.SQLITE_BUSY: "another program is writing it",
     sqlite3.SQLITE_CORRUPT: "stop the service and put a copy back",
 }
-APPLICATION, VERSION = 0x46506C79, 3  # in the file's header: whose it is, and the version of TABLES
+APPLICATION, VERSION = 0x46506C79, 4  # in the file's header: whose it is, and the version of TABLES
 # Rows are numbered in the order of arrival. Songs and their deletions are one log: a number is of one or of the other.
-# Plays are never deleted: their numbers have no gaps.
+# Plays are never deleted, nor is what users have said of being named: their numbers have no gaps.
 PLAYS = """
 CREATE TABLE plays (
     number INTEGER PRIMARY KEY,
@@ -47,6 +47,15 @@ CREATE TABLE plays (
 );
 """
 DELETIONS = "CREATE TABLE deletions (number INTEGER PRIMARY KEY, song_id TEXT NOT NULL);"
+OPT_OUTS = """
+CREATE TABLE opt_outs (  -- the last row of a user holds
+    number INTEGER PRIMARY KEY,
+    user_id TEXT NOT NULL,
+    opted_out INTEGER NOT NULL,
+    at INTEGER NOT NULL  -- microseconds since 1970, UTC
+);
+CREATE INDEX opt_outs_by_user ON opt_outs (user_id, number);
+"""
 TABLES = f"""
 BEGIN IMMEDIATE;
 CREATE TABLE songs (
@@ -66,6 +75,7 @@ CREATE TABLE features (
     UNIQUE (song, made_by)
 );
 {PLAYS}
+{OPT_OUTS}
 -- song_ids: JSON, of the songs that were made; of plays, those that were rejected: [row, sentence]
 CREATE TABLE keys (key TEXT PRIMARY KEY, digest TEXT NOT NULL, song_ids TEXT NOT NULL, at REAL NOT NULL);
 CREATE INDEX keys_by_age ON keys (at);
@@ -78,6 +88,7 @@ TO_NEXT = {
     1: f"ALTER TABLE plays RENAME TO plays_1; {PLAYS} INSERT INTO plays SELECT * FROM plays_1; DROP TABLE plays_1;",
     # a deletion left no trace
     2: DELETIONS,
+    3: OPT_OUTS,
 }  # from each earlier version
 Row = tuple[Any, ...]
 
@@ -287,6 +298,8 @@ def reading(place: str | Path) -> Iterator[Any]:
     with faults_named(path), closing(connect(path)) as file:
         if check(file, path):
             raise UserError(f"{path} is empty: its service was ended before it had begun")
+        if file.execute("PRAGMA user_version").fetchone()[0] < VERSION:
+            raise UserError(f"{path} is of an earlier FirstPlay: start its service once, which brings it up to date")
         yield file
 
 

@@ -110,6 +110,14 @@ class Engine:
             self.state.add_plays(plays)
             self.state.play += len(plays)
 
+    def opt_out(self, user_ids: Sequence[str], opted_out: bool) -> int:
+        """Store that users have opted out of being named, or in again, and add it to the state: the next answer heeds
+        it. For how many that is a change; raises as `Store.set_opt_outs`, and `UnsureError`."""
+        with self.writing:
+            changed = self.store.set_opt_outs(user_ids, opted_out)
+            self._catch_up_with_own()
+            return changed
+
     def delete(self, song_id: str) -> bool:
         """Delete an accepted song; False if the id is unknown."""
         with self.writing:
@@ -136,8 +144,9 @@ class Engine:
         oldest in seconds: since when the state was last the whole store."""
         if not self.store.shared:
             return 0, 0.0
-        state, (change, play) = self.state, self.store.last()
-        rows = max(change - state.change, 0) + max(play - state.play, 0)
+        state, last = self.state, self.store.last()
+        there = state.change, state.play, state.opt_out
+        rows = sum(max(number - taken, 0) for number, taken in zip(last, there, strict=True))
         return rows, time.monotonic() - self.followed if rows else 0.0
 
     def reload(self) -> bool:
@@ -180,6 +189,9 @@ class Engine:
     def _catch_up(self, state: State) -> None:
         """Take the rows of the store that follow the last ones in a state into it; it is right after each page."""
         encoder = state.model.encoder
+        for opt_outs in chunks(self.store.opt_outs(state.opt_out), PLAYS):  # first: songs may have to be encoded
+            state.set_opt_outs([(user_id, opted_out) for _, user_id, opted_out in opt_outs])
+            state.opt_out = opt_outs[-1][0]
         for last, deleted, added in self.store.changes(encoder.fingerprint, state.change):
             for song_id in deleted:
                 state.remove_song(song_id)

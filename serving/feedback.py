@@ -3,7 +3,8 @@
     python -m serving.feedback store=STORE out=FOLDER
 
 Writes plays.parquet, i2i_feedback.parquet (plays of a song that was recommended beside another) and songs.parquet with
-audio/*.flac, in the columns of docs/data.md, which says how they join the dataset. Every export is complete. The
+audio/*.flac, in the columns of docs/data.md, which says how they join the dataset; and opted_out.parquet (user_id), the
+`exclude=` of pipeline.audience. Every export is complete. The
 service may run meanwhile; what arrives after the command has begun is left for the next export.
 """
 

@@ -17,7 +17,7 @@ from artifacts.folders import writing
 from configs.serving import FeedbackConfig
 from data.contract.columns import ABOUT, DAY_OF_RELEASE, TIME
 from serving.database import EPOCH, Row, pages, place_of, reading
-from serving.store import MICROSECOND
+from serving.store import LAST_OPT_OUT, LAST_PLAY, MICROSECOND
 
 KIND = "feedback"
 ROWS, SONGS = 50_000, 500  # held at a time
@@ -28,7 +28,9 @@ FEEDBACK = {"source_song_id": TEXT, "recommended_song_id": TEXT, "plays": COUNT,
             "favourites": COUNT}  # fmt: skip
 ACCEPTED = {"song_id": TEXT, **ABOUT, DAY_OF_RELEASE: TIME, "audio_path": TEXT}
 
-LAST = "SELECT (SELECT coalesce(max(number), 0) FROM plays), (SELECT coalesce(max(number), 0) FROM songs)"
+OPTED_OUT = {"user_id": TEXT}
+
+LAST = f"SELECT ({LAST_PLAY}), (SELECT coalesce(max(number), 0) FROM songs), ({LAST_OPT_OUT})"
 # A play that was skipped was not completed, whatever was said (as `Play.settled`).
 COMPLETED = "(completed AND NOT coalesce(skipped, FALSE))"
 BOTH = "SELECT count(*) FROM plays WHERE skipped AND completed AND number <= ?"
@@ -52,6 +54,11 @@ SELECT number, song_id, about, added_at, (SELECT at FROM first_plays WHERE first
 FROM songs
 WHERE number > ? AND number <= ? ORDER BY number LIMIT ?
 """
+READ_OPTED_OUT = """
+SELECT number, user_id FROM opt_outs AS one WHERE number > ? AND opted_out
+    AND number = (SELECT max(number) FROM opt_outs WHERE user_id = one.user_id AND number <= ?)
+ORDER BY number LIMIT ?
+"""
 
 
 def write_feedback(config: FeedbackConfig) -> None:
@@ -59,7 +66,7 @@ def write_feedback(config: FeedbackConfig) -> None:
     manifest: dict[str, Any] = {"store": place_of(config.store)}
     with reading(config.store) as store, writing(config.out, KIND, manifest) as folder:
         (folder / "audio").mkdir()
-        last_play, last_song = store.execute(LAST).fetchone()
+        last_play, last_song, last_opt_out = store.execute(LAST).fetchone()
         store.execute(FIRST_PLAYS)
         store.execute(FIND_FIRST, (last_play,))
         store.execute("CREATE INDEX first_play ON first_plays (song_id)")
@@ -67,10 +74,12 @@ def write_feedback(config: FeedbackConfig) -> None:
         (manifest["plays_skipped_and_completed"],) = store.execute(BOTH, (last_play,)).fetchone()
         manifest["i2i_feedback"] = write(folder / "i2i_feedback.parquet", FEEDBACK, feedback(store, last_play))
         manifest["songs"] = write(folder / "songs.parquet", ACCEPTED, songs(store, last_song, folder))
+        manifest["opted_out"] = write(folder / "opted_out.parquet", OPTED_OUT, opted_out(store, last_opt_out))
         manifest["songs_with_audio"] = sum(1 for _ in (folder / "audio").iterdir())
     print(
         f"{config.out}: {manifest['plays']:,} plays, {manifest['i2i_feedback']:,} pairs of a song and one recommended "
-        f"beside it, {manifest['songs']:,} songs ({manifest['songs_with_audio']:,} with audio)"
+        f"beside it, {manifest['songs']:,} songs ({manifest['songs_with_audio']:,} with audio), "
+        f"{manifest['opted_out']:,} users who have opted out"
     )
     if both := manifest["plays_skipped_and_completed"]:
         print(f"note: {both:,} plays were told as skipped and completed: they are not completed")
@@ -92,6 +101,12 @@ def write(path: Path, schema: dict[str, pl.DataType], tables: Iterable[list[Row]
 def plays(store: Any, last: int) -> Iterator[list[Row]]:
     """Rows of PLAYS in the order of arrival."""
     for page in pages(lambda after: store.execute(READ_PLAYS, (after, last, ROWS)).fetchall()):
+        yield [row[1:] for row in page]
+
+
+def opted_out(store: Any, last: int) -> Iterator[list[Row]]:
+    """Rows of OPTED_OUT."""
+    for page in pages(lambda after: store.execute(READ_OPTED_OUT, (after, last, ROWS)).fetchall()):
         yield [row[1:] for row in page]
 
 

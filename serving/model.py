@@ -23,6 +23,7 @@ from configs.options import MADE_BY, SERVICE
 from configs.targeting import TargetingConfig
 from data.arrays import AnyArray, FloatArray, IntArray
 from data.catalogue import Catalogue, read_features
+from data.conditions import columns_of
 from data.contract.columns import ABOUT, DAY_OF_RELEASE
 from data.profiles import read_profile
 from export.model import load
@@ -154,6 +155,11 @@ class Model:
         if about.get("model") == "network":
             network = load(folder, check=False)[0], read_features(folder, self.n_songs)["keys"]
         self.targeting.ranker = ranker_in(folder, about, self.catalogue, self.options.memory_mb, network, self.plays)
+
+    @cached_property
+    def about_users(self) -> pl.DataFrame:
+        """What conditions may name of users."""
+        return columns_of(self.catalogue.users)
 
     @cached_property
     def new_texts(self) -> pl.Series:

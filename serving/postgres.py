@@ -277,6 +277,9 @@ def reading(url: str) -> Iterator[Connection]:
     """
     place, options = masked(url), options_of(url)
     with faults_named(place), psycopg.connect(**options, autocommit=True) as connection:
-        if check(connection, place) is None:
+        version = check(connection, place)
+        if version is None:
             raise UserError(f"{place} is empty: no service has begun there (python -m serving store=…)")
+        if version != versions()[0]:
+            raise UserError(f"{place} is of an earlier FirstPlay: start a service once, which brings it up to date")
         yield Connection(connection)

@@ -24,6 +24,7 @@ from configs.errors import UserError
 from configs.serving import ServingConfig
 from data.audio.recordings import AudioError, decode
 from data.conditions import LONGEST
+from retrieval.targeting import Songs
 from serving import answers, pictures, schemas, shown
 from serving.decoding import Decoders, from_flac
 from serving.engine import Engine
@@ -40,6 +41,9 @@ Offset = Annotated[int, Query(ge=0, le=10**9)]
 Count = Annotated[int, Query(ge=1, le=1000)]
 Margin = Annotated[  # none: the service's own
     float | None, Query(ge=-1e6, le=1e6, allow_inf_nan=False, description="default: targeting.margin of the service")
+]
+UsersWhere = Annotated[  # none: of all users
+    str | None, Query(max_length=LONGEST, description='condition on users, e.g. country in ["CN"] and age >= 18')
 ]
 Text = Annotated[str, Query(max_length=200)]
 Where = Annotated[
@@ -129,28 +133,48 @@ class SongForm:
             raise Refused(422, f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}") from None
 
 
+@dataclass
+class AudienceAsked:
+    """The parameters of an audience."""
+
+    mode: Mode = "i2i2u"
+    budget: Budget = 50
+    gate: bool = False
+    margin: Margin = None
+    users_where: UsersWhere = None
+
+    def check(self, state: State) -> None:
+        """409 for a mode, or a gate, that the model does not have."""
+        check_boundary(state, self.gate or self.mode == "boundary")
+        if self.mode == "rank" and not state.model.has_ranker:
+            raise Refused(409, NO_RANKER)
+
+    def answer(self, state: State, number: int, of: Songs | None = None) -> schemas.Audience:
+        """The audience of a song; `of` as in `shown.audience`."""
+        margin = margin_of(state, self.margin)
+        return shown.audience(state, number, self.mode, self.budget, self.gate, margin, self.users_where, of)
+
+
 @routes.post("/songs", status_code=201)
 def add_song(
     here: Here,
     response: Response,
     form: Annotated[SongForm, Depends()],
-    mode: Mode = "i2i2u",
-    budget: Budget = 50,
-    gate: bool = False,
-    margin: Margin = None,
+    asked: Annotated[AudienceAsked, Depends()],
     key: Key = None,
 ) -> schemas.Song:
     """Take a new song in: its similar songs and its first listeners."""
-    check_mode(here.state, mode, gate)
+    asked.check(here.state)
+    answers.left_out(here.state, asked.users_where)  # refused before the song is kept
     given = form.song()
     recording = form.audio.file.read() if form.audio is not None else None
     made = here.incoming.song(given, recording or None, key)
     state, number = number_of(here, made)
-    check_mode(state, mode, gate)  # another model may have come into use
+    asked.check(state)  # another model may have come into use
     response.headers["location"] = f"/songs/{quote(made, safe='')}"
-    song, of = shown.song(state, number, here.audio), answers.song_of(state, number)
+    song, of = shown.song(state, number, here.audio), answers.song_of(state, number, asked.users_where)
     song.similar = shown.similar(state, number, 20, here.audio, of=of)
-    song.audience = shown.audience(state, number, mode, budget, gate, margin_of(state, margin), of)
+    song.audience = asked.answer(state, number, of)
     return song
 
 
@@ -194,13 +218,11 @@ def get_similar(
 
 
 @routes.get("/songs/{song_id:path}/audience")
-def get_audience(
-    here: Here, song_id: Id, mode: Mode = "i2i2u", budget: Budget = 50, gate: bool = False, margin: Margin = None
-) -> schemas.Audience:
+def get_audience(here: Here, song_id: Id, asked: Annotated[AudienceAsked, Depends()]) -> schemas.Audience:
     """The first listeners of a song."""
     state, number = number_of(here, song_id)
-    check_mode(state, mode, gate)
-    return shown.audience(state, number, mode, budget, gate, margin_of(state, margin))
+    asked.check(state)
+    return asked.answer(state, number)
 
 
 @routes.get("/songs/{song_id:path}/margins")
@@ -248,14 +270,18 @@ def get_song(here: Here, song_id: Id) -> schemas.Song:
 @routes.get("/users")
 def list_users(here: Here, query: Text = "", limit: Count = 20) -> schemas.Users:
     """Known users whose id has `query` in it."""
-    model = here.state.model
+    model, is_out_U = here.state.model, here.state.is_out_U
     ids = model.catalogue.users.with_row_index("user").select("user", "user_id")
     found = ids.filter(pl.col("user_id").str.contains(query, literal=True))
     plays = np.diff(model.plays.start_U)
     shown_users = found.head(limit).iter_rows(named=True)
     return schemas.Users(
         total=found.height,
-        users=[schemas.User(user_id=one["user_id"], plays=int(plays[one["user"]])) for one in shown_users],
+        users=[
+            schemas.User(user_id=one["user_id"], plays=int(plays[user]), opted_out=bool(is_out_U[user]))
+            for one in shown_users
+            for user in [one["user"]]
+        ],
     )
 
 
@@ -268,14 +294,24 @@ def get_recommendations(here: Here, user_id: Id, k: Count = 20, margin: Margin =
         raise Refused(404, f"no user {user_id!r}")
     check_boundary(state)
     songs, considered = shown.recommended(state, user, k, margin_of(state, margin))
-    boundary = float(state.model.boundary_U[user])
-    return schemas.Recommendations(user_id=user_id, boundary=boundary, considered=considered, songs=songs)
+    boundary, opted_out = float(state.model.boundary_U[user]), bool(state.is_out_U[user])
+    return schemas.Recommendations(
+        user_id=user_id, opted_out=opted_out, boundary=boundary, considered=considered, songs=songs
+    )
 
 
 @routes.post("/plays")
 def add_plays(here: Here, given: schemas.NewPlays, key: Key = None) -> schemas.PlaysTaken:
     """Take feedback in: histories, warm-up, and the next training's input."""
     return here.incoming.plays(given.plays, key)
+
+
+@routes.post("/opt-outs")
+def add_opt_outs(here: Here, given: schemas.OptOuts) -> schemas.OptOutsTaken:
+    """Take in who is not to be named, or may be again: the next answer heeds it."""
+    changed, known = here.engine.opt_out(given.user_ids, given.opted_out), here.state.model.user_of
+    unknown = sum(user_id not in known for user_id in set(given.user_ids))
+    return schemas.OptOutsTaken(changed=changed, unknown_users=unknown)
 
 
 @routes.get("/model")
@@ -291,6 +327,7 @@ def get_model(here: Here) -> schemas.ModelInfo:
         modes=model.modes,
         margin=model.options.margin,
         users=model.n_users,
+        opted_out_users=len(state.opted_out),
         known_songs=model.n_songs - len(model.new),
         new_songs=state.pool.size,
         accepted_songs=counts["songs"],
@@ -332,13 +369,6 @@ def number_of(service: Service, song_id: str) -> tuple[State, int]:
 def margin_of(state: State, asked: float | None) -> float:
     """Where the gate stands: as a request asks, else as the service was made."""
     return state.model.options.margin if asked is None else asked
-
-
-def check_mode(state: State, mode: str, gate: bool) -> None:
-    """409 for a mode, or a gate, that the model does not have."""
-    check_boundary(state, gate or mode == "boundary")
-    if mode == "rank" and not state.model.has_ranker:
-        raise Refused(409, NO_RANKER)
 
 
 def check_boundary(state: State, needed: bool = True) -> None:

@@ -111,6 +111,13 @@ class NewPlays(Given):
     plays: Annotated[list[NewPlay], Field(min_length=1, max_length=10_000, fail_fast=True)]
 
 
+class OptOuts(Given):
+    """Users who are not to be named any more, or may be again."""
+
+    user_ids: Annotated[list[Id], Field(min_length=1, max_length=10_000, fail_fast=True)]
+    opted_out: StrictBool = Field(True, description="false: they may be named again")
+
+
 FEATURES = TypeAdapter(Vectors)  # in a form
 
 
@@ -209,8 +216,9 @@ class Audience(BaseModel):
     budget: int
     gate: bool
     margin: float
-    users_total: int
-    above_boundary: int | None = Field(description="users whose boundary the song clears by the margin")
+    users_where: str | None
+    users_total: int = Field(description="users who have not opted out, and for whom the condition holds")
+    above_boundary: int | None = Field(description="of these, those whose boundary the song clears by the margin")
     users: list[Listener]
 
 
@@ -256,6 +264,7 @@ class Recommendations(BaseModel):
     """New songs above a user's boundary, the furthest first."""
 
     user_id: str
+    opted_out: bool = Field(description="then there are none")
     boundary: float
     considered: int
     songs: list[Recommended]
@@ -266,6 +275,7 @@ class User(BaseModel):
 
     user_id: str
     plays: int
+    opted_out: bool
 
 
 class Users(BaseModel):
@@ -290,6 +300,13 @@ class PlaysTaken(BaseModel):
     rejected: list[Rejected]
 
 
+class OptOutsTaken(BaseModel):
+    """What became of opt-outs; those of unknown users hold as soon as a model knows them."""
+
+    changed: int = Field(description="users who had not said the same before")
+    unknown_users: int
+
+
 class Behind(BaseModel):
     """What other services have written to the store and this one has not taken in yet."""
 
@@ -308,6 +325,7 @@ class ModelInfo(BaseModel):
     modes: list[Mode]
     margin: float = Field(description="where the gate stands unless a request says otherwise (targeting.margin)")
     users: int
+    opted_out_users: int = Field(description="of these, those who are not named")
     known_songs: int
     new_songs: int
     accepted_songs: int

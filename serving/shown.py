@@ -106,9 +106,18 @@ def similar(
 
 
 def audience(
-    state: State, number: int, mode: Any, budget: int, gate: bool, margin: float, of: Songs | None = None
+    state: State,
+    number: int,
+    mode: Any,
+    budget: int,
+    gate: bool,
+    margin: float,
+    users_where: str | None = None,
+    of: Songs | None = None,
 ) -> schemas.Audience:
-    """The first listeners of a song; `of` as in `answers.similar_songs`."""
+    """The first listeners of a song, of users for whom a condition holds; `of` as `answers.song_of` makes it of the
+    condition, where it is made."""
+    of = of or answers.song_of(state, number, users_where)
     found = answers.audience(state, number, mode, budget, gate, margin, of)
     rows = zip(found.users_B.tolist(), found.scores_B, found.margins_B, found.because_BT, strict=True)
     users = [
@@ -123,8 +132,8 @@ def audience(
         for rank, (user, score, above, because) in enumerate(rows, 1)
     ]
     return schemas.Audience(
-        song_id=state.song_id(number), mode=mode, budget=budget, gate=gate, margin=margin,
-        users_total=state.model.n_users, above_boundary=found.above, users=users,
+        song_id=state.song_id(number), mode=mode, budget=budget, gate=gate, margin=margin, users_where=users_where,
+        users_total=found.users, above_boundary=found.above, users=users,
     )  # fmt: skip
 
 

@@ -50,7 +50,9 @@ class State:
 
     def __init__(self, model: Model) -> None:
         self.model, self.lock = model, threading.RLock()
-        self.change = self.play = 0  # last numbers of the store's two logs that are in it (`serving.engine`)
+        self.change = self.play = self.opt_out = 0  # last numbers of the store's logs in it (`serving.engine`)
+        self.is_out_U = np.zeros(model.n_users, dtype=bool)
+        self.opted_out: IntArray = np.zeros(0, dtype=np.int64)  # the same as numbers, ascending; replaced as a whole
         self.accepted: dict[int, StoredSong] = {}
         self.number_of: dict[str, int] = {}  # of songs that came in; some are deleted, or only known by plays
         items = np.array(model.item_SD[model.new]) if model.has_boundary else None
@@ -171,6 +173,15 @@ class State:
                     if song in self.pool.row_of:
                         self.warms[user].add(song)
         self._settle(users)
+
+    def set_opt_outs(self, opt_outs: Iterable[tuple[str, bool]]) -> None:
+        """Take in who has opted out of being named, or in again, in order; unknown users are nobody here."""
+        with self.lock:
+            for user_id, opted_out in opt_outs:
+                user = self.model.user_of.get(user_id)
+                if user is not None:
+                    self.is_out_U[user] = opted_out
+            self.opted_out = np.flatnonzero(self.is_out_U)
 
     def there(self, number: int) -> bool:
         """Whether there is a song of this number now."""

@@ -2,8 +2,9 @@
 
 A call that returns is committed and on disk; one that raises has changed nothing. Threads may call as they like: one
 writes at a time, readers wait for nobody. One process serves a store in a file; several may share one in PostgreSQL,
-and each follows what the others write: there are two logs, of songs and their deletions and of plays, whose rows are
-numbered without gaps in the order of their commits. Statements are written once, in the SQL of both databases.
+and each follows what the others write: there are three logs, of songs and their deletions, of plays and of opt-outs,
+whose rows are numbered without gaps in the order of their commits. Statements are written once, in the SQL of both
+databases.
 """
 
 from __future__ import annotations
@@ -50,7 +51,9 @@ SELECT coalesce(max(number), 0) FROM (
     SELECT max(number) AS number FROM songs UNION ALL SELECT max(number) FROM deletions
 ) AS both_kinds
 """
-LAST_PLAY, LAST_FEATURES = (f"SELECT coalesce(max(number), 0) FROM {table}" for table in ("plays", "features"))
+LAST_PLAY, LAST_OPT_OUT, LAST_FEATURES = (
+    f"SELECT coalesce(max(number), 0) FROM {table}" for table in ("plays", "opt_outs", "features")
+)
 READ_PLAYS = """
 SELECT number, user_id, song_id, played_at, completed, favourited, disliked, skipped, source_song_id FROM plays
 WHERE number > ? ORDER BY number LIMIT ?
@@ -69,6 +72,13 @@ ON CONFLICT (song, made_by) DO UPDATE SET number = excluded.number, vectors = ex
 ADD_PLAY = """
 INSERT INTO plays (number, user_id, song_id, played_at, completed, favourited, disliked, skipped, source_song_id)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+READ_OPT_OUTS = "SELECT number, user_id, opted_out FROM opt_outs WHERE number > ? ORDER BY number LIMIT ?"
+# Only what changes something: a list that is sent every day adds nothing.
+ADD_OPT_OUT = f"""
+INSERT INTO opt_outs (number, user_id, opted_out, at)
+SELECT ({LAST_OPT_OUT}) + 1, CAST(? AS TEXT), ?, CAST(? AS BIGINT) WHERE
+    coalesce((SELECT opted_out FROM opt_outs WHERE user_id = ? ORDER BY number DESC LIMIT 1), FALSE) <> ?
 """
 ADD_KEY = "INSERT INTO keys (key, digest, song_ids, at) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
 
@@ -187,10 +197,10 @@ class Store:
             there = [row for row in page if row[2] is not None]
             yield page[-1][0], [row[1] for row in page if row[2] is None], [self.song_of(row) for row in there]
 
-    def last(self) -> tuple[int, int]:
-        """Last number of the log of songs and of that of plays."""
-        ((change, play),) = self.database.read(f"SELECT ({LAST_CHANGE}), ({LAST_PLAY})")
-        return change, play
+    def last(self) -> tuple[int, int, int]:
+        """Last numbers of the logs: of songs, of plays, of opt-outs."""
+        ((change, play, opt_out),) = self.database.read(f"SELECT ({LAST_CHANGE}), ({LAST_PLAY}), ({LAST_OPT_OUT})")
+        return change, play, opt_out
 
     def audio(self, song_id: str) -> bytes | None:
         """The recording of a song as FLAC; None if there is no such song, or it has none."""
@@ -236,6 +246,20 @@ class Store:
                 marks = [None if mark is None else bool(mark) for mark in (completed, favourited, disliked, skipped)]
                 played_at = EPOCH + at * MICROSECOND
                 yield number, Play(user_id, song_id, played_at, marks[0], marks[1], marks[2], marks[3], source)
+
+    def set_opt_outs(self, user_ids: Sequence[str], opted_out: bool) -> int:
+        """Keep that users have opted out of being named, or in again, all or none; for how many that is a change."""
+        at = since_epoch(datetime.now(UTC)) // MICROSECOND
+        with self.database.writing() as connection:
+            first = next_of(connection, LAST_OPT_OUT)
+            connection.executemany(ADD_OPT_OUT, [(user_id, opted_out, at, user_id, opted_out) for user_id in user_ids])
+            return next_of(connection, LAST_OPT_OUT) - first
+
+    def opt_outs(self, after: int = 0) -> Iterator[tuple[int, str, bool]]:
+        """Who has opted out (or in again: False), in the order of arrival, each with its number (1, 2, …), read as they
+        are asked for; those that follow number `after`."""
+        for page in pages(lambda after: self.database.read(READ_OPT_OUTS, (after, PLAYS)), after):
+            yield from ((number, user_id, bool(opted_out)) for number, user_id, opted_out in page)
 
     def counts(self) -> dict[str, int]:
         """How many `songs` and `plays` there are."""

@@ -121,7 +121,7 @@ def call(material: Material, service: Service, kind: str, rng: np.random.Generat
         shown.song(state, number, service.audio)
         of = answers.song_of(state, number)
         shown.similar(state, number, SIMILAR, service.audio, of=of)
-        shown.audience(state, number, mode, BUDGET, False, 0.0, of)
+        shown.audience(state, number, mode, BUDGET, False, 0.0, of=of)
         return 201
     if kind == PLAY:
         service.incoming.plays([NewPlay(**play)], None)

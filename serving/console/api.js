@@ -63,11 +63,12 @@ async function send(path, options) {
   return response;
 }
 
-/** GETs the JSON at `path`; null values of `query` are left out. */
-export async function ask(path, query = {}, signal = null) {
-  const given = Object.entries(query).filter(([, value]) => value !== null);
-  return (await send(`${path}?${new URLSearchParams(given)}`, { signal })).json();
-}
+/** A path with parameters; null values of `query` are left out. */
+export const withQuery = (path, query) =>
+  `${path}?${new URLSearchParams(Object.entries(query).filter(([, value]) => value !== null))}`;
+
+/** GETs the JSON at `path`; `query` as in `withQuery`. */
+export const ask = async (path, query = {}, signal = null) => (await send(withQuery(path, query), { signal })).json();
 
 /** GETs the blob at `path`: an audio element cannot send the token. */
 export const bytes = async (path, signal = null) => (await send(path, { signal })).blob();

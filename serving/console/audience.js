@@ -16,6 +16,7 @@ const MODES = {
 const CHANNELS = { i2i2u: "I2I2U", taste: "taste", cat: "CAT", boundary: "boundary" };
 
 const SCORE = "The score is what the mode ranks by: it compares users of one song and mode, nothing else.";
+const NOBODY = "No user is named. A lower margin, another mode, no gate or no condition may name some.";
 const BUDGET = 50; // default
 const MOST = 10_000; // the service's limit
 const LISTED = 200; // rows of the table: more make the page slow
@@ -39,8 +40,10 @@ export function setUpAudience(model, onAnswer, pickUser) {
     $("#budget-note").hidden = right;
     const most = count(Number(form.budget.max));
     $("#budget-note").textContent = right ? "" : `The budget is a whole number from 1 to ${most}.`;
-    const { mode, budget, gate } = form;
-    return right ? { mode: mode.value, budget: budget.value, gate: gate.checked, margin } : null;
+    const { mode, budget, gate, where } = form;
+    const condition = where.value.trim() || null;
+    const set = { mode: mode.value, budget: budget.value, gate: gate.checked, margin, users_where: condition };
+    return right ? set : null;
   }
 
   function shown(audience) {
@@ -61,7 +64,10 @@ export function setUpAudience(model, onAnswer, pickUser) {
   }
 
   const soon = debounced(load);
-  form.addEventListener("input", (event) => (event.target === form.budget ? soon() : load()));
+  form.addEventListener("input", (event) => {
+    if (event.target !== form.where) event.target === form.budget ? soon() : load();
+  });
+  form.where.addEventListener("change", () => load()); // half a condition is none
   form.addEventListener("submit", (event) => event.preventDefault());
   return {
     query,
@@ -78,14 +84,16 @@ export function setUpAudience(model, onAnswer, pickUser) {
 }
 
 /** The size of the audience and of the budget, and why places stay empty. */
-function size({ users, budget, mode, gate, margin, users_total: total, above_boundary: above }) {
+function size({ users, budget, mode, gate, margin, users_where: where, users_total: total, above_boundary: above }) {
   const kept = gate || mode === "boundary";
   const at = margin ? `a margin of ${signed(margin)}` : "their boundary";
   const free = budget - users.length;
-  const why = kept ? `nobody else who fits is above ${at}` : "nobody else listened to anything near it";
+  const nobody = `nobody else${where ? " of whom the condition holds" : kept ? " who fits" : ""}`;
+  const why = kept ? `${nobody} is above ${at}` : `${nobody} listened to anything near it`;
   const full = free > 0 ? `${many(free, "place")} stay empty: ${why}.` : "The budget is full.";
   const ignored = kept ? "" : ", which this mode does not ask for";
-  const open = above === null ? "" : ` ${count(above)} of all ${many(total, "user")} are above ${at}${ignored}.`;
+  const all = `${where ? "the" : "all"} ${many(total, "user")}${where ? " of whom it holds" : ""}`;
+  const open = above === null ? "" : ` ${count(above)} of ${all} are above ${at}${ignored}.`;
   return [
     make("p", { class: "size" }, make("strong", {}, count(users.length)), ` of at most ${many(budget, "user")}`),
     bar(users.length, budget),
@@ -94,7 +102,7 @@ function size({ users, budget, mode, gate, margin, users_total: total, above_bou
 }
 
 function table({ users, above_boundary: above }, pickUser) {
-  if (!users.length) return [make("p", {}, "No user is named. A lower margin, another mode or no gate may name some.")];
+  if (!users.length) return [make("p", {}, NOBODY)];
   const scores = users.map((user) => user.score);
   const [most, least] = [Math.max(...scores), Math.min(0, ...scores)]; // a ranker's scores are log-odds
   const bounded = above !== null;

@@ -24,7 +24,7 @@ export function setUpBoundary(model, onMargin) {
   const none = "The service has no boundary model: every user counts as open to every song.";
   if (!model.boundary) $(".body", root).append(make("p", {}, none));
   const exact = (audience) => {
-    const known = audience && audience.song_id === song && audience.above_boundary !== null;
+    const known = audience?.song_id === song && audience.above_boundary !== null && !audience.users_where;
     if (known) read?.(audience.margin, audience.above_boundary);
   };
   return {

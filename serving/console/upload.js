@@ -1,6 +1,6 @@
 /** Upload form for a new song: recording by drop or file dialog, text fields, progress and errors. */
 
-import { newKey, Problem, upload } from "./api.js";
+import { newKey, Problem, upload, withQuery } from "./api.js";
 import { $, make, percent, say } from "./dom.js";
 import { trouble } from "./panel.js";
 
@@ -21,7 +21,7 @@ export function setUpUpload(model, query, onSong) {
     try {
       const content = checked(form, model);
       const settings = query();
-      const song = await upload(`songs?${new URLSearchParams(settings ?? {})}`, content, key, progress, running.signal);
+      const song = await upload(withQuery("songs", settings ?? {}), content, key, progress, running.signal);
       form.reset();
       form.dispatchEvent(new Event("change"));
       onSong(song);

@@ -39,7 +39,7 @@ export function setUpUsers(model, pickSong, onPlay) {
   }
   const entry = (row) => {
     const chosen = { "data-user": row.user_id, "aria-current": row.user_id === user && "true" };
-    const plays = make("span", { class: "faint" }, many(row.plays, "play"));
+    const plays = make("span", { class: "faint" }, many(row.plays, "play"), row.opted_out ? ", opted out" : "");
     const open = () => choose(row.user_id);
     return make("button", { type: "button", ...chosen, onclick: open }, words(row.user_id), plays);
   };
@@ -62,11 +62,13 @@ export function setUpUsers(model, pickSong, onPlay) {
 }
 
 function recommended(answer, margin, pickSong, onPlay) {
-  const { user_id: user, songs } = answer;
+  const { user_id: user, songs, opted_out: out } = answer;
   const at = margin ? `a margin of ${signed(margin)}` : "the user’s boundary";
   const told = songs.length
     ? `the ${songs.length} furthest above ${at}, of ${many(answer.considered, "new song")}`
-    : `none of ${many(answer.considered, "new song")} is above ${at}: this user gets nothing new`;
+    : out
+      ? "this user has opted out, and gets nothing new"
+      : `none of ${many(answer.considered, "new song")} is above ${at}: this user gets nothing new`;
   say(`${user}: ${told}`);
   const most = Math.max(...songs.map((song) => song.margin));
   const lines = songs.map((song) => line(user, song, most, pickSong, onPlay));

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -84,6 +85,30 @@ def test_only_some_known_songs_stand_for_a_new_one(engine: str, i2i_run: Path, t
         UserError, match=r"where='lang == 1': lang is not a column; columns: song_id \(text\), language"
     ):
         command(*audience, "where=lang == 1")
+
+
+def test_only_some_users_are_reached(i2i_run: Path, boundary_run: Path, tmp_path: Path, capsys: Any) -> None:
+    command("index", f"run={i2i_run}", f"out={tmp_path / 'index'}")
+    catalogue = Catalogue.read(read_manifest(tmp_path / "index", "index", "")["data"])
+    audience = "audience", f"index={tmp_path / 'index'}", f"out={tmp_path / 'audience'}", f"boundary={boundary_run}"
+    told = pl.DataFrame({"user_id": catalogue.users["user_id"][3:5]})
+    told.write_parquet(tmp_path / "no.parquet")
+    where = 'country in ["CN"] and age >= 25'
+    command(*audience, "mode=taste", "targeting.budget=8", f"users_where={where}", f"exclude={tmp_path / 'no.parquet'}")
+    fits = catalogue.users.filter((pl.col("country") == "CN") & (pl.col("age") >= 25))
+    assert f"users_where={where}: {fits.height} of {catalogue.n_users} users\n" in capsys.readouterr().out
+    fits = fits.join(told, on="user_id", how="anti")
+    for name in ("audience", "recommendations"):
+        users = pl.read_parquet(tmp_path / "audience" / f"{name}.parquet")["user_id"]
+        assert users.n_unique() > 1 and users.is_in(fits["user_id"].implode()).all()
+    lists = pl.read_parquet(tmp_path / "audience" / "audience.parquet").group_by("song_id").len()["len"]
+    assert (lists == 8).all(), "left out before the best are taken"
+    for where, wrong in (
+        ("aeg > 3", r"aeg is not a column; columns: user_id \(text\)"),
+        ("age > 1000", "no user is so"),
+    ):
+        with pytest.raises(UserError, match=f"users_where=.*{wrong}"):
+            command(*audience, f"users_where={where}")
 
 
 @pytest.mark.parametrize(

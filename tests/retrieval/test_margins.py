@@ -107,6 +107,18 @@ def test_lists_of_an_approximate_index_are_long_where_there_are_many(k: int, exc
     assert np.mean([len(set(a) & set(b)) / k for a, b in zip(lists(exact), lists(near), strict=True)]) > 0.85
 
 
+@pytest.mark.parametrize("left", [0.5, 0.02])
+def test_lists_of_an_approximate_index_are_of_whom_may_be_reached(left: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as if there were nobody else: the index is of them alone."""
+    monkeypatch.setattr(boundary_search, "FEW", 150)
+    rng = np.random.default_rng(1)
+    user, boundary = rng.standard_normal((9000, D)).astype(np.float32), rng.normal(0, 1, 9000).astype(np.float32)
+    out = rng.permutation(9000)[int(left * 9000) :]
+    exact, near = (users_above(ITEM, user, boundary, 20, -99.0, Excluded(out), kind) for kind in ("Flat", "IVF,Flat"))
+    assert (near.users_CB >= 0).all() and not np.isin(near.users_CB, out).any()
+    assert np.mean([len(set(a) & set(b)) / 20 for a, b in zip(lists(exact), lists(near), strict=True)]) > 0.85
+
+
 @pytest.mark.parametrize("k", [2, 50])
 def test_a_few_users_are_answered_as_all_are(k: int) -> None:
     some = np.array([7, 50, 3])

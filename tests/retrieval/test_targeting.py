@@ -180,6 +180,51 @@ def test_cat_finds_lookalikes_of_both_tastes_where_taste_finds_the_mean() -> Non
     assert set(range(80, 100)) <= set(plain.tolist()), "one cluster is the mean as well"
 
 
+@pytest.mark.parametrize("mode", ["i2i2u", "taste", "cat", "union", "boundary"])
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.95, 1.0])
+@pytest.mark.parametrize("coded", [False, True])
+def test_some_users_are_left_out_before_the_best_are_taken(
+    mode: Mode, share: float, coded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A list is the head of that of everybody without them, as long as there are others; so are candidates and caps."""
+    rng = np.random.default_rng(int(100 * share))
+    for memory_mb in (1e-6, 64):
+        targeting, _ = world(memory_mb=memory_mb)
+        if coded:
+            keep_codes(targeting, monkeypatch)
+        out, gate = rng.permutation(USERS)[: int(share * USERS)], bool(rng.integers(2))
+        songs, some = asked(targeting), asked(targeting, EXCLUDED.and_users(out))
+
+        def kept(mode: Mode, budget: int, of: Any = (targeting, songs, out, gate)) -> Audience:
+            targeting, songs, out, gate = of
+            whole = targeting.audience(songs, mode, USERS, gate, 0.1)
+            found = Audience(np.full((len(NEW), budget), -1), np.full((len(NEW), budget), -np.inf, dtype="f4"))
+            for c in range(len(NEW)):
+                stay = (whole.users_CB[c] >= 0) & ~np.isin(whole.users_CB[c], out)
+                n = min(budget, int(stay.sum()))
+                found.users_CB[c, :n] = whole.users_CB[c][stay][:n]
+                found.scores_CB[c, :n] = whole.scores_CB[c][stay][:n]
+            return found
+
+        def best(budget: int, of: Any = (mode, kept)) -> Audience:
+            mode, kept = of
+            if mode != "union":
+                return kept(mode, budget)
+            return union(kept("i2i2u", budget), kept("cat", budget), budget)
+
+        for budget in (3, 12):
+            found = targeting.audience(some, mode, budget, gate, 0.1)
+            np.testing.assert_array_equal(found.users_CB, best(budget).users_CB)
+        longer = best(48)
+        value_CB = 1 / (1 + np.exp(-longer.scores_CB)) if mode == "boundary" else rank_values(longer)
+        capped = targeting.audience(some, mode, 12, gate, 0.1, cap=1)
+        np.testing.assert_array_equal(capped.users_CB, share_out(longer, value_CB, 12, 1, None).users_CB)
+        drawn = targeting.audience(some, mode, 12, gate, 0.1, exploration=Exploration(0.5, 0, NEW))
+        candidates = targeting.candidates(some, 12, gate, 0.1)
+        for users in (capped.users_CB, drawn.users_CB, candidates.user_P):
+            assert not np.isin(users, out).any() and (share == 1) == (users < 0).all()
+
+
 @pytest.mark.parametrize("gate", [False, True])
 def test_union_is_of_both(gate: bool) -> None:
     expected = union(found_by("i2i2u", 12, gate), found_by("cat", 12, gate), 12)

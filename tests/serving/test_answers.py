@@ -23,6 +23,7 @@ from serving import answers, shown
 from serving.encoder import Content
 from serving.histories import tower_vectors
 from serving.model import Model
+from serving.refusals import Refused
 from serving.state import State
 from serving.store import Play, StoredSong
 
@@ -131,6 +132,42 @@ def test_similar_songs_of_a_condition_are_brute_force(model: Model) -> None:
             found, scores = answers.similar_songs(state, number, 15, where=where)
             np.testing.assert_array_equal(found, others[order])
             np.testing.assert_allclose(scores, score[order], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["i2i2u", "taste", "cat", "union", "boundary", "rank"])
+@pytest.mark.parametrize("gate", [False, True])
+def test_an_audience_of_some_users_is_that_of_the_command(
+    model: Model, trained: Path, tmp_path: Path, mode: Any, gate: bool
+) -> None:
+    where = 'country != "US" and (member_days < 300 or gender is null)'
+    options = [f"mode={mode}", f"gate={str(gate).lower()}", f"index={trained}/index", f"boundary={trained}/boundary"]
+    options += ["split=cold", "targeting.margin=-0.05", f"targeting.budget={BUDGET}", f"users_where={where}"]
+    audience.main(load(AudienceConfig, [*options, f"rank={trained}/rank", f"out={tmp_path}/audience"]))
+    expected = pl.read_parquet(tmp_path / "audience" / "audience.parquet")
+    fits = (pl.col("country") != "US") & ((pl.col("member_days") < 300) | pl.col("gender").is_null())
+    fitting = model.catalogue.users.filter(fits)["user_id"].to_list()
+    assert 0 < len(fitting) < model.n_users and set(expected["user_id"]) <= set(fitting)
+    state = State(model)
+    for song in model.new.tolist()[: 1 if mode in ("cat", "union", "rank") else 8]:
+        of = answers.song_of(state, song, where)
+        found = answers.audience(state, song, mode, BUDGET, gate, -0.05, of)
+        rows = expected.filter(pl.col("song_id") == model.songs["song_id"][song])
+        assert [model.user_ids[int(user)] for user in found.users_B] == rows["user_id"].to_list()
+        everybody = answers.audience(state, song, "boundary", model.n_users, True, -0.05).users_B
+        above = {model.user_ids[int(user)] for user in everybody} & set(fitting)
+        assert (found.users, found.above) == (len(fitting), len(above))
+        if mode == "taste":
+            assert len(found.users_B) == min(BUDGET, len(above) if gate else len(fitting)), "before, not after"
+
+
+def test_a_condition_of_nobody_and_one_that_is_none(state: State) -> None:
+    for mode in state.model.modes:
+        found = shown.audience(state, int(state.model.new[0]), mode, BUDGET, False, 0.0, "member_days < 0")
+        assert (found.users, found.users_total, found.above_boundary) == ([], 0, 0)
+    for where, wrong in (("age > 3", "age is not a column"), ("country > 3", "which is not text"), ("=", "not a cond")):
+        with pytest.raises(Refused, match=wrong) as caught:
+            answers.song_of(state, 0, where)
+        assert caught.value.status == 422 and "columns: user_id (text), age_group (text)" in str(caught.value)
 
 
 @pytest.mark.parametrize("mode", ["i2i2u", "taste", "cat", "union", "boundary"])

@@ -48,6 +48,25 @@ def recording(trained: Path, cold: dict[str, Any]) -> bytes:
     return (trained / "world" / cold["audio_path"]).read_bytes()
 
 
+def test_users_opt_out_and_in_again(client: httpx.Client, cold: dict[str, Any]) -> None:
+    path = f"/songs/{cold['song_id']}/audience?mode=taste&budget=20"
+    before = client.get(path).json()
+    out = [row["user_id"] for row in before["users"][:3]]
+    told = client.post("/opt-outs", json={"user_ids": [*out, "a stranger", out[0]]})
+    assert told.json() == {"changed": 4, "unknown_users": 1}
+    after = client.get(path).json()
+    assert [row["user_id"] for row in after["users"][:17]] == [row["user_id"] for row in before["users"][3:]]
+    assert len(after["users"]) == 20 and after["users_total"] == before["users_total"] - 3
+    assert client.get("/model").json()["opted_out_users"] == 3
+    (found,) = client.get("/users", params={"query": out[0]}).json()["users"]
+    theirs = client.get(f"/users/{out[0]}/recommendations?margin=-99").json()
+    assert found["opted_out"] and theirs["opted_out"] and theirs["songs"] == []
+    assert client.post("/opt-outs", json={"user_ids": out, "opted_out": False}).json()["changed"] == 3
+    assert client.get(path).json() == before
+    for wrong in ({}, {"user_ids": []}, {"user_ids": [1]}, {"user_ids": out, "opted_out": "yes"}, {"ids": out}):
+        assert client.post("/opt-outs", json=wrong).status_code == 422
+
+
 def test_a_song_comes_in_and_its_listeners_go_out(client: httpx.Client, cold: dict[str, Any], recording: bytes) -> None:
     """A song of the catalogue sent again has the audience that it has there."""
     words = {name: cold[name] for name in ABOUT if cold.get(name)} | {"released_at": f"{cold['released_at']:%Y-%m-%d}"}

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -204,6 +205,27 @@ def test_the_audience_follows_way_budget_and_gate(visit: Callable[..., Any], kno
     page.locator("#known li button").last.click()  # another song
     expect(page.locator("#budget-note")).to_be_hidden()
     expect(page.locator("#audience .size")).to_contain_text("of at most 50 users")
+
+
+def test_the_audience_is_of_users_for_whom_a_condition_holds(visit: Callable[..., Any], known: dict[str, Any]) -> None:
+    page, where = visit(known["song_id"], refused="422"), 'member_days < 300 and country != "US"'
+    settled(page)
+    page.fill("#audience [name=where]", where)
+    page.press("#audience [name=where]", "Enter")
+    answer = asked(page, f"songs/{known['song_id']}/audience?budget=50&users_where={quote(where)}")
+    expect(page.locator("#audience tbody button")).to_have_text([row["user_id"] for row in answer["users"]])
+    above = f"{answer['above_boundary']} of the {answer['users_total']} users of whom it holds are above"
+    expect(page.locator("#audience .body")).to_contain_text(above)
+    send(page, title="For some", genres="folk")
+    expect(page.locator("#song-h")).to_have_text("For some")
+    settled(page)
+    expect(page.locator("#audience .body")).to_contain_text(f"of the {answer['users_total']} users of whom it holds")
+    page.fill("#audience [name=where]", "member_days < ")
+    page.locator("#audience [name=where]").blur()
+    expect(page.locator("#audience .trouble")).to_contain_text("not a condition; columns: user_id (text), age_group")
+    page.fill("#audience [name=where]", "")
+    page.locator("#audience [name=where]").blur()
+    expect(page.locator("#audience .body")).to_contain_text(" of all 120 users are above")
 
 
 def test_a_ranked_audience_says_who_named_a_user_and_what_raised_the_score(

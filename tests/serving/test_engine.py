@@ -103,6 +103,43 @@ def there(state: State) -> list[str]:
     return [song.song_id for song in state.accepted.values()]
 
 
+def named(state: State, song: int) -> set[int]:
+    """Who is named for a song by any mode, in the picture of its clusters, or for a new song of their own."""
+    model, found = state.model, set[int]()
+    for mode in model.modes:
+        for gate in (False, True):
+            found |= set(answers.audience(state, song, mode, model.n_users, gate, -99.0).users_B.tolist())
+    found |= {model.user_of[point["user_id"]] for point in answers.cluster_picture(state, song)["points"]}
+    return found | {user for user in range(model.n_users) if len(answers.recommendations(state, user, 5, -99.0)[0])}
+
+
+def test_who_has_opted_out_is_not_named_by_the_next_answer(folder: Path, place: str) -> None:
+    """Nor after a restart, nor by another model; until they opt in again."""
+    with closing(Engine(folder, place, 4)) as engine:
+        state, song = engine.state, int(engine.state.model.new[0])
+        model, everybody = state.model, named(state, song)
+        out = sorted(everybody)[::2]
+        ids = [model.user_ids[user] for user in out]
+        before = answers.margin_curve(state, song)["users"]
+        assert engine.opt_out([*ids, "a stranger"], True) == len(out) + 1 and engine.opt_out(ids, True) == 0
+        assert named(state, song) == everybody - set(out)
+        assert answers.margin_curve(state, song)["users"] == before - len(out)
+        some = answers.audience(
+            state, song, "taste", 1000, False, 0.0, answers.song_of(state, song, "member_days > 99")
+        )
+        assert not set(out) & set(some.users_B.tolist()) and 0 < some.users < model.n_users - len(out)
+        accept(engine, "x", "Rain on the roof")
+        engine.accept_plays([Play(ids[0], "x", favourited=True)], None, "")
+        assert engine.delete("x") and named(state, song) == everybody - set(out), "plays and deletions change nothing"
+        assert engine.opt_out(ids[:2], False) == 2
+        assert engine.reload() and engine.state is not state
+        assert named(engine.state, song) == everybody - set(out[2:])
+    with closing(Engine(folder, place, 4)) as engine:
+        assert engine.state.opted_out.tolist() == out[2:] and named(engine.state, song) == everybody - set(out[2:])
+        assert engine.opt_out(list(engine.state.model.user_ids), True) == model.n_users - len(out[2:])
+        assert named(engine.state, song) == set() and answers.margin_curve(engine.state, song)["users"] == 0
+
+
 def rewrite(folder: Path, **changes: Any) -> None:
     """Change a manifest."""
     manifest = json.loads((folder / "manifest.json").read_text())

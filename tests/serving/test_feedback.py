@@ -13,6 +13,7 @@ from contextlib import closing
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from polars.testing import assert_frame_equal
 
 from configs.load import command
 from configs.serving import FeedbackConfig
+from inference.filters import read_exclusions
 from serving import feedback_tables as feedback
 from serving.database import place_of
 from serving.feedback import main
@@ -41,6 +43,23 @@ def song(song_id: str, at: datetime = NOON, **about: Any) -> StoredSong:
 def export(store: str | Path, out: Path) -> dict[str, pl.DataFrame]:
     main(FeedbackConfig(store=str(store), out=str(out)))
     return {name: pl.read_parquet(out / f"{name}.parquet") for name in ("plays", "i2i_feedback", "songs")}
+
+
+def test_who_has_opted_out_is_left_out_by_the_next_audiences(place: str, tmp_path: Path) -> None:
+    with closing(Store(place)) as store:
+        export(place, tmp_path / "none")
+        store.set_opt_outs(["u2", "u4", "gone", "u5"], True)
+        store.set_opt_outs(["u4"], False)
+    export(place, tmp_path / "some")
+    for name, users in (("none", []), ("some", [2, 5])):
+        path = tmp_path / name / "opted_out.parquet"
+        catalogue: Any = SimpleNamespace(
+            songs=pl.DataFrame({"song_id": ["s0"]}),
+            n_users=6,
+            users=pl.DataFrame({"user_id": [f"u{i}" for i in range(6)]}),
+        )
+        found = read_exclusions(str(path), catalogue, np.array([0]))
+        assert sorted(found.users.tolist()) == users and found.unknown["user_id"] == ["gone"][: len(users)]
 
 
 def files(folder: Path) -> set[str]:
@@ -105,13 +124,14 @@ def test_tables_are_what_the_store_holds(
     assert tables["songs"].to_dicts() == wanted_songs
     assert (tmp_path / "out" / audio_name("full")).read_bytes() == b"FLAC of it"
     assert files(tmp_path / "out") == {
-        "manifest.json", "plays.parquet", "i2i_feedback.parquet", "songs.parquet", audio_name("full")
+        "manifest.json", "plays.parquet", "i2i_feedback.parquet", "songs.parquet", "opted_out.parquet",
+        audio_name("full"),
     }  # fmt: skip
     assert both and f"note: {both} plays were told as skipped and completed" in capsys.readouterr().out
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert manifest == {"kind": "feedback", "store": place_of(place), "plays": 500, "i2i_feedback": 25,
                         "plays_skipped_and_completed": both,
-                        "songs": 6, "songs_with_audio": 1}  # fmt: skip
+                        "songs": 6, "songs_with_audio": 1, "opted_out": 0}  # fmt: skip
 
 
 def test_what_is_not_known_of_a_play_stays_unknown(place: str, tmp_path: Path) -> None:
@@ -168,7 +188,7 @@ def test_hostile_ids_name_no_file(tmp_path: Path) -> None:
     assert len({path.lower() for path in songs["audio_path"]}) == len(HOSTILE), "also where case is not told apart"
     assert {path.name for path in tmp_path.rglob("*")} == {
         "deep", "store", "songs.sqlite", "out", "manifest.json", "audio",
-        *(f"{name}.parquet" for name in ("plays", "songs", "i2i_feedback")),
+        *(f"{name}.parquet" for name in ("plays", "songs", "i2i_feedback", "opted_out")),
         *(Path(path).name for path in songs["audio_path"]),
     } | {path.name for path in (tmp_path / "deep" / "store").iterdir()}  # fmt: skip
 

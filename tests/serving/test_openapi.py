@@ -22,10 +22,11 @@ from schemathesis.specs.openapi.checks import negative_data_rejection, positive_
 
 from serving.schemas import PARTS
 
-# A song is refused for what it says (nothing to encode, no audio), a condition for its syntax: no schema tells that.
-# And in a form all is text.
+# A song is refused for what it says (nothing to encode, no audio), and a condition for what it names, which no schema
+# tells; and in a form all is text.
 JUDGED = {
     "POST /songs": [positive_data_acceptance, negative_data_rejection],
+    "GET /songs/{song_id}/audience": [positive_data_acceptance],
     "GET /songs/{song_id}/similar": [positive_data_acceptance],
 }
 SEED, STEPS = 7, 8

@@ -66,6 +66,7 @@ def within(seconds: float, true: Callable[[], bool]) -> bool:
 def same(one: State, other: State) -> None:
     """Two states are of the same songs and plays, and answer alike; song numbers may differ."""
     assert sorted(there(one)) == sorted(there(other)) and (one.change, one.play) == (other.change, other.play)
+    assert one.opt_out == other.opt_out and one.opted_out.tolist() == other.opted_out.tolist()
     assert {one.model.user_ids[user]: len(plays) for user, plays in one.played.items()} == {
         other.model.user_ids[user]: len(plays) for user, plays in other.played.items()
     }
@@ -124,6 +125,34 @@ def test_all_come_to_the_same_state_and_nothing_counts_twice(pair: tuple[Engine,
         )
         same(pair[0].state, third.state)
         same(pair[1].state, third.state)
+
+
+def test_opt_outs_count_in_all_and_the_last_one_wherever_it_was_told(
+    pair: tuple[Engine, Engine], service_folder: Path
+) -> None:
+    one, other = pair
+    users, song = one.state.model.user_ids, int(one.state.model.new[0])
+    assert one.opt_out([users[3], users[5], "nobody"], True) == 3 and other.behind()[0] == 3
+    assert other.opt_out([users[3]], False) == 1, "though this one had not heard of it"
+    assert other.state.opted_out.tolist() == [5] and one.opt_out([users[3]], True) == 1
+    for engine in pair:
+        engine.follow()
+        assert engine.state.opted_out.tolist() == [3, 5] and engine.behind()[0] == 0
+        named = answers.audience(engine.state, song, "taste", 1000, False, 0.0).users_B
+        assert not {3, 5} & set(named.tolist())
+    with closing(Engine(service_folder, one.store.database.url, 4)) as third:
+        same(one.state, third.state)
+
+
+def test_a_database_of_version_1_goes_on(url: str) -> None:
+    Store(url).close()
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("DROP TABLE opt_outs")
+        connection.execute("UPDATE firstplay_version SET version_num = '1'")
+    with pytest.raises(UserError, match="of an earlier FirstPlay: start a service once"), reading(url):
+        pass
+    with closing(Store(url)) as store:
+        assert store.set_opt_outs(["u", "v"], True) == 2 and store.last() == (0, 0, 2)
 
 
 def test_how_far_behind(pair: tuple[Engine, Engine]) -> None:
@@ -387,7 +416,7 @@ def test_a_commit_that_is_lost_is_told_as_such(url: str, postgres: Server) -> No
                 killer.execute("SELECT pg_terminate_backend(%s)", (pid,))
                 assert within(5, lambda: not killer.execute(
                     "SELECT 1 FROM pg_stat_activity WHERE pid = %s", (pid,)).fetchall())  # fmt: skip
-        assert store.add_plays([Play("u", "s")], "second", "d") == 2 and store.last() == (0, 2)
+        assert store.add_plays([Play("u", "s")], "second", "d") == 2 and store.last() == (0, 2, 0)
 
 
 def test_a_commit_is_on_disk_whatever_the_server_says(url: str, postgres: Server) -> None:

@@ -158,11 +158,15 @@ def test_a_store_of_version_1_goes_on(tmp_path: Path) -> None:
         marks = ", ".join(f"{name} INTEGER NOT NULL" for name in ("completed", "favourited", "disliked", "skipped"))
         columns = "number INTEGER PRIMARY KEY, user_id TEXT NOT NULL, song_id TEXT NOT NULL, played_at INTEGER NOT NULL"
         connection.executescript(
-            f"DROP TABLE deletions; DROP TABLE plays; CREATE TABLE plays ({columns}, {marks}, source_song_id TEXT);"
+            "DROP TABLE opt_outs; DROP TABLE deletions; DROP TABLE plays;"
+            f"CREATE TABLE plays ({columns}, {marks}, source_song_id TEXT);"
             "INSERT INTO plays VALUES (1, 'u', 's', 7000000, 1, 0, 0, 0, 't'); PRAGMA user_version = 1"
         )
+    with pytest.raises(UserError, match="of an earlier FirstPlay: start its service once"), reading(tmp_path):
+        pass
     with closing(Store(tmp_path)) as store:
         songs = ids(store)
+        assert store.set_opt_outs(["u"], True) == 1
         store.add_plays([Play("v", "s", favourited=True)])
         old, new = (play for _, play in store.plays())
         assert old == Play("u", "s", datetime(1970, 1, 1, 0, 0, 7, tzinfo=UTC), True, False, False, False, "t")
@@ -171,6 +175,28 @@ def test_a_store_of_version_1_goes_on(tmp_path: Path) -> None:
     with closing(Store(tmp_path)) as store:
         assert ids(store) == songs and store.counts()["plays"] == 2
         assert store.delete_song(songs[0]) == len(songs) + 1 == store.last()[0]
+
+
+def test_the_last_opt_out_of_a_user_holds(place: str) -> None:
+    """Against a dictionary; what changes nothing is not written, and numbers have no gaps."""
+    rng, standing, changes = np.random.default_rng(0), dict[str, bool](), 0
+    for _ in range(5):
+        with closing(Store(place)) as store:
+            for _ in range(8):
+                users, opted_out = [ODD_IDS[at] for at in rng.integers(0, len(ODD_IDS), 6)], bool(rng.integers(2))
+                users = [user for user in users if "\0" not in user]  # which no request has
+                new = {user for user in users if standing.get(user, False) != opted_out}
+                assert store.set_opt_outs(users, opted_out) == len(new)
+                standing |= dict.fromkeys(users, opted_out)
+                changes += len(new)
+            kept = list(store.opt_outs())
+            assert [number for number, _, _ in kept] == list(range(1, changes + 1)) and store.last() == (0, 0, changes)
+            last = {user: opted_out for _, user, opted_out in kept}
+            assert {user for user in standing if standing[user]} == {user for user in last if last[user]}
+            assert [number for number, _, _ in store.opt_outs(after=changes - 2)] == [changes - 1, changes]
+            with pytest.raises(UnicodeEncodeError):
+                store.set_opt_outs(["u", "\ud800"], True)
+            assert store.last() == (0, 0, changes), "all or none"
 
 
 def test_features_of_another_encoder(store: Store) -> None:
@@ -195,7 +221,7 @@ def test_the_log_of_songs_is_followed(store: Store, monkeypatch: pytest.MonkeyPa
         store.add_songs([(song("e"), None), (song("c"), None)])
     assert store.add_songs([(song("a", about={"title": "again"}), None)]) == 9, "what failed took no number"
     assert store.add_plays([Play("u", "a")] * 3) == 1 and store.add_plays([Play("u", "a")]) == 4
-    assert store.last() == (9, 4)
+    assert store.last() == (9, 4, 0)
     for size in (1, 2, 3, 100):
         monkeypatch.setattr(stores, "SONGS", size)
         for after, before in [(0, set()), (3, set("abc")), (4, set("ac")), (6, set("abcd")), (9, set("abc"))]:
@@ -389,7 +415,7 @@ def test_a_damaged_file_is_refused_and_left_alone(tmp_path: Path, where: str) ->
 
 
 @pytest.mark.parametrize(
-    ("change", "word"), [("user_version = 4", "later FirstPlay"), ("application_id = 7", "another program's")]
+    ("change", "word"), [("user_version = 5", "later FirstPlay"), ("application_id = 7", "another program's")]
 )
 def test_other_databases_are_left_alone(tmp_path: Path, change: str, word: str) -> None:
     file = filled(tmp_path)
