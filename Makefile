@@ -14,8 +14,6 @@ setup: .venv/ready
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps musicnn==0.1.0  # for its weights: its code needs an old TensorFlow
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps milvus-lite==3.2.2  # faiss-cpu, which it asks for, would lie over faiss-gpu
-	# moto, the S3 server of the tests: botocore asks for python-dateutil<3, and pins of others would move
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --constraint constraints.txt moto boto3 botocore s3transfer jmespath responses xmltodict py-partiql-parser cryptography Flask flask-cors itsdangerous blinker
 	@touch $@
 
 demo: setup

@@ -229,8 +229,8 @@ def test_listeners_of_the_long_tail(catalogue: Catalogue) -> None:
 def test_the_command_writes_the_same_tables(
     warm: bool, catalogue_folder: Path, i2i_run: Path, boundary_run: Path, tmp_path: Path
 ) -> None:
-    """From trained models: audiences of new songs and of the long tail, gated, of some users without those excluded; and
-    where some new songs have been played."""
+    """From trained models: audiences of new songs and of the long tail, gated, of some users without those excluded;
+    and where some new songs have been played."""
     run("index", f"run={i2i_run}", f"out={tmp_path / 'index'}")
     pl.DataFrame({"user_id": ["u1", "u2"]}).write_parquet(tmp_path / "users.parquet")
     options = ["mode=union", "gate=true", "long_tail=20", f"index={tmp_path / 'index'}", f"boundary={boundary_run}"]

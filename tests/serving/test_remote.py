@@ -18,7 +18,7 @@ from artifacts.folders import write_manifest
 from artifacts.remote import RemoteFolder, inside, of_files
 from configs.errors import UserError
 
-moto_server = pytest.importorskip("moto.server", reason="the S3 server of these tests: make setup installs it")
+moto_server = pytest.importorskip("moto.server", reason="the S3 server of these tests: extra dev")
 BUCKET = "models"
 
 
