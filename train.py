@@ -7,6 +7,7 @@ python train.py boundary data=CATALOGUE features=FEATURES out=RUN
 python train.py rank     data=CATALOGUE i2i=RUN boundary=RUN out=RUN   (orders the candidates of all channels)
 
 python train.py i2i data=… out=RUN search=20         (20 trainings; the best is kept; i2i and boundary)
+python train.py i2i data=TODAY out=RUN start=YESTERDAY trainer.epochs=1      (from an earlier run's weights; not text)
 torchrun --nproc-per-node 8 train.py i2i data=… out=… trainer.devices=8      (several GPUs)
 python train.py i2i --config configs/i2i.yaml data=… out=…                   (options from a file)
 python train.py i2i --help                                                   (every option)

@@ -1,8 +1,9 @@
 """Run folders: what `train.py` writes and the later commands take.
 
 A run folder holds `manifest.json` (kind "clip run", "i2i run", "boundary run" or "text run"), `config.yaml` (resolved),
-`vocabulary.json` (category codes), `checkpoints/best.ckpt` and `last.ckpt`, `logs/metrics.csv` and the W&B files. Of a
-"rank run" docs/ranking.md tells what it holds in place of checkpoints and logs.
+`vocabulary.json` (category codes, and the songs known by plays), `checkpoints/best.ckpt` and `last.ckpt`,
+`logs/metrics.csv` and the W&B files; one that has started from another run also `origin.yaml`, the options of the first
+of them. Of a "rank run" docs/ranking.md tells what it holds in place of checkpoints and logs.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from artifacts.folders import check_replaceable, read_manifest, write_manifest, 
 from configs.errors import UserError
 from configs.options import MADE_BY
 
-VOCABULARY = "vocabulary.json"
+VOCABULARY, ORIGIN = "vocabulary.json", "origin.yaml"
 MAY_CHANGE = ("out", "logger", "trainer.devices", "trainer.nodes", "trainer.accelerator", "trainer.strategy",
               "trainer.workers", "trainer.progress", "trainer.log_every", "trainer.checkpoint_steps",
               "model.compile")  # fmt: skip
@@ -80,6 +81,11 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
+def origin(folder: Path) -> Path:
+    """The options by which a run would be trained anew: its own, or those of the run that it goes back to."""
+    return folder / ORIGIN if (folder / ORIGIN).exists() else folder / "config.yaml"
+
+
 def fingerprint(weights: dict[str, Tensor]) -> str:
     """A short hash of all weights: equal for the same model, whatever folder it lies in."""
     digest = hashlib.sha256()
@@ -100,21 +106,24 @@ def is_finished(folder: Path, task: str, config: dict[str, Any]) -> bool:
         return False
     changed = differences({"search": 0} | read_config(folder), {"search": 0} | config)  # runs older than that option
     if changed:
+        on = "start" in config and all(one.startswith("trainer.epochs:") for one in changed)
+        more = f"; for further epochs train on from it: start={folder} and another out=" if on else ""
         raise UserError(
-            f"{folder} holds a run with other options ({'; '.join(changed)}): choose another out= or remove it"
+            f"{folder} holds a run with other options ({'; '.join(changed)}): choose another out= or remove it{more}"
         )
     manifest = read_manifest(folder, f"{task} run", MADE_BY[f"{task} run"])
     if manifest.get("made_from", {}) != sources(config):
         source = config.get("data") or config.get("corpus")
         raise UserError(
-            f"{folder} was trained on an earlier state of {source} or of its features: choose another out= or remove it"
+            f"{folder} was trained on an earlier state of {source}, of its features or of start=: choose another out= "
+            "or remove it"
         )
     return bool(manifest.get("finished"))
 
 
 def sources(config: dict[str, Any]) -> dict[str, str]:
     """Fingerprint of each folder that a run reads, and of a corpus file: with other content it is another source."""
-    folders = {key: of_folder(Path(config[key])) for key in ("data", "features") if config.get(key)}
+    folders = {key: of_folder(Path(config[key])) for key in ("data", "features", "start") if config.get(key)}
     found = {key: content for key, content in folders.items() if content is not None}
     if config.get("corpus") and Path(config["corpus"]).is_file():
         found["corpus"] = of_file(Path(config["corpus"]))
@@ -133,6 +142,8 @@ def run_folder(folder: Path, task: str, config_yaml: str, vocabulary: dict[str, 
     config: Any = OmegaConf.to_container(OmegaConf.create(config_yaml))
     write_manifest(folder, f"{task} run", {"finished": False, "made_from": sources(config)})
     write_text(folder / VOCABULARY, json.dumps(vocabulary, ensure_ascii=False))
+    if config.get("start"):
+        write_text(folder / ORIGIN, origin(Path(config["start"])).read_text("utf-8"))
     write_text(folder / "config.yaml", config_yaml)
     earlier = len(list(folder.glob("logs/metrics.*.csv")))
     with suppress(FileNotFoundError):

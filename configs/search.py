@@ -87,8 +87,10 @@ def trials(task: str, config: Any, given: Collection[str], folder: str, group: s
     """The options of all trainings of a search, of which trial 0 is as given; each writes folder/000, 001 …
 
     Raises:
-        UserError: nothing is left to vary, or a trial's options do not go together.
+        UserError: nothing is left to vary, a trial's options do not go together, or trainings are to start from a run.
     """
+    if config.start is not None:
+        raise UserError("search= varies the model's sizes, which are given by start=: leave one of the two out")
     names = searched(task, given)
     every = [{}, FIRST[task], *draws(SPACES[task], config.seed, config.search - 2)][: config.search]
     return [

@@ -11,6 +11,7 @@ from configs.options import CATALOGUE, FEATURES, REQUIRED, CommandLoggerConfig, 
 
 OWN_AUDIO, MUSICNN = "transformer", "musicnn"  # of audio.model: the one trained from scratch, the packaged one
 SEARCH = "trainings of a search over options that are not given: runs in out/search, the best becomes out (0: none)"
+START = "finished run to train on from: its weights, and what is new in data= (docs/scaling.md, Training on)"
 TFIDF = "tfidf"  # of text.model: of characters, fitted to the catalogue's known songs
 MULTILINGUAL = "use-multilingual"  # of text.model: the packaged Universal Sentence Encoder
 NO_FEATURES = "feature folder (python -m pipeline.embed); none: the catalogue's own fields"
@@ -189,6 +190,7 @@ class ClipObjectiveConfig:
 class ClipConfig:
     data: str = opt(REQUIRED, "catalogue folder (python -m pipeline.prepare)", CATALOGUE)
     out: str = opt(REQUIRED, "run folder to write; a run found there goes on")
+    start: str | None = opt(None, START, "clip run")
     batch_size: int = opt(128, "songs per step and device")
     seed: int = opt(0, "seed")
     text: TextConfig = field(default_factory=TextConfig)
@@ -248,10 +250,7 @@ class I2IModelConfig:
     field_dropout: float = opt(0.0, "chance that training hides a whole field of a song (for songs that lack some)")
     normalise: bool = opt(True, "song vectors of one length, so that popularity is no part of similarity")
     residual: bool = opt(True, "known songs add a learned residual embedding to content: what their listeners taught")
-    sparse_residual: bool = opt(
-        False,
-        "for tens of millions of songs: residuals have row-wise Adagrad, a quarter of the memory",
-    )
+    sparse_residual: bool = opt(False, "for tens of millions of songs: row-wise Adagrad for residuals, ¼ the memory")
 
 
 @dataclass
@@ -319,6 +318,7 @@ class I2IConfig:
     data: str = opt(REQUIRED, "catalogue folder (python -m pipeline.prepare)", CATALOGUE)
     features: str | None = opt(None, NO_FEATURES, FEATURES)
     out: str = opt(REQUIRED, "run folder to write; a run found there goes on")
+    start: str | None = opt(None, START, "i2i run")
     batch_size: int = opt(0, "pairs per step and device (0: 2048, or fewer, so that an epoch has 32 steps)")
     bcl_batch_size: int = opt(256, "contrastive part: songs drawn per step and device (if objective.draws=0)")
     seed: int = opt(0, "seed")
@@ -376,6 +376,7 @@ class BoundaryConfig:
     data: str = opt(REQUIRED, "catalogue folder (python -m pipeline.prepare)", CATALOGUE)
     features: str | None = opt(None, NO_FEATURES, FEATURES)
     out: str = opt(REQUIRED, "run folder to write; a run found there goes on")
+    start: str | None = opt(None, START, "boundary run")
     batch_size: int = opt(512, "labelled plays per step and device")
     seed: int = opt(0, "seed")
     search: int = opt(0, SEARCH)

@@ -147,6 +147,12 @@ def first_genre(catalogue: Catalogue) -> AnyArray:
     return catalogue.songs["genres"].list.first().fill_null("").to_numpy()
 
 
+def known_songs(catalogue: Catalogue) -> list[str]:
+    """Ids of the songs with a training play."""
+    played = (pl.col("split") == "warm") & (pl.col("popularity") > 0)
+    return catalogue.songs.filter(played)["song_id"].to_list()
+
+
 def held_out_listeners(catalogue: Catalogue, songs: IntArray) -> tuple[IntArray, IntArray]:
     """Distinct (song, user) pairs of the held-out plays of the given songs, without dislikes."""
     plays = catalogue.cold_plays.filter((pl.col("strength") > 0) & pl.col("song").is_in(pl.Series(songs)))

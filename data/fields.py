@@ -16,6 +16,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from artifacts.fingerprints import of_file, of_values
 from artifacts.folders import read_manifest
 from configs import options
 from configs.errors import UserError
@@ -23,6 +24,8 @@ from data.arrays import FloatArray, IntArray
 from data.catalogue import Catalogue, read_features
 from data.contract.columns import MAX_VALUES
 from data.derived_fields import DERIVED, derived_values, nearest_years
+from data.text import folder_state
+from data.tfidf import FILE as FITTED
 
 CATEGORIES = ("language", "genres", "tags", "artist_id", *DERIVED)
 UNKNOWN = 1  # code of a value outside the vocabulary
@@ -147,6 +150,21 @@ def check_same_songs(catalogue: Catalogue, features: Path) -> None:
         )
 
 
+def made_with(features: str | None) -> dict[str, str]:
+    """`encoder`: what made the vectors of a feature folder, whatever the songs; nothing without a folder.
+
+    Of two catalogues the vectors are of one space where it is the same.
+    """
+    if features is None:
+        return {}
+    manifest, fitted = read_manifest(features, *FEATURES), Path(features) / FITTED
+    if "encoder" in manifest:
+        return {"encoder": manifest["encoder"]}
+    text = manifest.get("text", {})
+    state = folder_state(text["model"]) if text else ""
+    return {"encoder": of_values(text, state, of_file(fitted) if fitted.exists() else None)}
+
+
 def values_of(songs: pl.DataFrame, name: str) -> pl.Series:
     """A category column as lists of strings (null: no value)."""
     column = songs[name]
@@ -165,6 +183,14 @@ def build_vocabulary(catalogue: Catalogue, fields: dict[str, pl.Series], min_cou
     """Values of each category field that occur on at least `min_count` warm songs, most frequent first."""
     warm = catalogue.songs["split"] == "warm"
     return {name: frequent(values.filter(warm).list.unique().explode(), min_count) for name, values in fields.items()}
+
+
+def extended(earlier: Vocabulary, found: Vocabulary) -> Vocabulary:
+    """An earlier vocabulary with the values of `found` that it lacks, at the end; a field without values stays so."""
+    return {
+        name: values and [*values, *(value for value in found.get(name, ()) if value not in known)]
+        for name, values, known in ((name, values, set(values)) for name, values in earlier.items())
+    }
 
 
 def frequent(values: pl.Series, min_count: int) -> list[str]:

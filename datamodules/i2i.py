@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from configs.errors import UserError
 from data.arrays import AnyArray, IntArray
-from data.catalogue import NO_VALIDATION, Catalogue, held_out_listeners
+from data.catalogue import NO_VALIDATION, Catalogue, held_out_listeners, known_songs
 from data.fields import SongFields
 from data.item_pairs.verification import listening_matrix
 from datamodules.batches import Batch, batches_of, loader
@@ -132,11 +132,8 @@ class I2IDataModule(CatalogueDataModule):
         self.in_batch, self.users, self.history, self.candidates = in_batch, users, history, candidates
         self.bcl_batch_size, self.bcl_sampling, self.negatives = bcl_batch_size, bcl_sampling, negatives
         self.draws, self.artist_negatives = draws, artist_negatives
-        if known is None:
-            played = self.catalogue.songs.filter((pl.col("split") == "warm") & (pl.col("popularity") > 0))
-            known = played["song_id"].to_list()
-        self.known = known
-        self.residual_codes = residual_codes(self.catalogue, self.known)
+        self.known = known_songs(self.catalogue) if known is None else known
+        self.residual_codes = places(self.catalogue.songs["song_id"], self.known)
 
     @property
     def residual_size(self) -> int:
@@ -191,8 +188,8 @@ def songs_or_artists(catalogue: Catalogue) -> IntArray:
     return catalogue.songs.select(artist.fill_null(pl.int_range(pl.len()) + pl.len())).to_series().to_numpy()
 
 
-def residual_codes(catalogue: Catalogue, known: list[str]) -> IntArray:
+def places(songs: pl.Series, known: list[str]) -> IntArray:
     """Row of each song's residual embedding: its place in `known`, counted from 1; 0 for a song that is not there."""
     ids = pl.DataFrame({"song_id": pl.Series(known, dtype=pl.String)}).with_row_index("code", offset=1)
-    codes = catalogue.songs.select("song_id").join(ids, on="song_id", how="left", maintain_order="left")["code"]
+    codes = songs.to_frame("song_id").join(ids, on="song_id", how="left", maintain_order="left")["code"]
     return codes.fill_null(0).to_numpy().astype(np.int64)

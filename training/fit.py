@@ -20,6 +20,7 @@ from configs.errors import UserError
 from configs.load import as_dict, dump
 from configs.options import LoggerConfig
 from configs.training import TrainerConfig
+from data.fields import made_with
 
 Built = tuple[Any, Any, list[Any], dict[str, Any]]  # LightningModule, DataModule, callbacks, vocabulary
 
@@ -42,7 +43,7 @@ def fit(task: str, config: Any, build: Callable[[], Built], monitor: str) -> Non
     trainer = build_trainer(task, out, config.trainer, config.logger, as_dict(config), config.seed, callbacks, monitor)
     last = out / "checkpoints" / LAST
     with run_folder(out, task, dump(config), vocabulary), wandb_run(trainer) as run:
-        used(run, *(getattr(config, name, None) for name in ("data", "features", "corpus")))
+        used(run, *(getattr(config, name, None) for name in ("data", "features", "corpus", "start")))
         try:
             trainer.fit(module, datamodule=data, ckpt_path=last if last.exists() else None, weights_only=True)
         except Stopped:
@@ -52,7 +53,7 @@ def fit(task: str, config: Any, build: Callable[[], Built], monitor: str) -> Non
             raise KeyboardInterrupt
         if trainer.is_global_zero:
             best = float(trainer.checkpoint_callbacks[0].best_model_score)
-            finish_run(out, task, {monitor: best})
+            finish_run(out, task, {monitor: best}, **made_with(getattr(config, "features", None)))
             made(run, out, config.logger.upload)
             print(f"{out}: best {monitor} {best:.4f}")
 

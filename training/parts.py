@@ -9,9 +9,11 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from artifacts.runs import Run
 from configs.errors import UserError
 from configs.load import as_dict
 from configs.training import BoundaryConfig, ClipConfig, I2IConfig
+from data.catalogue import Catalogue, known_songs
 from datamodules.boundary import BoundaryDataModule
 from datamodules.catalogue import CatalogueDataModule
 from datamodules.clip import ClipDataModule
@@ -19,6 +21,7 @@ from datamodules.i2i import I2IDataModule
 from lightning_modules.boundary import BoundaryModule
 from lightning_modules.clip import ClipModule
 from lightning_modules.i2i import I2IModule
+from training.start import profile_vocabulary, song_vocabulary
 
 OWN_AUDIO = ("width", "layers", "heads")  # of ClipModelConfig: our own audio encoder
 AUGMENT = ("gain_db", "noise_db", "freq_mask", "time_mask")
@@ -79,21 +82,24 @@ def clip_model_options(config: ClipConfig, front: dict[str, int], widths: dict[s
     }
 
 
-def catalogue_of(config: I2IConfig | BoundaryConfig) -> CatalogueDataModule:
-    """Open the catalogue of a training, with the fields that it uses."""
-    return CatalogueDataModule(config.data, config.features, list(config.fields.use), config.fields.min_count)
+def catalogue_of(config: I2IConfig | BoundaryConfig, start: Run | None) -> CatalogueDataModule:
+    """Open the catalogue of a training, with the fields that it uses: those of the run that it starts from."""
+    use, vocabulary = list(config.fields.use), None
+    if start is not None:
+        vocabulary = song_vocabulary(start, Catalogue.read(config.data), config.fields.min_count)
+        use = [*start.hparams["dense_dims"], *vocabulary]
+    return CatalogueDataModule(config.data, config.features, use, config.fields.min_count, vocabulary)
 
 
-def i2i_parts(config: I2IConfig) -> tuple[I2IModule, I2IDataModule, dict[str, Any]]:
-    """Build the LightningModule, the DataModule and the vocabulary of `train_i2i`."""
+def i2i_parts(config: I2IConfig, start: Run | None = None) -> tuple[I2IModule, I2IDataModule, dict[str, Any]]:
+    """Build the LightningModule, the DataModule and the vocabulary of `train_i2i`, for weights of the run `start`."""
     objective = as_dict(config.objective)
     data = I2IDataModule(
-        catalogue_of(config),
+        catalogue_of(config, start),
         batch_size=config.batch_size,
         bcl_batch_size=config.bcl_batch_size,
         workers=config.trainer.workers,
         seed=config.seed,
-        known=None if config.model.residual else [],
         **{key: objective.pop(key) for key in OF_BATCHES},
         users=objective.pop("users") if config.objective.listening_weight > 0 else 0,
         in_batch=config.objective.in_batch,
@@ -115,12 +121,15 @@ def i2i_parts(config: I2IConfig) -> tuple[I2IModule, I2IDataModule, dict[str, An
     return module, data, {"songs": data.fields.vocabulary, "known": {"song_id": data.known}}
 
 
-def boundary_parts(config: BoundaryConfig) -> tuple[BoundaryModule, BoundaryDataModule, dict[str, Any]]:
-    """Build the LightningModule, the DataModule and the vocabulary of `train_boundary`."""
+def boundary_parts(
+    config: BoundaryConfig, start: Run | None = None
+) -> tuple[BoundaryModule, BoundaryDataModule, dict[str, Any]]:
+    """Build the LightningModule, the DataModule and the vocabulary of `train_boundary`, for weights of `start`."""
     model, objective = as_dict(config.model), as_dict(config.objective)
-    alpha = objective.pop("alpha")
+    alpha, source = objective.pop("alpha"), catalogue_of(config, start)
     data = BoundaryDataModule(
-        catalogue_of(config),
+        source,
+        profile_vocabulary=None if start is None else profile_vocabulary(start, source.catalogue),
         batch_size=config.batch_size,
         history=model.pop("history"),
         workers=config.trainer.workers,
@@ -137,4 +146,5 @@ def boundary_parts(config: BoundaryConfig) -> tuple[BoundaryModule, BoundaryData
         **model,
         **as_dict(config.optim),
     )
-    return module, data, {"songs": data.fields.vocabulary, "users": data.profile.vocabulary}
+    known = {"song_id": known_songs(data.catalogue)}
+    return module, data, {"songs": data.fields.vocabulary, "users": data.profile.vocabulary, "known": known}

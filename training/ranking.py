@@ -14,7 +14,16 @@ import numpy as np
 
 from artifacts.fingerprints import of_folder
 from artifacts.folders import kind_of, read_manifest, write_json, writing
-from artifacts.runs import Run, finish_run, is_finished, open_run, read_vocabularies, read_vocabulary, run_folder
+from artifacts.runs import (
+    Run,
+    finish_run,
+    is_finished,
+    open_run,
+    origin,
+    read_vocabularies,
+    read_vocabulary,
+    run_folder,
+)
 from artifacts.tracking import made, tracked, used
 from configs.errors import UserError
 from configs.load import as_dict, dump, load
@@ -130,10 +139,15 @@ def about_fold(number: int, fold: Fold) -> str:
 
 
 def trained_again(run: Run, catalogue: Catalogue, out: Path) -> Run:
-    """A run of the same options on the catalogue of a fold; one found in `out` goes on."""
+    """A run of the same options on the catalogue of a fold, trained anew; one found in `out` goes on.
+
+    Weights that a run has started from have seen the fold's songs: the run it goes back to has the options of a whole
+    training.
+    """
     from training.tasks import train_boundary, train_i2i
 
-    given = [f"data={catalogue.folder}", f"out={out}"], run.folder / "config.yaml"
+    features = run.config["features"] or "null"
+    given = [f"data={catalogue.folder}", f"features={features}", f"out={out}"], origin(run.folder)
     if run.task == "i2i":
         train_i2i(load(I2IConfig, *given))
     else:

@@ -22,6 +22,7 @@ from inference.vectors import restore
 from lightning_modules.masked_lm import MaskedLMModule
 from training.fit import Built, fit
 from training.parts import boundary_parts, clip_parts, i2i_parts
+from training.start import start_run, starting
 
 
 def train_text(config: CorpusConfig) -> None:
@@ -49,7 +50,10 @@ def train_clip(config: ClipConfig) -> None:
 
     def build() -> Built:
         recall = IndexRecall(1, 5, 10, both_ways=True)
-        return *clip_parts(config), [recall, Pictures(recall, {0: "audio", 1: "text"})], {}
+        start = start_run("clip", config)
+        module, data = clip_parts(config)
+        started = starting(start, module, {}, data.catalogue)
+        return module, data, [*started, recall, Pictures(recall, {0: "audio", 1: "text"})], {}
 
     if config.trainer.accumulate > 1 and not config.objective.micro_batch:
         print(
@@ -65,10 +69,12 @@ def train_i2i(config: I2IConfig) -> None:
     that will be served."""
 
     def build() -> Built:
-        module, data, vocabulary = i2i_parts(config)
+        start = start_run("i2i", config)
+        module, data, vocabulary = i2i_parts(config, start)
+        started = starting(start, module, vocabulary, data.catalogue)
         served = options_of(TargetingConfig())
         recall = AudienceRecall(config.recall_k, config.recall_users, config.recall_mode, served)
-        callbacks = [FeatureCorrelation(), recall, Pictures(recall, {0: "known song", 1: "new song"})]
+        callbacks = [*started, FeatureCorrelation(), recall, Pictures(recall, {0: "known song", 1: "new song"})]
         return module, data, callbacks, vocabulary
 
     fit("i2i", config, build, monitor="val/audience")
@@ -78,9 +84,11 @@ def train_boundary(config: BoundaryConfig) -> None:
     """User, item and boundary towers; best checkpoint by `monitor`: how well margins part listeners from others."""
 
     def build() -> Built:
-        module, data, vocabulary = boundary_parts(config)
+        start = start_run("boundary", config)
+        module, data, vocabulary = boundary_parts(config, start)
+        started = starting(start, module, vocabulary, data.catalogue)
         margin = BoundaryMargin(config.recall_k, config.objective.alpha)
-        return module, data, [margin, Pictures(margin, {0: "new song"})], vocabulary
+        return module, data, [*started, margin, Pictures(margin, {0: "new song"})], vocabulary
 
     monitor = f"recall@{config.recall_k}" if config.monitor == "recall" else config.monitor
     fit("boundary", config, build, monitor=f"val/{monitor}")

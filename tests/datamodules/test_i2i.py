@@ -17,7 +17,7 @@ from data.catalogue import Catalogue
 from datamodules.batches import Batch, EpochBatches
 from datamodules.boundary import BoundaryDataModule
 from datamodules.catalogue import SongBatches
-from datamodules.i2i import I2IDataModule, PairBatches, distinct, residual_codes, songs_or_artists
+from datamodules.i2i import I2IDataModule, PairBatches, distinct, places, songs_or_artists
 
 
 @pytest.fixture
@@ -144,10 +144,10 @@ def test_codes_follow_the_song_into_another_catalogue(data: I2IDataModule, catal
     moved = other.songs[order].head(40)
     new = moved.head(2).with_columns(pl.Series("song_id", ["new1", "new2"]))
     other.songs = pl.concat([new, moved])  # type: ignore[misc]  # in the place of the cached table
-    codes = residual_codes(other, data.known)
+    codes = places(other.songs["song_id"], data.known)
     assert codes.tolist() == [0, 0, *(int(data.residual_codes[song]) for song in order[:40])]
     assert (codes > 0).sum() > 20
-    assert residual_codes(other, []).tolist() == [0] * 42
+    assert places(other.songs["song_id"], []).tolist() == [0] * 42
 
 
 def test_without_residuals_no_song_has_a_code(catalogue_folder: Path) -> None:

@@ -11,8 +11,10 @@ import numpy as np
 import polars as pl
 import pytest
 import soundfile
+import torch
 import transformers as hf
 
+from artifacts.runs import open_run
 from configs.errors import UserError
 from configs.load import load
 from configs.serving import ExportConfig
@@ -115,6 +117,17 @@ def test_every_tower_learns_which_title_a_recording_has(
     assert not any(name.startswith("audio_encoder") for name in model.state_dict()) if frozen else True
     assert ("dict(pooled=" in (tmp_path / "export" / "README.md").read_text("utf-8")) == frozen
     assert config["model"]["audio"]["model"] == (published if "published" in str(options) else "transformer")
+
+
+def test_training_on_starts_with_the_weights_of_the_run(catalogues: dict[str, Path], tmp_path: Path) -> None:
+    run = train(catalogues["logmel"], tmp_path / "run", "trainer.epochs=1")
+    still = [f"start={run}", "trainer.epochs=1", "optim.lr=1e-12"]
+    on = train(catalogues["logmel"], tmp_path / "on", *still)
+    torch.testing.assert_close(open_run(on, "clip").weights, open_run(run, "clip").weights, rtol=0, atol=1e-6)
+    with pytest.raises(UserError, match=r"a model of other options: model\.width: 32 → 16$"):
+        train(catalogues["logmel"], tmp_path / "other", *still, "model.width=16")
+    with pytest.raises(UserError, match=r"reads other inputs than .* has: prepared\.crop_seconds: 1\.0 → 2\.0$"):
+        train(catalogues["logmel"], tmp_path / "other", *still, "model.crop_seconds=2")
 
 
 def test_what_was_trained_on_frames_hears_samples_too(catalogues: dict[str, Path], tmp_path: Path) -> None:
