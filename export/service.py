@@ -32,7 +32,7 @@ from inference.targeting import targeting_of
 from inference.vectors import Boundary, boundary_vectors
 from retrieval.index import build_index
 from retrieval.listening import Listening
-from retrieval.queries import word_vectors
+from retrieval.queries import centre, word_vectors
 from retrieval.user_plays import plays_by_user
 
 KIND = "service"
@@ -207,14 +207,17 @@ def read_by(runs: list[Run]) -> set[str]:
 
 
 def write_words(catalogue: Catalogue, features: str | None, runs: list[Run], folder: Path) -> None:
-    """The index of what texts are compared with, of all songs that have any of it, by their numbers: CLIP's vectors,
-    else the text vectors that a model reads."""
+    """The index of what texts are compared with, of all songs that have any of it, by their numbers, and the known
+    songs' centres: of CLIP's vectors, else of the text vectors that a model reads."""
     hears = any(run.task == "clip" for run in runs)
     if features is None or not (hears or "text" in read_by(runs)):
         return
     found = read_features(Path(features), catalogue.n_songs)
-    vectors = word_vectors([found[name] for name in (("clip_audio", "clip_text") if hears else ("text",))])
+    fields = [found[name] for name in (("clip_audio", "clip_text") if hears else ("text",))]
+    centres = np.stack([centre(field[catalogue.rows("warm")]) for field in fields])
+    vectors = word_vectors(fields, centres)
     songs = np.flatnonzero(np.isfinite(vectors).all(axis=1))
     if len(songs):
         folder.mkdir()
+        np.save(folder / "centres.npy", centres)
         save(build_index(vectors[songs], "auto", songs, devices=()), folder)

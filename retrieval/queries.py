@@ -29,16 +29,32 @@ def example_vector(liked_LD: NDArray[Any], disliked_ND: NDArray[Any]) -> NDArray
     return np.asarray(vector_D, dtype=np.float32)
 
 
-def word_vectors(fields: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
-    """What a text is compared with, of songs: the mean of their unit vectors of sound and of words, (S, D).
+def centre(field_SD: NDArray[Any]) -> NDArray[np.float32]:
+    """The mean of the unit vectors of those songs that have one, (D,); zeros where none has."""
+    unit_SD = unit_rows(field_SD)
+    has_S = np.isfinite(unit_SD).all(axis=1)
+    return np.asarray(unit_SD[has_S].mean(axis=0) if has_S.any() else np.zeros(field_SD.shape[1]), dtype=np.float32)
+
+
+def centred(vectors_ND: NDArray[Any], centre_D: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Unit vectors (N, D) in the direction in which vectors differ from a centre."""
+    return unit_rows(unit_rows(vectors_ND) - centre_D)
+
+
+def word_vectors(fields: Sequence[NDArray[Any]], centres_FD: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What a text is compared with, of songs: the mean of their vectors of sound and of words, each centred, (S, D).
+
+    A text is nearer to all texts than to any sound (the modality gap, arXiv 2203.02053): without centres, songs of
+    words alone come before all others (docs/results/search.md).
 
     Args:
         fields: vectors (S, D) of one space, NaN where a song lacks that one.
+        centres_FD: `centre` of each.
 
     Returns:
         NaN for a song that lacks all of them.
     """
-    units_FSD = np.stack([unit_rows(field_SD) for field_SD in fields])
+    units_FSD = np.stack([centred(field_SD, centre_D) for field_SD, centre_D in zip(fields, centres_FD, strict=True)])
     has_FS1 = np.isfinite(units_FSD).all(axis=2, keepdims=True)
     count_S1 = has_FS1.sum(axis=0)
     total_SD = np.where(has_FS1, units_FSD, 0.0).sum(axis=0)

@@ -39,8 +39,7 @@ from models.packaged import resolve_model
 from models.packed_bert import PackedBert, can_pack, has_bfloat16
 from models.pretrained_audio import OWN, PretrainedAudio
 from models.text_encoder import TextEncoder, load_tokenizer
-from retrieval.index import unit_rows
-from retrieval.queries import word_vectors
+from retrieval.queries import centred, word_vectors
 from serving.refusals import Refused
 
 GUESSES = 5  # tags guessed of a song
@@ -106,8 +105,9 @@ class Encoder:
             self.characters = load_tfidf(folder / "features")
         elif self.read and or_user_error(resolve_model, self.read["model"]) == self.read["model"]:
             self.load_text()  # no checksum has shown that it can be loaded, as one does for a packaged model
-        fields = ("clip_audio", "clip_text") if self.clip is not None else ("text",)
-        self.worded = [name for name in fields if self.read and name in self.widths]  # what texts are compared with
+        fields, words = ("clip_audio", "clip_text") if self.clip is not None else ("text",), folder / "words"
+        self.worded = fields if self.read and words.exists() else ()  # what texts are compared with
+        self.centres_FD: Any = np.load(words / "centres.npy") if self.worded else None
         made = repr((manifest["clip"], manifest["text"], sorted(self.widths.items())))
         self.fingerprint = hashlib.sha256(made.encode()).hexdigest()[:16]  # of what makes the features
 
@@ -183,17 +183,18 @@ class Encoder:
 
     @torch.inference_mode()
     def phrases(self, texts: Sequence[str]) -> FloatArray:
-        """Unit vectors of texts, (Q, D), where `worded` fields lie; NaN for one of which no word is known."""
+        """Unit vectors of texts, (Q, D), to be compared with `words_of` songs; NaN where no word is known."""
         if self.characters is not None:
-            return unit_rows(self.characters.vectors(texts))
+            return centred(self.characters.vectors(texts), self.centres_FD[-1])
         text, known_Q = self._text(texts)
         vectors_QD = (self.clip.embed_text(text) if self.clip is not None else text["pooled"]).numpy()
-        return np.where(known_Q[:, None], unit_rows(vectors_QD), np.nan).astype(np.float32)
+        return np.where(known_Q[:, None], centred(vectors_QD, self.centres_FD[-1]), np.nan).astype(np.float32)
 
     def words_of(self, songs: Sequence[Features]) -> FloatArray:
         """What texts are compared with, of N songs by their features, (N, D); NaN for one that has nothing of it."""
         lacking = {name: np.full(self.widths[name], np.nan, dtype=np.float32) for name in self.worded}
-        return word_vectors([np.stack([one.get(name, lacking[name]) for one in songs]) for name in self.worded])
+        fields = [np.stack([one.get(name, lacking[name]) for one in songs]) for name in self.worded]
+        return word_vectors(fields, self.centres_FD)
 
     def says_nothing(self, content: Content) -> bool:
         """Whether a song has nothing that any model uses; what follows from other columns is too little alone."""

@@ -132,11 +132,10 @@ class Model:
 
     def _words(self) -> Any:
         """The FAISS index of what texts are compared with, by song number; None where there is none."""
-        folder = self.folder / "words"  # a folder of an earlier version lacks it
-        if not (self.encoder.worded and folder.exists()):
+        if not self.encoder.worded:
             return None
         try:
-            return read_faiss(folder, mapped=True)
+            return read_faiss(self.folder / "words", mapped=True)
         except RuntimeError:
             raise ValueError("words/index.faiss cannot be read") from None
 

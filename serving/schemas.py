@@ -194,7 +194,7 @@ class SimilarSongs(BaseModel):
 
 
 class FoundSong(Similar):
-    """A song that was searched for, known or new, and how near it is: a cosine for a text, else an inner product."""
+    """A song that was searched for, known or new, and how near it is: an inner product."""
 
     new: bool = Field(description="has no listeners in the model's training")
 

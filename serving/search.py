@@ -2,8 +2,8 @@
 condition holds.
 
 A text lies in the space of the songs' words and, with a CLIP model, of their sound: there it is compared with the mean
-of both (`retrieval.queries`). Examples and recordings lie where similar songs are looked for: songs are near that have
-listeners in common. `serving.bulk_search` asks the same functions many things at once.
+of both, each centred (`retrieval.queries`). Examples and recordings lie where similar songs are looked for: songs are
+near that have listeners in common. `serving.bulk_search` asks the same functions many things at once.
 
 Shapes: Q queries, K results, D vector size, S songs of the catalogue.
 """

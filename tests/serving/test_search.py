@@ -19,7 +19,7 @@ from configs.serving import SearchConfig
 from data.arrays import FloatArray
 from pipeline import search as command
 from retrieval.index import unit_rows
-from retrieval.queries import DISLIKED, best_of, example_vector, word_vectors
+from retrieval.queries import DISLIKED, best_of, centre, centred, example_vector, word_vectors
 from serving import search
 from serving.model import Model
 from serving.refusals import Refused
@@ -63,10 +63,12 @@ def every_vector(state: State, by: str) -> FloatArray:
         return np.stack([state.vectors(number)[0] for number in range(n)])
     rows = [{name: of[number] for name, of in model.dense.items()} for number in range(model.n_songs)]
     rows += [state.accepted[number].features for number in range(model.n_songs, n)]
+    known = np.setdiff1d(np.arange(model.n_songs), model.new)
+    middle = {name: np.nanmean(model.dense[name][known], axis=0) for name in ("clip_audio", "clip_text")}
     found = []
     for row in rows:
-        parts = [row[name] / np.linalg.norm(row[name]) for name in ("clip_audio", "clip_text")]
-        parts = [part for part in parts if np.isfinite(part).all()]
+        parts = [row[name] - middle[name] for name in middle]
+        parts = [part / np.linalg.norm(part) for part in parts if np.isfinite(part).all()]
         found.append(np.mean(parts, axis=0) if parts else np.full(model.encoder.labels_LD.shape[1], np.nan))
     return np.stack(found)
 
@@ -142,11 +144,27 @@ def test_examples_are_the_mean_less_a_part_of_the_others() -> None:
 def test_words_and_sound_count_alike_whatever_their_length() -> None:
     sound, words = RNG.standard_normal((2, 4, 6))
     sound[1], words[2], sound[3], words[3] = np.nan, np.nan, np.nan, np.nan
-    found = word_vectors([sound, 9 * words])
+    centres = np.stack([centre(sound), centre(9 * words)])
+    found = word_vectors([sound, 9 * words], centres)
     unit = [one / np.linalg.norm(one, axis=1, keepdims=True) for one in (sound, words)]
+    unit = [one - np.nanmean(one, axis=0) for one in unit]
+    unit = [one / np.linalg.norm(one, axis=1, keepdims=True) for one in unit]
     np.testing.assert_allclose(found[0], (unit[0][0] + unit[1][0]) / 2, rtol=1e-5)
     np.testing.assert_allclose(found[1:3], [unit[1][1], unit[0][2]], rtol=1e-5)
     assert np.isnan(found[3]).all()
+
+
+def test_songs_of_words_alone_do_not_come_first() -> None:
+    """Where all texts lie in one corner of the space, and all sounds in another."""
+    topic, of_words, of_sound = RNG.standard_normal((3, 40, 16)) * 0.3
+    words, sound = topic + 2 * of_words[0], topic + 2 * of_sound[0]
+    words[:20], sound[20:] = np.nan, np.nan
+    centres = np.stack([centre(sound), centre(words)])
+    for number in (0, 5, 30):
+        asked = centred((topic[number] + 2 * of_words[0])[None], centres[1])
+        assert np.argmax(word_vectors([sound, words], centres) @ asked[0]) == number
+        plain = word_vectors([sound, words], np.zeros_like(centres)) @ unit_rows(topic[number] + 2 * of_words[0])
+        assert plain[20:].min() > plain[:20].max(), "else this test says little"
 
 
 def test_lists_are_merged_without_the_named() -> None:
