@@ -34,6 +34,17 @@ class ServiceConfig:
 
 
 @dataclass
+class SearchConfig:
+    model: str = opt(REQUIRED, "service folder (python -m pipeline.service)", SERVICE)
+    queries: str = opt(
+        REQUIRED,
+        "file of queries, one a line, as JSON with the fields of POST /search (docs/serving.md); audio: a path",
+        "file; wanted: a query a line, as JSON",
+    )
+    out: str = opt(REQUIRED, "folder to write")
+
+
+@dataclass
 class FeedbackConfig:
     store: str = opt(REQUIRED, "store of python -m serving (which may be running): a folder or postgresql://…", "store")
     out: str = opt(REQUIRED, "folder to write: plays, i2i_feedback and songs with their audio, for the next training")

@@ -19,7 +19,7 @@ from configs.load import as_dict
 from configs.serving import ServiceConfig
 from configs.targeting import PROMPTS, TargetingConfig
 from configs.training import TFIDF
-from data.catalogue import AUDIO_STATS, Catalogue
+from data.catalogue import AUDIO_STATS, Catalogue, read_features
 from data.fields import FEATURES, read_fields
 from data.item_pairs.verification import listening_matrix
 from data.text import read_as
@@ -27,10 +27,12 @@ from data.tfidf import FILE
 from evaluation.outcomes import calibration, logged
 from export.model import write_model
 from inference.ranking import ABOUT, MODEL, check_ranker, keyed_network, open_network, play_log, read_ranker
-from inference.song_index import SongIndex, open_index
+from inference.song_index import SongIndex, open_index, save
 from inference.targeting import targeting_of
 from inference.vectors import Boundary, boundary_vectors
+from retrieval.index import build_index
 from retrieval.listening import Listening
+from retrieval.queries import centre, word_vectors
 from retrieval.user_plays import plays_by_user
 
 KIND = "service"
@@ -70,6 +72,7 @@ def export_service(config: ServiceConfig, tracking: Any) -> None:
         shutil.copytree(config.index, folder / "index")
         write_tables(catalogue, folder)
         write_fields(catalogue, features, runs, folder / "features")
+        write_words(catalogue, features, runs, folder / "words")
         write_vectors(boundary, folder)
         write_listening(index, catalogue, config.targeting, folder)
         manifest[FILES] = of_files(folder)
@@ -194,5 +197,27 @@ def write_fields(catalogue: Catalogue, features: str | None, runs: list[Run], fo
     if features and (model := Path(features) / FILE).exists():
         shutil.copy2(model, folder)
     dense = read_fields(catalogue, features, [], 1, {}).dense
-    for name in {name for run in runs for name in run.hparams.get("dense_dims", ())}:
+    for name in read_by(runs):
         np.save(folder / f"{name}.npy", dense[name])
+
+
+def read_by(runs: list[Run]) -> set[str]:
+    """Names of the dense fields that models read."""
+    return {name for run in runs for name in run.hparams.get("dense_dims", ())}
+
+
+def write_words(catalogue: Catalogue, features: str | None, runs: list[Run], folder: Path) -> None:
+    """The index of what texts are compared with, of all songs that have any of it, by their numbers, and the known
+    songs' centres: of CLIP's vectors, else of the text vectors that a model reads."""
+    hears = any(run.task == "clip" for run in runs)
+    if features is None or not (hears or "text" in read_by(runs)):
+        return
+    found = read_features(Path(features), catalogue.n_songs)
+    fields = [found[name] for name in (("clip_audio", "clip_text") if hears else ("text",))]
+    centres = np.stack([centre(field[catalogue.rows("warm")]) for field in fields])
+    vectors = word_vectors(fields, centres)
+    songs = np.flatnonzero(np.isfinite(vectors).all(axis=1))
+    if len(songs):
+        folder.mkdir()
+        np.save(folder / "centres.npy", centres)
+        save(build_index(vectors[songs], "auto", songs, devices=()), folder)

@@ -13,6 +13,7 @@ one.
     index/                 known songs for FAISS, vectors of all songs
     catalogue/             songs, users
     plays/ listening/      plays by user; who listened to what, by user and by song
+    words/                 what texts are compared with, of all songs, for FAISS
     features/              dense fields of all songs; the text model if it is fitted to them (text.model=tfidf)
     tastes.npy cat_tastes.npy    what users like, as taste and CAT take it
     items.npy users.npy boundaries.npy    vectors of the towers      labels.npy    vectors of the tags to guess

@@ -39,6 +39,7 @@ from models.packaged import resolve_model
 from models.packed_bert import PackedBert, can_pack, has_bfloat16
 from models.pretrained_audio import OWN, PretrainedAudio
 from models.text_encoder import TextEncoder, load_tokenizer
+from retrieval.queries import centred, word_vectors
 from serving.refusals import Refused
 
 GUESSES = 5  # tags guessed of a song
@@ -104,6 +105,9 @@ class Encoder:
             self.characters = load_tfidf(folder / "features")
         elif self.read and or_user_error(resolve_model, self.read["model"]) == self.read["model"]:
             self.load_text()  # no checksum has shown that it can be loaded, as one does for a packaged model
+        fields, words = ("clip_audio", "clip_text") if self.clip is not None else ("text",), folder / "words"
+        self.worded = fields if self.read and words.exists() else ()  # what texts are compared with
+        self.centres_FD: Any = np.load(words / "centres.npy") if self.worded else None
         made = repr((manifest["clip"], manifest["text"], sorted(self.widths.items())))
         self.fingerprint = hashlib.sha256(made.encode()).hexdigest()[:16]  # of what makes the features
 
@@ -177,6 +181,21 @@ class Encoder:
         best = np.argsort(-score_L, kind="stable")[:GUESSES]
         return [{"label": self.manifest["labels"][at], "score": float(score_L[at])} for at in best]
 
+    @torch.inference_mode()
+    def phrases(self, texts: Sequence[str]) -> FloatArray:
+        """Unit vectors of texts, (Q, D), to be compared with `words_of` songs; NaN where no word is known."""
+        if self.characters is not None:
+            return centred(self.characters.vectors(texts), self.centres_FD[-1])
+        text, known_Q = self._text(texts)
+        vectors_QD = (self.clip.embed_text(text) if self.clip is not None else text["pooled"]).numpy()
+        return np.where(known_Q[:, None], centred(vectors_QD, self.centres_FD[-1]), np.nan).astype(np.float32)
+
+    def words_of(self, songs: Sequence[Features]) -> FloatArray:
+        """What texts are compared with, of N songs by their features, (N, D); NaN for one that has nothing of it."""
+        lacking = {name: np.full(self.widths[name], np.nan, dtype=np.float32) for name in self.worded}
+        fields = [np.stack([one.get(name, lacking[name]) for one in songs]) for name in self.worded]
+        return word_vectors(fields, self.centres_FD)
+
     def says_nothing(self, content: Content) -> bool:
         """Whether a song has nothing that any model uses; what follows from other columns is too little alone."""
         for name, codes in (*self.song_codes.items(), *self.item_codes.items()):
@@ -217,17 +236,24 @@ class Encoder:
             if "text" in found:
                 found["text"][has] = self.characters.vectors([texts[at] for at in has])
             return
+        text, _ = self._text([texts[at] for at in has])
+        if self.bert is not None and "text" in found:
+            found["text"][has] = text["pooled"].numpy()
+        if self.clip is not None:
+            found["clip_text"][has] = self.clip.embed_text(text).numpy()
+
+    def _text(self, texts: Sequence[str | None]) -> tuple[dict[str, Tensor], AnyArray]:
+        """Texts as CLIP's text tower reads them: by the frozen text encoder if there is one, else tokens; and whether
+        the tokenizer knows any word of each."""
         options = (self.read["model"], self.read["max_tokens"], self.read["windows"])
         self.load_text()
         with self.reading:
-            rows = token_rows([texts[at] for at in has], *options, self.tokenizer)
-        text: dict[str, Tensor] = token_batch(*rows)
+            ids_NWL, lengths_NW = token_rows(texts, *options, self.tokenizer)
+        known_N = np.asarray((~np.isin(ids_NWL, [0, *self.tokenizer.all_special_ids])).any(axis=(1, 2)))
+        text = token_batch(ids_NWL, lengths_NW)
         if self.bert is not None:
             text = {"pooled": self.bert(text["input_ids"], text["attention_mask"])}
-            if "text" in found:
-                found["text"][has] = text["pooled"].numpy()
-        if self.clip is not None:
-            found["clip_text"][has] = self.clip.embed_text(text).numpy()
+        return text, known_N
 
 
 def fields(

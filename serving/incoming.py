@@ -25,7 +25,9 @@ from serving.decoding import REASONS, Decoders, to_flac
 from serving.encoder import Content
 from serving.engine import Encoded, Engine
 from serving.refusals import Refused
-from serving.schemas import BatchResult, NewPlay, NewSong, PlaysTaken, Rejected
+from serving.schemas import BatchResult, NewPlay, NewSong, PlaysTaken, Rejected, Search
+from serving.search import DEAF, Asked, asked
+from serving.state import State
 from serving.store import FASTER, KeyReused, Play, StoredSong
 
 log = logging.getLogger("firstplay.serving")
@@ -116,6 +118,28 @@ class Incoming:
             raise KeyReused(409, FASTER)  # the songs are there because another service took them in under this key
         return results
 
+    def query(self, given: Search) -> tuple[State, Asked]:
+        """What is searched for, and the state in which; nothing is kept.
+
+        Raises:
+            Refused: 404 no such song, 409 the models cannot do it, 422 it cannot be used, 503 no time.
+        """
+        if given.audio is not None:
+            heard = self._heard(decoded(given.audio) or b"")
+            return heard.state, Asked(heard.vector, "recording")
+        if any(self.engine.state.number(song_id) is None for song_id in (*given.like, *given.dislike)):
+            self.engine.follow()  # another service may have taken it in just now
+        state = self.engine.state
+        return state, asked(state, given)
+
+    def _heard(self, audio: bytes) -> Encoded:
+        """A recording of which nothing else is known, encoded."""
+        if not self.engine.state.model.encoder.hears:
+            raise Refused(409, DEAF)
+        ends = time.monotonic() + self.timeout
+        content = Content({}, self._decode(audio, ends), {}, self.decoders.sample_rate)
+        return self._finished(self._submitted(content), ends)
+
     def plays(self, given: Sequence[NewPlay], key: str | None) -> PlaysTaken:
         """Accept plays of known songs.
 
@@ -200,8 +224,11 @@ class Incoming:
         if self.engine.state.number(song_id) is not None:
             raise Refused(409, f"there is a song {song_id!r} already")
         flac = None if wave is None else to_flac(wave, rate)
+        return song, flac, self._submitted(content)
+
+    def _submitted(self, content: Content) -> Future[Encoded]:
         try:
-            return song, flac, self.engine.encoding.submit(content)
+            return self.engine.encoding.submit(content)
         except RuntimeError:
             raise Refused(503, "the service is shutting down") from None
 
@@ -232,6 +259,9 @@ class Incoming:
     def _encoded(self, begun: Begun, ends: float) -> tuple[StoredSong, bytes | None, Encoded]:
         """Wait for the encoding, and return the arguments of `Engine.accept`."""
         song, flac, encoding = begun
+        return song, flac, self._finished(encoding, ends)
+
+    def _finished(self, encoding: Future[Encoded], ends: float) -> Encoded:
         try:
             encoded = encoding.result(max(0.0, ends - time.monotonic()))
         except TimeoutError:
@@ -239,7 +269,7 @@ class Incoming:
             raise Refused(503, LATE) from None
         if not all(np.isfinite(x).all() for x in (encoded.vector, encoded.item) if x is not None):
             raise Refused(422, "the models make no finite vector of it")
-        return song, flac, encoded
+        return encoded
 
 
 def id_of(given: NewSong, key: str | None, row: int) -> str:

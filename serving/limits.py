@@ -14,7 +14,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 OPEN = ("/", "/healthz", "/readyz", "/favicon.ico")  # public, as is /console/: the page itself asks for the token
 LOOPBACK = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d*)?")
-LARGE = {("/songs", "multipart/form-data"), ("/songs/batch", "application/json")}  # requests with recordings
+# requests with recordings
+LARGE = {("/songs", "multipart/form-data"), ("/songs/batch", "application/json"), ("/search", "application/json")}
 JSON_BYTES, OTHER_BYTES = 8 << 20, 1 << 20  # size limits of requests without recordings
 AT_ONCE = 8  # requests of the largest size in flight; limited by total bytes, so more of smaller ones
 SLOWEST = 100_000  # bytes per second: minimum speed of a body

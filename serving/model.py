@@ -29,7 +29,7 @@ from data.profiles import read_profile
 from export.model import load
 from inference.milvus_songs import about_songs
 from inference.ranking import DAY, check_ranker, ranker_in, read_ranker
-from inference.song_index import read_index
+from inference.song_index import read_faiss, read_index
 from inference.targeting import targeting_of
 from retrieval.clusters import Tastes
 from retrieval.listening import Listening
@@ -125,9 +125,19 @@ class Model:
         missing = {name for model in models for name in model.embedding.dense_dims} - self.dense.keys()
         if missing:
             raise ValueError(f"features/{min(missing)}.npy is missing")
+        self.words = self._words()
         if self.has_boundary:
             self._boundaries()
         _ = self.targeting.activity_U, self.targeting.popularity_S  # now, not at the first request
+
+    def _words(self) -> Any:
+        """The FAISS index of what texts are compared with, by song number; None where there is none."""
+        if not self.encoder.worded:
+            return None
+        try:
+            return read_faiss(self.folder / "words", mapped=True)
+        except RuntimeError:
+            raise ValueError("words/index.faiss cannot be read") from None
 
     def _of_users(self, name: str) -> FloatArray:
         """An array of users in memory that is read from its file, and where it is written to a copy."""

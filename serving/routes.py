@@ -25,7 +25,7 @@ from configs.serving import ServingConfig
 from data.audio.recordings import AudioError, decode
 from data.conditions import LONGEST
 from retrieval.targeting import Songs
-from serving import answers, pictures, schemas, shown
+from serving import answers, pictures, schemas, search, shown
 from serving.decoding import Decoders, from_flac
 from serving.engine import Engine
 from serving.incoming import Incoming
@@ -265,6 +265,14 @@ def get_audio(here: Here, song_id: Id) -> Response:
 def get_song(here: Here, song_id: Id) -> schemas.Song:
     """A song, and the tags guessed of it."""
     return shown.song(*number_of(here, song_id), here.audio)
+
+
+@routes.post("/search")
+def search_songs(here: Here, given: schemas.Search) -> schemas.FoundSongs:
+    """Songs, known and new, by a text, by songs that are liked or not, or by a recording; where a condition holds."""
+    state, asked = here.incoming.query(given)
+    scores_1K, numbers_1K = search.nearest(state, [asked], given.k, given.among, given.where)
+    return shown.found(state, asked.by, numbers_1K[0], scores_1K[0], here.audio)
 
 
 @routes.get("/users")

@@ -56,6 +56,7 @@ Numbers = Annotated[list[Annotated[float, Field(strict=True)]], Field(max_length
 Vectors = Annotated[
     dict[Annotated[str, StringConstraints(max_length=200)], Numbers], BeforeValidator(few), Field(max_length=MOST_NAMES)
 ]
+Ids = Annotated[list[Id], Field(max_length=100, fail_fast=True)]
 Mode = Literal["i2i2u", "taste", "cat", "union", "boundary", "rank"]
 
 
@@ -121,6 +122,27 @@ class OptOuts(Given):
 FEATURES = TypeAdapter(Vectors)  # in a form
 
 
+class Search(Given):
+    """What songs are searched by: a text, songs that are liked, or a recording."""
+
+    text: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500)] | None = None
+    like: Ids = Field([], description="songs that are liked: others like these are found")
+    dislike: Ids = Field([], description="beside them songs that are not: others like those are not wanted")
+    audio: str | None = Field(None, description="a recording, base64")
+    k: Annotated[int, Field(ge=1, le=1000, strict=True)] = 20
+    among: Literal["all", "known", "new"] = "all"
+    where: str | None = Field(None, description='condition on songs, e.g. language == "zh" and "rock" in genres')
+
+    @model_validator(mode="after")
+    def one_of_three(self) -> Search:
+        """Refuse none of the three, or more than one."""
+        if (self.text is not None) + bool(self.like) + (self.audio is not None) != 1:
+            raise ValueError("give one of text, like and audio")
+        if self.dislike and not self.like:
+            raise ValueError("dislike goes with like")
+        return self
+
+
 # ------------------------------------------------------------------------------------------------- answers
 
 
@@ -169,6 +191,19 @@ class SimilarSongs(BaseModel):
 
     song_id: str
     similar: list[Similar]
+
+
+class FoundSong(Similar):
+    """A song that was searched for, known or new, and how near it is: an inner product."""
+
+    new: bool = Field(description="has no listeners in the model's training")
+
+
+class FoundSongs(BaseModel):
+    """The songs nearest to what was asked for, the nearest first."""
+
+    by: Literal["text", "songs", "recording"]
+    songs: list[FoundSong]
 
 
 class NamedBy(BaseModel):

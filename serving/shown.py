@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from data.arrays import FloatArray
+from data.arrays import FloatArray, IntArray
 from data.audio.recordings import log_mel
 from retrieval.rank_reasons import RankReasons, in_words
 from retrieval.targeting import Songs
-from serving import answers, pictures, schemas
+from serving import answers, pictures, schemas, search
 from serving.state import Gone, State
 
 PEAKS, FRAMES = 400, 400  # columns of a picture
@@ -103,6 +103,20 @@ def similar(
         schemas.Similar(**line(state, int(one)), score=float(score), has_audio=has_audio(state, int(one), audio))
         for one, score in zip(*answers.similar_songs(state, number, k, among, of, where), strict=True)
     ]
+
+
+def found(state: State, by: search.By, numbers: IntArray, scores: FloatArray, audio: Path | None) -> schemas.FoundSongs:
+    """Songs that were searched for."""
+    new = set(state.model.new.tolist())
+
+    def show(place: int) -> schemas.FoundSong:
+        number, score = int(numbers[place]), float(scores[place])
+        known = number < state.model.n_songs and number not in new
+        return schemas.FoundSong(
+            **line(state, number), score=score, has_audio=has_audio(state, number, audio), new=not known
+        )
+
+    return schemas.FoundSongs(by=by, songs=there(np.flatnonzero(numbers >= 0).tolist(), show))
 
 
 def audience(

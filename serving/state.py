@@ -60,6 +60,7 @@ class State:
         self.pool.row_of = dict(zip(model.new.tolist(), range(len(model.new)), strict=True))
         self.content: dict[int, tuple[FloatArray, FloatArray | None]] = {}  # vectors before any play, of warm songs
         self.new_index: Any = None  # FAISS index of the pool, by song number
+        self.words: Any = None  # the same of accepted songs alone, by what texts are compared with
         if len(model.new):
             self._index(model.new, self.pool.vector)
         self.liked_by: Strengths = defaultdict(dict)  # new song → user → strength, where they like it
@@ -132,6 +133,7 @@ class State:
                     self.warms[user].add(number)
             if songs:
                 self._index(np.array(numbers), vectors)
+                self._index_words(numbers)
         self._settle(set().union(*(self.met.get(number, ()) for number in numbers)))
 
     def remove_song(self, song_id: str) -> None:
@@ -140,6 +142,8 @@ class State:
             number = self.number_of.get(song_id)
             if number not in self.accepted:
                 return
+            if self._words_of([number])[0].size:
+                remove(self.words, np.array([number]))
             del self.accepted[number]
             self.pool.remove(number)
             self.content.pop(number, None)
@@ -241,10 +245,29 @@ class State:
 
     def _index(self, numbers: IntArray, vectors: FloatArray) -> None:
         """Put new songs into their index."""
-        if self.new_index is None:
-            self.new_index = build_index(vectors, "Flat", numbers, devices=())
-        else:
-            add(self.new_index, vectors, numbers)
+        self.new_index = added(self.new_index, vectors, numbers)
+
+    def _index_words(self, numbers: Sequence[int]) -> None:
+        """Put accepted songs into the index of what texts are compared with."""
+        which, vectors = self._words_of(numbers)
+        if which.size:
+            self.words = added(self.words, vectors, which)
+
+    def _words_of(self, numbers: Sequence[int]) -> tuple[IntArray, FloatArray]:
+        """Those of accepted songs that texts are compared with, and their vectors."""
+        if self.model.words is None:
+            return np.zeros(0, dtype=np.int64), np.zeros((0, 0), dtype=np.float32)
+        vectors = self.model.encoder.words_of([self.accepted[number].features for number in numbers])
+        has = np.isfinite(vectors).all(axis=1)
+        return np.array(numbers, dtype=np.int64)[has], vectors[has]
+
+
+def added(index: Any, vectors: FloatArray, numbers: IntArray) -> Any:
+    """The index with these vectors; a new one where there was none."""
+    if index is None:
+        return build_index(vectors, "Flat", numbers, devices=())
+    add(index, vectors, numbers)
+    return index
 
 
 def liking(play: Play) -> float:

@@ -20,7 +20,7 @@ NOT_OURS = {".venv", "tests", "runs", "build", "dist"}
 PLAIN = ("objectives", "models", "retrieval")  # functions of tensors and arrays
 # each may import those before it; `retrieval`, `models` and `objectives` are PLAIN and import one another alone
 ORDER = ("configs", "objectives", "models", "retrieval", "artifacts", "data", "datamodules", "lightning_modules",
-         "callbacks", "inference", "training", "evaluation", "export", "pipeline", "train", "serving",
+         "callbacks", "inference", "training", "evaluation", "export", "serving", "pipeline", "train",
          "benchmarks")  # fmt: skip
 OURS = set(ORDER)
 FORBIDDEN = {

@@ -133,6 +133,17 @@ def test_a_song_finds_its_fans_by_its_sound(walked: tuple[Path, dict[str, Any]])
     assert all(one["because"] for one in song["audience"]["users"])
 
 
+def test_songs_are_searched_by_words_and_by_others(walked: tuple[Path, dict[str, Any]]) -> None:
+    at, session = walked
+    by_words, by_songs = session["answers"]
+    assert (by_words["by"], by_songs["by"]) == ("text", "songs") and len(by_songs["songs"]) == 3
+    for found in (by_words, by_songs):
+        techno = [one["genres"] == ["techno"] or one["song_id"] == "last train" for one in found["songs"]]
+        assert sum(techno) >= 2, "by chance less than one"
+    table = pl.read_parquet(at / "runs" / "search" / "results.parquet")
+    assert table["query"].unique(maintain_order=True).to_list() == [1, 2] and table.height == 40
+
+
 def test_what_listeners_did_is_the_next_input(walked: tuple[Path, dict[str, Any]]) -> None:
     at, session = walked
     assert session["taken"] == {"accepted": 19, "unknown_users": 0, "rejected": []}

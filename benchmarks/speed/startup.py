@@ -40,6 +40,7 @@ COMMANDS = {  # each with input that is not there
     "-m pipeline.evaluate": "data=nowhere index=nowhere out=never",
     "-m pipeline.export": "run=nowhere out=never",
     "-m pipeline.service": "index=nowhere out=never",
+    "-m pipeline.search": "model=nowhere queries=nowhere out=never",
     "-m serving": "model=nowhere store=never",
     "-m serving.feedback": "store=nowhere out=never",
 }

@@ -74,9 +74,9 @@ export const ask = async (path, query = {}, signal = null) => (await send(withQu
 export const bytes = async (path, signal = null) => (await send(path, { signal })).blob();
 
 /** POSTs JSON. */
-export async function tell(path, content) {
+export async function tell(path, content, signal = null) {
   const headers = { "Content-Type": "application/json" };
-  return (await send(path, { method: "POST", headers, body: JSON.stringify(content) })).json();
+  return (await send(path, { method: "POST", headers, body: JSON.stringify(content), signal })).json();
 }
 
 /** POSTs a form and reports upload progress, which fetch does not support. */

@@ -6,6 +6,8 @@ import { $, bar, clock, make, many, score, title, words } from "./dom.js";
 import { panel } from "./panel.js";
 import { pictures } from "./pictures.js";
 
+const SIMILAR = "Similar songs, nearest first";
+
 /** Labels of a song: genres, tags, language, and whether it was uploaded. */
 export const chips = (song) => [
   ...(song.genres ?? []).map((name) => words(name, "chip")),
@@ -68,21 +70,22 @@ export function setUpSimilar() {
   return (song) =>
     fill(
       async (signal) => song.similar ?? (await ask(ofSong(song.song_id, "similar"), { k: 20 }, signal)).similar,
-      (rows) => [rows.length ? similarList(rows) : make("p", {}, "There is no known song to compare with.")],
+      (rows) => [rows.length ? songRows(rows, SIMILAR) : make("p", {}, "There is no known song to compare with.")],
       true,
     );
 }
 
-function similarList(rows) {
+/** A list of songs with scores and players; `named(row)` gives the name of one, `more(row)` what stands below it. */
+export function songRows(rows, label, named = (row) => words(title(row)), more = () => null) {
   const most = Math.max(...rows.map((row) => row.score));
   const lines = rows.map((row) => {
-    const name = make("div", { class: "name" }, words(title(row)), words(row.artist_id ?? "", "faint"));
+    const name = make("div", { class: "name" }, named(row), words(row.artist_id ?? "", "faint"));
     const genres = make("div", { class: "chips" }, ...chips(row));
     const figure = make("span", { class: "figure" }, score(row.score));
     const unplayed = make("span", { class: "bad" });
     name.append(unplayed);
     const how = make("div", { class: "score" }, bar(row.score, most), figure);
-    return make("li", {}, playButton(row, (why) => (unplayed.textContent = why)), name, genres, how);
+    return make("li", {}, playButton(row, (why) => (unplayed.textContent = why)), name, genres, how, more(row));
   });
-  return make("ol", { class: "rows box", tabindex: "0", "aria-label": "Similar songs, nearest first" }, ...lines);
+  return make("ol", { class: "rows box", tabindex: "0", "aria-label": label }, ...lines);
 }

@@ -7,6 +7,7 @@ import { chips, setUpCard, setUpSimilar } from "./card.js";
 import { setUpClusters } from "./clusters.js";
 import { $, count, current, make, many, say, title, words } from "./dom.js";
 import { panel, searched, trouble } from "./panel.js";
+import { setUpSearch } from "./search.js";
 import { setUpToken } from "./token.js";
 import { setUpUpload } from "./upload.js";
 import { setUpUsers } from "./users.js";
@@ -54,6 +55,7 @@ function connect(model) {
   const audience = setUpAudience(model, boundary.exact, users.pick);
   const clusters = setUpClusters(model, users.pick);
   const open = setUpResult([setUpCard(), setUpSimilar(), boundary.show, audience.show, clusters]);
+  setUpSearch(model, pickSong);
   const list = setUpList(pickSong);
   setUpUpload(model, audience.query, (song) => {
     uploaded = song;
@@ -99,6 +101,15 @@ function setUpResult(parts) {
   return (byHand) => {
     const id = chosenId();
     current("song", id);
+    const searching = location.hash === "#search";
+    $("#search").hidden = !searching;
+    if (searching) {
+      [about.hidden, empty.hidden] = [true, true];
+      fill(async () => null, () => nothing);
+      document.title = "Search · FirstPlay";
+      if (byHand) lead($("#search-h"));
+      return;
+    }
     if (id === null) return shown(false), fill(async () => null, () => nothing);
     fill((signal) => song(id, signal), (answer) => {
       shown(true);
