@@ -5,7 +5,7 @@ The syntax is what Python and Milvus have in common: comparisons of a column wit
 `not in` a list, `"rock" in genres` where the column holds lists, `is null`, `is not null`, a Boolean column alone; and,
 or, not, parentheses. A missing value makes a comparison neither true nor false. Its negation is then not true either:
 only `is null` finds such a row. No `not` stands over more than one comparison in what Milvus is sent, so it does not
-matter what an engine makes of `not` and nulls together.
+matter what an engine makes of `not` and nulls together (findings/milvus_lite_not_in.sh).
 """
 
 from __future__ import annotations

@@ -173,7 +173,10 @@ def search(
 
 
 def _how_far(index: Any, k: int, times: int, select: Any = None) -> tuple[Any, bool]:
-    """FAISS's parameters of a search for k results, `times` as far as usual, and whether it can go no farther."""
+    """FAISS's parameters of a search for k results, `times` as far as usual, and whether it can go no farther.
+
+    The effort stands beside a selector, which alone sets it back (findings/faiss_selector_and_nprobe.sh).
+    """
     import faiss
 
     known: Any = faiss  # more than its stubs know

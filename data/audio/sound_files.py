@@ -23,7 +23,8 @@ import soundfile
 from data.arrays import AnyArray, FloatArray
 
 HIGHEST_RATE = 768_000  # Hz; a header that announces more is damaged
-PLAIN = (b"RIFF", b"RIFX", b"RF64", b"riff", b"FORM", b"caff", b".snd")  # first bytes of what libsndfile reads
+# First bytes of what libsndfile reads; of ALAC in CAF it reads the end too (findings/ffmpeg_caf_with_alac.sh).
+PLAIN = (b"RIFF", b"RIFX", b"RF64", b"riff", b"FORM", b"caff", b".snd")
 # Containers whose time stamps count samples. Of others (Matroska and WebM, ASF: milliseconds) all is decoded to count.
 TIMED = {"mp3", "flac", "ogg", "mov,mp4,m4a,3gp,3g2,mj2", "aac", "wv", "tta", "ape", "wav", "w64", "aiff", "caf"}
 COUNTED_BY_HEADER = {"flac", "mov,mp4,m4a,3gp,3g2,mj2", "wv", "tta"}  # where it announces a number of samples
