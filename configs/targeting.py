@@ -64,6 +64,7 @@ class TargetingConfig:
     clusters: int = opt(0, "CAT: clusters of an audience (0: one for every 25 users, from 2 to 16)")
     song_weight: float = opt(0.0, "CAT: weight of the new song itself beside a cluster's centre (0: centres alone)")
     seed: int = opt(0, "seed of CAT's k-means starts and of what exploration draws")
+    union: Literal["cat", "taste"] = opt("cat", "mode=union: the mode that is merged with i2i2u")
     margin: float = opt(0.0, "the gate: how far a song must clear a user's boundary (above 0: fewer, below 0: more)")
     warm_up: float = opt(5.0, "number of first plays at which listeners and content weigh equally in a song's vector")
     users_index: str = opt("Flat", "mode=boundary: search of users (Flat: exact; IVF,Flat: a FAISS index of lists)")
@@ -105,8 +106,9 @@ class AudienceConfig:
     mode: Literal["i2i2u", "taste", "cat", "union", "boundary", "rank"] = opt(
         "i2i2u",
         "i2i2u: listeners of similar songs; taste: users whose mean song vector is nearest to the song; cat: users "
-        "near clusters of the i2i2u audience; union: i2i2u and cat merged by rank; boundary: users whose boundary the "
-        "song exceeds; rank: candidates of i2i2u, taste, cat and boundary, as a learned ranker orders them",
+        "near clusters of the i2i2u audience; union: i2i2u and cat (targeting.union) merged by rank; boundary: users "
+        "whose boundary the song exceeds; rank: candidates of i2i2u, taste, cat and boundary, as a learned ranker "
+        "orders them",
     )
     out: str = opt(REQUIRED, "audience folder to write")
     index: str = opt(REQUIRED, "index folder: similar songs come from it", INDEX)

@@ -28,6 +28,7 @@ PARTS = (  # what is added, the method with it, the method without it
     ("taste in place of I2I2U", TASTE, OURS),
     ("CAT in place of I2I2U", CAT, OURS),
     ("CAT beside I2I2U", "FirstPlay I2I2U ∪ CAT", OURS),
+    ("taste beside I2I2U", "FirstPlay I2I2U ∪ taste", OURS),
     ("learned ranking of all channels", RANKED, OURS),
     ("gate on I2I2U", "FirstPlay I2I2U, gated", OURS),
     ("boundary on U2I", "FirstPlay U2I boundary", "FirstPlay U2I, no boundary"),

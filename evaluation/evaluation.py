@@ -208,6 +208,7 @@ def find_all(
     found[TASTE] = targeting.audience(songs, "taste", budget)
     found[CAT] = targeting.audience(songs, "cat", budget)
     found["FirstPlay I2I2U ∪ CAT"] = union(found[OURS], found[CAT], budget)
+    found["FirstPlay I2I2U ∪ taste"] = union(found[OURS], found[TASTE], budget)
     if targeting.ranker is not None and candidates is not None:
         found[RANKED] = targeting.ranker.audience(targeting, songs, candidates, budget)
     if targeting.boundary_U is not None:

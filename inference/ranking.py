@@ -41,7 +41,7 @@ LOGITS = "cross_entropy"  # the objective by which scores are log-odds of a grad
 COLUMNS = {"artist": "artist_id"}  # of songs.parquet, where it is not called as the field is
 KeyedNetwork = tuple[RankNetwork, FloatArray]  # and its `song_keys`
 DAY = 86_400_000  # milliseconds
-UNLIKE = ("memory_mb", "users_index")  # options of targeting that leave audiences as they are, or nearly so
+UNLIKE = ("memory_mb", "union", "users_index")  # options of targeting that leave candidates as they are, or nearly so
 
 
 def play_log(catalogue: Catalogue) -> PlayLog:

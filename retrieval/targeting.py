@@ -5,8 +5,8 @@ at a time (the service), also with plays that have come in since: what is listen
 grows, and users' vectors are replaced row by row.
 
 Modes: "i2i2u" are the listeners of similar songs; "taste" those whose songs are similar on the whole; "cat" those near
-clusters of the first; "union" the first and the third; "boundary" those whose interest boundary the song clears;
-"rank" the candidates of all of these, as a learned ranker orders them.
+clusters of the first; "union" the first and the third, or the second; "boundary" those whose interest boundary the song
+clears; "rank" the candidates of all of these, as a learned ranker orders them.
 Memory is bounded by `memory_mb`: new songs are scored so many at a time.
 
 Shapes: C new songs, S known songs, U users, N some users, K similar songs, B budget, D vector size.
@@ -69,6 +69,7 @@ class TargetingOptions:
     clusters: int
     song_weight: float
     seed: int
+    union: str
     users_index: str
     memory_mb: float
 
@@ -203,6 +204,8 @@ class Targeting:
             found = self.ranked(songs, depth, gate, margin)
         elif mode == "cat":
             found = self.near_clusters(songs, depth, allowed)
+        elif self.options.union == "taste":
+            found = union(self.listeners(songs, depth, allowed), self.near_taste(songs, depth, allowed), depth)
         else:
             listened, seeds_CP = self.seeded(songs, depth, allowed)
             found = union(listened, self.near_clusters(songs, depth, allowed, seeds_CP), depth)

@@ -280,6 +280,7 @@ def test_rows_of_all_rivals_and_how_much_cat_has_in_common(
     assert list(rows) == [
         "random", "most active users", "content kNN", "ridge → EASE", "content kNN, our targeting", "the same",
         "FirstPlay I2I2U", "FirstPlay taste", "FirstPlay CAT", "FirstPlay I2I2U ∪ CAT",
+        "FirstPlay I2I2U ∪ taste",
     ]  # fmt: skip
     assert {**rows["the same"], "method": ""} == {**rows["FirstPlay I2I2U"], "method": ""}
     assert result["ridge_to_ease"].keys() == {"ridge", "ease", "of", "power"}

@@ -22,7 +22,7 @@ from retrieval.targeting import Mode, Songs, Targeting, TargetingOptions
 
 OPTIONS = TargetingOptions(
     neighbours=8, activity_power=0.5, popularity_power=0.5, similarity_power=1.0, seed_users=9, clusters=3,
-    song_weight=2.0, seed=0, users_index="Flat", memory_mb=64.0,
+    song_weight=2.0, seed=0, union="cat", users_index="Flat", memory_mb=64.0,
 )  # fmt: skip
 USERS, SONGS, NEW = 60, 40, np.arange(30, 40)
 PAIRS = np.unique(np.random.default_rng(5).integers(0, (10, USERS), (80, 2)), axis=0).T
@@ -227,8 +227,15 @@ def test_some_users_are_left_out_before_the_best_are_taken(
 
 @pytest.mark.parametrize("gate", [False, True])
 def test_union_is_of_both(gate: bool) -> None:
-    expected = union(found_by("i2i2u", 12, gate), found_by("cat", 12, gate), 12)
-    np.testing.assert_array_equal(found_by("union", 12, gate).users_CB, expected.users_CB)
+    found: dict[str, np.ndarray] = {}
+    other: Mode
+    for other in ("cat", "taste"):
+        made, _ = world(union=other)
+        songs = asked(made)
+        lists = [made.audience(songs, mode, 12, gate, 0.1) for mode in ("i2i2u", other)]
+        found[other] = made.audience(songs, "union", 12, gate, 0.1).users_CB
+        np.testing.assert_array_equal(found[other], union(*lists, 12).users_CB)
+    assert (found["cat"] != found["taste"]).any()
 
 
 @pytest.mark.parametrize("gate", [False, True])

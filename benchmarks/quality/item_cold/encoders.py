@@ -99,7 +99,7 @@ HIDDEN = ("text", "audio")  # of which new songs may have nothing, in the featur
 WITHOUT = {
     f"{of}, new songs without {lacking}": (of, lacking) for of in ("firstplay", "field dropout") for lacking in HIDDEN
 }
-AUDIENCES = ("similar songs' listeners", "CAT", "union")  # of firstplay's vectors, songs → users
+AUDIENCES = ("similar songs' listeners", "CAT", "union", "union with taste")  # of firstplay's vectors, songs → users
 TASTE = "taste"
 
 Ways = dict[str, dict[str, Scores]]  # way of scoring → part → scores
@@ -227,7 +227,7 @@ def similar_weights(fold: Fold, similar: Similar, neighbours: int) -> sparse.csr
 
 
 def audiences(fold: Fold, vectors: FloatArray, songs: IntArray, neighbours: int = 100) -> dict[str, FloatArray]:
-    """Three more ways from the same vectors to users, by method, each (U, C): −inf for who is not in an audience.
+    """Four more ways from the same vectors to users, by method, each (U, C): −inf for who is not in an audience.
 
     "similar songs' listeners" goes through the K nearest known songs, as the article does. Lists are of 200: recall@20
     of users → songs is not on a par with full scores.
@@ -246,7 +246,7 @@ def audience_lists(
     of_fold = targeting_of(index, Listening(fold.strength_UW), options)
     asked = of_fold.songs(vectors[songs], np.full(len(songs), len(known_WD)))  # new: none is a known song
     through, near, taste = (of_fold.audience(asked, mode, budget) for mode in ("i2i2u", "cat", "taste"))
-    lists = through, near, targeting.union(through, near, budget)
+    lists = through, near, *(targeting.union(through, other, budget) for other in (near, taste))
     return dict(zip(AUDIENCES, lists, strict=True)) | {TASTE: taste}
 
 

@@ -115,7 +115,9 @@ def test_audiences_are_the_loops_and_nobody_else(fold: Fold, encoded: Outputs, s
     counts, listeners = plays.sum(axis=1), plays.sum(axis=0)
     found = audiences(fold, vectors, songs, neighbours=3)
     assert tuple(found) == AUDIENCES
-    similar, near, union = found.values()
+    similar, near, union, with_taste = found.values()
+    taste = score(fold, encoded, songs)[0.0].users
+    taste[SILENT] = -np.inf
     for place, song in enumerate(songs):
         closeness = np.array([vectors[known] @ vectors[song] for known in fold.known])
         best = np.argsort(-closeness, kind="stable")[:3]
@@ -128,13 +130,14 @@ def test_audiences_are_the_loops_and_nobody_else(fold: Fold, encoded: Outputs, s
         np.testing.assert_allclose(similar[:, place], expected, rtol=1e-3)
         assert 3 < np.isinf(expected).sum() < 77  # some are outside
         np.testing.assert_array_equal(np.isinf(near[:, place]), counts == 0)
-        fused = np.zeros(80)
-        for one in (similar, near):
-            inside = [user for user in range(80) if one[user, place] > -np.inf]
-            order = sorted(inside, key=lambda user: (-one[user, place], user))
-            for rank, user in enumerate(order):
-                fused[user] += 1 / (61 + rank)
-        np.testing.assert_allclose(union[:, place], np.where(fused > 0, fused, -np.inf), rtol=1e-5)
+        for both, second in ((union, near), (with_taste, taste)):
+            fused = np.zeros(80)
+            for one in (similar, second):
+                inside = [user for user in range(80) if one[user, place] > -np.inf]
+                order = sorted(inside, key=lambda user: (-one[user, place], user))
+                for rank, user in enumerate(order):
+                    fused[user] += 1 / (61 + rank)
+            np.testing.assert_allclose(both[:, place], np.where(fused > 0, fused, -np.inf), rtol=1e-5)
 
 
 def test_overlaps_of_cat_are_those_of_sets(fold: Fold, encoded: Outputs, songs: IntArray) -> None:
