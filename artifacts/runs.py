@@ -104,7 +104,7 @@ def is_finished(folder: Path, task: str, config: dict[str, Any]) -> bool:
     check_replaceable(folder, f"{task} run")
     if not (folder / "config.yaml").exists():
         return False
-    changed = differences({"search": 0} | read_config(folder), {"search": 0} | config)  # runs older than that option
+    changed = differences(read_config(folder), config)
     if changed:
         on = "start" in config and all(one.startswith("trainer.epochs:") for one in changed)
         more = f"; for further epochs train on from it: start={folder} and another out=" if on else ""
@@ -190,10 +190,13 @@ def finish_run(folder: Path, task: str, metrics: dict[str, float], **about: Any)
 
 
 def differences(earlier: Any, now: Any, prefix: str = "") -> list[str]:
-    """Options that differ and may not, as "group.name: earlier → now"."""
+    """Options that differ and may not, as "group.name: earlier → now".
+
+    An option that an earlier version did not have does not differ where it is off (0, false, none).
+    """
     if prefix.rstrip(".") in MAY_CHANGE:
         return []
     if isinstance(earlier, dict) and isinstance(now, dict):
-        keys = sorted(set(earlier) | set(now))
+        keys = sorted({*earlier, *(key for key in now if now[key])})
         return [one for key in keys for one in differences(earlier.get(key), now.get(key), f"{prefix}{key}.")]
     return [] if earlier == now else [f"{prefix.rstrip('.')}: {earlier} → {now}"]

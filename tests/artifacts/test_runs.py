@@ -131,6 +131,19 @@ def test_finished_unfinished_and_changed(tmp_path: Path) -> None:
             is_finished(run, "i2i", options() | change)
 
 
+def test_a_run_of_a_version_that_had_fewer_options(tmp_path: Path) -> None:
+    """A run is still the same by options that it does not know, while they are off; on, they are named."""
+    run, now = tmp_path / "run", options()
+    with run_folder(run, "i2i", dump(I2IConfig(data="d", out="o")), {}):
+        pass
+    finish_run(run, "i2i", {})
+    later = now | {"fresh": 0, "none": None, "model": now["model"] | {"sparser": False}}
+    assert is_finished(run, "i2i", later)
+    for changed, words in (({"fresh": 2}, "fresh: None → 2"), ({"model": now["model"] | {"sparser": True}}, "sparser")):
+        with pytest.raises(UserError, match=words):
+            is_finished(run, "i2i", later | changed)
+
+
 @pytest.mark.parametrize("part", ["hparams", "weights"])
 def test_a_checkpoint_of_another_version_is_one_line(run: Path, part: str) -> None:
     found = open_run(run, "i2i")
