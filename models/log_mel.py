@@ -6,8 +6,9 @@ Shapes: N waves, L samples, F frequency bins, M mel bands, T frames.
 from __future__ import annotations
 
 import torch
-import torchaudio
 from torch import Tensor, nn
+
+from models.audio_functions import functional
 
 # Mean and standard deviation of ln(mel + 1e-6), measured once on real music at the default options and then fixed, so
 # that a file gives the same frames in every catalogue.
@@ -29,7 +30,7 @@ class LogMel(nn.Module):
         super().__init__()
         self.hop_length = hop_length
         bins = win_length // 2 + 1
-        filters_FM = torchaudio.functional.melscale_fbanks(bins, 0, sample_rate / 2, n_mels, sample_rate, **scale)
+        filters_FM = functional.melscale_fbanks(bins, 0, sample_rate / 2, n_mels, sample_rate, **scale)
         # Constants, on the device with the weights and not in checkpoints.
         self.register_buffer("filters_FM", filters_FM, persistent=False)
         self.register_buffer("window", torch.hann_window(win_length), persistent=False)
@@ -45,5 +46,5 @@ class LogMel(nn.Module):
         """
         with torch.autocast(wave_NL.device.type, enabled=False):
             sizes = len(self.window), self.hop_length, len(self.window)
-            power_NFT = torchaudio.functional.spectrogram(wave_NL.float(), 0, self.window, *sizes, 2.0, False)
-            return power_NFT.transpose(1, 2) @ self.filters_FM
+            spectrum_NFT = torch.stft(wave_NL.float(), *sizes, self.window, return_complex=True)
+            return spectrum_NFT.abs().pow(2.0).transpose(1, 2) @ self.filters_FM

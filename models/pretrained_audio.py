@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-import torchaudio
 from torch import Tensor
 
 from models import musicnn
 from models.audio_front import FULL_SCALE
+from models.audio_functions import functional
 from models.pretrained import Published, load_pretrained
 
 KIND = "audio model"
@@ -95,7 +95,7 @@ class Extractor:
             return {"samples": samples_NL, "length": length_N}
         wave_NL = samples_NL.float() / FULL_SCALE
         if sample_rate != self.sample_rate:
-            wave_NL = torchaudio.functional.resample(wave_NL, sample_rate, self.sample_rate)
+            wave_NL = functional.resample(wave_NL, sample_rate, self.sample_rate)
         longest = wave_NL.shape[1]
         real_N = length_N * longest // samples_NL.shape[1]
         if self.extract is None:

@@ -64,7 +64,7 @@ USUAL = ("resampled", "downmixed")
 SILENCE = 1e-4  # peak, as a share of full scale (-80 dB)
 LOUDEST = 8.0  # peak, as a multiple of full scale: lossy formats overshoot, but not by 18 dB
 FULL_SCALES = [2.0**bits for bits in (7, 15, 23, 31)]  # of integers
-FILTER = 7  # half the width of torchaudio's resampling filter, in samples of the lower rate
+FILTER = 7  # half the width of the resampling filter, in samples of the lower rate
 TREBLE = 5500  # Hz
 LOST = 0.01  # power of the channels' mean, as a share of the loudest channel's, below which they cancel out
 CHUNK = 8  # files decoded ahead by each worker
@@ -275,12 +275,13 @@ def resample(wave: FloatArray, rate: int, sample_rate: int) -> FloatArray:
     if rate == sample_rate:
         return wave
     import torch
-    import torchaudio
+
+    from models.audio_functions import functional
 
     # The plans that oneDNN keeps, one for each length, would fill 300 MB: whole seconds, so that there are few lengths.
     seconds = torch.from_numpy(np.pad(wave, (0, -len(wave) % rate)))
     length = int(np.ceil(np.float32(sample_rate * len(wave) / rate)))  # as torchaudio has it
-    return torchaudio.functional.resample(seconds, rate, sample_rate)[:length].numpy()
+    return functional.resample(seconds, rate, sample_rate)[:length].numpy()
 
 
 def _rounded(rate: int) -> int:
