@@ -29,8 +29,14 @@ class ServiceConfig:
     )
     rank: str | None = opt(None, "run folder of train.py rank: mode=rank, which orders candidates", "rank run")
     labels: list[str] = opt([], "tags that are guessed from a new song's sound (default: the catalogue's genres)")
+    new_users: int = opt(
+        10_000, "users whom the training has not seen that the service takes in, by their plays; more wait for the next"
+    )
     targeting: TargetingConfig = field(default_factory=TargetingConfig)
     logger: CommandLoggerConfig = field(default_factory=CommandLoggerConfig)
+
+    def __post_init__(self) -> None:
+        at_least(self, 0, "new_users")
 
 
 @dataclass

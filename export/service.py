@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -70,11 +71,11 @@ def export_service(config: ServiceConfig, tracking: Any) -> None:
         if config.rank:
             manifest["ranker"] = write_ranker(Path(config.rank), catalogue, features, folder / "rank")
         shutil.copytree(config.index, folder / "index")
-        write_tables(catalogue, folder)
         write_fields(catalogue, features, runs, folder / "features")
         write_words(catalogue, features, runs, folder / "words")
-        write_vectors(boundary, folder)
-        write_listening(index, catalogue, config.targeting, folder)
+        write_vectors(boundary, config.new_users, folder)
+        write_tables(roomy := with_room(catalogue, config.new_users), folder)
+        write_listening(index, roomy, config.targeting, folder)
         manifest[FILES] = of_files(folder)
     used(tracking, config.index, data, features, config.rank, *(run.folder for run in runs))
     made(tracking, config.out, config.logger.upload)
@@ -153,6 +154,13 @@ def write_labels(clip: Run | None, labels: list[str], cache: Path, folder: Path)
         np.save(folder / "labels.npy", label_vectors(clip, labels, list(PROMPTS), cache))
 
 
+def with_room(catalogue: Catalogue, rows: int) -> Catalogue:
+    """A catalogue with so many rows more for users who come: without id, profile or plays until then."""
+    roomy = copy(catalogue)
+    roomy.users = pl.concat([catalogue.users, catalogue.users.clear(rows)])
+    return roomy
+
+
 def write_tables(catalogue: Catalogue, folder: Path) -> None:
     """Songs and users, as a catalogue without audio, and its plays."""
     tables, songs = folder / "catalogue", catalogue.songs
@@ -170,11 +178,15 @@ def write_plays(catalogue: Catalogue, folder: Path) -> None:
         np.save(folder / f"{name}.npy", array)
 
 
-def write_vectors(boundary: Boundary | None, folder: Path) -> None:
-    """Vectors of the boundary model, if there is one."""
+def write_vectors(boundary: Boundary | None, new_users: int, folder: Path) -> None:
+    """Vectors of the boundary model, if there is one; in rows for users who come, a boundary that no song clears."""
     if boundary is None:
         return
-    vectors = {"items": boundary.item_CD, "users": boundary.user_UD, "boundaries": boundary.boundary_U}
+    vectors = {
+        "items": boundary.item_CD,
+        "users": np.pad(boundary.user_UD, ((0, new_users), (0, 0))),
+        "boundaries": np.pad(boundary.boundary_U, (0, new_users), constant_values=np.inf),
+    }
     for name, array in vectors.items():
         np.save(folder / f"{name}.npy", array)
 

@@ -48,6 +48,10 @@ class Listening:
         """How many known users listened to each song."""
         return np.bincount(self.known_US.indices, minlength=self.known_US.shape[1])
 
+    def is_new(self, users_N: Array) -> Array:
+        """Of which users no listening is known but what has come in, (N,)."""
+        return np.asarray(self.known_US.indptr[users_N + 1] == self.known_US.indptr[users_N])
+
     def add(self, user: int, song: int, strength: float) -> None:
         """Raise a user's signal on a song to `strength`, where it is weaker."""
         row = slice(self.known_US.indptr[user], self.known_US.indptr[user + 1])

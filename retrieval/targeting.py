@@ -143,8 +143,9 @@ class Targeting:
         return Tastes(user_vectors(self.listening.known_US, self.song_SD, self.popularity_S))
 
     def follow(self, users_N: Array) -> None:
-        """Compute the tastes of some users anew, with what has come in since."""
-        heard_NS = self.listening.heard(users_N)
+        """Compute the tastes of some users anew, with what has come in since; and the activity of new ones."""
+        heard_NS, is_new_N = self.listening.heard(users_N), self.listening.is_new(users_N)
+        self.activity_U[users_N[is_new_N]] = scale_of(np.diff(heard_NS.indptr)[is_new_N], self.options.activity_power)
         songs = np.unique(heard_NS.indices)
         heard_NS, song_SD, popularity_S = heard_NS[:, songs], self.song_SD[songs], self.popularity_S[songs]
         self.taste.replace(users_N, user_vectors(heard_NS, song_SD, np.ones(len(songs))))

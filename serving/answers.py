@@ -133,7 +133,7 @@ def audience(
     found = targeting.audience(songs, mode, budget, gate, margin)
     n = int((found.users_CB >= 0).sum())
     users_1B, margin_CU = found.users_CB[:, :n], songs.margin_CU
-    could_U = np.ones(state.model.n_users, dtype=bool)
+    could_U = np.arange(state.model.n_rows) < state.n_users
     could_U[songs.excluded.users] = False
     return Reached(
         users_1B[0],
@@ -151,6 +151,7 @@ def margin_curve(state: State, number: int) -> dict[str, Any]:
     _, item_D = state.vectors(number)
     assert item_D is not None
     margin_U = np.delete(margins(item_D[None], state.model.user_UD, state.model.boundary_U)[0], state.opted_out)
+    margin_U = margin_U[np.isfinite(margin_U)]  # without rows of nobody
     counts, edges = np.histogram(margin_U, BINS)
     points = np.linspace(edges[0], edges[-1], STEPS)
     reached = 1 - np.searchsorted(np.sort(margin_U), points, side="right") / max(1, len(margin_U))
@@ -191,7 +192,7 @@ def cluster_picture(state: State, number: int) -> dict[str, Any]:
     return {
         "song": dict(zip("xy", flat["s"][0].tolist(), strict=True)),
         "points": [
-            {"user_id": model.user_ids[int(user)], "x": x, "y": y, "cluster": int(k)}
+            {"user_id": state.user_id(int(user)), "x": x, "y": y, "cluster": int(k)}
             for user, (x, y), k, is_out in zip(seeds, flat["p"].tolist(), nearest, is_out_P, strict=True)
             if not is_out
         ],
@@ -204,7 +205,7 @@ def cluster_picture(state: State, number: int) -> dict[str, Any]:
 
 def genres_of(state: State, users: IntArray) -> list[dict[str, Any]]:
     """The three genres that users listen to most, with their shares of the listening."""
-    heard = state.model.listening_US[users].indices
+    heard = state.model.listening.heard(users).indices
     counted = state.model.songs["genres"].gather(heard).explode().drop_nulls().value_counts(sort=True)
     top = counted.head(3).rows()
     return [{"genre": genre, "share": n / max(1, counted["count"].sum())} for genre, n in top]

@@ -157,10 +157,11 @@ class Incoming:
             return list(rejected.items())
 
         rejected = dict(self._once(key, digest, accept))
-        known, taken = self.engine.state.model.user_of, [one for row, one in enumerate(given) if row not in rejected]
+        state, taken = self.engine.state, [one for row, one in enumerate(given) if row not in rejected]
         return PlaysTaken(
             accepted=len(taken),
-            unknown_users=sum(play.user_id not in known for play in taken),
+            new_users=len({play.user_id for play in taken} & state.row_of.keys()),
+            unknown_users=sum(state.user(play.user_id) is None for play in taken),
             rejected=[Rejected(row=row, detail=detail) for row, detail in rejected.items()],
         )
 

@@ -35,6 +35,8 @@ class Metrics:
             "firstplay_accepted_songs": ("In the store", lambda: engine.store.counts()["songs"]),
             "firstplay_received_plays": ("In the store", lambda: engine.store.counts()["plays"]),
             "firstplay_new_songs": ("That can be recommended", lambda: engine.state.pool.size),
+            "firstplay_new_users": ("Whom the training has not seen", lambda: len(engine.state.joined)),
+            "firstplay_free_rows": ("For more of them", lambda: engine.state.model.n_rows - engine.state.n_users),
             "firstplay_rows_behind": ("Of the store, not taken in yet", lambda: engine.behind()[0]),
             "firstplay_seconds_behind": ("Since nothing was missing", lambda: engine.behind()[1]),
             "firstplay_model_refused": ("1: a new model could not be taken", lambda: bool(engine.reload_error)),

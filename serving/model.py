@@ -1,7 +1,7 @@
 """A service folder in memory: encoder, index, and what the known listeners have played. It never changes but for the
 vectors of users who play something, and what they play (`serving.state`).
 
-Shapes: S songs of the catalogue, U users, D vector size.
+Shapes: S songs of the catalogue, U users and rows for those who come, D vector size.
 """
 
 from __future__ import annotations
@@ -59,8 +59,9 @@ class Model:
         try:
             self.encoder = Encoder(self.folder, self.manifest, precision)
             self.catalogue = Catalogue.read(self.folder / "catalogue")
-            self.songs, self.user_ids = self.catalogue.songs, self.catalogue.users["user_id"]
+            self.songs, self.user_ids = self.catalogue.songs, self.catalogue.users["user_id"].drop_nulls()
             self.n_songs, self.n_users = self.songs.height, len(self.user_ids)  # songs known and new
+            self.n_rows = self.catalogue.n_users  # of users; those without an id are for users who come
             self.told = self.songs.select(name for name in (*ABOUT, DAY_OF_RELEASE) if name in self.songs.columns)
             self.song_ids, self.titles = self.songs["song_id"], self.songs["title"]
             self._listening()
@@ -106,12 +107,12 @@ class Model:
     def _listening(self) -> None:
         """Who has listened to what, and how much each counts."""
         self.plays = UserPlays(read_arrays(self.folder / "plays"))
-        if (self.plays.n_users, self.plays.n_songs) != (self.n_users, self.n_songs):
+        if (self.plays.n_users, self.plays.n_songs) != (self.n_rows, self.n_songs):
             raise ValueError("plays are of another catalogue")
         by_user, by_song = (read_arrays(self.folder / "listening" / name) for name in ("by_user", "by_song"))
-        self.listening_US = matrix_of(by_user, (self.n_users, self.n_songs))
+        self.listening_US = matrix_of(by_user, (self.n_rows, self.n_songs))
         self.listening = Listening(self.listening_US)
-        self.listening.known_SU = matrix_of(by_song, (self.n_songs, self.n_users))
+        self.listening.known_SU = matrix_of(by_song, (self.n_songs, self.n_rows))
 
     def _vectors(self) -> None:
         """Vectors of songs and users, mapped into memory: they are read when they are looked at."""
@@ -142,7 +143,7 @@ class Model:
     def _of_users(self, name: str) -> FloatArray:
         """An array of users in memory that is read from its file, and where it is written to a copy."""
         array: FloatArray = np.asarray(np.load(self.folder / f"{name}.npy", mmap_mode="c"))
-        if len(array) != self.n_users:
+        if len(array) != self.n_rows:
             raise ValueError(f"{name}.npy has not one row a user")
         return array
 
@@ -152,7 +153,7 @@ class Model:
         self.user_UD, self.boundary_U = self._of_users("users"), self._of_users("boundaries")
         self.targeting.user_UD, self.targeting.boundary_U = self.user_UD, self.boundary_U
         self.user_moment_DD = ridged_moments(self.user_UD)
-        self.profile = read_profile(self.catalogue.users, np.arange(self.n_users), self.encoder.profile_vocabulary)
+        self.profile = read_profile(self.catalogue.users, np.arange(self.n_rows), self.encoder.profile_vocabulary)
 
     def _ranker(self) -> None:
         """The ranker, if there is one."""

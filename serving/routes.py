@@ -277,32 +277,26 @@ def search_songs(here: Here, given: schemas.Search) -> schemas.FoundSongs:
 
 @routes.get("/users")
 def list_users(here: Here, query: Text = "", limit: Count = 20) -> schemas.Users:
-    """Known users whose id has `query` in it."""
-    model, is_out_U = here.state.model, here.state.is_out_U
-    ids = model.catalogue.users.with_row_index("user").select("user", "user_id")
-    found = ids.filter(pl.col("user_id").str.contains(query, literal=True))
-    plays = np.diff(model.plays.start_U)
-    shown_users = found.head(limit).iter_rows(named=True)
-    return schemas.Users(
-        total=found.height,
-        users=[
-            schemas.User(user_id=one["user_id"], plays=int(plays[user]), opted_out=bool(is_out_U[user]))
-            for one in shown_users
-            for user in [one["user"]]
-        ],
-    )
+    """Users whose id has `query` in it."""
+    state = here.state
+    ids = pl.concat([state.model.user_ids, pl.Series(state.joined[:], dtype=pl.String)])
+    found = ids.str.contains(query, literal=True).arg_true()
+    users = [shown.user(state, user) for user in found.head(limit)]
+    return schemas.Users(total=len(found), users=users)
 
 
 @routes.get("/users/{user_id:path}/recommendations")
 def get_recommendations(here: Here, user_id: Id, k: Count = 20, margin: Margin = None) -> schemas.Recommendations:
     """New songs above a user's boundary."""
     state = here.state
-    user = state.model.user_of.get(user_id)
+    user = state.user(user_id)
     if user is None:
         raise Refused(404, f"no user {user_id!r}")
     check_boundary(state)
-    songs, considered = shown.recommended(state, user, k, margin_of(state, margin))
     boundary, opted_out = float(state.model.boundary_U[user]), bool(state.is_out_U[user])
+    if np.isinf(boundary):
+        raise Refused(404, f"user {user_id!r} is just coming in: ask again")
+    songs, considered = shown.recommended(state, user, k, margin_of(state, margin))
     return schemas.Recommendations(
         user_id=user_id, opted_out=opted_out, boundary=boundary, considered=considered, songs=songs
     )
@@ -317,8 +311,8 @@ def add_plays(here: Here, given: schemas.NewPlays, key: Key = None) -> schemas.P
 @routes.post("/opt-outs")
 def add_opt_outs(here: Here, given: schemas.OptOuts) -> schemas.OptOutsTaken:
     """Take in who is not to be named, or may be again: the next answer heeds it."""
-    changed, known = here.engine.opt_out(given.user_ids, given.opted_out), here.state.model.user_of
-    unknown = sum(user_id not in known for user_id in set(given.user_ids))
+    changed = here.engine.opt_out(given.user_ids, given.opted_out)
+    unknown = sum(here.state.user(user_id) is None for user_id in set(given.user_ids))
     return schemas.OptOutsTaken(changed=changed, unknown_users=unknown)
 
 
@@ -335,6 +329,8 @@ def get_model(here: Here) -> schemas.ModelInfo:
         modes=model.modes,
         margin=model.options.margin,
         users=model.n_users,
+        new_users=len(state.joined),
+        free_rows=model.n_rows - state.n_users,
         opted_out_users=len(state.opted_out),
         known_songs=model.n_songs - len(model.new),
         new_songs=state.pool.size,

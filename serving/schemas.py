@@ -41,11 +41,8 @@ def addressable(song_id: str) -> str:
 
 Id = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
 TEXT = r"^[^\x00-\x1f\x7f]*$"
-Label = Annotated[  # none where it is blank, as in the tables (docs/data.md)
-    str,
-    StringConstraints(strip_whitespace=True, max_length=200, pattern=TEXT),
-    AfterValidator(lambda text: text or None),
-]
+Stripped = StringConstraints(strip_whitespace=True, max_length=200, pattern=TEXT)
+Label = Annotated[str, Stripped, AfterValidator(lambda text: text or None)]  # none where it is blank (docs/data.md)
 STEPLESS = r"^(\.{0,2}[^.\x00-\x1f\x7f]|\.{3})[^\x00-\x1f\x7f]*$"  # but "." and "..", which in an address are steps
 NewId = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=STEPLESS), AfterValidator(addressable)]
 Line = Annotated[str, StringConstraints(max_length=500)]
@@ -306,10 +303,10 @@ class Recommendations(BaseModel):
 
 
 class User(BaseModel):
-    """A known user."""
+    """A user, known or come in."""
 
     user_id: str
-    plays: int
+    plays: int = Field(description="of the training, and since")
     opted_out: bool
 
 
@@ -328,15 +325,16 @@ class Rejected(BaseModel):
 
 
 class PlaysTaken(BaseModel):
-    """What became of plays; those of unknown users are kept for the next training."""
+    """What became of plays."""
 
     accepted: int
-    unknown_users: int
+    new_users: int = Field(description="of their users, those whom the training has not seen")
+    unknown_users: int = Field(description="plays of such users that only the next training uses: no row was free")
     rejected: list[Rejected]
 
 
 class OptOutsTaken(BaseModel):
-    """What became of opt-outs; those of unknown users hold as soon as a model knows them."""
+    """What became of opt-outs; those of unknown users hold as soon as they come, or a model knows them."""
 
     changed: int = Field(description="users who had not said the same before")
     unknown_users: int
@@ -359,8 +357,10 @@ class ModelInfo(BaseModel):
     ranker: str | None
     modes: list[Mode]
     margin: float = Field(description="where the gate stands unless a request says otherwise (targeting.margin)")
-    users: int
-    opted_out_users: int = Field(description="of these, those who are not named")
+    users: int = Field(description="whom the training has seen")
+    new_users: int = Field(description="whom it has not seen, who have come in with their plays")
+    free_rows: int = Field(description="for more of these")
+    opted_out_users: int = Field(description="of both, those who are not named")
     known_songs: int
     new_songs: int
     accepted_songs: int

@@ -136,7 +136,7 @@ def audience(
     rows = zip(found.users_B.tolist(), found.scores_B, found.margins_B, found.because_BT, strict=True)
     users = [
         schemas.Listener(
-            user_id=state.model.user_ids[user],
+            user_id=state.user_id(user),
             rank=rank,
             score=float(score),
             margin=None if np.isnan(above) else float(above),
@@ -168,6 +168,13 @@ def ranked_by(state: State, reasons: RankReasons, place: int) -> dict[str, Any]:
             for name, value, by in raised
         ],
     }
+
+
+def user(state: State, row: int) -> schemas.User:
+    """A user in a list."""
+    start_U, since = state.model.plays.start_U, len(state.played.get(row, ()))
+    plays = int(start_U[row + 1] - start_U[row]) + since
+    return schemas.User(user_id=state.user_id(row), plays=plays, opted_out=bool(state.is_out_U[row]))
 
 
 def recommended(state: State, user: int, k: int, margin: float) -> tuple[list[schemas.Recommended], int]:

@@ -3,6 +3,10 @@
 A play changes at once whom it concerns: its user's taste, history, vector and boundary, and, where the song is new, the
 song's vectors (`retrieval.warm_up`). Nothing is learned here: that is the next training's part (`serving.feedback`).
 
+A user whom the training has not seen comes in with their first play. They get the next free row of the model's arrays
+(`export.service.with_room`), with all that a known user has, of an unknown profile and what they play. Until then it is
+nobody's: without a taste, and with a boundary that no song clears.
+
 A song's number is its row in the catalogue, and for an accepted song `model.n_songs` and more. An id keeps its number
 when its song is deleted, and what was played of it: a song that comes again under the id finds its listeners there,
 and a state is the same whether all of this happened one by one or is replayed at a start. A search that runs while
@@ -51,7 +55,10 @@ class State:
     def __init__(self, model: Model) -> None:
         self.model, self.lock = model, threading.RLock()
         self.change = self.play = self.opt_out = 0  # last numbers of the store's logs in it (`serving.engine`)
-        self.is_out_U = np.zeros(model.n_users, dtype=bool)
+        self.joined: list[str] = []  # users whom the training has not seen, in the order of their rows
+        self.row_of: dict[str, int] = {}  # the same by id
+        self.absent: set[str] = set()  # who has opted out and has no row
+        self.is_out_U = np.zeros(model.n_rows, dtype=bool)
         self.opted_out: IntArray = np.zeros(0, dtype=np.int64)  # the same as numbers, ascending; replaced as a whole
         self.accepted: dict[int, StoredSong] = {}
         self.number_of: dict[str, int] = {}  # of songs that came in; some are deleted, or only known by plays
@@ -67,6 +74,20 @@ class State:
         self.warms: dict[int, set[int]] = defaultdict(set)  # user → new songs that they like
         self.met: dict[int, set[int]] = defaultdict(set)  # song → who has met it, whatever came of it
         self.played: dict[int, list[tuple[int, float]]] = defaultdict(list)  # user → (song, strength), latest last
+
+    @property
+    def n_users(self) -> int:
+        """How many users there are, known and come in: the first rows."""
+        return self.model.n_users + len(self.joined)
+
+    def user(self, user_id: str) -> int | None:
+        """The row of a user; None if there is no such user."""
+        return self.model.user_of.get(user_id, self.row_of.get(user_id))
+
+    def user_id(self, user: int) -> str:
+        """The id of a user."""
+        known = self.model.n_users
+        return str(self.model.user_ids[user]) if user < known else self.joined[user - known]
 
     def number(self, song_id: str) -> int | None:
         """The number of a song; None if there is no such song."""
@@ -153,11 +174,12 @@ class State:
         self._settle(self.met.get(number, ()))
 
     def add_plays(self, plays: Iterable[Play]) -> None:
-        """Take plays in, in order; those of unknown users say nothing to this model."""
-        users: set[int] = set()
+        """Take plays in, in order; those of unknown users say nothing once no row is free."""
+        plays, users = [told.settled for told in plays], set[int]()
         with self.lock:
-            for play in (told.settled for told in plays):
-                user = self.model.user_of.get(play.user_id)
+            self._join(play.user_id for play in plays)
+            for play in plays:
+                user = self.user(play.user_id)
                 if user is None:
                     continue
                 song = self._number_for(play.song_id)
@@ -179,12 +201,16 @@ class State:
         self._settle(users)
 
     def set_opt_outs(self, opt_outs: Iterable[tuple[str, bool]]) -> None:
-        """Take in who has opted out of being named, or in again, in order; unknown users are nobody here."""
+        """Take in who has opted out of being named, or in again, in order; of unknown users, for when they come."""
         with self.lock:
             for user_id, opted_out in opt_outs:
-                user = self.model.user_of.get(user_id)
+                user = self.user(user_id)
                 if user is not None:
                     self.is_out_U[user] = opted_out
+                elif opted_out:
+                    self.absent.add(user_id)
+                else:
+                    self.absent.discard(user_id)
             self.opted_out = np.flatnonzero(self.is_out_U)
 
     def there(self, number: int) -> bool:
@@ -192,8 +218,19 @@ class State:
         return number < self.model.n_songs or number in self.accepted
 
     def first_plays(self, number: int) -> int:
-        """How many known users have met a new song."""
+        """How many users have met a new song."""
         return len(self.met.get(number, ()))
+
+    def _join(self, user_ids: Iterable[str]) -> None:
+        """Give unknown users the rows that are free, in order."""
+        before = len(self.joined)
+        for user_id in user_ids:
+            if self.user(user_id) is None and self.n_users < self.model.n_rows:
+                self.row_of[user_id] = self.n_users
+                self.joined.append(user_id)
+        if out := self.absent.intersection(self.joined[before:]):
+            self.absent -= out
+            self.set_opt_outs((user_id, True) for user_id in out)
 
     def _number_for(self, song_id: str) -> int:
         """The number of a song, also of one that is not there."""
@@ -233,7 +270,7 @@ class State:
                 item = None if pool.item is None else pool.item[row].copy()
                 self.content[song] = pool.vector[row].copy(), item
         users = np.unique([user for song in songs for user in self.liked_by[song]])
-        liked = strength_rows(self.liked_by, songs, model.n_users)[:, users]
+        liked = strength_rows(self.liked_by, songs, model.n_rows)[:, users]
         prior, taste_UD = model.options.warm_up, model.targeting.taste.user_UD
         content = np.stack([self.content[song][0] for song in songs])
         pool.vector[rows] = warm_vectors(content, liked, taste_UD[users], prior, model.taste_moment_DD)

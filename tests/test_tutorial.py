@@ -146,7 +146,7 @@ def test_songs_are_searched_by_words_and_by_others(walked: tuple[Path, dict[str,
 
 def test_what_listeners_did_is_the_next_input(walked: tuple[Path, dict[str, Any]]) -> None:
     at, session = walked
-    assert session["taken"] == {"accepted": 19, "unknown_users": 0, "rejected": []}
+    assert session["taken"] == {"accepted": 19, "new_users": 0, "unknown_users": 0, "rejected": []}
     assert 1 <= len(session["mine"]["songs"]) <= 3 and session["mine"]["considered"] == 32
     assert pl.read_parquet(at / "feedback" / "plays.parquet").height == 19
     pairs = pl.read_parquet(at / "feedback" / "i2i_feedback.parquet")

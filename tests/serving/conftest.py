@@ -63,7 +63,7 @@ def train_small_world(at: Path) -> None:
     few = ["depth=20", "trees.min_leaf=5", "trees.rounds=40", "trees.parts=3", "trees.leaves=4"]
     run(train.train_rank, RankConfig, *data, f"i2i={at}/i2i", f"boundary={at}/boundary", f"out={at}/rank", *few)
     models = [f"index={at}/index", f"boundary={at}/boundary", f"rank={at}/rank"]
-    run(service.main, ServiceConfig, *models, f"out={at}/service")
+    run(service.main, ServiceConfig, *models, f"out={at}/service", "new_users=20")
 
 
 @pytest.fixture(scope="session")

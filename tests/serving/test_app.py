@@ -237,17 +237,23 @@ def test_plays_count_at_once(client: httpx.Client, catalogue: Catalogue) -> None
     met = client.get(f"/songs/{song}").json()["plays"]  # by users of the tests before
     plays = [
         {"user_id": user, "song_id": song, "completed": True, "played_at": "2026-11-26T10:00:00Z"},
-        {"user_id": "a stranger", "song_id": song, "completed": None},
+        {"user_id": "new one", "song_id": song, "completed": None},
         {"user_id": user, "song_id": "no such song"},
         {"user_id": user, "song_id": song, "favourited": True, "disliked": True},
         {"user_id": user, "song_id": song, "source_song_id": "no such song"},
     ]
     answer = client.post("/plays", json={"plays": plays}).json()
-    assert answer["accepted"] == 2 and answer["unknown_users"] == 1
+    assert (answer["accepted"], answer["new_users"], answer["unknown_users"]) == (2, 1, 0)
     assert [one["row"] for one in answer["rejected"]] == [2, 3, 4]
     after = client.get(f"/users/{user}/recommendations", params={"margin": -1000}).json()
     assert song not in [one["song_id"] for one in after["songs"]] and after["boundary"] != before["boundary"]
-    assert client.get(f"/songs/{song}").json()["plays"] == met + 1
+    assert client.get(f"/songs/{song}").json()["plays"] == met + 2
+    theirs = client.get("/users/new one/recommendations", params={"margin": -1000}).json()["songs"]
+    assert theirs and song not in [one["song_id"] for one in theirs]
+    (found,) = client.get("/users?query=new o").json()["users"]
+    assert found == {"user_id": "new one", "plays": 1, "opted_out": False}
+    about = client.get("/model").json()
+    assert (about["users"], about["new_users"] + about["free_rows"]) == (catalogue.n_users, 20)
     reached = client.get(f"/songs/{song}/audience", params={"mode": "taste", "budget": 10_000}).json()["users"]
     assert len(reached) > 50 and user not in [one["user_id"] for one in reached]
 

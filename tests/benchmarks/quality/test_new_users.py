@@ -1,0 +1,55 @@
+"""new_users: who is taken out, what is counted, and the command on a tiny world."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from benchmarks.quality import new_users
+from configs.load import load
+from data.world import generate
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    at = tmp_path_factory.mktemp("new_users") / "world"
+    at.mkdir()
+    generate(at, 80, 60, truth_users=0, audio=False)
+    return at
+
+
+def test_users_are_taken_out_with_all_that_they_played(world: Path, tmp_path: Path) -> None:
+    kept = []
+    for seed in (0, 1):
+        (tmp_path / str(seed)).mkdir()
+        new_users.take_users_out(world, tmp_path / str(seed), 0.3, seed)
+        users, plays = (pl.read_parquet(tmp_path / str(seed) / f"{name}.parquet") for name in ("users", "plays"))
+        kept.append(set(users["user_id"]))
+        everybody = pl.read_parquet(world / "plays.parquet")
+        assert plays.equals(everybody.filter(pl.col("user_id").is_in(list(kept[-1])))) and 30 < len(kept[-1]) < 54
+    assert kept[0] != kept[1]
+
+
+def test_what_is_counted() -> None:
+    tested = pl.DataFrame({"user_id": ["a", "b", "a", "c"], "song": [7, 9, 7, 4]})
+    liked_NC = new_users.liked(tested, pl.Series(["b", "a"]), np.array([4, 7, 9]))
+    assert liked_NC.tolist() == [[False, False, True], [False, True, False]]
+    many_NC = np.zeros((2, 50), dtype=bool)
+    many_NC[0, [3, 40]] = many_NC[1, 0] = True
+    assert new_users.recall_of(-np.tile(np.arange(50.0), (2, 1)), many_NC) == 0.75
+
+
+@pytest.mark.slow
+def test_the_command(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    quick = ["seeds=1", "share=0.4", "i2i=[trainer.epochs=1,batch_size=256]", "boundary=[trainer.epochs=1]"]
+    config = load(new_users.NewUsersConfig, [f"data={world}", f"out={tmp_path}/new_users.json", *quick])
+    new_users.main(config)
+    (found,) = json.loads((tmp_path / "new_users.json").read_text())
+    assert found["users"] > 0 and len(found["recall@20"]) == 6 and len(found["AUC"]) == 2
+    by_margin = found["recall@20"][2]
+    assert all(0 <= by_margin[column] <= 1 for column in new_users.COLUMNS)
+    assert "| new users, by taste | – |" in capsys.readouterr().out
