@@ -120,7 +120,7 @@ def figures(scores_LS: FloatArray, right_LS: BoolArray, sound_SD: FloatArray) ->
     ranked_LS = np.take_along_axis(right_LS, order_LS, axis=1)
     precision_LS = np.cumsum(ranked_LS, axis=1) / np.arange(1, ranked_LS.shape[1] + 1)
     average_L = (precision_LS * ranked_LS).sum(axis=1) / ranked_LS.sum(axis=1)
-    silent_S = ~np.isfinite(sound_SD).all(axis=1)
+    silent_S = np.asarray(np.isnan(sound_SD).any(axis=1))
     return {"map": float(average_L.mean()), "silent": float(silent_S[order_LS[:, :FIRST]].mean())}
 
 

@@ -37,6 +37,7 @@ COMMANDS = {  # each with input that is not there
     "-m pipeline.probe": "data=nowhere",
     "-m pipeline.index": "run=nowhere out=never",
     "-m pipeline.audience": "index=nowhere out=never",
+    "-m pipeline.waves": "audience=nowhere data=nowhere exposures=1 out=never",
     "-m pipeline.evaluate": "data=nowhere index=nowhere out=never",
     "-m pipeline.export": "run=nowhere out=never",
     "-m pipeline.service": "index=nowhere out=never",
