@@ -27,6 +27,7 @@ from data.contract.columns import RESERVED
 from retrieval.milvus import ENTRY, VECTOR, Connection, MilvusIndex, next_version, publish
 
 TOKEN = "MILVUS_TOKEN"  # environment variable: secrets do not belong into options, which are written down
+FORK = "GRPC_ENABLE_FORK_SUPPORT"  # gRPC's handlers of a fork may end a child before exec: Spark's Java did not start
 WHERE = ("engine", "uri", "collection", "columns")  # of a manifest
 
 
@@ -122,6 +123,7 @@ def collection_of(out: Path) -> str | None:
 
 def connected(uri: str, folder: Path) -> Connection:
     """A connection to the Milvus of an index folder."""
+    os.environ.setdefault(FORK, "0")
     return Connection.to(str(folder.resolve() / uri) if inside(uri) else uri, os.environ.get(TOKEN, ""))
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import re
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -52,8 +51,6 @@ class Connection:
 
     def __init__(self, uri: str, token: str = "") -> None:
         self.uri = uri
-        # gRPC's handlers of a fork may end the child before it becomes another program, as Spark's Java is started
-        os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
         try:
             from pymilvus import MilvusClient
         except ImportError:

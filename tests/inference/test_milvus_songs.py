@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -213,3 +214,20 @@ def test_killed_and_run_again(elsewhere: bool, i2i_run: Path, later: Path, tmp_p
     catalogue = Catalogue.read(later)
     same(lists(out, catalogue), lists(tmp_path / "anew", catalogue))
     assert open_index(out, catalogue).index.ntotal == 49
+
+
+def test_another_program_starts_while_a_milvus_is_open(tmp_path: Path) -> None:
+    """By a fork with a function before exec, as Spark starts Java: gRPC has no part in it, else it ends some."""
+    code = """
+import subprocess
+import sys
+from pathlib import Path
+from inference.milvus_songs import connected
+connection = connected("a.db", Path(sys.argv[1]))
+for _ in range(20):
+    subprocess.run(["true"], preexec_fn=lambda: None, check=True)
+"""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GRPC")}
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], env=environment)
+    assert done.returncode == 0 and "fork" not in done.stderr, done.stderr

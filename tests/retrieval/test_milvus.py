@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -178,18 +177,3 @@ def test_a_connection_is_shared_and_ends_with_its_last_user(tmp_path: Path) -> N
     code = f"from retrieval.milvus import *; print(MilvusIndex(Connection.to({path!r}), 'some', 'Flat').ntotal)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2])
     assert done.stdout.strip() == "9", done.stderr
-
-
-def test_another_program_starts_while_a_milvus_is_open(tmp_path: Path) -> None:
-    """By a fork with a function before exec, as Spark starts Java: gRPC has no part in it, else it ends some."""
-    code = """
-import subprocess, sys
-from retrieval.milvus import Connection
-connection = Connection(sys.argv[1])
-for _ in range(20):
-    subprocess.run(["true"], preexec_fn=lambda: None, check=True)
-"""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("GRPC")}
-    command = [sys.executable, "-c", code, str(tmp_path / "a.db")]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], env=environment)
-    assert done.returncode == 0 and "fork" not in done.stderr, done.stderr
