@@ -14,7 +14,6 @@ percentiles, statuses, cores used, memory before and after, how long start and r
 from __future__ import annotations
 
 import secrets
-import shutil
 import threading
 import time
 from collections import Counter
@@ -31,7 +30,7 @@ from tqdm import tqdm
 from benchmarks.measure import tell, timed
 from benchmarks.speed.serve_process import Running, serving
 from benchmarks.speed.serve_requests import KINDS, WRITES, Material, Side, in_process, over_http
-from benchmarks.speed.serve_world import write_world
+from benchmarks.speed.serve_world import folder_to_serve
 from benchmarks.table import lines
 from configs.errors import UserError
 from configs.load import command
@@ -69,16 +68,9 @@ def main(config: ServeLoadConfig) -> None:
     if min(*sizes, config.seconds, config.soak) <= 0:
         raise UserError("users, songs, new, plays, clients, seconds, soak and past must be above 0")
     torch.set_num_threads(config.threads)
-    work = Path(config.work)
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
-    try:
-        folder = Path(config.model or work / "service")
-        if config.model is None:
-            write_world(folder, config.users, config.songs, config.new, config.plays, config.seed)
+    work, world = Path(config.work), (config.users, config.songs, config.new, config.plays, config.seed)
+    with folder_to_serve(work, config.model, *world) as folder:
         report = measure(config, folder, work)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
     tell(config, report)
     print(table(report))
 

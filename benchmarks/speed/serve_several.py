@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
 import subprocess
 import sys
 import time
@@ -33,7 +32,7 @@ from benchmarks.speed.serve_load import load
 from benchmarks.speed.serve_process import serving
 from benchmarks.speed.serve_requests import KINDS, PLAY, SONGS, Material, Side, over_http
 from benchmarks.speed.serve_together import cluster, installed
-from benchmarks.speed.serve_world import write_world
+from benchmarks.speed.serve_world import folder_to_serve
 from benchmarks.table import lines
 from configs.errors import UserError
 from configs.load import command
@@ -80,16 +79,9 @@ def main(config: ServeSeveralConfig) -> None:
     above(config, 0, "users", "songs", "new", "plays", "clients", "rounds", "seconds")
     if not installed():
         raise UserError("this needs PostgreSQL and HAProxy; Debian: apt-get install postgresql haproxy")
-    work = Path(config.work)
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
-    try:
-        folder = Path(config.model or work / "service")
-        if config.model is None:
-            write_world(folder, config.users, config.songs, config.new, config.plays, config.seed)
+    work, world = Path(config.work), (config.users, config.songs, config.new, config.plays, config.seed)
+    with folder_to_serve(work, config.model, *world) as folder:
         report = measure(config, folder, work)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
     tell(config, report)
     print(table(report))
 

@@ -7,6 +7,9 @@ Shapes: S songs, the new ones last, U users, D vector size, W width of a feature
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -56,6 +59,22 @@ SONG_VOCABULARY = {
     "genres": [f"genre {number}" for number in range(GENRES)],
     "artist_id": [f"artist {number}" for number in range(1000)],
 }
+
+
+@contextmanager
+def folder_to_serve(
+    work: Path, model: str | None, users: int, songs: int, new: int, plays: int, seed: int
+) -> Iterator[Path]:
+    """The service folder `model`, or one that is generated in `work`, which is emptied at the start and at the end."""
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    try:
+        folder = Path(model or work / "service")
+        if model is None:
+            write_world(folder, users, songs, new, plays, seed)
+        yield folder
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
 
 
 def write_world(out: Path, users: int, songs: int, new: int, plays: int, seed: int) -> None:
