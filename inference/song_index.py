@@ -279,15 +279,19 @@ def restricted(index: SongIndex, songs: pl.DataFrame, where: str | None) -> Song
     return replace(index, only=only)
 
 
+def kinds_asked(index: SongIndex, about: pl.DataFrame) -> dict[str, str]:
+    """Kinds of the columns that a condition may name, by a table of `about_songs`: in Milvus, the collection's."""
+    columns = index.manifest.get("columns")
+    return {name: kind for name, kind in kinds_of(about).items() if columns is None or columns.get(name) == kind}
+
+
 def entries_where(index: SongIndex, about: pl.DataFrame, where: str) -> Only:
     """The entries of known songs for which a condition holds, by a table of `about_songs` of all songs.
 
     Raises:
         UserError: it is none.
     """
-    columns = index.manifest.get("columns")
-    kinds = {name: kind for name, kind in kinds_of(about).items() if columns is None or columns.get(name) == kind}
-    found = condition(where, kinds)
+    found = condition(where, kinds_asked(index, about))
     holds = about.select(found.rows).to_series().to_numpy()
     return Only(np.flatnonzero((index.songs >= 0) & holds[index.songs]), found.milvus)
 

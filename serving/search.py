@@ -19,8 +19,9 @@ import polars as pl
 
 from configs.errors import UserError
 from data.arrays import AnyArray, FloatArray, IntArray
-from data.conditions import TYPES, condition, kinds_of
+from data.conditions import TYPES, condition
 from data.contract.columns import ABOUT, DAY_OF_RELEASE
+from inference.song_index import kinds_asked
 from retrieval.index import Only, search
 from retrieval.queries import best_of, example_vector
 from serving.refusals import Refused
@@ -107,28 +108,27 @@ def nearest(
 
 @dataclass(frozen=True)
 class Allowed:
-    """Songs that may be found: of the catalogue (S,), and numbers of accepted ones; `all`: every song is."""
+    """Songs that may be found: of the catalogue (S,), and numbers of accepted ones."""
 
     of_catalogue_S: AnyArray
     accepted: IntArray
-    all: bool
     milvus: str = ""  # the condition as Milvus reads it
 
 
-def songs_allowed(state: State, among: Among, where: str | None) -> Allowed:
-    """Known songs, new ones, or both, of which a condition holds (`data.conditions`).
+def songs_allowed(state: State, among: Among, where: str | None) -> Allowed | None:
+    """Known songs, new ones, or both, of which a condition holds (`data.conditions`); None: every song.
 
     Raises:
         Refused: it is none.
     """
+    if among == "all" and where is None:
+        return None
     model = state.model
     with state.lock:
         accepted = dict(state.accepted)
     holds_S, numbers, milvus = np.ones(model.n_songs, dtype=bool), np.array(list(accepted), dtype=np.int64), ""
     if where is not None:
-        columns = model.index.manifest.get("columns")  # of a collection of Milvus
-        kinds = kinds_of(model.said)
-        kinds = {name: kind for name, kind in kinds.items() if columns is None or columns.get(name) == kind}
+        kinds = kinds_asked(model.index, model.said)
         try:
             read = condition(where, kinds)
         except UserError as error:
@@ -142,7 +142,7 @@ def songs_allowed(state: State, among: Among, where: str | None) -> Allowed:
         new_S = np.zeros(model.n_songs, dtype=bool)
         new_S[model.new] = True
         holds_S &= new_S
-    return Allowed(holds_S, numbers, among == "all" and where is None, milvus)
+    return Allowed(holds_S, numbers, milvus)
 
 
 def described(songs: Sequence[StoredSong], kinds: dict[str, str]) -> pl.DataFrame:
@@ -155,21 +155,26 @@ def described(songs: Sequence[StoredSong], kinds: dict[str, str]) -> pl.DataFram
     )
 
 
-def in_words(state: State, vectors_QD: FloatArray, k: int, allowed: Allowed) -> list[tuple[FloatArray, IntArray]]:
+def in_words(
+    state: State, vectors_QD: FloatArray, k: int, allowed: Allowed | None
+) -> list[tuple[FloatArray, IntArray]]:
     """Songs whose words and sound are nearest: of the catalogue, and accepted ones."""
-    of_catalogue = None if allowed.all else Only(np.flatnonzero(allowed.of_catalogue_S))
+    of_catalogue = None if allowed is None else Only(np.flatnonzero(allowed.of_catalogue_S))
     lists = [search(state.model.words, vectors_QD, k, of_catalogue)]
     with state.lock:
         if state.words is not None:
-            lists.append(search(state.words, vectors_QD, k, None if allowed.all else Only(allowed.accepted)))
+            lists.append(search(state.words, vectors_QD, k, None if allowed is None else Only(allowed.accepted)))
     return lists
 
 
-def in_vectors(state: State, vectors_QD: FloatArray, k: int, allowed: Allowed) -> list[tuple[FloatArray, IntArray]]:
+def in_vectors(
+    state: State, vectors_QD: FloatArray, k: int, allowed: Allowed | None
+) -> list[tuple[FloatArray, IntArray]]:
     """Songs whose vectors are nearest: those with listeners, and new ones."""
-    model, holds_S = state.model, allowed.of_catalogue_S
+    model = state.model
     known, new = model.index, None
-    if not allowed.all:
+    if allowed is not None:
+        holds_S = allowed.of_catalogue_S
         entries = np.flatnonzero((known.songs >= 0) & holds_S[known.songs])
         known = replace(known, only=Only(entries, allowed.milvus))
         new = Only(np.concatenate([model.new[holds_S[model.new]], allowed.accepted]))
