@@ -133,16 +133,15 @@ def audience(
     found = targeting.audience(songs, mode, budget, gate, margin)
     n = int((found.users_CB >= 0).sum())
     users_1B, margin_CU = found.users_CB[:, :n], songs.margin_CU
-    could_U = np.arange(state.model.n_rows) < state.n_users
-    could_U[songs.excluded.users] = False
+    out = songs.excluded.users  # each once
     return Reached(
         users_1B[0],
         found.scores_CB[0, :n],
         np.full(n, np.nan) if margin_CU is None else margin_CU[0, users_1B[0]],
         targeting.reasons(users_1B, songs)[0],
         targeting.rank_reasons(found) if mode == "rank" else None,
-        int(could_U.sum()),
-        None if margin_CU is None else int((margin_CU[0] > margin)[could_U].sum()),
+        state.n_users - int((out < state.n_users).sum()),
+        None if margin_CU is None else int((margin_CU > margin).sum() - (margin_CU[0, out] > margin).sum()),
     )
 
 
