@@ -22,7 +22,8 @@ from data.arrays import AnyArray, FloatArray, IntArray
 from data.contract.columns import TEXT_TYPES, TEXTS
 from data.row_shards import ALONE, Ranks, RowShards
 from data.words import plain
-from models.packaged import resolve_model, unknown_words
+from models.packaged import resolve_model
+from models.vocabulary import unknown_words
 
 if TYPE_CHECKING:  # torch is half a gigabyte: what needs it imports it
     import torch

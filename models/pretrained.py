@@ -1,6 +1,7 @@
 """Load published encoders, and select which of their weights are trained.
 
-Besides packaged.py, musicnn.py and use_multilingual.py the only module of models/ that reads files: weights.
+Besides packaged.py, vocabulary.py, musicnn.py and use_multilingual.py the only module of models/ that reads files:
+weights.
 """
 
 from __future__ import annotations

@@ -34,6 +34,7 @@ OPENERS = {"open", "read_text", "read_bytes", "write_text", "write_bytes", "load
            "tofile", "loadtxt", "genfromtxt", "read_index", "write_index", "read_parquet", "scan_parquet"}  # fmt: skip
 READS_WEIGHTS = {
     "models/packaged.py",
+    "models/vocabulary.py",
     "models/pretrained.py",
     "models/musicnn.py",
     "models/use_multilingual.py",

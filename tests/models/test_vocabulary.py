@@ -13,7 +13,8 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from models.packaged import resolve_model, unknown_words
+from models.packaged import resolve_model
+from models.vocabulary import unknown_words
 
 WORDS = [
     "rain",
