@@ -30,9 +30,9 @@ TASKS: dict[str, type] = {
 
 def train(task: str, config: Any, given: Collection[str] = ()) -> None:
     """Run one of TASKS; a search leaves the `given` options as they are."""
-    from training import tasks  # here: --help and wrong options answer at once
+    from training import ranking, tasks  # here: --help and wrong options answer at once
 
-    run = getattr(tasks, f"train_{task}")
+    run = ranking.train_rank if task == "rank" else getattr(tasks, f"train_{task}")
     if getattr(config, "search", 0):
         from training.search import search
 

@@ -144,7 +144,7 @@ def trained_again(run: Run, catalogue: Catalogue, out: Path) -> Run:
     Weights that a run has started from have seen the fold's songs: the run it goes back to has the options of a whole
     training.
     """
-    from training.tasks import train_boundary, train_i2i
+    from training.tasks import train_boundary, train_i2i  # here: a ranker without folds needs no Lightning
 
     features = run.config["features"] or "null"
     given = [f"data={catalogue.folder}", f"features={features}", f"out={out}"], origin(run.folder)

@@ -1,4 +1,4 @@
-"""The trainings: text, clip, i2i and boundary, and of what these make, the ranker; each a function of its options."""
+"""The trainings text, clip, i2i and boundary, each a function of its options; training/ranking.py has the ranker's."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from callbacks.correlation import FeatureCorrelation
 from callbacks.index_recall import IndexRecall
 from callbacks.pictures import Pictures
 from configs.load import as_dict
-from configs.ranking import RankConfig
 from configs.targeting import TargetingConfig
 from configs.training import BoundaryConfig, ClipConfig, CorpusConfig, I2IConfig
 from datamodules.masked_lm import MaskedLMDataModule, character_tokenizer
@@ -92,10 +91,3 @@ def train_boundary(config: BoundaryConfig) -> None:
 
     monitor = f"recall@{config.recall_k}" if config.monitor == "recall" else config.monitor
     fit("boundary", config, build, monitor=f"val/{monitor}")
-
-
-def train_rank(config: RankConfig) -> None:
-    """The ranker of candidates; trains encoders of its own where known songs are treated as new ones."""
-    from training import ranking  # which trains with the functions above
-
-    ranking.train_rank(config)

@@ -22,11 +22,11 @@ from export import model as export
 from export.parts import SONGS
 from inference.ranking import contents, read_ranker
 from tests.export.test_programs import run_both
-from training import ranking, tasks
+from training import ranking
 
 
 def fitted(data: Path, i2i: Path, out: Path, *more: str) -> Path:
-    tasks.train_rank(options(RankConfig, [f"data={data}", f"i2i={i2i}", f"out={out}", "depth=15", *more]))
+    ranking.train_rank(options(RankConfig, [f"data={data}", f"i2i={i2i}", f"out={out}", "depth=15", *more]))
     return out
 
 

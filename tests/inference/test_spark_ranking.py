@@ -27,7 +27,7 @@ from tests.commands import run
 from tests.retrieval.test_rank_features import DEPTH, source, with_facts
 from tests.retrieval.test_targeting import NEW, USERS, world
 from tests.spark_session import small_session
-from training import tasks
+from training import ranking
 
 pytest.importorskip("pyspark", reason="pyspark is not installed")
 if not (os.environ.get("JAVA_HOME") or shutil.which("java")):
@@ -100,7 +100,7 @@ def test_the_command_ranks_alike(
     small = ["depth=15", "trees.min_leaf=5", "trees.rounds=40", "trees.parts=3", "network.parts=2", "network.epochs=1"]
     small += ["network.dim=8", "network.heads=2", "network.hidden=8", "network.history=6", f"model={model}"]
     of = [f"data={catalogue_folder}", f"i2i={i2i_run}", f"boundary={boundary_run}"]
-    tasks.train_rank(load(RankConfig, [*of, f"out={tmp_path / 'rank'}", *small]))
+    ranking.train_rank(load(RankConfig, [*of, f"out={tmp_path / 'rank'}", *small]))
     run("index", f"run={i2i_run}", f"out={tmp_path / 'index'}")
     options = ["mode=rank", f"index={tmp_path / 'index'}", f"boundary={boundary_run}", f"rank={tmp_path / 'rank'}"]
     options += ["targeting.budget=10", "targeting.per_user_cap=3", "targeting.exploration=0.2"]

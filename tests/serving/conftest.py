@@ -21,6 +21,7 @@ from pipeline import embed, index, prepare, service, world
 from tests.serving.postgres_server import Server
 from tests.serving.postgres_server import running as postgres_running
 from training import tasks as train
+from training.ranking import train_rank
 
 TOKEN = "a-token-of-the-tests-only"
 QUICK = ["trainer.accelerator=cpu", "trainer.progress=false", "logger.wandb=off", "trainer.epochs=1"]
@@ -61,7 +62,7 @@ def train_small_world(at: Path) -> None:
     run(train.train_boundary, BoundaryConfig, *both, f"out={at}/boundary", "model.history=20", *SMALL)
     run(index.main, IndexConfig, f"run={at}/i2i", f"out={at}/index")
     few = ["depth=20", "trees.min_leaf=5", "trees.rounds=40", "trees.parts=3", "trees.leaves=4"]
-    run(train.train_rank, RankConfig, *data, f"i2i={at}/i2i", f"boundary={at}/boundary", f"out={at}/rank", *few)
+    run(train_rank, RankConfig, *data, f"i2i={at}/i2i", f"boundary={at}/boundary", f"out={at}/rank", *few)
     models = [f"index={at}/index", f"boundary={at}/boundary", f"rank={at}/rank"]
     run(service.main, ServiceConfig, *models, f"out={at}/service", "new_users=20")
 

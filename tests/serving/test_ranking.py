@@ -46,7 +46,7 @@ from tests.serving.conftest import TOKEN, run
 from tests.serving.test_answers import stored
 from tests.serving.test_engine import accept, replace
 from tests.serving.test_targeting import MARKS, as_batch
-from training import tasks as train
+from training.ranking import train_rank
 
 BUDGET = 12
 OF_OTHERS = (*OF_HISTORY, *OF_FIELDS, *OF_USER)  # features that recall does not move
@@ -67,7 +67,7 @@ def networked(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         f"network.{one}" for one in ("epochs=3", "parts=2", "dim=8", "heads=2", "hidden=8", "history=6", "lr=0.02")
     ]
     runs = [f"i2i={trained}/i2i", f"boundary={trained}/boundary", f"data={trained}/catalogue", f"out={at}/rank"]
-    run(train.train_rank, RankConfig, "model=network", "depth=20", *runs, *small)
+    run(train_rank, RankConfig, "model=network", "depth=20", *runs, *small)
     models = [f"index={trained}/index", f"boundary={trained}/boundary", f"rank={at}/rank"]
     run(service.main, ServiceConfig, *models, f"out={at}/service")
     return at

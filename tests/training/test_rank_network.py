@@ -28,7 +28,7 @@ from lightning_modules.rank import RankModule
 from retrieval.rank_histories import Histories
 from retrieval.ranking import Examples
 from tests.commands import run
-from training import ranking, tasks
+from training import ranking
 from training.rank_network import fit_network
 from training.rank_trees import Fitted, reached
 
@@ -152,7 +152,7 @@ def test_it_stops_where_songs_left_out_no_longer_gain(monkeypatch: pytest.Monkey
 
 def command(catalogue: Path, i2i: Path, boundary: Path, out: Path, *options: str) -> Path:
     given = [f"data={catalogue}", f"i2i={i2i}", f"boundary={boundary}", f"out={out}", "model=network", *TINY]
-    tasks.train_rank(load(RankConfig, [*given, *options]))
+    ranking.train_rank(load(RankConfig, [*given, *options]))
     return out
 
 

@@ -24,7 +24,7 @@ from data.catalogue import Catalogue, held_out_listeners
 from inference.ranking import labels, read_ranker
 from retrieval.ranking import LABELS, Examples, grades
 from tests.commands import run
-from training import ranking, tasks
+from training import ranking
 from training.rank_trees import fit_trees, informative, reached
 
 SMALL = ["depth=15", "trees.min_leaf=5", "trees.rounds=40", "trees.parts=3", "trees.leaves=4"]
@@ -33,7 +33,7 @@ FOLDS = ["folds=2", "fold_share=0.15", "label_days=0"]
 
 def fitted(catalogue: Path, i2i: Path, boundary: Path | None, out: Path, *options: str) -> Path:
     given = [f"data={catalogue}", f"i2i={i2i}", f"out={out}", *([f"boundary={boundary}"] if boundary else [])]
-    tasks.train_rank(load(RankConfig, [*given, *SMALL, *options]))
+    ranking.train_rank(load(RankConfig, [*given, *SMALL, *options]))
     return out
 
 
