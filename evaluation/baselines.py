@@ -10,7 +10,8 @@ from inference.song_index import SongIndex
 from inference.spark_audience import unweighted
 from retrieval.audience import Audience, song_rows, top_users
 from retrieval.index import unit_rows
-from retrieval.targeting import Similar, Songs, Targeting
+from retrieval.songs import Similar, Songs
+from retrieval.targeting import Targeting
 
 SKETCH = 64  # dimensions of a category field's random projection
 

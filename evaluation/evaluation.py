@@ -34,7 +34,8 @@ from retrieval.candidates import Candidates, ceilings
 from retrieval.index import build_index
 from retrieval.listening import Listening
 from retrieval.ranking import Ranker
-from retrieval.targeting import Songs, Targeting
+from retrieval.songs import Songs
+from retrieval.targeting import Targeting
 
 KIND = "evaluation"
 WITH_GENRE, UNTRAINED, CB2CF = "content, genre included", "content kNN, our targeting", "CB2CF (λ=0)"

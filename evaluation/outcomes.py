@@ -23,7 +23,8 @@ from inference.vectors import Boundary
 from retrieval.audience import Audience, slices
 from retrieval.bootstrap import interval, resampled_sums
 from retrieval.gate import calibration_error, fit_calibration, gate_curve, precision_recall, probability, reach_curve
-from retrieval.targeting import Songs, Targeting
+from retrieval.songs import Songs
+from retrieval.targeting import Targeting
 
 RATES = {"favourite_rate": "favourited", "completion_rate": "completed"}
 FEW = 20  # exposures, below which nothing of the gate is measured

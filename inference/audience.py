@@ -43,7 +43,8 @@ from retrieval.clusters import user_vectors
 from retrieval.listening import Listening
 from retrieval.rank_reasons import RankReasons, in_words, rank_reasons
 from retrieval.ranking import Ranker
-from retrieval.targeting import Similar, Songs, Targeting
+from retrieval.songs import Similar, Songs
+from retrieval.targeting import Targeting
 from retrieval.warm_up import ridged, warm_vectors
 
 KIND = "audience"

@@ -14,14 +14,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from scipy import sparse
 
-from inference.user_parts import no_search
 from retrieval.candidates import Candidates
-from retrieval.listening import Listening
-from retrieval.rank_features import OF_PLAYS, FeatureSource, KnownSongs, PlayLog, Seen
+from retrieval.play_log import PlayLog, Seen
+from retrieval.rank_features import OF_PLAYS, FeatureSource, KnownSongs
 from retrieval.rank_histories import histories_of
-from retrieval.targeting import Songs, Targeting, TargetingOptions
+from retrieval.songs import Songs
 
 Array = NDArray[Any]
 ALL = -1  # in place of a song: of plays of all songs
@@ -79,10 +77,19 @@ class Asked:
     song_SD: Array
     known: KnownSongs
     overall: Overall
-    options: TargetingOptions
     new_days: float
+    memory_mb: float
     n_users: int
     history: int
+
+
+@dataclass
+class SongVectors:
+    """`Vectors` of songs alone."""
+
+    song_SD: Array
+    user_UD: Array | None = None
+    boundary_U: Array | None = None
 
 
 def log_of(table: pa.Table, n_users: int) -> PlayLog:
@@ -136,12 +143,10 @@ def told_of_pairs(batches: Iterable[pa.RecordBatch], shared: Any) -> Iterator[pa
     pair_P, song_P, user_P = (pairs[name].to_numpy().astype(np.int64) for name in ("pair", "song", "user"))
     log, n_songs = log_of(table.filter(pa.array(~pair_N)), asked.n_users), len(asked.song_SD)
     plays = PartPlays(log.take(np.flatnonzero(np.isin(log.user_N, user_P))), asked.overall, n_songs)
-    source = FeatureSource(plays, asked.known, {}, (), asked.new_days, asked.options.memory_mb)
-    nobody = Listening(sparse.csr_matrix((0, n_songs), dtype=np.float32))
-    targeting = Targeting(nobody, asked.song_SD, no_search, asked.options)
+    source = FeatureSource(plays, asked.known, {}, (), asked.new_days, asked.memory_mb)
     without = np.zeros((len(pair_P), 0), dtype=np.float32)
     candidates = Candidates(song_P, user_P, without, without, (), 0)
-    features = source.features(targeting, asked.songs, candidates)
+    features = source.features(SongVectors(asked.song_SD), asked.songs, candidates)
     features = features[:, [source.names.index(name) for name in OF_PLAYS]]
     columns = {"pair": pa.array(pair_P.astype(np.int32)), "feature": rows_of(features)}
     assert asked.songs.facts is not None

@@ -30,9 +30,11 @@ from inference.song_index import SongIndex
 from inference.targeting import options_of
 from inference.vectors import Boundary, restore
 from models.ranker import RankNetwork
-from retrieval.rank_features import FIELDS, FeatureSource, KnownSongs, PlayLog, SongFacts
+from retrieval.play_log import PlayLog
+from retrieval.rank_features import FIELDS, FeatureSource, KnownSongs
 from retrieval.ranking import LABELS, Examples, Ranker, Score
-from retrieval.targeting import Songs, Targeting
+from retrieval.songs import SongFacts, Songs
+from retrieval.targeting import Targeting
 
 RUN = "rank run"
 MODEL = {"trees": "model.txt", "network": "weights.safetensors"}  # the file of each model

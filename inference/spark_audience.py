@@ -40,7 +40,8 @@ from inference.vectors import Boundary
 from retrieval.audience import Audience, ranked
 from retrieval.listening import Listening, strongest
 from retrieval.ranking import Ranker
-from retrieval.targeting import Songs, Targeting
+from retrieval.songs import Songs
+from retrieval.targeting import Targeting
 
 PLAYS = "user INT, song INT, strength FLOAT"
 TOLD = "completed BOOLEAN, favourited BOOLEAN, disliked BOOLEAN"  # what a ranker asks further, beside played_at
@@ -261,7 +262,7 @@ def targeting_in_spark(
     if boundary is not None:
         targeting.user_UD, targeting.boundary_U = boundary.user_UD, boundary.boundary_U
     if ranker is not None:
-        targeting.ranker = ranker_in_spark(ranker, listening)
+        targeting.ranker = ranker_in_spark(ranker, listening.plays, listening.parts, listening.n_users)
     return targeting
 
 

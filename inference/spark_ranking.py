@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -22,10 +22,7 @@ from retrieval.candidates import Candidates
 from retrieval.rank_features import OF_PLAYS, FeatureSource
 from retrieval.rank_histories import Histories
 from retrieval.ranking import Ranker
-from retrieval.targeting import Songs, Targeting
-
-if TYPE_CHECKING:
-    from inference.spark_audience import SparkListening
+from retrieval.songs import Songs, Vectors
 
 DAY = 86_400_000  # milliseconds
 FIRST = "song INT, place INT, count LONG, last DOUBLE"
@@ -41,16 +38,16 @@ class SparkFeatures(FeatureSource):
     n_users: int = 0
 
     def told(
-        self, targeting: Targeting, songs: Songs, candidates: Candidates, length: int
+        self, known: Vectors, songs: Songs, candidates: Candidates, length: int
     ) -> tuple[AnyArray, Histories | None]:
         """Features of candidates, and their histories of up to `length` songs; 0: none are asked for."""
         assert songs.facts is not None
-        spark, n_songs = self.rows.sparkSession, len(targeting.song_SD)
+        spark, n_songs = self.rows.sparkSession, len(known.song_SD)
         overall, place_C = self._overall(songs.facts.before_C, n_songs)
         facts = replace(songs.facts, before_C=overall.cut_K[place_C], content=None)
         about = Songs(songs.vector_CD, songs.similar, facts=facts)
-        known, vectors = self.songs.only(facts), np.asarray(targeting.song_SD)
-        asked = Asked(about, vectors, known, overall, targeting.options, self.new_days, self.n_users, length)
+        vectors, fields = np.asarray(known.song_SD), self.songs.only(facts)
+        asked = Asked(about, vectors, fields, overall, self.new_days, self.memory_mb, self.n_users, length)
         columns = {"pair": np.arange(len(candidates)), "song": candidates.song_P, "user": candidates.user_P}
         pairs = frame(spark, pl.DataFrame(columns).cast(pl.Int32))
         shared = spark.sparkContext.broadcast(asked)
@@ -59,7 +56,7 @@ class SparkFeatures(FeatureSource):
             rows = both.mapInArrow(partial(told_of_pairs, shared=shared), TOLD).toArrow().sort_by("pair")
         finally:
             shared.destroy()
-        feature_PF = self.without_plays(targeting, songs, candidates)
+        feature_PF = self.without_plays(known, songs, candidates)
         feature_PF[:, [self.names.index(name) for name in OF_PLAYS]] = values(rows["feature"], len(OF_PLAYS))
         if not length:
             return feature_PF, None
@@ -103,8 +100,8 @@ def played(plays: Any) -> Any:
     return plays.select("user", "song", "strength", day.alias("day"), *flags)
 
 
-def ranker_in_spark(ranker: Ranker, listening: SparkListening) -> Ranker:
-    """The ranker with features from plays in Spark."""
+def ranker_in_spark(ranker: Ranker, plays: Any, parts: int, n_users: int) -> Ranker:
+    """The ranker with features from plays in Spark, which are read in so many parts of all users."""
     of = ranker.source
     given = of.log, of.songs, of.profile, of.codes, of.new_days, of.memory_mb
-    return replace(ranker, source=SparkFeatures(*given, played(listening.plays), listening.parts, listening.n_users))
+    return replace(ranker, source=SparkFeatures(*given, played(plays), parts, n_users))

@@ -19,7 +19,8 @@ from retrieval.audience import Excluded
 from retrieval.boundary import NO_EXCLUSIONS
 from retrieval.clusters import user_vectors
 from retrieval.listening import Listening, strongest
-from retrieval.targeting import Mode, Songs, Targeting, TargetingOptions
+from retrieval.songs import Songs
+from retrieval.targeting import Mode, Targeting, TargetingOptions
 
 Array = NDArray[Any]
 

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,10 +22,9 @@ from retrieval.boundary import pair_scores
 from retrieval.candidates import CHANNELS, Candidates
 from retrieval.index import unit_rows
 from retrieval.listening import strongest
+from retrieval.play_log import Plays, Seen
 from retrieval.rank_histories import histories_of
-
-if TYPE_CHECKING:
-    from retrieval.targeting import Songs, Targeting
+from retrieval.songs import SongFacts, Songs, Vectors
 
 Array = NDArray[Any]
 OF_CHANNELS = tuple(f"{channel}_{what}" for channel in CHANNELS for what in ("score", "rank"))
@@ -46,77 +44,6 @@ PROFILE = "profile_"
 COMPLETED, FAVOURITED = 2, 3  # strengths of `Listening`
 PAIR_BYTES = 400  # of a pair's features and what they are made of, histories aside
 HISTORY_BYTES = 48  # of one song in the history of a pair
-COLUMNS = ("user_N", "song_N", "day_N", "strength_N", "completed_N", "favourited_N", "disliked_N")  # of a log
-
-
-@dataclass(frozen=True)
-class PlayLog:
-    """Training plays in the order of time, undated ones last; days since any fixed day, flags NaN where not told."""
-
-    user_N: Array
-    song_N: Array
-    day_N: Array
-    strength_N: Array
-    completed_N: Array
-    favourited_N: Array
-    disliked_N: Array
-    n_users: int
-
-    @cached_property
-    def dated(self) -> int:
-        """Number of plays with a time."""
-        return int(np.isfinite(self.day_N).sum())
-
-    def first(self, n_plays: int) -> PlayLog:
-        """The first plays."""
-        return self.take(slice(n_plays))
-
-    def take(self, at: Any) -> PlayLog:
-        """Some plays: a slice, or places in order."""
-        return PlayLog(**{name: getattr(self, name)[at] for name in COLUMNS}, n_users=self.n_users)
-
-    def cuts(self, before_C: Array) -> Array:
-        """What tells songs with other plays before them apart, for `seen`."""
-        return self.earlier(before_C)
-
-    def seen(self, cut: Any, user_P: Array) -> Seen:
-        """The plays that songs of a cut may see, of all users."""
-        return Seen(self.first(int(cut)))
-
-    def earlier(self, day_C: Array) -> Array:
-        """How many plays, the first ones, are strictly earlier than each day, (C,).
-
-        An undated play may be later than a dated song, and does not count. All count for a song without a day, and
-        where no play has a time.
-        """
-        if not self.dated:
-            return np.full(len(day_C), len(self.day_N))
-        count_C = np.searchsorted(self.day_N[: self.dated], day_C, side="left")
-        return np.where(np.isfinite(day_C), count_C, len(self.day_N))
-
-
-class Plays(Protocol):
-    """A log, wherever it is, as features ask for it; `PlayLog` says what its methods answer."""
-
-    def cuts(self, before_C: Array) -> Array:
-        """See there."""
-
-    def seen(self, cut: Any, user_P: Array) -> Seen:
-        """See there."""
-
-
-@dataclass(frozen=True)
-class Seen:
-    """Plays that a song may see: of all users or of `users_N`, ascending; each user's in the order of time.
-
-    Where not all users' plays are there, `listeners_S` and `last_day` tell of all: listeners of songs that some of
-    these users heard, and the day of the last play.
-    """
-
-    log: PlayLog
-    users_N: Array | None = None
-    listeners_S: Array | None = None
-    last_day: float | None = None
 
 
 @dataclass(frozen=True)
@@ -140,20 +67,6 @@ class KnownSongs:
             start_S = np.searchsorted(at, of_SV.indptr)
             fields[name] = sparse.csr_matrix((of_SV.data[at], of_SV.indices[at], start_S), shape=of_SV.shape)
         return KnownSongs(self.released_S, fields, self.codes)
-
-
-@dataclass(frozen=True)
-class SongFacts:
-    """The same of new songs, (C, V) each, and the day before which plays count for each; NaN: all do.
-
-    `number_C` are their numbers in the catalogue, for a ranker that reads their contents; None: of none. Songs that are
-    not of the catalogue are numbered from its size on, in the order of their fields by name, `content`.
-    """
-
-    fields: dict[str, sparse.csr_matrix]
-    before_C: Array
-    number_C: Array | None = None
-    content: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -211,29 +124,29 @@ class FeatureSource:
             at = np.flatnonzero(cut_P == cut)
             yield at, self.log.seen(cut, candidates.user_P[at])
 
-    def features(self, targeting: Targeting, songs: Songs, candidates: Candidates) -> Array:
+    def features(self, known: Vectors, songs: Songs, candidates: Candidates) -> Array:
         """Features of candidates, (P, F)."""
         assert songs.facts is not None
-        feature_PF = self.without_plays(targeting, songs, candidates)
+        feature_PF = self.without_plays(known, songs, candidates)
         for at, seen in self.seen(songs, candidates):
-            users = self.users(seen, targeting.song_SD, songs.facts)
-            for part in pair_parts(candidates, at, users, targeting.song_SD, self.memory_mb):
-                for name, value_P in play_features(targeting, songs, candidates, part, users).items():
+            users = self.users(seen, known.song_SD, songs.facts)
+            for part in pair_parts(candidates, at, users, known.song_SD, self.memory_mb):
+                for name, value_P in play_features(known, songs, candidates, part, users).items():
                     feature_PF[part, self.names.index(name)] = value_P
         return feature_PF
 
-    def without_plays(self, targeting: Targeting, songs: Songs, candidates: Candidates) -> Array:
+    def without_plays(self, known: Vectors, songs: Songs, candidates: Candidates) -> Array:
         """The same, NaN where plays would tell: of channels, boundary, profile."""
-        found = list_features(targeting, songs, candidates)
+        found = list_features(known, songs, candidates)
         found |= {PROFILE + name: values_U[candidates.user_P] for name, values_U in self.profile.items()}
         feature_PF = np.full((len(candidates), len(self.names)), np.nan, dtype=np.float32)
         for name, value_P in found.items():
             feature_PF[:, self.names.index(name)] = value_P
         return feature_PF
 
-    def told(self, targeting: Targeting, songs: Songs, candidates: Candidates, length: int) -> tuple[Array, Any]:
+    def told(self, known: Vectors, songs: Songs, candidates: Candidates, length: int) -> tuple[Array, Any]:
         """Features of candidates, and their `Histories` of up to `length` songs; 0: none are asked for."""
-        feature_PF = self.features(targeting, songs, candidates)
+        feature_PF = self.features(known, songs, candidates)
         if not length:
             return feature_PF, None
         assert songs.facts is not None
@@ -254,28 +167,28 @@ def pair_parts(
         yield at[start:stop]
 
 
-def list_features(targeting: Targeting, songs: Songs, candidates: Candidates) -> dict[str, Array]:
+def list_features(known: Vectors, songs: Songs, candidates: Candidates) -> dict[str, Array]:
     """Features of candidates by name, (P,) each: of channels, boundary."""
     found: dict[str, Array] = {}
     for channel, name in enumerate(candidates.channels):
         found[f"{name}_score"] = candidates.score_PM[:, channel]
         found[f"{name}_rank"] = candidates.rank_PM[:, channel]
-    if targeting.boundary_U is not None and targeting.user_UD is not None and songs.item_CD is not None:
+    if known.boundary_U is not None and known.user_UD is not None and songs.item_CD is not None:
         song_P, user_P = candidates.song_P, candidates.user_P
-        found["inner_product"] = pair_scores(songs.item_CD, targeting.user_UD, song_P, user_P)
-        found["boundary"] = targeting.boundary_U[user_P]
+        found["inner_product"] = pair_scores(songs.item_CD, known.user_UD, song_P, user_P)
+        found["boundary"] = known.boundary_U[user_P]
         found["margin"] = found["inner_product"] - found["boundary"]
     return found
 
 
 def play_features(
-    targeting: Targeting, songs: Songs, candidates: Candidates, at: Array, users: UserFacts
+    known: Vectors, songs: Songs, candidates: Candidates, at: Array, users: UserFacts
 ) -> dict[str, Array]:
     """Features of some candidates by name, (P,) each: of history, fields, user."""
     assert songs.facts is not None
     song_P, row_P = candidates.song_P[at], users.rows(candidates.user_P[at])
     found = history_features(
-        songs.vector_CD, songs.similar.positions_CK, targeting.song_SD, users.history_US, song_P, row_P
+        songs.vector_CD, songs.similar.positions_CK, known.song_SD, users.history_US, song_P, row_P
     )
     for name, value_CV in songs.facts.fields.items():
         if name in users.shares:

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from retrieval.rank_features import PlayLog, Plays
+from retrieval.play_log import PlayLog, Plays
 
 Array = NDArray[Any]
 NOTHING = -1  # song at a place where a history has none

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +16,7 @@ from retrieval.audience import Audience, ranked
 from retrieval.candidates import Candidates
 from retrieval.rank_features import FeatureSource
 from retrieval.rank_histories import Histories
-
-if TYPE_CHECKING:
-    from retrieval.targeting import Songs, Targeting
+from retrieval.songs import Songs, Vectors
 
 Array = NDArray[Any]
 LABELS = ("played", "completed", "favourited", "skipped", "disliked")
@@ -116,9 +114,9 @@ class Ranker:
     history: int = 0
     attention: Score | None = None
 
-    def audience(self, targeting: Targeting, songs: Songs, candidates: Candidates, budget: int) -> Audience:
+    def audience(self, known: Vectors, songs: Songs, candidates: Candidates, budget: int) -> Audience:
         """The best `budget` candidates of each song; what they were chosen from is kept as `Audience.asked`."""
-        feature_PF, histories = self.source.told(targeting, songs, candidates, self.history)
+        feature_PF, histories = self.source.told(known, songs, candidates, self.history)
         song_P, user_P, source = candidates.song_P, candidates.user_P, self.source
         asked = Examples(song_P, user_P, feature_PF, source.names, source.codes, histories=histories)
         if self.history:

@@ -47,10 +47,10 @@ from retrieval.gate import probability
 from retrieval.index import unit_rows
 from retrieval.listening import Listening
 from retrieval.products import best_scores, rescored
-from retrieval.rank_features import SongFacts
 from retrieval.rank_reasons import RankReasons, rank_reasons
 from retrieval.ranking import Ranker
 from retrieval.reasons import explain, nearest_heard
+from retrieval.songs import Similar, SongFacts, Songs
 
 Array = NDArray[Any]
 Mode = Literal["i2i2u", "taste", "cat", "union", "boundary", "rank"]
@@ -72,32 +72,6 @@ class TargetingOptions:
     union: str
     users_index: str
     memory_mb: float
-
-
-@dataclass
-class Similar:
-    """Similar known songs of each new song, −1 where there are fewer, how similar they are and how much each weighs."""
-
-    positions_CK: Array
-    scores_CK: Array
-    weights_CK: Array
-    weights_CS: sparse.csr_matrix
-
-
-@dataclass
-class Songs:
-    """New songs: what is known of them, and whom they must not go to."""
-
-    vector_CD: Array
-    similar: Similar
-    item_CD: Array | None = None  # vectors of the boundary model
-    excluded: Excluded = NO_EXCLUSIONS
-    margin_CU: Array | None = None  # where it is known already; else computed where needed
-    facts: SongFacts | None = None  # what a ranker asks of them
-    centres: tuple[Array, Array] | None = None  # `centroids` of their audiences, as margins
-
-    def __len__(self) -> int:
-        return len(self.vector_CD)
 
 
 @dataclass

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.rank_features import COLUMNS, PlayLog, Seen
+from retrieval.play_log import COLUMNS, PlayLog, Seen
 
 Array = NDArray[Any]
 ROOM = 256  # for plays that come in, at first

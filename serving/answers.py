@@ -22,9 +22,9 @@ from retrieval.boundary import margins
 from retrieval.clusters import audience_clusters
 from retrieval.gate import probability
 from retrieval.index import unit_rows
-from retrieval.rank_features import SongFacts
 from retrieval.rank_reasons import RankReasons
-from retrieval.targeting import Mode, Songs
+from retrieval.songs import SongFacts, Songs
+from retrieval.targeting import Mode
 from serving.refusals import Refused
 from serving.state import State
 

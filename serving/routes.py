@@ -24,7 +24,7 @@ from configs.errors import UserError
 from configs.serving import ServingConfig
 from data.audio.recordings import AudioError, decode
 from data.conditions import LONGEST
-from retrieval.targeting import Songs
+from retrieval.songs import Songs
 from serving import answers, pictures, schemas, search, shown
 from serving.decoding import Decoders, from_flac
 from serving.engine import Engine

@@ -13,7 +13,7 @@ import numpy as np
 from data.arrays import FloatArray, IntArray
 from data.audio.recordings import log_mel
 from retrieval.rank_reasons import RankReasons, in_words
-from retrieval.targeting import Songs
+from retrieval.songs import Songs
 from serving import answers, pictures, schemas, search
 from serving.state import Gone, State
 

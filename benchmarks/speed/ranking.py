@@ -29,8 +29,10 @@ from inference.targeting import targeting_of
 from retrieval.audience import ranked
 from retrieval.candidates import Candidates
 from retrieval.listening import Listening
-from retrieval.rank_features import FeatureSource, KnownSongs, PlayLog, SongFacts
+from retrieval.play_log import PlayLog
+from retrieval.rank_features import FeatureSource, KnownSongs
 from retrieval.ranking import LABELS, Examples, Score
+from retrieval.songs import SongFacts
 from training.rank_trees import fit_trees
 
 CHANNELS = 3  # of this benchmark: there is no boundary model

@@ -28,7 +28,7 @@ from pipeline import index as index_command
 from retrieval.audience import Audience
 from retrieval.index import build_index
 from retrieval.listening import Listening
-from retrieval.targeting import Similar, Songs
+from retrieval.songs import Similar, Songs
 
 
 def test_held_out_listeners_are_of_the_asked_songs_each_once_and_no_dislikers() -> None:

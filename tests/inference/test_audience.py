@@ -16,7 +16,7 @@ from configs.targeting import TargetingConfig
 from data.catalogue import Catalogue
 from inference.audience import audience_table, exploration_of, show
 from retrieval.audience import Audience
-from retrieval.targeting import Similar
+from retrieval.songs import Similar
 from tests.commands import run as command
 
 

@@ -32,7 +32,8 @@ from retrieval.allocation import Exploration
 from retrieval.audience import Excluded
 from retrieval.index import build_index
 from retrieval.listening import Listening
-from retrieval.targeting import Mode, Songs, Targeting
+from retrieval.songs import Songs
+from retrieval.targeting import Mode, Targeting
 from tests.commands import run
 from tests.inference.test_filters import first_plays
 from tests.spark_session import small_session

@@ -22,7 +22,8 @@ from configs.targeting import AudienceSparkConfig
 from data.catalogue import Catalogue
 from inference.spark_audience import read_plays
 from inference.spark_ranking import DAY, SparkFeatures, played
-from retrieval.rank_features import OF_PLAYS, PlayLog
+from retrieval.play_log import PlayLog
+from retrieval.rank_features import OF_PLAYS
 from tests.commands import run
 from tests.retrieval.test_rank_features import DEPTH, source, with_facts
 from tests.retrieval.test_targeting import NEW, USERS, world

@@ -14,9 +14,11 @@ from retrieval.allocation import rank_values, share_out
 from retrieval.audience import Excluded
 from retrieval.candidates import CHANNELS, ceilings
 from retrieval.gate import probability
-from retrieval.rank_features import FEATURES, FIELDS, FeatureSource, KnownSongs, PlayLog, SongFacts
+from retrieval.play_log import PlayLog
+from retrieval.rank_features import FEATURES, FIELDS, FeatureSource, KnownSongs
 from retrieval.ranking import Examples, Ranker
-from retrieval.targeting import Songs, Targeting
+from retrieval.songs import SongFacts, Songs
+from retrieval.targeting import Targeting
 from tests.retrieval.test_targeting import NEW, SONGS, USERS, asked, world
 
 DEPTH, NEW_DAYS = 12, 10.0

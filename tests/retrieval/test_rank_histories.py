@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from retrieval.rank_features import COLUMNS, PlayLog
+from retrieval.play_log import COLUMNS, PlayLog
 from retrieval.rank_histories import Histories, histories_of, joined_histories
 from retrieval.user_plays import UserPlays, plays_by_user
 

@@ -18,7 +18,8 @@ from retrieval.candidates import CHANNELS
 from retrieval.clusters import Tastes, audience_clusters, centroids, relevance, user_vectors
 from retrieval.index import build_index, search
 from retrieval.listening import Listening
-from retrieval.targeting import Mode, Songs, Targeting, TargetingOptions
+from retrieval.songs import Songs
+from retrieval.targeting import Mode, Targeting, TargetingOptions
 
 OPTIONS = TargetingOptions(
     neighbours=8, activity_power=0.5, popularity_power=0.5, similarity_power=1.0, seed_users=9, clusters=3,

@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from retrieval.rank_features import COLUMNS, FeatureSource, PlayLog
+from retrieval.play_log import COLUMNS, PlayLog
+from retrieval.rank_features import FeatureSource
 from retrieval.user_plays import UserPlays, plays_by_user
 from tests.retrieval.test_rank_features import DEPTH, source, with_facts
 from tests.retrieval.test_targeting import NEW, SONGS, USERS, world

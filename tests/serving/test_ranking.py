@@ -34,7 +34,8 @@ from inference.vectors import Boundary
 from pipeline import audience, service
 from retrieval.candidates import Candidates
 from retrieval.listening import Listening
-from retrieval.rank_features import COLUMNS, OF_FIELDS, OF_HISTORY, OF_USER, PlayLog
+from retrieval.play_log import COLUMNS, PlayLog
+from retrieval.rank_features import OF_FIELDS, OF_HISTORY, OF_USER
 from retrieval.ranking import Examples
 from retrieval.targeting import Targeting
 from serving import answers, shown

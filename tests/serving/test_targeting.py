@@ -14,7 +14,8 @@ from inference.vectors import Boundary
 from retrieval import products
 from retrieval.audience import Excluded
 from retrieval.listening import Listening
-from retrieval.targeting import Mode, Songs, Targeting
+from retrieval.songs import Songs
+from retrieval.targeting import Mode, Targeting
 from serving import answers
 from serving.model import LARGE, Model
 from serving.state import State
