@@ -17,11 +17,12 @@ T = TypeVar("T")
 REQUIRED: str = MISSING  # default of a text option that has none
 
 CATALOGUE, FEATURES, INDEX, SERVICE = "catalogue", "features", "index", "service"
-AUDIENCE, WAVES = "audience", "waves"
+AUDIENCE, MARGINS, WAVES = "audience", "margins", "waves"
 MADE_BY = {  # kind of folder → the command that makes one
     CATALOGUE: "python -m pipeline.prepare source=DATASET out=CATALOGUE",
     FEATURES: "python -m pipeline.embed clip=RUN data=CATALOGUE out=FEATURES",
     INDEX: "python -m pipeline.index run=RUN out=INDEX",
+    MARGINS: "python -m pipeline.margins run=RUN out=MARGINS",
     SERVICE: "python -m pipeline.service index=INDEX out=SERVICE",
     AUDIENCE: "python -m pipeline.audience index=INDEX out=AUDIENCE",
     WAVES: "python -m pipeline.waves audience=AUDIENCE data=CATALOGUE exposures=N out=WAVES",

@@ -11,6 +11,7 @@ from configs.options import (
     CATALOGUE,
     FEATURES,
     INDEX,
+    MARGINS,
     REQUIRED,
     CommandLoggerConfig,
     SparkConfig,
@@ -41,16 +42,36 @@ class IndexConfig:
     logger: CommandLoggerConfig = field(default_factory=CommandLoggerConfig)
 
     def __post_init__(self) -> None:
-        if not 0 < self.recall <= 1:
-            raise UserError(f"recall={self.recall:g} must be above 0 and at most 1")
         if self.uri and self.engine != "milvus":
             raise UserError(f"uri={self.uri} is an option of engine=milvus")
-        if "@" in (self.uri or ""):
-            raise UserError(
-                "uri= is written down: give the password, or user:password, as MILVUS_TOKEN=… (environment)"
-            )
-        if not (self.collection.isascii() and self.collection.isidentifier()):
-            raise UserError(f"collection={self.collection!r}: letters, digits and _ alone, a letter first")
+        check_milvus(self)
+
+
+@dataclass
+class MarginsConfig:
+    run: str = opt(REQUIRED, "run folder of train.py boundary", "boundary run")
+    out: str = opt(REQUIRED, "margins folder to write")
+    data: str | None = opt(None, "catalogue folder (default: the one the run was trained on)", CATALOGUE)
+    features: str | None = opt(None, "feature folder (default: the one the run was trained on)", FEATURES)
+    index: str = opt("auto", "Flat (exact), IVF,Flat (2√N lists), IVF,SQ8 or HNSW32; auto: by the number of users")
+    uri: str | None = opt(None, "http://… of a Milvus server (default: milvus-lite in the margins folder)")
+    collection: str = opt("users", "with uri=: alias of the newest collection, and how their names begin")
+    recall: float = opt(0.95, "share of the exact 100 users of a song that an approximate index must find")
+    seed: int = opt(0, "seed of the songs that an approximate index is tuned on")
+    logger: CommandLoggerConfig = field(default_factory=CommandLoggerConfig)
+
+    def __post_init__(self) -> None:
+        check_milvus(self)
+
+
+def check_milvus(config: IndexConfig | MarginsConfig) -> None:
+    """Refuse a recall out of range, a password that would be written down, and names that Milvus does not take."""
+    if not 0 < config.recall <= 1:
+        raise UserError(f"recall={config.recall:g} must be above 0 and at most 1")
+    if "@" in (config.uri or ""):
+        raise UserError("uri= is written down: give the password, or user:password, as MILVUS_TOKEN=… (environment)")
+    if not (config.collection.isascii() and config.collection.isidentifier()):
+        raise UserError(f"collection={config.collection!r}: letters, digits and _ alone, a letter first")
 
 
 @dataclass
@@ -113,6 +134,9 @@ class AudienceConfig:
     out: str = opt(REQUIRED, "audience folder to write")
     index: str = opt(REQUIRED, "index folder: similar songs come from it", INDEX)
     boundary: str | None = opt(None, "run folder of train.py boundary (for mode=boundary, gate=true)", "boundary run")
+    margins: str | None = opt(
+        None, "margins folder of the same boundary run: mode=boundary looks its users up in Milvus", MARGINS
+    )
     rank: str | None = opt(None, "run folder of train.py rank (for mode=rank)", "rank run")
     gate: bool = opt(False, "keep only users whose boundary the song clears (mode=boundary does anyway)")
     exclude: str | None = opt(
@@ -153,6 +177,8 @@ class AudienceConfig:
             )
         if self.rank is None and self.mode == "rank":
             raise UserError("missing option: rank=… (python train.py rank …): the ranker of the candidates")
+        if self.margins and (self.mode != "boundary" or self.engine != "local" or self.plays or self.rank):
+            raise UserError("margins= is for mode=boundary engine=local, without plays= and rank=")
         a_date("since", self.since)
         check_engine(self)
 

@@ -25,6 +25,7 @@ from inference.filters import (
     songs_in_pool,
     without_listeners,
 )
+from inference.margins import by_margins
 from inference.ranking import open_ranker, song_facts
 from inference.song_index import SongIndex, open_index, restricted
 from inference.spark_audience import (
@@ -76,13 +77,14 @@ def make_audience(config: AudienceConfig, run: Any) -> None:
     }
     with scratch(config.out) as aside, writing(config.out, KIND, manifest) as folder:
         targeting = targeting_for(listening, index, options, boundary, ranker, aside)
+        targeting = by_margins(config, targeting, catalogue, index.manifest["features"], boundary, excluded)
         songs = targeting.songs(index.vectors[new], new, items, excluded, facts)
         limits = options.budget, config.gate, options.margin, options.per_user_cap
         found = targeting.audience(songs, config.mode, *limits, exploration_of(options, catalogue, new))
         table = audience_table(found, targeting.reasons(found.users_CB, songs), catalogue, new, boundary, ranker)
         table.write_parquet(folder / "audience.parquet")
         similar_table(songs.similar, catalogue, new).write_parquet(folder / "similar.parquet")
-        if boundary is not None:
+        if boundary is not None and config.margins is None:
             recommended = recommendations(targeting, songs, options, catalogue, new, aside)
             recommended.sink_parquet(folder / "recommendations.parquet")
             manifest |= {"users_with_a_song": recommended.select(pl.col("user_id").n_unique()).collect().item()}
@@ -142,7 +144,8 @@ def boundary_of(config: AudienceConfig, index: SongIndex, new: IntArray, first: 
     """Vectors of the boundary model, those of new songs warmed by their first plays; None without one."""
     if config.boundary is None:
         return None
-    boundary = boundary_vectors(config.boundary, new, index.manifest["data"], index.manifest["features"])
+    of = index.manifest["data"], index.manifest["features"]
+    boundary = boundary_vectors(config.boundary, new, *of, users=config.margins is None)
     if first is None:
         return boundary
     items = warm_vectors(boundary.item_CD, first.strength_CU, boundary.user_UD, config.targeting.warm_up)
@@ -202,7 +205,9 @@ def audience_table(
     row, rank = np.nonzero(audience.users_CB >= 0)
     user = audience.users_CB[row, rank]
     reason = because_CBT[row, rank]
-    margin: Any = [None] * len(row) if boundary is None else boundary.margin(row, user)
+    margin: Any = [None] * len(row)
+    if boundary is not None:  # without users' vectors scores are what Milvus made of them
+        margin = boundary.margin(row, user) if len(boundary.user_UD) else audience.scores_CB[row, rank]
     ids = catalogue.songs["song_id"]
     named = [ids.gather(pl.Series(np.maximum(one, 0))).set(pl.Series(one < 0), None) for one in reason.T]
     because = pl.DataFrame([one.alias(str(place)) for place, one in enumerate(named)]).select(

@@ -18,18 +18,17 @@ from configs.targeting import IndexConfig
 from data.arrays import FloatArray, IntArray
 from data.catalogue import Catalogue
 from data.conditions import condition, kinds_of
-from inference.milvus_songs import (
+from inference.milvus_folders import (
     WHERE,
-    about_songs,
-    change_collection,
     collection_of,
     copy_collection,
+    let_go,
     make_collection,
     open_collection,
     place,
     publish_collection,
-    values_changed,
 )
+from inference.milvus_songs import about_songs, change_collection, values_changed
 from inference.vectors import encode_songs
 from retrieval.index import (
     TUNED,
@@ -81,7 +80,7 @@ def make_index(config: IndexConfig, tracking: Any) -> None:
     run, found = encode_songs(config.run, config.data, config.features)
     vectors = found["vector"]
     data = config.data or run.config["data"]
-    catalogue, before = Catalogue.read(data), collection_of(Path(config.out))
+    catalogue, before = Catalogue.read(data), collection_of(Path(config.out), KIND)
     manifest: dict[str, Any] = {}
     with writing(config.out, KIND, manifest) as folder:
         index, entries, about = (updated if config.update else built)(
@@ -118,8 +117,7 @@ def save(index: Any, folder: Path) -> None:
     import faiss
 
     if isinstance(index, MilvusIndex):
-        if Path(index.connection.uri).parent == folder.resolve():
-            index.connection.close()  # before the folder gets another name
+        let_go(index, folder)
         return
     faiss.write_index(to_cpu(index), str(folder / "index.faiss"))
     read_faiss(folder, mapped=True)
@@ -148,7 +146,8 @@ def built(
     kind = resolve(config.index, len(songs))
     try:
         if config.engine == "milvus":
-            index, where = make_collection(config, catalogue, vectors, entries, kind, encoder, folder)
+            about = about_songs(catalogue.songs)[songs]
+            index, where = make_collection(config, kind, vectors[songs], entries[songs], about, encoder, folder)
         else:
             index = build_index(vectors[songs], config.index, entries[songs], all_gpus(), config.seed)
     except ValueError as error:

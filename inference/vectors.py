@@ -100,9 +100,9 @@ class Boundary:
 
 
 def boundary_vectors(
-    folder: str | Path, songs: IntArray, data: str | None = None, features: str | None = None
+    folder: str | Path, songs: IntArray, data: str | None = None, features: str | None = None, users: bool = True
 ) -> Boundary:
-    """Score parts of the boundary model for some songs and for all users."""
+    """Score parts of the boundary model for some songs, and for all users, or for none."""
     from datamodules.boundary import BoundaryDataModule
     from datamodules.catalogue import CatalogueDataModule
     from lightning_modules.boundary import BoundaryModule
@@ -118,9 +118,12 @@ def boundary_vectors(
     check_fields(run, source.fields, options["features"] or options["data"])
     module = restore(BoundaryModule, run)
     items = predict(module, source.songs_loader(songs))["vector"]
-    users = predict(module, source.users_loader(np.arange(source.catalogue.n_users)))
-    if not all(np.isfinite(one).all() for one in (items, *users.values())):
+    none = np.zeros((0, items.shape[1]), dtype=np.float32)
+    of_users = {"vector": none, "boundary": none[:, 0]}
+    if users:
+        of_users = predict(module, source.users_loader(np.arange(source.catalogue.n_users)))
+    if not all(np.isfinite(one).all() for one in (items, *of_users.values())):
         raise UserError(
             f"{run.folder} makes vectors with NaN or infinite values: train it again, with a lower optim.lr"
         )
-    return Boundary(run, items, users["vector"], users["boundary"])
+    return Boundary(run, items, of_users["vector"], of_users["boundary"])

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.audience import Audience, Excluded, empty_audience, join, ranked, slices
-from retrieval.index import GPU_MOST, build_index, gpu_resources, search, to_cpu
+from retrieval.index import GPU_MOST, Only, build_index, gpu_resources, search, to_cpu
 from retrieval.products import largest_products
 
 Array = NDArray[Any]
@@ -111,9 +111,16 @@ def songs_above(
 
 
 def above(
-    index: Any, queries_QD: Array, k: int, margin: float, without: tuple[Array, Array], memory_mb: float = 1024.0
+    index: Any,
+    queries_QD: Array,
+    k: int,
+    margin: float,
+    without: tuple[Array, Array],
+    memory_mb: float = 1024.0,
+    only: Only | None = None,
 ) -> Audience:
-    """The k largest inner products above `margin` of each query, without some (query, indexed row) pairs.
+    """The k largest inner products above `margin` of each query, without some (query, indexed row) pairs, of all
+    rows or of some `only`.
 
     So many more are searched for as a query has such pairs; queries that need about as many go together. An index of
     lists probes so many of them as hold eight times what is asked for, on average.
@@ -133,7 +140,7 @@ def above(
         query, fetch = order[at:stop], int(wanted_Q[stop - 1])
         if hasattr(index, "nlist"):
             index.nprobe = max(index.nlist // 8, 1, min(index.nlist, -(-8 * fetch * index.nlist // index.ntotal)))
-        score, position = search(index, queries_QD[query], fetch)
+        score, position = search(index, queries_QD[query], fetch, only)
         kept = (position >= 0) & (score > margin)
         if len(left_out):
             key = query[:, None] * index.ntotal + position

@@ -17,7 +17,7 @@ from polars.testing import assert_frame_equal
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors: threads only wait for each other on a busy machine
 os.environ.setdefault("WANDB_MODE", "offline")
-os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # as inference/milvus_songs.py: gRPC may end what Spark forks
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # as inference/milvus_folders.py: gRPC may end what Spark forks
 
 SONGS, USERS, TASTES, FIRST_DAY = 60, 80, 3, datetime(2026, 1, 1)
 TABLES = ("songs", "users", "plays", "cold_plays", "pairs", "val_pairs")

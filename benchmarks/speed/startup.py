@@ -36,6 +36,7 @@ COMMANDS = {  # each with input that is not there
     "-m pipeline.zeroshot": "features=nowhere data=nowhere labels=[rock] out=never",
     "-m pipeline.probe": "data=nowhere",
     "-m pipeline.index": "run=nowhere out=never",
+    "-m pipeline.margins": "run=nowhere out=never",
     "-m pipeline.audience": "index=nowhere out=never",
     "-m pipeline.waves": "audience=nowhere data=nowhere exposures=1 out=never",
     "-m pipeline.evaluate": "data=nowhere index=nowhere out=never",

@@ -222,7 +222,7 @@ def test_another_program_starts_while_a_milvus_is_open(tmp_path: Path) -> None:
 import subprocess
 import sys
 from pathlib import Path
-from inference.milvus_songs import connected
+from inference.milvus_folders import connected
 connection = connected("a.db", Path(sys.argv[1]))
 for _ in range(20):
     subprocess.run(["true"], preexec_fn=lambda: None, check=True)
