@@ -3,6 +3,7 @@ pyspark or Java is missing."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -93,20 +94,48 @@ def test_plays_without_times_are_refused(tmp_path: Path) -> None:
     assert read_plays(AudienceSparkConfig(), Catalogue(tmp_path, {}))[0].count() == 1
 
 
+def trained(catalogue: Path, i2i: Path, boundary: Path, to: Path, model: str) -> list[str]:
+    """The options that name a ranker and what it ranks for."""
+    small = ["depth=15", "trees.min_leaf=5", "trees.rounds=40", "trees.parts=3", "network.parts=2", "network.epochs=1"]
+    small += ["network.dim=8", "network.heads=2", "network.hidden=8", "network.history=6", f"model={model}"]
+    of = [f"data={catalogue}", f"i2i={i2i}", f"boundary={boundary}"]
+    ranking.train_rank(load(RankConfig, [*of, f"out={to / 'rank'}", *small]))
+    run("index", f"run={i2i}", f"out={to / 'index'}")
+    return [f"index={to / 'index'}", f"boundary={boundary}", f"rank={to / 'rank'}"]
+
+
 @pytest.mark.parametrize("model", ["trees", "network"])
 def test_the_command_ranks_alike(
     model: str, catalogue_folder: Path, i2i_run: Path, boundary_run: Path, tmp_path: Path
 ) -> None:
     """Lists, scores and reasons of a trained ranker, also under a cap and with draws."""
-    small = ["depth=15", "trees.min_leaf=5", "trees.rounds=40", "trees.parts=3", "network.parts=2", "network.epochs=1"]
-    small += ["network.dim=8", "network.heads=2", "network.hidden=8", "network.history=6", f"model={model}"]
-    of = [f"data={catalogue_folder}", f"i2i={i2i_run}", f"boundary={boundary_run}"]
-    ranking.train_rank(load(RankConfig, [*of, f"out={tmp_path / 'rank'}", *small]))
-    run("index", f"run={i2i_run}", f"out={tmp_path / 'index'}")
-    options = ["mode=rank", f"index={tmp_path / 'index'}", f"boundary={boundary_run}", f"rank={tmp_path / 'rank'}"]
+    options = ["mode=rank", *trained(catalogue_folder, i2i_run, boundary_run, tmp_path, model)]
     options += ["targeting.budget=10", "targeting.per_user_cap=3", "targeting.exploration=0.2"]
     run("audience", *options, f"out={tmp_path / 'local'}")
     run("audience", *options, f"out={tmp_path / 'spark'}", "engine=spark", "spark.partitions=3")
     found, expected = (pl.read_parquet(tmp_path / engine / "audience.parquet") for engine in ("spark", "local"))
     assert found.height > 20 and found["raised_by"].list.len().max() == 3
     assert_frame_equal(found, expected, abs_tol=1e-5)  # products of matrices of another shape
+
+
+@pytest.mark.parametrize("model", ["trees", "network"])
+def test_evaluation_has_the_same_figures(
+    model: str, catalogue_folder: Path, i2i_run: Path, boundary_run: Path, tmp_path: Path
+) -> None:
+    """Those of a ranker and of its candidates, and rates, gate and reach by outcomes of users who were drawn."""
+    options = trained(catalogue_folder, i2i_run, boundary_run, tmp_path, model)
+    catalogue, rng = Catalogue.read(catalogue_folder), np.random.default_rng(0)
+    new = catalogue.songs[catalogue.rows("cold")].select("song_id")
+    truth = new.join(catalogue.users.select("user_id"), how="cross")
+    drawn = {name: rng.random(truth.height) < share for name, share in (("completed", 0.5), ("favourited", 0.2))}
+    truth.with_columns(**drawn).sample(fraction=0.5, seed=0).write_parquet(tmp_path / "truth.parquet")
+    options += [f"data={catalogue_folder}", f"truth={tmp_path / 'truth.parquet'}", "budgets=[5,20]", "ease_songs=1"]
+    run("evaluate", *options, f"out={tmp_path / 'local'}")
+    run("evaluate", *options, f"out={tmp_path / 'spark'}", "engine=spark", "spark.partitions=3")
+    found, expected = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("spark", "local"))
+    assert "FirstPlay, ranked" in {row["method"] for row in found["audience"]} and found["candidates"]
+    assert found["outcomes"]["source"] == found["gate"]["source"] == "truth" and found["reach"].keys() == {
+        "ungated",
+        "gated",
+    }
+    assert found == expected
