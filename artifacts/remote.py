@@ -1,8 +1,8 @@
-"""Folders in an object store (s3://, gs://, abfss://), brought to this machine's disk whole and checked.
+"""Folders in an object store (s3://, gs://, abfss://): listed, files of them brought to this machine's disk, and those
+that a command wrote (their manifest has the fingerprints of their `files`) brought whole and checked.
 
-A folder there is what a command wrote, its manifest with the fingerprints of its `files`. Arrow's own file systems read
-it: they come with pyarrow. Credentials, region and endpoint are those of the environment (AWS_ACCESS_KEY_ID,
-AWS_ENDPOINT_URL, …) or of the machine.
+Arrow's own file systems read them: they come with pyarrow. Credentials, region and endpoint are those of the
+environment (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, …) or of the machine.
 """
 
 from __future__ import annotations
@@ -32,6 +32,63 @@ def of_files(folder: Path) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): of_file(path) for path in paths if path != folder / MANIFEST}
 
 
+def opened(uri: str) -> tuple[Any, str]:
+    """The file system of an address, and the folder's path in it.
+
+    Raises:
+        UserError: it is none.
+    """
+    from pyarrow import fs  # half a second, for those who need it
+
+    try:
+        system, root = fs.FileSystem.from_uri(uri)
+        return system, root.rstrip("/")
+    except (OSError, ValueError, NotImplementedError) as error:
+        raise UserError(f"{uri}: no address of an object store ({one_line(error)})") from None
+
+
+def listed(uri: str) -> dict[str, tuple[int, int]]:
+    """Size in bytes, and time of change in nanoseconds, of each file of a folder, by its path in it, in their order.
+
+    Raises:
+        UserError: it cannot be read, or nothing is there.
+    """
+    from pyarrow import fs
+
+    system, root = opened(uri)
+    try:
+        found = system.get_file_info(fs.FileSelector(root, recursive=True))
+    except FileNotFoundError:
+        raise UserError(f"{uri}: nothing is there") from None
+    except OSError as error:
+        raise unreadable(uri, error) from None
+    files = sorted((one for one in found if one.type == fs.FileType.File), key=lambda one: one.path)
+    return {one.path[len(root) :].lstrip("/"): (one.size, one.mtime_ns) for one in files}
+
+
+def download(uri: str, system: Any, source: str, path: Path) -> None:
+    """Bring a file of the folder `uri` to disk.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        UserError: it cannot be read.
+    """
+    try:
+        with system.open_input_stream(source) as file, path.open("wb") as copy:
+            while block := file.read(BLOCK):
+                copy.write(block)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise unreadable(uri, error) from None
+
+
+def unreadable(uri: str, error: OSError) -> UserError:
+    """What to say of an address that cannot be read."""
+    what = "cannot be read: check its address, the credentials and the disk"
+    return UserError(f"{uri} {what} ({one_line(error)})")
+
+
 class RemoteFolder:
     """A folder of an object store and its copy on disk.
 
@@ -54,7 +111,7 @@ class RemoteFolder:
         Raises:
             UserError: it cannot be read, is no whole folder of this kind, or is being written.
         """
-        system, root = self._open()
+        system, root = opened(self.uri)
         manifest = self._manifest(system, root)
         try:
             before = json.loads((self.copy / MANIFEST).read_text("utf-8"))
@@ -91,14 +148,6 @@ class RemoteFolder:
                     told = str(error)
                     failed(told)
 
-    def _open(self) -> tuple[Any, str]:
-        from pyarrow import fs  # half a second, for those who need it
-
-        try:
-            return fs.FileSystem.from_uri(self.uri)
-        except (OSError, ValueError, NotImplementedError) as error:
-            raise UserError(f"{self.uri}: no address of an object store ({one_line(error)})") from None
-
     def _manifest(self, system: Any, root: str) -> dict[str, Any]:
         """The folder's manifest, its kind and the names of its files checked."""
         try:
@@ -107,7 +156,7 @@ class RemoteFolder:
         except FileNotFoundError:
             raise UserError(f"{self.uri} has no {MANIFEST}: is it the address of a {self.kind} folder?") from None
         except OSError as error:
-            raise self._unreadable(error) from None
+            raise unreadable(self.uri, error) from None
         except ValueError as error:
             raise UserError(f"{self.uri}/{MANIFEST} is damaged ({one_line(error)})") from None
         if not isinstance(manifest, dict) or manifest.get("kind") != self.kind:
@@ -119,17 +168,9 @@ class RemoteFolder:
 
     def _download(self, system: Any, source: str, path: Path) -> None:
         try:
-            with system.open_input_stream(source) as file, path.open("wb") as copy:
-                while block := file.read(BLOCK):
-                    copy.write(block)
+            download(self.uri, system, source, path)
         except FileNotFoundError:
             raise UserError(f"{self.uri}: {source} is missing: upload the folder again") from None
-        except OSError as error:
-            raise self._unreadable(error) from None
-
-    def _unreadable(self, error: OSError) -> UserError:
-        what = "cannot be read: check its address, the credentials and the disk"
-        return UserError(f"{self.uri} {what} ({one_line(error)})")
 
 
 def inside(name: Any) -> bool:

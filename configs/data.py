@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -89,7 +90,9 @@ class PairsConfig:
 @dataclass
 class PrepareConfig:
     source: str = opt(
-        REQUIRED, "dataset folder (or what format= says: a folder of music, a published data set)", "dataset folder"
+        REQUIRED,
+        "dataset folder, here or as s3://BUCKET/FOLDER (or what format= says: a folder of music, a published data set)",
+        "dataset folder",
     )
     out: str = opt(REQUIRED, "catalogue folder to write")
     format: Literal[
@@ -130,8 +133,25 @@ class PrepareConfig:
             )
         if self.engine == "spark" and self.pairs.posterior == "split_users":
             raise UserError("pairs.posterior=split_users is for engine=local: choose another one")
+        check_source(self)
         cache, out = self.audio.cache, Path(self.out).resolve()
         if cache and out in (Path(cache).resolve(), *Path(cache).resolve().parents):
             raise UserError(
                 f"audio.cache={cache} lies in out={self.out}, which is replaced as a whole: choose a folder beside it"
             )
+
+
+def check_source(config: PrepareConfig) -> None:
+    """Refuse what cannot be read from an object store, and a password that would be written down."""
+    if "://" not in config.source:
+        return
+    if re.match(r"\w+://[^/@]*:[^/@]*@", config.source):
+        raise UserError("source= is written down: give credentials in the environment (AWS_ACCESS_KEY_ID, …)")
+    if config.format != "contract":
+        raise UserError(f"format={config.format} reads files on this machine's disk: copy {config.source} there first")
+    if config.audio.store == "files":
+        raise UserError(
+            f"audio.store=files reads recordings in every epoch: copy {config.source} to a disk, or keep log-mel frames"
+        )
+    if config.plays and "://" in config.plays:
+        raise UserError("plays= is a path: plays in an object store are those in source=")

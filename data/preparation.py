@@ -13,6 +13,7 @@ import polars as pl
 
 from artifacts.fingerprints import CONTENT, of_file, of_table, of_values
 from artifacts.folders import scratch, writing
+from artifacts.remote import is_remote
 from artifacts.tracking import made, tracked, used
 from configs.data import PrepareConfig
 from configs.errors import UserError
@@ -28,6 +29,7 @@ from data.contract.row_rules import rejection_table
 from data.item_pairs import mining as positives
 from data.music_folder import read_folder
 from data.published import files, listenbrainz, mpd, music4all, recbole, yambda
+from data.remote_source import RemoteSource, brought
 from data.spark import pairs as spark_pairs
 from data.spark import plays as spark_plays
 from data.split import COLD_VAL, WARM, Split, released_before, split_songs
@@ -48,15 +50,18 @@ CONVERTED = {  # written as a dataset folder first
 @tracked("prepare")
 def prepare(config: PrepareConfig, run: Any) -> None:
     """Run `pipeline.prepare` (its docstring says what it reads and writes)."""
-    manifest: dict[str, Any] = {"source": str(Path(config.source).resolve()), "options": recorded(config)}
+    remote = is_remote(config.source)
+    manifest: dict[str, Any] = {"source": config.source if remote else str(Path(config.source).resolve())}
+    manifest["options"] = recorded(config)
     with scratch(config.out) as aside, writing(config.out, KIND, manifest) as folder:
-        dataset, later = until(read(config, aside), config.split.until)
+        there = RemoteSource.opened(config.source, aside) if remote else None
+        dataset, later = until(read(config, aside, there), config.split.until)
         how = config.split
         split = split_songs(dataset.songs, how.by, how.cutoff, how.cold_share, how.seed, dataset.zone)
         plays_S, dropped = write_plays(dataset, split, folder, aside, config)
         songs, tag_counts = join_tags(dataset, split)
         songs = songs.with_columns(pl.Series("split", split.of_song, dtype=pl.String), pl.Series("popularity", plays_S))
-        songs, problems, heard, shards = cache_audio(songs, config)
+        songs, problems, heard, shards = cache_audio(songs, config, there)
         pairs, evidence = training_pairs(folder, dataset, split, config)
         val_pairs = validation_pairs(folder, dataset.users.height, split, config)
         tables = {"songs": songs, "users": dataset.users, "pairs": pairs.frame(), "val_pairs": val_pairs}
@@ -79,14 +84,15 @@ def prepare(config: PrepareConfig, run: Any) -> None:
             + audio_notes(heard, songs)
             + text_notes(songs, config.text_model),
         }
-    used(run, config.source)
+    used(run, None if remote else config.source)
     made(run, config.out, config.logger.upload)
     print(summary(manifest, config.out))
 
 
-def read(config: PrepareConfig, aside: Path) -> contract.Dataset:
-    """Read and check the source; plays beyond `memory_gb`, and those read by Spark, are written to `aside`."""
-    source, found = Path(config.source), files.Found()
+def read(config: PrepareConfig, aside: Path, there: RemoteSource | None) -> contract.Dataset:
+    """Read and check the source; plays beyond `memory_gb`, and those read by Spark, are written to `aside`, and so are
+    the tables of a source elsewhere."""
+    source, found = there.tables() if there else Path(config.source), files.Found()
     if config.format in PUBLISHED:
         return PUBLISHED[config.format](source)
     if config.format in CONVERTED:
@@ -100,7 +106,10 @@ def read(config: PrepareConfig, aside: Path) -> contract.Dataset:
     check = partial(check, repeats=config.repeats)
     if config.format == "folder":
         return read_folder(source, config.plays, check, config.folder_ids)
-    dataset = contract.read_dataset(source, config.plays, check)
+    try:
+        dataset = contract.read_dataset(source, config.plays, check)
+    except UserError as error:
+        raise UserError(str(error).replace(str(source), config.source)) from None
     return replace(dataset, rejected=found.rejected | dataset.rejected, notes=found.notes + dataset.notes)
 
 
@@ -122,14 +131,17 @@ def until(dataset: contract.Dataset, date: str | None) -> tuple[contract.Dataset
 
 
 def cache_audio(
-    songs: pl.DataFrame, config: PrepareConfig
+    songs: pl.DataFrame, config: PrepareConfig, there: RemoteSource | None
 ) -> tuple[pl.DataFrame, dict[str, Any], audio_cache.Cached, dict[str, Any]]:
     """Decode recordings missing from the cache; songs with an unusable file are kept without audio and reported."""
-    source, out = Path(config.source), Path(config.out)
-    paths = [source / path if path is not None else None for path in songs["audio_path"]]
+    source, out, elsewhere = Path(config.source), Path(config.out), audio_cache.Elsewhere()
+    place = there.recording if there else source.joinpath
+    recordings = [place(path) if path is not None else None for path in songs["audio_path"]]
+    if there:
+        elsewhere = audio_cache.Elsewhere(there.states(), partial(brought, uri=there.uri, aside=there.aside))
     options = as_dict(config.audio)
     cache, verify = Path(options.pop("cache") or f"{out}_audio"), options.pop("verify")
-    cached = audio_cache.cached(paths, cache, options, config.workers, verify)
+    cached = audio_cache.cached(recordings, cache, options, config.workers, verify, elsewhere)
     named = {
         f"audio: {reason}": {
             "count": len(rows),

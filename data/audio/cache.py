@@ -13,8 +13,10 @@ import hashlib
 import os
 import uuid
 import zlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ import polars as pl
 from artifacts.folders import MANIFEST, PART, check_replaceable, read_manifest, remove_left, write_manifest
 from configs.errors import UserError
 from data.arrays import IntArray
-from data.audio.recordings import CHANGES, Kept, decoded, step_type
+from data.audio.recordings import CHANGES, Bring, Kept, decoded, step_type
 from data.audio.shards import SUFFIX
 
 KIND = "audio cache"
@@ -32,7 +34,7 @@ SHARD_BYTES = 256 * 2**20  # 1,300 recordings of 30 s as log-mel, 280 as samples
 ENDS = 2**16  # bytes
 NO_SHARD = -1
 DECODER = 2  # version of what judges recordings: what another one has refused is tried again
-TRIED_AGAIN = ("unreadable", "damaged")  # a disk may have been away
+TRIED_AGAIN = ("missing", "unreadable", "damaged")  # a disk may have been away
 OF_FRAMES = ("n_mels", "win_length", "hop_length")  # samples do not depend on these
 KEY = ["path", "size", "changed_ns"]  # what a recording is recognised by
 SCHEMA = {"path": pl.String, "size": pl.Int64, "changed_ns": pl.Int64, "start": pl.Int64, "length": pl.Int64}
@@ -59,34 +61,52 @@ class Cached:
     mix: list[list[float] | None]
 
 
-def cached(paths: Sequence[Path | None], folder: Path, options: dict[str, Any], workers: int, verify: bool) -> Cached:
+@dataclass(frozen=True)
+class Elsewhere:
+    """Recordings that are no files here: size and time of change by address, and how one becomes a file for a while."""
+
+    states: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    bring: Bring = nullcontext
+
+
+def cached(
+    files: Sequence[Path | str | None],
+    folder: Path,
+    options: dict[str, Any],
+    workers: int,
+    verify: bool,
+    elsewhere: Elsewhere = Elsewhere(),
+) -> Cached:
     """Every recording, decoded in parallel where it is not in the cache yet.
 
     Args:
-        paths: one a song; None where it has no recording.
+        files: one a song: a path, or an address `elsewhere`; None where it has no recording.
         folder: of the cache; made where there is none.
         options, workers: as `data.audio.recordings.decoded`.
         verify: compare checksums of all shards; else only that they have their size.
+        elsewhere: what is at the addresses.
 
     Raises:
         UserError: the folder is something else, or was decoded with other options.
     """
-    if any(path is not None for path in paths):
+    if any(file is not None for file in files):
         open_cache(folder, options)
-    for files in damaged(folder, options, verify):
-        decode_into(folder, files, options, workers)  # one by one: the same files make the same shard again
-    wanted = wanted_files(paths)
+    decode = partial(decode_into, folder, options=options, workers=workers, bring=elsewhere.bring)
+    for lost in damaged(folder, options, verify, elsewhere.states):
+        decode(lost)  # one by one: the same files make the same shard again
+    wanted = wanted_files(files, elsewhere.states)
     known = read_tables(folder)
     new = wanted.join(known, on=KEY, how="anti").unique(KEY, maintain_order=True)
     if new.height:
-        failed = decode_into(folder, new, options, workers)
+        failed = decode(new)
         known = pl.concat([read_tables(folder), failed], how="diagonal")
     found = wanted.join(known.unique(KEY, keep="first"), on=KEY, how="left")
-    found = pl.DataFrame({"row": np.arange(len(paths))}).join(found, on="row", how="left", maintain_order="left")
-    return located(found, paths, options["store"] == "files")
+    given = pl.DataFrame({"row": np.arange(len(files)), "given": [file is not None for file in files]})
+    found = given.join(found, on="row", how="left", maintain_order="left")
+    return located(found, options["store"] == "files")
 
 
-def located(found: pl.DataFrame, paths: Sequence[Path | None], stays: bool) -> Cached:
+def located(found: pl.DataFrame, stays: bool) -> Cached:
     """Where recordings are and what was found, from the rows of the tables; `stays`: their sound is in their files."""
     heard = pl.col("length") > 0
     shards = [] if stays else found.filter(heard)["shard"].unique().sort().to_list()
@@ -103,7 +123,8 @@ def located(found: pl.DataFrame, paths: Sequence[Path | None], stays: bool) -> C
     shard, start, length = (found[name].to_numpy() for name in ("number", "start", "length"))
     unusable = found.drop_nulls("problem").group_by("problem", maintain_order=True)
     problems = {str(name): group["row"].to_list() for (name,), group in unusable}
-    missing = [row for row, path in enumerate(paths) if path is not None and not path.is_file()]
+    gone = pl.col("given") & (pl.col("size").is_null() | pl.col("problem").eq_missing("missing"))
+    missing = found.filter(gone)["row"].to_list()
     problems |= {"missing": missing} if missing else {}
     changes = {name: found.filter(heard & pl.col(name).fill_null(False))["row"].to_list() for name in CHANGES}
     return Cached(shard, start, length, shards, problems, changes, found["content"].to_list(), found["mix"].to_list())
@@ -135,11 +156,26 @@ def open_cache(folder: Path, options: dict[str, Any]) -> None:
     write_manifest(folder, KIND, {"options": options})
 
 
-def wanted_files(paths: Sequence[Path | None]) -> pl.DataFrame:
-    """row, path, size and time of change of every recording that is there."""
-    there = ((row, path, path.stat()) for row, path in enumerate(paths) if path is not None and path.is_file())
-    rows = [(row, str(path.resolve()), state.st_size, state.st_mtime_ns) for row, path, state in there]
+def wanted_files(files: Sequence[Path | str | None], states: Mapping[str, tuple[int, int]]) -> pl.DataFrame:
+    """row, path (or address), size and time of change of every recording that is there."""
+    there = ((row, state_of(file, states)) for row, file in enumerate(files) if file is not None)
+    rows = [(row, *state) for row, state in there if state is not None]
     return pl.DataFrame(rows, schema={"row": pl.Int64, **{name: SCHEMA[name] for name in KEY}}, orient="row")
+
+
+def state_of(file: Path | str, states: Mapping[str, tuple[int, int]]) -> tuple[str, int, int] | None:
+    """What a recording is recognised by; None where it is not there."""
+    if isinstance(file, str):
+        return (file, *states[file]) if file in states else None
+    if not file.is_file():
+        return None
+    state = file.stat()
+    return str(file.resolve()), state.st_size, state.st_mtime_ns
+
+
+def as_given(path: str) -> Path | str:
+    """What a table calls a path: one, or an address, which alone has two slashes."""
+    return path if "://" in path else Path(path)
 
 
 def read_tables(folder: Path) -> pl.DataFrame:
@@ -152,7 +188,9 @@ def read_tables(folder: Path) -> pl.DataFrame:
     return found.filter(pl.col("problem").is_null() | (pl.col("decoder") == DECODER).fill_null(False))
 
 
-def decode_into(folder: Path, files: pl.DataFrame, options: dict[str, Any], workers: int) -> pl.DataFrame:
+def decode_into(
+    folder: Path, files: pl.DataFrame, options: dict[str, Any], workers: int, bring: Bring = nullcontext
+) -> pl.DataFrame:
     """Decode files and write them in shards, each one whole as soon as it is full.
 
     Returns the files that could not be read, as `read_tables` would have them. They are in no shard, and are tried
@@ -161,7 +199,7 @@ def decode_into(folder: Path, files: pl.DataFrame, options: dict[str, Any], work
     shard, failed = Shard(folder), []
     keys = files.select(KEY).iter_rows()
     try:
-        found = decoded([Path(one) for one in files["path"]], options, workers)
+        found = decoded([as_given(one) for one in files["path"]], options, workers, bring)
         for key, kept in zip(keys, found, strict=True):
             if kept.problem in TRIED_AGAIN:
                 failed.append(dict(zip(KEY, key, strict=True)) | {"length": 0, "problem": kept.problem})
@@ -217,7 +255,9 @@ class Shard:
         self.aside.unlink(missing_ok=True)
 
 
-def damaged(folder: Path, options: dict[str, Any], verify: bool) -> Iterator[pl.DataFrame]:
+def damaged(
+    folder: Path, options: dict[str, Any], verify: bool, states: Mapping[str, tuple[int, int]]
+) -> Iterator[pl.DataFrame]:
     """The files of each shard that is gone, cut short or, if asked, changed; the shard is removed.
 
     All of its files that are still as they were, whoever needs them: decoded again in their order they make a shard of
@@ -236,7 +276,7 @@ def damaged(folder: Path, options: dict[str, Any], verify: bool) -> Iterator[pl.
             print(f"{data} is damaged: its recordings are decoded again")
             table.unlink(missing_ok=True)
             data.unlink(missing_ok=True)
-            files = wanted_files([Path(one) for one in rows["path"]])
+            files = wanted_files([as_given(one) for one in rows["path"]], states)
             still = files.join(rows, on=KEY, how="semi", maintain_order="left")
             if still.height:
                 yield still

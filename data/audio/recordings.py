@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from tqdm import tqdm
 
+from configs.errors import UserError
 from data.arrays import AnyArray, FloatArray
 from data.audio.sound_files import HIGHEST_RATE, AudioError, opened
 
@@ -68,6 +70,7 @@ FILTER = 7  # half the width of the resampling filter, in samples of the lower r
 TREBLE = 5500  # Hz
 LOST = 0.01  # power of the channels' mean, as a share of the loudest channel's, below which they cancel out
 CHUNK = 8  # files decoded ahead by each worker
+Bring = Callable[[Any], AbstractContextManager[Path]]
 
 
 @dataclass(frozen=True)
@@ -159,36 +162,56 @@ def to_steps(wave: FloatArray, options: dict[str, Any]) -> AnyArray:
     return log_mel(wave, *shape).astype(step_type(options)[0])
 
 
-def decoded(paths: list[Path], options: dict[str, Any], workers: int) -> Iterator[Kept]:
+def decoded(
+    files: Sequence[Path | str], options: dict[str, Any], workers: int, bring: Bring = nullcontext
+) -> Iterator[Kept]:
     """Every recording in order.
 
     Args:
-        paths: files.
+        files: paths, or what `bring` makes a path of.
         options: store, sample_rate, max_seconds, min_seconds; with store=logmel also n_mels, win_length and hop_length
             (configs/data.py: AudioConfig).
         workers: decoding processes of one thread each (0: in this process), CHUNK files ahead.
+        bring: gives a file as a path on disk until it is decoded.
+
+    Raises:
+        UserError: of `bring`.
     """
     from torch.utils.data import DataLoader
 
-    dataset: Any = paths  # DataLoader asks no more of a dataset than to be a sequence
-    workers = min(workers, len(paths))
+    dataset: Any = files  # DataLoader asks no more of a dataset than to be a sequence
+    workers = min(workers, len(files))
     ahead = CHUNK if workers else None
-    kept = partial(_kept, options=options)  # run by the workers
-    loader = DataLoader(dataset, batch_size=None, num_workers=workers, prefetch_factor=ahead, collate_fn=kept)
-    return iter(tqdm(loader, "audio", unit="file", disable=not paths))
+    how = "spawn" if workers and bring is not nullcontext else None  # a client of an object store survives no fork
+    kept = partial(_kept, options=options, bring=bring)  # run by the workers
+    loader = DataLoader(
+        dataset,
+        batch_size=None,
+        num_workers=workers,
+        prefetch_factor=ahead,
+        collate_fn=kept,
+        multiprocessing_context=how,
+    )
+    for one in tqdm(loader, "audio", unit="file", disable=not files):
+        if isinstance(one, UserError):
+            raise one
+        yield one
 
 
-def _kept(path: Path, options: dict[str, Any]) -> Kept:
+def _kept(file: Path | str, options: dict[str, Any], bring: Bring) -> Kept | UserError:
     sample_rate, changes = options["sample_rate"], list[str]()
     dtype, width = step_type(options)
     window = int(options["win_length"]) if options["store"] == "logmel" else 1
     try:
-        heard = read(path, options["max_seconds"])
+        with bring(file) as path:
+            heard = read(path, options["max_seconds"])
         changes = heard.changes + ["resampled"] * (heard.rate != sample_rate)
         wave = resample(heard.wave, heard.rate, sample_rate)
         check(wave, max(options["min_seconds"] * sample_rate, window, 1))
     except AudioError as error:
         return Kept(error.reason, np.empty((0, width), dtype), changes)
+    except UserError as error:  # returned: a worker's exceptions come with its traceback as their text
+        return error
     steps = to_steps(wave, options)
     content = zlib.crc32(steps.tobytes())
     return Kept(None, steps[:, :width], changes, heard.place, content)

@@ -1,0 +1,208 @@
+"""A dataset folder in an object store: the catalogue is that of the same folder on disk. moto's S3 server has it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import soundfile
+from pyarrow import fs
+
+from configs.errors import UserError
+from data import remote_source
+from data.audio import recordings
+from data.audio.recordings import AudioError
+from data.remote_source import RemoteSource, brought
+from tests.serving import test_remote as store
+
+address, upload = store.address, store.upload
+Upload = Callable[[Path, str], str]
+RATE = 16000
+NAMES = ["a b.wav", "#1 100%.flac", "deep/雨.ogg", "deep/ä+?.mp3", "text.wav", "short.flac", "good.wav"]
+
+
+@pytest.fixture
+def source(write_dataset: Callable[..., Path], tmp_path: Path) -> Path:
+    """The tiny dataset with recordings, one of which is no sound, one too short, one not there and one elsewhere; its
+    plays are in two files, beside one that is half written."""
+    folder, rng = write_dataset(tmp_path / "source"), np.random.default_rng(0)
+    (folder / "audio" / "deep").mkdir(parents=True)
+    for name in NAMES:
+        seconds = 0.5 if name == "short.flac" else 1.5
+        soundfile.write(folder / "audio" / name, 0.1 * rng.standard_normal((int(seconds * RATE), 2)), RATE)
+    (folder / "audio" / "text.wav").write_text("no sound" * 50)
+    paths = [f"audio/{name}" for name in NAMES] + [
+        "./audio//good.wav",
+        "audio/gone.wav",
+        "../outside.wav",
+        "/nowhere/x.wav",
+    ]
+    songs = pl.read_parquet(folder / "songs.parquet")
+    audio_path = pl.Series("audio_path", paths + [None] * (songs.height - len(paths)))
+    songs.with_columns(audio_path).write_parquet(folder / "songs.parquet")
+    plays = pl.read_parquet(folder / "plays.parquet")
+    (folder / "plays").mkdir()
+    plays[:1000].write_parquet(folder / "plays" / "a.parquet")
+    plays[1000:].write_parquet(folder / "plays" / "b.parquet")
+    (folder / "plays" / "_c.parquet").write_bytes(b"PAR1")
+    (folder / "plays.parquet").unlink()
+    return folder
+
+
+def told(folder: Path) -> dict[str, Any]:
+    """What the manifest says, but for where things are."""
+    manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
+    return {key: one for key, one in manifest.items() if key not in ("source", "options", "audio_shards")}
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_the_catalogue_is_that_of_the_folder_on_disk(
+    workers: int, source: Path, upload: Upload, prepare: Callable[..., Path], tmp_path: Path
+) -> None:
+    of = f"workers={workers}"
+    local = prepare(source, tmp_path / "local", of)
+    uri = upload(source, f"same{workers}")
+    found = prepare(uri.replace("?", "/?"), tmp_path / "found", of)
+    assert told(found) == told(local) and told(found)["content"]
+    assert told(found)["counts"]["songs_with_audio"] == 6
+    problems = {key: one["count"] for key, one in told(found)["rejected"].items() if key.startswith("audio")}
+    assert problems == {"audio: missing": 3, "audio: unreadable": 1, "audio: too short": 1}
+    files = [path.relative_to(local) for path in local.rglob("*") if path.is_file() and path.name != "manifest.json"]
+    assert len(files) == 9 and all((found / name).read_bytes() == (local / name).read_bytes() for name in files)
+    raw = [[path.read_bytes() for path in (tmp_path / f"{name}_audio").glob("*.raw")] for name in ("local", "found")]
+    assert raw[0] == raw[1] and len(raw[0]) == 1
+    assert json.loads((found / "manifest.json").read_text("utf-8"))["source"] == uri.replace("?", "/?")
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"source", "local", "local_audio", "found", "found_audio"}, "nothing else is left on the disk"
+
+
+def test_one_recording_is_on_disk_at_a_time_and_once(
+    source: Path, upload: Upload, prepare: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, fetched = [], []
+    read, fetch = recordings.read, remote_source.fetch
+
+    def counted(path: Path, *more: Any) -> Any:
+        seen.append([one.suffix for one in path.parent.iterdir() if one.is_file()])
+        return read(path, *more)
+
+    def noted(uri: str, name: str, path: Path) -> None:
+        fetched.append(name)
+        fetch(uri, name, path)
+
+    monkeypatch.setattr(recordings, "read", counted)
+    monkeypatch.setattr(remote_source, "fetch", noted)
+    uri = upload(source, "once")
+    tables = {"songs.parquet", "users.parquet", "plays/a.parquet", "plays/b.parquet"}
+    prepare(uri, tmp_path / "catalogue")
+    assert sorted(fetched) == sorted(tables | {f"audio/{name}" for name in NAMES})
+    assert seen == [[Path(name).suffix] for name in NAMES]
+    fetched.clear()
+    prepare(uri, tmp_path / "catalogue")
+    assert set(fetched) == tables | {"audio/text.wav"}, "what could not be read is tried again"
+    soundfile.write(source / "audio" / "good.wav", np.random.default_rng(9).standard_normal(3 * RATE) / 9, RATE)
+    fetched.clear()
+    prepare(upload(source, "once"), tmp_path / "catalogue")
+    assert "audio/good.wav" in fetched
+    songs = pl.read_parquet(tmp_path / "catalogue" / "songs.parquet")
+    assert songs["audio_length"][6] == songs["audio_length"][7] == 151
+
+
+def test_what_is_gone_when_it_is_read(
+    source: Path,
+    upload: Upload,
+    address: str,
+    prepare: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A recording is missing; a table ends the command."""
+    uri, tables = upload(source, "gone"), RemoteSource.tables
+    system = fs.S3FileSystem(endpoint_override=address, scheme="http")
+
+    def without(name: str, before: bool) -> None:
+        def changed(self: RemoteSource) -> Path:
+            if before:
+                system.delete_file(f"{store.BUCKET}/gone/{name}")
+            folder = tables(self)
+            if not before:
+                system.delete_file(f"{store.BUCKET}/gone/{name}")
+            return folder
+
+        monkeypatch.setattr(RemoteSource, "tables", changed)
+
+    without("audio/good.wav", before=False)
+    catalogue = prepare(uri, tmp_path / "catalogue")
+    assert told(catalogue)["rejected"]["audio: missing"]["count"] == 5
+    without("plays/b.parquet", before=True)
+    with pytest.raises(UserError, match=r"plays/b\.parquet is gone: is the folder being written"):
+        prepare(uri, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_store_that_refuses_ends_the_command_in_one_line(
+    workers: int,
+    source: Path,
+    upload: Upload,
+    address: str,
+    prepare: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Not with a catalogue that lacks recordings; also where it is a worker that was refused."""
+    uri, tables = upload(source, "refused"), RemoteSource.tables
+
+    def refusing(self: RemoteSource) -> Path:
+        folder = tables(self)
+        store.secure(address, "2")
+        return folder
+
+    monkeypatch.setattr(RemoteSource, "tables", refusing)
+    try:
+        with pytest.raises(UserError) as caught:
+            prepare(uri, tmp_path / "catalogue", f"workers={workers}")
+    finally:
+        store.secure(address, "inf")
+    assert "check its address, the credentials" in str(caught.value) and "\n" not in str(caught.value)
+    assert not (tmp_path / "catalogue").exists()
+    monkeypatch.setattr(RemoteSource, "tables", tables)
+    assert told(prepare(uri, tmp_path / "catalogue"))["counts"]["songs_with_audio"] == 6
+
+
+def test_what_cannot_be_a_source_is_one_line(
+    source: Path, upload: Upload, address: str, prepare: Callable[..., Path], tmp_path: Path
+) -> None:
+    uri, out = upload(source, "wrong"), tmp_path / "catalogue"
+
+    def error(of: str, *options: str) -> str:
+        with pytest.raises(UserError) as caught:
+            prepare(of, out, *options)
+        assert "\n" not in str(caught.value) and not out.exists() and str(tmp_path) not in str(caught.value)
+        return str(caught.value)
+
+    assert "nothing is there" in error(store.uri(address, "nowhere"))
+    assert "NO_SUCH_BUCKET" in (said := error(store.uri(address, "x", "no-such-bucket"))) or "nothing is there" in said
+    assert "check its address" in error(store.uri("127.0.0.1:9", "x"))
+    assert "no address of an object store" in error("nothing://bucket/x")
+    assert "it has no songs.parquet" in error(store.uri(address, "wrong/audio"))
+    assert "credentials in the environment" in error("s3://key:secret@bucket/x")
+    for option in ("format=folder", "audio.store=files", "plays=s3://bucket/plays.parquet"):
+        assert option.partition("=")[0] in error(uri, option)
+    system = fs.S3FileSystem(endpoint_override=address, scheme="http")
+    with system.open_output_stream(f"{store.BUCKET}/wrong/plays/a.parquet") as file:
+        file.write(b"no table")
+    assert uri in error(uri), "the address is named, not the copy"
+
+
+def test_an_address_of_nothing_is_missing(source: Path, upload: Upload, tmp_path: Path) -> None:
+    uri = upload(source, "nothing")
+    with pytest.raises(AudioError, match="missing"), brought(f"{uri.partition('?')[0]}/audio/gone.wav", uri, tmp_path):
+        pass
+    with brought(source / "x.wav", uri, tmp_path) as path:
+        assert path == source / "x.wav", "a path stays one"
