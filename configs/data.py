@@ -91,7 +91,7 @@ class PairsConfig:
 class PrepareConfig:
     source: str = opt(
         REQUIRED,
-        "dataset folder, here or as s3://BUCKET/FOLDER (or what format= says: a folder of music, a published data set)",
+        "dataset folder (or what format= says: a folder of music, both also as s3://BUCKET/PATH, a published data set)",
         "dataset folder",
     )
     out: str = opt(REQUIRED, "catalogue folder to write")
@@ -147,7 +147,7 @@ def check_source(config: PrepareConfig) -> None:
         return
     if re.match(r"\w+://[^/@]*:[^/@]*@", config.source):
         raise UserError("source= is written down: give credentials in the environment (AWS_ACCESS_KEY_ID, …)")
-    if config.format != "contract":
+    if config.format not in ("contract", "folder"):
         raise UserError(f"format={config.format} reads files on this machine's disk: copy {config.source} there first")
     if config.audio.store == "files":
         raise UserError(

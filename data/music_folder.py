@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import date
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from unicodedata import normalize
 
 import polars as pl
@@ -49,6 +51,8 @@ SCHEMA = {
 }  # fmt: skip
 
 Tags = dict[str, list[str]]
+Opened = Callable[[Path], AbstractContextManager[BinaryIO]]
+Each = Callable[[Callable[[Path], Any], list[Path]], Iterable[Any]]
 
 
 @dataclass
@@ -69,7 +73,19 @@ class Found:
         self.lacking[what] = self.lacking.get(what, 0) + lacking
 
 
-def read_folder(source: str | Path, plays: str | None, check: Check, ids: str = "path") -> Dataset:
+def open_file(path: Path) -> BinaryIO:
+    """Open a recording to read its tags."""
+    return path.open("rb")
+
+
+def read_folder(
+    source: str | Path,
+    plays: str | None,
+    check: Check,
+    ids: str = "path",
+    opened: Opened = open_file,
+    each: Each = map,
+) -> Dataset:
     """Read a folder of music: a song for each recording, with what its tags say; other tables as `read_dataset`.
 
     Args:
@@ -78,6 +94,8 @@ def read_folder(source: str | Path, plays: str | None, check: Check, ids: str = 
         check: as `read_dataset`.
         ids: what is a song's id: its path in the folder, the name of its file, or its MusicBrainz recording id where
             it has one, else the path.
+        opened: how a recording is opened; it can seek.
+        each: applies a function to paths, in their order.
 
     Raises:
         UserError: no folder, no plays (told before tags are read), no recording, mutagen is not installed; as
@@ -91,7 +109,7 @@ def read_folder(source: str | Path, plays: str | None, check: Check, ids: str = 
     except ImportError:
         raise UserError("format=folder reads tags with mutagen: pip install mutagen") from None
     check_log(source, plays)
-    found = scan(source, ids)
+    found = scan(source, ids, opened, each)
     if not found.songs:
         skipped = "; ".join(f"{len(paths)} {why}" for why, paths in found.skipped.items()) or "no file is one"
         raise UserError(f"{source} holds no recording that can be read ({skipped})")
@@ -105,14 +123,14 @@ def read_folder(source: str | Path, plays: str | None, check: Check, ids: str = 
     return dataset
 
 
-def scan(source: Path, ids: str) -> Found:
-    """All recordings of a folder, in the order of their paths."""
+def scan(source: Path, ids: str, opened: Opened = open_file, each: Each = map) -> Found:
+    """All recordings of a folder, in the order of their paths; arguments as `read_folder`."""
     found, seen = Found(), set[str]()
     paths = list(recordings(source, found))
     numbered = numbered_folders(paths)
-    for path in tqdm(paths, "tags", unit="file"):
+    all_tags = each(partial(tags_of, opened=opened), paths)
+    for path, tags in zip(paths, tqdm(all_tags, "tags", len(paths), unit="file"), strict=True):
         name = path.relative_to(source).as_posix()
-        tags = tags_of(path)
         if tags is None:
             found.skip("not readable as sound (left out)", name)
             continue
@@ -250,25 +268,35 @@ def decoded(data: bytes) -> str | None:
     return None
 
 
-def tags_of(path: Path) -> Tags | None:
+def tags_of(path: Path, opened: Opened = open_file) -> Tags | None:
     """What a recording's tags say of our fields; None if it is no recording.
 
     mutagen reads them; of what it does not know (WebM, Matroska, INFO in WAV) FFmpeg does.
     """
+    try:
+        with opened(path) as file:
+            texts = texts_in(file)
+    except OSError:
+        return None
+    if texts is None:
+        return None
+    tags = {key: next((texts[name] for name in names if texts.get(name)), []) for key, names in NAMES.items()}
+    return {key: values for key, values in tags.items() if values}
+
+
+def texts_in(file: BinaryIO) -> Tags | None:
+    """A recording's tags as texts by name; None if it is no recording."""
     import mutagen
 
     try:
-        file = mutagen.File(path)
+        known = mutagen.File(file)
     except Exception:  # a broken tag raises many types; the sound may be good all the same
-        file = None
-    texts = {} if file is None or file.tags is None else texts_of(file.tags)
-    if not texts:
-        said = by_ffmpeg(path)
-        if said is None and file is None:
-            return None
-        texts = said or {}
-    tags = {key: next((texts[name] for name in names if texts.get(name)), []) for key, names in NAMES.items()}
-    return {key: values for key, values in tags.items() if values}
+        known = None
+    texts = {} if known is None or known.tags is None else texts_of(known.tags)
+    if texts:
+        return texts
+    said = by_ffmpeg(file)
+    return None if said is None and known is None else said or {}
 
 
 def texts_of(tags: Any) -> Tags:
@@ -291,12 +319,12 @@ def texts_of(tags: Any) -> Tags:
     return texts
 
 
-def by_ffmpeg(path: Path) -> Tags | None:
+def by_ffmpeg(file: BinaryIO) -> Tags | None:
     """Tags as FFmpeg reads them; None if it finds no sound."""
     from data.audio.sound_files import AudioError, metadata
 
     try:
-        said = metadata(path)
+        said = metadata(file)
     except AudioError:
         return None
     return {name.lower().partition("-")[0]: [value.strip()] for name, value in said.items() if value.strip()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -27,9 +28,9 @@ from data.contract import dataset as contract
 from data.contract import play_rules
 from data.contract.row_rules import rejection_table
 from data.item_pairs import mining as positives
-from data.music_folder import read_folder
+from data.music_folder import Each, Opened, open_file, read_folder
 from data.published import files, listenbrainz, mpd, music4all, recbole, yambda
-from data.remote_source import RemoteSource, brought
+from data.remote_source import READERS, RemoteSource, brought
 from data.spark import pairs as spark_pairs
 from data.spark import plays as spark_plays
 from data.split import COLD_VAL, WARM, Split, released_before, split_songs
@@ -54,7 +55,7 @@ def prepare(config: PrepareConfig, run: Any) -> None:
     manifest: dict[str, Any] = {"source": config.source if remote else str(Path(config.source).resolve())}
     manifest["options"] = recorded(config)
     with scratch(config.out) as aside, writing(config.out, KIND, manifest) as folder:
-        there = RemoteSource.opened(config.source, aside) if remote else None
+        there = RemoteSource.listed(config.source, aside) if remote else None
         dataset, later = until(read(config, aside, there), config.split.until)
         how = config.split
         split = split_songs(dataset.songs, how.by, how.cutoff, how.cold_share, how.seed, dataset.zone)
@@ -90,9 +91,23 @@ def prepare(config: PrepareConfig, run: Any) -> None:
 
 
 def read(config: PrepareConfig, aside: Path, there: RemoteSource | None) -> contract.Dataset:
-    """Read and check the source; plays beyond `memory_gb`, and those read by Spark, are written to `aside`, and so are
-    the tables of a source elsewhere."""
-    source, found = there.tables() if there else Path(config.source), files.Found()
+    """Read and check the source; plays beyond `memory_gb`, those read by Spark, and the tables of a source in an object
+    store are written to `aside`."""
+    if there is None:
+        return read_source(config, Path(config.source), aside)
+    source = there.tables(music=config.format == "folder")
+    try:
+        with ThreadPoolExecutor(READERS) as readers:
+            return read_source(config, source, aside, there.opened, readers.map)
+    except UserError as error:
+        raise UserError(str(error).replace(str(source), config.source)) from None
+
+
+def read_source(
+    config: PrepareConfig, source: Path, aside: Path, opened: Opened = open_file, each: Each = map
+) -> contract.Dataset:
+    """Read and check a source on disk; `opened` and `each` as of `read_folder`."""
+    found = files.Found()
     if config.format in PUBLISHED:
         return PUBLISHED[config.format](source)
     if config.format in CONVERTED:
@@ -105,11 +120,8 @@ def read(config: PrepareConfig, aside: Path, there: RemoteSource | None) -> cont
         check = partial(play_rules.usable_plays, memory_gb=config.memory_gb, aside=aside)
     check = partial(check, repeats=config.repeats)
     if config.format == "folder":
-        return read_folder(source, config.plays, check, config.folder_ids)
-    try:
-        dataset = contract.read_dataset(source, config.plays, check)
-    except UserError as error:
-        raise UserError(str(error).replace(str(source), config.source)) from None
+        return read_folder(source, config.plays, check, config.folder_ids, opened, each)
+    dataset = contract.read_dataset(source, config.plays, check)
     return replace(dataset, rejected=found.rejected | dataset.rejected, notes=found.notes + dataset.notes)
 
 

@@ -2,10 +2,12 @@
 
 A recording is a file only while it is decoded, so that the disk holds as many as there are workers. It is known by its
 address, its size and the time of its change, which a listing of the folder tells: one request for a thousand objects.
+Of its tags (`format=folder`) only those parts are fetched where they are.
 """
 
 from __future__ import annotations
 
+import io
 import posixpath
 import uuid
 from collections.abc import Iterator
@@ -13,13 +15,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
 
 from artifacts import remote
 from configs.errors import UserError
 from data.audio.sound_files import AudioError
 from data.contract.columns import COLUMNS
 from data.contract.dataset import hidden
+from data.music_folder import LYRICS, SUFFIXES
 
+PART_BYTES = 2**18  # fetched at a time of a recording whose tags are read
+READERS = 16  # threads that read tags
 State = tuple[int, int]  # size in bytes, and time of change in nanoseconds
 
 
@@ -32,35 +38,74 @@ class RemoteSource:
     aside: Path
 
     @classmethod
-    def opened(cls, uri: str, aside: Path) -> RemoteSource:
+    def listed(cls, uri: str, aside: Path) -> RemoteSource:
         """List the folder.
 
         Raises:
-            UserError: it cannot be read, or is no dataset folder.
+            UserError: it cannot be read.
         """
-        found = cls(uri, remote.listed(uri), aside)
-        if "songs.parquet" not in found.objects:
-            raise UserError(f"{uri} is not a dataset folder: it has no songs.parquet (see docs/data.md)")
-        return found
+        return cls(uri, remote.listed(uri), aside)
 
-    def tables(self) -> Path:
-        """Bring the tables to a folder on disk.
+    @property
+    def folder(self) -> Path:
+        """Where its tables are on disk."""
+        return self.aside / "dataset"
+
+    def tables(self, music: bool = False) -> Path:
+        """Bring the tables to disk; of `music` also lyrics, and an empty file in the place of each recording.
 
         Raises:
-            UserError: one cannot be read.
+            UserError: one cannot be read, or has a name that no file can have.
         """
-        folder, named = self.aside / "dataset", {f"{table}.parquet" for table in COLUMNS}
-        in_parts = "plays.parquet" not in self.objects
+        named, in_parts = {f"{table}.parquet" for table in COLUMNS}, "plays.parquet" not in self.objects
+        self.folder.mkdir()
         for name in self.objects:
-            parts = PurePosixPath(name).parts
-            is_part = in_parts and parts[0] == "plays" and name.lower().endswith(".parquet") and not hidden(parts)
-            if name in named or is_part:
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                try:
-                    fetch(self.uri, name, folder / name)
-                except FileNotFoundError:
-                    raise UserError(f"{self.uri}: {name} is gone: is the folder being written? Try again") from None
-        return folder
+            path = PurePosixPath(name)
+            if hidden(path.parts):
+                continue
+            kind = path.suffix.lower()
+            if name in named or (in_parts and path.parts[0] == "plays" and kind == ".parquet"):
+                self._bring(name)
+            elif music and kind in (*LYRICS, *SUFFIXES):
+                self._bring(name, whole=kind in LYRICS)
+        return self.folder
+
+    def _bring(self, name: str, whole: bool = True) -> None:
+        path = self.folder / name
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch(exist_ok=False)  # "a//b" is "a/b" here
+        except OSError as error:
+            raise UserError(f"{self.uri}: {name!r} can be no file on disk ({error.strerror}): rename it") from None
+        try:
+            if whole:
+                fetch(self.uri, name, path)
+        except FileNotFoundError:
+            raise UserError(f"{self.uri}: {name} is gone: is the folder being written? Try again") from None
+
+    @contextmanager
+    def opened(self, path: Path) -> Iterator[BinaryIO]:
+        """Open the recording in whose place an empty file is, to read parts of it.
+
+        Raises:
+            FileNotFoundError: it is gone.
+            UserError: it cannot be read.
+        """
+        name = path.relative_to(self.folder).as_posix()
+        system, root = client(self.uri)
+        try:
+            source = system.open_input_file(f"{root}/{name}")
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise remote.unreadable(self.uri, error) from None
+        with source:
+            parts = Parts(source, name)
+            try:
+                yield io.BufferedReader(parts, PART_BYTES)
+            finally:
+                if parts.error is not None:
+                    raise remote.unreadable(self.uri, parts.error)
 
     def recording(self, audio_path: str) -> str:
         """The address of a recording; of one outside of the folder, an address where nothing is."""
@@ -73,11 +118,49 @@ class RemoteSource:
 
 def fetch(uri: str, name: str, path: Path) -> None:
     """Bring one file of a folder to disk; errors as `artifacts.remote.download`."""
-    system, root = opened(uri)
+    system, root = client(uri)
     remote.download(uri, system, f"{root}/{name}", path)
 
 
-opened = cache(remote.opened)  # once a process: a client has its own connections
+client = cache(remote.opened)  # once a process: it has its own connections
+
+
+class Parts(io.RawIOBase):
+    """A file of an object store, of which is fetched what is read.
+
+    `error` is what failed: whoever reads tags takes it for a broken file, and swallows it.
+    """
+
+    error: OSError | None = None
+
+    def __init__(self, source: Any, name: str) -> None:
+        self.source, self.name = source, name  # FFmpeg and mutagen may tell the format by the latter
+
+    def readable(self) -> bool:
+        """As of any file."""
+        return True
+
+    def seekable(self) -> bool:
+        """As of any file."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """As of any file."""
+        try:
+            data = self.source.read(len(buffer))
+        except OSError as error:
+            self.error = error
+            raise
+        buffer[: len(data)] = data
+        return len(data)
+
+    def seek(self, to: int, whence: int = 0) -> int:
+        """As of any file."""
+        return int(self.source.seek(to, whence))
+
+    def tell(self) -> int:
+        """As of any file."""
+        return int(self.source.tell())
 
 
 def base(uri: str) -> str:

@@ -72,13 +72,13 @@ def opened(file: Path | BinaryIO, longest_seconds: float = math.inf) -> Iterator
         yield sound
 
 
-def metadata(path: Path) -> dict[str, str]:
-    """What the tags of a file say by FFmpeg's names, those of its sound first.
+def metadata(file: BinaryIO) -> dict[str, str]:
+    """What the tags of a file, which can seek, say by FFmpeg's names, those of its sound first.
 
     Raises:
         AudioError: unreadable.
     """
-    with _readable(), path.open("rb") as file, _container(file) as container:
+    with _readable(), _container(file) as container:
         stream = container.streams.best("audio")
         if stream is None:
             raise AudioError("unreadable")

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import mutagen
 import numpy as np
 import polars as pl
 import pytest
 import soundfile
 from pyarrow import fs
 
+from benchmarks.speed.formats import by_ffmpeg, cbr, song
 from configs.errors import UserError
 from data import remote_source
 from data.audio import recordings
 from data.audio.recordings import AudioError
-from data.remote_source import RemoteSource, brought
+from data.remote_source import Parts, RemoteSource, brought
+from tests.data.test_music_folder import tagged
 from tests.serving import test_remote as store
 
 address, upload = store.address, store.upload
@@ -126,10 +130,10 @@ def test_what_is_gone_when_it_is_read(
     system = fs.S3FileSystem(endpoint_override=address, scheme="http")
 
     def without(name: str, before: bool) -> None:
-        def changed(self: RemoteSource) -> Path:
+        def changed(self: RemoteSource, music: bool) -> Path:
             if before:
                 system.delete_file(f"{store.BUCKET}/gone/{name}")
-            folder = tables(self)
+            folder = tables(self, music)
             if not before:
                 system.delete_file(f"{store.BUCKET}/gone/{name}")
             return folder
@@ -158,8 +162,8 @@ def test_a_store_that_refuses_ends_the_command_in_one_line(
     """Not with a catalogue that lacks recordings; also where it is a worker that was refused."""
     uri, tables = upload(source, "refused"), RemoteSource.tables
 
-    def refusing(self: RemoteSource) -> Path:
-        folder = tables(self)
+    def refusing(self: RemoteSource, music: bool) -> Path:
+        folder = tables(self, music)
         store.secure(address, "2")
         return folder
 
@@ -192,12 +196,85 @@ def test_what_cannot_be_a_source_is_one_line(
     assert "no address of an object store" in error("nothing://bucket/x")
     assert "it has no songs.parquet" in error(store.uri(address, "wrong/audio"))
     assert "credentials in the environment" in error("s3://key:secret@bucket/x")
-    for option in ("format=folder", "audio.store=files", "plays=s3://bucket/plays.parquet"):
+    for option in ("format=mpd", "audio.store=files", "plays=s3://bucket/plays.parquet"):
         assert option.partition("=")[0] in error(uri, option)
     system = fs.S3FileSystem(endpoint_override=address, scheme="http")
     with system.open_output_stream(f"{store.BUCKET}/wrong/plays/a.parquet") as file:
         file.write(b"no table")
     assert uri in error(uri), "the address is named, not the copy"
+
+
+@pytest.fixture
+def music(source: Path) -> Path:
+    """The recordings with tags, at the beginning, at the end and for FFmpeg alone; lyrics; hidden files and others."""
+    folder = source / "audio"
+    for name, made in {"a.m4a": by_ffmpeg(song(1.2), "aac", "ipod"), "deep/a.mp3": cbr(song(1.2))}.items():
+        (folder / name).write_bytes(made)
+        tagged(folder / name)
+    cover = mutagen.id3.APIC(mime="image/jpeg", type=3, desc="", data=bytes(10**6))
+    file = mutagen.File(folder / "deep" / "a.mp3")
+    file.tags.add(cover)
+    file.save()
+    (folder / "b.webm").write_bytes(by_ffmpeg(song(1.2, 48000), "libopus", "webm", 48000))
+    tagged(folder / "#1 100%.flac")
+    (folder / "deep" / "雨.LRC").write_bytes("[00:01.00]月亮代表我的心".encode("gbk"))
+    (folder / "cover.jpg").write_bytes(b"\xff\xd8\xff")
+    (folder / "empty.flac").write_bytes(b"")
+    (folder / "._x.flac").write_bytes((folder / "good.wav").read_bytes())
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    rng, plays = np.random.default_rng(0), pl.read_parquet(source / "plays" / "a.parquet")
+    plays = plays.with_columns(song_id=pl.Series(rng.choice(names, plays.height)), played_at=datetime(2026, 3, 1))
+    plays.with_columns(pl.col("played_at") + pl.duration(hours=pl.int_range(pl.len()))).write_parquet(
+        folder / "plays.parquet"
+    )
+    return folder
+
+
+def test_a_folder_of_music_is_read_alike(
+    music: Path, upload: Upload, prepare: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of = ["format=folder", "split.by=random", "pairs.posterior=none", "pairs.min_common=1"]
+    local = prepare(music, tmp_path / "local", *of)
+    got, read = [], Parts.readinto
+
+    def counted(self: Parts, buffer: Any) -> int:
+        got.append((self.name, read(self, buffer)))
+        return got[-1][1]
+
+    monkeypatch.setattr(Parts, "readinto", counted)
+    uri = upload(music, "music")
+    found = prepare(uri, tmp_path / "found", *of)
+    assert told(found) == told(local) and told(found)["rejected"]["not readable as sound (left out)"]["count"] == 2
+    songs = pl.read_parquet(found / "songs.parquet")
+    assert songs.equals(pl.read_parquet(local / "songs.parquet")) and songs.height == 9
+    assert songs["title"].eq("Night").sum() == 3 and songs["lyrics"].count() == 4
+    of_cover = sum(size for name, size in got if name == "deep/a.mp3")
+    assert 10**6 < of_cover < 2 * 10**6, "little more than the tags"
+    assert {path.name for path in tmp_path.iterdir()} == {"source", "local", "local_audio", "found", "found_audio"}
+
+
+def test_tags_that_cannot_be_fetched_end_the_command(
+    music: Path, upload: Upload, prepare: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where mutagen would take it for a broken file, and the song would have no title."""
+
+    def broken(self: Parts, buffer: Any) -> int:
+        self.error = OSError("reset by peer")
+        raise self.error
+
+    monkeypatch.setattr(Parts, "readinto", broken)
+    with pytest.raises(UserError, match=r"music\?.* cannot be read: .*\(reset by peer\)"):
+        prepare(upload(music, "music"), tmp_path / "catalogue", "format=folder", "split.by=random")
+    assert not (tmp_path / "catalogue").exists()
+
+
+def test_names_that_no_file_has_are_named(upload: Upload, address: str, music: Path, tmp_path: Path) -> None:
+    uri = upload(music, "names")
+    system = fs.S3FileSystem(endpoint_override=address, scheme="http")
+    with system.open_output_stream(f"{store.BUCKET}/names/{'x' * 300}.flac") as file:
+        file.write(b"x")
+    with pytest.raises(UserError, match=r"xxx\.flac' can be no file on disk \(File name too long\): rename it"):
+        RemoteSource.listed(uri, tmp_path).tables(music=True)
 
 
 def test_an_address_of_nothing_is_missing(source: Path, upload: Upload, tmp_path: Path) -> None:
