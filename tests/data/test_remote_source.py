@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -147,6 +150,42 @@ def test_what_is_gone_when_it_is_read(
     with pytest.raises(UserError, match=r"plays/b\.parquet is gone: is the folder being written"):
         prepare(uri, tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+KILLED = """
+import os, signal, sys
+from configs.data import PrepareConfig
+from configs.load import load
+from data import preparation, remote_source
+
+fetch, left = remote_source.fetch, [int(sys.argv[1])]
+
+def killed(*of):
+    fetch(*of)
+    left[0] -= 1
+    if not left[0]:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+remote_source.fetch = killed
+preparation.prepare(load(PrepareConfig, sys.argv[2:]))
+"""
+
+
+@pytest.mark.parametrize("fetched", [3, 6])
+def test_killed_and_run_again(
+    fetched: int, source: Path, upload: Upload, prepare: Callable[..., Path], tmp_path: Path
+) -> None:
+    """While tables come, and with a recording on the disk: nothing of it stays."""
+    uri, out = upload(source, f"killed{fetched}"), tmp_path / "catalogue"
+    command = [sys.executable, "-c", KILLED, str(fetched), f"source={uri}", f"out={out}", "workers=0"]
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    left = [path for path in tmp_path.rglob("*") if path.is_file() and source not in path.parents]
+    assert not out.exists() and len([path for path in left if path.suffix in (".wav", ".flac", ".ogg")]) == (
+        fetched > 4
+    )
+    assert told(prepare(uri, out))["counts"]["songs_with_audio"] == 6
+    assert {path.name for path in tmp_path.iterdir()} == {"source", "catalogue", "catalogue_audio"}
 
 
 @pytest.mark.parametrize("workers", [0, 1])
