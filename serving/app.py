@@ -19,12 +19,12 @@ from fastapi.staticfiles import StaticFiles
 from configs.errors import UserError
 from configs.serving import ServingConfig
 from retrieval.milvus import MilvusError
-from serving.database import StoreError, UnsureError
 from serving.engine import Engine
 from serving.limits import Limits
 from serving.metrics import Metrics
 from serving.refusals import Refused
 from serving.routes import Service, open_routes, routes
+from serving.store_errors import StoreError, UnsureError
 
 CONSOLE = Path(__file__).parent / "console"
 MOST, LONGEST = 20, 100  # complaints about one request, and characters of a name in them

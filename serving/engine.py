@@ -23,12 +23,12 @@ from artifacts.folders import version
 from data.arrays import FloatArray
 from data.audio.recordings import AudioError
 from serving.batching import Batcher
-from serving.database import StoreError, UnsureError
 from serving.decoding import from_flac
 from serving.encoder import Content, Encoder, Features
 from serving.model import open_model
 from serving.state import State
 from serving.store import Play, Store, StoredSong
+from serving.store_errors import StoreError, UnsureError
 
 PLAYS = 10_000  # stored plays added at a time
 T = TypeVar("T")

@@ -16,8 +16,9 @@ from tqdm import tqdm
 from artifacts.folders import writing
 from configs.serving import FeedbackConfig
 from data.contract.columns import ABOUT, DAY_OF_RELEASE, TIME
-from serving.database import EPOCH, Row, pages, place_of, reading
+from serving.database import EPOCH, pages, place_of, reading
 from serving.store import LAST_OPT_OUT, LAST_PLAY, MICROSECOND
+from serving.store_errors import Row
 
 KIND = "feedback"
 ROWS, SONGS = 50_000, 500  # held at a time

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import UserError
-from serving.database import BUSY_SECONDS, Row, StoreError, UnsureError
+from serving.store_errors import BUSY_SECONDS, Row, StoreError, UnsureError
 
 try:
     import psycopg

@@ -23,8 +23,9 @@ from safetensors.numpy import load, save
 
 from data.arrays import FloatArray
 from data.contract.columns import DAY_OF_RELEASE
-from serving.database import EPOCH, Row, StoreError, open_database, pages, since_epoch
+from serving.database import EPOCH, open_database, pages, since_epoch
 from serving.refusals import Refused
+from serving.store_errors import Row, StoreError
 
 SONGS, PLAYS = 200, 5000  # rows read at a time
 KEY_SECONDS = 24 * 3600.0  # that a key is remembered at least

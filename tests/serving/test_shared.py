@@ -18,7 +18,7 @@ from configs.errors import UserError
 from serving import answers
 from serving import postgres as database
 from serving import store as stores
-from serving.database import StoreError, UnsureError, place_of, reading
+from serving.database import place_of, reading
 from serving.decoding import Decoders
 from serving.encoder import Content
 from serving.engine import Engine
@@ -28,6 +28,7 @@ from serving.refusals import Refused
 from serving.schemas import NewPlay, NewSong
 from serving.state import State
 from serving.store import KeyReused, Play, Store
+from serving.store_errors import StoreError, UnsureError
 from tests.serving.postgres_server import PASSWORD, Server
 from tests.serving.test_engine import there
 from tests.serving.test_store import ids, song

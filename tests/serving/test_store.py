@@ -24,8 +24,10 @@ import pytest
 
 from configs.errors import UserError
 from serving import store as stores
-from serving.database import StoreError, connect, is_url, reading
+from serving.database import is_url, reading
+from serving.sqlite import connect
 from serving.store import Exists, KeyReused, Play, Store, StoredSong
+from serving.store_errors import StoreError
 
 ROOT = Path(__file__).parents[2]
 ODD_IDS = ["../../etc/passwd", "a/b", "歌 🎵", "", " ", "nul\0byte", "'; DROP TABLE songs; --", "new\nline", "%_?#"]
@@ -358,7 +360,7 @@ def test_a_full_database(in_file: Store, tmp_path: Path) -> None:
 UNWRITABLE = """
 import os, sys
 from pathlib import Path
-from serving.database import StoreError
+from serving.store_errors import StoreError
 from serving.store import Store
 if os.geteuid() == 0:
     os.setuid(65534)

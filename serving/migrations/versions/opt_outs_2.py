@@ -1,4 +1,4 @@
-"""What users have said of being named, as in `serving.database`: the last row of a user holds."""
+"""What users have said of being named, as in `serving.sqlite`: the last row of a user holds."""
 
 from alembic import op
 

@@ -1,4 +1,4 @@
-"""The tables, as those of `serving.database` in SQLite.
+"""The tables, as those of `serving.sqlite` in SQLite.
 
 Numbers are given by `serving.store`, not by sequences: one of these leaves gaps, and a play's number is a count. Ids
 are compared byte by byte, as SQLite does, whatever the database's language.
