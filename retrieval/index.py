@@ -92,7 +92,7 @@ def build_index(
         if not index.is_trained:
             size = min(n, max(TRAINING * _lists(n), 256 * TRAINING))  # 256: the codes of a product quantizer
             sample = np.sort(np.random.default_rng(seed).choice(n, size, replace=False))
-            index.train(_clean(vectors_ND[sample]))
+            _train(index, _clean(vectors_ND[sample]))
         add(index, vectors_ND, ids_N)
         search(index, vectors_ND[:1], 1)  # some kinds take vectors that they cannot look up
     except RuntimeError as error:
@@ -308,6 +308,21 @@ def _empty(kind: str, n: int, dim: int, numbered: bool) -> Any:
     if hasattr(index, "hnsw"):
         index.hnsw.efSearch = 128
     return faiss.IndexIDMap2(index) if numbered else index
+
+
+def _train(index: Any, sample_ND: NDArray[np.float32]) -> None:
+    """Train an index; a PCA in front of it rotates, and does not subtract the mean: inner products would change."""
+    import faiss
+
+    part = sample_ND
+    for at in range(index.chain.size() if hasattr(index, "chain") else 0):
+        transform = faiss.downcast_VectorTransform(index.chain.at(at))
+        if not transform.is_trained:
+            transform.train(part)
+        if isinstance(transform, faiss.PCAMatrix):
+            transform.have_bias = False
+        part = transform.apply(part)
+    index.train(sample_ND)
 
 
 def _lists(n: int) -> int:

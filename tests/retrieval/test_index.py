@@ -4,11 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
+import faiss
 import numpy as np
 import pytest
 
 from retrieval import index as module
-from retrieval.index import FLAT_MOST, FLOAT_MOST, Only, add, build_index, choose, remove, resolve, search, tune
+from retrieval.index import (
+    FLAT_MOST,
+    FLOAT_MOST,
+    Only,
+    add,
+    build_index,
+    choose,
+    remove,
+    resolve,
+    search,
+    tune,
+    unit_rows,
+)
 
 
 def vectors(n: int, d: int = 16, seed: int = 0) -> np.ndarray:
@@ -89,6 +102,16 @@ def test_an_index_looks_the_farther_the_more_results_are_wanted(kind: str) -> No
         found = search(index, queries, k)[1]
         assert (found >= 0).all()
         assert share(found, exact[:, :k]) >= min(0.95, recall), k
+
+
+@pytest.mark.parametrize("kind", ["PCA16,Flat", "RR16,PCA16,Flat", "PCA16,IVF10,Flat"])
+def test_a_pca_of_vectors_that_share_a_mean_keeps_inner_products(kind: str) -> None:
+    items, queries = (unit_rows(vectors(n, seed=seed) + 1) for n, seed in ((1000, 0), (50, 1)))
+    index = faiss.deserialize_index(faiss.serialize_index(build_index(items, kind)))
+    module.set_effort(index, kind, 10)
+    scores, _ = search(index, queries, 10)
+    expected, _ = brute(items, queries, 10)
+    np.testing.assert_allclose(scores, expected, rtol=1e-4)
 
 
 def test_an_index_is_tuned_for_few_results_and_for_many() -> None:
