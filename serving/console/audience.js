@@ -1,6 +1,7 @@
 /** Audience panel: the users to target under a budget, with the songs that explain each choice. */
 
 import { ask, ofSong } from "./api.js";
+import { setUpCondition, UNREAD } from "./condition.js";
 import { $, bar, count, debounced, make, many, say, score, signed, title, words } from "./dom.js";
 import { panel } from "./panel.js";
 
@@ -22,10 +23,11 @@ const MOST = 10_000; // the service's limit
 const LISTED = 200; // rows of the table: more make the page slow
 
 /** Returns `show(song)`, `query()` (the settings, or null) and `margin(value)`. Calls `onAnswer(audience)` for each
- *  audience, and `pickUser(id)`, unless null, for each click on a user. */
+ *  audience (null where the condition is refused), and `pickUser(id)` for each click on a user. */
 export function setUpAudience(model, onAnswer, pickUser) {
   const form = $("#audience form");
   const fill = panel($("#audience"));
+  const where = setUpCondition(form.where, () => load());
   let song = null;
   let margin = model.margin;
   form.mode.append(...model.modes.map((mode) => make("option", { value: mode }, MODES[mode] ?? mode)));
@@ -40,14 +42,14 @@ export function setUpAudience(model, onAnswer, pickUser) {
     $("#budget-note").hidden = right;
     const most = count(Number(form.budget.max));
     $("#budget-note").textContent = right ? "" : `The budget is a whole number from 1 to ${most}.`;
-    const { mode, budget, gate, where } = form;
-    const condition = where.value.trim() || null;
-    const set = { mode: mode.value, budget: budget.value, gate: gate.checked, margin, users_where: condition };
+    const { mode, budget, gate } = form;
+    const set = { mode: mode.value, budget: budget.value, gate: gate.checked, margin, users_where: where.value() };
     return right ? set : null;
   }
 
   function shown(audience) {
     onAnswer(audience);
+    if (!audience) return [make("p", {}, UNREAD)];
     say(`${many(audience.users.length, "user")} of at most ${audience.budget}`);
     const more = audience.users.length - LISTED;
     const cut = more > 0 ? [make("p", { class: "faint" }, `The first ${LISTED}; ${count(more)} more are named.`)] : [];
@@ -60,15 +62,14 @@ export function setUpAudience(model, onAnswer, pickUser) {
     form.gate.disabled = set.mode === "boundary"; // this mode is a gate itself
     // the response to an upload has the audience already, unless the settings have changed
     const fits = given && Object.keys(set).every((name) => String(given[name]) === String(set[name]));
-    fill(async (signal) => (fits ? given : ask(ofSong(song.song_id, "audience"), set, signal)), shown, fresh);
+    const path = ofSong(song.song_id, "audience");
+    fill((signal) => where.read(fits ? given : ask(path, set, signal)), shown, fresh);
   }
 
   const soon = debounced(load);
   form.addEventListener("input", (event) => {
     if (event.target !== form.where) event.target === form.budget ? soon() : load();
   });
-  form.where.addEventListener("change", () => load()); // half a condition is none
-  form.addEventListener("submit", (event) => event.preventDefault());
   return {
     query,
     show(one) {
@@ -111,8 +112,7 @@ function table({ users, above_boundary: above }, pickUser) {
   const figure = (...content) => make("td", { class: "figure" }, ...content);
   const rows = users.slice(0, LISTED).map((user) => {
     const open = { type: "button", class: "link", onclick: () => pickUser(user.user_id) };
-    const called = words(user.user_id);
-    const name = make("th", { scope: "rowgroup" }, pickUser ? make("button", open, called) : called);
+    const name = make("th", { scope: "rowgroup" }, make("button", open, words(user.user_id)));
     const height = figure(bar(user.score, most, least), score(user.score));
     const margin = bounded && figure(signed(user.margin));
     const reason = make("td", { colspan: names.length - 1 }, ...reasons(user));

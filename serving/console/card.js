@@ -2,6 +2,7 @@
 
 import { ask, ofSong } from "./api.js";
 import { player, playButton } from "./audio.js";
+import { setUpCondition, UNREAD } from "./condition.js";
 import { $, bar, clock, make, many, score, title, words } from "./dom.js";
 import { panel } from "./panel.js";
 import { pictures } from "./pictures.js";
@@ -67,12 +68,23 @@ const lyrics = (text) =>
 /** Returns `show(song)`, which fills the list, from the song's own data if it has similar songs. */
 export function setUpSimilar() {
   const fill = panel($("#similar"));
-  return (song) =>
+  const where = setUpCondition($("#similar [name=where]"), () => load());
+  let song = null;
+  const found = async (asked, signal) => (await ask(ofSong(song.song_id, "similar"), asked, signal)).similar;
+  function load() {
+    if (song === null) return;
+    const asked = { k: 20, where: where.value() };
+    const none = asked.where ? "It holds of no known song." : "There is no known song to compare with.";
     fill(
-      async (signal) => song.similar ?? (await ask(ofSong(song.song_id, "similar"), { k: 20 }, signal)).similar,
-      (rows) => [rows.length ? songRows(rows, SIMILAR) : make("p", {}, "There is no known song to compare with.")],
+      (signal) => where.read((asked.where === null && song.similar) || found(asked, signal)),
+      (rows) => [rows?.length ? songRows(rows, SIMILAR) : make("p", {}, rows ? none : UNREAD)],
       true,
     );
+  }
+  return (one) => {
+    song = one;
+    load();
+  };
 }
 
 /** A list of songs with scores and players; `named(row)` gives the name of one, `more(row)` what stands below it. */

@@ -15,7 +15,7 @@ const MARKS = [
   (r) => `M0 ${-1.3 * r}L${1.3 * r} 0L0 ${1.3 * r}L${-1.3 * r} 0z`,
 ];
 
-/** Returns `show(song)`, which draws the map. Calls `pickUser(id)`, unless null, for a click on a point. */
+/** Returns `show(song)`, which draws the map. Calls `pickUser(id)` for a click on a point. */
 export function setUpClusters(model, pickUser) {
   const root = $("#clusters");
   root.hidden = !model.modes.includes("cat");
@@ -66,7 +66,7 @@ function userMark(point, centre, place, pickUser) {
   const label = `${point.user_id}, cluster ${point.cluster + 1}${genres && ` (${genres})`}`;
   return draw("path", {
     class: `point k${kind}`, d: shape(kind, 4), transform: at(place(point)), "data-cluster": point.cluster,
-    role: pickUser ? "button" : "img", tabindex: "-1", "aria-label": label, onclick: () => pickUser?.(point.user_id),
+    role: "button", tabindex: "-1", "aria-label": label, onclick: () => pickUser(point.user_id),
   });
 }
 

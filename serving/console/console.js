@@ -47,14 +47,19 @@ const refresh = () => ask("model").then(tellModel, () => {}); // counts in the h
 /** Sets up the panels and connects their events. */
 function connect(model) {
   const pickSong = (id) => (location.hash = `song=${encodeURIComponent(id)}`);
-  const users = setUpUsers(model, pickSong, refresh);
+  let shown = null; // the song in the panels
+  const users = setUpUsers(model, pickSong, refresh, () => {
+    uploaded = null; // it says who was in its audience
+    if (shown) naming.forEach((part) => part({ ...shown, audience: null }));
+  });
   const boundary = setUpBoundary(model, (margin) => {
     audience.margin(margin);
     users.margin(margin);
   });
   const audience = setUpAudience(model, boundary.exact, users.pick);
   const clusters = setUpClusters(model, users.pick);
-  const open = setUpResult([setUpCard(), setUpSimilar(), boundary.show, audience.show, clusters]);
+  const naming = [boundary.show, audience.show, clusters]; // what names users, or counts them
+  const open = setUpResult([setUpCard(), setUpSimilar(), ...naming, (song) => (shown = song)]);
   setUpSearch(model, pickSong);
   const list = setUpList(pickSong);
   setUpUpload(model, audience.query, (song) => {

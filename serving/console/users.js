@@ -1,8 +1,9 @@
-/** User panel: the new songs above a user's boundary, and buttons that report plays to the service. */
+/** User panel: the new songs above a user's boundary, and buttons that report plays and opt-outs to the service. */
 
 import { ask, Problem, tell } from "./api.js";
 import { because } from "./audience.js";
 import { $, bar, current, debounced, make, many, say, signed, title, words } from "./dom.js";
+import { optOut } from "./optout.js";
 import { panel, searched, trouble } from "./panel.js";
 import { chips } from "./card.js";
 
@@ -15,32 +16,43 @@ const FEEDBACK = {
 const PAGE = 8; // users per page of the list
 const NONE = "The service has no boundary model, so nothing says which new songs are for a user.";
 
-/** Functions `pick(user)` (null where a user has nothing to show) and `margin(value)`. `pickSong` hears a click on a
- *  song, `onPlay` an accepted play. */
-export function setUpUsers(model, pickSong, onPlay) {
-  if (!model.boundary) {
-    $("#users .split").replaceWith(make("p", {}, NONE));
-    return { pick: null, margin: () => {} };
-  }
+/** Functions `pick(user)`, of one who has not opted out, and `margin(value)`. `pickSong` hears a click on a song,
+ *  `onPlay` an accepted play, `onOptOut` that a user has opted out, or in again. */
+export function setUpUsers(model, pickSong, onPlay, onOptOut) {
   const fill = panel($("#recommended"));
   let user = null;
+  let isOut = false; // what is known of it without a boundary model, whose answers say it
   let margin = model.margin;
+  async function answer(asked, signal) {
+    if (!model.boundary) return { user_id: user, opted_out: isOut, songs: null };
+    return ask(`users/${encodeURIComponent(user)}/recommendations`, asked, signal);
+  }
   function load(fresh) {
     if (user === null) return;
-    const [path, asked] = [`users/${encodeURIComponent(user)}/recommendations`, { k: 20, margin }];
-    const shown = (answer) => recommended(answer, asked.margin, pickSong, onPlay);
-    fill((signal) => ask(path, asked, signal), shown, fresh);
+    const asked = { k: 20, margin };
+    fill((signal) => answer(asked, signal), (given) => shown(given, asked.margin), fresh);
+  }
+  function shown(given, at) {
+    const about = given.songs ? recommended(given, at, pickSong, onPlay) : [make("p", {}, NONE)];
+    const consent = optOut(given.user_id, given.opted_out, changed);
+    return [make("div", { class: "row" }, make("h3", {}, words(given.user_id)), consent), ...about];
+  }
+  function changed(out) {
+    list();
+    choose(user, out);
+    onOptOut();
+    $("#users-h").focus(); // the button is gone
   }
   const soon = debounced(load);
-  function choose(id) {
-    user = id;
+  function choose(id, out) {
+    [user, isOut] = [id, out];
     current("user", id);
     load(true);
   }
   const entry = (row) => {
     const chosen = { "data-user": row.user_id, "aria-current": row.user_id === user && "true" };
     const plays = make("span", { class: "faint" }, many(row.plays, "play"), row.opted_out ? ", opted out" : "");
-    const open = () => choose(row.user_id);
+    const open = () => choose(row.user_id, row.opted_out);
     return make("button", { type: "button", ...chosen, onclick: open }, words(row.user_id), plays);
   };
   $("#recommended .body").append(make("p", { class: "faint" }, "Choose a user, here or in an audience."));
@@ -48,10 +60,11 @@ export function setUpUsers(model, pickSong, onPlay) {
     const { total, users } = await ask("users", { query, limit: Math.min(offset + PAGE, 1000) }, signal);
     return { total, rows: users.slice(offset) };
   };
-  searched($("#who"), page, entry, "users")();
+  const list = searched($("#who"), page, entry, "users");
+  list();
   return {
     pick(id) {
-      choose(id);
+      choose(id, false);
       $("#users-h").focus();
     },
     margin(value) {
@@ -75,7 +88,7 @@ function recommended(answer, margin, pickSong, onPlay) {
   const name = { tabindex: "0", "aria-label": "New songs, furthest above the boundary first" };
   const list = lines.length ? [make("ol", { class: "rows box", ...name }, ...lines)] : [];
   const head = make("p", { class: "faint" }, `${told[0].toUpperCase()}${told.slice(1)}.`);
-  return [make("h3", {}, words(user)), head, ...list];
+  return [head, ...list];
 }
 
 function line(user, song, most, pickSong, onPlay) {
