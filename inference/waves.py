@@ -21,10 +21,9 @@ from data.catalogue import Catalogue
 from data.contract.columns import PAIR, typed
 from data.contract.dataset import plays_files
 from data.contract.play_files import as_parquet, read_log
-from retrieval.waves import HOLD, STOP, WIDEN, Beliefs, Exposures, Policy, expected_rates, judge, next_wave
+from retrieval.waves import HOLD, MASS, STOP, WIDEN, Beliefs, Exposures, Policy, expected_rates, judge, next_wave
 
 STATES = {WIDEN: "widen", HOLD: "hold", STOP: "stop"}
-MASS = 0.9  # of the posterior, in an interval
 NAMED = 3  # ids in a message
 SHOWN = {"song_id": pl.String, "user_id": pl.String, "rank": pl.Int64, "wave": pl.Int64}
 

@@ -22,13 +22,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import beta
+from scipy.special import betaincc, betaincinv  # scipy.stats, which has Beta, takes a second to import
 
 from retrieval.allocation import ValuedPairs, allocate, uniform
 
 Array = NDArray[Any]
 WIDEN, HOLD, STOP = 1, 0, -1
 RARE, SURE = 1e-4, 0.95  # limits of an expected rate
+MASS = 0.9  # of a posterior, in an interval that is told
 ROUNDS = 5  # of fitting the fall of rates with the rank, and the songs' lifts
 
 
@@ -105,13 +106,17 @@ class Beliefs:
 
     def interval(self, mass: float) -> tuple[Array, Array]:
         """Ends of the central interval of so much posterior mass, (O, C) each."""
-        low, high = (beta.ppf(q, self.a_OC, self.b_OC) for q in ((1 - mass) / 2, (1 + mass) / 2))
-        return low, high
+        return interval(self.a_OC, self.b_OC, mass)
 
 
 def posterior(expected: Array, shown: Array, happened: Array, strength: float) -> tuple[Array, Array]:
     """Beta(a, b) of rates of which `strength` exposures' worth was expected, after `happened` of `shown` exposures."""
     return strength * expected + happened, strength * (1 - expected) + shown - happened
+
+
+def interval(a: Array, b: Array, mass: float) -> tuple[Array, Array]:
+    """Ends of the central interval of so much mass of Beta(a, b)."""
+    return betaincinv(a, b, (1 - mass) / 2), betaincinv(a, b, (1 + mass) / 2)
 
 
 def expected_rates(exposures: Exposures, policy: Policy) -> Array:
@@ -167,7 +172,7 @@ def judge(exposures: Exposures, expected_OP: Array, policy: Policy) -> Beliefs:
     next_OC = np.where(next_OC > 0, next_OC, expected_OC)  # nobody is left
     happened_OC = np.stack([exposures.by_song(one, shown_P) for one in exposures.outcome_OP])
     a_OC, b_OC = posterior(expected_OC, n_C, happened_OC, policy.strength)
-    chance_OC = beta.sf(np.minimum(policy.rate_O[:, None] * expected_OC / next_OC, 1), a_OC, b_OC)
+    chance_OC = betaincc(a_OC, b_OC, np.minimum(policy.rate_O[:, None] * expected_OC / next_OC, 1))
     least_C = chance_OC.min(axis=0)
     state_C = np.where(least_C >= policy.widen, WIDEN, np.where(least_C <= policy.stop, STOP, HOLD))
     state_C[n_C < policy.first] = HOLD
@@ -179,7 +184,7 @@ def draws(beliefs: Beliefs, seed: int, wave: int, name_C: Array) -> Array:
     n_outcomes, n_songs = beliefs.a_OC.shape
     of_wave = wave + (np.repeat(np.arange(n_outcomes), n_songs) << 32)
     luck_OC = uniform(seed, np.tile(name_C, n_outcomes), of_wave)[0].reshape(n_outcomes, n_songs)
-    return np.asarray(beta.ppf(luck_OC, beliefs.a_OC, beliefs.b_OC))
+    return np.asarray(betaincinv(beliefs.a_OC, beliefs.b_OC, luck_OC))
 
 
 def next_wave(

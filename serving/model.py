@@ -21,6 +21,7 @@ from artifacts.folders import read_manifest, read_whole
 from configs.errors import UserError
 from configs.options import MADE_BY, SERVICE
 from configs.targeting import TargetingConfig
+from configs.waves import OUTCOMES
 from data.arrays import AnyArray, FloatArray, IntArray
 from data.catalogue import Catalogue, read_features
 from data.conditions import columns_of
@@ -197,6 +198,21 @@ class Model:
         """Users who have a training play of a song, whatever came of it."""
         at = np.flatnonzero(self.plays.known["song_N"] == song)
         found: IntArray = np.searchsorted(self.plays.start_U, at, side="right") - 1
+        return found
+
+    def outcomes(self, song: int) -> FloatArray:
+        """Whether training plays of a song tell of `OUTCOMES`, in the order of `met`: 1, 0, or NaN, (N, 2)."""
+        at = np.flatnonzero(self.plays.known["song_N"] == song)
+        return np.stack([self.plays.known[f"{name}_N"][at] for name in OUTCOMES], axis=1).astype(np.float64)
+
+    @cached_property
+    def rates(self) -> dict[str, float | None]:
+        """Share of the training plays in which each of `OUTCOMES` happened, among those that tell; None where none
+        does, or all or none is so."""
+        found: dict[str, float | None] = {}
+        for name in OUTCOMES:
+            no, yes = (np.count_nonzero(self.plays.known[f"{name}_N"] == value) for value in (0, 1))
+            found[name] = yes / (no + yes) if no and yes else None
         return found
 
     def latest(self, users_N: IntArray, most: int) -> tuple[IntArray, FloatArray, IntArray]:

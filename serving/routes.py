@@ -13,21 +13,21 @@ from urllib.parse import quote
 
 import numpy as np
 import polars as pl
-from fastapi import APIRouter, Depends, File, Form, Header, Query, Request, Response, UploadFile
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
-from pydantic import ValidationError
 
 from configs.errors import UserError
 from configs.serving import ServingConfig
 from data.audio.recordings import AudioError, decode
 from data.conditions import LONGEST
 from retrieval.songs import Songs
-from serving import answers, pictures, schemas, search, shown
+from serving import answers, outcomes, pictures, schemas, search, shown
 from serving.decoding import Decoders, from_flac
 from serving.engine import Engine
+from serving.form import SongForm
 from serving.incoming import Incoming
 from serving.refusals import Refused
 from serving.schemas import Id, Mode
@@ -106,31 +106,6 @@ async def service_of(request: Request) -> Service:
 
 
 Here = Annotated[Service, Depends(service_of)]
-
-
-@dataclass
-class SongForm:
-    """The form of a song."""
-
-    audio: Annotated[UploadFile | None, File(description="a recording")] = None
-    title: Annotated[str, Form()] = ""
-    lyrics: Annotated[str, Form()] = ""
-    language: Annotated[str, Form()] = ""
-    artist_id: Annotated[str, Form()] = ""
-    genres: Annotated[list[str] | None, Form()] = None
-    tags: Annotated[list[str] | None, Form()] = None
-    song_id: Annotated[str, Form()] = ""
-    released_at: Annotated[str, Form(description="YYYY-MM-DD; none: today")] = ""
-    features: Annotated[str, Form(description="JSON: name → numbers")] = "{}"
-
-    def song(self) -> schemas.NewSong:
-        """The song, whose empty fields are none; 422 if it cannot be one."""
-        given: dict[str, Any] = {name: value for name, value in vars(self).items() if value and name != "audio"}
-        try:
-            return schemas.NewSong(**given | {"features": schemas.FEATURES.validate_json(self.features)})
-        except ValidationError as error:
-            first = error.errors()[0]  # without what was given: that may be long, or secret
-            raise Refused(422, f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}") from None
 
 
 @dataclass
@@ -238,6 +213,12 @@ def get_clusters(here: Here, song_id: Id) -> pictures.Clusters:
     """The users that CAT starts from, by cluster, in two dimensions."""
     state, number = number_of(here, song_id)
     return pictures.Clusters(song_id=song_id, **answers.cluster_picture(state, number))
+
+
+@routes.get("/songs/{song_id:path}/outcomes")
+def get_outcomes(here: Here, song_id: Id) -> outcomes.Outcomes:
+    """What those who played a song did with it, beside the catalogue."""
+    return outcomes.outcomes(*number_of(here, song_id))
 
 
 @routes.get("/songs/{song_id:path}/picture")

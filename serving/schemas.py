@@ -1,5 +1,5 @@
-"""What is sent to the service and what it answers: its OpenAPI description is made of these models, and of those of
-`serving.pictures`."""
+"""What is sent to the service and what it answers: its OpenAPI description is made of these models, of those of
+`serving.pictures`, and of `serving.outcomes`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 MOST_NAMES = 32  # of one object
-PARTS = ("similar", "audience", "margins", "clusters", "picture", "audio")  # of a song, as /songs/ID/similar
+PARTS = ("similar", "audience", "margins", "clusters", "outcomes", "picture", "audio")  # as /songs/ID/similar
 
 
 def few(given: Any) -> Any:

@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 
+from configs.waves import OUTCOMES
 from data.arrays import FloatArray, IntArray
 from data.play_tables import strength
 from inference.ranking import DAY
@@ -72,7 +73,7 @@ class State:
             self._index(model.new, self.pool.vector)
         self.liked_by: Strengths = defaultdict(dict)  # new song → user → strength, where they like it
         self.warms: dict[int, set[int]] = defaultdict(set)  # user → new songs that they like
-        self.met: dict[int, set[int]] = defaultdict(set)  # song → who has met it, whatever came of it
+        self.met: dict[int, dict[int, int]] = defaultdict(dict)  # song → who has met it → what came of it (`marks`)
         self.played: dict[int, list[tuple[int, float]]] = defaultdict(list)  # user → (song, strength), latest last
 
     @property
@@ -186,7 +187,7 @@ class State:
                 if self.model.knows(user, song, play.played_at):
                     continue
                 users.add(user)
-                self.met[song].add(user)
+                self.met[song][user] = self.met[song].get(user, 0) | marks(play)
                 self.played[user].append((song, strength(play)))
                 if self.model.has_ranker and song < self.model.n_songs and song not in self.pool.row_of:
                     log_play(self.model.plays, user, song, play)
@@ -310,6 +311,22 @@ def added(index: Any, vectors: FloatArray, numbers: IntArray) -> Any:
 def liking(play: Play) -> float:
     """The strength of a play; none if it was skipped and not favourited."""
     return 0.0 if play.skipped and not play.favourited else strength(play)
+
+
+def marks(play: Play) -> int:
+    """What a play tells of `OUTCOMES`, two bits each: whether it does, and whether the user did so. Those of several
+    plays are joined by `|`."""
+    bits = 0
+    for at, name in enumerate(OUTCOMES):
+        did = getattr(play, name)
+        bits |= (int(did is not None) | int(bool(did)) << 1) << 2 * at
+    return bits
+
+
+def told(marks_P: IntArray) -> FloatArray:
+    """What `marks` hold of each user, (P, 2): 1, 0, or NaN where they do not tell."""
+    bits_PO = marks_P[:, None] >> 2 * np.arange(len(OUTCOMES))
+    return np.where(bits_PO & 1, bits_PO >> 1 & 1, np.nan)
 
 
 def log_play(plays: UserPlays, user: int, song: int, play: Play) -> None:

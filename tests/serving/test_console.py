@@ -376,6 +376,25 @@ def test_feedback_reaches_the_service(visit: Callable[..., Any], known: dict[str
     assert asked(page, "model")["plays_received"] == before + 1
 
 
+def test_the_card_says_what_came_of_a_song(visit: Callable[..., Any], live: Any) -> None:
+    page = visit()
+    send(page, title="Played", genres="folk")
+    settled(page)
+    line = page.locator("#song .outcomes")
+    expect(line).to_have_text("Nobody has played it yet.")
+    song = page.evaluate("location.hash").split("=")[1]
+    plays = [{"user_id": f"u0000{n}", "song_id": song, "completed": n < 2} for n in range(3)]
+    with live.client() as client:
+        client.post("/plays", json={"plays": plays}).raise_for_status()
+    page.reload()
+    completed = asked(page, f"songs/{song}/outcomes")["completed"]
+    rate, low, high, usual = (f"{100 * completed[name]:.1f}" for name in ("rate", "low", "high", "catalogue"))
+    told = (
+        f"completed by 2 of 3: {rate}\u202f% (90\u202f% interval {low} to {high}\u202f%; the catalogue {usual}\u202f%)"
+    )
+    expect(line).to_have_text(f"3 users played it · {told} · favourited: no play tells")
+
+
 def test_a_user_opts_out_and_in_again(visit: Callable[..., Any], known: dict[str, Any]) -> None:
     page = visit(known["song_id"])
     settled(page)

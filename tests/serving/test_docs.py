@@ -39,11 +39,11 @@ def test_the_examples_run(live: Any, trained: Path, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     answers = done.stdout.splitlines()
-    assert len(answers) == commands.count("curl ") == 12
+    assert len(answers) == commands.count("curl ") == 13
     assert '"song_id":"night-train"' in answers[0] and '"accepted":2' in answers[5]
     assert re.findall(r'"status":(\d+)', answers[6]) == ["201", "201", "422"]
     assert '"changed":2' in answers[8] and '"changed":1' in answers[9]
-    assert '"by":"text"' in answers[10] and '"by":"songs"' in answers[11]
+    assert '"did":' in answers[10] and '"by":"text"' in answers[11] and '"by":"songs"' in answers[12]
     with live.client() as client:
         assert client.get("/songs/night-train").status_code == 404, "deleted by the last line"
 

@@ -121,7 +121,7 @@ def test_the_service_says_what_a_batch_says(service_folder: Path, seed: int) -> 
                 np.testing.assert_allclose(swapped, scores_B[~same_B], atol=near, err_msg=f"{mode} {gate} {number}")
                 assert same_B.mean() > 0.9 or mode in ("cat", "union")
                 np.testing.assert_array_equal(ours.because_BT[same_B], because[place, :n][same_B])
-                assert not set(ours.users_B.tolist()) & state.met.get(number, set())
+                assert not set(ours.users_B.tolist()) & state.met.get(number, {}).keys()
                 if gate or mode == "boundary":
                     assert (ours.margins_B > margin).all()
                 reached += n
