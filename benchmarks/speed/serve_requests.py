@@ -48,7 +48,7 @@ class Material:
         catalogue = Catalogue.read(folder / "catalogue")
         self.rows = catalogue.rows("cold")
         self.new = catalogue.songs[self.rows].to_dicts()
-        self.users = catalogue.users["user_id"]
+        self.users = catalogue.users["user_id"].drop_nulls()  # other rows are free, for users who come
         self.features = {
             name: values for name, values in read_features(folder / "features", catalogue.n_songs).items()
             if name not in OF_WORDS

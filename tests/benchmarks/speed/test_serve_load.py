@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 
 from benchmarks.speed import serve_load, speeds
@@ -45,6 +46,13 @@ def test_a_folder_without_a_ranker_is_not_asked_for_it(tmp_path: Path) -> None:
     (tmp_path / "service" / "manifest.json").write_text(json.dumps(manifest | {"ranker": None}))
     kinds = Material(tmp_path / "service", 0).kinds
     assert RANKED == "audience, rank" and [*kinds, RANKED] == list(KINDS)
+
+
+def test_rows_for_users_who_come_are_nobodys(tmp_path: Path) -> None:
+    write_world(tmp_path / "service", users=30, songs=50, new=20, plays=300, seed=0)
+    users = pl.read_parquet(table := tmp_path / "service" / "catalogue" / "users.parquet")
+    pl.concat([users, users.clear(9)]).write_parquet(table)
+    assert Material(tmp_path / "service", 0).users.to_list() == users["user_id"].to_list()
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
