@@ -20,6 +20,7 @@ from configs.load import as_dict
 from configs.serving import ServiceConfig
 from configs.targeting import PROMPTS, TargetingConfig
 from configs.training import TFIDF
+from data.arrays import FloatArray, IntArray
 from data.catalogue import AUDIO_STATS, Catalogue, read_features
 from data.fields import FEATURES, read_fields
 from data.item_pairs.verification import listening_matrix
@@ -219,14 +220,19 @@ def read_by(runs: list[Run]) -> set[str]:
 
 
 def write_words(catalogue: Catalogue, features: str | None, runs: list[Run], folder: Path) -> None:
-    """The index of what texts are compared with, of all songs that have any of it, by their numbers, and the known
-    songs' centres: of CLIP's vectors, else of the text vectors that a model reads."""
+    """What texts are compared with: CLIP's vectors, else the text vectors that a model reads."""
     hears = any(run.task == "clip" for run in runs)
     if features is None or not (hears or "text" in read_by(runs)):
         return
     found = read_features(Path(features), catalogue.n_songs)
     fields = [found[name] for name in (("clip_audio", "clip_text") if hears else ("text",))]
-    centres = np.stack([centre(field[catalogue.rows("warm")]) for field in fields])
+    index_words(fields, catalogue.rows("warm"), folder)
+
+
+def index_words(fields: list[FloatArray], known: IntArray, folder: Path) -> None:
+    """The index of what texts are compared with, of all songs that have any of it, by their numbers, and the known
+    songs' centres; `fields` are (songs, width), NaN where a song lacks one."""
+    centres = np.stack([centre(field[known]) for field in fields])
     vectors = word_vectors(fields, centres)
     songs = np.flatnonzero(np.isfinite(vectors).all(axis=1))
     if len(songs):

@@ -17,16 +17,17 @@ from artifacts.folders import read_manifest
 from configs.options import MADE_BY, SERVICE
 from data.catalogue import Catalogue, read_features
 from serving import answers, shown
-from serving.routes import Service, number_of
-from serving.schemas import NewPlay, NewSong
+from serving.routes import Service, number_of, search_songs
+from serving.schemas import NewPlay, NewSong, Search
 
 WORDS, SOUND = "song by words and features", "song by 10 s of audio"
 MODES = ("i2i2u", "taste", "cat", "union", "boundary", "rank")
 SONGS = (f"{WORDS}, i2i2u", f"{WORDS}, boundary", f"{SOUND}, i2i2u")
 PLAY = "play of a new song"
 WRITES = (*SONGS, PLAY)
-KINDS = (*WRITES, "recommendations", *(f"audience, {mode}" for mode in MODES))
-RANKED = KINDS[-1]  # of a folder with a ranker alone
+BY_TEXT, BY_SONGS = "search by a text", "search by two songs"
+KINDS = (*WRITES, "recommendations", BY_TEXT, BY_SONGS, *(f"audience, {mode}" for mode in MODES))
+RANKED = KINDS[-1]
 BUDGET, SIMILAR = 50, 20
 SECONDS, RATE, RECORDINGS = 10, 44_100, 8
 FIELDS = ("title", "lyrics", "language", "artist_id", "genres", "tags")
@@ -39,12 +40,14 @@ Side = Callable[[], AbstractContextManager[Ask]]  # a client
 class Material:
     """What requests are made of: the new songs of a service folder sent again, its users, and recordings.
 
-    `kinds` are the kinds of request that its model answers.
+    `kinds` are the kinds of request that its model answers: of a ranked audience with a ranker alone, by a text where
+    it has what texts are compared with.
     """
 
     def __init__(self, folder: Path, seed: int) -> None:
         ranker = read_manifest(folder, SERVICE, MADE_BY[SERVICE]).get("ranker")
-        self.kinds = [kind for kind in KINDS if ranker or kind != RANKED]
+        has = {RANKED: bool(ranker), BY_TEXT: (folder / "words").exists()}
+        self.kinds = [kind for kind in KINDS if has.get(kind, True)]
         catalogue = Catalogue.read(folder / "catalogue")
         self.rows = catalogue.rows("cold")
         self.new = catalogue.songs[self.rows].to_dicts()
@@ -74,6 +77,14 @@ class Material:
         user, song = self.users[int(rng.integers(len(self.users)))], self.new[rng.integers(len(self.new))]["song_id"]
         return {"user_id": user, "song_id": song, "completed": True}
 
+    def search(self, kind: str, rng: np.random.Generator) -> dict[str, Any]:
+        """A search by genres and tags of some new song, as a text, or by two new songs that are liked."""
+        one, other = (self.new[at] for at in rng.integers(len(self.new), size=2))
+        if kind == BY_SONGS:
+            return {"like": [one["song_id"], other["song_id"]], "k": SIMILAR}
+        labels = [label for name in ("genres", "tags") for label in one.get(name) or []]
+        return {"text": " ".join(filter(None, labels)) or "calm piano at night", "k": SIMILAR}
+
 
 def over_http(material: Material, url: str, token: str) -> Side:
     """Clients that ask a running service; a status of 0 is no answer."""
@@ -99,6 +110,8 @@ def send(material: Material, client: httpx.Client, kind: str, rng: np.random.Gen
             return client.post("/songs", data=words, files=files, params=asked).status_code
         if kind == PLAY:
             return client.post("/plays", json={"plays": [play]}).status_code
+        if kind in (BY_TEXT, BY_SONGS):
+            return client.post("/search", json=material.search(kind, rng)).status_code
         if kind == "recommendations":
             return client.get(f"/users/{play['user_id']}/recommendations").status_code
         return client.get(f"/songs/{play['song_id']}/audience", params=asked).status_code
@@ -125,6 +138,8 @@ def call(material: Material, service: Service, kind: str, rng: np.random.Generat
         return 201
     if kind == PLAY:
         service.incoming.plays([NewPlay(**play)], None)
+    elif kind in (BY_TEXT, BY_SONGS):
+        search_songs(service, Search(**material.search(kind, rng)))
     elif kind == "recommendations":
         shown.recommended(state, state.model.user_of[play["user_id"]], SIMILAR, 0.0)
     else:

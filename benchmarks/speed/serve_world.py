@@ -33,7 +33,7 @@ from data.arrays import FloatArray
 from data.catalogue import Catalogue
 from data.fields import column_codes
 from export.model import CLASSES, model_class, write_weights
-from export.service import KIND, write_listening, write_plays
+from export.service import KIND, index_words, write_listening, write_plays
 from inference.ranking import ABOUT, MODEL, RUN, like
 from inference.song_index import KIND as INDEX
 from inference.song_index import built, read_index, tuned, write_songs
@@ -106,6 +106,8 @@ def write_world(out: Path, users: int, songs: int, new: int, plays: int, seed: i
         catalogue = Catalogue.read(folder / "catalogue")
         write_listening(index, catalogue, TargetingConfig(), folder)
         write_plays(catalogue, folder / "plays")
+        fields: list[FloatArray] = [np.load(folder / "features" / f"{field}.npy", mmap_mode="r") for field in DENSE]
+        index_words(fields, catalogue.rows("warm"), folder / "words")
         (folder / "catalogue" / "plays.parquet").unlink()
         write_ranker(folder / "rank", manifest, seed)
 

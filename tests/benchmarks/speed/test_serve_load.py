@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 
 from benchmarks.speed import serve_load, speeds
 from benchmarks.speed.serve_load import ServeLoadConfig, summary
-from benchmarks.speed.serve_requests import KINDS, RANKED, Material
+from benchmarks.speed.serve_requests import BY_TEXT, KINDS, RANKED, Material
 from benchmarks.speed.serve_world import OPEN, write_world
 from configs.errors import UserError
 from configs.load import load
@@ -40,12 +41,14 @@ def test_a_generated_service_folder(tmp_path: Path) -> None:
         assert len(answers.audience(state, int(model.new[0]), mode, 20, False, -100.0).users_B) == 20
 
 
-def test_a_folder_without_a_ranker_is_not_asked_for_it(tmp_path: Path) -> None:
+def test_a_folder_is_asked_for_what_it_has(tmp_path: Path) -> None:
     write_world(tmp_path / "service", users=30, songs=50, new=20, plays=300, seed=0)
     manifest = json.loads((tmp_path / "service" / "manifest.json").read_text())
     (tmp_path / "service" / "manifest.json").write_text(json.dumps(manifest | {"ranker": None}))
     kinds = Material(tmp_path / "service", 0).kinds
     assert RANKED == "audience, rank" and [*kinds, RANKED] == list(KINDS)
+    shutil.rmtree(tmp_path / "service" / "words")
+    assert Material(tmp_path / "service", 0).kinds == [kind for kind in kinds if kind != BY_TEXT]
 
 
 def test_rows_for_users_who_come_are_nobodys(tmp_path: Path) -> None:
