@@ -183,7 +183,7 @@ class Encoder:
 
     @torch.inference_mode()
     def phrases(self, texts: Sequence[str]) -> FloatArray:
-        """Unit vectors of texts, (Q, D), to be compared with `words_of` songs; NaN where no word is known."""
+        """Unit vectors of texts, (Q, D), to be compared with `words_of` songs; NaN where most of one is unknown."""
         if self.characters is not None:
             return centred(self.characters.vectors(texts), self.centres_FD[-1])
         text, known_Q = self._text(texts)
@@ -244,16 +244,18 @@ class Encoder:
 
     def _text(self, texts: Sequence[str | None]) -> tuple[dict[str, Tensor], AnyArray]:
         """Texts as CLIP's text tower reads them: by the frozen text encoder if there is one, else tokens; and whether
-        the tokenizer knows any word of each."""
+        the tokenizer knows at least half of each."""
         options = (self.read["model"], self.read["max_tokens"], self.read["windows"])
         self.load_text()
         with self.reading:
             ids_NWL, lengths_NW = token_rows(texts, *options, self.tokenizer)
-        known_N = np.asarray((~np.isin(ids_NWL, [0, *self.tokenizer.all_special_ids])).any(axis=(1, 2)))
         text = token_batch(ids_NWL, lengths_NW)
+        read_NWL = text["attention_mask"].numpy() > 0
+        known_N = (read_NWL & ~np.isin(ids_NWL, self.tokenizer.all_special_ids)).sum(axis=(1, 2))
+        unknown_N = (read_NWL & (ids_NWL == self.tokenizer.unk_token_id)).sum(axis=(1, 2))
         if self.bert is not None:
             text = {"pooled": self.bert(text["input_ids"], text["attention_mask"])}
-        return text, known_N
+        return text, known_N >= np.maximum(unknown_N, 1)
 
 
 def fields(

@@ -15,17 +15,23 @@ import pytest
 import soundfile
 
 from configs.errors import UserError
-from configs.serving import SearchConfig
+from configs.serving import SearchConfig, ServiceConfig
+from configs.targeting import IndexConfig
+from configs.training import EmbedConfig, I2IConfig
 from data.arrays import FloatArray
+from pipeline import embed, index, service
 from pipeline import search as command
 from retrieval.index import unit_rows
 from retrieval.queries import DISLIKED, best_of, centre, centred, example_vector, word_vectors
 from serving import search
+from serving.encoder import Content
 from serving.model import Model
 from serving.refusals import Refused
+from serving.schemas import Search
 from serving.state import State
 from serving.store import StoredSong
-from tests.serving.conftest import run
+from tests.serving.conftest import SMALL, run
+from training import tasks as train
 
 RNG = np.random.default_rng(0)
 ZH = 'language == "zh"'
@@ -237,6 +243,38 @@ def test_a_search_over_http(live: Any, model: Model) -> None:
         assert "calm" not in {one["song_id"] for one in gone}
 
 
+def test_a_text_is_read_that_is_known_for_the_most_part(model: Model) -> None:
+    state = State(model)
+    found = search.of_texts(state, ["calm piano", "calm 钢 piano 琴", "calm 钢琴", "", "[UNK]"])
+    assert [isinstance(one, Refused) for one in found] == [False, False, True, True, True]
+
+
+def test_chinese_finds_songs_in_both_languages_where_the_text_model_reads_it(trained: Path, tmp_path: Path) -> None:
+    data, features = f"data={trained}/catalogue", f"features={tmp_path}/features"
+    told = ["text.model=use-multilingual", "text.fields=[title]"]
+    run(embed.main, EmbedConfig, data, f"out={tmp_path}/features", *told)
+    fields = ["fields.use=[text,genres]", "bcl_batch_size=64", *SMALL]
+    run(train.train_i2i, I2IConfig, data, features, f"out={tmp_path}/i2i", *fields)
+    run(index.main, IndexConfig, f"run={tmp_path}/i2i", f"out={tmp_path}/index")
+    run(service.main, ServiceConfig, f"index={tmp_path}/index", f"out={tmp_path}/service")
+    state = State(Model(tmp_path / "service"))
+    titles = ["月光下的钢琴曲", "Quiet piano at night", "重金属摇滚现场", "Loud metal guitars"]
+    about: list[dict[str, Any]] = [{"title": title} for title in titles]
+    made = state.model.encoder.features([Content(one) for one in about])
+    songs = [
+        StoredSong(title, about[at], None, "2026-11-30", {name: made[name][at] for name in made}, "")
+        for at, title in enumerate(titles)
+    ]
+    state.add_songs(songs, *state.model.encoder.vectors(made, about))
+    piano, metal = titles[:2], titles[2:]
+    for text, near, far in (("安静的钢琴", piano, metal), ("quiet piano", piano, metal), ("摇滚", metal, piano)):
+        _, numbers = search.nearest(state, [search.asked(state, Search(text=text))], 1000)
+        found = [title for title in map(state.song_id, numbers[0][numbers[0] >= 0].tolist()) if title in titles]
+        assert found[0] in near and len(found) == 4, f"{text}: {found}"
+        for one, other in zip(near, far, strict=True):  # in the same language
+            assert found.index(one) < found.index(other), f"{text}: {found}"
+
+
 @pytest.mark.parametrize(
     ("asked", "status", "reason"),
     [
@@ -244,6 +282,8 @@ def test_a_search_over_http(live: Any, model: Model) -> None:
         ({"text": "calm", "like": ["a"]}, 422, "give one of text, like and audio"),
         ({"text": "  "}, 422, "at least 1 character"),
         ({"text": "x" * 501}, 422, "at most 500 characters"),
+        ({"text": "钢琴"}, 422, "does not know most of these words"),
+        ({"text": "安静的钢琴"}, 422, "does not know most of these words"),  # two of five are known
         ({"text": "calm", "dislike": ["a"]}, 422, "dislike goes with like"),
         ({"like": ["x"] * 101}, 422, "at most 100 items"),
         ({"like": ["nobody's"]}, 404, 'no song "nobody\'s"'),
@@ -272,7 +312,7 @@ def test_many_at_once_are_answered_as_the_service_answers(
     ids = model.song_ids
     asked: list[dict[str, Any]] = [
         {"text": "calm piano at night", "k": 30},
-        {"text": "安静的钢琴", "k": 30, "where": ZH},
+        {"text": "quiet piano", "k": 30, "where": ZH},
         {"text": "loud", "k": 7, "among": "new"},
         {"text": "calm", "k": 30},
         {"like": [ids[1], ids[2]], "dislike": [ids[5]], "k": 30},
@@ -282,17 +322,18 @@ def test_many_at_once_are_answered_as_the_service_answers(
     recording = sound()
     (tmp_path / "sound.wav").write_bytes(recording)
     wrong = ["{no json", '{"like": ["nobody"]}', '{"audio": "not_there.wav"}', '{"text": "a", "where": "b == 1"}']
+    wrong += ['{"text": "安静的钢琴"}']
     lines = [json.dumps(one) for one in asked[:3]] + ["", *wrong] + [json.dumps(one) for one in asked[3:]]
     (tmp_path / "queries.jsonl").write_text("\n".join(lines))
     options = f"model={service_folder}", f"queries={tmp_path}/queries.jsonl", f"out={tmp_path}/found"
     run(command.main, SearchConfig, *options)
     told = capsys.readouterr().out
-    assert "4 lines skipped" in told and "line 6 is skipped: no song 'nobody'" in told
+    assert "5 lines skipped" in told and "line 6 is skipped: no song 'nobody'" in told
     table = pl.read_parquet(tmp_path / "found" / "results.parquet")
     assert table.columns == ["query", "song_id", "rank", "score"]
-    assert set(json.loads((tmp_path / "found" / "manifest.json").read_text())["skipped"]) == {"5", "6", "7", "8"}
+    assert set(json.loads((tmp_path / "found" / "manifest.json").read_text())["skipped"]) == {"5", "6", "7", "8", "9"}
     with live.client() as client:
-        for line, one in zip([1, 2, 3, 9, 10, 11, 12], asked, strict=True):
+        for line, one in zip([1, 2, 3, 10, 11, 12, 13], asked, strict=True):
             if "audio" in one:
                 one = one | {"audio": base64.b64encode(recording).decode()}
             answer = client.post("/search", json=one).raise_for_status().json()["songs"]
