@@ -46,7 +46,7 @@ from retrieval.rank_reasons import RankReasons, in_words, rank_reasons
 from retrieval.ranking import Ranker
 from retrieval.songs import Similar, Songs
 from retrieval.targeting import Targeting
-from retrieval.warm_up import ridged, warm_vectors
+from retrieval.warm_up import Level, ridged, ridged_moments, warm_vectors
 
 KIND = "audience"
 SHOWN = 10  # users and similar songs in the printed table
@@ -148,8 +148,10 @@ def boundary_of(config: AudienceConfig, index: SongIndex, new: IntArray, first: 
     boundary = boundary_vectors(config.boundary, new, *of, users=config.margins is None)
     if first is None:
         return boundary
-    items = warm_vectors(boundary.item_CD, first.strength_CU, boundary.user_UD, config.targeting.warm_up)
-    return replace(boundary, item_CD=items)
+    moment_DD = ridged_moments(boundary.user_UD)
+    of = first.strength_CU, boundary.user_UD, config.targeting.warm_up, moment_DD
+    items = warm_vectors(boundary.item_CD, *of)
+    return replace(boundary, item_CD=Level.of(boundary.user_UD, moment_DD).kept(items, boundary.item_CD))
 
 
 def exploration_of(options: TargetingConfig, catalogue: Catalogue, new: IntArray) -> Exploration | None:

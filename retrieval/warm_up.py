@@ -10,6 +10,7 @@ Shapes: C new songs, U users, D vector size.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,31 @@ def ridged(moment_DD: NDArray[np.float64]) -> NDArray[np.float64]:
     ridge = RIDGE * np.trace(moment_DD) / len(moment_DD)
     moment_DD[np.diag_indices(len(moment_DD))] += max(ridge, 1e-12)
     return moment_DD
+
+
+@dataclass(frozen=True)
+class Level:
+    """Mean of users' vectors, (D,), and the direction along which a song's scores rise by about 1 for every user."""
+
+    mean_D: Array
+    rise_D: Array
+
+    @classmethod
+    def of(cls, user_UD: Array, moment_DD: Array | None = None) -> Level:
+        """The level of some users; the direction is the ridge regression of 1 on their vectors."""
+        moment_DD = ridged_moments(user_UD) if moment_DD is None else moment_DD
+        mean_D = user_UD.mean(axis=0, dtype=np.float64)
+        rise_D = np.linalg.solve(moment_DD, mean_D)
+        return cls(mean_D, rise_D / max(mean_D @ rise_D, 1e-12))
+
+    def kept(self, warm_CD: Array, content_CD: Array) -> NDArray[np.float32]:
+        """Warm vectors whose mean score over users is that of their content, (C, D).
+
+        Plays tell who likes a song. How many do, they do not tell where nobody knows who was offered it; without this
+        each play, whatever it was, lifted a song over more boundaries.
+        """
+        lost_C = (content_CD.astype(np.float64) - warm_CD) @ self.mean_D
+        return np.where(lost_C[:, None] != 0, warm_CD + lost_C[:, None] * self.rise_D, warm_CD).astype(np.float32)
 
 
 def warm_vectors(

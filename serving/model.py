@@ -35,7 +35,7 @@ from inference.targeting import targeting_of
 from retrieval.clusters import Tastes
 from retrieval.listening import Listening
 from retrieval.user_plays import UserPlays
-from retrieval.warm_up import ridged_moments
+from retrieval.warm_up import Level, ridged_moments
 from serving.database import since_epoch
 from serving.encoder import Encoder
 from serving.numbers import Numbers
@@ -154,6 +154,7 @@ class Model:
         self.user_UD, self.boundary_U = self._of_users("users"), self._of_users("boundaries")
         self.targeting.user_UD, self.targeting.boundary_U = self.user_UD, self.boundary_U
         self.user_moment_DD = ridged_moments(self.user_UD)
+        self.user_level = Level.of(self.user_UD, self.user_moment_DD)
         self.profile = read_profile(self.catalogue.users, np.arange(self.n_rows), self.encoder.profile_vocabulary)
 
     def _ranker(self) -> None:

@@ -277,7 +277,8 @@ class State:
         pool.vector[rows] = warm_vectors(content, liked, taste_UD[users], prior, model.taste_moment_DD)
         if pool.item is not None:
             items = np.stack([item for song in songs if (item := self.content[song][1]) is not None])
-            pool.item[rows] = warm_vectors(items, liked, model.user_UD[users], prior, model.user_moment_DD)
+            warm = warm_vectors(items, liked, model.user_UD[users], prior, model.user_moment_DD)
+            pool.item[rows] = model.user_level.kept(warm, items)
         remove(self.new_index, np.array(songs))
         self._index(np.array(songs), pool.vector[rows])
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from scipy import sparse
 
 from retrieval.index import unit_rows
-from retrieval.warm_up import RIDGE, warm_vectors
+from retrieval.warm_up import RIDGE, Level, warm_vectors
 
 RNG = np.random.default_rng(0)
 USERS, D = 300, 8
@@ -55,3 +56,22 @@ def test_listeners_of_whom_nothing_is_known_change_nothing() -> None:
     np.testing.assert_allclose(found, content, rtol=1e-5)
     nobody = warm_vectors(content, sparse.csr_matrix((2, USERS)), np.zeros_like(user), 10)
     np.testing.assert_allclose(nobody, content, rtol=1e-5)
+
+
+@pytest.mark.parametrize("common", [0.0, 1.0])
+def test_plays_move_a_song_over_no_more_boundaries(common: float) -> None:
+    """Of users drawn at random, who have nothing in common but what all have; the order of users stays."""
+    user = users(common) * RNG.uniform(0.9, 1.1, (USERS, 1))
+    content = unit_rows(RNG.standard_normal((40, D)) + common * np.eye(D)[0]) * 4
+    first = sparse.csr_matrix((RNG.random((40, USERS)) < 0.2).astype(np.float32))
+    warm = warm_vectors(content, first, user, prior=5)
+    kept = Level.of(user).kept(warm, content)
+    scores = {name: vectors @ user.T for name, vectors in (("content", content), ("warm", warm), ("kept", kept))}
+    np.testing.assert_allclose(scores["kept"].mean(axis=1), scores["content"].mean(axis=1), atol=1e-5)
+    assert np.abs((scores["warm"] - scores["content"]).mean(axis=1)).max() > 0.1
+    shift = scores["kept"] - scores["warm"]
+    if common:  # then all scores of a song move alike
+        assert np.abs(shift.mean(axis=1)).mean() > 3 * shift.std(axis=1).mean()
+    untouched = Level.of(user).kept(content.astype(np.float32), content.astype(np.float32))
+    np.testing.assert_array_equal(untouched, content.astype(np.float32))
+    assert np.isfinite(Level.of(np.zeros_like(user)).kept(warm, content)).all()
