@@ -222,10 +222,13 @@ def _compute(
     """Write the vectors of the texts of some shards."""
     import torch
 
+    from models.packed_bert import packed
     from models.text_encoder import TextEncoder
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     encoder = or_user_error(TextEncoder, model).to(device)
+    if device.type == "cpu":
+        encoder.bert = packed(encoder.bert)
 
     def encode(ids_RWL: AnyArray, lengths_RW: IntArray) -> FloatArray:
         batch = token_batch(ids_RWL, lengths_RW)

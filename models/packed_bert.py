@@ -1,8 +1,8 @@
-"""BERT as the service runs it, on a CPU: weights lie as the processor multiplies them, and few calls are made.
+"""A frozen BERT as it runs on a CPU: weights lie as the processor multiplies them, and few calls are made.
 
 A song that comes in is one short text. The products of a few rows then take no longer than what the usual modules do
 beside them: weights are laid out anew at each call, and queries, keys and values are three products instead of one.
-The numbers are the same but for rounding.
+The texts of a catalogue gain as well. The numbers are the same but for rounding.
 
 Shapes: N texts, L tokens of a padded text, T real tokens of all texts, H heads, D width of a head, B BERT's width.
 """
@@ -25,6 +25,11 @@ def can_pack(bert: Any) -> bool:
     is_bert = type(bert).__name__ == "BertModel" and bert.config.hidden_act == "gelu" and not bert.config.is_decoder
     has_products = all(hasattr(torch.ops.mkldnn, name) for name in PRODUCTS)
     return is_bert and torch.backends.mkldnn.is_available() and has_products
+
+
+def packed(bert: Any, dtype: torch.dtype = torch.float32) -> Any:
+    """The text model, which has to be on a CPU, as `PackedBert` if it can be packed."""
+    return PackedBert(bert, dtype) if can_pack(bert) else bert
 
 
 def has_bfloat16() -> bool:

@@ -36,7 +36,7 @@ from data.tfidf import CharacterTfidf, load_tfidf
 from export.model import load
 from models.chunked import embed_crops, embed_recordings
 from models.packaged import resolve_model
-from models.packed_bert import PackedBert, can_pack, has_bfloat16
+from models.packed_bert import has_bfloat16, packed
 from models.pretrained_audio import OWN, PretrainedAudio
 from models.text_encoder import TextEncoder, load_tokenizer
 from retrieval.queries import centred, word_vectors
@@ -126,8 +126,7 @@ class Encoder:
             if self.read and self.characters is None and self.tokenizer is None:
                 if self.manifest["text"]:
                     self.bert = or_user_error(TextEncoder, self.read["model"]).eval()
-                    if can_pack(self.bert.bert):
-                        self.bert.bert = PackedBert(self.bert.bert, self.dtype)
+                    self.bert.bert = packed(self.bert.bert, self.dtype)
                 self.tokenizer = or_user_error(load_tokenizer, self.read["model"])
 
     @torch.inference_mode()

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from data.text import token_batch, token_rows
-from models.packed_bert import PackedBert, can_pack, has_bfloat16
+from models.packed_bert import PackedBert, can_pack, has_bfloat16, packed
 from models.text_encoder import TextEncoder, load_tokenizer
 
 TEXTS = ["rain", "the sea at night and the long way home " * 9, "雨 and песня", "", "a fire in the garden"]
@@ -40,6 +40,12 @@ def test_a_packed_model_reads_texts_alike(encoder: TextEncoder, texts: list[str]
     assert expected.norm(dim=1).tolist() != [0] * len(texts)
 
 
+def test_a_text_has_its_vector_whatever_stands_beside_it(encoder: TextEncoder) -> None:
+    """To the last bit, as long as they are padded alike: the cache of a catalogue's texts relies on it."""
+    beside = [vectors(encoder, torch.float32, [TEXTS[1], *others], 1)[0] for others in ([], TEXTS[:1], TEXTS[2:] * 9)]
+    assert torch.equal(beside[0], beside[1]) and torch.equal(beside[0], beside[2])
+
+
 @pytest.mark.skipif(not has_bfloat16(), reason="the processor has no bfloat16")
 def test_half_precision_is_close(encoder: TextEncoder) -> None:
     texts = [text for text in TEXTS if text]
@@ -53,5 +59,6 @@ def test_other_models_are_left_as_they_are() -> None:
 
     small = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     assert can_pack(BertModel(BertConfig(**small, intermediate_size=32)))
+    other = DistilBertModel(DistilBertConfig(vocab_size=50, dim=16, n_layers=1, n_heads=2, hidden_dim=32))
+    assert not can_pack(other) and packed(other) is other
     assert not can_pack(BertModel(BertConfig(**small, intermediate_size=32, hidden_act="relu")))
-    assert not can_pack(DistilBertModel(DistilBertConfig(vocab_size=50, dim=16, n_layers=1, n_heads=2, hidden_dim=32)))
