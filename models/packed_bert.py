@@ -32,11 +32,6 @@ def packed(bert: Any, dtype: torch.dtype = torch.float32) -> Any:
     return PackedBert(bert, dtype) if can_pack(bert) else bert
 
 
-def has_bfloat16() -> bool:
-    """Whether this processor multiplies bfloat16."""
-    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-
-
 class PackedBert(nn.Module):
     """A frozen BERT for inference on a CPU, called as the one that it is made of.
 

@@ -36,8 +36,9 @@ from data.tfidf import CharacterTfidf, load_tfidf
 from export.model import load
 from models.chunked import embed_crops, embed_recordings
 from models.packaged import resolve_model
-from models.packed_bert import has_bfloat16, packed
+from models.packed_bert import packed
 from models.pretrained_audio import OWN, PretrainedAudio
+from models.processor import has_bfloat16
 from models.text_encoder import TextEncoder, load_tokenizer
 from retrieval.queries import centred, word_vectors
 from serving.refusals import Refused

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from data.text import token_batch, token_rows
-from models.packed_bert import PackedBert, can_pack, has_bfloat16, packed
+from models.packed_bert import PackedBert, can_pack, packed
+from models.processor import has_bfloat16
 from models.text_encoder import TextEncoder, load_tokenizer
 
 TEXTS = ["rain", "the sea at night and the long way home " * 9, "雨 and песня", "", "a fire in the garden"]

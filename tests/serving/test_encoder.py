@@ -29,7 +29,7 @@ from data.text import read_as
 from export.model import write_model
 from export.service import KIND, MADE_BY
 from inference.vectors import boundary_vectors, encode_songs
-from models.packed_bert import has_bfloat16
+from models.processor import has_bfloat16
 from pipeline import embed, index, service
 from serving.encoder import Content, Encoder, fields
 from serving.store import Play
