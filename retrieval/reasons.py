@@ -20,6 +20,8 @@ from retrieval.audience import slices
 
 Array = NDArray[Any]
 MOST = 1 << 22  # heard songs at a time
+CELLS = 1 << 20  # weights of all songs for some new ones at a time: 4 MB
+PART = 1 << 16  # heard songs whose vectors are read at a time, where few are asked for
 
 
 def explain(
@@ -28,30 +30,30 @@ def explain(
     weights_CK: Array,
     heard_NS: sparse.csr_matrix,
     top: int = 3,
-    chunk: int = 64,
+    most: int = MOST,
 ) -> Array:
     """The similar songs that brought each user in: song numbers (C, B, top), strongest contribution first, −1 padded.
 
     Of the similar songs `positions_CK`, −1 where none, by their weights; of equal contributions the lower song number.
-    The working set is chunk × B × K numbers.
+    The working set is that of new songs whose users heard `most` songs together, or of a single one, and their weights.
     """
-    n_songs = heard_NS.shape[1]
-    key = np.repeat(np.arange(heard_NS.shape[0], dtype=np.int64), np.diff(heard_NS.indptr)) * n_songs
-    key = np.append(key + heard_NS.indices, np.iinfo(np.int64).max)  # after all that can be wanted
-    data = np.append(heard_NS.data, 0)
-    by_number = np.argsort(positions_CK, axis=1, kind="stable")  # neighbours in memory are looked up twice as fast
-    positions_CK = np.take_along_axis(positions_CK, by_number, axis=1)
-    weights_CK = np.take_along_axis(weights_CK, by_number, axis=1)
+    n_songs, length_N = heard_NS.shape[1], np.diff(heard_NS.indptr)
     reasons = np.full((*users_CB.shape, top), -1, dtype=np.int64)
-    for rows in slices(len(users_CB), chunk):
-        user, song = users_CB[rows][:, :, None].astype(np.int64), positions_CK[rows][:, None, :]
-        wanted = np.where((user >= 0) & (song >= 0), user * n_songs + song, -1)
-        at = np.searchsorted(key, wanted)
-        value = np.where(key[at] == wanted, data[at], 0.0) * weights_CK[rows][:, None, :]
-        k = min(top, value.shape[2])
-        best = np.argsort(-value, axis=2, kind="stable")[:, :, :k]
-        named = np.take_along_axis(np.broadcast_to(song, value.shape), best, axis=2)
-        reasons[rows, :, :k] = np.where(np.take_along_axis(value, best, axis=2) > 0, named, -1)
+    longest = max(1, CELLS // n_songs)
+    weight_CS = np.zeros((min(longest, len(users_CB)), n_songs), dtype=weights_CK.dtype)
+    for rows in _turns(users_CB, length_N, most, longest):
+        row_P, rank_P, heard_PS = _heard(users_CB[rows], heard_NS)
+        row, place = np.nonzero(positions_CK[rows] >= 0)
+        similar = row, positions_CK[rows][row, place]
+        weight_CS[similar] = weights_CK[rows][row, place]
+        start_P = (row_P * n_songs).astype(np.int32)
+        weight_H = weight_CS.ravel().take(np.repeat(start_P, np.diff(heard_PS.indptr)) + heard_PS.indices)
+        weight_CS[similar] = 0
+        kept = np.flatnonzero(weight_H != 0)
+        value = heard_PS.data[kept] * weight_H[kept]
+        value[value <= 0] = -np.inf
+        pair = np.searchsorted(heard_PS.indptr, kept, side="right") - 1
+        _name(reasons[rows], value, pair, heard_PS.indices[kept], row_P, rank_P)
     return reasons
 
 
@@ -70,29 +72,48 @@ def nearest_heard(
     """
     reasons = np.full((*users_CB.shape, top), -1, dtype=np.int64)
     length_N = np.diff(heard_NS.indptr)
-    heard_C = np.where(users_CB >= 0, np.append(length_N, 0)[users_CB], 0).sum(axis=1)
-    for rows in _turns(heard_C, most):
-        row_P, rank_P = np.nonzero(users_CB[rows] >= 0)
-        user_P = users_CB[rows][row_P, rank_P]
-        length_P = length_N[user_P]
-        pair_H = np.repeat(np.arange(len(user_P)), length_P)
-        first_P = heard_NS.indptr[user_P] - (np.cumsum(length_P) - length_P)
-        song_H = heard_NS.indices[first_P[pair_H] + np.arange(len(pair_H))]
-        heard, at_H = _distinct(song_H, len(song_SD))
-        value_H = (new_CD[rows] @ song_SD[heard].T)[row_P[pair_H], at_H]
-        for place in range(top):
-            at = _highest(value_H, pair_H)
-            reasons[rows][row_P[pair_H[at]], rank_P[pair_H[at]], place] = song_H[at]
-            value_H[at] = -np.inf
+    for rows in _turns(users_CB, length_N, most):
+        row_P, rank_P, heard_PS = _heard(users_CB[rows], heard_NS)
+        pair_H = np.repeat(np.arange(len(row_P)), np.diff(heard_PS.indptr))
+        value_H = _similarities(new_CD[rows], song_SD, row_P[pair_H], heard_PS.indices)
+        _name(reasons[rows], value_H, pair_H, heard_PS.indices, row_P, rank_P)
     return reasons
 
 
-def _turns(heard_C: Array, most: int) -> Iterator[slice]:
-    """Slices of the new songs of which each, or a single song, has at most `most` heard songs."""
+def _heard(users_CB: Array, heard_NS: sparse.csr_matrix) -> tuple[Array, Array, sparse.csr_matrix]:
+    """New song and place in the audience of each of P users, (P,), and what they heard, (P, S)."""
+    row_P, rank_P = np.nonzero(users_CB >= 0)
+    return row_P, rank_P, heard_NS[users_CB[row_P, rank_P]]
+
+
+def _similarities(new_CD: Array, song_SD: Array, row_H: Array, song_H: Array) -> Array:
+    """Inner products of new songs and heard ones, (H,): of all with all where most are asked for, else one by one."""
+    heard, at_H = _distinct(song_H, len(song_SD))
+    if 4 * len(song_H) > len(new_CD) * len(heard):
+        return np.asarray((new_CD @ song_SD[heard].T)[row_H, at_H])
+    value_H = np.empty(len(song_H), dtype=np.result_type(new_CD, song_SD))
+    for part in slices(len(song_H), PART):
+        np.einsum("hd,hd->h", new_CD[row_H[part]], song_SD[song_H[part]], out=value_H[part])
+    return value_H
+
+
+def _name(reasons_CBT: Array, value_H: Array, pair_H: Array, song_H: Array, row_P: Array, rank_P: Array) -> None:
+    """Write the songs of the highest values above −inf of each pair; `value_H` is overwritten."""
+    for place in range(reasons_CBT.shape[2]):
+        at = _highest(value_H, pair_H)
+        pair = pair_H[at]
+        reasons_CBT[row_P[pair], rank_P[pair], place] = song_H[at]
+        value_H[at] = -np.inf
+
+
+def _turns(users_CB: Array, length_N: Array, most: int, longest: int | None = None) -> Iterator[slice]:
+    """Slices of at most `longest` new songs whose users, by `length_N`, heard at most `most` songs, or of one."""
+    heard_C = np.where(users_CB >= 0, np.append(length_N, 0)[users_CB], 0).sum(axis=1)
     end_C, start = np.cumsum(heard_C), 0
     while start < len(end_C):
         before = end_C[start - 1] if start else 0
         stop = max(start + 1, int(np.searchsorted(end_C, before + most, side="right")))
+        stop = min(stop, start + longest) if longest else stop
         yield slice(start, stop)
         start = stop
 
