@@ -45,7 +45,8 @@ def embed_in_fixed_batches(embed: Embed, rows: Rows) -> Tensor:
     """
     first = next(iter(rows.values()))
     n, size = len(first), 32 if first.device.type == "cpu" else 512
-    padded = {key: torch.cat([x, x.new_zeros(-n % size, *x.shape[1:])]) for key, x in rows.items()}
+    # not by torch.cat, which refuses stored frames (float16) under autocast to bfloat16 on a CPU
+    padded = {key: F.pad(x, [0] * (2 * x.ndim - 1) + [-n % size]) for key, x in rows.items()}
     parts = [embed({key: x[at : at + size] for key, x in padded.items()}) for at in range(0, n, size)]
     return torch.cat(parts)[:n]
 

@@ -85,3 +85,11 @@ def test_fixed_batches_have_one_shape_and_every_row(n: int) -> None:
 
     torch.testing.assert_close(embed_in_fixed_batches(embed, {"x": x}), 2 * x)
     assert shapes == {(32, 3)}
+
+
+def test_stored_frames_are_embedded_in_bfloat16_too() -> None:
+    """A CPU's autocast joins no float16 tensors."""
+    x = torch.randn(5, 3).half()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = embed_in_fixed_batches(lambda part: part["x"].float(), {"x": x})
+    torch.testing.assert_close(found, x.float())
