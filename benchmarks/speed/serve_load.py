@@ -30,7 +30,7 @@ from tqdm import tqdm
 from benchmarks.measure import tell, timed
 from benchmarks.speed.serve_process import Running, serving
 from benchmarks.speed.serve_requests import KINDS, WRITES, Material, Side, in_process, over_http
-from benchmarks.speed.serve_world import folder_to_serve
+from benchmarks.speed.serve_world import DIM, folder_to_serve
 from benchmarks.table import lines
 from configs.errors import UserError
 from configs.load import command
@@ -52,6 +52,7 @@ class ServeLoadConfig:
     songs: int = opt(50_000, "generated known songs")
     new: int = opt(1000, "generated new songs")
     plays: int = opt(500_000, "generated plays, repeated ones included")
+    dim: int = opt(DIM, "numbers of a generated song's vector")
     clients: list[int] = opt([1, 8], "clients at a time")
     seconds: float = opt(5.0, "of each kind of request, for each number of clients")
     soak: float = opt(30.0, "seconds in which songs come in while the service's memory is looked at")
@@ -64,11 +65,11 @@ class ServeLoadConfig:
 
 def main(config: ServeLoadConfig) -> None:
     """Run the command (see the module's docstring)."""
-    sizes = config.users, config.songs, config.new, config.plays, config.past, *config.clients
+    sizes = config.users, config.songs, config.new, config.plays, config.dim, config.past, *config.clients
     if min(*sizes, config.seconds, config.soak) <= 0:
-        raise UserError("users, songs, new, plays, clients, seconds, soak and past must be above 0")
+        raise UserError("users, songs, new, plays, dim, clients, seconds, soak and past must be above 0")
     torch.set_num_threads(config.threads)
-    work, world = Path(config.work), (config.users, config.songs, config.new, config.plays, config.seed)
+    work, world = Path(config.work), (config.users, config.songs, config.new, config.plays, config.seed, config.dim)
     with folder_to_serve(work, config.model, *world) as folder:
         report = measure(config, folder, work)
     tell(config, report)

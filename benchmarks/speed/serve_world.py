@@ -28,7 +28,7 @@ from benchmarks.speed.audience_scale import GENRES, listening_of
 from configs.data import AudioConfig
 from configs.ranking import RankConfig, TreesConfig
 from configs.targeting import IndexConfig, TargetingConfig
-from configs.training import BoundaryConfig, ClipConfig, I2IConfig
+from configs.training import BoundaryConfig, ClipConfig, I2IConfig, I2IModelConfig
 from data.arrays import FloatArray
 from data.catalogue import Catalogue
 from data.fields import column_codes
@@ -50,6 +50,7 @@ CHUNK, SAMPLE = 20_000, 200  # songs or users at a time; new songs by which boun
 OPEN = 0.05  # share of the new songs that is above a user's boundary
 FIRST_MS, YEAR_MS = 1_750_000_000_000, 365 * 24 * 3600 * 1000  # the first play; new songs come a year later
 RANKED = 20, 500  # songs and candidates of each to which the ranker is fitted
+DIM = I2IModelConfig().dim
 DENSE = {"clip_audio": 128, "clip_text": 128}
 TEXTS = 1000  # different titles and lyrics
 WORDS = np.array(["rain", "night", "love", "road", "home", "fire", "river", "dance", "blue", "heart", "star", "dust"])
@@ -63,7 +64,7 @@ SONG_VOCABULARY = {
 
 @contextmanager
 def folder_to_serve(
-    work: Path, model: str | None, users: int, songs: int, new: int, plays: int, seed: int
+    work: Path, model: str | None, users: int, songs: int, new: int, plays: int, seed: int, dim: int = DIM
 ) -> Iterator[Path]:
     """The service folder `model`, or one that is generated in `work`, which is emptied at the start and at the end."""
     shutil.rmtree(work, ignore_errors=True)
@@ -71,17 +72,17 @@ def folder_to_serve(
     try:
         folder = Path(model or work / "service")
         if model is None:
-            write_world(folder, users, songs, new, plays, seed)
+            write_world(folder, users, songs, new, plays, seed, dim)
         yield folder
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def write_world(out: Path, users: int, songs: int, new: int, plays: int, seed: int) -> None:
-    """Write the folder; fewer plays than asked for where a user played a song twice."""
-    rng, models = np.random.default_rng(seed), random_models(seed)
+def write_world(out: Path, users: int, songs: int, new: int, plays: int, seed: int, dim: int = DIM) -> None:
+    """Write the folder, song vectors of `dim` numbers; fewer plays than asked for where a user played a song twice."""
+    rng, models = np.random.default_rng(seed), random_models(seed, dim)
     manifest = {
-        **{of: of_values(of, users, songs, new, plays, seed) for of in ("clip", "encoder", "boundary", "ranker")},
+        **{of: of_values(of, users, songs, new, plays, seed, dim) for of in ("clip", "encoder", "boundary", "ranker")},
         "calibration": [0.5, 0.0],
         "labels": SONG_VOCABULARY["genres"],
         "text": {"model": "minilm", "fields": ["title", "lyrics"], "max_tokens": 128, "windows": 1},
@@ -112,7 +113,7 @@ def write_world(out: Path, users: int, songs: int, new: int, plays: int, seed: i
         write_ranker(folder / "rank", manifest, seed)
 
 
-def random_models(seed: int) -> dict[str, tuple[Any, dict[str, Any]]]:
+def random_models(seed: int, dim: int) -> dict[str, tuple[Any, dict[str, Any]]]:
     """Models by task, in evaluation mode, and what their config.json says."""
     clip, i2i, boundary, audio = ClipConfig(), I2IConfig(), BoundaryConfig(), AudioConfig()
     sizes = {name: len(values) + 2 for name, values in SONG_VOCABULARY.items()}
@@ -120,7 +121,7 @@ def random_models(seed: int) -> dict[str, tuple[Any, dict[str, Any]]]:
     hears = {name: getattr(clip.model, name) for name in ("width", "layers", "heads")}
     of_songs = {"dense_dims": DENSE, "vocab_sizes": sizes, "block": i2i.fields.block}
     widths = ("field_dim", "hidden", "dim", "dropout")
-    vectors = {name: getattr(i2i.model, name) for name in (*widths, "normalise", "input_dropout")}
+    vectors = {name: getattr(i2i.model, name) for name in (*widths, "normalise", "input_dropout")} | {"dim": dim}
     towers = {name: getattr(boundary.model, name) for name in widths}
     given: dict[str, dict[str, Any]] = {
         "clip": {"front": front, "audio": {"model": OWN, "frozen": True, "dim": 0, **hears},

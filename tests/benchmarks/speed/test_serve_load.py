@@ -23,9 +23,10 @@ from serving.state import State
 
 
 def test_a_generated_service_folder(tmp_path: Path) -> None:
-    write_world(tmp_path / "service", users=300, songs=500, new=200, plays=6000, seed=0)
+    write_world(tmp_path / "service", users=300, songs=500, new=200, plays=6000, seed=0, dim=64)
     state = State(Model(tmp_path / "service"))
     model = state.model
+    assert model.index.vectors.shape == (700, 64)
     assert (model.n_users, model.n_songs, len(model.new)) == (300, 700, 200) and model.listening_US.nnz > 3000
     about = [model.about(int(song)) for song in model.new]
     vectors, items = model.encoder.vectors({name: model.dense[name][model.new] for name in model.dense}, about)
