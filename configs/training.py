@@ -36,7 +36,8 @@ class TrainerConfig:
     accelerator: str = opt("auto", "auto | cpu | gpu")
     strategy: str = opt("auto", "auto | ddp …, as Lightning reads it; fsdp (train.py clip): ranks divide the weights")
     precision: str = opt(
-        "auto", "auto: bf16-mixed on GPUs that have it, else 32-true | 32-true | bf16-mixed | 16-mixed"
+        "auto",
+        "auto: bf16-mixed on GPUs that have it, else 32-true | fast: also on CPUs | 32-true | bf16-mixed | 16-mixed",
     )
     accumulate: int = opt(1, "batches whose gradients are added (no further negatives: see objective.micro_batch)")
     clip_norm: float = opt(1.0, "gradient norm limit (0: none)")
