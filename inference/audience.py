@@ -149,8 +149,8 @@ def boundary_of(config: AudienceConfig, index: SongIndex, new: IntArray, first: 
     if first is None:
         return boundary
     moment_DD = ridged_moments(boundary.user_UD)
-    of = first.strength_CU, boundary.user_UD, config.targeting.warm_up, moment_DD
-    items = warm_vectors(boundary.item_CD, *of)
+    plays = first.strength_CU, boundary.user_UD, config.targeting.warm_up, moment_DD
+    items = warm_vectors(boundary.item_CD, *plays)
     return replace(boundary, item_CD=Level.of(boundary.user_UD, moment_DD).kept(items, boundary.item_CD))
 
 
