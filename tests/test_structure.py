@@ -104,6 +104,22 @@ def package_order(root: Path) -> list[str]:
     return list(TopologicalSorter(graph).static_order())
 
 
+def file_order(root: Path) -> list[str]:
+    """Our files, each after all that it imports, also inside functions; raises CycleError where there is no order."""
+    trees = dict(sources(root))
+    module_of = {name.removesuffix(".py").removesuffix("/__init__").replace("/", "."): name for name in trees}
+    graph = {}
+    for name, tree in trees.items():
+        asked: set[str] = set()
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                asked |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                asked |= {str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)}
+        graph[name] = {module_of[one] for one in asked & module_of.keys()} - {name}
+    return list(TopologicalSorter(graph).static_order())
+
+
 def too_long(root: Path) -> list[str]:
     found = []
     for name, _ in sources(root):
@@ -161,6 +177,11 @@ def test_packages_have_an_order() -> None:
     assert order.index("models") < order.index("lightning_modules") < order.index("train")
 
 
+def test_files_have_an_order() -> None:
+    order = file_order(ROOT)
+    assert order.index("serving/sqlite.py") < order.index("serving/database.py") < order.index("serving/store.py")
+
+
 @pytest.mark.parametrize(
     ("file", "text", "finds"),
     [
@@ -192,6 +213,14 @@ def test_an_import_circle_is_found(tmp_path: Path) -> None:
         (tmp_path / name / "a.py").write_text(text)
     with pytest.raises(CycleError):
         package_order(tmp_path)
+
+
+def test_a_circle_of_two_files_is_found(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.py").write_text("from data import b")
+    (tmp_path / "data" / "b.py").write_text("if TYPE_CHECKING:\n    from data.a import A")
+    with pytest.raises(CycleError):
+        file_order(tmp_path)
 
 
 # --------------------------------------------------------------------------------- the truth is the evaluation's alone
