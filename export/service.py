@@ -13,7 +13,7 @@ import polars as pl
 from artifacts.fingerprints import of_file, of_values
 from artifacts.folders import MANIFEST, read_manifest, write_manifest, writing
 from artifacts.remote import FILES, of_files
-from artifacts.runs import VOCABULARY, Run, open_run
+from artifacts.runs import VOCABULARY, Run, open_run, read_vocabulary
 from artifacts.tracking import made, tracked, used
 from configs import options
 from configs.load import as_dict
@@ -22,7 +22,7 @@ from configs.targeting import PROMPTS, TargetingConfig
 from configs.training import TFIDF
 from data.arrays import FloatArray, IntArray
 from data.catalogue import AUDIO_STATS, Catalogue, read_features
-from data.fields import FEATURES, read_fields
+from data.fields import CATEGORIES, FEATURES, Vocabulary, category_codes, field_values, read_fields
 from data.item_pairs.verification import listening_matrix
 from data.text import read_as
 from data.tfidf import FILE
@@ -75,6 +75,8 @@ def export_service(config: ServiceConfig, tracking: Any) -> None:
         write_fields(catalogue, features, runs, folder / "features")
         write_words(catalogue, features, runs, folder / "words")
         write_vectors(boundary, config.new_users, folder)
+        if boundary is not None:
+            write_codes(catalogue.songs, read_vocabulary(boundary.run.folder), folder / "codes")
         write_tables(roomy := with_room(catalogue, config.new_users), folder)
         write_listening(index, roomy, config.targeting, folder)
         manifest[FILES] = of_files(folder)
@@ -190,6 +192,14 @@ def write_vectors(boundary: Boundary | None, new_users: int, folder: Path) -> No
     }
     for name, array in vectors.items():
         np.save(folder / f"{name}.npy", array)
+
+
+def write_codes(songs: pl.DataFrame, vocabulary: Vocabulary, folder: Path) -> None:
+    """Codes (songs, MAX_VALUES) of the category fields that the towers read: users' histories ask for them."""
+    folder.mkdir()
+    values = {name: field_values(songs, name) for name in vocabulary if name in CATEGORIES}
+    for name, code_SV in category_codes(values, {name: vocabulary[name] for name in values}).items():
+        np.save(folder / f"{name}.npy", code_SV.astype(np.int32))
 
 
 def write_listening(index: SongIndex, catalogue: Catalogue, options: TargetingConfig, folder: Path) -> None:

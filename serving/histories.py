@@ -1,6 +1,6 @@
 """Recompute users' vectors from their plays: those that have come in, and before them those that the model knows.
 
-Shapes: N users, T places of a history, D vector size.
+Shapes: N users or songs, T places of a history, D vector size.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ import numpy as np
 import torch
 
 from data.arrays import FloatArray, IntArray
+from data.contract.columns import MAX_VALUES
 from datamodules.histories import history_batch
-from serving.encoder import Features, fields
+from serving.encoder import Features, category_values, encode_values
+from serving.encoder import dense as as_dense
 from serving.model import Model
 from serving.store import StoredSong
 
@@ -59,5 +61,19 @@ def song_fields(model: Model, accepted: Accepted, songs: IntArray) -> Any:
         dense[name][known] = model.dense[name][songs[known]]
         for at in np.flatnonzero(~known):
             dense[name][at] = accepted[int(songs[at])].features[name]
-    about = [model.about(song) if song < model.n_songs else accepted[song].described for song in songs.tolist()]
-    return fields(dense, about, dims, model.encoder.item_codes)
+    return as_dense(dense, dims) | category_codes(model, accepted, songs)
+
+
+def category_codes(model: Model, accepted: Accepted, songs: IntArray) -> dict[str, torch.Tensor]:
+    """Category codes of songs, (N, MAX_VALUES) by field: as the service folder has them, else by what songs say."""
+    of = model.encoder.item_codes
+    stored = (songs < model.n_songs) & (of.keys() <= model.codes.keys())
+    code = {name: np.zeros((len(songs), MAX_VALUES), dtype=np.int64) for name in of}
+    for name in of if stored.any() else ():
+        code[name][stored] = model.codes[name][songs[stored]]
+    if not stored.all():
+        others = songs[~stored].tolist()
+        about = [model.about(song) if song < model.n_songs else accepted[song].described for song in others]
+        for name, computed in encode_values(category_values(about, of), of).items():
+            code[name][~stored] = computed
+    return {name: torch.from_numpy(one) for name, one in code.items()}

@@ -33,7 +33,7 @@ from data.arrays import FloatArray
 from data.catalogue import Catalogue
 from data.fields import column_codes
 from export.model import CLASSES, model_class, write_weights
-from export.service import KIND, index_words, write_listening, write_plays
+from export.service import KIND, index_words, write_codes, write_listening, write_plays
 from inference.ranking import ABOUT, MODEL, RUN, like
 from inference.song_index import KIND as INDEX
 from inference.song_index import built, read_index, tuned, write_songs
@@ -99,6 +99,7 @@ def write_world(out: Path, users: int, songs: int, new: int, plays: int, seed: i
         (folder / "features").mkdir()
         for field, width in DENSE.items():
             np.save(folder / "features" / f"{field}.npy", around_genres(songs + new, width, rng))
+        write_codes(table, SONG_VOCABULARY, folder / "codes")
         np.save(folder / "labels.npy", around_genres(GENRES, DENSE["clip_audio"], rng))
         vectors, items = encoded(folder, table, models)
         write_users(folder, listening, items, new)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from scipy import sparse
 
 from configs.load import load
@@ -21,7 +22,7 @@ from retrieval.clusters import user_vectors
 from retrieval.warm_up import warm_vectors
 from serving import answers, shown
 from serving.encoder import Content
-from serving.histories import tower_vectors
+from serving.histories import category_codes, tower_vectors
 from serving.model import Model
 from serving.refusals import Refused
 from serving.state import State
@@ -337,6 +338,17 @@ def test_a_deleted_song_is_what_a_restart_makes_of_it(service_folder: Path, agai
         met = {model.user_of[play.user_id] for play in plays if play.song_id == "a"}
         assert live.first_plays(number) == len(met) > 3
         assert not met & set(answers.audience(live, number, "taste", model.n_users, False, 0.0).users_B.tolist())
+
+
+def test_codes_of_songs_are_those_of_what_songs_say(state: State) -> None:
+    """Also in a service folder of before, which has none."""
+    model, songs = state.model, np.arange(state.model.n_songs)[::-1].copy()
+    stored, model.codes = category_codes(model, {}, songs), {}
+    computed = category_codes(model, {}, songs)
+    assert stored.keys() == computed.keys() and len(stored) >= 4
+    for name, code in stored.items():
+        assert len(code.unique()) > 1, name
+        assert torch.equal(code, computed[name]), name
 
 
 def test_a_users_history_is_that_of_the_tower(state: State) -> None:
