@@ -314,9 +314,9 @@ def _train(index: Any, sample_ND: NDArray[np.float32]) -> None:
     """Train an index; a PCA in front of it rotates, and does not subtract the mean: inner products would change."""
     import faiss
 
-    part = sample_ND
-    for at in range(index.chain.size() if hasattr(index, "chain") else 0):
-        transform = faiss.downcast_VectorTransform(index.chain.at(at))
+    part, within = sample_ND, faiss.downcast_index(index.index) if isinstance(index, faiss.IndexIDMap) else index
+    for at in range(within.chain.size() if hasattr(within, "chain") else 0):
+        transform = faiss.downcast_VectorTransform(within.chain.at(at))
         if not transform.is_trained:
             transform.train(part)
         if isinstance(transform, faiss.PCAMatrix):

@@ -104,10 +104,11 @@ def test_an_index_looks_the_farther_the_more_results_are_wanted(kind: str) -> No
         assert share(found, exact[:, :k]) >= min(0.95, recall), k
 
 
+@pytest.mark.parametrize("ids", [None, np.arange(1000)])
 @pytest.mark.parametrize("kind", ["PCA16,Flat", "RR16,PCA16,Flat", "PCA16,IVF10,Flat"])
-def test_a_pca_of_vectors_that_share_a_mean_keeps_inner_products(kind: str) -> None:
+def test_a_pca_of_vectors_that_share_a_mean_keeps_inner_products(kind: str, ids: Any) -> None:
     items, queries = (unit_rows(vectors(n, seed=seed) + 1) for n, seed in ((1000, 0), (50, 1)))
-    index = faiss.deserialize_index(faiss.serialize_index(build_index(items, kind)))
+    index = faiss.deserialize_index(faiss.serialize_index(build_index(items, kind, ids)))
     module.set_effort(index, kind, 10)
     scores, _ = search(index, queries, 10)
     expected, _ = brute(items, queries, 10)
