@@ -12,6 +12,7 @@ import shutil
 import threading
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import quote
 
 from artifacts.fingerprints import of_file, of_values
 from artifacts.folders import MANIFEST, writing
@@ -19,6 +20,7 @@ from configs.errors import UserError
 
 FILES = "files"  # of a manifest: fingerprint of each file by its path in the folder
 BLOCK = 2**23  # bytes
+IN_ADDRESSES = "%/:?&=+@,;~!$'()*"  # stand for themselves there; others (a space, 雨, #) may be given as they are
 
 
 def is_remote(folder: str) -> bool:
@@ -41,7 +43,7 @@ def opened(uri: str) -> tuple[Any, str]:
     from pyarrow import fs  # half a second, for those who need it
 
     try:
-        system, root = fs.FileSystem.from_uri(uri)
+        system, root = fs.FileSystem.from_uri(quote(uri, safe=IN_ADDRESSES))
         return system, root.rstrip("/")
     except (OSError, ValueError, NotImplementedError) as error:
         raise UserError(f"{uri}: no address of an object store ({one_line(error)})") from None

@@ -322,3 +322,14 @@ def test_an_address_of_nothing_is_missing(source: Path, upload: Upload, tmp_path
         pass
     with brought(source / "x.wav", uri, tmp_path) as path:
         assert path == source / "x.wav", "a path stays one"
+
+
+@pytest.mark.parametrize("asked", ["my set/#1 雨 [x]+", "my%20set/%231%20%E9%9B%A8%20%5Bx%5D+"])
+def test_an_address_may_hold_what_a_name_may_hold(asked: str, upload: Upload, address: str, tmp_path: Path) -> None:
+    """With an end at `#` the folder above would be read."""
+    (tmp_path / "one").write_text("1")
+    upload(tmp_path, "my set/#1 雨 [x]+")
+    found = RemoteSource.listed(store.uri(address, asked), tmp_path)
+    assert list(found.objects) == ["one"]
+    remote_source.fetch(found.uri, "one", tmp_path / "two")
+    assert (tmp_path / "two").read_text() == "1"
