@@ -49,9 +49,12 @@ def load(schema: type[Schema], overrides: Sequence[str], config: str | Path | No
         missing = sorted(OmegaConf.missing_keys(merged))
         if missing:
             raise UserError(f"missing option: {', '.join(f'{key}=…' for key in missing)} (see --help)")
-        return typing.cast(Schema, OmegaConf.to_object(merged))
+        options = typing.cast(Schema, OmegaConf.to_object(merged))
     except OmegaConfBaseException as error:
         raise UserError(_one_line(error)) from error
+    if "://" in str(out := getattr(options, "out", None)):
+        raise UserError(f"out={out} is no path: write to this machine's disk, and copy the folder to the object store")
+    return options
 
 
 def dump(config: Any) -> str:

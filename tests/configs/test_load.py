@@ -126,6 +126,7 @@ def test_text_in_lists_of_a_dictionary_is_as_typed(tmp_path: Path) -> None:
         ("objective.grouping=corelation", ("objective.grouping", "corelation", "random")),
         ("trainer=5", ("trainer",)),
         ("out=", ("out",)),
+        ("out=s3://music/run", ("out=s3://music/run", "no path")),
         ("fields.use=tags", ("fields.use", "[")),
         ("fields.use=[tags", ("fields.use=[tags",)),
         ("fields.use=[R&B, hip: hop]", ("fields.use=[R&B, hip: hop]", "in quotes")),
