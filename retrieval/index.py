@@ -311,16 +311,19 @@ def _empty(kind: str, n: int, dim: int, numbered: bool) -> Any:
 
 
 def _train(index: Any, sample_ND: NDArray[np.float32]) -> None:
-    """Train an index; a PCA in front of it rotates, and does not subtract the mean: inner products would change."""
+    """Train an index; a PCA in front of it learns of the vectors and their negatives, whose mean is zero.
+
+    Inner products would change if it subtracted a mean, and if it left out the direction of one.
+    """
     import faiss
 
-    part, within = sample_ND, faiss.downcast_index(index.index) if isinstance(index, faiss.IndexIDMap) else index
+    part, within = sample_ND, index
+    if isinstance(index, faiss.IndexIDMap):
+        within = faiss.downcast_index(index.index)
     for at in range(within.chain.size() if hasattr(within, "chain") else 0):
         transform = faiss.downcast_VectorTransform(within.chain.at(at))
         if not transform.is_trained:
-            transform.train(part)
-        if isinstance(transform, faiss.PCAMatrix):
-            transform.have_bias = False
+            transform.train(np.concatenate([part, -part]) if isinstance(transform, faiss.PCAMatrix) else part)
         part = transform.apply(part)
     index.train(sample_ND)
 

@@ -115,6 +115,14 @@ def test_a_pca_of_vectors_that_share_a_mean_keeps_inner_products(kind: str, ids:
     np.testing.assert_allclose(scores, expected, rtol=1e-4)
 
 
+def test_a_pca_to_fewer_numbers_keeps_the_direction_of_a_mean() -> None:
+    """All that the vectors have are seven directions and their mean; scores stand beside those of other indexes."""
+    basis = np.linalg.qr(vectors(16).T)[0][:8].astype(np.float32)
+    items, queries = (np.c_[2 + 0 * row[:, :1], row[:, :7]] @ basis for row in (vectors(1000), vectors(50, seed=1)))
+    scores, _ = search(build_index(items, "PCA8,Flat", np.arange(1000)), queries, 10)
+    np.testing.assert_allclose(scores, brute(items, queries, 10)[0], rtol=1e-4)
+
+
 def test_an_index_is_tuned_for_few_results_and_for_many() -> None:
     items, queries = vectors(6000), vectors(50, seed=1)
     index, exact = build_index(items, "IVF155,Flat"), brute(items, queries, 1000)[1]
