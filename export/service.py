@@ -74,9 +74,7 @@ def export_service(config: ServiceConfig, tracking: Any) -> None:
         shutil.copytree(config.index, folder / "index")
         write_fields(catalogue, features, runs, folder / "features")
         write_words(catalogue, features, runs, folder / "words")
-        write_vectors(boundary, config.new_users, folder)
-        if boundary is not None:
-            write_codes(catalogue.songs, read_vocabulary(boundary.run.folder), folder / "codes")
+        write_boundary(catalogue.songs, boundary, config.new_users, folder)
         write_tables(roomy := with_room(catalogue, config.new_users), folder)
         write_listening(index, roomy, config.targeting, folder)
         manifest[FILES] = of_files(folder)
@@ -181,8 +179,9 @@ def write_plays(catalogue: Catalogue, folder: Path) -> None:
         np.save(folder / f"{name}.npy", array)
 
 
-def write_vectors(boundary: Boundary | None, new_users: int, folder: Path) -> None:
-    """Vectors of the boundary model, if there is one; in rows for users who come, a boundary that no song clears."""
+def write_boundary(songs: pl.DataFrame, boundary: Boundary | None, new_users: int, folder: Path) -> None:
+    """Vectors of the boundary model, if there is one, in rows for users who come with a boundary that no song clears;
+    and the codes by which it reads songs."""
     if boundary is None:
         return
     vectors = {
@@ -192,6 +191,7 @@ def write_vectors(boundary: Boundary | None, new_users: int, folder: Path) -> No
     }
     for name, array in vectors.items():
         np.save(folder / f"{name}.npy", array)
+    write_codes(songs, read_vocabulary(boundary.run.folder), folder / "codes")
 
 
 def write_codes(songs: pl.DataFrame, vocabulary: Vocabulary, folder: Path) -> None:
