@@ -69,7 +69,7 @@ def make_margins(config: MarginsConfig, tracking: Any) -> None:
     print(f"{config.out}: {len(vectors)} users, {vectors.shape[1]} dimensions, {kind}")
     if kind != "Flat":
         most, recall = min(TUNED, len(vectors)), manifest["recall"]
-        few = f"; {config.recall:.0%} was wanted: its codes are too coarse" if recall < config.recall else ""
+        few = f"; {config.recall:.0%} was wanted, and no effort finds more" if recall < config.recall else ""
         print(f"  finds {recall:.0%} of a song's exact {most} users (effort {manifest['effort']}){few}")
 
 
