@@ -152,6 +152,8 @@ class Model:
         """Vectors of the boundary model."""
         self.item_SD: FloatArray = np.load(self.folder / "items.npy", mmap_mode="r")
         self.codes = read_arrays(self.folder / "codes")  # none in a folder of before; then they are computed
+        if self.codes and (missing := self.encoder.item_codes.keys() - self.codes.keys()):
+            raise ValueError(f"codes/{min(missing)}.npy is missing")
         self.user_UD, self.boundary_U = self._of_users("users"), self._of_users("boundaries")
         self.targeting.user_UD, self.targeting.boundary_U = self.user_UD, self.boundary_U
         self.user_moment_DD = ridged_moments(self.user_UD)

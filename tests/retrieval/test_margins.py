@@ -132,7 +132,9 @@ def test_one_long_list_of_exclusions_is_no_burden_to_the_others(monkeypatch: pyt
     as_on_a_gpu(monkeypatch)
     asked: list[tuple[int, int]] = []
     real = boundary_search.search
-    monkeypatch.setattr(boundary_search, "search", lambda i, q, k: asked.append((len(q), k)) or real(i, q, k))
+    monkeypatch.setattr(
+        boundary_search, "search", lambda i, q, k, only: asked.append((len(q), k)) or real(i, q, k, only)
+    )
     without = Excluded(song=np.full(150, 4), user=np.arange(150))
     found = users_above(ITEM, USER, BOUNDARY, 10, -99.0, without)
     assert asked == [(C - 1, 10), (1, 160)]

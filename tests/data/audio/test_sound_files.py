@@ -220,9 +220,10 @@ from pathlib import Path
 from data.audio.recordings import AudioError, read
 from data.audio.sound_files import metadata
 for path in map(Path, sys.argv[1:]):
-    for use in (metadata, lambda path: read(path, 30.0)):
+    for use in (metadata, lambda file: read(path, 30.0)):
         try:
-            use(path)
+            with path.open("rb") as file:
+                use(file)
         except AudioError as error:
             print(error.reason)
 """
