@@ -85,7 +85,7 @@ def song_of(state: State, number: int, users_where: str | None = None) -> Songs:
     vector_D, item_D = state.vectors(number)
     met = set(state.met.get(number, ()))
     if number not in state.pool.row_of:  # as a song has that came in before this model was made
-        met.update(model.met(number).tolist())
+        met.update(model.plays_of(number)[1].tolist())
     user = np.array(sorted(met), dtype=np.int64)
     item_CD = None if item_D is None else item_D[None]
     excluded = Excluded(left_out(state, users_where), np.zeros_like(user), user)

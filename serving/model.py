@@ -198,16 +198,10 @@ class Model:
         known = self.plays.known
         return bool(((known["song_N"][rows] == song) & (known["day_N"][rows] == day)).any())
 
-    def met(self, song: int) -> IntArray:
-        """Users who have a training play of a song, whatever came of it."""
+    def plays_of(self, song: int) -> tuple[IntArray, IntArray]:
+        """Rows of the training plays of a song in the log, and their users, (N,) each."""
         at = np.flatnonzero(self.plays.known["song_N"] == song)
-        found: IntArray = np.searchsorted(self.plays.start_U, at, side="right") - 1
-        return found
-
-    def outcomes(self, song: int) -> FloatArray:
-        """Whether training plays of a song tell of `OUTCOMES`, in the order of `met`: 1, 0, or NaN, (N, 2)."""
-        at = np.flatnonzero(self.plays.known["song_N"] == song)
-        return np.stack([self.plays.known[f"{name}_N"][at] for name in OUTCOMES], axis=1).astype(np.float64)
+        return at, np.searchsorted(self.plays.start_U, at, side="right") - 1
 
     @cached_property
     def rates(self) -> dict[str, float | None]:

@@ -54,8 +54,9 @@ def of_users(state: State, number: int) -> FloatArray:
         since = dict(state.met.get(number, {}))
     user_N, did_NO = np.array(list(since), dtype=np.int64), told(np.array(list(since.values()), dtype=np.int64))
     if number not in state.pool.row_of:  # it has training plays, or came in before this model was made
-        user_N = np.append(user_N, state.model.met(number))
-        did_NO = np.concatenate([did_NO, state.model.outcomes(number)])
+        at, users_N = state.model.plays_of(number)
+        known_NO = np.stack([state.model.plays.known[f"{name}_N"][at] for name in OUTCOMES], axis=1)
+        user_N, did_NO = np.append(user_N, users_N), np.concatenate([did_NO, known_NO])
     users_P, place_N = np.unique(user_N, return_inverse=True)
     did_PO = np.full((len(users_P), len(OUTCOMES)), np.nan)
     np.fmax.at(did_PO, place_N, did_NO)  # of a number and NaN the number
