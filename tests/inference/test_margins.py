@@ -5,12 +5,8 @@ A milvus-lite folder elsewhere stands for the server: the same client, and the s
 
 from __future__ import annotations
 
-import gc
 import json
 import shutil
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +18,7 @@ import pytest
 from configs.errors import UserError
 from retrieval.milvus import Connection, MilvusError
 from tests.commands import run as command
+from tests.inference.test_milvus_songs import kill
 
 pytest.importorskip("milvus_lite")
 ROOT = Path(__file__).parents[2]
@@ -159,28 +156,6 @@ def test_more_users_than_milvus_names(
         audience(*of, "targeting.budget=21")
 
 
-KILLED = """
-import os, signal, sys
-import pymilvus
-import retrieval.milvus as module
-from configs.load import load
-from configs.targeting import MarginsConfig
-from inference.margins import make_margins
-
-module.SENT = 20
-upsert, left = pymilvus.MilvusClient.upsert, [2]
-
-def killed(*of, **more):
-    upsert(*of, **more)
-    left[0] -= 1
-    if not left[0]:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-pymilvus.MilvusClient.upsert = killed
-make_margins(load(MarginsConfig, sys.argv[1:]))
-"""
-
-
 @pytest.mark.parametrize("elsewhere", [False, True])
 def test_killed_and_run_again(elsewhere: bool, index: Path, boundary_run: Path, tmp_path: Path) -> None:
     """The folder that was there stays whole, and answers as before."""
@@ -188,10 +163,7 @@ def test_killed_and_run_again(elsewhere: bool, index: Path, boundary_run: Path, 
     options = [f"uri={tmp_path / 'server.db'}"] if elsewhere else []
     make(boundary_run, out, *options)
     expected = audience(*of)
-    gc.collect()  # frames of errors that pymilvus caught hold the connection of this process
-    given = [f"run={boundary_run}", f"out={out}", *options]
-    done = subprocess.run([sys.executable, "-c", KILLED, *given], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    kill(2, "pipeline.margins", f"run={boundary_run}", f"out={out}", *options)
     same(audience(*of, f"margins={out}"), expected)
     make(boundary_run, out, *options)
     same(audience(*of, f"margins={out}"), expected)

@@ -165,15 +165,12 @@ def test_updates_that_cannot_be_are_told(
 
 
 KILLED = """
-import os, signal, sys
+import os, runpy, signal, sys
 import pymilvus
 import retrieval.milvus as module
-from configs.load import load
-from configs.targeting import IndexConfig
-from inference.song_index import make_index
 
 module.SENT = 20
-upsert, left = pymilvus.MilvusClient.upsert, [int(sys.argv[1])]
+upsert, left = pymilvus.MilvusClient.upsert, [int(sys.argv.pop(1))]
 
 def killed(*of, **more):
     upsert(*of, **more)
@@ -182,8 +179,16 @@ def killed(*of, **more):
         os.kill(os.getpid(), signal.SIGKILL)
 
 pymilvus.MilvusClient.upsert = killed
-make_index(load(IndexConfig, sys.argv[2:]))
+runpy.run_module(sys.argv.pop(1), run_name="__main__")
 """
+
+
+def kill(sent: int, module: str, *given: str) -> None:
+    """Run a command that is killed when it has sent so many parts of 20 vectors to Milvus."""
+    gc.collect()  # frames of errors that pymilvus caught hold the connection of this process
+    argv = [sys.executable, "-c", KILLED, str(sent), module, *given]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
 
 
 @pytest.mark.parametrize("elsewhere", [False, True])
@@ -195,18 +200,11 @@ def test_killed_and_run_again(elsewhere: bool, i2i_run: Path, later: Path, tmp_p
         [f"run={i2i_run}", f"out={out}", *options, *more] for more in ([], [f"data={later}", "update=true"])
     )
 
-    def kill(sent: int, given: list[str]) -> None:
-        gc.collect()  # frames of errors that pymilvus caught hold the connection of this process
-        done = subprocess.run(
-            [sys.executable, "-c", KILLED, str(sent), *given], cwd=ROOT, capture_output=True, text=True
-        )
-        assert done.returncode == -signal.SIGKILL, done.stderr
-
-    kill(2, built)  # of three parts
+    kill(2, "pipeline.index", *built)  # of three parts
     assert not out.exists()
     command("index", *built)
     expected = lists(out)
-    kill(1, updated)  # before anything is removed
+    kill(1, "pipeline.index", *updated)  # before anything is removed
     if not elsewhere:
         same(lists(out), expected)
     command("index", *updated)
