@@ -55,7 +55,7 @@ def main(config: TextSearchConfig) -> None:
     found = {}
     for part in ("cold_val", "cold_test"):
         songs = catalogue.rows(part)
-        labels, right_LS = labelled(catalogue, songs, config)
+        labels, right_LS = labelled(catalogue, songs, config.labels, config.least)
         words_LD = label_vectors(run_of(config.features), labels, ["{}"], catalogue.folder / "text_cache")
         rows = measured(words_LD, right_LS, (both[0][songs], both[1][songs]), centres, config.draws)
         found[part] = {"songs": len(songs), "labels": len(labels), "rows": rows}
@@ -63,18 +63,18 @@ def main(config: TextSearchConfig) -> None:
     write_json(config.out, found)
 
 
-def labelled(catalogue: Catalogue, songs: IntArray, config: TextSearchConfig) -> tuple[list[str], BoolArray]:
-    """Labels that enough of the songs have, and which have them, (L, S).
+def labelled(catalogue: Catalogue, songs: IntArray, names: list[str], least: int) -> tuple[list[str], BoolArray]:
+    """Labels in the named columns that enough of the songs have, and which have them, (L, S).
 
     Raises:
         UserError: there is none.
     """
-    columns = [own_labels(catalogue, name) for name in config.labels]
+    columns = [own_labels(catalogue, name) for name in names]
     own = [{label for column in columns for label in column[song]} for song in songs]
     every = sorted(set().union(*own)) if own else []
-    labels = [label for label in every if sum(label in one for one in own) >= config.least]
+    labels = [label for label in every if sum(label in one for one in own) >= least]
     if not labels:
-        raise UserError(f"labels={config.labels}: none that least={config.least} new songs have")
+        raise UserError(f"labels={names}: none that least={least} new songs have")
     return labels, np.array([[label in one for one in own] for label in labels])
 
 
