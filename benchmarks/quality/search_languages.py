@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.measure import write_json
+from benchmarks.quality.clip_moodclips import TOWERS
 from benchmarks.quality.text_search import FIRST, figures, labelled
 from benchmarks.table import markdown
 from configs.errors import UserError
@@ -37,7 +38,7 @@ class SearchLanguagesConfig:
     """Options of this benchmark."""
 
     clip: str = opt("runs/clip_multilingual", "out= of benchmarks.quality.clip_moodclips")
-    tower: str = opt("musicnn", "audio tower of its runs")
+    tower: str = opt("musicnn", "audio tower of its runs: transformer or musicnn")
     seeds: int = opt(3, "seeds 0 … n−1")
     labels: list[str] = opt(["genres", "tags"], "columns whose values are the queries")
     least: int = opt(4, "test songs that must have a label")
@@ -61,9 +62,10 @@ def one_seed(config: SearchLanguagesConfig, folder: Path, translated: dict[str, 
     Raises:
         UserError: it is not there, or a label has no translation.
     """
-    if not (folder / config.tower / "catalogue").exists():
-        raise UserError(f"{folder}: not there; run benchmarks.quality.clip_moodclips first")
-    catalogue = Catalogue.read(folder / config.tower / "catalogue")
+    made = folder / TOWERS[config.tower][0] / "catalogue"
+    if not made.exists():
+        raise UserError(f"{made}: not there; run benchmarks.quality.clip_moodclips first")
+    catalogue = Catalogue.read(made)
     features = f"{folder}/clip_{config.tower}_0_features"
     sound_SD = audio_vectors(features, catalogue)
     songs = catalogue.rows("cold_test")
