@@ -125,7 +125,7 @@ class MilvusIndex:
             vectors_ND: finite vectors.
             ids_N: numbers that a search gives.
             columns: further fields, and their kinds (of FIELDS).
-            values: what these are for the vectors of a slice.
+            values: what these are for the vectors of a slice, never None.
 
         Raises:
             ValueError: Milvus has no such kind.
@@ -140,7 +140,7 @@ class MilvusIndex:
         for column, column_kind in (columns or {}).items():
             types = {key: getattr(DataType, one) if isinstance(one, str) else one
                      for key, one in FIELDS[column_kind].items()}  # fmt: skip
-            schema.add_field(column, nullable=True, **types)
+            schema.add_field(column, **types)
         index = client.prepare_index_params()
         # twice "params", or milvus-lite overlooks them (findings/milvus_lite_index_params.sh)
         index.add_index(VECTOR, index_type=of_type, metric_type="IP", params={"params": build})
