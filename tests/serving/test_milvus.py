@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import threading
 import time
-from contextlib import closing
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
@@ -104,6 +108,40 @@ def test_a_server_that_hangs_and_one_that_is_killed_and_comes_back(
         while (answer := client.get(f"{song}/similar")).status_code == 503 and time.monotonic() < end:
             time.sleep(0.2)
         assert answer.json() == expected
+
+
+@pytest.mark.slow
+def test_two_services_over_one_collection_take_new_models(
+    trained: Path, tmp_path: Path, server_of_milvus: Server, serve: Callable[..., Any]
+) -> None:
+    """Built anew, and changed in its place, without a failed answer."""
+    options, statuses, ended = ["engine=milvus", f"uri={server_of_milvus.place()}"], Counter[int](), threading.Event()
+    folder = service(trained, tmp_path / "milvus", *options)
+    with ExitStack() as stack:
+        both = [
+            stack.enter_context(serve(folder, tmp_path / name, "watch_seconds=0.5")).client() for name in ("one", "two")
+        ]
+        new = f"/songs/{both[0].get('/songs?limit=1').json()['songs'][0]['song_id']}/similar"
+
+        def ask(client: httpx.Client) -> None:
+            while not ended.wait(0.05):
+                statuses[client.get(new).status_code] += 1
+
+        threads = [threading.Thread(target=ask, args=(client,)) for client in both for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for more in ("index=HNSW32", "update=true"):
+            before = both[0].get("/model").json()["version"]
+            service(trained, tmp_path / "milvus", *options, more)
+            end = time.monotonic() + 60
+            while before in (client.get("/model").json()["version"] for client in both):
+                assert time.monotonic() < end, "it is not taken"
+                time.sleep(0.2)
+        ended.set()
+        for thread in threads:
+            thread.join()
+        assert set(statuses) == {200} and statuses[200] > 20
+        assert both[0].get(new).json() == both[1].get(new).json()
 
 
 def test_one_process_has_it(trained: Path, tmp_path: Path) -> None:
