@@ -1,5 +1,5 @@
-"""Folders in an object store (s3://, gs://, abfss://): listed, files of them brought to this machine's disk, and those
-that a command wrote (their manifest has the fingerprints of their `files`) brought whole and checked.
+"""Folders in an object store (s3://, gs://, abfss://): listed, files of them read or brought to this machine's disk;
+and those that a command wrote (their manifest has the fingerprints of their `files`) brought whole and checked.
 
 Arrow's own file systems read them: they come with pyarrow. Credentials, region and endpoint are those of the
 environment (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, …) or of the machine.
@@ -66,6 +66,23 @@ def listed(uri: str) -> dict[str, tuple[int, int]]:
         raise unreadable(uri, error) from None
     files = sorted((one for one in found if one.type == fs.FileType.File), key=lambda one: one.path)
     return {one.path[len(root) :].lstrip("/"): (one.size, one.mtime_ns) for one in files}
+
+
+def content(uri: str) -> bytes:
+    """The content of a file.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        UserError: it cannot be read.
+    """
+    system, path = opened(uri)
+    try:
+        with system.open_input_stream(path) as file:
+            return bytes(file.read())
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise unreadable(uri, error) from None
 
 
 def download(uri: str, system: Any, source: str, path: Path) -> None:

@@ -4,8 +4,11 @@ polars evaluates on a table's rows and Milvus on those of a collection.
 The syntax is what Python and Milvus have in common: comparisons of a column with a constant (also 1 <= x < 5), `in` and
 `not in` a list, `"rock" in genres` where the column holds lists, `is null`, `is not null`, a Boolean column alone; and,
 or, not, parentheses. A missing value makes a comparison neither true nor false. Its negation is then not true either:
-only `is null` finds such a row. No `not` stands over more than one comparison in what Milvus is sent, so it does not
-matter what an engine makes of `not` and nulls together (findings/milvus_lite_not_in.sh).
+only `is null` finds such a row.
+
+A collection of Milvus has no nulls: MISSING names the columns of a row that have no value. So every server and
+milvus-lite find the same rows. Servers before 2.5 know no nulls, and milvus-lite does not find the same by `not in` as
+by `!=` (findings/milvus_lite_not_in.sh).
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import ast
 import json
 import keyword
 import math
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
@@ -28,6 +32,8 @@ LONGEST = 2_000  # characters of a condition
 TEXT_BYTES, LIST_MOST = 65_535, 4_096  # that a value of Milvus may have
 LEFT_OUT = ("title", "lyrics")  # free text
 NULL, FLAGS = "null", {"true": True, "false": False}
+MISSING = "missing"  # field of a collection: the columns of a row that have no value
+EMPTY: dict[str, Any] = {"text": "", "integer": 0, "number": 0.0, "true or false": False, "list of text": []}
 TYPES: dict[str, pl.DataType] = {
     "text": pl.String(),
     "integer": pl.Int64(),
@@ -41,8 +47,8 @@ SIGNS: dict[type[ast.cmpop], str] = {
 OPPOSITE = {"==": "!=", "<": ">=", "<=": ">"}
 OPPOSITE |= {other: sign for sign, other in OPPOSITE.items()}
 TURNED = {"==": "==", "!=": "!=", "<": ">", ">": "<", "<=": ">=", ">=": "<="}
-COMPARE: dict[str, Callable[[pl.Expr, Any], pl.Expr]] = {
-    "==": pl.Expr.eq, "!=": pl.Expr.ne, "<": pl.Expr.lt, "<=": pl.Expr.le, ">": pl.Expr.gt, ">=": pl.Expr.ge
+COMPARE: dict[str, Callable[[Any, Any], Any]] = {
+    "==": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge
 }  # fmt: skip
 
 
@@ -58,13 +64,13 @@ def columns_of(table: pl.DataFrame) -> pl.DataFrame:
     """What conditions may name of a table: columns of text, numbers, true or false, and lists of text.
 
     Times become days, YYYY-MM-DD; NaN becomes null. Free text, paths and columns with other names than Python's
-    variables have are left out.
+    variables have are left out; so is one named MISSING.
     """
     named = [
         name
         for name in table.columns
         if name.isascii() and name.isidentifier() and not keyword.iskeyword(name)
-        if name not in (*LEFT_OUT, NULL, *FLAGS) and not name.startswith("audio_")
+        if name not in (*LEFT_OUT, MISSING, NULL, *FLAGS) and not name.startswith("audio_")
     ]
     made = [made for name in named if (made := _simple(name, table.schema[name])) is not None]
     found = table.select(made)
@@ -75,6 +81,14 @@ def kinds_of(table: pl.DataFrame) -> dict[str, str]:
     """The kind (of TYPES) of each column of a table of `columns_of`."""
     kinds = {repr(dtype): kind for kind, dtype in TYPES.items()}
     return {name: kinds[repr(dtype)] for name, dtype in table.schema.items()}
+
+
+def without_nulls(table: pl.DataFrame) -> pl.DataFrame:
+    """A table of `columns_of` as a collection of Milvus has it: with MISSING, and something EMPTY for each null."""
+    kinds = kinds_of(table)
+    names = [pl.when(pl.col(name).is_null()).then(pl.lit(name)) for name in kinds]
+    filled = [pl.col(name).fill_null(pl.lit(EMPTY[kind], dtype=TYPES[kind])) for name, kind in kinds.items()]
+    return table.select(*filled, pl.concat_list(names).list.drop_nulls().alias(MISSING))
 
 
 def condition(text: str, kinds: dict[str, str], option: str = "where") -> Condition:
@@ -130,7 +144,7 @@ def _read(node: ast.expr, kinds: dict[str, str], negated: bool) -> Condition:
         links = zip(sides, node.ops, sides[1:], strict=False)
         return _joined([_compared(left, op, right, kinds, negated) for left, op, right in links], not negated)
     if isinstance(node, ast.Name) and kinds.get(node.id) == "true or false":
-        return _signed(node.id, "!=" if negated else "==", True)
+        return _signed(node.id, "!=" if negated else "==", True, False)
     raise ValueError(f"{_shown(node)} is not a comparison")
 
 
@@ -150,8 +164,8 @@ def _compared(left: ast.expr, op: ast.cmpop, right: ast.expr, kinds: dict[str, s
         if not (isinstance(right, ast.Name) and right.id == NULL):
             raise ValueError(f"after {name} is … null is wanted, not {_shown(right)}")
         if isinstance(op, ast.Is) != negated:
-            return Condition(pl.col(name).is_null(), f"{name} is null")
-        return Condition(pl.col(name).is_not_null(), f"{name} is not null")
+            return Condition(pl.col(name).is_null(), _missing(name))
+        return Condition(pl.col(name).is_not_null(), f"not {_missing(name)}")
     if isinstance(op, ast.In | ast.NotIn):
         return _contained(left, right, kinds, isinstance(op, ast.In) != negated)
     sign = SIGNS[type(op)]
@@ -162,18 +176,19 @@ def _compared(left: ast.expr, op: ast.cmpop, right: ast.expr, kinds: dict[str, s
         raise ValueError(f'{name} holds lists: write "…" in {name}')
     if kinds[name] == "true or false" and sign not in ("==", "!="):
         raise ValueError(f"{name} is true or false: it is not {sign} anything")
-    return _signed(name, OPPOSITE[sign] if negated else sign, _constant(right, name, kinds[name]))
+    value = _constant(right, name, kinds[name])
+    return _signed(name, OPPOSITE[sign] if negated else sign, value, EMPTY[kinds[name]])
 
 
-def _signed(name: str, sign: str, value: Any) -> Condition:
-    """A column beside a constant."""
-    text = f"{name} {sign} {_literal(value)}"
+def _signed(name: str, sign: str, value: Any, empty: Any) -> Condition:
+    """A column beside a constant; `empty` is what a collection has for null."""
     rows = COMPARE[sign](pl.col(name), pl.lit(value)).fill_null(False)
-    return Condition(rows, f"({name} is not null and {text})" if sign == "!=" else text)
+    return Condition(rows, _known(name, f"{name} {sign} {_literal(value)}", COMPARE[sign](empty, value)))
 
 
 def _contained(left: ast.expr, right: ast.expr, kinds: dict[str, str], inside: bool) -> Condition:
     """A column's value in a list of constants, or a constant in a column's lists; or neither."""
+    empty = False  # whether it is true of what a collection has for null
     if isinstance(right, ast.Name):
         name = _column(right, kinds)
         if kinds[name] != "list of text":
@@ -188,10 +203,19 @@ def _contained(left: ast.expr, right: ast.expr, kinds: dict[str, str], inside: b
             raise ValueError(f"after {name} in … a list of constants is wanted, not {_shown(right)}")
         values = [_constant(one, name, kinds[name]) for one in right.elts]
         rows = pl.col(name).is_in(pl.Series(values, dtype=TYPES[kinds[name]]).implode())
-        text = f"{name} in [{', '.join(map(_literal, values))}]"
+        text, empty = f"{name} in [{', '.join(map(_literal, values))}]", EMPTY[kinds[name]] in values
     if inside:
-        return Condition(rows.fill_null(False), text)
-    return Condition((~rows).fill_null(False), f"({name} is not null and not ({text}))")
+        return Condition(rows.fill_null(False), _known(name, text, empty))
+    return Condition((~rows).fill_null(False), _known(name, f"not ({text})", not empty))
+
+
+def _known(name: str, text: str, empty: bool) -> str:
+    """A comparison in Milvus, of rows with a value alone; `empty`: it is true of what stands for null."""
+    return f"(not {_missing(name)} and {text})" if empty else text
+
+
+def _missing(name: str) -> str:
+    return f'array_contains({MISSING}, "{name}")'
 
 
 def _column(node: ast.expr, kinds: dict[str, str]) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 from scipy import sparse
 
+from artifacts.remote import content, is_remote
 from configs.errors import UserError
 from configs.targeting import AudienceConfig
 from data.arrays import IntArray
@@ -182,11 +183,11 @@ def likings(path: str, plays: pl.DataFrame, catalogue: Catalogue, new: IntArray)
     vectors hold it.
     """
     known = [column for column in ("song_id", "released_at") if column in catalogue.songs.columns]
-    songs = catalogue.songs[new].select(known)
+    songs, source = catalogue.songs[new].select(known), Path(path)
     try:
-        found = validate(Path(path), {"songs": songs, "plays": plays, "users": catalogue.users.select("user_id")})
+        found = validate(source, {"songs": songs, "plays": plays, "users": catalogue.users.select("user_id")})
     except UserError as error:
-        raise UserError(f"plays={path}: {str(error).removeprefix(f'{path}: ')}") from None
+        raise UserError(f"plays={path}: {str(error).removeprefix(f'{source}: ')}") from None
     table = index_plays(found.plays, songs, catalogue.users).group_by("song", "user").agg(pl.col("strength").max())
     is_new = (catalogue.songs["split"] != "warm").gather(new)
     table = table.filter((pl.col("strength") > 0) & is_new.gather(table["song"]))
@@ -209,15 +210,17 @@ def without_listeners(
 
 
 def read_given(option: str, path: str, wanted: str) -> pl.DataFrame:
-    """Read the Parquet file that an option names, with ids as in a table of plays.
+    """Read the Parquet file that an option names, on disk or in an object store, with ids as in a table of plays.
 
     Raises:
-        UserError: no such file, not Parquet, or an id is a number that is no integer.
+        UserError: no such file, not Parquet, or an id is a number that is no integer; an object store cannot be read.
     """
-    if not Path(path).is_file():
-        raise UserError(f"{option}={path}: no such file; wanted: a Parquet table with {wanted}")
     try:
-        table = pl.read_parquet(path, glob=False)
+        if not is_remote(path) and not Path(path).is_file():
+            raise FileNotFoundError
+        table = pl.read_parquet(content(path) if is_remote(path) else path, glob=False)
+    except FileNotFoundError:
+        raise UserError(f"{option}={path}: no such file; wanted: a Parquet table with {wanted}") from None
     except (OSError, pl.exceptions.PolarsError) as error:
         reason = str(error).partition("\n")[0]
         raise UserError(f"{option}={path} cannot be read as Parquet ({reason}): write the file again") from None

@@ -19,7 +19,7 @@ from artifacts.folders import kind_of, read_manifest
 from configs.options import MADE_BY
 from configs.targeting import IndexConfig, MarginsConfig
 from data.arrays import FloatArray, IntArray
-from data.conditions import kinds_of
+from data.conditions import kinds_of, without_nulls
 from retrieval.milvus import Connection, MilvusIndex, next_version, publish
 
 TOKEN = "MILVUS_TOKEN"  # environment variable: secrets do not belong into options, which are written down
@@ -44,8 +44,9 @@ def make_collection(
     """
     uri = place(config.uri) or f"milvus-{token_hex(4)}.db"  # whoever has an older one open must not get that again
     connection = connected(uri, to)
-    name, columns = f"{config.collection}_{encoder}_{next_version(connection, config.collection)}", kinds_of(about)
-    index = MilvusIndex.made(connection, name, kind, vectors, entries, columns, lambda rows: about[rows].to_dicts())
+    name, values = f"{config.collection}_{encoder}_{next_version(connection, config.collection)}", without_nulls(about)
+    columns = kinds_of(values)
+    index = MilvusIndex.made(connection, name, kind, vectors, entries, columns, lambda rows: values[rows].to_dicts())
     return index, {"engine": "milvus", "uri": uri, "collection": name, "columns": columns}
 
 

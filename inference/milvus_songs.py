@@ -10,7 +10,7 @@ import polars as pl
 
 from configs.errors import UserError
 from data.arrays import AnyArray, FloatArray, IntArray
-from data.conditions import columns_of, kinds_of
+from data.conditions import columns_of, kinds_of, without_nulls
 from data.contract.columns import RESERVED
 from retrieval.milvus import ENTRY, VECTOR, MilvusIndex
 
@@ -26,7 +26,7 @@ def values_changed(folder: Path, manifest: dict[str, Any], about: pl.DataFrame, 
     Raises:
         UserError: the catalogue has other columns than the collection.
     """
-    if kinds_of(about) != manifest["columns"]:
+    if kinds_of(without_nulls(about.clear())) != manifest["columns"]:
         raise UserError(f"{folder} has other columns of songs than the catalogue now: build it anew")
     there = pl.read_parquet(folder / "songs.parquet", columns=about.columns, glob=False)[np.maximum(rows, 0)]
     differs = pl.any_horizontal(pl.col(name).ne_missing(pl.col(f"{name} before")) for name in about.columns)
@@ -49,7 +49,7 @@ def change_collection(
     has a number from `first` on is of an update that did not end.
     """
     songs = np.flatnonzero(put)
-    values = about[songs]
+    values = without_nulls(about[songs])
     index.remove_from(first)
     index.add(vectors[songs], entries[songs], lambda rows: values[rows].to_dicts())
     index.remove(gone)

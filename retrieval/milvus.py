@@ -23,7 +23,7 @@ ENTRY, VECTOR = "entry", "vector"  # fields of a collection beside those of the 
 MOST = 16_384  # results of a query: Milvus's limit
 SENT = 2_000  # vectors sent at a time
 ASKED, RESULTS = 100, 200_000  # queries and results asked for at a time
-SECONDS = 60  # to wait for a server: at the first contact, and for a search
+SECONDS = 60  # to wait for a server: at the first contact, for a count, and for a search
 TUNED = 100  # results up to which a search looks as far as its effort says; for more it looks farther
 TEXT = {"datatype": "VARCHAR", "max_length": 65_535}
 FIELDS: dict[str, dict[str, Any]] = {
@@ -85,7 +85,8 @@ _connections: weakref.WeakValueDictionary[str, Connection] = weakref.WeakValueDi
 
 
 class MilvusIndex:
-    """A collection. `effort` is how far an approximate index looks (lists, candidates), as for FAISS.
+    """A collection. `effort` is how far an approximate index looks (lists, candidates), as for FAISS; `seconds` is the
+    timeout of a search.
 
     Args:
         connection: to the Milvus that has it.
@@ -101,6 +102,7 @@ class MilvusIndex:
         self.connection, self.name, self.kind = connection, name, kind
         self.type, self.build, self.lists = _type_of(kind)
         self.effort = effort or max(1, self.lists // 8) if self.lists else effort or 128
+        self.seconds: float = SECONDS
         with plainly(connection.uri):
             connection.client.load_collection(name)
         self._count()
@@ -125,7 +127,7 @@ class MilvusIndex:
             vectors_ND: finite vectors.
             ids_N: numbers that a search gives.
             columns: further fields, and their kinds (of FIELDS).
-            values: what these are for the vectors of a slice.
+            values: what these are for the vectors of a slice, never None.
 
         Raises:
             ValueError: Milvus has no such kind.
@@ -140,14 +142,14 @@ class MilvusIndex:
         for column, column_kind in (columns or {}).items():
             types = {key: getattr(DataType, one) if isinstance(one, str) else one
                      for key, one in FIELDS[column_kind].items()}  # fmt: skip
-            schema.add_field(column, nullable=True, **types)
+            schema.add_field(column, **types)
         index = client.prepare_index_params()
         # twice "params", or milvus-lite overlooks them (findings/milvus_lite_index_params.sh)
         index.add_index(VECTOR, index_type=of_type, metric_type="IP", params={"params": build})
         with plainly(connection.uri):
             if client.has_collection(name):
                 client.drop_collection(name)
-            client.create_collection(name, schema=schema, consistency_level="Strong")
+            client.create_collection(name, schema=schema)
             _send(client, name, vectors_ND, ids_N, values)
             client.flush(name)
             client.create_index(name, index)  # of all vectors at once; waits for it
@@ -178,7 +180,9 @@ class MilvusIndex:
     ) -> tuple[NDArray[np.float32], NDArray[np.int64], bool]:
         """Scores and numbers (Q, K) of the largest inner products, −1 where fewer are found; whether it saw all.
 
-        It looks `times` as far as usual, for vectors for which the expression `only` holds.
+        It looks `times` as far as usual, for vectors for which the expression `only` holds. Vectors that came or went
+        through this connection are seen at once, those of others after seconds: a server that has to be sure of them
+        ("Strong") answers no sooner than at its next tick, 200 ms later.
 
         Raises:
             ValueError: more than MOST results.
@@ -197,7 +201,8 @@ class MilvusIndex:
             with plainly(self.connection.uri):
                 found = self.connection.client.search(
                     self.name, list(asked), filter=only, limit=k, output_fields=[ENTRY],  # else milvus-lite sends all
-                    search_params={"metric_type": "IP", "params": how}, consistency_level="Strong", timeout=SECONDS,
+                    search_params={"metric_type": "IP", "params": how}, consistency_level="Bounded",
+                    timeout=self.seconds,
                 )  # fmt: skip
             here = np.arange(k) < np.array([len(hits) for hits in found])[:, None]
             scores[at : at + part][here] = np.concatenate([hits.distances for hits in found])
@@ -205,9 +210,10 @@ class MilvusIndex:
         return scores, entries, not how or wanted >= most
 
     def _count(self) -> None:
+        """Count the vectors, when all changes are seen."""
         with plainly(self.connection.uri):
             counted = self.connection.client.query(
-                self.name, filter="", output_fields=["count(*)"], consistency_level="Strong"
+                self.name, filter="", output_fields=["count(*)"], consistency_level="Strong", timeout=SECONDS
             )
         self.ntotal = int(counted[0]["count(*)"])
 
@@ -218,13 +224,13 @@ def publish(connection: Connection, alias: str, name: str, kept: Sequence[str] =
 
     client = connection.client
     with plainly(connection.uri):
+        # not describe_alias: a server of 2.3 looks in the default database alone
+        last = client.describe_collection(alias)["collection_name"] if client.has_collection(alias) else ""
+        if last == name:  # an update: the version before it stays
+            return
         try:
-            last = str(client.describe_alias(alias)["collection_name"])
-            if last == name:  # an update: the version before it stays
-                return
             client.alter_alias(name, alias)
         except MilvusException:
-            last = ""
             client.create_alias(name, alias)
         for other in client.list_collections():
             if version_of(other, alias) and other not in (name, last, *kept):

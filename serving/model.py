@@ -34,6 +34,7 @@ from inference.song_index import read_faiss, read_index
 from inference.targeting import targeting_of
 from retrieval.clusters import Tastes
 from retrieval.listening import Listening
+from retrieval.milvus import MilvusIndex
 from retrieval.user_plays import UserPlays
 from retrieval.warm_up import Level, ridged_moments
 from serving.database import since_epoch
@@ -41,6 +42,7 @@ from serving.encoder import Encoder
 from serving.numbers import Numbers
 
 MILLISECOND = timedelta(milliseconds=1)
+MILVUS_SECONDS = 5.0  # that an answer waits for a Milvus
 LARGE = 64 << 20  # bytes of vectors above which codes of them are in memory instead
 
 
@@ -56,6 +58,8 @@ class Model:
         self.manifest = read_manifest(self.folder, SERVICE, MADE_BY[SERVICE])
         self.index, _ = read_index(self.folder / "index")
         self._check_index()
+        if isinstance(self.index.index, MilvusIndex):
+            self.index.index.seconds = MILVUS_SECONDS
         self.options = TargetingConfig(**self.manifest["targeting"])
         try:
             self.encoder = Encoder(self.folder, self.manifest, precision)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ import numpy as np
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
+
+from tests import milvus_server
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors: threads only wait for each other on a busy machine
@@ -177,6 +179,33 @@ def catalogue(catalogue_folder: Path) -> Any:
     from data.catalogue import Catalogue
 
     return Catalogue.read(catalogue_folder)
+
+
+@pytest.fixture(scope="session")
+def server_of_milvus() -> Iterator[milvus_server.Server]:
+    """A Milvus server; skips where none is installed."""
+    with milvus_server.running() as server:
+        yield server
+
+
+@pytest.fixture(params=["lite", milvus_server.SLOW])
+def milvus(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """`uri=` of a Milvus that has nothing: a folder of milvus-lite, and a database of a server."""
+    return uri_of_milvus(request, tmp_path)
+
+
+@pytest.fixture(params=["inside", "lite", milvus_server.SLOW])
+def at_milvus(request: pytest.FixtureRequest, tmp_path: Path) -> list[str]:
+    """Options of a Milvus that has nothing: none, for milvus-lite inside the folder that is made, or `uri=`."""
+    return [] if request.param == "inside" else [f"uri={uri_of_milvus(request, tmp_path)}"]
+
+
+def uri_of_milvus(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "lite":
+        pytest.importorskip("milvus_lite")
+        return str(tmp_path / "server.db")
+    uri: str = request.getfixturevalue("server_of_milvus").place()
+    return uri
 
 
 @pytest.fixture(scope="session")

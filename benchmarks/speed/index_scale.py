@@ -2,33 +2,34 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.speed.index_scale sizes=[100000,1000000] out=runs/index_scale.json
     OMP_NUM_THREADS=1 python -m benchmarks.speed.index_scale sizes=[100000] milvus=true out=runs/milvus.json
+    OMP_NUM_THREADS=1 python -m benchmarks.speed.index_scale sizes=[100000] uri=http://127.0.0.1:19530 server_pid=PID
 
 Generated song vectors: artists of unlike sizes around genres, in fewer dimensions than a vector has numbers, of length
 one. For each size: the kind that is chosen and why, recall@10 of queries that the index was not tuned on, queries a
 second beside a FAISS index of the same factory string, effort and training sample, asked in turns, memory, and the time
 to replace one song in a hundred and to put as many away, beside the time to build. With `milvus=true` the same of
-milvus-lite, which runs in this process; how many of FAISS's ten it finds too; and both with a filter that one song in
-ten passes.
+milvus-lite, which runs in this process, and with `uri=` of a Milvus server: how many of FAISS's ten they find too; all
+with a filter that one song in ten passes; and asked by several threads at once, a query at a time.
 
 Shapes: N songs, Q queries, D vector size.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from benchmarks.measure import memory, tell, timed
+from benchmarks.speed.index_milvus import Beside, K, lite, server
 from configs.errors import UserError
 from configs.load import command
 from configs.options import opt
 from data.arrays import FloatArray, IntArray
 from retrieval.index import (
-    Only,
     add,
     build_index,
     choose,
@@ -41,10 +42,9 @@ from retrieval.index import (
     tune,
     unit_rows,
 )
-from retrieval.milvus import Connection, MilvusIndex
 
 GENRES, INNER, SONGS_OF_ARTIST = 50, 24, 20
-K, TUNED_ON = 10, 200
+TUNED_ON = 200
 
 
 @dataclass
@@ -58,6 +58,8 @@ class IndexScaleConfig:
     index: str = opt("auto", "FAISS factory string, or auto")
     recall: float = opt(0.95, "share of the exact ten that the index is tuned to find")
     milvus: bool = opt(False, "also in milvus-lite")
+    uri: str | None = opt(None, "also in the Milvus server http://…")
+    server_pid: int = opt(0, "the server's process on this machine, for its memory (0: not measured)")
     seed: int = opt(0, "seed of the vectors")
     out: str | None = opt(None, "JSON file to write")
 
@@ -86,17 +88,12 @@ def measure(config: IndexScaleConfig, n: int) -> dict[str, Any]:
     with timed(seconds, "tune"):
         effort, _ = tune(index, kind, tuning, exact_neighbours(tuning, songs, K), config.recall)
     found: dict[str, Any] = {"recall@10": recall(number)} | rates(config, index, songs, kind, effort, queries)
-    if config.milvus:
-        found["milvus"] = in_milvus(config, index, songs, kind, tuning, queries)
-    few = np.random.default_rng(config.seed).choice(n, max(1, n // 100), replace=False)
-    with timed(seconds, "replace 1 %"):
-        remove(index, few)
-        songs[few] = unit_rows(songs[few] + songs[few[::-1]])
-        add(index, songs[few], few)
-    found["recall@10 after replacing"] = recall(number)
-    with timed(seconds, "remove 1 %"):
-        remove(index, few)
-    found["recall@10 after removing"] = recall(np.setdiff1d(number, few))
+    if config.milvus or config.uri:
+        beside = Beside(index, kind, songs, tuning, queries, config.recall, config.repeats)
+        found |= in_milvus(config, beside)
+    if "HNSW" not in kind:  # which FAISS cannot take anything out of
+        few = np.random.default_rng(config.seed).choice(n, max(1, n // 100), replace=False)
+        found |= changed(index, songs, few, recall, seconds)
     return {
         "songs": n,
         "kind": kind,
@@ -106,6 +103,22 @@ def measure(config: IndexScaleConfig, n: int) -> dict[str, Any]:
         "index_mb": taken,
         "seconds": seconds,
     }
+
+
+def changed(
+    index: Any, songs: FloatArray, few: IntArray, recall: Callable[[IntArray], float], seconds: dict[str, float]
+) -> dict[str, float]:
+    """Recall when a few songs have been replaced, and when they have been removed."""
+    number, found = np.arange(len(songs)), {}
+    with timed(seconds, "replace 1 %"):
+        remove(index, few)
+        songs[few] = unit_rows(songs[few] + songs[few[::-1]])
+        add(index, songs[few], few)
+    found["recall@10 after replacing"] = recall(number)
+    with timed(seconds, "remove 1 %"):
+        remove(index, few)
+    found["recall@10 after removing"] = recall(np.setdiff1d(number, few))
+    return found
 
 
 def rates(
@@ -132,51 +145,16 @@ def rates(
     }
 
 
-def in_milvus(
-    config: IndexScaleConfig, index: Any, songs: FloatArray, kind: str, tuning: FloatArray, queries: FloatArray
-) -> dict[str, Any]:
-    """Build, tune, ask, replace and remove in milvus-lite, beside the index of FAISS."""
-    seconds: dict[str, float] = {}
-    number, before = np.arange(len(songs)), memory("VmRSS")
-    exact, some = exact_neighbours(queries, songs, K), Only(number[::10], "tenth == 0")
-    exact_some = some.numbers[exact_neighbours(queries, songs[some.numbers], K)]
-    chosen, only = (index, some) if kind != "Flat" else (build_index(songs[some.numbers], kind, some.numbers), None)
-    with TemporaryDirectory() as folder:
-        connection = Connection(f"{folder}/songs.db")
-        with timed(seconds, "build"):
-            of = {"tenth": "integer"}, lambda rows: [{"tenth": int(at) % 10} for at in number[rows]]
-            there = MilvusIndex.made(connection, "songs", kind, songs, number, *of)
-        taken = memory("VmRSS") - before
-        with timed(seconds, "tune"):
-            effort, _ = tune(there, kind, tuning, exact_neighbours(tuning, songs, K), config.recall)
-        lists, ours = search(there, queries, K)[1], search(index, queries, K)[1]
-        found = {
-            "effort": effort,
-            "recall@10": share_found(lists, exact),
-            "share_of_faiss_lists": share_found(lists, ours),
-            "index_mb": taken,
-            "queries_per_second": rate(config, there, queries),
-            "filtered_recall@10": share_found(search(there, queries, K, some)[1], exact_some),
-            "filtered_queries_per_second": rate(config, there, queries, some),
-            "faiss_filtered_recall@10": share_found(search(chosen, queries, K, only)[1], exact_some),
-            "faiss_filtered_queries_per_second": rate(config, chosen, queries, only),
-        }
-        few = np.random.default_rng(config.seed).choice(len(songs), max(1, len(songs) // 100), replace=False)
-        with timed(seconds, "replace 1 %"):
-            add(there, songs[few], few, lambda rows: [{"tenth": int(at) % 10} for at in few[rows]])
-        with timed(seconds, "remove 1 %"):
-            remove(there, few)
-        connection.close()
-    return found | {"seconds": seconds}
-
-
-def rate(config: IndexScaleConfig, index: Any, queries: FloatArray, only: Only | None = None) -> float:
-    """Queries a second, the median of some turns."""
-    turns: list[dict[str, float]] = [{} for _ in range(config.repeats)]
-    for seconds in turns:
-        with timed(seconds, "all"):
-            search(index, queries, K, only)
-    return float(np.median([len(queries) / seconds["all"] for seconds in turns]))
+def in_milvus(config: IndexScaleConfig, beside: Beside) -> dict[str, Any]:
+    """The same in Milvus, beside FAISS."""
+    found: dict[str, Any] = {"faiss": beside.of_faiss()}
+    if config.milvus:
+        with lite() as connection:
+            found["milvus_lite"] = beside.in_milvus(connection, "self")
+    if config.uri:
+        with server(config.uri) as connection:
+            found["milvus_server"] = beside.in_milvus(connection, config.server_pid)
+    return found
 
 
 def song_like(n: int, dim: int, seed: int) -> FloatArray:

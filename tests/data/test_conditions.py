@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,8 @@ import polars as pl
 import pytest
 
 from configs.errors import UserError
-from data.conditions import TYPES, columns_of, condition, kinds_of
+from data.conditions import TYPES, columns_of, condition, kinds_of, without_nulls
+from tests.milvus_server import ON_BOTH
 
 Row = dict[str, Any]
 Truth = Callable[[Row], bool | None]  # None: neither
@@ -109,15 +109,16 @@ def test_rows_are_those_of_a_three_valued_logic(conditions: list[tuple[str, Trut
     assert 0.2 < np.mean([one.mean() for one in found]) < 0.8, "not always or never"
 
 
-def test_milvus_finds_the_same_rows(conditions: list[tuple[str, Truth]], tmp_path: Path) -> None:
-    pytest.importorskip("milvus_lite")
+@ON_BOTH
+def test_milvus_finds_the_same_rows(conditions: list[tuple[str, Truth]], milvus: str) -> None:
     from retrieval.milvus import ENTRY, Connection, MilvusIndex
 
     rows = table()
-    connection, numbers = Connection(str(tmp_path / "conditions.db")), np.arange(len(rows))
+    values = without_nulls(rows)
+    connection, numbers = Connection(milvus), np.arange(len(rows))
     index = MilvusIndex.made(
-        connection, "rows", "Flat", np.eye(len(rows), 4, dtype=np.float32), numbers, kinds_of(rows),
-        lambda some: rows[some].to_dicts(),
+        connection, "rows", "Flat", np.eye(len(rows), 4, dtype=np.float32), numbers, kinds_of(values),
+        lambda some: values[some].to_dicts(),
     )  # fmt: skip
     for text, _ in conditions:
         found = condition(text, kinds_of(rows))

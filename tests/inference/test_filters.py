@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +19,9 @@ from data.catalogue import Catalogue
 from inference.filters import read_exclusions, read_first_plays, songs_in_pool, without_listeners
 from retrieval.audience import Excluded
 from tests.commands import run
+from tests.serving import test_remote as store
+
+address, upload = store.address, store.upload
 
 
 def pool(catalogue: Catalogue, *options: str) -> np.ndarray:
@@ -138,6 +142,27 @@ def test_exclusions_without_a_file_or_a_table(tmp_path: Path) -> None:
     (tmp_path / "text.parquet").write_text("user_id\nu1\n")
     with pytest.raises(UserError, match="cannot be read as Parquet"):
         read_exclusions(str(tmp_path / "text.parquet"), five_songs(), NEW)
+
+
+def test_exclusions_and_first_plays_are_read_from_an_object_store(
+    catalogue: Catalogue, upload: Callable[[Path, str], str], tmp_path: Path
+) -> None:
+    new, folder = catalogue.rows("cold"), tmp_path / "given"
+    folder.mkdir()
+    first_plays(catalogue, folder / "p.parquet")
+    (folder / "text.parquet").write_text("user_id\n")
+    at, query = upload(folder, "given").split("?")
+
+    def both(where: str) -> tuple[Any, ...]:
+        plays, excluded = read_first_plays(where, catalogue, new), read_exclusions(where, catalogue, new)
+        return plays.strength_CU.toarray().tolist(), *map(str, (plays, excluded, excluded.song, excluded.user))
+
+    assert both(f"{at}/p.parquet?{query}") == both(str(folder / "p.parquet"))
+    for name, message in {"absent": "no such file", "text": "cannot be read as Parquet"}.items():
+        with pytest.raises(UserError, match=rf"plays=s3://.*/{name}\.parquet.*{message}"):
+            read_first_plays(f"{at}/{name}.parquet?{query}", catalogue, new)
+    with pytest.raises(UserError, match=r"s3://nobody/p\.parquet.* cannot be read"):
+        read_exclusions("s3://nobody/p.parquet?endpoint_override=127.0.0.1:9&scheme=http", catalogue, new)
 
 
 @pytest.fixture(scope="module")

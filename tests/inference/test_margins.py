@@ -1,6 +1,6 @@
 """Users' margin vectors in Milvus: the audiences of `mode=boundary` are those of the local engine.
 
-A milvus-lite folder elsewhere stands for the server: the same client, and the same calls.
+A milvus-lite folder elsewhere stands for a server where none is installed: the same client, and the same calls.
 """
 
 from __future__ import annotations
@@ -32,10 +32,11 @@ def index(i2i_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def margins(boundary_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="module", params=["inside", "server"])
+def margins(request: pytest.FixtureRequest, boundary_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("of_users") / "margins"
-    make(boundary_run, folder)
+    server = [f"uri={request.getfixturevalue('server_of_milvus').place()}"] if request.param == "server" else []
+    make(boundary_run, folder, *server)
     return folder
 
 
@@ -99,13 +100,15 @@ def test_an_approximate_index_is_tuned_on_new_songs(
     np.testing.assert_allclose(both["margin"], both["margin_right"], rtol=1e-4, atol=1e-5)
 
 
-def test_builds_on_a_server_get_names_of_their_own(index: Path, boundary_run: Path, tmp_path: Path) -> None:
-    out, server = tmp_path / "margins", tmp_path / "server.db"
-    names = [make(boundary_run, out, f"uri={server}")["collection"] for _ in range(3)]
+def test_builds_on_a_server_get_names_of_their_own(
+    milvus: str, index: Path, boundary_run: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "margins"
+    names = [make(boundary_run, out, f"uri={milvus}")["collection"] for _ in range(3)]
     encoder = json.loads((out / "manifest.json").read_text("utf-8"))["encoder"]
     assert names == [f"users_{encoder}_{number}" for number in (1, 2, 3)]
-    there = Connection.to(str(server))
-    assert there.client.describe_alias("users")["collection_name"] == names[-1]
+    there = Connection.to(milvus)
+    assert there.client.describe_collection("users")["collection_name"] == names[-1]
     assert sorted(there.client.list_collections()) == names[1:], "the last one stays for those who have it open"
     of = index, boundary_run, tmp_path / "audience"
     same(audience(*of, f"margins={out}"), audience(*of))
@@ -156,14 +159,12 @@ def test_more_users_than_milvus_names(
         audience(*of, "targeting.budget=21")
 
 
-@pytest.mark.parametrize("elsewhere", [False, True])
-def test_killed_and_run_again(elsewhere: bool, index: Path, boundary_run: Path, tmp_path: Path) -> None:
+def test_killed_and_run_again(at_milvus: list[str], index: Path, boundary_run: Path, tmp_path: Path) -> None:
     """The folder that was there stays whole, and answers as before."""
     out, of = tmp_path / "margins", (index, boundary_run, tmp_path / "audience")
-    options = [f"uri={tmp_path / 'server.db'}"] if elsewhere else []
-    make(boundary_run, out, *options)
+    make(boundary_run, out, *at_milvus)
     expected = audience(*of)
-    kill(2, "pipeline.margins", f"run={boundary_run}", f"out={out}", *options)
+    kill(2, "pipeline.margins", f"run={boundary_run}", f"out={out}", *at_milvus)
     same(audience(*of, f"margins={out}"), expected)
-    make(boundary_run, out, *options)
+    make(boundary_run, out, *at_milvus)
     same(audience(*of, f"margins={out}"), expected)

@@ -1,6 +1,6 @@
 """An index folder whose songs are in Milvus: the same lists as with FAISS, built, updated, killed, and on a server.
 
-A milvus-lite folder elsewhere stands for the server: the same client, and the same calls.
+A milvus-lite folder elsewhere stands for a server where none is installed: the same client, and the same calls.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from data.catalogue import Catalogue
 from inference.song_index import open_index, restricted
 from retrieval.milvus import Connection, MilvusError
 from tests.commands import run as command
+from tests.milvus_server import ON_BOTH
 
 pytest.importorskip("milvus_lite")
 ROOT = Path(__file__).parents[2]
@@ -47,17 +48,19 @@ def same(one: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray
     np.testing.assert_array_equal(one[1], other[1])
 
 
+@pytest.mark.parametrize("at_milvus", ["inside", "lite", "server"], indirect=True)
 @pytest.mark.parametrize("kind", ["Flat", "HNSW32"])
-def test_the_lists_are_those_of_faiss(kind: str, i2i_run: Path, tmp_path: Path) -> None:
-    manifest = make(i2i_run, tmp_path / "milvus", f"index={kind}")
+def test_the_lists_are_those_of_faiss(kind: str, at_milvus: list[str], i2i_run: Path, tmp_path: Path) -> None:
+    manifest = make(i2i_run, tmp_path / "milvus", f"index={kind}", *at_milvus)
     command("index", f"run={i2i_run}", f"out={tmp_path / 'faiss'}", "index=Flat")
     assert manifest["index"] == kind and manifest["recall"] == 1 and manifest["version"] == 1
     assert not (tmp_path / "milvus" / "index.faiss").exists()
     same(lists(tmp_path / "milvus"), lists(tmp_path / "faiss"))
 
 
-def test_filters_are_those_of_faiss_and_of_the_table(i2i_run: Path, tmp_path: Path) -> None:
-    make(i2i_run, tmp_path / "milvus")
+@ON_BOTH
+def test_filters_are_those_of_faiss_and_of_the_table(milvus: str, i2i_run: Path, tmp_path: Path) -> None:
+    make(i2i_run, tmp_path / "milvus", f"uri={milvus}")
     command("index", f"run={i2i_run}", f"out={tmp_path / 'faiss'}")
     songs = Catalogue.read(open_index(tmp_path / "faiss").manifest["data"]).songs
     rock = pl.col("genres").list.contains("genre1")
@@ -79,18 +82,18 @@ def test_filters_are_those_of_faiss_and_of_the_table(i2i_run: Path, tmp_path: Pa
             lists(tmp_path / name, where="tempo > 1")
 
 
-@pytest.mark.parametrize("elsewhere", [False, True])
+@pytest.mark.parametrize("at_milvus", ["inside", "lite", "server"], indirect=True)
 def test_an_update_is_the_index_that_would_be_built_anew(
-    elsewhere: bool,
+    at_milvus: list[str],
     i2i_run: Path,
     later: Path,
     tmp_path: Path,
 ) -> None:
-    out, uri = tmp_path / "index", [f"uri={tmp_path / 'server.db'}"] if elsewhere else []
-    made = make(i2i_run, out, *uri)
+    out, elsewhere = tmp_path / "index", bool(at_milvus)
+    made = make(i2i_run, out, *at_milvus)
     opened = open_index(out)
     before = opened.similar(np.asarray(opened.vectors[:4]), 6)
-    manifest = make(i2i_run, out, f"data={later}", "update=true", *uri)
+    manifest = make(i2i_run, out, f"data={later}", "update=true", *at_milvus)
     assert (manifest["added"], manifest["replaced"], manifest["removed"], manifest["version"]) == (3, 1, 2, 2)
     assert (manifest["collection"] == made["collection"]) and (manifest["uri"] == made["uri"]) == elsewhere
     make(i2i_run, tmp_path / "anew", f"data={later}")
@@ -101,7 +104,7 @@ def test_an_update_is_the_index_that_would_be_built_anew(
         assert (again < len(opened.vectors)).all(), "what is new to the collection is no song of theirs"
     else:
         np.testing.assert_array_equal(again, before[1])
-    assert make(i2i_run, out, f"data={later}", "update=true", *uri)["replaced"] == 0
+    assert make(i2i_run, out, f"data={later}", "update=true", *at_milvus)["replaced"] == 0
 
 
 def test_what_is_said_of_a_song_is_updated_too(i2i_run: Path, tmp_path: Path) -> None:
@@ -121,16 +124,17 @@ def test_what_is_said_of_a_song_is_updated_too(i2i_run: Path, tmp_path: Path) ->
 
 
 def test_builds_on_a_server_get_names_of_their_own(
-    i2i_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    milvus: str, i2i_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out, server = tmp_path / "index", tmp_path / "server.db"
-    names = [make(i2i_run, out, f"uri={server}", "collection=known")["collection"] for _ in range(3)]
+    out = tmp_path / "index"
+    names = [make(i2i_run, out, f"uri={milvus}", "collection=known")["collection"] for _ in range(3)]
     encoder = json.loads((out / "manifest.json").read_text("utf-8"))["encoder"]
     assert names == [f"known_{encoder}_{number}" for number in (1, 2, 3)]
     monkeypatch.chdir(tmp_path)
-    assert make(i2i_run, out, "uri=server.db", "collection=known", "update=true")["replaced"] == 0
-    there = Connection.to(str(server))
-    assert there.client.describe_alias("known")["collection_name"] == names[-1]
+    near = milvus.removeprefix(f"{tmp_path}/")  # by a path from here
+    assert make(i2i_run, out, f"uri={near}", "collection=known", "update=true")["replaced"] == 0
+    there = Connection.to(milvus)
+    assert there.client.describe_collection("known")["collection_name"] == names[-1]
     assert sorted(there.client.list_collections()) == names[1:], "the last one stays for those who have it open"
 
 
@@ -191,11 +195,10 @@ def kill(sent: int, module: str, *given: str) -> None:
     assert done.returncode == -signal.SIGKILL, done.stderr
 
 
-@pytest.mark.parametrize("elsewhere", [False, True])
-def test_killed_and_run_again(elsewhere: bool, i2i_run: Path, later: Path, tmp_path: Path) -> None:
+def test_killed_and_run_again(at_milvus: list[str], i2i_run: Path, later: Path, tmp_path: Path) -> None:
     """While it is built and while it is updated; inside a folder what was whole stays as it was."""
     out = tmp_path / "index"
-    options = ["engine=milvus", *([f"uri={tmp_path / 'server.db'}"] if elsewhere else [])]
+    options = ["engine=milvus", *at_milvus]
     built, updated = (
         [f"run={i2i_run}", f"out={out}", *options, *more] for more in ([], [f"data={later}", "update=true"])
     )
@@ -205,7 +208,7 @@ def test_killed_and_run_again(elsewhere: bool, i2i_run: Path, later: Path, tmp_p
     command("index", *built)
     expected = lists(out)
     kill(1, "pipeline.index", *updated)  # before anything is removed
-    if not elsewhere:
+    if not at_milvus:
         same(lists(out), expected)
     command("index", *updated)
     make(i2i_run, tmp_path / "anew", f"data={later}")
