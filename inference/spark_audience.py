@@ -29,22 +29,34 @@ from configs.errors import UserError
 from configs.targeting import AudienceSparkConfig, TargetingConfig
 from data.arrays import AnyArray, IntArray
 from data.catalogue import Catalogue
-from data.spark.pairs import number
 from data.spark.parquet import pattern, uri
 from data.spark.plays import connect, frame, gathered
 from inference.song_index import SongIndex
 from inference.spark_ranking import ranker_in_spark
 from inference.targeting import options_of
-from inference.user_parts import Reach, Search, Shared, moments, named_songs, named_users, no_search
+from inference.user_parts import (
+    Reach,
+    Search,
+    Shared,
+    counted,
+    listened,
+    moments,
+    named_songs,
+    named_users,
+    no_search,
+    packed,
+)
 from inference.vectors import Boundary
 from retrieval.audience import Audience, ranked
-from retrieval.listening import Listening, strongest
+from retrieval.listening import Listening
 from retrieval.ranking import Ranker
 from retrieval.songs import Songs
 from retrieval.targeting import Targeting
 
 PLAYS = "user INT, song INT, strength FLOAT"
 TOLD = "completed BOOLEAN, favourited BOOLEAN, disliked BOOLEAN"  # what a ranker asks further, beside played_at
+HEARD = "user INT, song ARRAY<INT>, strength ARRAY<FLOAT>"
+COUNTED = "song INT, listeners LONG, low INT, high INT"
 USERS = "user INT, vector ARRAY<FLOAT>, boundary FLOAT"
 NAMED = "list INT, song INT, user INT, score FLOAT"
 MOMENT = "part INT, moment ARRAY<DOUBLE>"
@@ -54,7 +66,7 @@ ROWS = 100_000  # users whose vectors are written at a time
 
 @dataclass
 class SparkListening(Listening):
-    """Listening that stays in Spark: `plays`, and `rows`: each user's songs with the strongest signal, by user.
+    """Listening that stays in Spark: `plays`, and `rows`: of each user their songs with the strongest signals (HEARD).
 
     `known_US` has the songs, but no user; `listeners_S` says how many listened to each.
     """
@@ -68,7 +80,10 @@ class SparkListening(Listening):
     @cached_property
     def songs_U(self) -> IntArray:
         """How many songs each user listened to."""
-        return number(self.rows, "user", self.users)
+        songs_U = np.zeros(self.users, dtype=np.int64)
+        rows = self.rows.selectExpr("user", "size(song) AS songs").toArrow()
+        songs_U[rows["user"].to_numpy()] = rows["songs"].to_numpy()
+        return songs_U
 
     @property
     def n_users(self) -> int:
@@ -85,12 +100,7 @@ class SparkListening(Listening):
         from pyspark.sql import functions as F
 
         asked = frame(self.spark, pl.DataFrame({"user": pl.Series(users_N, dtype=pl.Int32)}))
-        rows = self.rows.join(F.broadcast(asked), "user").toArrow()
-        user, song, strength = (rows[name].to_numpy() for name in ("user", "song", "strength"))
-        shape = len(users_N), self.known_US.shape[1]
-        heard_NS = strongest(np.searchsorted(users_N, user), song, strength, shape)
-        heard_NS.sort_indices()
-        return heard_NS
+        return listened(self.rows.join(F.broadcast(asked), "user").toArrow(), users_N, self.known_US.shape[1])
 
     def moments(self, song_SD: AnyArray) -> AnyArray:
         """Σ u uᵀ over the tastes u of all users, (D, D)."""
@@ -141,18 +151,24 @@ def listening_in_spark(plays: Any, parts: int, catalogue: Catalogue) -> SparkLis
     """
     from pyspark.sql import functions as F
 
-    liked = plays.select("user", "song", "strength").filter("strength > 0").repartition(parts, "user")
-    rows = liked.groupBy("user", "song").agg(F.max("strength").alias("strength")).cache()
-    bounds = rows.selectExpr("min(user)", "max(user)", "min(song)", "max(song)", "count(*) - count(user + song)")
-    low, last_user, first_song, last_song, nulls = bounds.first()
-    if low is None or nulls or min(low, first_song) < 0:
+    wrong = "NOT coalesce(user >= 0 AND song >= 0, false)"
+    liked = plays.filter("strength > 0").selectExpr(
+        f"IF({wrong}, -1, user) AS user", f"IF({wrong}, 0, song) AS song", "strength"
+    )
+    rows = liked.repartition(parts, "user").mapInArrow(packed, HEARD).cache()
+    of_songs = rows.mapInArrow(counted, COUNTED).groupBy("song")
+    counts = of_songs.agg(F.sum("listeners").alias("listeners"), F.min("low").alias("low"), F.max("high").alias("high"))
+    table = pl.DataFrame(counts.toArrow())
+    if table.is_empty() or int(table["low"].min()) < 0:
         raise UserError("spark.plays= has no plays: columns user and song (row numbers of the catalogue), strength")
+    last_user, last_song = table["high"].max(), table["song"].max()
     if last_user >= catalogue.n_users or last_song >= catalogue.n_songs:
         raise UserError(
             f"spark.plays= is of another catalogue: user {last_user}, song {last_song}, where {catalogue.folder} has "
             f"{catalogue.n_users} users and {catalogue.n_songs} songs"
         )
-    listeners_S = number(rows, "song", catalogue.n_songs)
+    listeners_S = np.zeros(catalogue.n_songs, dtype=np.int64)
+    listeners_S[table["song"].to_numpy()] = table["listeners"].to_numpy()
     if (listeners_S[catalogue.rows("cold")] > 0).any():
         raise UserError("spark.plays= has plays of held-out songs: give those of plays.parquet of the catalogue")
     none_US = sparse.csr_matrix((0, catalogue.n_songs), dtype=np.float32)
@@ -281,7 +297,8 @@ def unweighted(targeting: Targeting) -> Targeting:
     options = replace(targeting.options, activity_power=0.0)
     if isinstance(targeting, SparkTargeting):
         rows = targeting.rows.filter("song IS NOT NULL")
-        return replace(targeting, rows=rows.selectExpr("user", "song", "CAST(1 AS FLOAT) AS strength"), options=options)
+        once = "array_repeat(CAST(1 AS FLOAT), size(song)) AS strength"
+        return replace(targeting, rows=rows.selectExpr("user", "song", once), options=options)
     heard_US = targeting.listening.known_US.astype(bool).astype(np.float32)
     return replace(targeting, listening=Listening(heard_US), options=options)
 

@@ -14,15 +14,17 @@ from typing import Any, NoReturn
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from scipy import sparse
 
 from retrieval.audience import Excluded
 from retrieval.boundary import NO_EXCLUSIONS
 from retrieval.clusters import user_vectors
-from retrieval.listening import Listening, strongest
+from retrieval.listening import Listening, once_each
 from retrieval.songs import Songs
 from retrieval.targeting import Mode, Targeting, TargetingOptions
 
 Array = NDArray[Any]
+ROWS = 10_000  # users sent at a time
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,46 @@ class Shared:
     options: TargetingOptions
 
 
+def packed(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Pack one part's plays (user, song, strength) into a row for each user: songs, ascending, and strongest signals.
+
+    What is looked for in a part is looked for in these rows, so that plays are sent to Python and sorted once.
+    """
+    if not (batches := list(batches)):
+        return
+    table = pa.Table.from_batches(batches)
+    user, song, strength = (table[name].to_numpy() for name in ("user", "song", "strength"))
+    user, song, strength = once_each(user, song, strength, int(song.max(initial=0)) + 1)
+    start = np.flatnonzero(np.diff(user, prepend=np.iinfo(np.int64).min))
+    ends = pa.array(np.append(start, len(user)).astype(np.int32))
+    lists = {"song": song.astype(np.int32), "strength": strength}
+    columns = {name: pa.ListArray.from_arrays(ends, pa.array(values)) for name, values in lists.items()}
+    rows = pa.record_batch({"user": pa.array(user[start].astype(np.int32))} | columns)
+    yield from (rows.slice(at, ROWS) for at in range(0, len(rows), ROWS))
+
+
+def listened(table: pa.Table, users: Array, n_songs: int) -> sparse.csr_matrix:
+    """What some users, ascending, listened to, (U, S), by packed rows, each of one of them."""
+    place = np.searchsorted(users, table["user"].to_numpy())
+    order = np.argsort(place)
+    songs, strengths = (table[name].combine_chunks().take(pa.array(order)) for name in ("song", "strength"))
+    indptr = np.zeros(len(users) + 1, dtype=np.int64)
+    indptr[place + 1] = table["song"].combine_chunks().value_lengths().to_numpy()
+    parts = strengths.flatten().to_numpy(), songs.flatten().to_numpy(), indptr.cumsum()
+    return sparse.csr_matrix(parts, shape=(len(users), n_songs))
+
+
+def counted(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Count the listeners of each song in one part; beside it the first and the last user of the part."""
+    if not (batches := list(batches)):
+        return
+    table = pa.Table.from_batches(batches)
+    user, listeners_S = table["user"].to_numpy(), np.bincount(table["song"].combine_chunks().flatten().to_numpy())
+    song = np.flatnonzero(listeners_S)
+    bounds = {name: np.full(len(song), of, dtype=np.int32) for name, of in (("low", user.min()), ("high", user.max()))}
+    yield pa.record_batch({"song": song.astype(np.int32), "listeners": listeners_S[song]} | bounds)
+
+
 def part_of(batches: Iterable[pa.RecordBatch], shared: Shared) -> tuple[Array, Targeting, Songs] | None:
     """A part of the users: their numbers, ascending, what is known of them, and the songs; None without a row.
 
@@ -62,9 +104,7 @@ def part_of(batches: Iterable[pa.RecordBatch], shared: Shared) -> tuple[Array, T
         return None
     users, place_N = np.unique(table["user"].to_numpy(), return_inverse=True)
     played_N = table["song"].is_valid().to_numpy()
-    plays = table.filter(pa.array(played_N))
-    song, strength = (plays[name].to_numpy() for name in ("song", "strength"))
-    heard = strongest(place_N[played_N], song, strength, (len(users), len(shared.song_SD)))
+    heard = listened(table.filter(pa.array(played_N)), users, len(shared.song_SD))
     user_UD = boundary_U = None
     if shared.songs.item_CD is not None:
         vectors = table.filter(pa.array(~played_N))
@@ -82,10 +122,8 @@ def moments(batches: Iterable[pa.RecordBatch], song_SD: Any) -> Iterator[pa.Reco
     if not (batches := list(batches)):
         return
     vectors, table = song_SD.value, pa.Table.from_batches(batches)
-    users, place_N = np.unique(table["user"].to_numpy(), return_inverse=True)
-    song, strength = (table[name].to_numpy() for name in ("song", "strength"))
-    heard = strongest(place_N, song, strength, (len(users), len(vectors)))
-    user_UD = user_vectors(heard, vectors, np.ones(len(vectors)))
+    users = np.sort(table["user"].to_numpy())
+    user_UD = user_vectors(listened(table, users, len(vectors)), vectors, np.ones(len(vectors)))
     sum_DD = (user_UD.T @ user_UD).astype(np.float64)
     yield pa.record_batch({"part": users[:1].astype(np.int32), "moment": [sum_DD.ravel()]})
 

@@ -93,11 +93,16 @@ def strength_rows(of: Strengths, rows: Sequence[int], width: int) -> sparse.csr_
 
 def strongest(user_N: Array, song_N: Array, strength_N: Array, shape: tuple[int, int]) -> sparse.csr_matrix:
     """Strongest signal of each user on each song, (U, S), without dislikes."""
+    user, song, strength = once_each(user_N, song_N, strength_N, shape[1])
+    return sparse.csr_matrix((strength, (user, song)), shape=shape)
+
+
+def once_each(user_N: Array, song_N: Array, strength_N: Array, n_songs: int) -> tuple[Array, Array, Array]:
+    """Users, songs and strengths: each (user, song) once, with its strongest signal, in order; without dislikes."""
     liked = np.flatnonzero(strength_N > 0)
-    key = user_N[liked].astype(np.int64) * shape[1] + song_N[liked]
+    key = user_N[liked].astype(np.int64) * n_songs + song_N[liked]
     order = np.argsort(key)
     key, strength = key[order], strength_N[liked][order].astype(np.float32)
-    first = np.flatnonzero(np.diff(key, prepend=-1))
-    user, song = np.divmod(key[first], shape[1])
-    most = np.maximum.reduceat(strength, first) if len(first) else strength
-    return sparse.csr_matrix((most, (user, song)), shape=shape)
+    first = np.flatnonzero(np.diff(key, prepend=np.iinfo(np.int64).min))
+    user, song = np.divmod(key[first], n_songs)
+    return user, song, np.maximum.reduceat(strength, first) if len(first) else strength

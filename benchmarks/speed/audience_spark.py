@@ -3,9 +3,12 @@
     OMP_NUM_THREADS=1 python -m benchmarks.speed.audience_spark users=1000000 plays=50000000 out=runs/spark.json
 
 The listening is that of `benchmarks.speed.audience_scale`, as a Parquet file. Every engine is a process of its own,
-Spark's once for each of `partitions`; each reads the plays and looks for the users of all new songs. Written: seconds
-of each stage, peak memory of each process (Python, Spark's Java, its largest Python worker) and of all together, and
-whether all found the same: the same scores, the same users but where scores are equal to the sixth digit.
+Spark's once for each of `partitions`; each reads the plays and looks for the users of all new songs. Spark is this
+machine (`cores`), or with `master=spark://…` a cluster whose workers run on this machine, which are measured too.
+
+Written: seconds of each stage and processor seconds of all its processes, which other work on the machine does not
+lengthen as much; peak memory of each process (Python, Spark's largest Java, its largest Python worker) and of all
+together; and whether all found the same: the same scores, the same users but where scores are equal to the sixth digit.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +31,7 @@ import polars as pl
 from benchmarks.measure import memory, tell, timed
 from benchmarks.speed.audience_scale import ScaleConfig
 from benchmarks.speed.audience_scale import world as made_world
-from benchmarks.speed.serve_process import children
+from benchmarks.speed.serve_process import children, cpu_seconds
 from configs.errors import UserError
 from configs.load import as_dict, command
 from configs.options import at_least, opt
@@ -43,7 +46,7 @@ from retrieval.index import build_index
 from retrieval.listening import Listening
 from retrieval.targeting import Mode, Targeting
 
-EVERY = 0.2  # seconds between two looks at the memory of all processes
+EVERY = 0.5  # seconds between two looks at the memory of all processes
 CLOSE = 1e-6  # of scores: products of matrices of another shape are summed in another order
 
 
@@ -59,7 +62,9 @@ class AudienceSparkSpeedConfig:
     modes: list[str] = opt(["i2i2u", "taste"], "of pipeline.audience: i2i2u, taste, cat, union")
     partitions: list[int] = opt([2, 8, 32], "parts of the users, each number in turn")
     cores: int = opt(2, "of Spark on this machine: local[cores]")
-    driver_memory: str = opt("3g", "heap of Spark's Java process, which is driver and executor")
+    master: str | None = opt(None, "spark://… of a cluster on this machine, instead of local[cores]")
+    driver_memory: str = opt("3g", "heap of Spark's Java process, which is driver and without master= executor too")
+    executor_memory: str = opt("1g", "master=: heap of each executor")
     work: str = opt("runs/audience_spark", "folder for plays and lists, emptied at the end")
     seed: int = opt(0, "seed of the listening")
     out: str | None = opt(None, "JSON file to write")
@@ -102,7 +107,8 @@ def alone(stage: str, config: AudienceSparkSpeedConfig, parts: int | None = None
     targeting = {f"targeting.{name}": value for name, value in options.pop("targeting").items()}
     given = [f"{key}={json.dumps(value) if isinstance(value, list) else value}" for key, value in options.items()]
     given = [one for one in given if not one.endswith("=None")] + [f"{key}={value}" for key, value in targeting.items()]
-    environment = {**os.environ, "PYSPARK_SUBMIT_ARGS": f"--driver-memory {config.driver_memory} pyspark-shell"}
+    memories = f"--driver-memory {config.driver_memory} --executor-memory {config.executor_memory}"
+    environment = {**os.environ, "PYSPARK_SUBMIT_ARGS": f"{memories} pyspark-shell"}
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.speed.audience_spark", *given],
         capture_output=True, text=True, env=environment,
@@ -141,31 +147,30 @@ def world(config: AudienceSparkSpeedConfig, work: Path) -> dict[str, Any]:
 
 def local(config: AudienceSparkSpeedConfig, work: Path) -> dict[str, Any]:
     """All lists by the local engine."""
-    seconds: dict[str, float] = {}
-    with watched() as peak:
-        with timed(seconds, "plays"):
+    with watched(took := Took()):
+        with took.stage("plays"):
             catalogue, index = opened(config, work)
             heard = listening_matrix(catalogue.plays, catalogue.n_users, catalogue.n_songs)
             targeting = targeting_of(index, Listening(heard), config.targeting)
-        search(config, targeting, seconds, work, "local")
-    return {"seconds": seconds, "peak_memory_mb": peak}
+        search(config, targeting, took, work, "local")
+    return took.told()
 
 
 def spark(config: AudienceSparkSpeedConfig, work: Path) -> dict[str, Any]:
     """The same by Spark."""
-    seconds: dict[str, float] = {}
     parts = config.partitions[0]
-    with watched() as peak:
+    with watched(took := Took()):
         catalogue, index = opened(config, work)
-        options = AudienceSparkConfig(master=f"local[{config.cores}]", partitions=parts)
-        with timed(seconds, "Spark starts"):
+        options = AudienceSparkConfig(master=config.master or f"local[{config.cores}]", partitions=parts)
+        with took.stage("Spark starts"):
             plays, _ = read_plays(options, catalogue)
-        with timed(seconds, "plays"):
+        took.app = plays.sparkSession.sparkContext.applicationId
+        with took.stage("plays"):
             listening = listening_in_spark(plays, parts, catalogue)
         targeting = targeting_in_spark(index, listening, config.targeting, None, work)
-        search(config, targeting, seconds, work, f"spark-{parts}")
+        search(config, targeting, took, work, f"spark-{parts}")
     listening.spark.stop()
-    return {"seconds": seconds, "peak_memory_mb": peak}
+    return took.told()
 
 
 STAGES: dict[str, Callable[[AudienceSparkSpeedConfig, Path], dict[str, Any]]] = {
@@ -184,14 +189,12 @@ def opened(config: AudienceSparkSpeedConfig, work: Path) -> tuple[Catalogue, Son
     return catalogue, SongIndex({}, build_index(vectors[known]), known, vectors)
 
 
-def search(
-    config: AudienceSparkSpeedConfig, targeting: Targeting, seconds: dict[str, float], work: Path, name: str
-) -> None:
+def search(config: AudienceSparkSpeedConfig, targeting: Targeting, took: Took, work: Path, name: str) -> None:
     """The lists of all modes, timed, into files."""
     new = np.arange(config.songs, config.songs + config.new)
     songs = targeting.songs(targeting.song_SD[new], new)
     for mode in config.modes:
-        with timed(seconds, mode):
+        with took.stage(mode):
             found: Audience = targeting.audience(songs, as_mode(mode), config.targeting.budget)
         np.savez(work / f"{name}-{mode}.npz", users=found.users_CB, scores=found.scores_CB)
 
@@ -208,28 +211,74 @@ def as_mode(name: str) -> Mode:
     return found
 
 
-@contextmanager
-def watched() -> Iterator[dict[str, int]]:
-    """Peak memory (MB) by kind of process until the end of the block: this one, Java, the largest worker; and of all.
+@dataclass
+class Took:
+    """What stages took: time, processor time of all processes, and peak memory (MB) by kind of process and of all.
 
-    Beside it what this process has before. What processes share counts once in `all`.
+    `app` names the application to a cluster, where there is one. What processes share counts once in `all`.
     """
-    peak = {"before": memory("VmRSS"), "python": 0, "java": 0, "worker": 0, "all": 0}
+
+    app: str = ""
+    seconds: dict[str, float] = field(default_factory=dict)
+    cpu: dict[str, float] = field(default_factory=dict)
+    peak: dict[str, int] = field(default_factory=lambda: {"python": 0, "java": 0, "worker": 0, "all": 0})
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Measure the block."""
+        before = self.spent()
+        with timed(self.seconds, name):
+            yield
+        self.cpu[name] = self.spent() - before
+
+    def processes(self) -> tuple[list[int], list[int]]:
+        """Spark's: those of Java, and their Python workers."""
+        java = [*children(os.getpid()), *(executors(self.app) if self.app else [])]
+        return java, descendants(java)
+
+    def spent(self) -> float:
+        """Processor seconds so far, also those of workers that have ended."""
+        java, workers = self.processes()
+        return sum(cpu_seconds(one) for one in (os.getpid(), *java)) + sum(cpu_seconds(one, True) for one in workers)
+
+    def look(self) -> None:
+        """Look at the memory of all processes."""
+        java, workers = self.processes()
+        for kind, processes in (("python", [os.getpid()]), ("java", java), ("worker", workers)):
+            self.peak[kind] = max(self.peak[kind], *(memory_of("VmHWM", one) for one in processes), 0)
+        self.peak["all"] = max(self.peak["all"], sum(memory_of("Pss:", one) for one in (os.getpid(), *java, *workers)))
+
+    def told(self) -> dict[str, Any]:
+        """All of it, for the report."""
+        return {"seconds": self.seconds, "cpu_seconds": self.cpu, "peak_memory_mb": self.peak}
+
+
+@contextmanager
+def watched(took: Took) -> Iterator[None]:
+    """Look at the memory again and again until the end of the block; beside it what this process has before."""
+    took.peak["before"] = memory("VmRSS")
     done = threading.Event()
 
     def look() -> None:
         while not done.wait(EVERY):
-            java = children(os.getpid())
-            workers = descendants(java)
-            for kind, processes in (("python", [os.getpid()]), ("java", java), ("worker", workers)):
-                peak[kind] = max(peak[kind], *(memory_of("VmHWM", one) for one in processes), 0)
-            peak["all"] = max(peak["all"], sum(memory_of("Pss:", one) for one in (os.getpid(), *java, *workers)))
+            took.look()
 
     watch = threading.Thread(target=look, daemon=True)
     watch.start()
-    yield peak
+    yield
     done.set()
     watch.join()
+
+
+def executors(app: str) -> list[int]:
+    """Java processes of an application's executors on this machine."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            words = path.read_bytes().decode(errors="replace").split("\0")
+            if app in words and any(word.endswith("CoarseGrainedExecutorBackend") for word in words):
+                found.append(int(path.parent.name))
+    return found
 
 
 def descendants(processes: list[int]) -> list[int]:

@@ -89,10 +89,13 @@ def children(pid: int) -> list[int]:
     return [int(one) for path in Path(f"/proc/{pid}/task").glob("*/children") for one in path.read_text().split()]
 
 
-def cpu_seconds(pid: int) -> float:
-    """That a process has used, in itself and in the kernel; 0 once it is gone, and outside Linux."""
+def cpu_seconds(pid: int, ended: bool = False) -> float:
+    """That a process has used, in itself and in the kernel; 0 once it is gone, and outside Linux.
+
+    With `ended` also what its children used that have ended.
+    """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return 0.0
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return sum(map(int, fields[11 : 15 if ended else 13])) / os.sysconf("SC_CLK_TCK")

@@ -28,7 +28,8 @@ def test_the_command(tmp_path: Path) -> None:
     for lists in report["lists"]["3"].values():
         assert lists["places"] == 100 and lists["largest_score_difference"] <= 1e-6
     of_spark = report["spark"]["3"]
-    assert set(of_spark["seconds"]) == {"Spark starts", "plays", "i2i2u", "taste"}
+    assert set(of_spark["seconds"]) == set(of_spark["cpu_seconds"]) == {"Spark starts", "plays", "i2i2u", "taste"}
+    assert min(of_spark["cpu_seconds"].values()) > 0
     assert min(of_spark["peak_memory_mb"].values()) > 0, "Java and its workers are seen"
     assert report["local"]["peak_memory_mb"]["java"] == 0
     assert not (tmp_path / "work").exists()
