@@ -224,7 +224,7 @@ def publish(connection: Connection, alias: str, name: str, kept: Sequence[str] =
 
     client = connection.client
     with plainly(connection.uri):
-        # not describe_alias: a server of 2.3 looks in the default database alone
+        # not describe_alias, which may look in another database (findings/milvus_alias_in_a_database.sh)
         last = client.describe_collection(alias)["collection_name"] if client.has_collection(alias) else ""
         if last == name:  # an update: the version before it stays
             return
