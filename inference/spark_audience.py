@@ -61,6 +61,7 @@ USERS = "user INT, vector ARRAY<FLOAT>, boundary FLOAT"
 NAMED = "list INT, song INT, user INT, score FLOAT"
 MOMENT = "part INT, moment ARRAY<DOUBLE>"
 RECOMMENDED = "user INT, song INT, rank INT, margin FLOAT"
+NO_PACKAGE = ("No module named", "Can't get attribute", "PYTHON_VERSION_MISMATCH", "Cannot run program")
 ROWS = 100_000  # users whose vectors are written at a time
 
 
@@ -147,7 +148,8 @@ def listening_in_spark(plays: Any, parts: int, catalogue: Catalogue) -> SparkLis
     """The listening of a catalogue's users, as `listening_matrix`, divided into parts.
 
     Raises:
-        UserError: there is no play, or it is of other users or songs than the catalogue's, or of a held-out song.
+        UserError: there is no play, or it is of other users or songs than the catalogue's, or of a held-out song; or
+            workers have no Python with this package.
     """
     from pyspark.sql import functions as F
 
@@ -158,7 +160,8 @@ def listening_in_spark(plays: Any, parts: int, catalogue: Catalogue) -> SparkLis
     rows = liked.repartition(parts, "user").mapInArrow(packed, HEARD).cache()
     of_songs = rows.mapInArrow(counted, COUNTED).groupBy("song")
     counts = of_songs.agg(F.sum("listeners").alias("listeners"), F.min("low").alias("low"), F.max("high").alias("high"))
-    table = pl.DataFrame(counts.toArrow())
+    with package_on_workers():
+        table = pl.DataFrame(counts.toArrow())
     if table.is_empty() or int(table["low"].min()) < 0:
         raise UserError("spark.plays= has no plays: columns user and song (row numbers of the catalogue), strength")
     last_user, last_song = table["high"].max(), table["song"].max()
@@ -174,6 +177,28 @@ def listening_in_spark(plays: Any, parts: int, catalogue: Catalogue) -> SparkLis
     none_US = sparse.csr_matrix((0, catalogue.n_songs), dtype=np.float32)
     of = {"plays": plays, "rows": rows, "users": catalogue.n_users, "parts": parts, "listeners_S": listeners_S}
     return SparkListening(none_US, **of)
+
+
+@contextmanager
+def package_on_workers() -> Iterator[None]:
+    """Run the first thing that workers do in Python.
+
+    Raises:
+        UserError: they have another Python or none, or one without this package, or with another version of it.
+    """
+    from py4j.protocol import Py4JJavaError
+    from pyspark.errors import PySparkException
+
+    try:
+        yield
+    except (PySparkException, Py4JJavaError) as error:
+        said = [line.strip() for line in str(error).splitlines() if any(words in line for words in NO_PACKAGE)]
+        if not said:
+            raise
+        raise UserError(
+            f"Spark's workers need the Python of this environment, at the same path or sent along ({said[-1]}): "
+            "docs/scaling.md, Audiences"
+        ) from None
 
 
 @dataclass

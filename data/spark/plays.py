@@ -36,6 +36,9 @@ SETTINGS = {
 }
 
 
+SCHEDULER = "org.apache.spark.scheduler.TaskSchedulerImpl"  # its warnings: that no worker has room for a job
+
+
 def connect(master: str | None) -> Any:
     """Get the active Spark session, or start one on `master` (None: from spark-submit or Spark's settings).
 
@@ -43,6 +46,7 @@ def connect(master: str | None) -> Any:
         UserError: pyspark or Java is missing, or Spark does not start.
     """
     try:
+        from py4j.protocol import Py4JJavaError
         from pyspark.errors import PySparkException
         from pyspark.sql import SparkSession
     except ImportError:
@@ -52,12 +56,17 @@ def connect(master: str | None) -> Any:
     for key, value in SETTINGS.items():
         builder = builder.config(key, value)
     try:
-        return (builder.master(master) if master else builder).getOrCreate()
-    except (PySparkException, OSError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
+        session = (builder.master(master) if master else builder).getOrCreate()
+    except (PySparkException, Py4JJavaError, OSError, RuntimeError) as error:
+        java = getattr(error, "java_exception", None)
+        reason = str(java.getMessage() if java else error).strip().splitlines()[0]
         raise UserError(
             f"Spark does not start ({reason}): Java 17 or newer must be on PATH or at JAVA_HOME, and spark.master right"
         ) from None
+    jvm: Any = session.sparkContext._jvm
+    log4j = jvm.org.apache.logging.log4j
+    log4j.core.config.Configurator.setLevel(SCHEDULER, log4j.Level.WARN)  # or it would wait for room without a word
+    return session
 
 
 def check_plays(

@@ -216,6 +216,19 @@ def test_plays_of_another_catalogue_are_refused(catalogue: Catalogue, tmp_path: 
         read_plays(AudienceSparkConfig(plays=pattern(tmp_path / "nowhere")), catalogue)
 
 
+@pytest.mark.parametrize(("python", "said"), [("nowhere", "Cannot run program"), ("bare", "No module named")])
+def test_workers_without_the_package_are_one_line(
+    python: str, said: str, spark: Any, catalogue: Catalogue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No Python where this process has its own, or one without anything installed."""
+    (tmp_path / "bare").write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
+    (tmp_path / "bare").chmod(0o755)
+    monkeypatch.setattr(spark.sparkContext, "pythonExec", str(tmp_path / python))
+    plays, parts = read_plays(AudienceSparkConfig(), catalogue)
+    with pytest.raises(UserError, match=rf"workers need the Python of this environment, .*{said}.*docs/scaling"):
+        listening_in_spark(plays, parts, catalogue)
+
+
 def test_listeners_of_the_long_tail(catalogue: Catalogue) -> None:
     """Who has played a song of the pool, also who disliked it."""
     plays, _ = read_plays(AudienceSparkConfig(), catalogue)
