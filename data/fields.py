@@ -26,6 +26,7 @@ from data.contract.columns import MAX_VALUES
 from data.derived_fields import DERIVED, derived_values, nearest_years
 from data.text import folder_state
 from data.tfidf import FILE as FITTED
+from retrieval.distinct import distinct
 
 CATEGORIES = ("language", "genres", "tags", "artist_id", *DERIVED)
 UNKNOWN = 1  # code of a value outside the vocabulary
@@ -235,7 +236,7 @@ def encode(values: Sequence[Sequence[str | None] | None], codes: Codes) -> IntAr
     code_R = np.fromiter(map(codes.get, chain.from_iterable(lists), repeat(UNKNOWN)), np.int64, count_N.sum())
     present_R, size = code_R != 0, len(codes) + 1
     row_R, code_R = np.repeat(np.arange(len(lists)), count_N)[present_R], code_R[present_R]
-    row_R, order_R = np.divmod(np.unique(row_R * size + (code_R - 2) % size), size)  # unknown last
+    row_R, order_R = np.divmod(distinct(row_R * size + (code_R - 2) % size), size)  # unknown last
     slot_R = np.arange(len(row_R)) - np.searchsorted(row_R, row_R)
     kept_R = slot_R < MAX_VALUES
     found_NV: IntArray = np.zeros((len(lists), MAX_VALUES), dtype=np.int64)

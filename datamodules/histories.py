@@ -14,6 +14,7 @@ import polars as pl
 import torch
 
 from data.arrays import BoolArray, FloatArray, IntArray, group_starts, is_member
+from retrieval.distinct import distinct
 
 
 class Histories:
@@ -38,7 +39,7 @@ class Histories:
         time = plays["played_at"].cast(pl.Int64).fill_null(np.iinfo(np.int64).min).to_numpy()
         changes = np.append(True, (np.diff(self.user) != 0) | (np.diff(time) != 0))
         self.moment = np.maximum.accumulate(np.where(changes, np.arange(len(self.user)), 0))  # first play at that time
-        self.pairs = np.unique(self.user * n_songs + self.song)
+        self.pairs = distinct(self.user * n_songs + self.song)
 
     def before(self, rows: IntArray) -> dict[str, Any]:
         """Histories of training plays: what the user had played strictly before, without the play's own song."""

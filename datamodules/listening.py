@@ -13,6 +13,7 @@ from torch import Tensor
 
 from configs.errors import UserError
 from data.arrays import AnyArray, IntArray
+from retrieval.distinct import distinct
 
 
 class Listening:
@@ -66,7 +67,7 @@ class Listening:
 
         many = self.candidates < len(self.songs)
         drawn = rng.choice(self.songs, self.candidates) if many else self.songs
-        songs = np.unique(np.concatenate([song, drawn]).astype(np.int64))
+        songs = distinct(song, drawn).astype(np.int64)
         column = np.searchsorted(songs, song)
         heard_BS = np.zeros((self.users, len(songs)), dtype=np.float32)
         wanted_BS = np.zeros((self.users, len(songs)), dtype=bool)

@@ -41,6 +41,7 @@ from inference.vectors import Boundary, boundary_vectors
 from retrieval.allocation import Exploration
 from retrieval.audience import Audience, Excluded
 from retrieval.clusters import user_vectors
+from retrieval.distinct import distinct
 from retrieval.listening import Listening
 from retrieval.rank_reasons import RankReasons, in_words, rank_reasons
 from retrieval.ranking import Ranker
@@ -168,7 +169,7 @@ def warmed(index: SongIndex, new: IntArray, listening: Listening, first: FirstPl
         return index
     vectors, one_S, strength_CU = np.array(index.vectors), np.ones(len(index.vectors)), first.strength_CU
     if isinstance(listening, SparkListening):
-        users_N = np.unique(strength_CU.indices)
+        users_N = distinct(strength_CU.indices)
         moment_DD = ridged(listening.moments(vectors))
         strength_CU, heard_US = strength_CU[:, users_N], listening.heard(users_N)
     else:

@@ -25,7 +25,7 @@ from data.conditions import columns_of, condition, kinds_of
 from inference.milvus_folders import collection_of, let_go, make_collection, open_collection, publish_collection
 from inference.song_index import QUERIES, WIDEST
 from inference.vectors import Boundary, boundary_vectors
-from retrieval.audience import Audience, Excluded
+from retrieval.audience import Allowed, Audience, Excluded
 from retrieval.boundary import above
 from retrieval.index import TUNED, Only, choose, exact_neighbours, resolve, tune
 from retrieval.milvus import ENTRY, MOST, VECTOR, MilvusIndex
@@ -201,4 +201,4 @@ def reachable(about: pl.DataFrame, excluded: Excluded, where: str | None) -> Onl
         holds, expression = about.select(found.rows).to_series().to_numpy(), f"({found.milvus})"
     if len(others := excluded.users[holds[excluded.users]]):
         expression += f"{' and ' * bool(expression)}{ENTRY} not in {others.tolist()}"
-    return Only(np.setdiff1d(np.arange(len(about)), excluded.users), expression)
+    return Only(np.flatnonzero(~Allowed(excluded, len(about)).is_out_U), expression)

@@ -16,6 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from retrieval.candidates import Candidates
+from retrieval.distinct import distinct
 from retrieval.play_log import PlayLog, Seen
 from retrieval.rank_features import OF_PLAYS, FeatureSource, KnownSongs
 from retrieval.rank_histories import histories_of
@@ -61,7 +62,7 @@ class PartPlays:
 
     def seen(self, cut: float, user_P: Array) -> Seen:
         """The plays of some users that songs of a cut may see."""
-        users_N, log = np.unique(user_P), self.log
+        users_N, log = distinct(user_P), self.log
         if np.isfinite(cut):
             log = log.first(int(np.searchsorted(log.day_N[: log.dated], cut)))
         log = log.take(np.flatnonzero(np.isin(log.user_N, users_N)))

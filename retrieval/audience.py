@@ -8,19 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from retrieval.distinct import distinct
 from retrieval.listening import Listening
 
 Array = NDArray[Any]
 Scores = Callable[[slice], Any]  # of some new songs → scores (rows, U), an array or a sparse matrix
-Allowed = Callable[..., Array]  # of a slice of new songs and of users (default: all) → who may be reached, (rows, u)
 CELL_BYTES = 32  # at most, to score a (new song, user) pair: score, index, their copies and masks (12 to 25 measured)
 FUSION = 60.0  # of reciprocal rank fusion, as its authors chose it
+GATHERED = 4  # to gather a user's vector takes as long as to score it for so many songs
 
 
 @dataclass
@@ -48,19 +50,72 @@ class Excluded:
 
     def and_users(self, users_N: Array) -> Self:
         """These, and some users more."""
-        return replace(self, users=np.union1d(self.users, users_N)) if len(users_N) else self
-
-    def cut(self, allowed_CU: Array, rows: slice, users: slice = slice(0, None)) -> None:
-        """Take them out of a mask of the songs of a slice and the users of another."""
-        first, last = users.start, users.start + allowed_CU.shape[1]
-        allowed_CU[:, self.users[(self.users >= first) & (self.users < last)] - first] = False
-        start, stop = np.searchsorted(self.song, [rows.start, rows.stop])
-        song, user = self.song[start:stop], self.user[start:stop]
-        here = (user >= first) & (user < last)
-        allowed_CU[song[here] - rows.start, user[here] - first] = False
+        return replace(self, users=distinct(self.users, users_N)) if len(users_N) else self
 
     def __bool__(self) -> bool:
         return bool(len(self.users) or len(self.song))
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """Who may be reached: nobody who is excluded and, with a gate, only those whose boundary a song clears.
+
+    Args:
+        excluded: users, and pairs of a song and a user.
+        n_users: U.
+        clears: of some songs (a slice) and users (a slice or their numbers) → whether a boundary is cleared, (rows, u).
+    """
+
+    excluded: Excluded
+    n_users: int
+    clears: Callable[[slice, Any], Array] | None = None
+
+    @cached_property
+    def is_out_U(self) -> Array:
+        """Whom no song may reach."""
+        is_out_U = np.zeros(self.n_users, dtype=bool)
+        is_out_U[self.excluded.users] = True
+        return is_out_U
+
+    def some(self, n_songs: int) -> Array | None:
+        """The numbers of those who are not out, if to score them alone is quicker than to score everybody."""
+        stay = self.n_users - len(self.excluded.users)
+        return np.flatnonzero(~self.is_out_U) if stay * (n_songs + GATHERED) < self.n_users * n_songs else None
+
+    def cut(self, score_Cu: Array, rows: slice, users: Any) -> None:
+        """Set scores of some songs and users (a slice or their numbers, ascending) to −inf where they may not be
+        reached."""
+        score_Cu[:, self.is_out_U[users]] = -np.inf
+        song, user = self._pairs(rows)
+        if len(song) and score_Cu.shape[1]:
+            known = np.arange(users.start, users.stop) if isinstance(users, slice) else users
+            at = np.minimum(np.searchsorted(known, user), len(known) - 1)
+            here = known[at] == user
+            score_Cu[song[here], at[here]] = -np.inf
+        if self.clears is not None:
+            score_Cu[~self.clears(rows, users)] = -np.inf
+
+    def kept(self, score_CU: sparse.csr_matrix, rows: slice) -> sparse.csr_matrix:
+        """The stored scores of some songs and all users, without those of who may not be reached."""
+        keep = ~self.is_out_U[score_CU.indices]
+        song, user = self._pairs(rows)
+        is_met_U = np.zeros(self.n_users, dtype=bool)
+        for one in np.unique(song):
+            entries = slice(score_CU.indptr[one], score_CU.indptr[one + 1])
+            is_met_U[user[song == one]] = True
+            keep[entries] &= ~is_met_U[score_CU.indices[entries]]
+            is_met_U[user[song == one]] = False
+        if self.clears is not None:
+            row = np.repeat(np.arange(score_CU.shape[0], dtype=np.int32), np.diff(score_CU.indptr))
+            keep &= self.clears(rows, slice(0, self.n_users))[row, score_CU.indices]
+        at = np.flatnonzero(keep)
+        stored = score_CU.data[at], score_CU.indices[at], np.searchsorted(at, score_CU.indptr)
+        return sparse.csr_matrix(stored, shape=score_CU.shape)
+
+    def _pairs(self, rows: slice) -> tuple[Array, Array]:
+        """Excluded pairs of some songs: places of these, and users."""
+        start, stop = np.searchsorted(self.excluded.song, [rows.start, rows.stop])
+        return self.excluded.song[start:stop] - rows.start, self.excluded.user[start:stop]
 
 
 def similarity_weights(scores_CK: Array, positions_CK: Array, power: float = 1.0) -> Array:
@@ -121,31 +176,23 @@ def listener_scores(weights_CS: sparse.csr_matrix, listening: Listening, scale_U
     return score
 
 
-def rank_by_score(
-    score_of: Scores, n_new: int, budget: int, chunk: int = 256, allowed: Allowed | None = None
-) -> Audience:
-    """The best `budget` users of each new song who may be reached; −inf never qualifies.
+def rank_by_score(score_of: Scores, n_new: int, budget: int, chunk: int = 256) -> Audience:
+    """The best `budget` users of each new song; −inf never qualifies.
 
     Args:
         score_of: scores, of all users or the stored entries of a sparse matrix; they may be overwritten.
         n_new: new songs.
         budget: users per new song.
         chunk: new songs scored at a time; the working set is chunk × U numbers.
-        allowed: who may be reached; None: everybody.
     """
-    return join([best_of(score_of(rows), budget, allowed and allowed(rows)) for rows in slices(n_new, chunk)])
+    return join([best_of(score_of(rows), budget) for rows in slices(n_new, chunk)])
 
 
-def best_of(score: Any, budget: int, allowed_CU: Array | None = None) -> Audience:
-    """The best `budget` users of each row of scores, which may be overwritten, who may be reached."""
-    if not sparse.issparse(score):
-        if allowed_CU is not None:
-            score[~allowed_CU] = -np.inf
-        return top_users(score, budget)
-    if allowed_CU is not None:
-        row = np.repeat(np.arange(score.shape[0], dtype=np.int32), np.diff(score.indptr))
-        score.data[~allowed_CU[row, score.indices]] = -np.inf
-    return top_entries(score, budget)
+def best_of(score: Any, budget: int) -> Audience:
+    """The best `budget` users of each row of scores, which may be overwritten."""
+    if not score.shape[1]:
+        return empty_audience(score.shape[0], budget, score.dtype)
+    return top_entries(score, budget) if sparse.issparse(score) else top_users(score, budget)
 
 
 def top_users(score_CU: Array, budget: int) -> Audience:
@@ -192,6 +239,13 @@ def in_order(row: Array, user: Array, score: Array, n_rows: int) -> tuple[Array,
 def empty_audience(n_rows: int, budget: int, dtype: Any = np.float32) -> Audience:
     """Audiences without a user."""
     return Audience(np.full((n_rows, budget), -1), np.full((n_rows, budget), -np.inf, dtype=dtype))
+
+
+def numbered(found: Audience, users_P: Array) -> Audience:
+    """An audience of places among some users as one of their numbers."""
+    places_CB = np.maximum(found.users_CB, 0)
+    users_CB = users_P[places_CB] if len(users_P) else places_CB
+    return replace(found, users_CB=np.where(found.users_CB >= 0, users_CB, -1))
 
 
 def union(one: Audience, other: Audience, budget: int) -> Audience:

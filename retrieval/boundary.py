@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.audience import Audience, Excluded, empty_audience, join, ranked, slices
+from retrieval.audience import Allowed, Audience, Excluded, empty_audience, join, numbered, ranked, slices
 from retrieval.index import GPU_MOST, Only, build_index, gpu_resources, search, to_cpu
-from retrieval.products import largest_products
+from retrieval.products import best_scores, largest_products
 
 Array = NDArray[Any]
 NO_EXCLUSIONS = Excluded()
@@ -59,25 +59,27 @@ def users_above(
         kind: "Flat" is exact; "IVF,Flat" looks into a few lists of users (for ten thousand users or more).
         memory_mb: working memory for results beside the index.
     """
-    is_asked = np.ones(len(user_UD), dtype=bool)
-    is_asked[excluded.users] = False
-    users = np.flatnonzero(is_asked)
+    allowed = Allowed(excluded, len(user_UD))
+    if (kind == "Flat" or len(user_UD) < FEW) and gpu_resources(0) is None:
+        some = allowed.some(len(item_CD))
+
+        def score(rows: slice, at: slice) -> Array:
+            users = at if some is None else some[at]
+            margin_Cu = margins(item_CD[rows], user_UD[users], boundary_U[users])
+            allowed.cut(margin_Cu, rows, users)
+            return margin_Cu
+
+        size = len(user_UD) if some is None else len(some)
+        found = best_scores(score, len(item_CD), size, k, margin, memory_mb=memory_mb)
+        return found if some is None else numbered(found, some)
+    users = np.flatnonzero(~allowed.is_out_U)
     if not len(users):
         return empty_audience(len(item_CD), k)
-    asks_CD = np.c_[item_CD, np.ones_like(item_CD[:, 0])]
-    in_index = is_asked[excluded.user]
+    in_index = ~allowed.is_out_U[excluded.user]
     without = excluded.song[in_index], np.searchsorted(users, excluded.user[in_index])
-
-    def of_users(rows: slice) -> Array:
-        asked = rows if len(users) == len(user_UD) else users[rows]
-        return np.c_[user_UD[asked], -boundary_U[asked]]
-
-    if (kind == "Flat" or len(users) < FEW) and gpu_resources(0) is None:
-        found = largest_products(asks_CD, of_users, len(users), k, margin, without, memory_mb)
-    else:
-        index = build_index(of_users(slice(None)), kind if len(users) >= FEW else "Flat")
-        found = above(index, asks_CD, k, margin, without, memory_mb)
-    return Audience(np.where(found.users_CB >= 0, users[found.users_CB], -1), found.scores_CB)
+    index = build_index(np.c_[user_UD[users], -boundary_U[users]], kind if len(users) >= FEW else "Flat")
+    found = above(index, np.c_[item_CD, np.ones_like(item_CD[:, 0])], k, margin, without, memory_mb)
+    return numbered(found, users)
 
 
 def songs_above(

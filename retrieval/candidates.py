@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.audience import Audience
+from retrieval.distinct import distinct
 
 Array = NDArray[Any]
 CHANNELS = ("i2i2u", "taste", "cat", "boundary")
@@ -48,7 +49,7 @@ def merge_channels(found: dict[str, Audience], depth: int) -> Candidates:
     keys = [
         row * width + one.users_CB[row, rank] for one, (row, rank) in zip(found.values(), lists, strict=True)
     ]  # ascending by song, then by user
-    key_P = np.unique(np.concatenate(keys))
+    key_P = distinct(*keys)
     score_PM = np.full((len(key_P), len(found)), np.nan, dtype=np.float32)
     rank_PM = np.full((len(key_P), len(found)), depth + 1, dtype=np.int32)
     for channel, (one, key, (row, rank)) in enumerate(zip(found.values(), keys, lists, strict=True)):

@@ -73,13 +73,16 @@ class Tastes:
         if self.code_UD is not None:
             self.code_UD[users] = np.rint(user_ND / np.maximum(self.scale_U[users], 1e-30)[:, None])
 
-    def scores(self, score: Callable[[Array], Array], users: slice) -> Array:
+    def scores(self, score: Callable[[Array], Array], users: slice | Array) -> Array:
         """`score` of the vectors (u, D) of some users, (C, u): where they are coded, nearly so, a block at a time."""
         if self.code_UD is None:
             return score(self.user_UD[users])
-        blocks = [
-            slice(users.start + at.start, users.start + at.stop) for at in slices(users.stop - users.start, CODES)
-        ]
+        if isinstance(users, slice):
+            blocks: list[Any] = [
+                slice(users.start + at.start, users.start + at.stop) for at in slices(users.stop - users.start, CODES)
+            ]
+        else:
+            blocks = [users[at] for at in slices(len(users), CODES)]
         found = [score(self.code_UD[block].astype(np.float32)) * self.scale_U[block] for block in blocks]
         return np.concatenate(found, axis=1)
 

@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from retrieval.distinct import distinct
+
 Array = NDArray[Any]
 Strengths = dict[int, dict[int, float]]  # row → column → strength
 
@@ -78,7 +80,7 @@ class Listening:
         sum_CU = sparse.csr_matrix(weights_CS @ self.known_SU)
         if not self.of_song:
             return sum_CU
-        songs_K = np.unique(weights_CS.indices)
+        songs_K = distinct(weights_CS.indices)
         with self.lock:
             since_KU = strength_rows(self.of_song, songs_K.tolist(), self.n_users)
         return sparse.csr_matrix(sum_CU + weights_CS[:, songs_K] @ since_KU) if since_KU.nnz else sum_CU

@@ -29,8 +29,10 @@ from retrieval.audience import (
     Audience,
     Excluded,
     best_of,
+    empty_audience,
     join,
     listener_scores,
+    numbered,
     rank_by_score,
     scale_of,
     similarity_weights,
@@ -43,6 +45,7 @@ from retrieval.audience import (
 from retrieval.boundary import NO_EXCLUSIONS, margins, songs_above, users_above
 from retrieval.candidates import Candidates, merge_channels
 from retrieval.clusters import MOST, Tastes, centroids, relevance, user_vectors
+from retrieval.distinct import distinct
 from retrieval.gate import probability
 from retrieval.index import unit_rows
 from retrieval.listening import Listening
@@ -120,7 +123,7 @@ class Targeting:
         """Compute the tastes of some users anew, with what has come in since; and the activity of new ones."""
         heard_NS, is_new_N = self.listening.heard(users_N), self.listening.is_new(users_N)
         self.activity_U[users_N[is_new_N]] = scale_of(np.diff(heard_NS.indptr)[is_new_N], self.options.activity_power)
-        songs = np.unique(heard_NS.indices)
+        songs = distinct(heard_NS.indices)
         heard_NS, song_SD, popularity_S = heard_NS[:, songs], self.song_SD[songs], self.popularity_S[songs]
         self.taste.replace(users_N, user_vectors(heard_NS, song_SD, np.ones(len(songs))))
         self.cat_taste.replace(users_N, user_vectors(heard_NS, song_SD, popularity_S))
@@ -192,7 +195,12 @@ class Targeting:
 
     def listeners(self, songs: Songs, budget: int, allowed: Allowed | None = None) -> Audience:
         """I2I2U: the listeners of similar songs."""
-        return rank_by_score(lambda rows: self._heard_similar(songs, rows), len(songs), budget, self._chunk(), allowed)
+
+        def score(rows: slice) -> Any:
+            score_CU = self._heard_similar(songs, rows)
+            return score_CU if allowed is None else allowed.kept(score_CU, rows)
+
+        return rank_by_score(score, len(songs), budget, self._chunk())
 
     def seeded(self, songs: Songs, budget: int, allowed: Allowed | None = None) -> tuple[Audience, Array]:
         """`listeners` and `seed_users` of the same scores."""
@@ -200,7 +208,7 @@ class Targeting:
         for rows in slices(len(songs), self._chunk()):
             score = self._heard_similar(songs, rows)
             seeds.append(best_of(score, count))
-            listened.append(best_of(score, budget, allowed and allowed(rows)))
+            listened.append(best_of(score if allowed is None else allowed.kept(score, rows), budget))
         return join(listened), join(seeds).users_CB
 
     def near_taste(self, songs: Songs, budget: int, allowed: Allowed | None = None) -> Audience:
@@ -279,10 +287,7 @@ class Targeting:
     def above_boundary(self, songs: Songs, budget: int, margin: float = 0.0) -> Audience:
         """The users of each song whose own boundary it clears the furthest."""
         if songs.margin_CU is not None:
-            allowed = self.allowed(songs, gate=True, margin=margin)
-            return rank_by_score(
-                lambda rows: self.margins(songs, rows).copy(), len(songs), budget, self._chunk(), allowed
-            )
+            return self._by_margins(songs, budget, margin)
         assert songs.item_CD is not None and self.user_UD is not None and self.boundary_U is not None
         options, parts = self.options, (songs.item_CD, self.user_UD, self.boundary_U)
         return users_above(*parts, budget, margin, songs.excluded, options.users_index, options.memory_mb)
@@ -298,7 +303,7 @@ class Targeting:
         of_users = self.user_UD[users], self.boundary_U[users]
         return songs_above(item_CD, *of_users, min(k, len(item_CD)), margin, excluded, self.options.memory_mb)
 
-    def margins(self, songs: Songs, rows: slice = slice(None), users: slice = slice(None)) -> Array:
+    def margins(self, songs: Songs, rows: slice = slice(None), users: slice | Array = slice(None)) -> Array:
         """How far songs clear each user's boundary, (C, U): positive where they do."""
         if songs.margin_CU is not None:
             return songs.margin_CU[rows, users]
@@ -306,17 +311,14 @@ class Targeting:
         return margins(songs.item_CD[rows], self.user_UD[users], self.boundary_U[users])
 
     def allowed(self, songs: Songs, gate: bool, margin: float) -> Allowed | None:
-        """Who may be reached: not excluded and, with a gate, the boundary cleared by more than `margin`."""
+        """Who may be reached: not excluded and, with a gate, the boundary cleared by more than `margin`; None: all."""
         if not gate and not songs.excluded:
             return None
 
-        def allowed(rows: slice, users: slice = slice(0, self.listening.n_users)) -> Array:
-            shape = rows.stop - rows.start, users.stop - users.start
-            mask_CU = self.margins(songs, rows, users) > margin if gate else np.ones(shape, dtype=bool)
-            songs.excluded.cut(mask_CU, rows, users)
-            return mask_CU
+        def clears(rows: slice, users: slice | Array) -> Array:
+            return self.margins(songs, rows, users) > margin
 
-        return allowed
+        return Allowed(songs.excluded, self.listening.n_users, clears if gate else None)
 
     def reasons(self, users_CB: Array, songs: Songs) -> Array:
         """Why users are in an audience: song numbers (C, B, 3), −1 padded.
@@ -350,6 +352,21 @@ class Targeting:
     def _chunk(self) -> int:
         return songs_at_once(self.options.memory_mb, self.listening.n_users)
 
+    def _by_margins(self, songs: Songs, budget: int, margin: float) -> Audience:
+        """The users of each song by margins that are known, of those above `margin`."""
+        allowed = Allowed(songs.excluded, self.listening.n_users)
+        some = allowed.some(len(songs))
+        users = slice(0, self.listening.n_users) if some is None else some
+
+        def score(rows: slice) -> Array:
+            margin_Cu = np.array(self.margins(songs, rows, users))
+            margin_Cu[margin_Cu <= margin] = -np.inf
+            allowed.cut(margin_Cu, rows, users)
+            return margin_Cu
+
+        found = rank_by_score(score, len(songs), budget, self._chunk())
+        return found if some is None else numbered(found, some)
+
     def _nearest(
         self,
         tastes: Tastes,
@@ -359,16 +376,24 @@ class Targeting:
         allowed: Allowed | None,
     ) -> Audience:
         """The users of some songs (from the first of `rows`) by scores of vectors, none without a taste."""
+        n = rows.stop - rows.start
+        some = None if allowed is None else allowed.some(n)
+        size = len(tastes.user_UD) if some is None else len(some)
 
-        def score(part: slice, users: slice) -> Array:
-            score_CU = tastes.scores(lambda user_UD: score_of(part, user_UD), users)
-            score_CU[:, tastes.empty_U[users]] = -np.inf
+        def score(part: slice, at: slice) -> Array:
+            users = at if some is None else some[at]
+            score_Cu = tastes.scores(lambda user_UD: score_of(part, user_UD), users)
+            score_Cu[:, tastes.empty_U[users]] = -np.inf
             if allowed is not None:
-                score_CU[~allowed(slice(rows.start + part.start, rows.start + part.stop), users)] = -np.inf
-            return score_CU
+                allowed.cut(score_Cu, slice(rows.start + part.start, rows.start + part.stop), users)
+            return score_Cu
 
         def best(depth: int) -> Audience:
-            size = rows.stop - rows.start, len(tastes.user_UD)
-            return best_scores(score, *size, min(depth, size[1]), memory_mb=self.options.memory_mb)
+            found = best_scores(score, n, size, depth, memory_mb=self.options.memory_mb)
+            return found if some is None else numbered(found, some)
 
-        return best(budget) if tastes.code_UD is None else rescored(best, score_of, tastes.user_UD, budget)
+        if tastes.code_UD is None:
+            return best(budget)
+        if not size:
+            return empty_audience(n, budget)
+        return rescored(lambda depth: best(min(depth, size)), score_of, tastes.user_UD, budget)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from retrieval.distinct import distinct
 from retrieval.play_log import COLUMNS, PlayLog, Seen
 
 Array = NDArray[Any]
@@ -30,7 +31,7 @@ def plays_by_user(log: PlayLog, n_songs: int) -> Columns:
     order_N = first_N[np.argsort(log.user_N[first_N], kind="stable")]
     user_N = log.user_N[order_N]
     known = {name: getattr(log, name)[order_N].astype(TYPES.get(name, MARKS)) for name in COLUMNS[1:]}
-    day_M = np.unique(log.day_N[: log.dated])
+    day_M = distinct(log.day_N[: log.dated])
     liked = np.flatnonzero(known["strength_N"] > 0)
     user, song, day = user_N[liked], known["song_N"][liked], np.searchsorted(day_M, known["day_N"][liked])
     order = np.lexsort((day, user, song))
@@ -82,7 +83,7 @@ class UserPlays:
 
     def seen(self, cut: float, user_P: Array) -> Seen:
         """The plays of some users that songs of a cut may see."""
-        users_N = np.unique(user_P)
+        users_N = distinct(user_P)
         with self.lock:
             since = {name: of_N[: self.size] for name, of_N in self.since.items()}  # a row once written stays
         if np.isfinite(cut) and (later_N := since["day_N"] >= cut).any():
@@ -90,7 +91,7 @@ class UserPlays:
         asked_U = np.zeros(self.n_users, dtype=bool)
         asked_U[users_N] = True
         log = self._of_users(users_N, cut, rows(since, np.flatnonzero(asked_U[since["user_N"]])))
-        listeners_S, songs_K = np.zeros(self.n_songs, dtype=np.int64), np.unique(log.song_N)
+        listeners_S, songs_K = np.zeros(self.n_songs, dtype=np.int64), distinct(log.song_N)
         listeners_S[songs_K] = self.listeners(songs_K, cut, since)
         last = self.day_M[: np.searchsorted(self.day_M, cut)][-1:].max(initial=-np.inf)
         return Seen(log, users_N, listeners_S, float(since["day_N"].max(initial=last)))

@@ -119,6 +119,19 @@ def interval(a: Array, b: Array, mass: float) -> tuple[Array, Array]:
     return betaincinv(a, b, (1 - mass) / 2), betaincinv(a, b, (1 + mass) / 2)
 
 
+def chance_above(a: Array, b: Array, rate: Array) -> Array:
+    """The chance that a rate of Beta(a, b) is above another one."""
+    return np.asarray(betaincc(a, b, rate))
+
+
+def states(chance_OC: Array, shown_C: Array, widen: float, stop: float, first: int) -> Array:
+    """State of each song, (C,), by the outcome that speaks least for it; HOLD below `first` exposures."""
+    least_C = chance_OC.min(axis=0)
+    state_C = np.where(least_C >= widen, WIDEN, np.where(least_C <= stop, STOP, HOLD))
+    state_C[shown_C < first] = HOLD
+    return state_C
+
+
 def expected_rates(exposures: Exposures, policy: Policy) -> Array:
     """Rate of each outcome that is expected of each pair, (O, P): level · rank^slope, fitted to what was shown.
 
@@ -172,10 +185,8 @@ def judge(exposures: Exposures, expected_OP: Array, policy: Policy) -> Beliefs:
     next_OC = np.where(next_OC > 0, next_OC, expected_OC)  # nobody is left
     happened_OC = np.stack([exposures.by_song(one, shown_P) for one in exposures.outcome_OP])
     a_OC, b_OC = posterior(expected_OC, n_C, happened_OC, policy.strength)
-    chance_OC = betaincc(a_OC, b_OC, np.minimum(policy.rate_O[:, None] * expected_OC / next_OC, 1))
-    least_C = chance_OC.min(axis=0)
-    state_C = np.where(least_C >= policy.widen, WIDEN, np.where(least_C <= policy.stop, STOP, HOLD))
-    state_C[n_C < policy.first] = HOLD
+    chance_OC = chance_above(a_OC, b_OC, np.minimum(policy.rate_O[:, None] * expected_OC / next_OC, 1))
+    state_C = states(chance_OC, n_C, policy.widen, policy.stop, policy.first)
     return Beliefs(a_OC, b_OC, expected_OC, next_OC, chance_OC, state_C)
 
 

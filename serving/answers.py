@@ -14,12 +14,12 @@ import numpy as np
 
 from configs.errors import UserError
 from data.arrays import FloatArray, IntArray
-from inference.filters import users_outside
 from inference.ranking import facts_of, song_facts
 from inference.song_index import entries_where
 from retrieval.audience import Excluded
 from retrieval.boundary import margins
 from retrieval.clusters import audience_clusters
+from retrieval.distinct import distinct
 from retrieval.gate import probability
 from retrieval.index import unit_rows
 from retrieval.rank_reasons import RankReasons
@@ -101,9 +101,10 @@ def left_out(state: State, users_where: str | None) -> IntArray:
     if users_where is None:
         return state.opted_out
     try:
-        return np.union1d(state.opted_out, users_outside(state.model.about_users, users_where))
+        outside = state.model.users_outside(users_where)
     except UserError as error:
         raise Refused(422, str(error)) from None
+    return distinct(state.opted_out, outside)
 
 
 def facts(state: State, number: int) -> SongFacts | None:

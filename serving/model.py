@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from datetime import datetime, timedelta
-from functools import cached_property
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from data.conditions import columns_of
 from data.contract.columns import ABOUT, DAY_OF_RELEASE
 from data.profiles import read_profile
 from export.model import load
+from inference.filters import users_outside
 from inference.milvus_songs import about_songs
 from inference.ranking import DAY, check_ranker, ranker_in, read_ranker
 from inference.song_index import read_faiss, read_index
@@ -43,6 +45,7 @@ from serving.numbers import Numbers
 
 MILLISECOND = timedelta(milliseconds=1)
 MILVUS_SECONDS = 5.0  # that an answer waits for a Milvus
+CONDITIONS = 4  # on users whose answers are kept
 LARGE = 64 << 20  # bytes of vectors above which codes of them are in memory instead
 
 
@@ -180,6 +183,12 @@ class Model:
     def about_users(self) -> pl.DataFrame:
         """What conditions may name of users."""
         return columns_of(self.catalogue.users)
+
+    @cached_property
+    def users_outside(self) -> Callable[[str], IntArray]:
+        """`inference.filters.users_outside` of these users; the last conditions are kept, since a day's songs share
+        them."""
+        return lru_cache(CONDITIONS)(partial(users_outside, self.about_users))
 
     @cached_property
     def new_texts(self) -> pl.Series:

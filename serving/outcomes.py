@@ -3,22 +3,26 @@
 The rate at which a song's users complete it, or favourite it, is Beta(s·c + k, s·(1 − c) + n − k): c is the catalogue's
 rate, n the users whose plays of the song tell, k those of them who did. A service is not told who was shown a song and
 did not play it. So these are rates among those who played it, not among those who were shown it, and they make no
-state: whether a song is to be widened is for `pipeline.waves` to say, which knows the exposures.
+state. If whoever asks says how many users were shown it, the state is that of `pipeline.waves` for so many exposures;
+only that knows who they were, and that later ones of a list like a song less.
 
 Shapes: P users who have played a song, N rows of theirs, O outcomes.
 """
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 from pydantic import BaseModel, Field
 
 from configs.waves import OUTCOMES, WavePolicyConfig
 from data.arrays import FloatArray
-from retrieval.waves import MASS, interval, posterior
+from retrieval.waves import HOLD, MASS, STOP, WIDEN, chance_above, interval, posterior, states
 from serving.state import State, told
 
-STRENGTH = WavePolicyConfig().strength  # of the prior, in users
+POLICY = WavePolicyConfig()
+NAMES: dict[int, Literal["widen", "hold", "stop"]] = {WIDEN: "widen", HOLD: "hold", STOP: "stop"}
 
 
 class Rate(BaseModel):
@@ -32,6 +36,15 @@ class Rate(BaseModel):
     catalogue: float | None = Field(description="share of the training's plays of which it is known")
 
 
+class Advice(BaseModel):
+    """Whether a song is worth showing to more users, as `pipeline.waves` judges it."""
+
+    shown: int = Field(description="users who were shown the song, as the request says; all who played it, if more")
+    state: Literal["widen", "hold", "stop"] | None = Field(description="null: no outcome can be judged")
+    completed: float | None = Field(description="chance that the rate of those shown is above the catalogue's")
+    favourited: float | None = Field(description="the same; null where the plays or the catalogue do not tell")
+
+
 class Outcomes(BaseModel):
     """What those who played a song did with it, in the training and since."""
 
@@ -39,13 +52,32 @@ class Outcomes(BaseModel):
     played: int = Field(description="users who have played it; who was shown it and did not is not known")
     completed: Rate
     favourited: Rate
+    advice: Advice | None = Field(description="null: the request does not say how many users were shown the song")
 
 
-def outcomes(state: State, number: int) -> Outcomes:
+def outcomes(state: State, number: int, shown: int | None = None) -> Outcomes:
     """What those who played a song did with it; several plays of a user count once."""
     did_PO = of_users(state, number)
     rates = {name: rate(did_P, state.model.rates[name]) for name, did_P in zip(OUTCOMES, did_PO.T, strict=True)}
-    return Outcomes(song_id=state.song_id(number), played=len(did_PO), **rates)
+    told_of = None if shown is None else advice(rates, len(did_PO), max(shown, len(did_PO)))
+    return Outcomes(song_id=state.song_id(number), played=len(did_PO), **rates, advice=told_of)
+
+
+def advice(rates: dict[str, Rate], played: int, shown: int) -> Advice:
+    """The state of a song that so many users were shown: who did not play it counts as neither.
+
+    Left out are users whose plays do not tell an outcome, and outcomes that no play or the catalogue tells.
+    """
+    judged = {name: one for name, one in rates.items() if one.catalogue is not None and (one.known or not played)}
+    if not judged:
+        return Advice(shown=shown, state=None, completed=None, favourited=None)
+    c_O, known_O, did_O = (
+        np.array([getattr(one, key) for one in judged.values()]) for key in ("catalogue", "known", "did")
+    )
+    chance_O = chance_above(*posterior(c_O, shown - played + known_O, did_O, POLICY.strength), c_O)
+    (state,) = states(chance_O[:, None], np.array([shown]), POLICY.widen, POLICY.stop, POLICY.first).tolist()
+    chances = dict.fromkeys(rates) | dict(zip(judged, chance_O.tolist(), strict=True))
+    return Advice(shown=shown, state=NAMES[state], **chances)
 
 
 def of_users(state: State, number: int) -> FloatArray:
@@ -68,6 +100,6 @@ def rate(did_P: FloatArray, catalogue: float | None) -> Rate:
     known, did = int(np.isfinite(did_P).sum()), int(np.nansum(did_P))
     if catalogue is None:
         return Rate(known=known, did=did, rate=None, low=None, high=None, catalogue=None)
-    a, b = posterior(np.array(catalogue), np.array(known), np.array(did), STRENGTH)
+    a, b = posterior(np.array(catalogue), np.array(known), np.array(did), POLICY.strength)
     mean, low, high = (float(one) for one in (a / (a + b), *interval(a, b, MASS)))
     return Rate(known=known, did=did, rate=mean, low=low, high=high, catalogue=catalogue)

@@ -46,6 +46,7 @@ UsersWhere = Annotated[  # none: of all users
     str | None, Query(max_length=LONGEST, description='condition on users, e.g. country in ["CN"] and age >= 18')
 ]
 Text = Annotated[str, Query(max_length=200)]
+Shown = Annotated[int | None, Query(ge=0, le=10**9, description="users who were shown the song, if that is known")]
 Where = Annotated[
     str | None,
     Query(max_length=LONGEST, description="a condition on columns of the known songs' table (songs.parquet)"),
@@ -216,9 +217,9 @@ def get_clusters(here: Here, song_id: Id) -> pictures.Clusters:
 
 
 @routes.get("/songs/{song_id:path}/outcomes")
-def get_outcomes(here: Here, song_id: Id) -> outcomes.Outcomes:
-    """What those who played a song did with it, beside the catalogue."""
-    return outcomes.outcomes(*number_of(here, song_id))
+def get_outcomes(here: Here, song_id: Id, shown: Shown = None) -> outcomes.Outcomes:
+    """What those who played a song did with it, beside the catalogue; and whether it is worth showing to more."""
+    return outcomes.outcomes(*number_of(here, song_id), shown)
 
 
 @routes.get("/songs/{song_id:path}/picture")

@@ -51,6 +51,7 @@ from inference.song_index import SongIndex
 from inference.targeting import targeting_of
 from inference.vectors import boundary_vectors, data_options, encode_songs
 from retrieval.candidates import ceilings
+from retrieval.distinct import distinct
 from retrieval.index import build_index
 from retrieval.listening import Listening
 from retrieval.rank_histories import Histories, histories_of, joined_histories
@@ -81,7 +82,7 @@ def train_rank(config: RankConfig, tracking: Any) -> None:
         return
     if config.model == "trees":
         import_lightgbm()  # or say at once that it is missing, not after hours of folds
-    active = np.unique(catalogue.plays["user"].to_numpy())
+    active = distinct(catalogue.plays["user"].to_numpy())
     vocabulary = read_profile(catalogue.users, active).vocabulary
     codes = {"users": vocabulary, "songs": read_vocabulary(runs["i2i"].folder)}
     with run_folder(out, "rank", dump(config), codes):

@@ -25,6 +25,7 @@ from data import fields, profiles
 from data.arrays import IntArray
 from data.catalogue import Catalogue
 from datamodules.i2i import places
+from retrieval.distinct import distinct
 
 SAME = {  # options that make a model's architecture
     "clip": {
@@ -90,7 +91,7 @@ def song_vocabulary(start: Run, catalogue: Catalogue, min_count: int) -> fields.
 
 def profile_vocabulary(start: Run, catalogue: Catalogue) -> fields.Vocabulary:
     """The same of its users."""
-    active = np.unique(catalogue.plays["user"].to_numpy())
+    active = distinct(catalogue.plays["user"].to_numpy())
     return fields.extended(read_vocabulary(start.folder, "users"), profiles.build_vocabulary(catalogue.users[active]))
 
 

@@ -3,7 +3,8 @@
 import { ask, ofSong } from "./api.js";
 import { player, playButton } from "./audio.js";
 import { setUpCondition, UNREAD } from "./condition.js";
-import { $, bar, clock, count, make, many, percent, score, title, words } from "./dom.js";
+import { $, bar, clock, make, score, title, words } from "./dom.js";
+import { outcomes } from "./outcomes.js";
 import { panel } from "./panel.js";
 import { pictures } from "./pictures.js";
 
@@ -36,25 +37,6 @@ function facts(song) {
   ];
   const items = told.filter(Boolean).map((one) => make("span", { class: "faint" }, one));
   return make("div", { class: "facts" }, ...items, ...chips(song));
-}
-
-/** What those who played the song did with it. */
-function outcomes(song) {
-  const whole = make("div", { class: "outcomes" }, make("div", { class: "body" }));
-  panel(whole)((signal) => ask(ofSong(song.song_id, "outcomes"), {}, signal), (answer) => [outcomesLine(answer)]);
-  return whole;
-}
-
-function outcomesLine({ played, ...of }) {
-  if (!played) return make("p", { class: "faint" }, "Nobody has played it yet.");
-  const rates = ["completed", "favourited"].map((name) => {
-    const { known, did, rate, low, high, catalogue } = of[name];
-    if (!known) return `${name}: no play tells`;
-    const interval = `90\u202f% interval ${(100 * low).toFixed(1)} to ${percent(high)}`;
-    const posterior = rate === null ? "" : `: ${percent(rate)} (${interval}; the catalogue ${percent(catalogue)})`;
-    return `${name} by ${count(did)} of ${count(known)}${posterior}`;
-  });
-  return make("p", { class: "faint" }, `${many(played, "user")} played it · ${rates.join(" · ")}`);
 }
 
 /** The pictures and the player, or a note if the song has no recording. */

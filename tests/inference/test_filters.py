@@ -17,7 +17,7 @@ from configs.load import load
 from configs.targeting import AudienceConfig
 from data.catalogue import Catalogue
 from inference.filters import read_exclusions, read_first_plays, songs_in_pool, without_listeners
-from retrieval.audience import Excluded
+from retrieval.audience import Allowed, Excluded
 from tests.commands import run
 from tests.serving import test_remote as store
 
@@ -52,13 +52,20 @@ def test_listeners_of_a_known_song_are_left_out(catalogue: Catalogue) -> None:
     for before in (Excluded(), given):
         found = without_listeners(before, catalogue.plays, songs)
         assert (np.diff(found.song) >= 0).all()
-        allowed = np.ones((len(songs), catalogue.n_users), dtype=bool)
-        found.cut(allowed, slice(0, len(songs)))
+        allowed = allowed_of(found, len(songs), catalogue.n_users)
         for row, song in enumerate(songs):
             heard = set(catalogue.plays.filter(pl.col("song") == int(song))["user"].to_list())
             also = {3} | {user for at, user in ((0, 5), (2, 7)) if at == row} if before else set()
             assert set(np.flatnonzero(~allowed[row]).tolist()) == heard | also
     assert not without_listeners(Excluded(), catalogue.plays, catalogue.rows("cold"))
+
+
+def allowed_of(excluded: Excluded, songs: int, users: int) -> np.ndarray:
+    """Who may be reached by which song, song by song."""
+    score = np.zeros((songs, users), dtype=np.float32)
+    for song in range(songs):
+        Allowed(excluded, users).cut(score[song : song + 1], slice(song, song + 1), slice(0, users))
+    return np.isfinite(score)
 
 
 NEW = np.array([1, 3, 4])
@@ -74,9 +81,8 @@ def five_songs() -> Any:
 
 def masked(path: Path, rows: slice = slice(0, 3)) -> list[list[int]]:
     """Users that are left out of each new song."""
-    mask = np.ones((rows.stop - rows.start, 6), dtype=bool)
-    read_exclusions(str(path), five_songs(), NEW).cut(mask, rows)
-    return [np.flatnonzero(~row).tolist() for row in mask]
+    mask = allowed_of(read_exclusions(str(path), five_songs(), NEW), len(NEW), 6)
+    return [np.flatnonzero(~row).tolist() for row in mask[rows]]
 
 
 def test_exclusions_of_every_song_and_of_one(tmp_path: Path) -> None:

@@ -10,7 +10,9 @@ from scipy import sparse
 
 from retrieval.audience import (
     CELL_BYTES,
+    Allowed,
     Audience,
+    Excluded,
     activity_scale,
     listener_scores,
     rank_by_score,
@@ -84,9 +86,14 @@ def test_listeners_of_similar_songs_against_a_double_loop(
     allowed = np.random.default_rng(9).random((C, U)) < (0.5 if restrict else 2)
     allowed[4] &= not restrict
     expected = naive_audience(naive_weights(scores, positions, power), listening.toarray(), scale, budget, allowed)
-    mask = (lambda rows: allowed[rows]) if restrict else None
+    reach = Allowed(Excluded(), U, lambda rows, users: allowed[rows, users])
     weights = song_rows(positions, similarity_weights(scores, positions, power), S)
-    found = rank_by_score(lambda rows: listener_scores(weights[rows], known, scale), C, budget, chunk, mask)
+
+    def score(rows: slice) -> Any:
+        found = listener_scores(weights[rows], known, scale)
+        return reach.kept(found, rows) if restrict else found
+
+    found = rank_by_score(score, C, budget, chunk)
     check(found, expected, budget)
     assert (found.users_CB[3] == -1).all(), "no similar song, no audience"
     assert not (found.users_CB == 5).any(), "a user who listened to nothing is nobody's listener"

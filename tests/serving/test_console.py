@@ -380,8 +380,8 @@ def test_the_card_says_what_came_of_a_song(visit: Callable[..., Any], live: Any)
     page = visit()
     send(page, title="Played", genres="folk")
     settled(page)
-    line = page.locator("#song .outcomes")
-    expect(line).to_have_text("Nobody has played it yet.")
+    card = page.locator("#song .outcomes")
+    expect(card.locator(".body")).to_have_text("Nobody has played it yet.")
     song = page.evaluate("location.hash").split("=")[1]
     plays = [{"user_id": f"u0000{n}", "song_id": song, "completed": n < 2} for n in range(3)]
     with live.client() as client:
@@ -392,7 +392,34 @@ def test_the_card_says_what_came_of_a_song(visit: Callable[..., Any], live: Any)
     told = (
         f"completed by 2 of 3: {rate}\u202f% (90\u202f% interval {low} to {high}\u202f%; the catalogue {usual}\u202f%)"
     )
-    expect(line).to_have_text(f"3 users played it · {told} · favourited: no play tells")
+    expect(card.locator(".body")).to_contain_text("3 users played it")
+    expect(card.locator("li")).to_have_text([told, "favourited: no play tells"])
+    expect(card.locator(".range")).to_have_count(1)
+
+
+def test_the_card_advises_where_it_is_known_who_was_shown_a_song(visit: Callable[..., Any], live: Any) -> None:
+    page = visit()
+    send(page, title="Shown", genres="folk")
+    settled(page)
+    song = page.evaluate("location.hash").split("=")[1]
+    plays = [{"user_id": f"u{n:05}", "song_id": song, "completed": True, "favourited": n < 9} for n in range(15)]
+    with live.client() as client:
+        client.post("/plays", json={"plays": plays}).raise_for_status()
+    page.reload()
+    card = page.locator("#song .outcomes")
+    expect(card.locator("li")).to_have_count(2)
+    expect(card.locator(".advice")).to_be_empty()
+    shown = page.get_by_label("Shown to, users")
+    for users, word in (("15", "Widen"), ("4000", "Stop"), ("1", "Widen")):  # all who played it were shown it
+        shown.fill(users)
+        expect(card.locator(".advice strong")).to_contain_text(word)
+        chance = asked(page, f"songs/{song}/outcomes?shown={users}")["advice"]
+        told = ", ".join(f"{name} {100 * chance[name]:.0f}\u202f%" for name in ("completed", "favourited"))
+        expect(card.locator(".advice")).to_contain_text(f"{told}, of {chance['shown']:,} users.")
+    shown.fill("1.5")
+    expect(shown).to_have_attribute("aria-invalid", "true")
+    shown.fill("")
+    expect(card.locator(".advice")).to_be_empty()
 
 
 def test_a_user_opts_out_and_in_again(visit: Callable[..., Any], known: dict[str, Any]) -> None:

@@ -14,8 +14,9 @@ from configs.waves import OUTCOMES, WavePolicyConfig
 from data.arrays import FloatArray
 from data.catalogue import Catalogue
 from inference.waves import catalogue_rates
+from retrieval.waves import HOLD, STOP, WIDEN, Exposures, Policy, judge
 from serving.model import Model
-from serving.outcomes import of_users, outcomes, rate
+from serving.outcomes import Advice, advice, of_users, outcomes, rate
 from serving.state import State, marks, told
 from serving.store import Play, StoredSong
 
@@ -109,6 +110,53 @@ def test_marks_of_plays_are_joined() -> None:
     np.testing.assert_array_equal(found, [[np.nan, np.nan], [np.nan, 1], [1, 0], [1, 1]])
 
 
+@pytest.mark.parametrize(("favourited", "completed"), [(9, 30), (2, 22), (3, 8), (0, 0), (4, 20)])
+def test_advice_is_what_waves_would_say(favourited: int, completed: int) -> None:
+    """Of 40 users who were shown a song, the first ones favourited, and completed, it; the catalogue's rates are .1 and
+    .5. Without the fall with the rank, of which a single song tells nothing, waves judge by the same rates."""
+    of = np.arange(40)
+    rates = {
+        name: rate(np.where(of < did, 1.0, 0.0), c)
+        for name, did, c in zip(OUTCOMES, (favourited, completed), (0.1, 0.5), strict=True)
+    }
+    policy = WavePolicyConfig()
+    rate_O = np.array([0.1, 0.5])
+    waves = Policy(np.ones(2), rate_O, policy.strength, policy.widen, policy.stop, policy.first, policy.size, False, 0)
+    outcome_OP = np.stack([np.arange(41) < favourited, np.arange(41) < completed])
+    shown_P = np.arange(41) < 40
+    pairs = Exposures(np.zeros(41, dtype=int), np.arange(41), np.arange(41) + 1, shown_P, outcome_OP, 1)
+    wanted = judge(pairs, np.tile(rate_O[:, None], 41), waves)
+    found = advice(rates, 40, 40)
+    assert found.state == {WIDEN: "widen", HOLD: "hold", STOP: "stop"}[int(wanted.state_C[0])]
+    np.testing.assert_allclose((found.favourited, found.completed), wanted.chance_OC[:, 0])
+
+
+def test_who_was_shown_a_song_and_did_not_play_it_speaks_against_it() -> None:
+    rates = {name: rate(np.repeat([1.0, 0.0], [6, 4]), c) for name, c in (("completed", 0.5), ("favourited", 0.1))}
+    assert [advice(rates, 10, shown).state for shown in (10, 100, 9)] == ["hold", "stop", "hold"], "few decide nothing"
+    better = advice(rates, 10, 10)
+    assert better.favourited is not None and better.favourited > 0.99
+    assert better.completed == pytest.approx(stats.beta(5 + 6, 5 + 4).sf(0.5))
+
+
+def test_advice_hangs_on_what_is_known() -> None:
+    silent, told = rate(np.full(12, np.nan), 0.1), rate(np.repeat([1.0, 0.0, np.nan], [9, 1, 2]), 0.5)
+    found = advice({"completed": told, "favourited": silent}, 12, 20)
+    assert found.favourited is None and found.completed == pytest.approx(stats.beta(5 + 9, 5 + 9).sf(0.5))
+    nothing = {name: rate(np.ones(12), None) for name in OUTCOMES}
+    assert advice(nothing, 12, 12) == Advice(shown=12, state=None, completed=None, favourited=None)
+    unplayed = advice({"completed": rate(np.zeros(0), 0.5), "favourited": rate(np.zeros(0), 0.1)}, 0, 50)
+    assert unplayed.state == "stop" and unplayed.favourited == pytest.approx(stats.beta(1, 9 + 50).sf(0.1))
+
+
+def test_all_who_played_a_song_were_shown_it(model: Model) -> None:
+    state, number = State(model), int(model.new[0])
+    state.add_plays([Play(str(model.user_ids[user]), str(model.song_ids[number]), completed=True) for user in range(3)])
+    assert outcomes(state, number).advice is None
+    shown = [found.shown for asked in (0, 3, 7) if (found := outcomes(state, number, asked).advice)]
+    assert shown == [3, 3, 7]
+
+
 def test_over_http(live: Any) -> None:
     with live.client() as client:
         song = client.get("/songs").json()["songs"][0]["song_id"]
@@ -116,6 +164,9 @@ def test_over_http(live: Any) -> None:
         assert client.post("/plays", json={"plays": told}).json()["accepted"] == 6
         found = client.get(f"/songs/{song}/outcomes").raise_for_status().json()
         assert client.get("/songs/no such song/outcomes").status_code == 404
+        advised = client.get(f"/songs/{song}/outcomes?shown=8").raise_for_status().json()
+        assert client.get(f"/songs/{song}/outcomes?shown=-1").status_code == 422
     assert (found["song_id"], found["played"]) == (song, 6)
     assert [(found[name]["known"], found[name]["did"]) for name in OUTCOMES] == [(6, 1), (6, 3)]
+    assert found["advice"] is None and advised["advice"]["shown"] == 8 and advised["advice"]["state"] == "hold"
     assert all(found[name]["low"] < found[name]["rate"] < found[name]["high"] for name in OUTCOMES)
