@@ -234,8 +234,7 @@ class EmbedConfig:
 @dataclass
 class FieldsConfig:
     use: list[str] = opt(
-        [],
-        "fields to use (empty: every vector and category that tells songs apart, see docs/data.md)",
+        [], "fields to use (empty: every vector and category that tells songs apart, see docs/data.md)"
     )
     min_count: int = opt(2, "a category value seen on fewer warm songs counts as unknown")
     block: int = opt(64, "dense vectors are embedded in blocks of this many numbers")
@@ -360,12 +359,13 @@ class BoundaryObjectiveConfig:
     )
     strengths: list[float] = opt([1.0, 1.0, 1.0], "weight of a positive that was only played, completed, favourited")
     positives: Literal["liked", "played"] = opt(
-        "liked",
-        "liked: favourited or completed plays are positive, other plays negative; played: every play is positive",
+        "liked", "liked: favourited or completed plays are positive, others negative; played: every play is positive"
     )
+    profile_dropout: float = opt(0.25, "chance that training hides a user's profile (users who come later have none)")
 
     def __post_init__(self) -> None:
         at_least(self, 1, "objective.negatives")
+        at_least(self, 0, "objective.profile_dropout", below=1)
         if len(self.strengths) != 3 or not all(0 < one < math.inf for one in self.strengths):
             raise UserError(
                 f"objective.strengths={self.strengths}: three weights above 0, of played, completed, favourited"

@@ -12,7 +12,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from data.arrays import FloatArray, IntArray
+from data.arrays import BoolArray, FloatArray, IntArray
 from data.contract.columns import TEXT_TYPES
 from data.fields import Vocabulary, column_codes, frequent
 
@@ -42,9 +42,15 @@ class Profile:
         """Number columns."""
         return self.numbers.shape[1]
 
-    def gather(self, rows: IntArray) -> dict[str, Tensor]:
-        """Profiles of some users: `codes` (rows, categories) and `numbers` (rows, numbers)."""
-        return {"codes": torch.from_numpy(self.codes[rows]), "numbers": torch.from_numpy(self.numbers[rows])}
+    def gather(self, rows: IntArray, hidden: BoolArray | None = None) -> dict[str, Tensor]:
+        """Profiles of some users: `codes` (rows, categories) and `numbers` (rows, numbers).
+
+        Those that the mask `hidden` (rows,) names are empty, as that of a user of whom nothing is known.
+        """
+        codes, numbers = self.codes[rows], self.numbers[rows]
+        if hidden is not None:
+            codes[hidden], numbers[hidden] = 0, np.nan
+        return {"codes": torch.from_numpy(codes), "numbers": torch.from_numpy(numbers)}
 
     def number_statistics(self, rows: IntArray) -> tuple[Tensor, Tensor]:
         """Centre and spread of each number over the given users who have it; 0 and 1 where that says nothing."""

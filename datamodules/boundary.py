@@ -24,6 +24,7 @@ from data.profiles import Profile, read_profile
 from datamodules.batches import Batch, batches_of, loader
 from datamodules.catalogue import CatalogueDataModule
 from datamodules.histories import Histories
+from retrieval.distinct import distinct
 
 VAL_PAIRS = 1 << 20  # (song, user) pairs at most that the boundary is validated on
 
@@ -94,7 +95,8 @@ class InteractionBatches(Dataset[Any]):
     song that the user has played has weight 0, and so have all drawn songs of a negative play; a positive play weighs
     what its strength does. `log_q` is the log of Q, how much more often than uniformly a song is drawn. A negative play
     weighs Q: so it keeps its say against the drawn ones, and a score taken less log Q settles where it would with
-    uniform draws. Where a batch has fewer songs than are to be drawn from it, each counts for more.
+    uniform draws. Where a batch has fewer songs than are to be drawn from it, each counts for more. The profile of
+    a share of the plays' users, `profile_dropout`, is hidden: users who come to a service later have none.
     """
 
     def __init__(
@@ -107,9 +109,11 @@ class InteractionBatches(Dataset[Any]):
         negatives: int,
         sampling: str = "uniform",
         strengths: Sequence[float] = (1.0, 1.0, 1.0),
+        profile_dropout: float = 0.0,
     ) -> None:
         self.fields, self.profile, self.histories = fields, profile, histories
         self.label, self.songs, self.negatives, self.sampling = label, songs, negatives, sampling
+        self.profile_dropout = profile_dropout
         self.worth = np.array(strengths, dtype=np.float32)[np.clip(histories.strength.astype(int) - 1, 0, 2)]
         # a song without plays is drawn uniformly or not at all, and is no play's own
         plays = np.maximum(np.bincount(histories.song, minlength=histories.n_songs), 1)
@@ -128,7 +132,7 @@ class InteractionBatches(Dataset[Any]):
         q_BM = share * self.by_plays[song_BM] + 1 - share
         own_B1 = np.where(label_B1 > 0, self.worth[rows][:, None], q_BM[:, :1])
         return {
-            **self.profile.gather(user),
+            **self.profile.gather(user, rng.random(len(rows)) < self.profile_dropout),
             **history,
             "items": self.fields.gather(items),
             "item": torch.from_numpy(item.reshape(song_BM.shape)),
@@ -167,12 +171,13 @@ class BoundaryDataModule(CatalogueDataModule):
         positives: str = "liked",
         sampling: str = "uniform",
         strengths: Sequence[float] = (1.0, 1.0, 1.0),
+        profile_dropout: float = 0.0,
         profile_vocabulary: Vocabulary | None = None,
         workers: int = 0,
         seed: int = 0,
     ) -> None:
         super().__init__(data, batch_size=batch_size, workers=workers, seed=seed)
-        self.drawing = negatives, sampling, strengths
+        self.drawing = negatives, sampling, strengths, profile_dropout
         folder, plays = self.catalogue.folder, self.catalogue.plays
         if plays.is_empty():
             raise UserError(f"{folder}: no play of a known song, so there is no user to learn from")
@@ -198,7 +203,7 @@ class BoundaryDataModule(CatalogueDataModule):
         listeners = self.val_positives()[0]
         if not len(listeners):
             raise UserError(f"{self.catalogue.folder}: no held-out play of a cold validation song to choose a model by")
-        users = np.union1d(listeners, self.val_pairs[1])
+        users = distinct(listeners, self.val_pairs[1])
         return [self.songs_loader(self.catalogue.rows("cold_val")), self.users_loader(users)]
 
     def val_positives(self) -> tuple[IntArray, IntArray]:

@@ -3,13 +3,13 @@
     python -m pipeline.world out=runs/world_without_audio audio=false
     python -m benchmarks.quality.new_users data=runs/world_without_audio out=runs/new_users.json
 
-A share of the users, drawn by the seed, is taken out of the data set, and everything is trained without them. Then
-they come to the service (`serving.state`), which is shown the first 0, 1, 2, 5, 10, 20 of their plays of known songs,
-and all of them. They are those with 20 such plays or more who liked a new song. recall@20 is that of the new songs of
-the test that they liked, ranked by margin or by taste; AUC is that of the margins over all pairs of them and such a
-song, where the boundary counts. Beside them stand the users of the training who are such too, by all their plays and
-their profile, and two lists that are the same for all: the songs that most users of the training liked, which nobody
-knows when a song is new, and the latest. Finished parts are kept in work=.
+A share of the users, drawn by the seed, is taken out of the data set, and everything is trained without them. Then they
+come to the service (`serving.state`), which is shown the first 0, 1, 2, 5, 10, 20 of their plays of known songs, all
+before the last play of the training, and all. They are those with 20 such plays or more who liked a new song. recall@20
+is that of the new songs of the test that they liked, ranked by margin or by taste; AUC is that of the margins over all
+pairs of them and such a song, where the boundary counts. Beside them stand the users of the training who are such too,
+by all their plays and their profile, and two lists that are the same for all: the songs that most users of the training
+liked, which nobody knows when a song is new, and the latest. Finished parts are kept in work=.
 
 Shapes: N users, C new songs, D vector size.
 """
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,8 @@ from serving.store import Play
 from training.tasks import train_boundary, train_i2i
 
 SHOWN, K = (0, 1, 2, 5, 10, 20), 20
-COLUMNS = [*(f"{n} plays" for n in SHOWN), "all"]
+BEFORE, ALL = "all before the cut-off", "all"
+COLUMNS = [*(f"{n} plays" for n in SHOWN), BEFORE, ALL]
 FIXED = ["fields.use=[genres,tags,artist_id,language]", "trainer.accelerator=cpu", "trainer.progress=false"]
 Row = dict[str, float | None]
 
@@ -111,7 +113,8 @@ def take_users_out(data: Path, out: Path, share: float, seed: int) -> None:
 
 def measured(config: NewUsersConfig, folder: Path) -> dict[str, Any]:
     """Both figures of one seed, of every row."""
-    model, songs = Model(folder / "service"), Catalogue.read(folder / "catalogue").rows("cold_test")
+    model, catalogue = Model(folder / "service"), Catalogue.read(folder / "catalogue")
+    songs, last = catalogue.rows("cold_test"), catalogue.plays["played_at"].max()
     known, tested = plays_of(Path(config.data), model, songs)
     often = known.group_by("user_id").len().filter(pl.col("len") >= SHOWN[-1])["user_id"]
     asked = tested["user_id"].unique().sort()
@@ -120,8 +123,8 @@ def measured(config: NewUsersConfig, folder: Path) -> dict[str, Any]:
     old, new = asked.filter(is_old), asked.filter(~is_old)
     old_NC, new_NC = (liked(tested, ids, songs) for ids in (old, new))
     rows = np.array([model.user_of[user_id] for user_id in old])
-    by_old = {"all": figures(model, songs, rows, old_NC)}
-    by_new = {column: figures(model, songs, rows, new_NC) for column, rows in arriving(model, known, new)}
+    by_old = {BEFORE: figures(model, songs, rows, old_NC)}  # what the training has seen of them
+    by_new = {column: figures(model, songs, rows, new_NC) for column, rows in arriving(model, known, new, last)}
     lists = {
         "most liked by users of the training": old_NC.sum(axis=0),
         "latest": model.songs["released_at"].cast(pl.Int64).to_numpy()[songs],
@@ -157,8 +160,8 @@ def liked(tested: pl.DataFrame, ids: pl.Series, songs: IntArray) -> BoolArray:
     return liked_NC
 
 
-def arriving(model: Model, known: pl.DataFrame, new: pl.Series) -> Iterator[tuple[str, IntArray]]:
-    """New users' rows, each time that they have played more."""
+def arriving(model: Model, known: pl.DataFrame, new: pl.Series, last: Any) -> Iterator[tuple[str, IntArray]]:
+    """New users' rows, each time that they have played more; `last` is when the training's last play was."""
     state, free = State(model), np.array([model.n_users])
     assert model.n_rows - model.n_users >= len(new)
     model.user_UD[free], model.boundary_U[free] = tower_vectors(model, {}, free, [()])  # of who has played nothing
@@ -166,9 +169,11 @@ def arriving(model: Model, known: pl.DataFrame, new: pl.Series) -> Iterator[tupl
     plays = known.filter(pl.col("user_id").is_in(new.implode()))
     plays = plays.with_columns(place=pl.int_range(pl.len()).over("user_id"))
     names = ["user_id", "song_id", "played_at", "completed", "favourited", "disliked"]
-    for column, first, stop in zip(COLUMNS[1:], SHOWN, (*SHOWN[1:], plays.height), strict=True):
-        part = plays.filter(pl.col("place").is_between(first, stop, closed="left")).select(names)
-        state.add_plays([Play(**one) for one in part.iter_rows(named=True)])
+    place, is_before = pl.col("place"), pl.col("played_at") <= last
+    parts = [place.is_between(*between, closed="left") for between in pairwise(SHOWN)]
+    parts += [(place >= SHOWN[-1]) & is_before, (place >= SHOWN[-1]) & ~is_before]
+    for column, part in zip(COLUMNS[1:], parts, strict=True):
+        state.add_plays([Play(**one) for one in plays.filter(part).select(names).iter_rows(named=True)])
         yield column, np.array([state.user(user_id) for user_id in new])
 
 

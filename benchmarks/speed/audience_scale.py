@@ -6,11 +6,13 @@ Similar songs, I2I2U, taste, CAT, I2I2U ∪ CAT, a cap per user and the reasons,
 it, in the same run, two plain forms of I2I2U on some of the songs: weights @ listening.T as a dense array with
 argpartition of each row; and a join of two tables with a sum and a sort, in polars. Written: seconds of each stage,
 peak memory, (song, user) pairs scored a second, and whether all found the same; with `shares=[0.1,0.3,1]` for so many
-of the users too.
+of the users too. With `reached=[0.1,0.5,0.9]` lists are made anew where a condition leaves such shares of the users:
+processor seconds, the least of ROUNDS in turns.
 """
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -24,16 +26,17 @@ from configs.errors import UserError
 from configs.load import command
 from configs.options import at_least, opt
 from configs.targeting import TargetingConfig
-from data.arrays import FloatArray
+from data.arrays import FloatArray, IntArray
 from inference.song_index import SongIndex
 from inference.targeting import targeting_of
 from retrieval.allocation import rank_values, share_out
-from retrieval.audience import union
+from retrieval.audience import Excluded, union
 from retrieval.index import build_index
 from retrieval.listening import Listening
-from retrieval.targeting import CHOICES
+from retrieval.targeting import CHOICES, Mode, Targeting
 
-GENRES = 50
+GENRES, ROUNDS = 50, 3
+MODES: tuple[Mode, ...] = ("i2i2u", "taste", "cat")
 
 
 @dataclass
@@ -47,6 +50,7 @@ class ScaleConfig:
     dim: int = opt(64, "size of a song vector")
     peer: int = opt(20, "new songs for which the plain forms run too")
     shares: list[float] = opt([1.0], "shares of the users, with their plays, for each of which all is measured")
+    reached: list[float] = opt([], "shares of the users that conditions leave")
     seed: int = opt(0, "seed of the listening")
     out: str | None = opt(None, "JSON file to write")
     targeting: TargetingConfig = field(default_factory=lambda: TargetingConfig(per_user_cap=5))
@@ -90,11 +94,10 @@ def run(config: ScaleConfig, index: SongIndex, listening: sparse.csr_matrix) -> 
         capped = share_out(both, rank_values(both), budget, options.per_user_cap, None)
     with timed(seconds, "reasons"):
         targeting.reasons(capped.users_CB, songs)
-    modes = ("i2i2u", "taste", "cat")
     report: dict[str, Any] = {
         "seconds": seconds,
         "peak_memory_mb": memory("VmHWM"),
-        "pairs_per_second": {name: round(config.new * config.users / seconds[name]) for name in modes},
+        "pairs_per_second": {name: round(config.new * config.users / seconds[name]) for name in MODES},
         "users_named": int((capped.users_CB >= 0).sum()),
         "same_audiences": True,
     }
@@ -107,7 +110,23 @@ def run(config: ScaleConfig, index: SongIndex, listening: sparse.csr_matrix) -> 
         report |= {f"{name}_i2i2u_seconds_for_all_songs": for_all, f"{name}_over_ours": for_all / seconds["i2i2u"]}
         report |= {f"{name}_peak_memory_mb": memory("VmHWM")}
         report["same_audiences"] &= bool(np.allclose(found, expected, rtol=1e-4))
+    if config.reached:
+        report["reached"] = {str(n): under_conditions(config, targeting, new[:n]) for n in sorted({1, config.new})}
     return report
+
+
+def under_conditions(config: ScaleConfig, targeting: Targeting, new: IntArray) -> dict[str, dict[str, float]]:
+    """Processor seconds of every mode's lists of some new songs, by the share of the users that may be reached."""
+    chance_U, vectors = np.random.default_rng(config.seed).random(config.users), targeting.song_SD[new]
+    took: dict[str, dict[str, float]] = {}
+    for share in ROUNDS * [1.0, *config.reached]:
+        songs = targeting.songs(vectors, new, excluded=Excluded(np.flatnonzero(chance_U >= share)))
+        for mode in MODES:
+            began = time.process_time()
+            targeting.audience(songs, mode, config.targeting.budget)
+            least = took.setdefault(mode, {})
+            least[str(share)] = min(time.process_time() - began, least.get(str(share), np.inf))
+    return took
 
 
 def plain(

@@ -126,6 +126,25 @@ def test_latest_history_and_users_without_plays(tmp_path, timed):
     assert new["history"].shape == (2, 1) and not new["mask"].any()  # a batch in which nobody has a history
 
 
+def test_a_share_of_the_profiles_is_hidden(tmp_path):
+    folder, rows = random_catalogue(tmp_path / "c", timed=True), np.arange(300)
+    users = pl.read_parquet(f"{folder}/users.parquet")
+    profile = users.with_columns(country=pl.Series([*"abc"] * 10), age=pl.Series(np.arange(30.0)))
+    profile.write_parquet(f"{folder}/users.parquet")
+    batches = [
+        batch_of(BoundaryDataModule(folder, profile_dropout=share).train_dataloader().dataset, rows)
+        for share in (0.0, 0.4, 1.0)
+    ]
+    whole = batches[0]
+    assert (whole["codes"] > 1).any() and whole["numbers"].isfinite().any()
+    for batch, share in zip(batches, (0.0, 0.4, 1.0), strict=True):
+        shown = (batch["codes"] == whole["codes"]).all(dim=1) & (whole["codes"] > 0).any(dim=1)
+        assert abs(float(shown.float().mean()) - (1 - share)) < 0.1
+        assert not batch["codes"][~shown].any() and batch["numbers"][~shown].isnan().all()
+        same = torch.allclose(batch["numbers"][shown], whole["numbers"][shown], equal_nan=True)
+        assert same and all(torch.equal(batch[name], whole[name]) for name in ("item", "history", "weight"))
+
+
 @pytest.mark.parametrize("timed", [True, False])
 def test_cold_songs_take_no_part_and_negatives_are_unplayed(tmp_path, timed):
     data = BoundaryDataModule(random_catalogue(tmp_path / "c", timed), negatives=6)

@@ -18,7 +18,9 @@ from tests.benchmarks.small import MODEL, listed
 
 BOUNDARY = "users=3000 new=40 dim=16 budget=10 peer=15"
 COMMANDS: dict[str, tuple[Any, type, str]] = {
-    "audience_scale": (audience_scale, audience_scale.ScaleConfig, "users=600 plays=9000 songs=300 new=20 peer=5"),
+    "audience_scale": (
+        audience_scale, audience_scale.ScaleConfig, "users=600 plays=9000 songs=300 new=20 peer=5 reached=[0.5]",
+    ),
     "boundary_scale": (boundary_scale, boundary_scale.BoundaryScaleConfig, BOUNDARY),
     "index_scale": (
         index_scale, index_scale.IndexScaleConfig, "sizes=[900,3000] dim=16 queries=50 repeats=2 index=IVF,Flat",
@@ -47,6 +49,8 @@ def test_audiences(report: Any) -> None:
     (size,) = report["sizes"]
     assert size["same_audiences"] and size["entries"] <= 9000 and report["cpus"] > 0
     assert size["plain_over_ours"] > 0 and size["polars_over_ours"] > 0
+    assert set(size["reached"]) == {"1", "20"}
+    assert all(set(took) == {"1.0", "0.5"} for modes in size["reached"].values() for took in modes.values())
 
 
 @pytest.mark.parametrize("report", ["boundary_scale"], indirect=True)
