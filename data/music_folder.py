@@ -44,7 +44,7 @@ NAMES = {
 }
 NUMBER = re.compile(r"^(\d{1,3})(?:\s*[-–—._)]\s*|\s+)(?=\D)")  # that of a track, if all files of a folder have one
 TRACK_NUMBER = re.compile(r"^(?:0\d{1,2}(?:\s*[-–—._)]\s*|\s+)|\d{1,3}\s*[-–—.)]\s+)(?=\D)")  # in any folder
-DAY = re.compile(r"^(\d{4})(?:-(\d\d)(?:-(\d\d))?)?")
+DAY = re.compile(r"^(\d{4})(?:-?(\d\d)(?:-?(\d\d))?)?")  # yt-dlp writes no hyphens
 SCHEMA = {
     "song_id": pl.String, "title": pl.String, "artist_id": pl.String, "album": pl.String, "language": pl.String,
     "genres": pl.List(pl.String), "lyrics": pl.String, "released_at": pl.Date, "audio_path": pl.String,

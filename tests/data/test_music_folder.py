@@ -95,6 +95,7 @@ def test_what_mutagen_does_not_know_is_asked_of_ffmpeg(tmp_path: Path, name: str
     [
         ("2019-05-03", date(2019, 5, 3), False),
         ("2019-05-03T12:00:00Z", date(2019, 5, 3), False),
+        ("20190503", date(2019, 5, 3), False),
         ("2019-05", date(2019, 5, 1), False),
         ("2019", date(2019, 1, 1), True),
         ("2019-00-00", date(2019, 1, 1), True),
