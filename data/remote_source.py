@@ -2,13 +2,15 @@
 
 A recording is a file only while it is decoded, so that the disk holds as many as there are workers. It is known by its
 address, its size and the time of its change, which a listing of the folder tells: one request for a thousand objects.
-Of its tags (`format=folder`) only those parts are fetched where they are.
+S3 tells that time in whole seconds, so what has just been written may be written again and look the same: it is fetched
+again by the next command. Of its tags (`format=folder`) only those parts are fetched where they are.
 """
 
 from __future__ import annotations
 
 import io
 import posixpath
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +28,7 @@ from data.music_folder import LYRICS, SUFFIXES
 
 PART_BYTES = 2**18  # fetched at a time of a recording whose tags are read
 READERS = 16  # threads that read tags
+JUST_WRITTEN = 60 * 10**9  # nanoseconds: the clocks of the store and of this machine may differ by some
 State = tuple[int, int]  # size in bytes, and time of change in nanoseconds
 
 
@@ -44,7 +47,12 @@ class RemoteSource:
         Raises:
             UserError: it cannot be read.
         """
-        return cls(uri, remote.listed(uri), aside)
+        now = time.time_ns()  # no later state is the same
+        states = {
+            name: (size, changed if changed < now - JUST_WRITTEN else now)
+            for name, (size, changed) in remote.listed(uri).items()
+        }
+        return cls(uri, states, aside)
 
     @property
     def folder(self) -> Path:

@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -61,6 +62,12 @@ def source(write_dataset: Callable[..., Path], tmp_path: Path) -> Path:
     return folder
 
 
+def later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a minute have gone by since the upload."""
+    now = time.time_ns
+    monkeypatch.setattr(remote_source.time, "time_ns", lambda: now() + remote_source.JUST_WRITTEN + 2 * 10**9)
+
+
 def told(folder: Path) -> dict[str, Any]:
     """What the manifest says, but for where things are."""
     manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
@@ -104,20 +111,49 @@ def test_one_recording_is_on_disk_at_a_time_and_once(
 
     monkeypatch.setattr(recordings, "read", counted)
     monkeypatch.setattr(remote_source, "fetch", noted)
-    uri = upload(source, "once")
+    uri, out = upload(source, "once"), tmp_path / "catalogue"
     tables = {"songs.parquet", "users.parquet", "plays/a.parquet", "plays/b.parquet"}
-    prepare(uri, tmp_path / "catalogue")
+    later(monkeypatch)
+    prepare(uri, out)
     assert sorted(fetched) == sorted(tables | {f"audio/{name}" for name in NAMES})
     assert seen == [[Path(name).suffix] for name in NAMES]
     fetched.clear()
-    prepare(uri, tmp_path / "catalogue")
+    prepare(uri, out)
     assert set(fetched) == tables | {"audio/text.wav"}, "what could not be read is tried again"
-    soundfile.write(source / "audio" / "good.wav", np.random.default_rng(9).standard_normal(3 * RATE) / 9, RATE)
+    soundfile.write(source / "audio" / "good.wav", np.random.default_rng(9).standard_normal(4 * RATE) / 9, RATE)
     fetched.clear()
-    prepare(upload(source, "once"), tmp_path / "catalogue")
+    prepare(upload(source, "once"), out)
     assert "audio/good.wav" in fetched
-    songs = pl.read_parquet(tmp_path / "catalogue" / "songs.parquet")
-    assert songs["audio_length"][6] == songs["audio_length"][7] == 151
+    songs = pl.read_parquet(out / "songs.parquet")
+    assert songs["audio_length"][6] == songs["audio_length"][7] == 201
+
+
+def test_what_was_written_twice_in_a_second_is_fetched_twice(
+    source: Path, upload: Upload, prepare: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store tells the time of a change in seconds: of the same size, the second writing looks as the first."""
+    out, rng = tmp_path / "catalogue", np.random.default_rng(9)
+    prepare(upload(source, "twice"), out)
+    assert pl.read_parquet(out / "songs.parquet")["audio_length"][6] == 76
+    size = (source / "audio" / "good.wav").stat().st_size
+    soundfile.write(source / "audio" / "good.wav", rng.standard_normal(3 * RATE) / 9, RATE)
+    assert (source / "audio" / "good.wav").stat().st_size == size
+    uri = upload(source, "twice")
+    prepare(uri, out)
+    assert pl.read_parquet(out / "songs.parquet")["audio_length"][6] == 151
+    later(monkeypatch)
+    prepare(uri, out)
+    fetched, fetch = [], remote_source.fetch
+
+    def noted(uri: str, name: str, path: Path) -> None:
+        fetched.append(name)
+        fetch(uri, name, path)
+
+    monkeypatch.setattr(remote_source, "fetch", noted)
+    prepare(uri, out)
+    assert [name for name in fetched if name.startswith("audio/")] == ["audio/text.wav"], (
+        "a minute later they are known"
+    )
 
 
 def test_what_is_gone_when_it_is_read(
