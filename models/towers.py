@@ -68,7 +68,9 @@ class UserTower(nn.Module):
         age_NT = torch.bucketize(place_NT, self.age_starts, right=True)
         # one table of both: half the look-ups and gradients
         told_PD = (self.signal.weight[:, None] + self.age.weight).flatten(0, 1)
-        play_NTD = F.gelu(song_SD[batch["history"]] + F.embedding(signal_NT * AGES + age_NT, told_PD))
+        told_NTD = F.embedding(signal_NT * AGES + age_NT, told_PD)
+        # looked up in float32, for the gradients of thousands of plays add up there; autocast may go on with half of it
+        play_NTD = F.gelu((song_SD.float()[batch["history"]] + told_NTD).to(song_SD))
         # one learned entry is always there: it is all that an empty history has, and the softmax stays defined
         empty_N1H = self.attend(self.empty_D).expand(mask_NT.shape[0], 1, -1)  # len() would fix N where it is exported
         logit_NTH = self.attend(play_NTD).masked_fill(~mask_NT.unsqueeze(-1), -torch.inf)
@@ -131,7 +133,7 @@ class BoundaryModel(nn.Module):
     def forward(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """A user batch with `items`, fields of distinct songs, and `item` (N, M) → ⟨u, i⟩ (N, M) and ⟨u, b⟩ (N,)."""
         user_ND, boundary_N = self.user_vectors(batch)
-        item_NMD = self.item_vectors(batch["items"])[batch["item"]]
+        item_NMD = self.item_vectors(batch["items"]).float()[batch["item"]]
         return torch.einsum("nd,nmd->nm", user_ND, item_NMD), boundary_N
 
     def standardise_songs(self, name: str, mean: Tensor, scale: float) -> None:
