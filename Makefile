@@ -20,11 +20,11 @@ demo: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh demo.sh $(DEMO)
 
 serve: setup  # what `make demo` has made, on this machine alone; the console is the page at the address that it prints
-	@test -d $(DEMO)/service || { echo "$(DEMO)/service is not there: make demo makes it (some six minutes)"; exit 1; }
+	@test -d $(DEMO)/service || { echo "$(DEMO)/service is not there: make demo makes it (some four minutes)"; exit 1; }
 	$(BIN)/python -m serving model=$(DEMO)/service store=$(DEMO)/store $(OPTIONS)
 
 serve-cluster: setup  # two services over one PostgreSQL, behind HAProxy (Debian: apt-get install postgresql haproxy)
-	@test -d $(DEMO)/service || { echo "$(DEMO)/service is not there: make demo makes it (some six minutes)"; exit 1; }
+	@test -d $(DEMO)/service || { echo "$(DEMO)/service is not there: make demo makes it (some four minutes)"; exit 1; }
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh configs/cluster/serve.sh $(DEMO)/service $(DEMO)/cluster
 
 test: setup

@@ -118,14 +118,14 @@ STAGES = {  # folder that a line of demo.sh writes → what is there while it is
     "catalogue": ".catalogue.part",
     "clip": "clip/checkpoints/last.ckpt",
     "features": ".features.*",
+    "boundary": "boundary/checkpoints/last.ckpt",
     "i2i": "i2i/checkpoints/last.ckpt",
     "cb2cf": "cb2cf/checkpoints/last.ckpt",
-    "boundary": "boundary/checkpoints/last.ckpt",
     "index": ".index.part",
     "cb2cf_index": ".cb2cf_index.part",
     "audience": ".audience.part",
-    "audience_boundary": ".audience_boundary.part",
     "rank": "rank/.examples.part",
+    "audience_boundary": ".audience_boundary.part",
     "evaluation": ".evaluation.part",
     "export/i2i": "export/.i2i.part",
     "export/boundary": "export/.boundary.part",
@@ -137,14 +137,15 @@ TRAININGS = ("clip", "i2i", "cb2cf", "boundary")
 
 @pytest.fixture
 def demo(tmp_path: Path) -> Iterator[Callable[..., int]]:
-    """`demo(folder, stage)` runs a small demo.sh; with a stage, it is killed within it. Gives the exit status."""
+    """`demo(folder, stage)` runs a small demo.sh; with a stage, it gets `end` within it. Gives the exit status, when
+    none of its processes is left."""
     training = "trainer.epochs=3 trainer.accelerator=cpu trainer.progress=false batch_size=32"
     given = os.environ | {"DEMO_WORLD": SMALL.replace("60", "90"), "DEMO_TRAINING": training, "OMP_NUM_THREADS": "1"}
     given |= {"DEMO_RANKER": "trees.min_leaf=5"}
     given["PATH"] = f"{Path(sys.executable).parent}:{given['PATH']}"
     started: list[subprocess.Popen[bytes]] = []
 
-    def run(folder: Path, stage: str = "") -> int:
+    def run(folder: Path, stage: str = "", end: signal.Signals = signal.SIGKILL) -> int:
         before = {path: path.stat().st_ctime_ns for path in folder.glob(STAGES[stage])} if stage else {}
         with (tmp_path / "log").open("wb") as log:
             argv = ["sh", "demo.sh", str(folder)]
@@ -153,10 +154,15 @@ def demo(tmp_path: Path) -> Iterator[Callable[..., int]]:
         while stage and process.poll() is None:
             there = {path: path.stat().st_ctime_ns for path in folder.glob(STAGES[stage]) if path.exists()}
             if there and there != before:
-                os.killpg(process.pid, signal.SIGKILL)
+                os.killpg(process.pid, end)
                 break
             time.sleep(0.002)
-        return process.wait()
+        status = process.wait()
+        with pytest.raises(ProcessLookupError):
+            for _ in range(600):
+                os.killpg(process.pid, 0)
+                time.sleep(0.1)
+        return status
 
     yield run
     for process in started:
@@ -174,6 +180,8 @@ def test_a_demo_that_is_killed_in_every_stage_ends_as_one_that_was_not(
     killed = tmp_path / "killed"
     finished: dict[str, tuple[str, int]] = {}
     for stage in STAGES:
+        if stage in finished:
+            continue  # it ended beside another line, before that was killed
         assert demo(killed, stage) == -signal.SIGKILL, (stage, (tmp_path / "log").read_text()[-3000:])
         for name, state in finished.items():
             best = killed / name / "checkpoints" / "best.ckpt"
@@ -196,3 +204,11 @@ def test_a_demo_that_is_killed_in_every_stage_ends_as_one_that_was_not(
         np.testing.assert_array_equal(np.load(path), np.load(other), err_msg=str(other))
     metrics = [json.loads((folder / "metrics.json").read_text()) for folder in (tmp_path / "whole", killed)]
     assert metrics[0] == metrics[1]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_demo_that_is_interrupted_leaves_nothing_running(demo: Callable[..., int], tmp_path: Path) -> None:
+    """Also not the line that runs beside the others, which a shell shields from interrupts."""
+    assert demo(tmp_path / "demo", "boundary", signal.SIGINT) == 130, (tmp_path / "log").read_text()[-3000:]
+    assert not json.loads((tmp_path / "demo" / "boundary" / "manifest.json").read_text())["finished"]
