@@ -14,6 +14,8 @@ A table stands between two marks, and FILE.json is in docs/results/data/:
 |                                  | maybe `against` and a method: `buckets text against X`  |
 | bench.sh                         | speed, then the report's name: `speed index_scale`      |
 | benchmarks.speed.formats         | formats                                                 |
+| benchmarks.quality.examples      | examples, then vectors and figure: `examples encoder    |
+|                                  | AUC`                                                    |
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import table
+from benchmarks.quality import examples_table
 from benchmarks.quality.item_cold import table as item_cold
 from benchmarks.speed import formats, speeds
 from configs.errors import UserError
@@ -67,6 +70,8 @@ def rendered(file: Path, name: str) -> str:
         return table.lines(speeds.HEAD, speeds.rows(part, found))
     if kind == "formats" and "formats" in found:
         return table.lines(formats.HEAD, formats.rows(found))
+    if kind == "examples" and "spaces" in found and part in examples_table.names(found):
+        return examples_table.table(found, part)
     of_item_cold = {"comparison": item_cold.comparison, "buckets": item_cold.buckets, "artists": item_cold.artists}
     if kind in of_item_cold and isinstance(found, list):
         features, _, reference = part.partition(" against ")

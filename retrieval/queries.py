@@ -18,14 +18,14 @@ from retrieval.index import unit_rows
 DISLIKED = 0.2
 
 
-def example_vector(liked_LD: NDArray[Any], disliked_ND: NDArray[Any]) -> NDArray[np.float32]:
-    """The mean of the liked songs less a part of the mean of the disliked ones, (D,): "like these, not those".
+def example_vector(liked_LD: NDArray[Any], disliked_ND: NDArray[Any], weight: float = DISLIKED) -> NDArray[np.float32]:
+    """The mean of the liked songs less `weight` of the mean of the disliked ones, (D,): "like these, not those".
 
     At least one is liked; none need be disliked. Of a single liked song it is that song's vector.
     """
     vector_D = liked_LD.mean(axis=0)
     if len(disliked_ND):
-        vector_D = vector_D - DISLIKED * disliked_ND.mean(axis=0)
+        vector_D = vector_D - weight * disliked_ND.mean(axis=0)
     return np.asarray(vector_D, dtype=np.float32)
 
 

@@ -57,6 +57,7 @@ def test_differences_may_be_to_another_method() -> None:
         ("absent.json methods", "has no absent.json"),
         ("demo_metrics.json nothing", "no such table"),
         ("demo_metrics.json comparison text", "no such table"),
+        ("demo_metrics.json examples encoder AUC", "no such table"),
         ("item_cold_lfm2k_one_seed.json buckets audio", "no such table"),
         ("item_cold_lfm2k_one_seed.json methods", "no such table"),
         ("item_cold_lfm2k_one_seed.json buckets text+audio against nobody", "choose from"),
