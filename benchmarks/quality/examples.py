@@ -97,7 +97,6 @@ def main(config: ExamplesConfig) -> None:
         for space, vectors_SD in spaces.items():
             found.setdefault(space, []).append(measured(vectors_SD, people, config.draws, config.seed))
     report = {
-        "listeners": {"choose": len(first), "report": len(second)},
         "weights": WEIGHTS,
         "spaces": {space: summary(parts[:2], parts[2]) for space, parts in found.items()},
     }
@@ -238,6 +237,7 @@ def summary(choosing: list[dict[str, FloatArray]], report: dict[str, FloatArray]
         each_NW = np.nanmean(report_NCW[has_N][:, cells], axis=1)
         rows = [row(report_NCW[:, at], *CELLS[at]) for at in cells]
         found[figure] = {
+            "listeners": int((~np.isnan(choose_NCW[:, cells, 0])).any(axis=1).sum()),
             "choosing": mean_W.tolist(),
             "chosen": WEIGHTS[int(mean_W.argmax())],
             "rows": [*rows, row(each_NW, "all", "all")],

@@ -33,6 +33,5 @@ def table(report: dict[str, Any], name: str) -> str:
         without = f"{row['without']:.3f} ± {row['without_ci95']:.3f}"
         body.append([str(row["liked"]), str(row["disliked"]), str(row["listeners"]), without, *more])
     first = [f"{value - found['choosing'][0]:+.3f}" for value in found["choosing"][1:]]
-    listeners = str(report["listeners"]["choose"])
-    body.append(["all, half that chooses", "", listeners, f"{found['choosing'][0]:.3f}", *first])
+    body.append(["the half that chooses", "", str(found["listeners"]), f"{found['choosing'][0]:.3f}", *first])
     return lines(head, body)

@@ -77,7 +77,11 @@ def test_one_half_chooses_and_the_other_reports() -> None:
     choose[:, -1] = np.nan  # a cell that one half cannot tell of
     report[0, 1] = np.nan
     found = examples.summary([{"AUC": choose[:3]}, {"AUC": choose[3:]}], {"AUC": report})["AUC"]
-    assert found["chosen"] == WEIGHTS[3] and [row["listeners"] for row in found["rows"]] == [8, 7, *[8] * 7]
+    assert (
+        found["chosen"] == WEIGHTS[3]
+        and found["listeners"] == 8
+        and [row["listeners"] for row in found["rows"]] == [8, 7, *[8] * 7]
+    )
     more = found["rows"][0]["more"][1]
     difference = report[:, 0, 1] - report[:, 0, 0]
     half = 2.364624 * difference.std(ddof=1) / np.sqrt(8)
@@ -107,7 +111,9 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     examples.main(load(ExamplesConfig, given))
     report = json.loads((tmp_path / "examples.json").read_text())
     everything = report["spaces"]["content"]["AUC"]["rows"][-1]
-    assert everything["listeners"] == report["listeners"]["report"] == 24 and everything["without"] > 0.8
+    assert (
+        everything["listeners"] == report["spaces"]["content"]["AUC"]["listeners"] == 24 and everything["without"] > 0.8
+    )
     trained = {name: set(pl.read_parquet(tmp_path / "examples" / name / "dataset" / "plays.parquet")["user_id"])
                for name in ("one", "other", "second")}  # fmt: skip
     assert trained["one"] | trained["other"] == trained["second"] and not trained["one"] & trained["other"]
