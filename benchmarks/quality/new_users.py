@@ -9,7 +9,9 @@ before the last play of the training, and all. They are those with 20 such plays
 is that of the new songs of the test that they liked, ranked by margin or by taste; AUC is that of the margins over all
 pairs of them and such a song, where the boundary counts. Beside them stand the users of the training who are such too,
 by all their plays and their profile, and two lists that are the same for all: the songs that most users of the training
-liked, which nobody knows when a song is new, and the latest. Finished parts are kept in work=.
+liked, which nobody knows when a song is new, and the latest. A user's boundary is the same for all songs and cannot
+change their order, so margins are also taken apart by song: into the mean of all these users' margins, a list that is
+the same for all, and what is a user's own beside it. Finished parts are kept in work=.
 
 Shapes: N users, C new songs, D vector size.
 """
@@ -53,6 +55,13 @@ from training.tasks import train_boundary, train_i2i
 SHOWN, K = (0, 1, 2, 5, 10, 20), 20
 BEFORE, ALL = "all before the cut-off", "all"
 COLUMNS = [*(f"{n} plays" for n in SHOWN), BEFORE, ALL]
+RECALL, APART = f"recall@{K}", "margins taken apart"
+OF_PARTS = {
+    "AUC within a user": "auc_within",
+    "AUC within a user, the mean of all": "auc_mean",
+    "spread of the mean of all": "spread_mean",
+    "spread of a user's own": "spread_own",
+}
 FIXED = ["fields.use=[genres,tags,artist_id,language]", "trainer.accelerator=cpu", "trainer.progress=false"]
 Row = dict[str, float | None]
 
@@ -77,7 +86,7 @@ def main(config: NewUsersConfig) -> None:
     found = [measured(config, trained(config, work / f"seed{s}", s)) for s in tqdm(range(config.seeds), "seeds")]
     write_json(config.out, found)
     print(f"{config.seeds} seeds; users taken out: {', '.join(str(one['users']) for one in found)}")
-    for figure in (f"recall@{K}", "AUC"):
+    for figure in (RECALL, "AUC", APART):
         print("\n" + markdown(figure, [one[figure] for one in found], COLUMNS))
 
 
@@ -130,17 +139,18 @@ def measured(config: NewUsersConfig, folder: Path) -> dict[str, Any]:
         "latest": model.songs["released_at"].cast(pl.Int64).to_numpy()[songs],
     }
     recall: list[dict[str, Any]] = [
-        {f"recall@{K}": name, "0 plays": recall_of(np.tile(value_C, (len(new), 1)), new_NC)}
-        for name, value_C in lists.items()
+        {RECALL: name, "0 plays": recall_of(np.tile(value_C, (len(new), 1)), new_NC)} for name, value_C in lists.items()
     ]
     area: list[dict[str, Any]] = []
     for name, by in {"new users": by_new, "users of the training": by_old}.items():
         recall += [
-            {f"recall@{K}": f"{name}, by {way}"} | {column: found[way] for column, found in by.items()}
-            for way in ("margin", "taste")
+            {RECALL: f"{name}, by {way}"} | {column: found[way] for column, found in by.items()}
+            for way in ("margin", "the mean of all margins", "taste")
         ]
         area.append({"AUC": name} | {column: found["AUC"] for column, found in by.items()})
-    return {"users": len(new), "old_users": len(old), "songs": len(songs), f"recall@{K}": recall, "AUC": area}
+    apart = [{APART: name} | {column: found[key] for column, found in by_new.items()} for name, key in OF_PARTS.items()]
+    about = {"users": len(new), "old_users": len(old), "songs": len(songs)}
+    return about | {RECALL: recall, "AUC": area, APART: apart}
 
 
 def plays_of(data: Path, model: Model, songs: IntArray) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -178,11 +188,32 @@ def arriving(model: Model, known: pl.DataFrame, new: pl.Series, last: Any) -> It
 
 
 def figures(model: Model, songs: IntArray, rows: IntArray, liked_NC: BoolArray) -> Row:
-    """recall@K by margin and by taste, and the AUC of margins, of users by row."""
+    """recall@K by margin and by taste, the AUC of margins, and these taken apart, of users by row."""
     margin_NC = model.user_UD[rows] @ model.item_SD[songs].T - model.boundary_U[rows, None]
     taste_NC = model.targeting.taste.user_UD[rows] @ unit_rows(np.asarray(model.index.vectors[songs])).T
     taste = recall_of(taste_NC, liked_NC) if taste_NC.any() else None
-    return {"margin": recall_of(margin_NC, liked_NC), "taste": taste, "AUC": auc(margin_NC.ravel(), liked_NC.ravel())}
+    found = {"margin": recall_of(margin_NC, liked_NC), "AUC": auc(margin_NC.ravel(), liked_NC.ravel())}
+    return found | {"taste": taste} | taken_apart(margin_NC, liked_NC)
+
+
+def taken_apart(margin_NC: AnyArray, liked_NC: BoolArray) -> dict[str, float]:
+    """Figures within a user: of their margins, of the mean of all users' margins, and how far each spreads over songs.
+
+    What is a user's own is their margin less that mean; by how much it is higher for all songs is no part of it.
+    """
+    mean_NC = np.broadcast_to(margin_NC.mean(axis=0), margin_NC.shape)
+    return {
+        "the mean of all margins": recall_of(mean_NC, liked_NC),
+        "auc_within": auc_within(margin_NC, liked_NC),
+        "auc_mean": auc_within(mean_NC, liked_NC),
+        "spread_mean": float(mean_NC[0].std()),
+        "spread_own": float((margin_NC - mean_NC).std(axis=1).mean()),
+    }
+
+
+def auc_within(score_NC: AnyArray, liked_NC: BoolArray) -> float:
+    """Mean over users of the chance that a song which they liked stands above one that they did not."""
+    return float(np.mean([auc(score_C, liked_C) for score_C, liked_C in zip(score_NC, liked_NC, strict=True)]))
 
 
 def recall_of(score_NC: AnyArray, liked_NC: BoolArray) -> float:
