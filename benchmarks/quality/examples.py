@@ -192,18 +192,19 @@ def searched(
 ) -> dict[str, FloatArray]:
     """Figures (W,) of one search by examples, with each weight."""
     examples = rng.choice(one.liked, liked, replace=False)
-    right_S = np.zeros(len(vectors_SD), dtype=bool)
+    right_S, ranked_S = np.zeros((2, len(vectors_SD)), dtype=bool)
     right_S[np.setdiff1d(one.liked, examples)] = True
     if told:
         those = rng.choice(one.disliked, disliked, replace=False)
-        candidates_C = np.concatenate([np.flatnonzero(right_S), np.setdiff1d(one.disliked, those)])
+        ranked_S[one.liked] = ranked_S[one.disliked] = True
     else:
         score_S = vectors_SD @ example_vector(vectors_SD[examples], vectors_SD[:0])
         score_S[right_S] = score_S[examples] = -np.inf
         those = np.argpartition(-score_S, disliked)[:disliked]
-        candidates_C = np.setdiff1d(np.arange(len(vectors_SD)), np.concatenate([examples, those]))
+        ranked_S[:] = True
+    ranked_S[examples] = ranked_S[those] = False
     query_WD = np.stack([example_vector(vectors_SD[examples], vectors_SD[those], weight) for weight in WEIGHTS])
-    score_WC, right_C = query_WD @ vectors_SD[candidates_C].T, right_S[candidates_C]
+    score_WC, right_C = (query_WD @ vectors_SD.T)[:, ranked_S], right_S[ranked_S]
     figures = {NDCG: np.array([ndcg(score_C, right_C) for score_C in score_WC])}
     return figures | ({"AUC": np.array([auc(score_C, right_C) for score_C in score_WC])} if told else {})
 
