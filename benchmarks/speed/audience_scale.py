@@ -7,7 +7,7 @@ it, in the same run, two plain forms of I2I2U on some of the songs: weights @ li
 argpartition of each row; and a join of two tables with a sum and a sort, in polars. Written: seconds of each stage,
 peak memory, (song, user) pairs scored a second, and whether all found the same; with `shares=[0.1,0.3,1]` for so many
 of the users too. With `reached=[0.1,0.5,0.9]` lists are made anew where a condition leaves such shares of the users:
-processor seconds, the least of ROUNDS in turns.
+processor seconds, the least of ROUNDS in turns, and whether the first song's list is that of all users without those.
 """
 
 from __future__ import annotations
@@ -112,6 +112,7 @@ def run(config: ScaleConfig, index: SongIndex, listening: sparse.csr_matrix) -> 
         report["same_audiences"] &= bool(np.allclose(found, expected, rtol=1e-4))
     if config.reached:
         report["reached"] = {str(n): under_conditions(config, targeting, new[:n]) for n in sorted({1, config.new})}
+        report["same_under_conditions"] = same_under_conditions(config, targeting, new[:1])
     return report
 
 
@@ -127,6 +128,23 @@ def under_conditions(config: ScaleConfig, targeting: Targeting, new: IntArray) -
             least = took.setdefault(mode, {})
             least[str(share)] = min(time.process_time() - began, least.get(str(share), np.inf))
     return took
+
+
+def same_under_conditions(config: ScaleConfig, targeting: Targeting, new: IntArray) -> dict[str, bool]:
+    """Whether each mode's list under a condition has the scores of the list of all users, without those left out."""
+    chance_U, vectors = np.random.default_rng(config.seed).random(config.users), targeting.song_SD[new]
+    everybody, same = targeting.songs(vectors, new), dict[str, bool]()
+    for mode in MODES:
+        whole = targeting.audience(everybody, mode, config.users)
+        same[mode] = True
+        for share in config.reached:
+            songs = targeting.songs(vectors, new, excluded=Excluded(np.flatnonzero(chance_U >= share)))
+            found = targeting.audience(songs, mode, config.targeting.budget)
+            may = (whole.users_CB[0] >= 0) & (chance_U[whole.users_CB[0]] < share)
+            expected, named = whole.scores_CB[0, may][: config.targeting.budget], found.users_CB[0] >= 0
+            scores = found.scores_CB[0, named]
+            same[mode] &= len(scores) == len(expected) and bool(np.allclose(scores, expected, rtol=1e-4))
+    return same
 
 
 def plain(

@@ -49,7 +49,9 @@ def test_audiences(report: Any) -> None:
     (size,) = report["sizes"]
     assert size["same_audiences"] and size["entries"] <= 9000 and report["cpus"] > 0
     assert size["plain_over_ours"] > 0 and size["polars_over_ours"] > 0
-    assert set(size["reached"]) == {"1", "20"}
+    assert set(size["reached"]) == {"1", "20"} and size["same_under_conditions"] == {
+        "i2i2u": True, "taste": True, "cat": True
+    }  # fmt: skip
     assert all(set(took) == {"1.0", "0.5"} for modes in size["reached"].values() for took in modes.values())
 
 
