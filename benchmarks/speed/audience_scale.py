@@ -111,9 +111,14 @@ def run(config: ScaleConfig, index: SongIndex, listening: sparse.csr_matrix) -> 
         report |= {f"{name}_peak_memory_mb": memory("VmHWM")}
         report["same_audiences"] &= bool(np.allclose(found, expected, rtol=1e-4))
     if config.reached:
-        report["reached"] = {str(n): under_conditions(config, targeting, new[:n]) for n in sorted({1, config.new})}
-        report["same_under_conditions"] = same_under_conditions(config, targeting, new[:1])
+        report |= conditions(config, targeting, new)
     return report
+
+
+def conditions(config: ScaleConfig, targeting: Targeting, new: IntArray) -> dict[str, Any]:
+    """How long lists under conditions take, of one song and of all, and whether they are exact."""
+    took = {str(n): under_conditions(config, targeting, new[:n]) for n in sorted({1, config.new})}
+    return {"reached": took, "same_under_conditions": same_under_conditions(config, targeting, new[:1])}
 
 
 def under_conditions(config: ScaleConfig, targeting: Targeting, new: IntArray) -> dict[str, dict[str, float]]:
