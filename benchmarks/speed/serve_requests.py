@@ -100,23 +100,30 @@ def over_http(material: Material, url: str, token: str) -> Side:
 
 def send(material: Material, client: httpx.Client, kind: str, rng: np.random.Generator) -> int:
     """One request; its status."""
-    asked: dict[str, Any] = {"mode": kind.rpartition(", ")[2], "budget": BUDGET}
-    play = material.play(rng)
     try:
-        if kind in SONGS:
-            given, audio = material.song(kind, rng)
-            words = {name: json.dumps(value) if name == "features" else value for name, value in given.items()}
-            files = {"audio": ("song.mp3", audio)} if audio else None
-            return client.post("/songs", data=words, files=files, params=asked).status_code
-        if kind == PLAY:
-            return client.post("/plays", json={"plays": [play]}).status_code
-        if kind in (BY_TEXT, BY_SONGS):
-            return client.post("/search", json=material.search(kind, rng)).status_code
-        if kind == "recommendations":
-            return client.get(f"/users/{play['user_id']}/recommendations").status_code
-        return client.get(f"/songs/{play['song_id']}/audience", params=asked).status_code
+        return answer(material, client, kind, rng).status_code
     except httpx.HTTPError:
         return 0
+
+
+def answer(
+    material: Material, client: httpx.Client, kind: str, rng: np.random.Generator, song_id: str = ""
+) -> httpx.Response:
+    """The answer to one request; a song that is posted has this id, or one that the service gives it."""
+    asked: dict[str, Any] = {"mode": kind.rpartition(", ")[2], "budget": BUDGET}
+    play = material.play(rng)
+    if kind in SONGS:
+        given, audio = material.song(kind, rng)
+        words = {name: json.dumps(value) if name == "features" else value for name, value in given.items()}
+        files = {"audio": ("song.mp3", audio)} if audio else None
+        return client.post("/songs", data=words | ({"song_id": song_id} if song_id else {}), files=files, params=asked)
+    if kind == PLAY:
+        return client.post("/plays", json={"plays": [play]})
+    if kind in (BY_TEXT, BY_SONGS):
+        return client.post("/search", json=material.search(kind, rng))
+    if kind == "recommendations":
+        return client.get(f"/users/{play['user_id']}/recommendations")
+    return client.get(f"/songs/{play['song_id']}/audience", params=asked)
 
 
 def in_process(material: Material, service: Service) -> Side:
