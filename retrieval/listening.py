@@ -75,6 +75,13 @@ class Listening:
         heard_NS.sort_indices()
         return heard_NS
 
+    def heard_by(self, user: int) -> Array:
+        """The songs that one user listened to, ascending."""
+        known = self.known_US.indices[self.known_US.indptr[user] : self.known_US.indptr[user + 1]]
+        with self.lock:
+            since = list(self.of_user.get(user, ()))
+        return distinct(known, np.array(since, dtype=known.dtype))
+
     def weighted(self, weights_CS: sparse.csr_matrix) -> sparse.csr_matrix:
         """Σ over songs of weight · strength, (C, U); only rows of songs that have a weight are read."""
         sum_CU = sparse.csr_matrix(weights_CS @ self.known_SU)

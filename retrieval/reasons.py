@@ -80,6 +80,21 @@ def nearest_heard(
     return reasons
 
 
+def nearest_of(heard_H: Array, new_CD: Array, song_SD: Array, top: int = 3, most: int = MOST) -> Array:
+    """As `nearest_heard`, (C, top), for one user who heard these songs; they ascend."""
+    reasons_CT = np.full((len(new_CD), top), -1, dtype=np.int64)
+    vector_HD = song_SD[heard_H]
+    for rows in slices(len(new_CD), max(1, most // max(1, len(heard_H)))):
+        value_RH = np.asarray(new_CD[rows] @ vector_HD.T)
+        value_RH[np.isnan(value_RH)] = -np.inf
+        row_R = np.arange(len(value_RH))
+        for place in range(min(top, len(heard_H))):
+            at_R = value_RH.argmax(axis=1)  # of equal ones the first
+            reasons_CT[rows, place] = np.where(value_RH[row_R, at_R] > -np.inf, heard_H[at_R], -1)
+            value_RH[row_R, at_R] = -np.inf
+    return reasons_CT
+
+
 def _heard(users_CB: Array, heard_NS: sparse.csr_matrix) -> tuple[Array, Array, sparse.csr_matrix]:
     """New song and place in the audience of each of P users, (P,), and what they heard, (P, S)."""
     row_P, rank_P = np.nonzero(users_CB >= 0)

@@ -52,7 +52,7 @@ from retrieval.listening import Listening
 from retrieval.products import best_scores, rescored
 from retrieval.rank_reasons import RankReasons, rank_reasons
 from retrieval.ranking import Ranker
-from retrieval.reasons import explain, nearest_heard
+from retrieval.reasons import explain, nearest_heard, nearest_of
 from retrieval.songs import Similar, SongFacts, Songs
 
 Array = NDArray[Any]
@@ -339,11 +339,9 @@ class Targeting:
         assert self.ranker is not None
         return rank_reasons(self.ranker, found)
 
-    def nearest_heard(self, users_B: Array, vector_CD: Array) -> Array:
-        """The songs that each user listened to that are most similar to each song, (C, B, 3), −1 padded."""
-        heard_NS = self.listening.heard(users_B)
-        users_CB = np.broadcast_to(np.arange(len(users_B)), (len(vector_CD), len(users_B)))
-        return nearest_heard(users_CB, vector_CD, self.song_SD, heard_NS)
+    def nearest_of(self, user: int, vector_CD: Array) -> Array:
+        """The songs that a user listened to that are most similar to each song, (C, 3), −1 padded."""
+        return nearest_of(self.listening.heard_by(user), vector_CD, self.song_SD)
 
     def _heard_similar(self, songs: Songs, rows: slice) -> sparse.csr_matrix:
         """Scores of I2I2U of some songs."""

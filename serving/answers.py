@@ -224,4 +224,4 @@ def recommendations(state: State, user: int, k: int, margin: float) -> tuple[Int
         kept = found.users_CB[0] >= 0
         rows, margin_K, size = found.users_CB[0][kept], found.scores_CB[0][kept], pool.size
         number_K, vector_KD = pool.number[rows].copy(), pool.vector[rows].copy()
-    return number_K, margin_K, targeting.nearest_heard(users, vector_KD)[:, 0], size
+    return number_K, margin_K, targeting.nearest_of(user, vector_KD), size

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from retrieval.reasons import explain, nearest_heard
+from retrieval.listening import Listening
+from retrieval.reasons import explain, nearest_heard, nearest_of
 
 C, B, S, U, K, D = 7, 12, 30, 50, 6, 4
 
@@ -71,3 +72,19 @@ def test_a_song_whose_vector_is_not_known_is_no_reason() -> None:
     song_SD = np.array([[0.2], [np.nan], [0.9]], dtype=np.float32)
     found = nearest_heard(np.array([[0]]), np.ones((1, 1), dtype=np.float32), song_SD, heard)
     assert found.tolist() == [[[2, 0, -1]]]
+
+
+@pytest.mark.parametrize("top", [1, 3, 40])
+@pytest.mark.parametrize("most", [1, 9, 1 << 20])
+def test_reasons_of_one_user_are_those_among_many(top: int, most: int) -> None:
+    """User 5 heard nothing, song 8 has no vector, songs 3 and 17 are equally near, and some plays have come in."""
+    *_, listening = world()
+    rng = np.random.default_rng(2)
+    new, song = (rng.standard_normal((n, D)).astype(np.float32) for n in (C, S))
+    song[3], song[8] = song[17], np.nan
+    of = Listening(listening)
+    for user in (0, 1, 6):
+        of.add(user, int(rng.integers(S)), 3.0)
+    for user in range(U):
+        everybody = nearest_heard(np.arange(U)[None].repeat(C, axis=0), new, song, of.heard(np.arange(U)), top)
+        np.testing.assert_array_equal(nearest_of(of.heard_by(user), new, song, top, most), everybody[:, user])
