@@ -46,6 +46,7 @@ from serving.numbers import Numbers
 MILLISECOND = timedelta(milliseconds=1)
 MILVUS_SECONDS = 5.0  # that an answer waits for a Milvus
 CONDITIONS = 4  # on users whose answers are kept
+LINE = ("song_id", "title", "artist_id", "genres")  # of a song in a list
 LARGE = 64 << 20  # bytes of vectors above which codes of them are in memory instead
 
 
@@ -71,7 +72,7 @@ class Model:
             self.n_songs, self.n_users = self.songs.height, len(self.user_ids)  # songs known and new
             self.n_rows = self.catalogue.n_users  # of users; those without an id are for users who come
             self.told = self.songs.select(name for name in (*ABOUT, DAY_OF_RELEASE) if name in self.songs.columns)
-            self.song_ids, self.titles = self.songs["song_id"], self.songs["title"]
+            self.song_ids, self.lines = self.songs["song_id"], self._lines()
             self._listening()
             self._vectors()
             self._ranker()
@@ -138,6 +139,10 @@ class Model:
         if self.has_boundary:
             self._boundaries()
         _ = self.targeting.activity_U, self.targeting.popularity_S  # now, not at the first request
+
+    def _lines(self) -> pl.DataFrame:
+        """What lists say of each song, null where the table has no such column."""
+        return self.songs.select(name if name in self.songs.columns else pl.lit(None).alias(name) for name in LINE)
 
     def _words(self) -> Any:
         """The FAISS index of what texts are compared with, by song number; None where there is none."""
@@ -233,6 +238,10 @@ class Model:
         place_T = np.arange(count_N.max(initial=0))
         at_NT = np.where(place_T < count_N[:, None], end_N[:, None] - 1 - place_T, 0)
         return known["song_N"][at_NT].astype(np.int64), known["strength_N"][at_NT].astype(np.float32), count_N
+
+    def line(self, song: int) -> dict[str, Any]:
+        """A song of the catalogue in a list."""
+        return dict(zip(LINE, self.lines.row(song), strict=True))
 
     def about(self, song: int) -> dict[str, Any]:
         """Words, tags and day of release of a song of the catalogue."""

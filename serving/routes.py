@@ -279,9 +279,8 @@ def get_recommendations(here: Here, user_id: Id, k: Count = 20, margin: Margin =
     if np.isinf(boundary):
         raise Refused(404, f"user {user_id!r} is just coming in: ask again")
     songs, considered = shown.recommended(state, user, k, margin_of(state, margin))
-    return schemas.Recommendations(
-        user_id=user_id, opted_out=opted_out, boundary=boundary, considered=considered, songs=songs
-    )
+    about = {"user_id": user_id, "opted_out": opted_out, "boundary": boundary, "considered": considered}
+    return schemas.Recommendations.model_validate(about | {"songs": songs})
 
 
 @routes.post("/plays")

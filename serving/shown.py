@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,17 +33,29 @@ def there(items: Iterable[T], show: Callable[[T], U]) -> list[U]:
     return shown
 
 
-def titled(state: State, numbers: Iterable[int]) -> list[schemas.Titled]:
+Name = Callable[[int], dict[str, Any]]
+
+
+def names(state: State) -> Name:
+    """What gives a song as `Titled` has it; each is looked up once."""
+
+    @cache
+    def name(number: int) -> dict[str, Any]:
+        found = state.line(number)
+        return {"song_id": found["song_id"], "title": found["title"]}
+
+    return name
+
+
+def titled(name: Name, numbers: Iterable[int]) -> list[dict[str, Any]]:
     """Songs by name; −1 is none."""
-    shown = [int(number) for number in numbers if number >= 0]
-    return [schemas.Titled(song_id=state.song_id(number), title=state.title(number)) for number in shown]
+    return [name(number) for number in numbers if number >= 0]
 
 
 def line(state: State, number: int) -> dict[str, Any]:
-    """A song in a list."""
-    about = state.about(number)
-    known = {name: about.get(name) for name in ("title", "artist_id")}
-    return {"song_id": state.song_id(number), **known, "genres": [one for one in about.get("genres") or [] if one]}
+    """A song in a list, as `SongLine` has it."""
+    found = state.line(number)
+    return found | {"genres": [one for one in found["genres"] or [] if one]}
 
 
 def brief(state: State, number: int, audio: Path | None) -> dict[str, Any]:
@@ -132,40 +146,42 @@ def audience(
     """The first listeners of a song, of users for whom a condition holds; `of` as `answers.song_of` makes it of the
     condition, where it is made."""
     of = of or answers.song_of(state, number, users_where)
-    found = answers.audience(state, number, mode, budget, gate, margin, of)
-    rows = zip(found.users_B.tolist(), found.scores_B, found.margins_B, found.because_BT, strict=True)
+    found, name = answers.audience(state, number, mode, budget, gate, margin, of), names(state)
+    of_users = found.users_B, found.scores_B, found.margins_B, found.because_BT
     users = [
-        schemas.Listener(
-            user_id=state.user_id(user),
-            rank=rank,
-            score=float(score),
-            margin=None if np.isnan(above) else float(above),
-            because=titled(state, because),
-            **({} if found.reasons is None else ranked_by(state, found.reasons, rank - 1)),
-        )
-        for rank, (user, score, above, because) in enumerate(rows, 1)
+        {
+            "user_id": state.user_id(user),
+            "rank": rank,
+            "score": score,
+            "margin": None if math.isnan(above) else above,
+            "because": titled(name, because),
+            **({} if found.reasons is None else ranked_by(name, found.reasons, rank - 1)),
+        }
+        for rank, (user, score, above, because) in enumerate(zip(*(one.tolist() for one in of_users), strict=True), 1)
     ]
-    return schemas.Audience(
-        song_id=state.song_id(number), mode=mode, budget=budget, gate=gate, margin=margin, users_where=users_where,
-        users_total=found.users, above_boundary=found.above, users=users,
+    return schemas.Audience.model_validate(
+        {
+            "song_id": state.song_id(number), "mode": mode, "budget": budget, "gate": gate, "margin": margin,
+            "users_where": users_where, "users_total": found.users, "above_boundary": found.above, "users": users,
+        }
     )  # fmt: skip
 
 
-def ranked_by(state: State, reasons: RankReasons, place: int) -> dict[str, Any]:
+def ranked_by(name: Name, reasons: RankReasons, place: int) -> dict[str, Any]:
     """Why the user at a place of a ranked audience of one song is there, as `Listener` has it."""
     named = zip(reasons.channels, reasons.rank_CBM[0, place].tolist(), strict=True)
     rows = [one[0, place].tolist() for one in (reasons.feature_CBT, reasons.value_CBT, reasons.raised_CBT)]
     raised = [(reasons.names[feature], value, by) for feature, value, by in zip(*rows, strict=True) if feature >= 0]
     attended = None
     if reasons.song_CBT is not None and reasons.share_CBT is not None:
-        looked = zip(titled(state, reasons.song_CBT[0, place]), reasons.share_CBT[0, place].tolist(), strict=False)
-        attended = [schemas.Attended(**song.model_dump(), share=share) for song, share in looked]
+        songs, shares = (one[0, place].tolist() for one in (reasons.song_CBT, reasons.share_CBT))
+        attended = [song | {"share": share} for song, share in zip(titled(name, songs), shares, strict=False)]
     return {
         "attended_to": attended,
         "named_by": [{"channel": channel, "rank": rank} for channel, rank in named if rank],
         "raised_by": [
-            schemas.RaisedBy(feature=name, words=in_words(name), value=None if np.isnan(value) else value, by=by)
-            for name, value, by in raised
+            {"feature": feature, "words": in_words(feature), "value": None if math.isnan(value) else value, "by": by}
+            for feature, value, by in raised
         ],
     }
 
@@ -177,17 +193,17 @@ def user(state: State, row: int) -> schemas.User:
     return schemas.User(user_id=state.user_id(row), plays=plays, opted_out=bool(state.is_out_U[row]))
 
 
-def recommended(state: State, user: int, k: int, margin: float) -> tuple[list[schemas.Recommended], int]:
-    """New songs above a user's boundary, and of how many."""
-    numbers, margins, because, considered = answers.recommendations(state, user, k, margin)
-    boundary = float(state.model.boundary_U[user])
+def recommended(state: State, user: int, k: int, margin: float) -> tuple[list[dict[str, Any]], int]:
+    """New songs above a user's boundary, as `Recommended` has them, and of how many."""
+    *of_songs, considered = answers.recommendations(state, user, k, margin)
+    boundary, name = float(state.model.boundary_U[user]), names(state)
 
-    def show(row: int) -> schemas.Recommended:
-        margin, known = float(margins[row]), line(state, int(numbers[row]))
-        because_of = titled(state, because[row])
-        return schemas.Recommended(**known, margin=margin, score=margin + boundary, because=because_of)
+    def show(row: tuple[int, float, list[int]]) -> dict[str, Any]:
+        number, above, because = row
+        about = {"margin": above, "score": above + boundary, "because": titled(name, because)}
+        return line(state, number) | about
 
-    return there(range(len(numbers)), show), considered
+    return there(zip(*(one.tolist() for one in of_songs), strict=True), show), considered
 
 
 def has_audio(state: State, number: int, audio: Path | None) -> bool:

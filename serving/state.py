@@ -38,7 +38,7 @@ from retrieval.user_plays import UserPlays
 from retrieval.warm_up import warm_vectors
 from serving.database import since_epoch
 from serving.histories import tower_vectors
-from serving.model import MILLISECOND, Model
+from serving.model import LINE, MILLISECOND, Model
 from serving.pool import Pool
 from serving.refusals import Refused
 from serving.store import Play, StoredSong
@@ -116,9 +116,15 @@ class State:
 
     def title(self, number: int) -> str | None:
         """The title of a song."""
-        stored = self.stored(number)
-        found: str | None = stored.about.get("title") if stored else self.model.titles.item(number)
+        found: str | None = self.line(number)["title"]
         return found
+
+    def line(self, number: int) -> dict[str, Any]:
+        """A song in a list: LINE."""
+        stored = self.stored(number)
+        if stored is None:
+            return self.model.line(number)
+        return {name: stored.about.get(name) for name in LINE} | {"song_id": stored.song_id}
 
     def vectors(self, number: int) -> tuple[FloatArray, FloatArray | None]:
         """Song vector and item vector as they are now."""
