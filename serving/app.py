@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from serving.engine import Engine
 from serving.limits import Limits
 from serving.metrics import Metrics
 from serving.refusals import Refused
-from serving.routes import Service, open_routes, routes
+from serving.routes import TOKEN, Service, open_routes, routes
 from serving.store_errors import StoreError, UnsureError
 
 CONSOLE = Path(__file__).parent / "console"
@@ -52,8 +53,8 @@ def make_app(engine: Engine, config: ServingConfig, token: str | None) -> Limits
     app = FastAPI(title="FirstPlay", description="Finds the first listeners of new songs.", lifespan=lifespan,
                   redirect_slashes=False, **without)  # fmt: skip
     app.state.service = service
-    app.include_router(routes)
-    app.include_router(open_routes)
+    app.router.routes += [*routes.routes, *open_routes.routes]  # `include_router` would search them twice a request
+    app.openapi = partial(described, app)  # type: ignore[method-assign]
     metrics = Metrics(app, engine)
     app.add_api_route("/metrics", metrics.answer, include_in_schema=False)
     app.add_api_route("/", lambda: FileResponse(CONSOLE / "index.html"), include_in_schema=False)
@@ -67,6 +68,13 @@ def make_app(engine: Engine, config: ServingConfig, token: str | None) -> Limits
     most = int(config.max_upload_mb * 2**20), config.max_requests, config.timeout
     metrics.limits = Limits(metrics, token, config.origins, *most)
     return metrics.limits
+
+
+def described(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI description, with the token that `routes` need."""
+    made = FastAPI.openapi(app)
+    made["components"]["securitySchemes"] = TOKEN
+    return made
 
 
 def watch(engine: Engine, seconds: float, ended: threading.Event) -> None:

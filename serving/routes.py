@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
-from inspect import iscoroutinefunction
+from inspect import Parameter, iscoroutinefunction, signature
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
@@ -17,7 +17,6 @@ from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse
 from fastapi.routing import APIRoute
-from fastapi.security import HTTPBearer
 
 from configs.errors import UserError
 from configs.serving import ServingConfig
@@ -33,6 +32,7 @@ from serving.refusals import Refused
 from serving.schemas import Id, Mode
 from serving.state import State
 
+SHORT = 100  # recommendations that take no longer than to hand them to a thread
 NO_BOUNDARY = "this model has no boundary: make the service folder with boundary=RUN"
 NO_RANKER = "this model has no ranker: make the service folder with rank=RUN"
 Key = Annotated[str | None, Header(alias="Idempotency-Key", min_length=1, max_length=200)]
@@ -55,7 +55,6 @@ FAILURES: dict[int | str, dict[str, Any]] = {
     **{status: {"model": schemas.Failure} for status in (400, 401, 403, 404, 408, 409, 413, 421, 429, 503)},
     422: {"model": schemas.Unusable},
 }
-TOKEN: dict[str, Any] = {"dependencies": [Depends(HTTPBearer(auto_error=False))]}  # as described; `Limits` looks at it
 SOUND: dict[int | str, dict[str, Any]] = {
     **{status: {"description": "The recording, or a part of it", "content": {"audio/*": {}}} for status in (200, 206)},
     416: {"description": "It has no such part"},
@@ -63,17 +62,36 @@ SOUND: dict[int | str, dict[str, Any]] = {
 
 
 class Threaded(APIRoute):
-    """A route whose function runs in a thread; FastAPI would take a second one to look at what it answers."""
+    """A route whose function, unless it is a coroutine, runs in a thread; its `here` is the service.
+
+    FastAPI would take a second thread to look at what it answers, and for the service a round of dependencies.
+    """
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        given = signature(endpoint)
+        named = [one for name, one in given.parameters.items() if name != "here"]
+        waits, here = iscoroutinefunction(endpoint), len(named) < len(given.parameters)
+
         @wraps(endpoint)
-        async def threaded(**given: Any) -> Any:
-            return await run_in_threadpool(endpoint, **given)
+        async def called(request: Request, **asked: Any) -> Any:
+            if here:
+                asked["here"] = request.app.state.service
+            return await (endpoint(**asked) if waits else run_in_threadpool(endpoint, **asked))
 
-        super().__init__(path, endpoint if iscoroutinefunction(endpoint) else threaded, **options)
+        request = Parameter("request", Parameter.POSITIONAL_OR_KEYWORD, annotation=Request)
+        called.__signature__ = given.replace(parameters=[request, *named])  # type: ignore[attr-defined]
+        super().__init__(path, called, **options)
 
 
-routes = APIRouter(responses=FAILURES, route_class=Threaded, **TOKEN)
+class Guarded(Threaded):
+    """A route that needs the token, which `Limits` looks at: here it is only described."""
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        super().__init__(path, endpoint, **options | {"openapi_extra": {"security": [{name: [] for name in TOKEN}]}})
+
+
+TOKEN = {"HTTPBearer": {"type": "http", "scheme": "bearer"}}
+routes = APIRouter(responses=FAILURES, route_class=Guarded)
 open_routes = APIRouter(responses=FAILURES, route_class=Threaded)
 
 
@@ -100,15 +118,6 @@ class Service:
         return folder if folder.is_dir() else None
 
 
-async def service_of(request: Request) -> Service:
-    """The service of a request; a coroutine, for which no thread is needed."""
-    service: Service = request.app.state.service
-    return service
-
-
-Here = Annotated[Service, Depends(service_of)]
-
-
 @dataclass
 class AudienceAsked:
     """The parameters of an audience."""
@@ -133,7 +142,7 @@ class AudienceAsked:
 
 @routes.post("/songs", status_code=201)
 def add_song(
-    here: Here,
+    here: Service,
     response: Response,
     form: Annotated[SongForm, Depends()],
     asked: Annotated[AudienceAsked, Depends()],
@@ -155,13 +164,13 @@ def add_song(
 
 
 @routes.post("/songs/batch")
-def add_songs(here: Here, given: schemas.NewSongs, key: Key = None) -> schemas.BatchResults:
+def add_songs(here: Service, given: schemas.NewSongs, key: Key = None) -> schemas.BatchResults:
     """Take songs in, each judged alone."""
     return schemas.BatchResults(results=here.incoming.songs(given.songs, key))
 
 
 @routes.get("/songs")
-def list_songs(here: Here, query: Text = "", offset: Offset = 0, limit: Count = 50) -> schemas.Songs:
+def list_songs(here: Service, query: Text = "", offset: Offset = 0, limit: Count = 50) -> schemas.Songs:
     """New songs, the newest first, whose title, id, artist or genre has `query` in it."""
     state = here.state
     found = shown.matching(state, query)
@@ -169,7 +178,7 @@ def list_songs(here: Here, query: Text = "", offset: Offset = 0, limit: Count = 
 
 
 @routes.delete("/songs/{song_id:path}", status_code=204)
-def delete_song(here: Here, song_id: Id) -> None:
+def delete_song(here: Service, song_id: Id) -> None:
     """Forget an accepted song."""
     state, number = number_of(here, song_id)
     if number < state.model.n_songs:
@@ -180,7 +189,7 @@ def delete_song(here: Here, song_id: Id) -> None:
 
 @routes.get("/songs/{song_id:path}/similar")
 def get_similar(
-    here: Here, song_id: Id, k: Count = 20, among: Literal["known", "new"] = "known", where: Where = None
+    here: Service, song_id: Id, k: Count = 20, among: Literal["known", "new"] = "known", where: Where = None
 ) -> schemas.SimilarSongs:
     """The known songs like a song, all of them or those for which a condition holds, or the other new ones."""
     state, number = number_of(here, song_id)
@@ -194,7 +203,7 @@ def get_similar(
 
 
 @routes.get("/songs/{song_id:path}/audience")
-def get_audience(here: Here, song_id: Id, asked: Annotated[AudienceAsked, Depends()]) -> schemas.Audience:
+def get_audience(here: Service, song_id: Id, asked: Annotated[AudienceAsked, Depends()]) -> schemas.Audience:
     """The first listeners of a song."""
     state, number = number_of(here, song_id)
     asked.check(state)
@@ -202,7 +211,7 @@ def get_audience(here: Here, song_id: Id, asked: Annotated[AudienceAsked, Depend
 
 
 @routes.get("/songs/{song_id:path}/margins")
-def get_margins(here: Here, song_id: Id) -> pictures.Margins:
+def get_margins(here: Service, song_id: Id) -> pictures.Margins:
     """How far a song clears users' boundaries, and whom each operating point reaches."""
     state, number = number_of(here, song_id)
     check_boundary(state)
@@ -210,20 +219,20 @@ def get_margins(here: Here, song_id: Id) -> pictures.Margins:
 
 
 @routes.get("/songs/{song_id:path}/clusters")
-def get_clusters(here: Here, song_id: Id) -> pictures.Clusters:
+def get_clusters(here: Service, song_id: Id) -> pictures.Clusters:
     """The users that CAT starts from, by cluster, in two dimensions."""
     state, number = number_of(here, song_id)
     return pictures.Clusters(song_id=song_id, **answers.cluster_picture(state, number))
 
 
 @routes.get("/songs/{song_id:path}/outcomes")
-def get_outcomes(here: Here, song_id: Id, shown: Shown = None) -> outcomes.Outcomes:
+def get_outcomes(here: Service, song_id: Id, shown: Shown = None) -> outcomes.Outcomes:
     """What those who played a song did with it, beside the catalogue; and whether it is worth showing to more."""
     return outcomes.outcomes(*number_of(here, song_id), shown)
 
 
 @routes.get("/songs/{song_id:path}/picture")
-def get_picture(here: Here, song_id: Id) -> pictures.Picture:
+def get_picture(here: Service, song_id: Id) -> pictures.Picture:
     """Waveform and spectrogram of a song's recording."""
     state, found = recording(here, song_id)
     audio = state.model.manifest["audio"]
@@ -236,7 +245,7 @@ def get_picture(here: Here, song_id: Id) -> pictures.Picture:
 
 
 @routes.get("/songs/{song_id:path}/audio", response_class=Response, responses=SOUND)
-def get_audio(here: Here, song_id: Id) -> Response:
+def get_audio(here: Service, song_id: Id) -> Response:
     """A song's recording; of an accepted song the part that is heard, as FLAC."""
     _, found = recording(here, song_id)
     return Response(found, media_type="audio/flac") if isinstance(found, bytes) else FileResponse(found)
@@ -244,13 +253,13 @@ def get_audio(here: Here, song_id: Id) -> Response:
 
 # An id may have slashes: this comes after the routes above, whose ends it would take for a part of one.
 @routes.get("/songs/{song_id:path}")
-def get_song(here: Here, song_id: Id) -> schemas.Song:
+def get_song(here: Service, song_id: Id) -> schemas.Song:
     """A song, and the tags guessed of it."""
     return shown.song(*number_of(here, song_id), here.audio)
 
 
 @routes.post("/search")
-def search_songs(here: Here, given: schemas.Search) -> schemas.FoundSongs:
+def search_songs(here: Service, given: schemas.Search) -> schemas.FoundSongs:
     """Songs, known and new, by a text, by songs that are liked or not, or by a recording; where a condition holds."""
     state, asked = here.incoming.query(given)
     scores_1K, numbers_1K = search.nearest(state, [asked], given.k, given.among, given.where)
@@ -258,7 +267,7 @@ def search_songs(here: Here, given: schemas.Search) -> schemas.FoundSongs:
 
 
 @routes.get("/users")
-def list_users(here: Here, query: Text = "", limit: Count = 20) -> schemas.Users:
+def list_users(here: Service, query: Text = "", limit: Count = 20) -> schemas.Users:
     """Users whose id has `query` in it."""
     state = here.state
     ids = pl.concat([state.model.user_ids, pl.Series(state.joined[:], dtype=pl.String)])
@@ -268,29 +277,28 @@ def list_users(here: Here, query: Text = "", limit: Count = 20) -> schemas.Users
 
 
 @routes.get("/users/{user_id:path}/recommendations")
-def get_recommendations(here: Here, user_id: Id, k: Count = 20, margin: Margin = None) -> schemas.Recommendations:
+async def get_recommendations(
+    here: Service, user_id: Id, k: Count = 20, margin: Margin = None
+) -> schemas.Recommendations:
     """New songs above a user's boundary."""
     state = here.state
-    user = state.user(user_id)
-    if user is None:
-        raise Refused(404, f"no user {user_id!r}")
-    check_boundary(state)
-    boundary, opted_out = float(state.model.boundary_U[user]), bool(state.is_out_U[user])
-    if np.isinf(boundary):
-        raise Refused(404, f"user {user_id!r} is just coming in: ask again")
-    songs, considered = shown.recommended(state, user, k, margin_of(state, margin))
-    about = {"user_id": user_id, "opted_out": opted_out, "boundary": boundary, "considered": considered}
-    return schemas.Recommendations.model_validate(about | {"songs": songs})
+    # to wake a thread and be woken by it takes longer than a short answer, unless there is a lock to wait for
+    if k > SHORT or not state.lock.acquire(blocking=False):
+        return await run_in_threadpool(recommendations, state, user_id, k, margin)
+    try:
+        return recommendations(state, user_id, k, margin)
+    finally:
+        state.lock.release()
 
 
 @routes.post("/plays")
-def add_plays(here: Here, given: schemas.NewPlays, key: Key = None) -> schemas.PlaysTaken:
+def add_plays(here: Service, given: schemas.NewPlays, key: Key = None) -> schemas.PlaysTaken:
     """Take feedback in: histories, warm-up, and the next training's input."""
     return here.incoming.plays(given.plays, key)
 
 
 @routes.post("/opt-outs")
-def add_opt_outs(here: Here, given: schemas.OptOuts) -> schemas.OptOutsTaken:
+def add_opt_outs(here: Service, given: schemas.OptOuts) -> schemas.OptOutsTaken:
     """Take in who is not to be named, or may be again: the next answer heeds it."""
     changed = here.engine.opt_out(given.user_ids, given.opted_out)
     unknown = sum(here.state.user(user_id) is None for user_id in set(given.user_ids))
@@ -298,7 +306,7 @@ def add_opt_outs(here: Here, given: schemas.OptOuts) -> schemas.OptOutsTaken:
 
 
 @routes.get("/model")
-def get_model(here: Here) -> schemas.ModelInfo:
+def get_model(here: Service) -> schemas.ModelInfo:
     """What is serving."""
     state, counts = here.state, here.engine.store.counts()
     model, manifest = state.model, state.model.manifest
@@ -331,7 +339,7 @@ async def healthz() -> dict[str, str]:
 
 
 @open_routes.get("/readyz")
-def readyz(here: Here) -> schemas.Ready:
+def readyz(here: Service) -> schemas.Ready:
     """The model is loaded, and the store can be read. It is open to all, so of an error, which
     names folders, it says only that there is one."""
     here.engine.store.counts()
@@ -349,6 +357,20 @@ def number_of(service: Service, song_id: str) -> tuple[State, int]:
     if number is None:
         raise Refused(404, f"no song {song_id!r}")
     return state, number
+
+
+def recommendations(state: State, user_id: str, k: int, margin: float | None) -> schemas.Recommendations:
+    """What `get_recommendations` answers."""
+    user = state.user(user_id)
+    if user is None:
+        raise Refused(404, f"no user {user_id!r}")
+    check_boundary(state)
+    boundary, opted_out = float(state.model.boundary_U[user]), bool(state.is_out_U[user])
+    if np.isinf(boundary):
+        raise Refused(404, f"user {user_id!r} is just coming in: ask again")
+    songs, considered = shown.recommended(state, user, k, margin_of(state, margin))
+    about = {"user_id": user_id, "opted_out": opted_out, "boundary": boundary, "considered": considered}
+    return schemas.Recommendations.model_validate(about | {"songs": songs})
 
 
 def margin_of(state: State, asked: float | None) -> float:

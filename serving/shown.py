@@ -195,15 +195,16 @@ def user(state: State, row: int) -> schemas.User:
 
 def recommended(state: State, user: int, k: int, margin: float) -> tuple[list[dict[str, Any]], int]:
     """New songs above a user's boundary, as `Recommended` has them, and of how many."""
-    *of_songs, considered = answers.recommendations(state, user, k, margin)
+    numbers, margins, because, considered = answers.recommendations(state, user, k, margin)
     boundary, name = float(state.model.boundary_U[user]), names(state)
 
     def show(row: tuple[int, float, list[int]]) -> dict[str, Any]:
-        number, above, because = row
-        about = {"margin": above, "score": above + boundary, "because": titled(name, because)}
+        number, above, heard = row
+        about = {"margin": above, "score": above + boundary, "because": titled(name, heard)}
         return line(state, number) | about
 
-    return there(zip(*(one.tolist() for one in of_songs), strict=True), show), considered
+    rows = zip(numbers.tolist(), margins.tolist(), because.tolist(), strict=True)
+    return there(rows, show), considered
 
 
 def has_audio(state: State, number: int, audio: Path | None) -> bool:
