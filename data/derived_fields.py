@@ -5,11 +5,13 @@ Each is a column of lists of strings, null where a song says nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import polars as pl
 
+from data.arrays import IntArray
 from data.words import plain, versions
 
 SCRIPTS = (
@@ -51,13 +53,29 @@ def nearest_years(values: pl.Series, known: Iterable[str | None]) -> pl.Series:
     New songs come out in years of which training has seen few songs or none. As "unknown" they would all get an
     embedding that was never trained; the newest year that training knows says most of what their own year would.
     """
-    known_K = np.array(sorted(int(year) for year in known if year is not None))
+    known_K = _in_order(known)
     if not len(known_K):
         return values
     year = values.list.first().cast(pl.Int32)
-    nearest_N = known_K[np.searchsorted((known_K[1:] + known_K[:-1]) / 2, year.fill_null(0).to_numpy())]
-    nearest = pl.DataFrame({"year": year, "nearest": nearest_N}).with_columns(pl.col("nearest").cast(pl.String))
+    nearest = pl.DataFrame({"year": year, "nearest": _nearest(year.fill_null(0).to_numpy(), known_K)})
+    nearest = nearest.with_columns(pl.col("nearest").cast(pl.String))
     return nearest.select(pl.when(pl.col("year").is_not_null()).then(pl.concat_list("nearest")))["nearest"]
+
+
+def nearest_year(values: Sequence[str | None] | None, known: Iterable[str | None]) -> Sequence[str | None] | None:
+    """`nearest_years` of one song."""
+    known_K = _in_order(known)
+    if not len(known_K) or not values or values[0] is None:
+        return values
+    return [str(_nearest(int(values[0]), known_K))]
+
+
+def _in_order(known: Iterable[str | None]) -> IntArray:
+    return np.array(sorted(int(year) for year in known if year is not None), dtype=np.int64)
+
+
+def _nearest(year_N: Any, known_K: IntArray) -> Any:
+    return known_K[np.searchsorted((known_K[1:] + known_K[:-1]) / 2, year_N)]
 
 
 # by name: the columns that a field is made of, of which those that are there are enough, and how

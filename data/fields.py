@@ -23,7 +23,7 @@ from configs.errors import UserError
 from data.arrays import FloatArray, IntArray
 from data.catalogue import Catalogue, read_features
 from data.contract.columns import MAX_VALUES
-from data.derived_fields import DERIVED, derived_values, nearest_years
+from data.derived_fields import DERIVED, derived_values, nearest_year, nearest_years
 from data.text import folder_state
 from data.tfidf import FILE as FITTED
 from retrieval.distinct import distinct
@@ -213,6 +213,11 @@ def category_codes(values: dict[str, pl.Series], vocabulary: Vocabulary) -> dict
 def field_codes(name: str, values: pl.Series, codes: Codes) -> IntArray:
     """Codes (songs, MAX_VALUES) of the values of a category field; a year is the nearest that has a code."""
     return list_codes(nearest_years(values, codes) if name == "year" else values, codes)
+
+
+def value_codes(name: str, values: Sequence[Sequence[str | None] | None], codes: Codes) -> IntArray:
+    """`field_codes` of a few songs, whose values are no column."""
+    return encode([nearest_year(one, codes) for one in values] if name == "year" else values, codes)
 
 
 def list_codes(values: pl.Series, codes: Codes) -> IntArray:

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 import torch
 from torch import Tensor
 
@@ -28,10 +27,11 @@ from data.audio.inputs import audio_inputs
 from data.audio.recordings import resample, to_steps
 from data.audio.statistics import recording_statistics
 from data.catalogue import AUDIO_STATS
-from data.contract.columns import ABOUT, DAY_OF_RELEASE
+from data.contract.columns import ABOUT
 from data.derived_fields import DERIVED
-from data.fields import CATEGORIES, UNKNOWN, Codes, Vocabulary, codes_of, field_codes, field_values
-from data.text import or_user_error, read_as, song_texts, token_batch, token_rows
+from data.fields import CATEGORIES, UNKNOWN, Codes, Vocabulary, codes_of, value_codes
+from data.simple_songs import Values, texts_of, values_of
+from data.text import or_user_error, read_as, token_batch, token_rows
 from data.tfidf import CharacterTfidf, load_tfidf
 from export.model import load
 from models.chunked import embed_crops, embed_recordings
@@ -157,7 +157,7 @@ class Encoder:
     @torch.inference_mode()
     def vectors(self, features: Features, about: Sequence[dict[str, Any]]) -> tuple[FloatArray, FloatArray | None]:
         """Song vectors (N, D) and item vectors (N, D), the latter None without a boundary model."""
-        values = category_values(about, self.song_codes.keys() | self.item_codes.keys())
+        values = values_of(about, self.song_codes.keys() | self.item_codes.keys())
         codes = encode_values(values, self.song_codes)
         song_ND = self.song(dense(features, self.song.embedding.dense_dims) | codes).numpy()
         if self.item is None:
@@ -224,7 +224,7 @@ class Encoder:
         known = [name for name in self.read["fields"] if name in ABOUT] if self.read else []
         if not known:
             return [None] * len(songs)
-        return song_texts(pl.DataFrame([song.about for song in songs], schema=ABOUT), known)
+        return texts_of([song.about for song in songs], known)
 
     def _read(self, songs: Sequence[Content], found: Features) -> None:
         """text and clip_text of the songs that have words."""
@@ -262,7 +262,7 @@ def fields(
     features: Features, about: Sequence[dict[str, Any]], dense_dims: dict[str, int], codes: dict[str, Codes]
 ) -> dict[str, Tensor]:
     """Inputs of a song encoder, as `data.fields.SongFields.gather` gives them: dense fields and category codes."""
-    return dense(features, dense_dims) | encode_values(category_values(about, codes), codes)
+    return dense(features, dense_dims) | encode_values(values_of(about, codes), codes)
 
 
 def dense(features: Features, dense_dims: dict[str, int]) -> dict[str, Tensor]:
@@ -270,20 +270,9 @@ def dense(features: Features, dense_dims: dict[str, int]) -> dict[str, Tensor]:
     return {name: torch.from_numpy(np.asarray(features[name], dtype=np.float32)) for name in dense_dims}
 
 
-def encode_values(values: dict[str, pl.Series], codes: dict[str, Codes]) -> dict[str, Tensor]:
+def encode_values(values: dict[str, Values], codes: dict[str, Codes]) -> dict[str, Tensor]:
     """Codes (N, MAX_VALUES) of the category fields of songs."""
-    return {name: torch.from_numpy(field_codes(name, values[name], of)) for name, of in codes.items()}
-
-
-def category_values(about: Sequence[dict[str, Any]], names: Iterable[str]) -> dict[str, pl.Series]:
-    """Values of the category fields of songs: what takes time, and is the same for every model's codes."""
-    names = list(names)
-    needed = {column for name in names for column in (DERIVED[name][0] if name in DERIVED else (name,))}
-    types = {name: dtype for name, dtype in (ABOUT | {DAY_OF_RELEASE: pl.String()}).items() if name in needed}
-    songs = pl.DataFrame([{name: one.get(name) for name in types} for one in about], schema=types)
-    if DAY_OF_RELEASE in types:
-        songs = songs.with_columns(pl.col(DAY_OF_RELEASE).str.to_date("%Y-%m-%d", strict=False))
-    return {name: field_values(songs, name) for name in names}
+    return {name: torch.from_numpy(value_codes(name, values[name], of)) for name, of in codes.items()}
 
 
 def category_codes(vocabulary: Vocabulary) -> dict[str, Codes]:

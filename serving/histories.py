@@ -13,8 +13,9 @@ import torch
 
 from data.arrays import FloatArray, IntArray
 from data.contract.columns import MAX_VALUES
+from data.simple_songs import values_of
 from datamodules.histories import history_batch
-from serving.encoder import Features, category_values, encode_values
+from serving.encoder import Features, encode_values
 from serving.encoder import dense as as_dense
 from serving.model import Model
 from serving.store import StoredSong
@@ -74,6 +75,6 @@ def category_codes(model: Model, accepted: Accepted, songs: IntArray) -> dict[st
     if not stored.all():
         others = songs[~stored].tolist()
         about = [model.about(song) if song < model.n_songs else accepted[song].described for song in others]
-        for name, computed in encode_values(category_values(about, of), of).items():
+        for name, computed in encode_values(values_of(about, of), of).items():
             code[name][~stored] = computed
     return {name: torch.from_numpy(one) for name, one in code.items()}
