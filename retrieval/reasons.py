@@ -98,7 +98,9 @@ def nearest_of(heard_H: Array, new_CD: Array, song_SD: Array, top: int = 3, most
 def _heard(users_CB: Array, heard_NS: sparse.csr_matrix) -> tuple[Array, Array, sparse.csr_matrix]:
     """New song and place in the audience of each of P users, (P,), and what they heard, (P, S)."""
     row_P, rank_P = np.nonzero(users_CB >= 0)
-    return row_P, rank_P, heard_NS[users_CB[row_P, rank_P]]
+    user_P = users_CB[row_P, rank_P]
+    all_in_order = len(user_P) == heard_NS.shape[0] and (user_P == np.arange(len(user_P))).all()  # of one song
+    return row_P, rank_P, heard_NS if all_in_order else heard_NS[user_P]
 
 
 def _similarities(new_CD: Array, song_SD: Array, row_H: Array, song_H: Array) -> Array:
@@ -113,9 +115,14 @@ def _similarities(new_CD: Array, song_SD: Array, row_H: Array, song_H: Array) ->
 
 
 def _name(reasons_CBT: Array, value_H: Array, pair_H: Array, song_H: Array, row_P: Array, rank_P: Array) -> None:
-    """Write the songs of the highest values above −inf of each pair; `value_H` is overwritten."""
-    for place in range(reasons_CBT.shape[2]):
-        at = _highest(value_H, pair_H)
+    """Write the songs of the highest values above −inf of each pair, of equal ones the first; `pair_H` ascends, and
+    `value_H` is overwritten."""
+    begins_H = np.diff(pair_H, prepend=-1) > 0
+    start, of_H = np.flatnonzero(begins_H), np.cumsum(begins_H) - 1
+    for place in range(reasons_CBT.shape[2] if len(pair_H) else 0):
+        highest_H = np.fmax.reduceat(value_H, start)[of_H]
+        at = np.flatnonzero((value_H == highest_H) & (value_H > -np.inf))
+        at = at[np.diff(pair_H[at], prepend=-1) > 0]
         pair = pair_H[at]
         reasons_CBT[row_P[pair], rank_P[pair], place] = song_H[at]
         value_H[at] = -np.inf
@@ -131,16 +138,6 @@ def _turns(users_CB: Array, length_N: Array, most: int, longest: int | None = No
         stop = min(stop, start + longest) if longest else stop
         yield slice(start, stop)
         start = stop
-
-
-def _highest(value_H: Array, pair_H: Array) -> Array:
-    """Where each pair has its highest value above −inf, of equal ones the first; `pair_H` ascends."""
-    starts_H = np.diff(pair_H, prepend=-1) > 0
-    if not len(pair_H):
-        return np.zeros(0, dtype=np.int64)
-    highest = np.fmax.reduceat(value_H, np.flatnonzero(starts_H))[np.cumsum(starts_H) - 1]
-    at = np.flatnonzero((value_H == highest) & (value_H > -np.inf))
-    return at[np.diff(pair_H[at], prepend=-1) > 0]
 
 
 def _distinct(song: Array, n_songs: int) -> tuple[Array, Array]:

@@ -326,11 +326,17 @@ class Targeting:
         They are the similar songs that a user listened to, the strongest contribution first; or else those of their
         own that are nearest to the new song.
         """
-        users, place = np.unique(users_CB, return_inverse=True)
-        place_CB = place.reshape(users_CB.shape).astype(np.int64) - int((users < 0).sum())  # −1 stays
+        if len(users_CB) == 1:  # none is there twice
+            users, there = users_CB[0], users_CB >= 0
+            place_CB = np.where(there, np.cumsum(there) - 1, -1)
+        else:
+            users, place = np.unique(users_CB, return_inverse=True)
+            place_CB = place.reshape(users_CB.shape).astype(np.int64) - int((users < 0).sum())  # −1 stays
         heard_NS = self.listening.heard(users[users >= 0])
         because = explain(place_CB, songs.similar.positions_CK, songs.similar.weights_CK, heard_NS)
         without_CB = np.where(because[:, :, 0] < 0, place_CB, -1)
+        if (without_CB < 0).all():
+            return because
         nearest = nearest_heard(without_CB, songs.vector_CD, self.song_SD, heard_NS)
         return np.where(without_CB[:, :, None] >= 0, nearest, because)
 
