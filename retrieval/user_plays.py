@@ -83,15 +83,17 @@ class UserPlays:
 
     def seen(self, cut: float, user_P: Array) -> Seen:
         """The plays of some users that songs of a cut may see."""
-        users_N = distinct(user_P)
+        asked_U = np.zeros(self.n_users, dtype=bool)
+        asked_U[user_P] = True
+        users_N = np.flatnonzero(asked_U)
         with self.lock:
             since = {name: of_N[: self.size] for name, of_N in self.since.items()}  # a row once written stays
         if np.isfinite(cut) and (later_N := since["day_N"] >= cut).any():
             since = rows(since, np.flatnonzero(~later_N))
-        asked_U = np.zeros(self.n_users, dtype=bool)
-        asked_U[users_N] = True
         log = self._of_users(users_N, cut, rows(since, np.flatnonzero(asked_U[since["user_N"]])))
-        listeners_S, songs_K = np.zeros(self.n_songs, dtype=np.int64), distinct(log.song_N)
+        heard_S = np.zeros(self.n_songs, dtype=bool)
+        heard_S[log.song_N] = True
+        listeners_S, songs_K = np.zeros(self.n_songs, dtype=np.int64), np.flatnonzero(heard_S)
         listeners_S[songs_K] = self.listeners(songs_K, cut, since)
         last = self.day_M[: np.searchsorted(self.day_M, cut)][-1:].max(initial=-np.inf)
         return Seen(log, users_N, listeners_S, float(since["day_N"].max(initial=last)))
