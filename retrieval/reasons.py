@@ -24,6 +24,15 @@ CELLS = 1 << 20  # weights of all songs for some new ones at a time: 4 MB
 PART = 1 << 16  # heard songs whose vectors are read at a time, where few are asked for
 
 
+def placed(users_CB: Array) -> tuple[Array, Array]:
+    """The users of audiences, (N,), and which of them is at each place, (C, B); −1 where nobody is."""
+    there = users_CB >= 0
+    if len(users_CB) == 1:  # none is there twice
+        return users_CB[there], np.where(there, np.cumsum(there) - 1, -1)
+    users, place = np.unique(users_CB, return_inverse=True)
+    return users[users >= 0], place.reshape(users_CB.shape).astype(np.int64) - int((users < 0).sum())
+
+
 def explain(
     users_CB: Array,
     positions_CK: Array,

@@ -52,7 +52,7 @@ from retrieval.listening import Listening
 from retrieval.products import best_scores, rescored
 from retrieval.rank_reasons import RankReasons, rank_reasons
 from retrieval.ranking import Ranker
-from retrieval.reasons import explain, nearest_heard, nearest_of
+from retrieval.reasons import explain, nearest_heard, nearest_of, placed
 from retrieval.songs import Similar, SongFacts, Songs
 
 Array = NDArray[Any]
@@ -326,13 +326,8 @@ class Targeting:
         They are the similar songs that a user listened to, the strongest contribution first; or else those of their
         own that are nearest to the new song.
         """
-        if len(users_CB) == 1:  # none is there twice
-            users, there = users_CB[0], users_CB >= 0
-            place_CB = np.where(there, np.cumsum(there) - 1, -1)
-        else:
-            users, place = np.unique(users_CB, return_inverse=True)
-            place_CB = place.reshape(users_CB.shape).astype(np.int64) - int((users < 0).sum())  # −1 stays
-        heard_NS = self.listening.heard(users[users >= 0])
+        users_N, place_CB = placed(users_CB)
+        heard_NS = self.listening.heard(users_N)
         because = explain(place_CB, songs.similar.positions_CK, songs.similar.weights_CK, heard_NS)
         without_CB = np.where(because[:, :, 0] < 0, place_CB, -1)
         if (without_CB < 0).all():

@@ -7,7 +7,7 @@ import pytest
 from scipy import sparse
 
 from retrieval.listening import Listening
-from retrieval.reasons import explain, nearest_heard, nearest_of
+from retrieval.reasons import explain, nearest_heard, nearest_of, placed
 
 C, B, S, U, K, D = 7, 12, 30, 50, 6, 4
 
@@ -88,3 +88,11 @@ def test_reasons_of_one_user_are_those_among_many(top: int, most: int) -> None:
     for user in range(U):
         everybody = nearest_heard(np.arange(U)[None].repeat(C, axis=0), new, song, of.heard(np.arange(U)), top)
         np.testing.assert_array_equal(nearest_of(of.heard_by(user), new, song, top, most), everybody[:, user])
+
+
+def test_each_place_of_an_audience_has_its_user() -> None:
+    users, *_ = world()
+    for some in (users, users[:1], users[1:2], users[4:5], users[:0]):
+        found, place = placed(some)
+        assert (np.where(place < 0, -1, np.append(found, -1)[place]) == some).all()
+        assert len(np.unique(found)) == len(found) == len(set(some[some >= 0].tolist()))
