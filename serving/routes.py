@@ -32,7 +32,7 @@ from serving.refusals import Refused
 from serving.schemas import Id, Mode
 from serving.state import State
 
-SHORT = 100  # recommendations that take no longer than to hand them to a thread
+SHORT, FEW = 100, 20_000  # recommendations, out of new songs, that take no longer than to hand them to a thread
 NO_BOUNDARY = "this model has no boundary: make the service folder with boundary=RUN"
 NO_RANKER = "this model has no ranker: make the service folder with rank=RUN"
 Key = Annotated[str | None, Header(alias="Idempotency-Key", min_length=1, max_length=200)]
@@ -283,7 +283,7 @@ async def get_recommendations(
     """New songs above a user's boundary."""
     state = here.state
     # to wake a thread and be woken by it takes longer than a short answer, unless there is a lock to wait for
-    if k > SHORT or not state.lock.acquire(blocking=False):
+    if k > SHORT or state.pool.size > FEW or not state.lock.acquire(blocking=False):
         return await run_in_threadpool(recommendations, state, user_id, k, margin)
     try:
         return recommendations(state, user_id, k, margin)

@@ -43,8 +43,9 @@ def test_recommendations_wait_for_a_lock_in_a_thread(service_folder: Path, monke
         ended.set()
         answers.append(await waiting)
         holder.join()
-        return answers
+        monkeypatch.setattr(routes, "FEW", state.pool.size - 1)
+        return [*answers, await routes.get_recommendations(here, user, 20, -99.0)]
 
-    short, more, waited = asyncio.run(asked())
-    assert threads == [True, False, False]
-    assert short == waited and len(short.songs) == 20 and more.songs[:20] == short.songs
+    short, more, waited, of_many = asyncio.run(asked())
+    assert threads == [True, False, False, False]
+    assert short == waited == of_many and len(short.songs) == 20 and more.songs[:20] == short.songs
