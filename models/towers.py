@@ -133,7 +133,7 @@ class BoundaryModel(nn.Module):
     def forward(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """A user batch with `items`, fields of distinct songs, and `item` (N, M) → ⟨u, i⟩ (N, M) and ⟨u, b⟩ (N,)."""
         user_ND, boundary_N = self.user_vectors(batch)
-        item_NMD = self.item_vectors(batch["items"]).float()[batch["item"]]
+        item_NMD = self.item_vectors(batch["items"]).float()[batch["item"]].to(user_ND)
         return torch.einsum("nd,nmd->nm", user_ND, item_NMD), boundary_N
 
     def standardise_songs(self, name: str, mean: Tensor, scale: float) -> None:

@@ -161,3 +161,20 @@ def test_gradients_of_many_plays_add_up_in_bfloat16():
         gradients.append([model.user.song.weight.grad, model.user.age.weight.grad, model.user.signal.weight.grad])
     for full, less in zip(*gradients, strict=True):
         assert (full - less).norm() < 0.05 * full.norm()
+
+
+@pytest.mark.parametrize(("dtype", "near"), [(torch.bfloat16, 0.1), (torch.float64, 1e-5)])
+def test_scores_of_weights_that_are_not_float32(dtype, near):
+    """As with trainer.precision=bf16-true."""
+    g = torch.Generator().manual_seed(1)
+    of = user_batch() | {"items": fields(4, g), "item": torch.randint(0, 4, (7, 3), generator=g)}
+
+    def cast(value):
+        if isinstance(value, dict):
+            return {name: cast(one) for name, one in value.items()}
+        return value.to(dtype) if value.is_floating_point() else value
+
+    expected, found = make()(of), make().to(dtype)(cast(of))
+    for full, other in zip(expected, found, strict=True):
+        assert other.dtype == dtype
+        torch.testing.assert_close(other.float(), full, atol=near, rtol=near)
