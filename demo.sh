@@ -8,7 +8,8 @@ set -eu
 demo=${1:-runs/demo}
 export TOKENIZERS_PARALLELISM=false
 beside=
-trap '[ -z "$beside" ] || kill "$beside" 2> /dev/null || true' EXIT  # it ends when another line fails
+# it ends when another line fails, and before this does: it may be writing what the next run reads
+trap '[ -z "$beside" ] || { kill "$beside" 2> /dev/null && wait "$beside"; } || true' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 

@@ -212,3 +212,29 @@ def test_a_demo_that_is_interrupted_leaves_nothing_running(demo: Callable[..., i
     """Also not the line that runs beside the others, which a shell shields from interrupts."""
     assert demo(tmp_path / "demo", "boundary", signal.SIGINT) == 130, (tmp_path / "log").read_text()[-3000:]
     assert not json.loads((tmp_path / "demo" / "boundary" / "manifest.json").read_text())["finished"]
+
+
+STUB = """#!/bin/sh
+# stands for Python: training of the boundary goes on until it is told to end, which takes a while; that of i2i fails
+case "$*" in
+  *train.py\\ boundary*)
+    trap 'sleep 0.5; echo ended > "$LOG"; exit 143' TERM
+    echo began > "$LOG"
+    for _ in $(seq 1000); do sleep 0.05; done ;;
+  *train.py\\ i2i*)
+    until [ -s "$LOG" ]; do sleep 0.05; done
+    exit 7 ;;
+esac
+"""
+
+
+@pytest.mark.parametrize("shell", ["sh", "bash"])
+def test_a_demo_ends_after_the_line_that_ran_beside_the_one_that_failed(tmp_path: Path, shell: str) -> None:
+    """Else a next run would find the folder while a process of this one still writes it."""
+    stub, log = tmp_path / "bin" / "python", tmp_path / "log"
+    stub.parent.mkdir()
+    stub.write_text(STUB)
+    stub.chmod(0o755)
+    given = os.environ | {"PATH": f"{stub.parent}:{os.environ['PATH']}", "LOG": str(log)}
+    found = subprocess.run([shell, "demo.sh", str(tmp_path / "a demo")], env=given, timeout=60)
+    assert found.returncode == 7 and log.read_text() == "ended\n"
