@@ -2,10 +2,12 @@
 
 import { $, count, debounced, make, say } from "./dom.js";
 
+const HOPELESS = [413, 422]; // asking the same again cannot help
+
 /** An error message, with a button to retry if that may help. */
 export function trouble(error, again) {
   if (error.status === undefined) console.error(error); // a bug here, not an answer of the service
-  const retry = again && make("button", { type: "button", onclick: again }, "Try again");
+  const retry = again && !HOPELESS.includes(error.status) && make("button", { type: "button", onclick: again }, "Try again");
   return make("div", { class: "trouble", role: "alert" }, make("p", {}, error.message), retry);
 }
 

@@ -7,6 +7,7 @@ import { panel } from "./panel.js";
 
 const MOST = 30; // songs that are shown
 const HINT = "Nothing is searched for yet.";
+const NOTHING = "there is nothing to search by: describe the songs, or choose a recording";
 
 /** Sets up the page; `pickSong` hears a click on a song. */
 export function setUpSearch(model, pickSong) {
@@ -16,12 +17,14 @@ export function setUpSearch(model, pickSong) {
   const examples = $(".examples", root);
   const liking = new Map(); // songs that the search goes by, and whether they are liked
   const ids = (liked) => [...liking.values()].filter((one) => one.liked === liked).map((one) => one.song.song_id);
-  $(".body", root).append(make("p", { class: "faint" }, HINT));
+  const unasked = () => fill(() => null, () => [make("p", { class: "faint" }, HINT)]);
+  unasked();
 
   /** What the search goes by: examples, else a recording, else a text. */
   async function content() {
     if (liking.size) return { like: ids(true), dislike: ids(false) };
     const file = form.audio.files[0];
+    if (!file && !form.text.value.trim()) throw new Problem(422, NOTHING);
     if (!file) return { text: form.text.value };
     if (file.size * 1.37 > model.max_upload_mb * 2 ** 20) // as base64
       throw new Problem(413, `at most ${Math.floor(model.max_upload_mb / 1.37)} MB of a recording can be sent`);
@@ -34,7 +37,7 @@ export function setUpSearch(model, pickSong) {
   }
   function found(songs) {
     say(songs.length ? `${many(songs.length, "song")} found` : "No song found");
-    if (!songs.length) return make("p", {}, "No song is so.");
+    if (!songs.length) return make("p", {}, "No song matches.");
     const named = (song) => {
       const open = { type: "button", class: "link", onclick: () => pickSong(song.song_id) };
       return make("button", open, words(title(song)));
@@ -62,6 +65,7 @@ export function setUpSearch(model, pickSong) {
         if (!ids(true).length) liking.clear(); // what is not meant says nothing alone
         showExamples();
         if (liking.size) search();
+        else unasked(); // the songs there were found by the examples
         $("#search-h").focus();
       };
       const label = `Without ${title(song)}`;

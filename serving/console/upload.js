@@ -26,11 +26,10 @@ export function setUpUpload(model, query, onSong) {
       form.dispatchEvent(new Event("change"));
       onSong(song);
     } catch (error) {
-      const hopeless = [413, 422].includes(error.status); // resending the same cannot help
       if (error.name === "AbortError") {
         say("Cancelled");
         $("button[type=submit]", form).focus(); // the other button disappears
-      } else $("#upload-trouble").replaceChildren(trouble(error, hopeless ? null : () => form.requestSubmit()));
+      } else $("#upload-trouble").replaceChildren(trouble(error, () => form.requestSubmit()));
     }
     running = null;
     waiting(form, false);

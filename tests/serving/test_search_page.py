@@ -61,6 +61,10 @@ def test_songs_are_searched_by_keyboard_alone(visit: Callable[..., Any], live: A
     expect(names(page)).to_have_text(searched(live, like=like, dislike=dislike))
     page.locator("#search .examples button").first.press("Enter")  # what is not meant says nothing alone
     expect(page.locator("#search .examples")).to_be_hidden()
+    expect(names(page)).to_have_count(0)
+    page.fill("#search [name=text]", "loud")
+    page.press("#search [name=text]", "Enter")
+    expect(names(page)).to_have_count(30)
     page.locator("#search .rows .link").first.press("Enter")
     expect(page.locator("#search")).to_be_hidden()
     expect(page.locator("#song-h")).to_be_visible()
@@ -82,7 +86,17 @@ def test_filters_are_a_condition(visit: Callable[..., Any], live: Any) -> None: 
     expect(names(page)).to_have_text(expected)
     page.fill("#search [name=genre]", 'no "such')
     page.click("#search [type=submit]")
-    expect(page.locator("#search .split .body").last).to_have_text("No song is so.")
+    expect(page.locator("#search .split .body").last).to_have_text("No song matches.")
+
+
+def test_a_search_by_nothing_is_told_without_asking(visit: Callable[..., Any], live: Any) -> None:  # noqa: F811
+    page = visit()
+    page.goto(f"{live.url}/#search")
+    page.fill("#search [name=text]", "  ")
+    page.click("#search [type=submit]")
+    alert = page.locator("#search").get_by_role("alert")
+    expect(alert).to_have_text("There is nothing to search by: describe the songs, or choose a recording.")
+    expect(alert.get_by_role("button")).to_have_count(0)  # the same again would find nothing either
 
 
 def test_a_recording_is_searched_by(visit: Callable[..., Any], live: Any) -> None:  # noqa: F811
@@ -98,6 +112,7 @@ def test_a_recording_is_searched_by(visit: Callable[..., Any], live: Any) -> Non
     page.set_input_files("#search [name=audio]", {"name": "a.txt", "mimeType": "audio/wav", "buffer": b"no sound"})
     page.click("#search [type=submit]")
     expect(page.locator("#search .trouble")).to_contain_text("The recording cannot be used")
+    expect(page.locator("#search .trouble button")).to_have_count(0)
 
 
 @pytest.mark.parametrize("size", [*SIZES, (1280, 900)], ids=lambda size: str(size[0]))
