@@ -35,6 +35,8 @@ def load_pretrained(auto: str, model: str, kind: str) -> Any:
         made = getattr(transformers, auto).from_pretrained(resolved, local_files_only=local, trust_remote_code=False)
     except Exception as error:  # transformers, hub and safetensors raise unrelated types
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        if local and not (Path(resolved) / "config.json").is_file():  # transformers guesses at other reasons
+            reason = "the folder has no config.json, so it holds no model"
         raise ValueError(f"{kind} '{model}' cannot be loaded: {reason}") from error
     return made.float() if isinstance(made, nn.Module) else made  # transformers keeps the type in which they were saved
 

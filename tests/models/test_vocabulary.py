@@ -89,6 +89,11 @@ def test_a_damaged_tokenizer_is_one_line(damaged: str, tmp_path: Path) -> None:
         unknown_words(["rain"], str(folder))
 
 
+def test_a_folder_without_a_model_is_said_to_be_none(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"cannot be loaded: the folder has no config\.json, so it holds no model$"):
+        unknown_words(["rain"], str(tmp_path))
+
+
 def test_prepare_counts_them_without_torch() -> None:
     """Which is half a gigabyte."""
     code = """
