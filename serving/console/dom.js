@@ -41,7 +41,7 @@ export const count = (value) => counts.format(value);
 /** "1 user", "2 users" */
 export const many = (value, noun) => `${count(value)} ${noun}${value === 1 ? "" : "s"}`;
 /** Three decimals. */
-export const score = (value) => (there(value) ? value.toFixed(3) : "–");
+export const score = (value) => (there(value) ? value.toFixed(3).replace("-", "−") : "–");
 /** Three decimals with the sign. */
 export const signed = (value) => (there(value) ? `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(3)}` : "–");
 /** A share as per cent. */
