@@ -10,12 +10,15 @@ const ADVICE = {
   stop: "Stop: other songs are worth more.",
 };
 const UNJUDGED = "No advice: neither its plays nor the catalogue tell what listeners do.";
+const HINT = "Say how many users were shown it, to be told whether to show it to more.";
 const MEANT = "Chance that those shown it do so more often than is usual in the catalogue";
 
 /** The outcomes of a song, a field for how many users were shown it, and what follows from that. */
 export function outcomes(song) {
-  const shown = make("input", { type: "number", min: 0, max: 1e9, step: 1, inputmode: "numeric", autocomplete: "off" });
-  const form = make("form", { class: "row", novalidate: true }, make("label", {}, "Shown to, users ", shown));
+  const field = { type: "number", min: 0, max: 1e9, step: 1, inputmode: "numeric", autocomplete: "off" };
+  const shown = make("input", { ...field, "aria-describedby": "shown-hint" });
+  const hint = make("p", { class: "faint", id: "shown-hint" }, HINT);
+  const form = make("form", { class: "row", novalidate: true }, make("label", {}, "Shown to, users ", shown), hint);
   const advice = make("p", { class: "advice", role: "status" });
   const whole = make("div", { class: "outcomes" }, make("div", { class: "body" }), form, advice);
   const fill = panel(whole);

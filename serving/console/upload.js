@@ -78,7 +78,7 @@ function setUpZone(form, model) {
   const empty = $("#zone-name").textContent;
   const most = `At most ${model.max_upload_mb} MB;`;
   const hint = model.clip
-    ? `${most} the middle ${Math.round(model.audio_seconds)} s are heard. A song of words alone does too.`
+    ? `${most} the middle ${Math.round(model.audio_seconds)} s are heard. Words alone will do too.`
     : `${most} kept, but this model does not hear: it knows songs by their words and tags.`;
   $("#zone-hint").textContent = hint;
   form.addEventListener("change", () => {

@@ -602,6 +602,24 @@ def test_nothing_overflows_and_all_can_be_read(
     assert page.evaluate("getComputedStyle(document.querySelector('.bar > span')).transitionDuration") == "0s"
 
 
+def test_figures_below_zero_have_one_sign(visit: Callable[..., Any]) -> None:
+    figures = "import('/console/dom.js').then(({score, signed}) => [score(-2.5), signed(-2.5), score(2.5)])"
+    assert visit().evaluate(figures) == ["\u22122.500", "\u22122.500", "2.500"]
+
+
+def test_the_room_is_used(visit: Callable[..., Any], known: dict[str, Any]) -> None:
+    wide = visit(known["song_id"])
+    settled(wide)
+    left, right = ("document.querySelector('#similar .box')", "document.querySelector('#audience')")
+    foot = f"{right}.getBoundingClientRect().bottom - {left}.getBoundingClientRect().bottom"
+    assert 0 < wide.evaluate(foot) < 30  # the list of similar songs goes down to the foot of its panel
+    narrow = visit(size=(768, 900))
+    expect(narrow.locator("#known li").first).to_be_visible()
+    top = "one => document.querySelector(one).getBoundingClientRect().top"
+    tops = narrow.evaluate(f"['header h1', '#token'].map({top})")
+    assert abs(tops[0] - tops[1]) < 30  # one row
+
+
 def overflow(page: Any) -> list[str]:
     """What makes the page scroll sideways, or sticks out of it."""
     return page.evaluate("""() => {
