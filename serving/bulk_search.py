@@ -15,7 +15,7 @@ from tqdm import tqdm
 from artifacts.folders import writing
 from configs.errors import UserError
 from configs.serving import SearchConfig
-from data.audio.recordings import AudioError, decode
+from data.audio.recordings import AudioError, check, decode
 from serving import search
 from serving.encoder import Content
 from serving.model import open_model
@@ -113,7 +113,9 @@ def heard(state: State, path: Path) -> Asked:
     if not encoder.hears:
         raise Refused(409, search.DEAF)
     try:
-        wave = decode(path, int(encoder.audio["sample_rate"]), float(encoder.audio["max_seconds"]))
+        rate, shortest = int(encoder.audio["sample_rate"]), float(encoder.audio["min_seconds"])
+        wave = decode(path, rate, float(encoder.audio["max_seconds"]))
+        check(wave, max(shortest * rate, 1))  # as Decoders do
     except (AudioError, OSError) as error:
         raise Refused(422, f"{path}: the recording cannot be used ({error})") from None
     vectors, _ = encoder.vectors(encoder.features([Content({}, wave)]), [{}])

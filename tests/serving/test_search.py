@@ -343,6 +343,20 @@ def test_many_at_once_are_answered_as_the_service_answers(
             np.testing.assert_allclose(rows["score"], [song["score"] for song in answer], atol=2e-5)
 
 
+def test_a_recording_in_which_there_is_nothing_is_refused_as_by_the_service(
+    live: Any, service_folder: Path, tmp_path: Path
+) -> None:
+    for name, wave in (("silent", np.zeros(32_000)), ("short", np.full(800, 0.5))):
+        soundfile.write(tmp_path / f"{name}.wav", wave, 16_000)
+        content = base64.b64encode((tmp_path / f"{name}.wav").read_bytes()).decode()
+        with live.client() as client:
+            assert client.post("/search", json={"audio": content}).status_code == 422
+    (tmp_path / "queries.jsonl").write_text('{"audio": "silent.wav"}\n{"audio": "short.wav"}\n')
+    options = f"model={service_folder}", f"queries={tmp_path}/queries.jsonl", f"out={tmp_path}/found"
+    with pytest.raises(UserError, match="no line can be answered"):
+        run(command.main, SearchConfig, *options)
+
+
 def test_a_file_without_an_answer(service_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "queries.jsonl").write_text("[]\n")
     options = f"model={service_folder}", f"queries={tmp_path}/queries.jsonl", f"out={tmp_path}/found"
