@@ -220,22 +220,7 @@ def _compute(
     left: Sequence[int],
 ) -> None:
     """Write the vectors of the texts of some shards."""
-    import torch
-
-    from models.packed_bert import packed
-    from models.text_encoder import TextEncoder
-
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    encoder = or_user_error(TextEncoder, model).to(device)
-    if device.type == "cpu":
-        encoder.bert = packed(encoder.bert)
-
-    def encode(ids_RWL: AnyArray, lengths_RW: IntArray) -> FloatArray:
-        batch = token_batch(ids_RWL, lengths_RW)
-        with torch.inference_mode():
-            pooled_RB: FloatArray = encoder(**{k: v.to(device) for k, v in batch.items()}).float().cpu().numpy()
-        return pooled_RB
-
+    encoder, device = _frozen(model)
     for shard in left:
         ids_NWL, lengths_NW = token_rows(texts[shards.rows(shard)], model, max_tokens, windows)
         vectors_NB = np.full((len(ids_NWL), text_dim(model)), np.nan, dtype=np.float32)
@@ -247,8 +232,35 @@ def _compute(
             width = min(length, ids_NWL.shape[2])
             ids_RWL[: len(rows), :, :width] = ids_NWL[rows, :n_windows, :width]
             lengths_RW = np.resize(lengths_NW[rows, :n_windows], (size, n_windows))
-            vectors_NB[rows] = encode(ids_RWL, lengths_RW)[: len(rows)]
+            vectors_NB[rows] = _pooled(encoder, device, ids_RWL, lengths_RW)[: len(rows)]
         shards.write(shard, text=vectors_NB)
+
+
+def _frozen(model: str) -> tuple[Any, torch.device]:
+    """The text model, and the device that it is on: a GPU if there is one."""
+    import torch
+
+    from models.packed_bert import packed
+    from models.text_encoder import TextEncoder
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    encoder = or_user_error(TextEncoder, model).to(device)
+    if device.type == "cpu":
+        encoder.bert = packed(encoder.bert)
+    return encoder, device
+
+
+def _pooled(encoder: Any, device: torch.device, ids_RWL: AnyArray, lengths_RW: IntArray) -> FloatArray:
+    """Vectors of texts, (R, B)."""
+    import torch
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    batch = token_batch(ids_RWL, lengths_RW)
+    # a training may have chosen another attention, whose last digits differ (training/fit.py)
+    backends = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.CUDNN_ATTENTION, SDPBackend.MATH]
+    with torch.inference_mode(), sdpa_kernel(backends):
+        pooled_RB: FloatArray = encoder(**{k: v.to(device) for k, v in batch.items()}).float().cpu().numpy()
+    return pooled_RB
 
 
 def _buckets(lengths_NW: IntArray, batch_size: int) -> Iterator[tuple[IntArray, int, int]]:
