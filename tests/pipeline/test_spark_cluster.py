@@ -132,7 +132,8 @@ def test_what_is_wrong_with_a_cluster_is_said(standing: Cluster, tmp_path: Path)
     """One line where no master is; and a command that waits since no worker has the memory says so."""
     start = "from data.spark.plays import connect; from configs.load import command; from configs.data import "
     start += "PrepareConfig; command(lambda c: connect(c.spark.master).range(9).count(), PrepareConfig, '', "
-    asked = [f"{start}['source=a', 'out=b', 'engine=spark', 'spark.master={url}'])" for url in (standing.url, NOWHERE)]
+    start += f"['source={tmp_path}', 'out={tmp_path}/catalogue', 'engine=spark', "
+    asked = [f"{start}'spark.master={url}'])" for url in (standing.url, NOWHERE)]
     given = os.environ | {"PYSPARK_SUBMIT_ARGS": "--executor-memory 9g pyspark-shell"}
     with (tmp_path / "log").open("w") as log:
         waiting = subprocess.Popen([sys.executable, "-c", asked[0]], env=given, stderr=log)
@@ -167,7 +168,8 @@ def test_a_worker_is_killed(
 
     options = ["mode=union", f"index={index}", f"boundary={boundary_run}", "gate=true"]
     run("audience", *options, f"out={tmp_path / 'local'}")
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    for name in (__name__, until.__module__):  # which executors do not have
+        cloudpickle.register_pickle_by_value(sys.modules[name])
     monkeypatch.setattr(spark_audience, "named_users", waiting)
     killer = threading.Thread(target=kill)
     killer.start()
