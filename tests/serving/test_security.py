@@ -440,13 +440,18 @@ def test_decoders_are_killed_under_load(live: Any, client: httpx.Client) -> None
         answer = client.post("/songs", files={"audio": song}, params={"budget": 1})
         return answer.status_code, answer.text
 
-    with ThreadPoolExecutor(4) as threads:
-        answers = [threads.submit(post, n) for n in range(24)]
-        while not all(answer.done() for answer in answers):
-            for child in children(live.process.pid):
-                os.kill(child, signal.SIGKILL)
-            time.sleep(0.7)
-    told = [answer.result() for answer in answers]
+    def killed() -> list[tuple[int, str]]:
+        with ThreadPoolExecutor(4) as threads:
+            answers = [threads.submit(post, n) for n in range(24)]
+            while not all(answer.done() for answer in answers):
+                for child in children(live.process.pid):
+                    os.kill(child, signal.SIGKILL)
+                time.sleep(0.7)
+        return [answer.result() for answer in answers]
+
+    told = killed()
+    for _ in range(9):  # a kill may meet no decoder at work
+        told += [] if any("did not survive" in text for _, text in told) else killed()
     assert {code for code, _ in told} <= {201, 422, 503}  # the last: it had not begun
     assert any("did not survive" in text for _, text in told), "else nothing was killed in time"
     assert post(0)[0] == 201
@@ -633,7 +638,7 @@ def test_what_is_not_done_in_time(service_folder: Path, tmp_path: Path) -> None:
         config = load(ServingConfig, options)
         return make_app(Engine(config.model, config.store, config.batch), config, None)
 
-    with TestClient(app(0.001), "http://localhost") as client:
+    with TestClient(app(1e-9), "http://localhost") as client:  # a millisecond is enough for a few words
         assert client.post("/songs", data={"title": "late"}).status_code == 503
         assert post(client, {"title": "late"}, {"audio": audio}) == [503, 503]
         assert client.get("/model").json()["accepted_songs"] == 0
