@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from retrieval.audience import slices
+from retrieval.distinct import marked
 
 Array = NDArray[Any]
 MOST = 1 << 22  # heard songs at a time
@@ -153,5 +154,5 @@ def _distinct(song: Array, n_songs: int) -> tuple[Array, Array]:
     """The different songs in order, and where each is among them; a few are sorted, many are marked among all."""
     if 16 * len(song) < n_songs:
         return np.unique(song, return_inverse=True)
-    heard_S = np.bincount(song, minlength=n_songs) > 0
+    heard_S = marked(song, n_songs)
     return np.flatnonzero(heard_S), np.cumsum(heard_S)[song] - 1

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.distinct import distinct
+from retrieval.distinct import distinct, marked
 from retrieval.play_log import COLUMNS, PlayLog, Seen
 
 Array = NDArray[Any]
@@ -83,17 +83,15 @@ class UserPlays:
 
     def seen(self, cut: float, user_P: Array) -> Seen:
         """The plays of some users that songs of a cut may see."""
-        asked_U = np.zeros(self.n_users, dtype=bool)
-        asked_U[user_P] = True
+        asked_U = marked(user_P, self.n_users)
         users_N = np.flatnonzero(asked_U)
         with self.lock:
             since = {name: of_N[: self.size] for name, of_N in self.since.items()}  # a row once written stays
         if np.isfinite(cut) and (later_N := since["day_N"] >= cut).any():
             since = rows(since, np.flatnonzero(~later_N))
         log = self._of_users(users_N, cut, rows(since, np.flatnonzero(asked_U[since["user_N"]])))
-        heard_S = np.zeros(self.n_songs, dtype=bool)
-        heard_S[log.song_N] = True
-        listeners_S, songs_K = np.zeros(self.n_songs, dtype=np.int64), np.flatnonzero(heard_S)
+        listeners_S = np.zeros(self.n_songs, dtype=np.int64)
+        songs_K = np.flatnonzero(marked(log.song_N, self.n_songs))
         listeners_S[songs_K] = self.listeners(songs_K, cut, since)
         last = self.day_M[: np.searchsorted(self.day_M, cut)][-1:].max(initial=-np.inf)
         return Seen(log, users_N, listeners_S, float(since["day_N"].max(initial=last)))
