@@ -26,11 +26,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 from omegaconf import MISSING
-from scipy import stats
 from tqdm import tqdm
 
 from artifacts.folders import writing
-from benchmarks.measure import write_json
+from benchmarks.measure import half_interval, write_json
 from benchmarks.quality.examples_table import tables
 from benchmarks.table import writable
 from configs.data import PrepareConfig
@@ -46,7 +45,7 @@ from evaluation.baselines import content_vectors
 from inference.embedding import embed
 from inference.vectors import encode_songs
 from retrieval.index import unit_rows
-from retrieval.metrics import auc
+from retrieval.metrics import auc, ndcg_at_k
 from retrieval.queries import DISLIKED, example_vector
 from training.tasks import train_i2i
 
@@ -214,8 +213,8 @@ def ndcg(score_C: FloatArray, right_C: BoolArray) -> float:
     k = min(K, len(score_C))
     top = np.argpartition(-score_C, k - 1)[:k]
     top = top[np.argsort(-score_C[top], kind="stable")]
-    discount = 1 / np.log2(np.arange(k) + 2)
-    return float((right_C[top] * discount).sum() / discount[: right_C.sum()].sum())
+    items = np.flatnonzero(right_C)
+    return float(ndcg_at_k(top[None], np.zeros(1, dtype=np.int64), np.zeros_like(items), items)[0])
 
 
 def summary(choosing: list[dict[str, FloatArray]], report: dict[str, FloatArray]) -> dict[str, Any]:
@@ -262,8 +261,7 @@ def difference(value_NW: FloatArray, to: int) -> list[tuple[float, float]]:
 
 def interval(value_N: FloatArray) -> tuple[float, float]:
     """Mean, and half of its 95 % interval (Student's t)."""
-    n = len(value_N)
-    return float(value_N.mean()), float(stats.t.ppf(0.975, n - 1) * value_N.std(ddof=1) / np.sqrt(n))
+    return float(value_N.mean()), half_interval(value_N)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import sparse, stats
+from scipy import sparse
 
+from benchmarks.measure import half_interval
 from benchmarks.quality.item_cold.folds import Held
 from data.arrays import AnyArray, BoolArray, FloatArray
 from retrieval.audience import top_users
@@ -121,8 +122,7 @@ def row(runs: Sequence[dict[str, float]], reference: Sequence[dict[str, float]] 
             less = np.array([run[key] for run in reference]) - values
             result[f"{key}_less"] = float(less.mean())
             if len(less) > 1:
-                half = stats.t.ppf(0.975, len(less) - 1) * spread(less) / np.sqrt(len(less))
-                result[f"{key}_less_ci95"] = float(half)
+                result[f"{key}_less_ci95"] = half_interval(less)
     return result | {"per_seed": list(runs)}
 
 
