@@ -115,7 +115,7 @@ def heard(state: State, path: Path) -> Asked:
     try:
         rate, shortest = int(encoder.audio["sample_rate"]), float(encoder.audio["min_seconds"])
         wave = decode(path, rate, float(encoder.audio["max_seconds"]))
-        check(wave, max(shortest * rate, 1))  # as Decoders do
+        check(wave, shortest * rate)
     except (AudioError, OSError) as error:
         raise Refused(422, f"{path}: the recording cannot be used ({error})") from None
     vectors, _ = encoder.vectors(encoder.features([Content({}, wave)]), [{}])

@@ -106,7 +106,7 @@ class Decoders:
         wave = audio.resample(wave, rate, self.sample_rate)
         if not np.isfinite(wave).all():  # samples near the largest float
             raise AudioError("not finite")
-        audio.check(wave, max(self.min_seconds * self.sample_rate, 1))
+        audio.check(wave, self.min_seconds * self.sample_rate)
         return wave
 
 

@@ -207,7 +207,7 @@ def _kept(file: Path | str, options: dict[str, Any], bring: Bring) -> Kept | Use
             heard = read(path, options["max_seconds"])
         changes = heard.changes + ["resampled"] * (heard.rate != sample_rate)
         wave = resample(heard.wave, heard.rate, sample_rate)
-        check(wave, max(options["min_seconds"] * sample_rate, window, 1))
+        check(wave, max(options["min_seconds"] * sample_rate, window))
     except AudioError as error:
         return Kept(error.reason, np.empty((0, width), dtype), changes)
     except UserError as error:  # returned: a worker's exceptions come with its traceback as their text
@@ -228,9 +228,9 @@ def check(wave: FloatArray, min_samples: float) -> None:
     """Refuse a wave that is not worth keeping.
 
     Raises:
-        AudioError: too short (fewer than `min_samples`, which is at least 1), silent.
+        AudioError: too short (fewer than `min_samples`, or none), silent.
     """
-    if len(wave) < min_samples:
+    if len(wave) < max(min_samples, 1):
         raise AudioError("too short")
     if np.abs(wave).max() < SILENCE:
         raise AudioError("silent")
