@@ -9,9 +9,9 @@ the same (tests/data/test_simple_songs.py). All other songs are put into a table
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import date
-from typing import Any
+from typing import Any, TypeVar
 
 import polars as pl
 
@@ -22,6 +22,7 @@ from data.text import song_texts
 from data.words import DONE
 
 About = dict[str, Any]  # a song's words, tags and day of release (YYYY-MM-DD) by column
+T = TypeVar("T")
 Values = list[list[str | None] | None]  # of a category field of songs
 # What no title has that has a mark of its version, and no lyrics with time stamps, heads or credits; and how a line
 # of credits without a colon begins.
@@ -48,34 +49,39 @@ def is_simple(about: About) -> bool:
 
 def texts_of(songs: Sequence[About], fields: Sequence[str]) -> list[str | None]:
     """As `song_texts` of a table; the fields are of ABOUT."""
-    simple = [is_simple(about) for about in songs]
-    found = [_text(about, fields) if plain else None for about, plain in zip(songs, simple, strict=True)]
-    if others := [at for at, plain in enumerate(simple) if not plain]:
-        table = pl.DataFrame([songs[at] for at in others], schema=ABOUT)
-        for at, text in zip(others, song_texts(table, fields), strict=True):
-            found[at] = text
-    return found
+    return _each(
+        songs, lambda about: _text(about, fields), lambda others: song_texts(pl.DataFrame(others, schema=ABOUT), fields)
+    )
 
 
 def values_of(songs: Sequence[About], names: Iterable[str]) -> dict[str, Values]:
     """Values of category fields, given or derived, as `field_values` of a table."""
+    names = list(names)
+    rows = _each(
+        songs, lambda about: [_values(about, name) for name in names], lambda others: _in_a_table(others, names)
+    )
+    return {name: [row[at] for row in rows] for at, name in enumerate(names)}
+
+
+def _each(
+    songs: Sequence[About], of_simple: Callable[[About], T], of_others: Callable[[list[About]], list[T]]
+) -> list[T]:
+    """What each song has: simple ones by themselves, the others in a table."""
     simple = [is_simple(about) for about in songs]
-    pairs = list(zip(songs, simple, strict=True))
-    found = {name: [_values(about, name) if plain else None for about, plain in pairs] for name in names}
-    if others := [at for at, plain in enumerate(simple) if not plain]:
-        for name, values in _in_a_table([songs[at] for at in others], found).items():
-            for at, one in zip(others, values, strict=True):
-                found[name][at] = one
-    return found
+    others = [about for about, plain in zip(songs, simple, strict=True) if not plain]
+    found = iter(of_others(others) if others else ())
+    return [of_simple(about) if plain else next(found) for about, plain in zip(songs, simple, strict=True)]
 
 
-def _in_a_table(songs: Sequence[About], names: Iterable[str]) -> dict[str, Values]:
+def _in_a_table(songs: list[About], names: list[str]) -> list[list[list[str | None] | None]]:
+    """Values of each song."""
     needed = {column for name in names for column in (DERIVED[name][0] if name in DERIVED else (name,))}
     types = {name: dtype for name, dtype in (ABOUT | {DAY_OF_RELEASE: pl.String()}).items() if name in needed}
     table = pl.DataFrame([{name: about.get(name) for name in types} for about in songs], schema=types)
     if DAY_OF_RELEASE in types:
         table = table.with_columns(pl.col(DAY_OF_RELEASE).str.to_date("%Y-%m-%d", strict=False))
-    return {name: field_values(table, name).to_list() for name in names}
+    columns = [field_values(table, name).to_list() for name in names]
+    return [[column[row] for column in columns] for row in range(len(songs))]
 
 
 def _text(about: About, fields: Sequence[str]) -> str | None:
