@@ -68,6 +68,18 @@ def later(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote_source.time, "time_ns", lambda: now() + remote_source.JUST_WRITTEN + 2 * 10**9)
 
 
+def fetches(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of what is fetched from now on."""
+    fetched, fetch = [], remote_source.fetch
+
+    def noted(uri: str, name: str, path: Path) -> None:
+        fetched.append(name)
+        fetch(uri, name, path)
+
+    monkeypatch.setattr(remote_source, "fetch", noted)
+    return fetched
+
+
 def told(folder: Path) -> dict[str, Any]:
     """What the manifest says, but for where things are."""
     manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
@@ -98,19 +110,14 @@ def test_the_catalogue_is_that_of_the_folder_on_disk(
 def test_one_recording_is_on_disk_at_a_time_and_once(
     source: Path, upload: Upload, prepare: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen, fetched = [], []
-    read, fetch = recordings.read, remote_source.fetch
+    seen, read = [], recordings.read
 
     def counted(path: Path, *more: Any) -> Any:
         seen.append([one.suffix for one in path.parent.iterdir() if one.is_file()])
         return read(path, *more)
 
-    def noted(uri: str, name: str, path: Path) -> None:
-        fetched.append(name)
-        fetch(uri, name, path)
-
     monkeypatch.setattr(recordings, "read", counted)
-    monkeypatch.setattr(remote_source, "fetch", noted)
+    fetched = fetches(monkeypatch)
     uri, out = upload(source, "once"), tmp_path / "catalogue"
     tables = {"songs.parquet", "users.parquet", "plays/a.parquet", "plays/b.parquet"}
     later(monkeypatch)
@@ -143,13 +150,7 @@ def test_what_was_written_twice_in_a_second_is_fetched_twice(
     assert pl.read_parquet(out / "songs.parquet")["audio_length"][6] == 151
     later(monkeypatch)
     prepare(uri, out)
-    fetched, fetch = [], remote_source.fetch
-
-    def noted(uri: str, name: str, path: Path) -> None:
-        fetched.append(name)
-        fetch(uri, name, path)
-
-    monkeypatch.setattr(remote_source, "fetch", noted)
+    fetched = fetches(monkeypatch)
     prepare(uri, out)
     assert [name for name in fetched if name.startswith("audio/")] == ["audio/text.wav"], (
         "a minute later they are known"
