@@ -31,6 +31,7 @@ from tqdm import tqdm
 from artifacts.folders import writing
 from benchmarks.measure import half_interval, write_json
 from benchmarks.quality.examples_table import tables
+from benchmarks.quality.listeners import keep_listeners
 from benchmarks.table import writable
 from configs.data import PrepareConfig
 from configs.errors import UserError
@@ -153,19 +154,6 @@ def vectors_of(config: ExamplesConfig, work: Path, name: str, kept: Any) -> tupl
     trained = encode_songs(folder / "i2i")[1]["vector"]
     spaces = {"encoder": trained, "content": unit_rows(content_vectors(content, catalogue.rows("warm")))}
     return spaces, catalogue.songs["song_id"]
-
-
-def keep_listeners(data: Path, out: Path, kept: Any) -> None:
-    """Write the data set with the plays of some listeners alone."""
-    songs = pl.read_parquet(data / "songs.parquet")
-    if "audio_path" in songs.columns:
-        songs = songs.with_columns(audio_path=pl.lit(f"{data.resolve()}/") + pl.col("audio_path"))
-    songs.write_parquet(out / "songs.parquet")
-    who = pl.DataFrame({"user_id": kept})
-    for name in ("plays", "users"):
-        if (data / f"{name}.parquet").exists():
-            table = pl.read_parquet(data / f"{name}.parquet").join(who, on="user_id", how="semi")
-            table.write_parquet(out / f"{name}.parquet")
 
 
 def measured(vectors_SD: FloatArray, people: list[Listener], draws: int, seed: int) -> dict[str, FloatArray]:

@@ -32,6 +32,7 @@ from tqdm import tqdm
 
 from artifacts.folders import writing
 from benchmarks.measure import write_json
+from benchmarks.quality.listeners import keep_listeners
 from benchmarks.table import markdown, writable
 from configs.data import PrepareConfig
 from configs.load import command, load
@@ -98,7 +99,7 @@ def trained(config: NewUsersConfig, folder: Path, seed: int) -> Path:
     """The folder of one seed: the data set without some users, and all that is made of it."""
     if not (folder / "dataset").exists():
         with writing(folder / "dataset", "dataset", {"source": "benchmarks.quality.new_users"}) as out:
-            take_users_out(Path(config.data), out, config.share, seed)
+            keep_listeners(Path(config.data), out, drawn_users(Path(config.data), config.share, seed))
     at = {name: str(folder / name) for name in ("dataset", "catalogue", "i2i", "boundary", "index", "service")}
     more = [f"data={at['catalogue']}", f"seed={seed}", "logger.wandb=off", *FIXED]
     parts: list[tuple[str, Any, type, list[str]]] = [
@@ -114,14 +115,11 @@ def trained(config: NewUsersConfig, folder: Path, seed: int) -> Path:
     return folder
 
 
-def take_users_out(data: Path, out: Path, share: float, seed: int) -> None:
-    """Write the data set without some users and their plays."""
-    users = pl.read_parquet(data / "users.parquet").sort("user_id")
-    is_out = np.random.default_rng(seed).random(users.height) < share
-    kept = users.filter(pl.Series(~is_out))
-    kept.write_parquet(out / "users.parquet")
-    pl.read_parquet(data / "songs.parquet").write_parquet(out / "songs.parquet")
-    pl.read_parquet(data / "plays.parquet").join(kept, on="user_id", how="semi").write_parquet(out / "plays.parquet")
+def drawn_users(data: Path, share: float, seed: int) -> pl.Series:
+    """The ids of the users who stay where a share of them, drawn by the seed, is taken out."""
+    users = pl.read_parquet(data / "users.parquet")["user_id"].sort()
+    is_out = np.random.default_rng(seed).random(len(users)) < share
+    return users.filter(pl.Series(~is_out))
 
 
 def measured(config: NewUsersConfig, folder: Path) -> dict[str, Any]:
