@@ -346,6 +346,7 @@ class BoundaryModelConfig:
     hidden: int = opt(256, "hidden width of the towers")
     dim: int = opt(64, "size of user, item and boundary vectors")
     dropout: float = opt(0.1, "dropout")
+    prior_plays: float = opt(4.0, "plays that the taste of a user without any is worth, where a user has few")
 
 
 @dataclass
@@ -367,9 +368,7 @@ class BoundaryObjectiveConfig:
         at_least(self, 1, "objective.negatives")
         at_least(self, 0, "objective.profile_dropout", below=1)
         if len(self.strengths) != 3 or not all(0 < one < math.inf for one in self.strengths):
-            raise UserError(
-                f"objective.strengths={self.strengths}: three weights above 0, of played, completed, favourited"
-            )
+            raise UserError(f"objective.strengths={self.strengths}: name three above 0 (played, completed, favourited)")
 
 
 @dataclass
@@ -397,4 +396,5 @@ class BoundaryConfig:
     def __post_init__(self) -> None:
         at_least(self, 1, "batch_size", "recall_k")
         at_least(self, 0, "search")
+        at_least(self.model, 0, "model.prior_plays")
         no_fsdp(self.trainer)

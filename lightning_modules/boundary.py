@@ -29,6 +29,7 @@ class BoundaryModule(L.LightningModule):
         super().__init__()
         self.save_hyperparameters()
         sizes = {name: options[name] for name in ("block", "field_dim", "hidden", "dim", "dropout")}
+        sizes["prior_plays"] = options.get("prior_plays", 0.0)  # which runs of earlier versions do not know
         self.model = BoundaryModel(dense_dims, vocab_sizes, profile_sizes, n_numbers, **sizes)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:

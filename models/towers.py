@@ -37,8 +37,10 @@ class UserTower(nn.Module):
         hidden: int,
         dim: int,
         dropout: float,
+        prior_plays: float,
     ) -> None:
         super().__init__()
+        self.prior_plays = prior_plays
         self.embedding, field_dim = songs, songs.dim
         self.song = nn.Linear(len(self.embedding.names) * field_dim, dim)
         self.signal = small_embedding(SIGNALS, dim)
@@ -58,7 +60,7 @@ class UserTower(nn.Module):
         self.out = nn.Linear(hidden, dim)
 
     def taste(self, batch: dict[str, Any]) -> Tensor:
-        """Attention-pooled history, (N, H·D)."""
+        """Attention-pooled history, (N, H·D), shrunk to that of a user without plays where there are few."""
         e_SFE, _ = self.embedding(batch["songs"])
         song_SD = self.song(e_SFE.flatten(1))
         mask_NT = batch["mask"]
@@ -76,7 +78,10 @@ class UserTower(nn.Module):
         logit_NTH = self.attend(play_NTD).masked_fill(~mask_NT.unsqueeze(-1), -torch.inf)
         empty_N1H, weight_NTH = torch.cat([empty_N1H, logit_NTH], dim=1).softmax(dim=1).split([1, mask_NT.shape[1]], 1)
         taste_NHD = torch.einsum("nth,ntd->nhd", weight_NTH, play_NTD) + empty_N1H.transpose(1, 2) * self.empty_D
-        return taste_NHD.flatten(1)
+        # weights sum to one, for one play as for fifty: what one play says of its user would be as loud
+        plays_N11 = mask_NT.sum(dim=1)[:, None, None]
+        share_N11 = (plays_N11 / (plays_N11 + self.prior_plays).clamp(min=1)).to(taste_NHD)
+        return (share_N11 * taste_NHD + (1 - share_N11) * self.empty_D).flatten(1)
 
     def profile(self, batch: dict[str, Any]) -> list[Tensor]:
         """Embedded categories (unknown ones too), standardised numbers, and which numbers are known."""
@@ -111,12 +116,14 @@ class BoundaryModel(nn.Module):
         hidden: int,
         dim: int,
         dropout: float,
+        prior_plays: float,
     ) -> None:
         super().__init__()
         self.item = SongEncoder(dense_dims, vocab_sizes, field_dim, hidden, dim, dropout, block, False, 0.0)
         self.item.head = nn.Identity()  # type: ignore[assignment]  # the contrastive head has no part in this loss
         self.item.item_bias.requires_grad_(False)  # nor has a bias: a song's length says it here
-        songs, shape = (dense_dims, vocab_sizes, field_dim, block), (profile_sizes, n_numbers, hidden, dim, dropout)
+        songs = dense_dims, vocab_sizes, field_dim, block
+        shape = profile_sizes, n_numbers, hidden, dim, dropout, prior_plays
         self.user = UserTower(FieldEmbedding(*songs), *shape)
         self.boundary = UserTower(FieldEmbedding(*songs), *shape)
 

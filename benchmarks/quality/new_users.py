@@ -11,15 +11,14 @@ pairs of them and such a song, where the boundary counts. Beside them stand the 
 by all their plays and their profile, and two lists that are the same for all: the songs that most users of the training
 liked, which nobody knows when a song is new, and the latest. A user's boundary is the same for all songs and cannot
 change their order, so margins are also taken apart by song: into the mean of all these users' margins, a list that is
-the same for all, and what is a user's own beside it. In the rows "drawn to nobody's", a user's scores after n plays
-are those of a user without any plays plus n / (n + drawn=) of the difference. Finished parts are kept in work=.
+the same for all, and what is a user's own beside it. Finished parts are kept in work=.
 
 Shapes: N users, C new songs, D vector size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -57,11 +56,10 @@ from training.tasks import train_boundary, train_i2i
 SHOWN, K = (0, 1, 2, 5, 10, 20), 20
 BEFORE, ALL = "all before the cut-off", "all"
 COLUMNS = [*(f"{n} plays" for n in SHOWN), BEFORE, ALL]
-RECALL, APART, DRAWN = f"recall@{K}", "margins taken apart", "margin drawn to nobody's"
+RECALL, APART = f"recall@{K}", "margins taken apart"
 OF_PARTS = {
     "AUC within a user": "auc_within",
     "AUC within a user, the mean of all": "auc_mean",
-    "AUC within a user, drawn to nobody's": "auc_drawn",
     "spread of the mean of all": "spread_mean",
     "spread of a user's own": "spread_own",
 }
@@ -79,7 +77,6 @@ class NewUsersConfig:
     seeds: int = opt(3, "seeds 0 … n−1 of the users who are taken out, and of all training")
     share: float = opt(0.2, "share of the users who are taken out")
     part: Literal["cold_test", "cold_val"] = opt("cold_test", "new songs that are ranked: of the test or of validation")
-    drawn: float = opt(2.0, "plays that no play at all counts as, where scores are drawn to nobody's")
     i2i: list[str] = opt(["trainer.epochs=5", "batch_size=512"], "further options of train.py i2i")
     boundary: list[str] = opt(["trainer.epochs=5"], "further options of train.py boundary")
 
@@ -135,7 +132,7 @@ def measured(config: NewUsersConfig, folder: Path) -> dict[str, Any]:
     old_NC, new_NC = (liked(tested, ids, songs) for ids in (old, new))
     rows = np.array([model.user_of[user_id] for user_id in old])
     by_old = {BEFORE: figures(model, songs, rows, old_NC)}  # what the training has seen of them
-    by_new = of_new_users(config, model, songs, new_NC, arriving(model, known, new, last))
+    by_new = {column: figures(model, songs, at, new_NC) for column, at in arriving(model, known, new, last)}
     lists = {
         "most liked by users of the training": old_NC.sum(axis=0),
         "latest": model.songs["released_at"].cast(pl.Int64).to_numpy()[songs],
@@ -147,7 +144,7 @@ def measured(config: NewUsersConfig, folder: Path) -> dict[str, Any]:
     for name, by in {"new users": by_new, "users of the training": by_old}.items():
         recall += [
             {RECALL: f"{name}, by {way}"} | {column: found.get(way) for column, found in by.items()}
-            for way in ("margin", "the mean of all margins", DRAWN, "taste")
+            for way in ("margin", "the mean of all margins", "taste")
             if any(way in found for found in by.values())
         ]
         area.append({"AUC": name} | {column: found["AUC"] for column, found in by.items()})
@@ -190,23 +187,6 @@ def arriving(model: Model, known: pl.DataFrame, new: pl.Series, last: Any) -> It
     for column, part in zip(COLUMNS[1:], parts, strict=True):
         state.add_plays([Play(**one) for one in plays.filter(part).select(names).iter_rows(named=True)])
         yield column, np.array([state.user(user_id) for user_id in new])
-
-
-def of_new_users(
-    config: NewUsersConfig, model: Model, songs: IntArray, liked_NC: BoolArray, arrivals: Iterable[tuple[str, IntArray]]
-) -> dict[str, Row]:
-    """Figures of new users, each time that they have played more."""
-    by: dict[str, Row] = {}
-    for column, rows in arrivals:
-        score_NC = model.user_UD[rows] @ model.item_SD[songs].T
-        if not by:
-            nobodys_C = score_NC[0]
-        by[column] = figures(model, songs, rows, liked_NC)
-        if column in COLUMNS[1 : len(SHOWN)]:
-            n = int(column.split()[0])
-            drawn_NC = nobodys_C + n / (n + config.drawn) * (score_NC - nobodys_C)
-            by[column] |= {DRAWN: recall_of(drawn_NC, liked_NC), "auc_drawn": auc_within(drawn_NC, liked_NC)}
-    return by
 
 
 def figures(model: Model, songs: IntArray, rows: IntArray, liked_NC: BoolArray) -> Row:

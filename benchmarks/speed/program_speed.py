@@ -75,7 +75,8 @@ def every_part(tokens: int) -> Iterator[tuple[str, Part, int]]:
     i2i, boundary = (as_dict(one(data="", out=""))["model"] for one in (I2IConfig, BoundaryConfig))
     song = SongEncoder(*FIELDS, **{name: i2i[name] for name in (*sizes, "normalise", "input_dropout")}, block=64).eval()
     yield "i2i: song", parts_of(song, {"task": "i2i"})["song"], 8
-    towers = BoundaryModel(*FIELDS, {"country": 50}, 1, 64, *(boundary[name] for name in sizes)).eval()
+    shape = [boundary[name] for name in (*sizes, "prior_plays")]
+    towers = BoundaryModel(*FIELDS, {"country": 50}, 1, 64, *shape).eval()
     for name, part in parts_of(towers, {"task": "boundary"}).items():
         yield f"boundary: {name}", part, 8 if name == "item" else boundary["history"]
 

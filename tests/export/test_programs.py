@@ -338,7 +338,8 @@ def test_a_field_may_be_called_anything(tmp_path: Path) -> None:
 
 def test_users_without_a_profile(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    model = BoundaryModel({"content": 5}, {}, {}, 0, block=64, field_dim=4, hidden=8, dim=4, dropout=0.1)
+    sizes = {"block": 64, "field_dim": 4, "hidden": 8, "dim": 4, "dropout": 0.1, "prior_plays": 2.0}
+    model = BoundaryModel({"content": 5}, {}, {}, 0, **sizes)
     result = written(model, {"task": "boundary"}, "user", tmp_path)
     assert result["inputs"]["codes"]["shape"] == ["users", 0]
 

@@ -8,9 +8,10 @@ from models.towers import AGES, HEADS, BoundaryModel
 DENSE, VOCAB, PROFILE = {"audio": 12}, {"genres": 6}, {"type": 4, "items": 3}  # names that a ModuleDict refuses
 
 
-def make(dense=DENSE, vocab=VOCAB, profile=PROFILE, n_numbers=2, seed=0):
+def make(dense=DENSE, vocab=VOCAB, profile=PROFILE, n_numbers=2, seed=0, prior_plays=2.0):
     torch.manual_seed(seed)
-    return BoundaryModel(dense, vocab, profile, n_numbers, block=8, field_dim=6, hidden=20, dim=10, dropout=0.0).eval()
+    sizes = {"block": 8, "field_dim": 6, "hidden": 20, "dim": 10, "dropout": 0.0, "prior_plays": prior_plays}
+    return BoundaryModel(dense, vocab, profile, n_numbers, **sizes).eval()
 
 
 def fields(n, g):
@@ -80,9 +81,11 @@ def test_scores_are_inner_products():
     assert i.norm(dim=1).std() > 0.05 * i.norm(dim=1).mean(), "vectors keep their length"
 
 
-def test_taste_equals_a_naive_loop():
-    model, batch = make(), user_batch()
+@pytest.mark.parametrize("prior_plays", [0.0, 0.5, 2.0])
+def test_taste_equals_a_naive_loop(prior_plays):
+    model, batch = make(prior_plays=prior_plays), user_batch()
     tower = model.user
+    torch.nn.init.normal_(tower.empty_D)
     expected = []
     song = tower.song(tower.embedding(batch["songs"])[0].flatten(1))
     for n in range(7):
@@ -96,7 +99,9 @@ def test_taste_equals_a_naive_loop():
                 place += 1
         stacked = torch.stack(entries)
         weights = (stacked @ tower.attend.weight.T).softmax(dim=0)
-        expected.append(torch.cat([weights[:, h] @ stacked for h in range(HEADS)]))
+        of_history = torch.cat([weights[:, h] @ stacked for h in range(HEADS)])
+        of_nobody = torch.cat([tower.empty_D] * HEADS)
+        expected.append((place * of_history + prior_plays * of_nobody) / (place + prior_plays) if place else of_nobody)
     torch.testing.assert_close(tower.taste(batch), torch.stack(expected))
 
 
