@@ -1,4 +1,4 @@
-"""Options of the trainings, and of the features that they read."""
+"""Options of the trainings."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+from configs.embedding import MULTILINGUAL, TFIDF, EmbedTextConfig
 from configs.errors import UserError
-from configs.options import CATALOGUE, FEATURES, REQUIRED, CommandLoggerConfig, LoggerConfig, above, at_least, opt
+from configs.options import CATALOGUE, FEATURES, REQUIRED, LoggerConfig, above, at_least, opt
 
 OWN_AUDIO, MUSICNN = "transformer", "musicnn"  # of audio.model: the one trained from scratch, the packaged one
 SEARCH = "trainings of a search over options that are not given: runs in out/search, the best becomes out (0: none)"
 START = "finished run to train on from: its weights, and what is new in data= (docs/scaling.md, Training on)"
-TFIDF = "tfidf"  # of text.model: of characters, fitted to the catalogue's known songs
-MULTILINGUAL = "use-multilingual"  # of text.model: the packaged Universal Sentence Encoder
 NO_FEATURES = "feature folder (python -m pipeline.embed); none: the catalogue's own fields"
 
 
@@ -49,22 +48,6 @@ class TrainerConfig:
     def __post_init__(self) -> None:
         at_least(self, 1, "trainer.epochs", "trainer.nodes", "trainer.accumulate")
         at_least(self, 0, *(f"trainer.{name}" for name in ("clip_norm", "workers", "checkpoint_steps", "log_every")))
-
-
-@dataclass
-class EmbedTextConfig:
-    model: str = opt(
-        "minilm",
-        f"minilm (packaged all-MiniLM-L6-v2, English), {MULTILINGUAL} (packaged, 15 languages), any Hugging Face name "
-        f"or folder, or {TFIDF} (of characters)",
-    )
-    fields: list[str] = opt(["title", "lyrics"], "columns of text, or lists of it, that make a song's text, in order")
-    max_tokens: int = opt(128, "tokens of a window")
-    windows: int = opt(1, "windows that a long text (lyrics) is read in, one after another; the rest is cut off")
-
-    def __post_init__(self) -> None:
-        at_least(self, 3, "text.max_tokens")
-        at_least(self, 1, "text.windows")
 
 
 @dataclass
@@ -209,26 +192,6 @@ class ClipConfig:
             raise UserError(
                 f"objective.gain_db and noise_db are of audio.model={OWN_AUDIO}: others make their own input"
             )
-
-
-@dataclass
-class EmbedConfig:
-    clip: str | None = opt(None, "run folder of train.py clip; none: vectors of the text encoder alone", "clip run")
-    data: str = opt(REQUIRED, "catalogue folder", CATALOGUE)
-    out: str = opt(REQUIRED, "feature folder to write")
-    text: EmbedTextConfig = field(default_factory=EmbedTextConfig)  # without clip=; a run has its own
-    batch_size: int = opt(64, "songs per step and device")
-    devices: str = opt("auto", "devices per node")
-    nodes: int = opt(1, "machines (configs/cluster/torchrun.sh)")
-    accelerator: str = opt("auto", "auto | cpu | gpu")
-    workers: int = opt(0, "data loading processes")
-    logger: CommandLoggerConfig = field(default_factory=CommandLoggerConfig)
-
-    def __post_init__(self) -> None:
-        """Check the ranges, and that a run's text options are left to it."""
-        at_least(self, 1, "batch_size", "nodes")
-        if self.clip is not None and self.text != EmbedTextConfig():
-            raise UserError(f"text.* are those of the run {self.clip}: leave them out, or leave clip= out")
 
 
 @dataclass

@@ -16,10 +16,10 @@ from artifacts.remote import FILES, of_files
 from artifacts.runs import VOCABULARY, Run, open_run, read_vocabulary
 from artifacts.tracking import made, tracked, used
 from configs import options
+from configs.embedding import TFIDF
 from configs.load import as_dict
 from configs.serving import ServiceConfig
 from configs.targeting import PROMPTS, TargetingConfig
-from configs.training import TFIDF
 from data.arrays import FloatArray, IntArray
 from data.catalogue import AUDIO_STATS, Catalogue, read_features
 from data.fields import CATEGORIES, FEATURES, Vocabulary, category_codes, field_values, read_fields

@@ -13,9 +13,9 @@ from artifacts.fingerprints import CONTENT, of_folder, of_values
 from artifacts.folders import check_replaceable, writing
 from artifacts.runs import Run, open_run
 from artifacts.tracking import made, tracked, used
+from configs.embedding import TFIDF, EmbedConfig
 from configs.errors import UserError
 from configs.load import as_dict
-from configs.training import TFIDF, EmbedConfig
 from data.arrays import AnyArray, FloatArray
 from data.catalogue import Catalogue
 from data.fields import FEATURES, check_names

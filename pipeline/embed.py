@@ -11,8 +11,8 @@ run again after a kill, it goes on with the shards that are left.
 
 from __future__ import annotations
 
+from configs.embedding import EmbedConfig
 from configs.load import command
-from configs.training import EmbedConfig
 
 
 def main(config: EmbedConfig) -> None:

@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from configs.embedding import TFIDF
 from configs.errors import UserError
-from configs.training import TFIDF
 from data.arrays import AnyArray, FloatArray
 from data.audio.crops import fixed_crops
 from data.audio.inputs import audio_inputs

@@ -26,10 +26,11 @@ from artifacts.runs import open_run
 from benchmarks.measure import read_json, write_json
 from benchmarks.table import markdown
 from configs.data import PrepareConfig
+from configs.embedding import EmbedConfig
 from configs.errors import UserError
 from configs.load import command, load
 from configs.options import opt
-from configs.training import ClipConfig, EmbedConfig
+from configs.training import ClipConfig
 from data.arrays import AnyArray, FloatArray, IntArray
 from data.audio.inputs import FrozenAudio
 from data.catalogue import Catalogue, read_features

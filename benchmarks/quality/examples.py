@@ -34,10 +34,11 @@ from benchmarks.quality.examples_table import tables
 from benchmarks.quality.listeners import keep_listeners
 from benchmarks.table import writable
 from configs.data import PrepareConfig
+from configs.embedding import EmbedConfig
 from configs.errors import UserError
 from configs.load import command, load
 from configs.options import at_least, opt
-from configs.training import EmbedConfig, I2IConfig
+from configs.training import I2IConfig
 from data.arrays import BoolArray, FloatArray, IntArray
 from data.catalogue import Catalogue
 from data.fields import read_fields

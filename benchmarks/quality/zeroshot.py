@@ -24,11 +24,11 @@ from benchmarks.measure import write_json
 from benchmarks.quality.clip_moodclips import TOWERS
 from benchmarks.table import markdown
 from configs.data import PrepareConfig
+from configs.embedding import EmbedConfig
 from configs.errors import UserError
 from configs.load import command, load
 from configs.options import opt
 from configs.targeting import PROMPTS
-from configs.training import EmbedConfig
 from data.arrays import FloatArray
 from data.catalogue import Catalogue
 from data.preparation import prepare

@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 
 from configs.data import PrepareConfig, WorldConfig
+from configs.embedding import EmbedConfig
 from configs.errors import UserError
 from configs.load import load
 from configs.ranking import RankConfig
 from configs.serving import ServingConfig
 from configs.targeting import AudienceConfig, EvaluateConfig, IndexConfig, ProbeConfig, ZeroshotConfig
-from configs.training import BoundaryConfig, ClipConfig, CorpusConfig, EmbedConfig, I2IConfig
+from configs.training import BoundaryConfig, ClipConfig, CorpusConfig, I2IConfig
 from configs.waves import WavesConfig
 
 GIVEN: dict[type, str] = {

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from artifacts.folders import write_manifest
+from configs.embedding import EmbedConfig
 from configs.errors import UserError
 from configs.load import load
-from configs.training import EmbedConfig
 from data import fields as fields_module
 from data.catalogue import Catalogue, read_features
 from data.contract.columns import MAX_VALUES

@@ -16,8 +16,8 @@ import transformers
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import BertConfig, BertModel, BertTokenizerFast
 
+from configs.embedding import EmbedConfig
 from configs.errors import UserError
-from configs.training import EmbedConfig
 from data.text import USUAL, in_batch, text_vectors, token_rows, unknown_share
 from datamodules.batches import Batch
 from datamodules.clip import ClipDataModule

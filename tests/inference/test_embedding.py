@@ -12,8 +12,9 @@ import polars as pl
 import pytest
 import torch
 
+from configs.embedding import EmbedTextConfig
 from configs.errors import UserError
-from configs.training import EmbedTextConfig, TextConfig
+from configs.training import TextConfig
 from data.catalogue import Catalogue
 from data.fields import read_fields
 from data.text import song_texts

@@ -12,11 +12,12 @@ import pytest
 
 from benchmarks.speed.serve_process import Running, serving
 from configs.data import PrepareConfig, WorldConfig
+from configs.embedding import EmbedConfig
 from configs.load import load
 from configs.ranking import RankConfig
 from configs.serving import ServiceConfig
 from configs.targeting import IndexConfig
-from configs.training import BoundaryConfig, ClipConfig, EmbedConfig, I2IConfig
+from configs.training import BoundaryConfig, ClipConfig, I2IConfig
 from pipeline import embed, index, prepare, service, world
 from tests.serving.postgres_server import Server
 from tests.serving.postgres_server import running as postgres_running

@@ -16,9 +16,10 @@ import soundfile
 
 from artifacts.folders import read_manifest
 from artifacts.runs import open_run
+from configs.embedding import EmbedConfig
 from configs.serving import ServiceConfig
 from configs.targeting import IndexConfig
-from configs.training import ClipConfig, EmbedConfig
+from configs.training import ClipConfig
 from data.audio.recordings import decode, to_steps
 from data.audio.statistics import recording_statistics
 from data.catalogue import Catalogue, read_features

@@ -14,10 +14,11 @@ import polars as pl
 import pytest
 import soundfile
 
+from configs.embedding import EmbedConfig
 from configs.errors import UserError
 from configs.serving import SearchConfig, ServiceConfig
 from configs.targeting import IndexConfig
-from configs.training import EmbedConfig, I2IConfig
+from configs.training import I2IConfig
 from data.arrays import FloatArray
 from pipeline import embed, index, service
 from pipeline import search as command

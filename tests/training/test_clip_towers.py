@@ -15,10 +15,11 @@ import torch
 import transformers as hf
 
 from artifacts.runs import open_run
+from configs.embedding import EmbedConfig
 from configs.errors import UserError
 from configs.load import load
 from configs.serving import ExportConfig
-from configs.training import ClipConfig, EmbedConfig
+from configs.training import ClipConfig
 from data.audio import inputs as audio_inputs
 from data.audio import vectors as audio_vectors
 from data.audio.crops import CropReader

@@ -19,8 +19,9 @@ from wandb.sdk.lib.config_util import save_config_file_from_dict
 
 import train
 from configs.data import PrepareConfig, WorldConfig
+from configs.embedding import EmbedConfig
 from configs.load import load
-from configs.training import BoundaryConfig, ClipConfig, EmbedConfig, I2IConfig
+from configs.training import BoundaryConfig, ClipConfig, I2IConfig
 from pipeline import embed, prepare, world
 from tests.offline_wandb import runs_in
 

@@ -17,9 +17,9 @@ from artifacts.fingerprints import of_file, of_values
 from artifacts.folders import read_manifest
 from benchmarks.measure import read_json, write_json
 from configs.data import PrepareConfig
+from configs.embedding import TFIDF, EmbedConfig
 from configs.errors import UserError
 from configs.load import as_dict, load
-from configs.training import TFIDF, EmbedConfig
 from data.arrays import BoolArray, FloatArray, IntArray
 from data.catalogue import Catalogue, held_out_listeners
 from data.fields import FEATURES, read_fields
