@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from configs.errors import UserError
-from configs.options import CATALOGUE, REQUIRED, CommandLoggerConfig, at_least, opt
+from configs.options import CATALOGUE, FEATURES, REQUIRED, CommandLoggerConfig, at_least, opt
 
 TFIDF = "tfidf"  # of text.model: of characters, fitted to the catalogue's known songs
 MULTILINGUAL = "use-multilingual"  # of text.model: the packaged Universal Sentence Encoder
@@ -32,6 +32,11 @@ class EmbedConfig:
     clip: str | None = opt(None, "run folder of train.py clip; none: vectors of the text encoder alone", "clip run")
     data: str = opt(REQUIRED, "catalogue folder", CATALOGUE)
     out: str = opt(REQUIRED, "feature folder to write")
+    earlier: str | None = opt(
+        None,
+        "features of an earlier catalogue: a song whose text and recording are as they were keeps theirs",
+        FEATURES,
+    )
     text: EmbedTextConfig = field(default_factory=EmbedTextConfig)  # without clip=; a run has its own
     batch_size: int = opt(64, "songs per step and device")
     devices: str = opt("auto", "devices per node")
@@ -45,3 +50,5 @@ class EmbedConfig:
         at_least(self, 1, "batch_size", "nodes")
         if self.clip is not None and self.text != EmbedTextConfig():
             raise UserError(f"text.* are those of the run {self.clip}: leave them out, or leave clip= out")
+        if self.earlier is not None and self.text.model == TFIDF:
+            raise UserError(f"text.model={TFIDF} is fitted to each catalogue anew: leave earlier= out")

@@ -46,7 +46,7 @@ class Catalogue:
 
     @cached_property
     def songs(self) -> pl.DataFrame:
-        """One row a song, with `split`, `popularity`, `audio_shard`, `audio_start`, `audio_length`."""
+        """One row a song, with `split`, `popularity` and where its decoded audio is (docs/data.md)."""
         return self._table("songs")
 
     @cached_property
@@ -85,6 +85,12 @@ class Catalogue:
         of_song = self.songs["split"]
         wanted = of_song != "warm" if split == "cold" else of_song == split
         return wanted.arg_true().to_numpy().astype(np.int64)
+
+    def part(self, songs: IntArray) -> Catalogue:
+        """Some of the songs, numbered anew in the order given, with their audio; plays and pairs are not for it."""
+        part = Catalogue(self.folder, self.manifest)
+        part.songs = self.songs[songs]
+        return part
 
     def pairs(self, name: str = "pairs") -> tuple[IntArray, IntArray]:
         """(source, target) song indices of `pairs` (training positives) or `val_pairs`.

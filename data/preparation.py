@@ -37,7 +37,8 @@ from data.split import COLD_VAL, WARM, Split, released_before, split_songs
 from data.tags import join_tags
 from data.text import song_texts, unknown_share
 
-PLACES = ("audio_shard", "audio_start", "audio_mix")  # columns of songs.parquet
+# Columns of songs.parquet that say where sound lies; checksums of it are part of the fingerprint by themselves.
+PLACES = ("audio_shard", "audio_start", "audio_mix", "audio_content")
 PUBLISHED = {"lfm2k": adapters.read_lfm2k, "hetrec": adapters.read_hetrec}
 CONVERTED = {  # written as a dataset folder first
     "yambda": yambda.read,
@@ -163,6 +164,8 @@ def cache_audio(
         for reason, rows in cached.problems.items()
     }
     columns: dict[str, Any] = {"audio_shard": cached.shard, "audio_start": cached.start, "audio_length": cached.length}
+    # of a shard of an earlier version no recording has a checksum of its own
+    columns["audio_content"] = pl.Series(cached.content, dtype=pl.String).cast(pl.Int64, strict=False)
     if options["store"] == "files":
         columns["audio_mix"] = pl.Series(cached.mix, dtype=pl.List(pl.Float64))
     # The relative path survives moving both folders together, the absolute one moving the catalogue alone.

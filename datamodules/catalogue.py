@@ -36,7 +36,7 @@ class CatalogueDataModule(L.LightningDataModule):
     shares all that this has read: several LightningModules train on one open catalogue.
 
     Args:
-        data: catalogue folder, or the DataModule that has opened it.
+        data: catalogue folder, the catalogue, or the DataModule that has opened it.
         features, use, min_count, vocabulary: as `read_fields`; they belong to a folder, not to a DataModule.
 
     Raises:
@@ -47,7 +47,7 @@ class CatalogueDataModule(L.LightningDataModule):
 
     def __init__(
         self,
-        data: str | Path | CatalogueDataModule,
+        data: str | Path | Catalogue | CatalogueDataModule,
         features: str | None = None,
         use: list[str] | None = None,
         min_count: int = 2,
@@ -59,7 +59,8 @@ class CatalogueDataModule(L.LightningDataModule):
         super().__init__()
         self.batch_size, self.workers, self.seed = batch_size, workers, seed
         self.source: CatalogueDataModule = data.source if isinstance(data, CatalogueDataModule) else self
-        self.catalogue: Catalogue = data.catalogue if isinstance(data, CatalogueDataModule) else Catalogue.read(data)
+        opened = data.catalogue if isinstance(data, CatalogueDataModule) else data
+        self.catalogue: Catalogue = opened if isinstance(opened, Catalogue) else Catalogue.read(opened)
         self.field_options = (features, use or [], min_count, vocabulary)
 
     @cached_property

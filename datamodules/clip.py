@@ -18,6 +18,7 @@ from configs.errors import UserError
 from data.arrays import AnyArray, BoolArray, FloatArray, IntArray
 from data.audio.crops import CropReader
 from data.audio.inputs import FrozenAudio, audio_dim, audio_inputs
+from data.catalogue import Catalogue
 from data.row_shards import RowShards
 from data.text import text_dim, text_numbers, text_vectors, token_batch, token_rows
 from data.text import text_variants as text_variants_of
@@ -47,7 +48,7 @@ class ClipDataModule(CatalogueDataModule):
 
     def __init__(
         self,
-        data: str | Path | CatalogueDataModule,
+        data: str | Path | Catalogue | CatalogueDataModule,
         batch_size: int = 128,
         text_model: str = "minilm",
         text_fields: Sequence[str] = ("title", "lyrics"),

@@ -39,7 +39,7 @@ from retrieval.user_plays import plays_by_user
 
 KIND = "service"
 MADE_BY = options.MADE_BY[KIND]
-OF_AUDIO = ("audio_shard", "audio_start", "audio_length")  # where the catalogue keeps what it decoded
+OF_AUDIO = ("audio_shard", "audio_start", "audio_length", "audio_content")  # of what the catalogue has decoded
 
 
 @tracked("service")

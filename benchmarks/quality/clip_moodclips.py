@@ -147,7 +147,7 @@ def measure(catalogue: Catalogue, run: Path, tower: str) -> FloatArray:
         measured = mel_of_songs(catalogue)
         assert measured is not None
         return measured
-    data = song_data(open_run(run, "clip"), EmbedConfig(data=str(catalogue.folder)))
+    data = song_data(open_run(run, "clip"), EmbedConfig(data=str(catalogue.folder)), catalogue)
     vectors_SCK = FrozenAudio(data.crops, tower, data.inputs, catalogue.folder)[np.arange(catalogue.n_songs)]
     return vectors_SCK.mean(axis=1)
 

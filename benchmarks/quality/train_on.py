@@ -65,7 +65,9 @@ def main(config: TrainOnConfig) -> None:
         raise UserError(f"cutoffs={config.cutoffs}: name two days and the end of the last one's new songs, or more")
     work = Path(config.work or config.out.removesuffix(".json"))
     writable(config.out, work)
-    folds = [fold_of(config, work, *days) for days in pairwise(config.cutoffs)]
+    folds: list[Fold] = []
+    for days in pairwise(config.cutoffs):
+        folds.append(fold_of(config, work, *days, folds[-1].features if folds else None))
     runs: dict[str, list[dict[str, float]]] = {}
     for seed in tqdm(range(config.seeds), desc="seeds"):
         for name, figures in measured(config, folds, seed).items():
@@ -76,10 +78,11 @@ def main(config: TrainOnConfig) -> None:
     print(table(rows))
 
 
-def fold_of(config: TrainOnConfig, work: Path, cutoff: str, until: str) -> Fold:
-    """The catalogue of a day, prepared unless that is done."""
+def fold_of(config: TrainOnConfig, work: Path, cutoff: str, until: str, earlier: str | None) -> Fold:
+    """The catalogue of a day, prepared unless that is done; its songs keep `earlier` vectors of their texts."""
     options = ["split.by=time", f"split.cutoff={cutoff}", f"split.until={until}", *config.prepare]
-    return make_fold(Path(config.data), work / cutoff / "prepared", 0, options, list(config.text))
+    folder = work / cutoff / "prepared"
+    return make_fold(Path(config.data), folder, 0, options, list(config.text), earlier=earlier)
 
 
 def measured(config: TrainOnConfig, folds: list[Fold], seed: int) -> dict[str, dict[str, float]]:

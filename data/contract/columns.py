@@ -85,7 +85,10 @@ SPLITS = (WARM, COLD_VAL, COLD_TEST)
 # Columns that `prepare` adds to the catalogue or (`_…`) uses itself; columns of these names in the source are dropped.
 # `_metadata` is Spark's, about a row's file.
 RESERVED = {
-    "songs": ("popularity", "audio_shard", "audio_start", "audio_length", "audio_mix", "feature_audio_stats"),
+    "songs": (
+        *("popularity", "audio_shard", "audio_start", "audio_length", "audio_content", "audio_mix"),
+        "feature_audio_stats",
+    ),
     "plays": (
         *("user", "song", "strength"),
         *("_row", "_part", "_song", "_user", "_released_at"),

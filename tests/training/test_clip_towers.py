@@ -120,6 +120,50 @@ def test_every_tower_learns_which_title_a_recording_has(
     assert config["model"]["audio"]["model"] == (published if "published" in str(options) else "transformer")
 
 
+@pytest.mark.parametrize("store", ["logmel", "samples", "files"])
+def test_songs_that_are_as_they_were_keep_their_vectors(
+    source: Path, prepare: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: str
+) -> None:
+    music = Path(shutil.copytree(source, tmp_path / "music"))
+    songs = pl.read_parquet(music / "songs.parquet")
+    options = (f"audio.store={store}", f"audio.cache={tmp_path}/cache", "split.by=random", "split.cold_share=0.4")
+    songs.head(140).write_parquet(music / "songs.parquet")
+    yesterday = prepare(music, tmp_path / "yesterday", *options)
+    run = train(yesterday, tmp_path / "run", "trainer.epochs=1")
+    embedded(run, yesterday, tmp_path / "yesterdays")
+    # ten songs come, one has another recording of the same length, one another title, one none any more
+    shutil.copy(music / "4.flac", music / "3.flac")
+    row = pl.int_range(pl.len())
+    titles = pl.when(row == 9).then(pl.lit("other")).otherwise("title").alias("title")
+    paths = pl.when(row != 20).then("audio_path").alias("audio_path")
+    songs.with_columns(titles, paths).reverse().write_parquet(music / "songs.parquet")
+    today = prepare(music, tmp_path / "today", *options)
+    heard: list[int] = []
+    monkeypatch.setattr(CropReader, "fixed", lambda self, rows: (heard.extend(rows), fixed(self, rows))[1])
+    kept = embedded(run, today, tmp_path / "kept", f"earlier={tmp_path}/yesterdays")
+    assert len(heard) == 13
+    anew = embedded(run, today, tmp_path / "anew")
+    assert kept.keys() == anew.keys() == {"clip_audio", "clip_text", "text"} and len(heard) == 13 + SONGS
+    for name, array in anew.items():
+        np.testing.assert_array_equal(kept[name], array, err_msg=name)
+    again = embedded(run, today, tmp_path / "again", f"earlier={tmp_path}/kept")
+    assert len(heard) == 13 + SONGS, "nothing is new, nothing is heard"
+    np.testing.assert_array_equal(again["clip_audio"], anew["clip_audio"])
+    table = pl.read_parquet(today / "songs.parquet")
+    table.with_columns(pl.lit(None, pl.Int64).alias("audio_content")).write_parquet(today / "songs.parquet")
+    with pytest.raises(UserError, match="119 recordings have no checksum"):
+        embedded(run, today, tmp_path / "again", f"earlier={tmp_path}/kept")
+
+
+fixed = CropReader.fixed
+
+
+def embedded(run: Path, catalogue: Path, out: Path, *options: str) -> dict[str, Any]:
+    given = [f"clip={run}", f"data={catalogue}", f"out={out}", "accelerator=cpu", *options]
+    embed.main(load(EmbedConfig, given))
+    return {name: np.asarray(one) for name, one in read_features(out, Catalogue.read(catalogue).n_songs).items()}
+
+
 def test_training_on_starts_with_the_weights_of_the_run(catalogues: dict[str, Path], tmp_path: Path) -> None:
     run = train(catalogues["logmel"], tmp_path / "run", "trainer.epochs=1")
     still = [f"start={run}", "trainer.epochs=1", "optim.lr=1e-12"]

@@ -72,7 +72,13 @@ def format_of(data: Path) -> str:
 
 
 def make_fold(
-    data: Path, work: Path, seed: int, options: list[str], text: list[str], text_model: str = "minilm"
+    data: Path,
+    work: Path,
+    seed: int,
+    options: list[str],
+    text: list[str],
+    text_model: str = "minilm",
+    earlier: str | None = None,
 ) -> Fold:
     """Prepare a data set with one seed, unless that is done, and read it.
 
@@ -83,6 +89,7 @@ def make_fold(
         options: options of `pipeline.prepare`, such as split.by=time or pairs.top_k=50; songs are split at random else.
         text: columns whose text becomes a `text` field (empty: none).
         text_model: that reads it, as `text.model` of pipeline.embed.
+        earlier: features of an earlier catalogue, of which songs keep what has not changed.
 
     Raises:
         UserError: the data or an option cannot be used, or what is in `work` was made otherwise.
@@ -98,6 +105,7 @@ def make_fold(
         write_json(work / DATA, state_of(data))
     if text and not features.exists():
         text_of = [f"text.fields=[{','.join(text)}]", f"text.model={text_model}"]
+        text_of += [f"earlier={earlier}"] if earlier else []
         embed(load(EmbedConfig, [f"data={folder}", f"out={features}", *text_of]))
     check_found(Catalogue.read(folder), config, features if text else None, {"fields": text, "model": text_model})
     return read_fold(folder, features if text else None)
