@@ -10,7 +10,7 @@ import polars as pl
 
 from configs.errors import UserError
 from data.arrays import AnyArray, FloatArray, IntArray
-from data.conditions import columns_of, kinds_of, without_nulls
+from data.conditions import columns_of, days_as_text, kinds_of, without_nulls
 from data.contract.columns import RESERVED
 from retrieval.milvus import ENTRY, VECTOR, MilvusIndex
 
@@ -28,7 +28,9 @@ def values_changed(folder: Path, manifest: dict[str, Any], about: pl.DataFrame, 
     """
     if kinds_of(without_nulls(about.clear())) != manifest["columns"]:
         raise UserError(f"{folder} has other columns of songs than the catalogue now: build it anew")
-    there = pl.read_parquet(folder / "songs.parquet", columns=about.columns, glob=False)[np.maximum(rows, 0)]
+    about = days_as_text(about)
+    there = pl.read_parquet(folder / "songs.parquet", columns=about.columns, glob=False)
+    there = days_as_text(there[np.maximum(rows, 0)])
     differs = pl.any_horizontal(pl.col(name).ne_missing(pl.col(f"{name} before")) for name in about.columns)
     both = about.hstack(there.rename(lambda name: f"{name} before"))
     return both.select(differs).to_series().to_numpy() & (rows >= 0)

@@ -17,7 +17,7 @@ from configs.errors import UserError
 from configs.targeting import IndexConfig
 from data.arrays import FloatArray, IntArray
 from data.catalogue import Catalogue
-from data.conditions import condition, kinds_of
+from data.conditions import IN_MILVUS, condition, kinds_of
 from inference.milvus_folders import (
     WHERE,
     collection_of,
@@ -280,8 +280,10 @@ def restricted(index: SongIndex, songs: pl.DataFrame, where: str | None) -> Song
 
 def kinds_asked(index: SongIndex, about: pl.DataFrame) -> dict[str, str]:
     """Kinds of the columns that a condition may name, by a table of `about_songs`: in Milvus, the collection's."""
-    columns = index.manifest.get("columns")
-    return {name: kind for name, kind in kinds_of(about).items() if columns is None or columns.get(name) == kind}
+    kinds, columns = kinds_of(about), index.manifest.get("columns")
+    if columns is None:
+        return kinds
+    return {name: kind for name, kind in kinds.items() if columns.get(name) == IN_MILVUS.get(kind, kind)}
 
 
 def entries_where(index: SongIndex, about: pl.DataFrame, where: str) -> Only:

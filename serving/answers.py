@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from configs.errors import UserError
 from data.arrays import FloatArray, IntArray
+from data.conditions import ConditionError
 from inference.ranking import facts_of, song_facts
 from inference.song_index import entries_where
 from retrieval.audience import Excluded
@@ -25,7 +25,7 @@ from retrieval.index import unit_rows
 from retrieval.rank_reasons import RankReasons
 from retrieval.songs import SongFacts, Songs
 from retrieval.targeting import Mode
-from serving.refusals import Refused
+from serving.refusals import Refused, no_condition
 from serving.state import State
 
 BINS, STEPS = 40, 21  # of the histogram of margins and of the curve over it
@@ -53,7 +53,7 @@ def similar_songs(
     neighbours need not be searched for again. `where`: of those with listeners, for which this condition holds.
 
     Raises:
-        UserError: it is no condition.
+        ConditionError: it is no condition.
         Refused: the index cannot be searched in part.
     """
     if of is not None and of.similar.positions_CK.shape[1] >= k:
@@ -102,8 +102,8 @@ def left_out(state: State, users_where: str | None) -> IntArray:
         return state.opted_out
     try:
         outside = state.model.users_outside(users_where)
-    except UserError as error:
-        raise Refused(422, str(error)) from None
+    except ConditionError as error:
+        raise no_condition(error) from None
     return distinct(state.opted_out, outside)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from data.conditions import ConditionError
+
 
 class Refused(Exception):  # noqa: N818
     """A request that is answered with a status and a sentence, which names no folder of the machine."""
@@ -9,3 +11,8 @@ class Refused(Exception):  # noqa: N818
     def __init__(self, status: int, detail: str) -> None:
         super().__init__(detail)
         self.status, self.detail = status, detail
+
+
+def no_condition(error: ConditionError) -> Refused:
+    """The refusal of a text that is no condition, by the name of its field."""
+    return Refused(422, f"{error.option}: {error.why}")

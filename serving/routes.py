@@ -18,17 +18,16 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse
 from fastapi.routing import APIRoute
 
-from configs.errors import UserError
 from configs.serving import ServingConfig
 from data.audio.recordings import AudioError, decode
-from data.conditions import LONGEST
+from data.conditions import LONGEST, ConditionError
 from retrieval.songs import Songs
 from serving import answers, outcomes, pictures, schemas, search, shown
 from serving.decoding import Decoders, from_flac
 from serving.engine import Engine
 from serving.form import SongForm
 from serving.incoming import Incoming
-from serving.refusals import Refused
+from serving.refusals import Refused, no_condition
 from serving.schemas import Id, Mode
 from serving.state import State
 
@@ -197,8 +196,8 @@ def get_similar(
         raise Refused(422, "where= chooses among known songs: ask without among=new")
     try:
         found = shown.similar(state, number, k, here.audio, among, where=where)
-    except UserError as error:
-        raise Refused(422, str(error)) from None
+    except ConditionError as error:
+        raise no_condition(error) from None
     return schemas.SimilarSongs(song_id=song_id, similar=found)
 
 

@@ -17,14 +17,13 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
-from configs.errors import UserError
 from data.arrays import AnyArray, FloatArray, IntArray
-from data.conditions import TYPES, condition
+from data.conditions import TYPES, ConditionError, condition
 from data.contract.columns import ABOUT, DAY_OF_RELEASE
 from inference.song_index import kinds_asked
 from retrieval.index import Only, search
 from retrieval.queries import best_of, example_vector
-from serving.refusals import Refused
+from serving.refusals import Refused, no_condition
 from serving.schemas import Search
 from serving.state import State
 from serving.store import StoredSong
@@ -132,8 +131,8 @@ def songs_allowed(state: State, among: Among, where: str | None) -> Allowed | No
         kinds = kinds_asked(model.index, model.said)
         try:
             read = condition(where, kinds)
-        except UserError as error:
-            raise Refused(422, str(error)) from None
+        except ConditionError as error:
+            raise no_condition(error) from None
         holds_S = model.said.select(read.rows).to_series().to_numpy().copy()
         told = described(list(accepted.values()), kinds)
         numbers, milvus = numbers[told.select(read.rows).to_series().to_numpy()], read.milvus
@@ -150,6 +149,7 @@ def described(songs: Sequence[StoredSong], kinds: dict[str, str]) -> pl.DataFram
     """What conditions may name of accepted songs, as `data.conditions.columns_of` makes it of the catalogue's."""
     rows = [{"song_id": song.song_id} | song.described for song in songs]
     table = pl.DataFrame(rows, schema={"song_id": pl.String()} | ABOUT | {DAY_OF_RELEASE: pl.String()})
+    table = table.with_columns(pl.col(DAY_OF_RELEASE).str.to_date("%Y-%m-%d", strict=False))
     return table.select(
         pl.col(name) if name in table.columns else pl.lit(None, dtype=TYPES[kind]).alias(name)
         for name, kind in kinds.items()

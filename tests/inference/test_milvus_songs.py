@@ -22,6 +22,7 @@ import pytest
 
 from configs.errors import UserError
 from data.catalogue import Catalogue
+from data.conditions import days_as_text
 from inference.song_index import open_index, restricted
 from retrieval.milvus import Connection, MilvusError
 from tests.commands import run as command
@@ -64,11 +65,13 @@ def test_filters_are_those_of_faiss_and_of_the_table(milvus: str, i2i_run: Path,
     command("index", f"run={i2i_run}", f"out={tmp_path / 'faiss'}")
     songs = Catalogue.read(open_index(tmp_path / "faiss").manifest["data"]).songs
     rock = pl.col("genres").list.contains("genre1")
+    middle = songs["released_at"].dt.date().sort()[len(songs) // 3]
     for where, rows in {
         'language == "zh"': pl.col("language") == "zh",
         'not (language == "zh" or "genre1" in genres)': (pl.col("language") != "zh") & ~rock,
         f'"genre1" in genres and song_id != "{songs["song_id"][3]}"': rock & (pl.col("song_id") != songs["song_id"][3]),
         "language is not null": pl.col("language").is_not_null(),
+        f'released_at < "{middle}"': pl.col("released_at").dt.date() < middle,
     }.items():
         found, expected = (lists(tmp_path / name, where=where) for name in ("milvus", "faiss"))
         same(found, expected)
@@ -118,6 +121,10 @@ def test_what_is_said_of_a_song_is_updated_too(i2i_run: Path, tmp_path: Path) ->
     assert (manifest["added"], manifest["replaced"], manifest["removed"]) == (0, 1, 0)
     numbers = lists(out, where='language == "xx"')[1]
     assert set(numbers.ravel().tolist()) == {songs["song_id"].to_list().index(warm), -1}
+    there = pl.read_parquet(out / "songs.parquet")
+    days_as_text(there).write_parquet(out / "songs.parquet")  # as earlier versions wrote days
+    assert there.schema["released_at"] == pl.Date
+    assert make(i2i_run, out, f"data={data}", "update=true")["replaced"] == 0
     songs.with_columns(region=pl.lit("eu")).write_parquet(data / "songs.parquet")
     with pytest.raises(UserError, match="has other columns of songs than the catalogue now: build it anew"):
         make(i2i_run, out, f"data={data}", "update=true")

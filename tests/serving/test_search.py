@@ -198,7 +198,7 @@ def test_a_text_of_unknown_words_and_a_wrong_condition(state: State) -> None:
     unread, read = search.of_texts(state, ["𓀀𓀁𓀂", "piano"])
     assert isinstance(unread, Refused) and isinstance(read, search.Asked) and unread.status == 422
     for where in ("colour == 3", "language ==", "language == 3"):
-        with pytest.raises(Refused, match=r"^where=.*columns: "):
+        with pytest.raises(Refused, match=r"^where: .*columns: "):
             search.nearest(state, [read], 5, where=where)
 
 
@@ -291,6 +291,7 @@ def test_chinese_finds_songs_in_both_languages_where_the_text_model_reads_it(tra
         ({"audio": "no base64"}, 422, "audio is not base64"),
         ({"audio": "bm8gc291bmQ="}, 422, "the recording cannot be used"),
         ({"text": "calm", "where": "colour == 3"}, 422, "columns: "),
+        ({"text": "calm", "where": "released_at >= '01/02/2024'"}, 422, "where: released_at is compared with"),
         ({"text": "calm", "k": 1001}, 422, "less than or equal to 1000"),
         ({"text": "calm", "colour": 3}, 422, "Extra inputs"),
     ],
