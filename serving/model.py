@@ -25,14 +25,15 @@ from configs.targeting import TargetingConfig
 from configs.waves import OUTCOMES
 from data.arrays import AnyArray, FloatArray, IntArray
 from data.catalogue import Catalogue, read_features
-from data.conditions import columns_of
+from data.condition_example import example
+from data.conditions import columns_of, kinds_of
 from data.contract.columns import ABOUT, DAY_OF_RELEASE
 from data.profiles import read_profile
 from export.model import load
 from inference.filters import users_outside
 from inference.milvus_songs import about_songs
 from inference.ranking import DAY, check_ranker, ranker_in, read_ranker
-from inference.song_index import read_faiss, read_index
+from inference.song_index import kinds_asked, read_faiss, read_index
 from inference.targeting import targeting_of
 from retrieval.clusters import Tastes
 from retrieval.listening import Listening
@@ -46,6 +47,7 @@ from serving.numbers import Numbers
 MILLISECOND = timedelta(milliseconds=1)
 MILVUS_SECONDS = 5.0  # that an answer waits for a Milvus
 CONDITIONS = 4  # on users whose answers are kept
+SEEN = 100_000  # rows that examples of conditions are made of
 LINE = ("song_id", "title", "artist_id", "genres")  # of a song in a list
 LARGE = 64 << 20  # bytes of vectors above which codes of them are in memory instead
 
@@ -206,6 +208,13 @@ class Model:
     def said(self) -> pl.DataFrame:
         """What conditions may name of each song."""
         return about_songs(self.songs)
+
+    @cached_property
+    def conditions(self) -> dict[str, Any]:
+        """What conditions may name of songs and of users, and an example of each."""
+        songs = self.said.select(*kinds_asked(self.index, self.said))
+        tables = {"songs": songs, "users": self.about_users}
+        return {name: {"columns": kinds_of(of), "example": example(of.head(SEEN))} for name, of in tables.items()}
 
     def knows(self, user: int, song: int, played_at: datetime | None) -> bool:
         """Whether a play was in the training: `serving.feedback` made it part of the dataset."""

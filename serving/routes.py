@@ -23,6 +23,7 @@ from data.audio.recordings import AudioError, decode
 from data.conditions import LONGEST, ConditionError
 from retrieval.songs import Songs
 from serving import answers, outcomes, pictures, schemas, search, shown
+from serving.about import ModelInfo, model_info
 from serving.decoding import Decoders, from_flac
 from serving.engine import Engine
 from serving.form import SongForm
@@ -305,30 +306,9 @@ def add_opt_outs(here: Service, given: schemas.OptOuts) -> schemas.OptOutsTaken:
 
 
 @routes.get("/model")
-def get_model(here: Service) -> schemas.ModelInfo:
+def get_model(here: Service) -> ModelInfo:
     """What is serving."""
-    state, counts = here.state, here.engine.store.counts()
-    model, manifest = state.model, state.model.manifest
-    rows, seconds = here.engine.behind()
-    return schemas.ModelInfo(
-        version=model.version,
-        **{name: manifest[name] for name in ("clip", "encoder", "boundary", "labels")},
-        ranker=manifest.get("ranker"),
-        modes=model.modes,
-        margin=model.options.margin,
-        users=model.n_users,
-        new_users=len(state.joined),
-        free_rows=model.n_rows - state.n_users,
-        opted_out_users=len(state.opted_out),
-        known_songs=model.n_songs - len(model.new),
-        new_songs=state.pool.size,
-        accepted_songs=counts["songs"],
-        plays_received=counts["plays"],
-        behind=schemas.Behind(rows=rows, seconds=seconds),
-        audio_seconds=float(manifest["audio"]["max_seconds"]),
-        max_upload_mb=here.config.max_upload_mb,
-        reload_error=here.engine.reload_error,
-    )
+    return model_info(here.engine, here.config)
 
 
 @open_routes.get("/healthz", include_in_schema=False)

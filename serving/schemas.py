@@ -1,5 +1,5 @@
 """What is sent to the service and what it answers: its OpenAPI description is made of these models, of those of
-`serving.pictures`, and of `serving.outcomes`."""
+`serving.pictures`, of `serving.outcomes` and of `serving.about`."""
 
 from __future__ import annotations
 
@@ -338,38 +338,6 @@ class OptOutsTaken(BaseModel):
 
     changed: int = Field(description="users who had not said the same before")
     unknown_users: int
-
-
-class Behind(BaseModel):
-    """What other services have written to the store and this one has not taken in yet."""
-
-    rows: int
-    seconds: float = Field(description="since nothing was missing: the oldest row is not older")
-
-
-class ModelInfo(BaseModel):
-    """What is serving."""
-
-    version: str
-    clip: str | None
-    encoder: str
-    boundary: str | None
-    ranker: str | None
-    modes: list[Mode]
-    margin: float = Field(description="where the gate stands unless a request says otherwise (targeting.margin)")
-    users: int = Field(description="whom the training has seen")
-    new_users: int = Field(description="whom it has not seen, who have come in with their plays")
-    free_rows: int = Field(description="for more of these")
-    opted_out_users: int = Field(description="of both, those who are not named")
-    known_songs: int
-    new_songs: int
-    accepted_songs: int
-    plays_received: int
-    behind: Behind
-    labels: list[str]
-    audio_seconds: float
-    max_upload_mb: float
-    reload_error: str | None
 
 
 class Ready(BaseModel):

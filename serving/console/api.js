@@ -16,6 +16,13 @@ const SENTENCES = {
   503: "The service cannot take this at the moment.",
 };
 
+// what the page calls a field that the service names otherwise
+const FIELDS = {
+  artist_id: "Artist",
+  users_where: "“Only users of whom this holds”",
+  where: "“Only songs of which this holds”",
+};
+
 /** An error with a readable message. `status` 0: no response. */
 export class Problem extends Error {
   constructor(status, detail = "", wait = "") {
@@ -26,9 +33,10 @@ export class Problem extends Error {
 
 /** The service's reason, or the meaning of the status, and when to retry. */
 function inWords(status, detail, wait) {
+  const named = (field) => FIELDS[field] ?? field;
   const reason = Array.isArray(detail)
-    ? detail.map((one) => `${(one.loc ?? []).slice(1).join(".")}: ${one.msg}`).join("; ")
-    : String(detail ?? "");
+    ? detail.map((one) => `${named((one.loc ?? []).slice(1).join("."))}: ${one.msg}`).join("; ")
+    : String(detail ?? "").replace(/^\w+(?=: )/, named);
   const meaning = SENTENCES[status] ?? `The service failed (${status}).`;
   const given = status === 401 || !reason ? "" : sentence(reason);
   const alone = [403, 404, 409, 421, 422].includes(status); // the reason suffices

@@ -27,7 +27,7 @@ const LISTED = 200; // rows of the table: more make the page slow
 export function setUpAudience(model, onAnswer, pickUser) {
   const form = $("#audience form");
   const fill = panel($("#audience"));
-  const where = setUpCondition(form.where, () => load());
+  const where = setUpCondition(form.where, model.conditions.users.example, () => load());
   let song = null;
   let margin = model.margin;
   form.mode.append(...model.modes.map((mode) => make("option", { value: mode }, MODES[mode] ?? mode)));

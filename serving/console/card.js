@@ -67,9 +67,9 @@ const lyrics = (text) =>
   make("details", {}, make("summary", {}, "Lyrics"), make("p", { class: "lyrics", dir: "auto" }, text));
 
 /** Returns `show(song)`, which fills the list, from the song's own data if it has similar songs. */
-export function setUpSimilar() {
+export function setUpSimilar(model) {
   const fill = panel($("#similar"));
-  const where = setUpCondition($("#similar [name=where]"), () => load());
+  const where = setUpCondition($("#similar [name=where]"), model.conditions.songs.example, () => load());
   let song = null;
   const found = async (asked, signal) => (await ask(ofSong(song.song_id, "similar"), asked, signal)).similar;
   function load() {

@@ -4,9 +4,11 @@ import { $, say } from "./dom.js";
 
 export const UNREAD = "Nothing is shown until the condition can be read.";
 
-/** Sets up a field, beside the note that describes it. `onChange()` follows each new condition. Returns `value()` (null
- *  without one) and `read(answer)`: the answer to a request with the condition, null where the condition is refused. */
-export function setUpCondition(field, onChange) {
+/** Sets up a field, with an example (or null), beside the note that describes it. `onChange()` follows each new
+ *  condition. Returns `value()` (null without one) and `read(answer)`: the answer to a request with the condition, null
+ *  where the condition is refused. */
+export function setUpCondition(field, example, onChange) {
+  field.placeholder = example ?? "";
   const note = $(`#${field.getAttribute("aria-describedby")}`);
   const value = () => field.value.trim() || null;
   function wrong(why) {

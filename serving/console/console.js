@@ -59,7 +59,7 @@ function connect(model) {
   const audience = setUpAudience(model, boundary.exact, users.pick);
   const clusters = setUpClusters(model, users.pick);
   const naming = [boundary.show, audience.show, clusters]; // what names users, or counts them
-  const open = setUpResult([setUpCard(), setUpSimilar(), ...naming, (song) => (shown = song)]);
+  const open = setUpResult([setUpCard(), setUpSimilar(model), ...naming, (song) => (shown = song)]);
   setUpSearch(model, pickSong);
   const list = setUpList(pickSong);
   setUpUpload(model, audience.query, (song) => {

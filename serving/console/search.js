@@ -6,6 +6,9 @@ import { $, make, many, say, title, words } from "./dom.js";
 import { panel } from "./panel.js";
 
 const MOST = 30; // songs that are shown
+const COLUMNS = {
+  language: "language", genre: "genres", artist_id: "artist_id", from: "released_at", until: "released_at",
+}; // that the filters ask
 const HINT = "Nothing is searched for yet.";
 const NOTHING = "there is nothing to search by: describe the songs, or choose a recording";
 
@@ -17,6 +20,8 @@ export function setUpSearch(model, pickSong) {
   const examples = $(".examples", root);
   const liking = new Map(); // songs that the search goes by, and whether they are liked
   const ids = (liked) => [...liking.values()].filter((one) => one.liked === liked).map((one) => one.song.song_id);
+  for (const [name, column] of Object.entries(COLUMNS))
+    form[name].closest("label").hidden = !(column in model.conditions.songs.columns);
   const unasked = () => fill(() => null, () => [make("p", { class: "faint" }, HINT)]);
   unasked();
 

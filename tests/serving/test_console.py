@@ -210,6 +210,9 @@ def test_the_audience_follows_way_budget_and_gate(visit: Callable[..., Any], kno
 def test_the_audience_is_of_users_for_whom_a_condition_holds(visit: Callable[..., Any], known: dict[str, Any]) -> None:
     page, where = visit(known["song_id"], refused="422"), 'member_days < 300 and country != "US"'
     settled(page)
+    example = asked(page, "model")["conditions"]["users"]["example"]
+    expect(page.locator("#audience [name=where]")).to_have_attribute("placeholder", example)
+    assert 0 < asked(page, f"songs/{known['song_id']}/audience?users_where={quote(example)}")["users_total"] < 120
     page.fill("#audience [name=where]", where)
     page.press("#audience [name=where]", "Enter")
     answer = asked(page, f"songs/{known['song_id']}/audience?budget=50&users_where={quote(where)}")
@@ -222,10 +225,13 @@ def test_the_audience_is_of_users_for_whom_a_condition_holds(visit: Callable[...
     expect(page.locator("#audience .body")).to_contain_text(f"of the {answer['users_total']} users of whom it holds")
     page.fill("#audience [name=where]", "member_days < ")
     page.locator("#audience [name=where]").blur()
-    expect(page.locator("#users-note")).to_contain_text("not a condition; columns: user_id (text), age_group")
-    expect(page.locator("#said")).to_contain_text("not a condition; columns: user_id (text), age_group")
+    label = page.locator("#audience label.where").inner_text().strip()
+    expect(page.locator("#users-note")).to_have_text(re.compile(f"^“{label}”: not a condition: write comparisons by"))
+    expect(page.locator("#said")).to_contain_text("; columns: user_id (text), age_group")
     expect(page.locator("#audience [name=where]")).to_have_attribute("aria-invalid", "true")
     expect(page.locator("#audience .body")).to_have_text("Nothing is shown until the condition can be read.")
+    send(page, title="For none", genres="folk")
+    expect(page.locator("#upload-trouble")).to_contain_text(f"“{label}”: not a condition")
     page.fill("#audience [name=where]", "")
     page.locator("#audience [name=where]").blur()
     expect(page.locator("#audience .body")).to_contain_text(" of all 120 users are above")
@@ -242,6 +248,9 @@ def test_similar_songs_are_those_for_which_a_condition_holds(visit: Callable[...
         answer = asked(page, f"songs/{song}/similar?k=20{of}")["similar"]
         return [f"{row['score']:.3f}" for row in answer]
 
+    example = asked(page, "model")["conditions"]["songs"]["example"]
+    expect(field).to_have_attribute("placeholder", example)
+    assert scores(known["song_id"], f"&where={quote(example)}")
     field.fill(where)
     field.press("Enter")
     held = scores(known["song_id"], f"&where={quote(where)}")
@@ -257,7 +266,9 @@ def test_similar_songs_are_those_for_which_a_condition_holds(visit: Callable[...
     expect(page.locator("#similar .body")).to_have_text("It holds of no known song.")
     field.fill('"folk" == genres')
     field.blur()
-    expect(page.locator("#songs-note")).to_contain_text('genres holds lists: write "…" in genres; columns: song_id')
+    label = page.locator("#similar label.where").inner_text().strip()
+    told = re.compile(f'^“{label}”: genres holds lists: write "…" in genres; columns: song_id')
+    expect(page.locator("#songs-note")).to_have_text(told)
     expect(page.locator("#similar .body")).to_have_text("Nothing is shown until the condition can be read.")
     expect(page.locator("#similar .trouble")).to_have_count(0)
     field.fill("")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -87,6 +88,24 @@ def test_filters_are_a_condition(visit: Callable[..., Any], live: Any) -> None: 
     page.fill("#search [name=genre]", 'no "such')
     page.click("#search [type=submit]")
     expect(page.locator("#search .split .body").last).to_have_text("No song matches.")
+
+
+def test_filters_of_columns_that_songs_lack_are_not_there(visit: Callable[..., Any], live: Any) -> None:  # noqa: F811
+    page = visit()
+    expect(page.locator("#main")).to_be_visible()
+
+    def without(route: Any) -> None:
+        answer = route.fetch()
+        model = answer.json()
+        model["conditions"]["songs"]["columns"] = {"language": "text", "genres": "list of text"}
+        route.fulfill(response=answer, json=model)
+
+    page.route(re.compile(r"/model\b"), without)
+    page.goto(f"{live.url}/#search")
+    page.reload()
+    expect(page.locator("#search [name=genre]")).to_be_visible()
+    for name, there in (("language", 1), ("artist_id", 0), ("from", 0), ("until", 0)):
+        expect(page.locator(f"#search [name={name}]:visible")).to_have_count(there)
 
 
 def test_a_search_by_nothing_is_told_without_asking(visit: Callable[..., Any], live: Any) -> None:  # noqa: F811
