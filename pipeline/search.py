@@ -11,7 +11,7 @@ SERVICE is a folder of pipeline.service. QUERIES has a query a line, as JSON, wi
     {"audio": "humming.wav", "where": "\\"folk\\" in genres"}
 
 Writes results.parquet (query, which is the line's number, song_id, rank, score). A line that cannot be answered is
-skipped, counted and named; manifest.json has all of them.
+skipped, counted and named; manifest.json has all of them, and the lines for which no song is found.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from retrieval.milvus import MilvusError
 from serving.engine import Engine
 from serving.limits import Limits
 from serving.metrics import Metrics
-from serving.refusals import Refused
+from serving.refusals import Refused, in_words
 from serving.routes import TOKEN, Service, open_routes, routes
 from serving.store_errors import StoreError, UnsureError
 
@@ -114,7 +114,7 @@ async def malformed(_: Request, error: Any) -> JSONResponse:
     complaints = [
         {
             "loc": [part[:LONGEST] if isinstance(part, str) else part for part in one["loc"]],
-            "msg": one["msg"],
+            "msg": in_words(one),
             "type": one["type"],
         }
         for one in error.errors()[:MOST]

@@ -19,7 +19,7 @@ from data.audio.recordings import AudioError, check, decode
 from serving import search
 from serving.encoder import Content
 from serving.model import open_model
-from serving.refusals import Refused
+from serving.refusals import Refused, in_words
 from serving.schemas import Search
 from serving.search import Asked
 from serving.state import State
@@ -45,13 +45,17 @@ def search_songs(config: SearchConfig) -> None:
     if not parts:
         raise UserError(f"queries={config.queries}: no line can be answered")
     table = pl.concat(parts).sort("query", "rank")
+    empty = sorted(given.keys() - skipped.keys() - set(table["query"]))
+    if empty:
+        print(f"  no song is found for line {', '.join(map(str, empty[:SHOWN]))}{', …' if len(empty) > SHOWN else ''}")
     manifest = {
         "encoder": state.model.manifest["encoder"],
         "skipped": {str(line): why for line, why in skipped.items()},
+        "without_songs": empty,
     }
     with writing(config.out, KIND, manifest) as folder:
         table.write_parquet(folder / "results.parquet")
-    answers = table["query"].n_unique()
+    answers = len(given.keys() - skipped.keys())
     print(f"{config.out}: {table.height:,} songs for {answers:,} queries; {len(skipped):,} lines skipped")
 
 
@@ -62,7 +66,7 @@ def read_queries(path: Path) -> tuple[dict[int, Search], dict[int, str]]:
         UserError: the file cannot be read.
     """
     try:
-        lines = path.read_text("utf-8").splitlines()
+        lines = path.read_text("utf-8-sig").split("\n")  # JSON may have other line ends within its texts
     except (OSError, ValueError) as error:
         raise UserError(f"queries={path} cannot be read as text ({error}): write one query a line, as JSON") from None
     queries, skipped = dict[int, Search](), dict[int, str]()
@@ -73,7 +77,7 @@ def read_queries(path: Path) -> tuple[dict[int, Search], dict[int, str]]:
             queries[number] = Search.model_validate_json(line)
         except ValidationError as error:
             first = error.errors()[0]
-            skipped[number] = ": ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"]]))
+            skipped[number] = ": ".join(filter(None, [".".join(map(str, first["loc"])), in_words(first)]))
     return queries, skipped
 
 

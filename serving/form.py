@@ -9,7 +9,7 @@ from fastapi import File, Form, UploadFile
 from pydantic import ValidationError
 
 from serving import schemas
-from serving.refusals import Refused
+from serving.refusals import Refused, in_words
 
 
 @dataclass
@@ -34,4 +34,4 @@ class SongForm:
             return schemas.NewSong(**given | {"features": schemas.FEATURES.validate_json(self.features)})
         except ValidationError as error:
             first = error.errors()[0]  # without what was given: that may be long, or secret
-            raise Refused(422, f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}") from None
+            raise Refused(422, f"{'.'.join(str(part) for part in first['loc'])}: {in_words(first)}") from None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from data.conditions import ConditionError
 
 
@@ -16,3 +18,8 @@ class Refused(Exception):  # noqa: N818
 def no_condition(error: ConditionError) -> Refused:
     """The refusal of a text that is no condition, by the name of its field."""
     return Refused(422, f"{error.option}: {error.why}")
+
+
+def in_words(complaint: Any) -> str:
+    """One of pydantic's complaints, without what it puts before the words of a validator."""
+    return str(complaint["msg"]).removeprefix("Value error, ")

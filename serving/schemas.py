@@ -133,10 +133,10 @@ class Search(Given):
     @model_validator(mode="after")
     def one_of_three(self) -> Search:
         """Refuse none of the three, or more than one."""
+        if self.dislike and not self.like:
+            raise ValueError("dislike goes with like: name at least one song that is liked")
         if (self.text is not None) + bool(self.like) + (self.audio is not None) != 1:
             raise ValueError("give one of text, like and audio")
-        if self.dislike and not self.like:
-            raise ValueError("dislike goes with like")
         return self
 
 

@@ -31,6 +31,7 @@ from serving.store import StoredSong
 Among = Literal["all", "known", "new"]
 By = Literal["text", "songs", "recording"]
 NO_WORDS = "this model cannot compare songs with words: make the service folder of features with CLIP or text, anew"
+WORDLESS = "this text has no word: describe the songs"
 UNREAD = "the text model of this service does not know most of these words: use a language that it reads"
 DEAF = "this model does not hear: it knows songs by their words and tags"
 NAMED = 3  # unknown ids that are named
@@ -53,9 +54,13 @@ def of_texts(state: State, texts: Sequence[str]) -> list[Asked | Refused]:
     """
     if state.model.words is None:
         raise Refused(409, NO_WORDS)
-    vectors_QD = state.model.encoder.phrases(texts)
-    unread = Refused(422, UNREAD)
-    return [Asked(vector, "text") if np.isfinite(vector).all() else unread for vector in vectors_QD]
+    found: list[Asked | Refused] = []
+    for text, vector_D in zip(texts, state.model.encoder.phrases(texts), strict=True):
+        if not any(map(str.isalnum, text)):
+            found.append(Refused(422, WORDLESS))
+        else:
+            found.append(Asked(vector_D, "text") if np.isfinite(vector_D).all() else Refused(422, UNREAD))
+    return found
 
 
 def asked(state: State, given: Search) -> Asked:
