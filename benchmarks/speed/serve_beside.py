@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import secrets
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -100,14 +101,28 @@ def measure(config: ServeBesideConfig, folder: Path, work: Path) -> dict[str, An
     return {"rows": rows}
 
 
-def turn(service: Running, material: Material, kind: str, count: int, seed: int) -> Turn:
-    """Some requests of one kind, one after another."""
+def turn(
+    service: Running,
+    material: Material,
+    kind: str,
+    count: int,
+    seed: int,
+    conditions: Sequence[str | None] = (None,),
+    mark: str = "",
+) -> Turn:
+    """Some requests of one kind, one after another, under each of the conditions on users in turn; `mark` tells the ids
+    of posted songs from those of another turn."""
     number = KINDS.index(kind)
     rng = np.random.default_rng([seed, number])
     with service.client() as client:
         client.get("/readyz")
         before, began = used(service), time.perf_counter()
-        answers = [comparable(answer(material, client, kind, rng, f"{number}-{seed}-{row}")) for row in range(count)]
+        answers = [
+            comparable(
+                answer(material, client, kind, rng, f"{number}-{seed}-{row}{mark}", conditions[row % len(conditions)])
+            )
+            for row in range(count)
+        ]
         clock, took = time.perf_counter() - began, used(service) - before
     return Turn(1000 * took / count, 1000 * clock / count, answers)
 

@@ -107,10 +107,17 @@ def send(material: Material, client: httpx.Client, kind: str, rng: np.random.Gen
 
 
 def answer(
-    material: Material, client: httpx.Client, kind: str, rng: np.random.Generator, song_id: str = ""
+    material: Material,
+    client: httpx.Client,
+    kind: str,
+    rng: np.random.Generator,
+    song_id: str = "",
+    users_where: str | None = None,
 ) -> httpx.Response:
     """The answer to one request; a song that is posted has this id, or one that the service gives it."""
     asked: dict[str, Any] = {"mode": kind.rpartition(", ")[2], "budget": BUDGET}
+    if users_where is not None:
+        asked["users_where"] = users_where
     play = material.play(rng)
     if kind in SONGS:
         given, audio = material.song(kind, rng)
