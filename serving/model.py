@@ -47,7 +47,7 @@ from serving.numbers import Numbers
 MILLISECOND = timedelta(milliseconds=1)
 MILVUS_SECONDS = 5.0  # that an answer waits for a Milvus
 CONDITIONS = 4  # on users whose answers are kept
-SEEN = 100_000  # rows that examples of conditions are made of
+SEEN = 20_000  # rows that tell what conditions may name
 LINE = ("song_id", "title", "artist_id", "genres")  # of a song in a list
 LARGE = 64 << 20  # bytes of vectors above which codes of them are in memory instead
 
@@ -211,10 +211,10 @@ class Model:
 
     @cached_property
     def conditions(self) -> dict[str, Any]:
-        """What conditions may name of songs and of users, and an example of each."""
-        songs = self.said.select(*kinds_asked(self.index, self.said))
-        tables = {"songs": songs, "users": self.about_users}
-        return {name: {"columns": kinds_of(of), "example": example(of.head(SEEN))} for name, of in tables.items()}
+        """What conditions may name of songs and of users, and an example of each, by the first rows of their tables."""
+        songs, users = about_songs(self.songs.head(SEEN)), columns_of(self.catalogue.users.head(SEEN))
+        tables = {"songs": songs.select(*kinds_asked(self.index, songs)), "users": users}
+        return {name: {"columns": kinds_of(of), "example": example(of)} for name, of in tables.items()}
 
     def knows(self, user: int, song: int, played_at: datetime | None) -> bool:
         """Whether a play was in the training: `serving.feedback` made it part of the dataset."""
