@@ -28,9 +28,9 @@ class BoundaryModule(L.LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        sizes = {name: options[name] for name in ("block", "field_dim", "hidden", "dim", "dropout")}
-        sizes["prior_plays"] = options.get("prior_plays", 0.0)  # which runs of earlier versions do not know
-        self.model = BoundaryModel(dense_dims, vocab_sizes, profile_sizes, n_numbers, **sizes)
+        sizes = ("block", "field_dim", "hidden", "dim", "dropout", "prior_plays")
+        given = {name: options[name] for name in sizes if name in options}  # runs of earlier versions lack prior_plays
+        self.model = BoundaryModel(dense_dims, vocab_sizes, profile_sizes, n_numbers, **given)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Boundary loss of each play's own song and its negatives.

@@ -116,7 +116,7 @@ class BoundaryModel(nn.Module):
         hidden: int,
         dim: int,
         dropout: float,
-        prior_plays: float,
+        prior_plays: float = 0.0,  # as in what earlier versions have exported
     ) -> None:
         super().__init__()
         self.item = SongEncoder(dense_dims, vocab_sizes, field_dim, hidden, dim, dropout, block, False, 0.0)

@@ -123,7 +123,7 @@ def random_models(seed: int, dim: int) -> dict[str, tuple[Any, dict[str, Any]]]:
     of_songs = {"dense_dims": DENSE, "vocab_sizes": sizes, "block": i2i.fields.block}
     widths = ("field_dim", "hidden", "dim", "dropout")
     vectors = {name: getattr(i2i.model, name) for name in (*widths, "normalise", "input_dropout")} | {"dim": dim}
-    towers = {name: getattr(boundary.model, name) for name in widths}
+    towers = {name: getattr(boundary.model, name) for name in (*widths, "prior_plays")}
     given: dict[str, dict[str, Any]] = {
         "clip": {"front": front, "audio": {"model": OWN, "frozen": True, "dim": 0, **hears},
                  "text": {"model": "minilm", "frozen": True, "dim": 384}, "dim": DENSE["clip_audio"],

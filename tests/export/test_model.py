@@ -265,6 +265,15 @@ def test_a_tampered_export_is_refused(how: str, exports: dict[str, Path], tmp_pa
     assert str(folder) in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_towers_of_an_earlier_version_are_read(exports: dict[str, Path], tmp_path: Path) -> None:
+    """Its config.json does not name prior_plays: few plays of a user count as much as in its training."""
+    folder = shutil.copytree(exports["boundary"], tmp_path / "export")
+    config = json.loads((folder / "config.json").read_text())
+    assert config["model"].pop("prior_plays") > 0
+    (folder / "config.json").write_text(json.dumps(config))
+    assert export.load(folder)[0].user.prior_plays == 0
+
+
 def test_what_is_no_export_is_refused(runs: dict[str, Path], tmp_path: Path) -> None:
     words = {tmp_path / "absent": "not found", runs["i2i"]: "not a export", tmp_path: "manifest.json"}
     for folder, said in words.items():
