@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,23 +18,21 @@ from configs.targeting import EvaluateConfig
 from data.arrays import AnyArray, FloatArray, IntArray
 from data.catalogue import Catalogue, first_genre, held_out_listeners
 from data.fields import SongFields, read_fields
-from data.item_pairs.verification import listening_matrix
 from evaluation import baselines, ease, figures
 from evaluation.comparison import CAT, OURS, RANKED, TASTE, compare
 from evaluation.outcomes import gate_figures, logged, outcome_rates, reach_figures, read_truth
 from evaluation.report.genre_maps import genre_maps_svg
 from evaluation.report.page import write_report
-from inference.audience import targeting_for
-from inference.ranking import open_ranker, song_facts
+from inference.audience import listening_of, ranker_of, targeting_for
+from inference.ranking import read_ranker, song_facts
 from inference.song_index import SongIndex, open_index
-from inference.spark_audience import SparkListening, listening_in_spark, read_plays, unbounded
+from inference.spark_audience import SparkListening, unbounded
 from inference.targeting import targeting_on
 from inference.vectors import Boundary, boundary_vectors
 from retrieval.audience import Audience, union
 from retrieval.candidates import Candidates, ceilings
 from retrieval.index import build_index
 from retrieval.listening import Listening
-from retrieval.ranking import Ranker
 from retrieval.songs import Songs
 from retrieval.targeting import Targeting
 
@@ -57,11 +56,12 @@ def evaluate(config: EvaluateConfig, run: Any) -> None:
         raise UserError(
             f"{config.data}: no {config.split} song has a held-out listener, so there is nothing to evaluate"
         )
+    check_fitted_on_others(config.rank, config.split)
     boundary = None
     if config.boundary:
         boundary = boundary_vectors(config.boundary, np.arange(catalogue.n_songs), config.data, config.features)
     listening = listening_of(config, catalogue)
-    ranker = opened_ranker(config, catalogue, trained["FirstPlay"], boundary, listening)
+    ranker = ranker_of(config, catalogue, trained["FirstPlay"], boundary, listening)
     known = read_truth(config.truth, catalogue) if config.truth else logged(catalogue)
     with scratch(config.out) as aside, writing(config.out, KIND, {"options": recorded(config)}) as folder:
         targeting = targeting_for(listening, trained["FirstPlay"], config.targeting, boundary, ranker, aside)
@@ -142,33 +142,19 @@ def boundary_figures(
     return found, histograms | {"gate": margin}
 
 
-def listening_of(config: EvaluateConfig, catalogue: Catalogue) -> Listening:
-    """The listening of all users, where the engine has it."""
-    if config.engine == "local":
-        return Listening(listening_matrix(catalogue.plays, catalogue.n_users, catalogue.n_songs))
-    return listening_in_spark(*read_plays(config.spark, catalogue, ranked=config.rank is not None), catalogue)
-
-
 def source_of(config: EvaluateConfig) -> str:
     """Where outcomes are from, in words."""
     return "truth" if config.truth else "logged plays"
 
 
-def opened_ranker(
-    config: EvaluateConfig, catalogue: Catalogue, index: SongIndex, boundary: Boundary | None, listening: Listening
-) -> Ranker | None:
-    """The ranker, where there is one.
+def check_fitted_on_others(rank: str | None, split: str) -> None:
+    """Refuse a ranker that was fitted on the very songs that are to be evaluated.
 
     Raises:
-        UserError: it was fitted on the very songs that are to be evaluated, or with other models or options.
+        UserError: it was.
     """
-    if config.rank is None:
-        return None
-    log = listening.plays if isinstance(listening, SparkListening) else None
-    ranker, about = open_ranker(config.rank, catalogue, index, boundary, config.targeting, log)
-    if about["fitted_on"] == config.split:
-        raise UserError(f"{config.rank} was fitted on the {config.split} songs: it cannot be evaluated on them")
-    return ranker
+    if rank is not None and read_ranker(Path(rank))["fitted_on"] == split:
+        raise UserError(f"{rank} was fitted on the {split} songs: it cannot be evaluated on them")
 
 
 def without(spaces: dict[str, FloatArray], name: str) -> dict[str, FloatArray]:

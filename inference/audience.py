@@ -14,7 +14,7 @@ from artifacts.folders import scratch, writing
 from artifacts.tracking import log_table, made, tracked, used
 from configs.errors import UserError
 from configs.load import recorded
-from configs.targeting import AudienceConfig, TargetingConfig
+from configs.targeting import AudienceConfig, EvaluateConfig, TargetingConfig
 from data.arrays import IntArray
 from data.catalogue import Catalogue
 from data.item_pairs.verification import listening_matrix
@@ -64,7 +64,8 @@ def make_audience(config: AudienceConfig, run: Any) -> None:
     exclusions, lines = left_out(config, catalogue, new)
     first = read_first_plays(config.plays, catalogue, new) if config.plays else None
     lines += [str(first)] if first else []
-    options, (listening, excluded) = config.targeting, who_listened(config, catalogue, new, exclusions, first)
+    options, listening = config.targeting, listening_of(config, catalogue)
+    excluded = without_their_listeners(exclusions, listening, catalogue, new, first)
     index = restricted(index, catalogue.songs, config.where)
     index = warmed(index, new, listening, first, options.warm_up)
     boundary = boundary_of(config, index, new, first)
@@ -98,26 +99,36 @@ def make_audience(config: AudienceConfig, run: Any) -> None:
     print("\n".join([*lines, show(table, songs.similar, catalogue, new, shown)]))
 
 
-def who_listened(
-    config: AudienceConfig, catalogue: Catalogue, new: IntArray, exclusions: Excluded, first: FirstPlays | None
-) -> tuple[Listening, Excluded]:
-    """The listening of all users; and whom songs must not go to, also because they have played them."""
+def listening_of(config: AudienceConfig | EvaluateConfig, catalogue: Catalogue) -> Listening:
+    """The listening of all users, where the engine has it."""
     if config.engine == "local":
-        listening = Listening(listening_matrix(catalogue.plays, catalogue.n_users, catalogue.n_songs))
-        return listening, without_listeners(exclusions, catalogue.plays, new, first)
-    plays, parts = read_plays(config.spark, catalogue, ranked=config.rank is not None)
-    of_pool = plays_of(plays, np.intersect1d(new, catalogue.rows("warm")))
-    return listening_in_spark(plays, parts, catalogue), without_listeners(exclusions, of_pool, new, first)
+        return Listening(listening_matrix(catalogue.plays, catalogue.n_users, catalogue.n_songs))
+    return listening_in_spark(*read_plays(config.spark, catalogue, ranked=config.rank is not None), catalogue)
+
+
+def without_their_listeners(
+    exclusions: Excluded, listening: Listening, catalogue: Catalogue, new: IntArray, first: FirstPlays | None
+) -> Excluded:
+    """Whom songs must not go to, also because they have played them."""
+    if isinstance(listening, SparkListening):
+        plays = plays_of(listening.plays, np.intersect1d(new, catalogue.rows("warm")))
+    else:
+        plays = catalogue.plays
+    return without_listeners(exclusions, plays, new, first)
 
 
 def ranker_of(
-    config: AudienceConfig, catalogue: Catalogue, index: SongIndex, boundary: Boundary | None, listening: Listening
+    config: AudienceConfig | EvaluateConfig,
+    catalogue: Catalogue,
+    index: SongIndex,
+    boundary: Boundary | None,
+    listening: Listening,
 ) -> Ranker | None:
     """The ranker, where there is one; its features are made from plays where these are."""
     if config.rank is None:
         return None
     log = listening.plays if isinstance(listening, SparkListening) else None
-    return open_ranker(config.rank, catalogue, index, boundary, config.targeting, log)[0]
+    return open_ranker(config.rank, catalogue, index, boundary, config.targeting, log)
 
 
 def targeting_for(

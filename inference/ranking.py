@@ -179,8 +179,8 @@ def open_ranker(
     boundary: Boundary | None,
     options: TargetingConfig,
     log: Any = None,
-) -> tuple[Ranker, dict[str, Any]]:
-    """The ranker of a run and what the run says of it, for targeting with these models and options; `log` as below.
+) -> Ranker:
+    """The ranker of a run, for targeting with these models and options; `log` as below.
 
     Raises:
         UserError: not a finished rank run, damaged, or fitted with another encoder, boundary model or other options.
@@ -191,7 +191,7 @@ def open_ranker(
     network = None
     if about.get("model") == "network":
         network = keyed_network(Path(folder), catalogue, index.manifest["features"])
-    return ranker_in(Path(folder), about, catalogue, options.memory_mb, network, log), about
+    return ranker_in(Path(folder), about, catalogue, options.memory_mb, network, log)
 
 
 def check_ranker(

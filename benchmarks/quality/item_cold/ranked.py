@@ -52,7 +52,7 @@ def ranked(fold: Fold, i2i: Path, boundary: Path | None, out: Path, options: Seq
     train_rank(config)
     songs = fold.parts["cold_test"].songs
     vectors = boundary_vectors(boundary, songs, str(fold.folder), fold.features) if boundary else None
-    ranker = open_ranker(str(out), catalogue, index, vectors, config.targeting)[0]
+    ranker = open_ranker(str(out), catalogue, index, vectors, config.targeting)
     score_UC = lists(catalogue, targeting_of(index, listening, config.targeting, vectors, ranker), songs, vectors)
     return Scores(score_UC, score_UC), way
 
