@@ -40,6 +40,7 @@ DAY = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}")
 NULL, FLAGS = "null", {"true": True, "false": False}
 MISSING = "missing"  # field of a collection: the columns of a row that have no value
 EMPTY: dict[str, Any] = {"text": "", "day": "", "integer": 0, "number": 0.0, "true or false": False, "list of text": []}
+PLURAL = {"day": "days", "integer": "integers", "number": "numbers"}
 IN_MILVUS = {"day": "text"}  # kinds of which a collection makes another
 TYPES: dict[str, pl.DataType] = {
     "text": pl.String(),
@@ -298,7 +299,7 @@ def _constant(node: ast.expr, name: str, kind: str) -> Any:
         return -value if minus else value
     if kind == "number" and is_number and math.isfinite(float(value)):  # type: ignore[arg-type]
         return -float(value) if minus else float(value)  # type: ignore[arg-type]
-    raise ValueError(f"{name} is compared with {_shown(node)}, which is not {kind}{_advice(node, name, kind)}")
+    raise ValueError(f"{name} holds {PLURAL.get(kind, kind)}, not {_shown(node)}{_advice(node, name, kind)}")
 
 
 def _day(text: str) -> date | None:
