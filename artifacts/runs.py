@@ -192,11 +192,12 @@ def finish_run(folder: Path, task: str, metrics: dict[str, float], **about: Any)
 def differences(earlier: Any, now: Any, prefix: str = "") -> list[str]:
     """Options that differ and may not, as "group.name: earlier → now".
 
-    An option that an earlier version did not have does not differ where it is off (0, false, none).
+    An option that an earlier version did not have was off (0, false, none).
     """
     if prefix.rstrip(".") in MAY_CHANGE:
         return []
     if isinstance(earlier, dict) and isinstance(now, dict):
         keys = sorted({*earlier, *(key for key in now if now[key])})
-        return [one for key in keys for one in differences(earlier.get(key), now.get(key), f"{prefix}{key}.")]
+        was = {key: type(now[key])() for key in keys if isinstance(now.get(key), int | float)} | earlier
+        return [one for key in keys for one in differences(was.get(key), now.get(key), f"{prefix}{key}.")]
     return [] if earlier == now else [f"{prefix.rstrip('.')}: {earlier} → {now}"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+import torch
+from omegaconf import OmegaConf
 from polars.testing import assert_frame_equal
 
 from tests import milvus_server
@@ -242,6 +245,19 @@ def module_options(schema: type, **given: Any) -> dict[str, Any]:
 
     options = as_dict(schema(data="", out=""))
     return options["model"] | options["objective"] | options["optim"] | {"block": options["fields"]["block"]} | given
+
+
+def as_before_prior_plays(run: Path, out: Path) -> Path:
+    """A copy of a boundary run as if a version had trained it that did not have the option model.prior_plays."""
+    shutil.copytree(run, out)
+    config = OmegaConf.load(out / "config.yaml")
+    del config.model["prior_plays"]
+    (out / "config.yaml").write_text(OmegaConf.to_yaml(config))
+    for path in (out / "checkpoints").iterdir():
+        checkpoint = torch.load(path, weights_only=True)
+        del checkpoint["hyper_parameters"]["prior_plays"]
+        torch.save(checkpoint, path)
+    return out
 
 
 def i2i_options(data: Path, out: Path) -> list[str]:

@@ -148,11 +148,12 @@ def trained_again(run: Run, catalogue: Catalogue, out: Path) -> Run:
     from training.tasks import train_boundary, train_i2i  # here: a ranker without folds needs no Lightning
 
     features = run.config["features"] or "null"
-    given = [f"data={catalogue.folder}", f"features={features}", f"out={out}"], origin(run.folder)
+    given = [f"data={catalogue.folder}", f"features={features}", f"out={out}"]
     if run.task == "i2i":
-        train_i2i(load(I2IConfig, *given))
+        train_i2i(load(I2IConfig, given, origin(run.folder)))
     else:
-        train_boundary(load(BoundaryConfig, *given))
+        given.append(f"model.prior_plays={run.hparams.get('prior_plays', 0.0)}")  # of an earlier version: its default
+        train_boundary(load(BoundaryConfig, given, origin(run.folder)))
     return open_run(out, run.task)
 
 

@@ -39,7 +39,7 @@ SAME = {  # options that make a model's architecture
         "model": ("field_dim", "hidden", "dim", "normalise", "residual"),
         "objective": ("cut_fields",),
     },
-    "boundary": {"fields": ("block",), "model": ("field_dim", "hidden", "dim")},
+    "boundary": {"fields": ("block",), "model": ("field_dim", "hidden", "dim", "prior_plays")},
 }
 INPUTS = ("prepared", "dense_dims", "n_numbers")  # hyper-parameters that say what a model reads
 TOWERS = ("model.user", "model.boundary")  # that read profiles
@@ -78,8 +78,11 @@ def start_run(task: str, config: Any) -> Run | None:
 
 
 def architecture(task: str, options: dict[str, Any]) -> dict[str, Any]:
-    """The options that must be equal."""
-    return {group: {name: options[group].get(name) for name in names} for group, names in SAME[task].items()}
+    """The options that must be equal; a run of an earlier version may lack some."""
+    return {
+        group: {name: options[group][name] for name in names if name in options[group]}
+        for group, names in SAME[task].items()
+    }
 
 
 def song_vocabulary(start: Run, catalogue: Catalogue, min_count: int) -> fields.Vocabulary:

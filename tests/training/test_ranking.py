@@ -24,6 +24,7 @@ from data.catalogue import Catalogue, held_out_listeners
 from inference.ranking import labels, read_ranker
 from retrieval.ranking import LABELS, Examples, grades
 from tests.commands import run
+from tests.conftest import as_before_prior_plays
 from training import ranking
 from training.rank_trees import fit_trees, informative, reached
 
@@ -129,6 +130,16 @@ def test_songs_are_not_evaluated_by_a_ranker_that_was_fitted_on_them(
     with pytest.raises(UserError, match=r"was fitted with targeting\.neighbours=100: give the same options"):
         run("evaluate", *given, f"boundary={boundary_run}", "targeting.neighbours=9")
     assert not (tmp_path / "e").exists()
+
+
+def test_folds_shrink_few_plays_as_the_boundary_does(
+    boundary_run: Path, by_folds: Path, catalogue: Catalogue, tmp_path: Path
+) -> None:
+    """A run of an earlier version, which does not name the option, did not."""
+    assert open_run(by_folds / "folds" / "0" / "boundary", "boundary").hparams["prior_plays"] == 4
+    before = open_run(as_before_prior_plays(boundary_run, tmp_path / "before"), "boundary")
+    fold = ranking.trained_again(before, catalogue, tmp_path / "fold")
+    assert fold.hparams["prior_plays"] == fold.config["model"]["prior_plays"] == 0
 
 
 def test_folds_go_on_where_a_kill_left_them(

@@ -23,7 +23,7 @@ from data.fields import codes_of, extended, field_codes, made_with
 from inference.vectors import boundary_vectors, encode_songs, predict
 from lightning_modules.i2i import I2IModule
 from tests.callbacks.test_resume import Killed, assert_same_run, kill_when
-from tests.conftest import QUIET, TOWERS, i2i_options
+from tests.conftest import QUIET, TOWERS, as_before_prior_plays, i2i_options
 from tests.distributed.test_launch import ended, launch
 from tests.offline_wandb import runs_in
 from training.parts import boundary_parts, i2i_parts
@@ -207,6 +207,19 @@ REFUSED = {
 @pytest.mark.parametrize("options", REFUSED)
 def test_another_architecture_is_refused(options: str, days: tuple[Path, Path], earlier: Path) -> None:
     assert REFUSED[options] in complaint(I2IConfig, "i2i", days[1], earlier, *options.split())
+
+
+def test_users_of_few_plays_stay_as_far_from_those_of_none(
+    days: tuple[Path, Path], earlier_boundary: Path, tmp_path: Path
+) -> None:
+    """Also where the run is of a version that did not shrink them."""
+    before, given = as_before_prior_plays(earlier_boundary, tmp_path / "before"), ("boundary", days[1])
+    told = "is a model of other options: model.prior_plays:"
+    assert f"{told} 4.0 → 0.0" in complaint(BoundaryConfig, *given, earlier_boundary, "model.prior_plays=0")
+    assert f"{told} 0.0 → 4.0" in complaint(BoundaryConfig, *given, before)
+    module, data, _ = begun(BoundaryConfig, *given, before, "model.prior_plays=0")
+    users = predict(module, data.users_loader(np.arange(data.catalogue.n_users)))["vector"]
+    np.testing.assert_array_equal(users, boundary_vectors(before, np.arange(3), str(days[1])).user_UD)
 
 
 def test_what_is_no_start(
