@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import polars as pl
 
 from data.conditions import condition, kinds_of, literal
@@ -38,10 +40,11 @@ def comparison(values: pl.Series, kind: str) -> str | None:
     if kind in ("integer", "number", "day"):
         middle = values.sort()[len(values) // 2]
         sign = ">=" if middle > values.min() else ">"
-        return f"{name} {sign} {literal(float(f'{middle:.3g}') if kind == 'number' else middle)}"
-    counted = values.value_counts(sort=True).filter(pl.col("count") * OFTEN >= len(values), pl.col("count") > 1)
-    common = counted.sort("count", name, descending=[True, False])[name].head(min(2, values.n_unique() - 1))
-    if not len(common) or max(map(len, common)) > SHORT:
+        short = float(f"{middle:.3g}") if kind == "number" else middle
+        return f"{name} {sign} {literal(middle if short in (-math.inf, math.inf) else short)}"
+    counted = values.alias("value").value_counts().filter(pl.col("count") * OFTEN >= len(values), pl.col("count") > 1)
+    common = counted.sort("count", "value", descending=[True, False])["value"].head(min(2, values.n_unique() - 1))
+    if not len(common) or max(map(len, common)) > SHORT or not all(map(str.isprintable, common)):
         return None
     first, *others = map(literal, common)
     if kind == "list of text":

@@ -37,6 +37,7 @@ WRITTEN = (
 TEXT_BYTES, LIST_MOST = 65_535, 4_096  # that a value of Milvus may have
 LEFT_OUT = ("title", "lyrics")  # free text
 DAY = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}")
+ESCAPED = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n", "\r": r"\r"})  # of a text; milvus-lite knows no \u000b
 NULL, FLAGS = "null", {"true": True, "false": False}
 MISSING = "missing"  # field of a collection: the columns of a row that have no value
 EMPTY: dict[str, Any] = {"text": "", "day": "", "integer": 0, "number": 0.0, "true or false": False, "list of text": []}
@@ -80,8 +81,8 @@ class ConditionError(UserError):
 def columns_of(table: pl.DataFrame) -> pl.DataFrame:
     """What conditions may name of a table: columns of text, days, numbers, true or false, and lists of text.
 
-    Times become days; NaN becomes null. Free text, paths and columns with other names than Python's
-    variables have are left out; so is one named MISSING.
+    Times become days. NaN, infinite numbers and days of other years than 1 to 9999 become null. Free text, paths and
+    columns with other names than Python's variables have are left out; so is one named MISSING.
     """
     named = [
         name
@@ -152,17 +153,18 @@ def _simple(name: str, dtype: Any) -> pl.Expr | None:
     """A column as one of TYPES; None where it is none of them."""
     column = pl.col(name)
     if dtype in (pl.Date, pl.Datetime):
-        return column.dt.date()
+        day = column.dt.date()
+        return pl.when(day.is_between(date.min, date.max)).then(day)
     if dtype in (pl.String, pl.Categorical, pl.Enum):
         return column.cast(pl.String)
     if dtype == pl.Boolean:
         return column
     if dtype.is_integer():
         return column.cast(pl.Int64, strict=False)
-    if dtype == pl.Float32:  # by its digits, as 4.2 and not as 4.199999809
-        return column.cast(pl.String).cast(pl.Float64).fill_nan(None)
     if dtype.is_float() or dtype.is_decimal():
-        return column.cast(pl.Float64).fill_nan(None)
+        # single precision by its digits, as 4.2 and not as 4.199999809
+        number = (column.cast(pl.String) if dtype == pl.Float32 else column).cast(pl.Float64)
+        return pl.when(number.is_finite()).then(number)
     if dtype == pl.List and dtype.inner in (pl.String, pl.Categorical, pl.Enum):
         return column.cast(pl.List(pl.String)).map_batches(_full, return_dtype=pl.List(pl.String))
     return None
@@ -334,9 +336,9 @@ def _in_milvus(value: Any) -> Any:
 def literal(value: Any) -> str:
     """A constant as it is written, also for Milvus."""
     value = _in_milvus(value)
-    if isinstance(value, str | bool):
-        return json.dumps(value, ensure_ascii=False)
-    return repr(value)
+    if isinstance(value, str):
+        return f'"{value.translate(ESCAPED)}"'
+    return json.dumps(value) if isinstance(value, bool) else repr(value)
 
 
 def _shown(node: ast.expr) -> str:

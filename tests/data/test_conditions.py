@@ -18,7 +18,7 @@ from tests.milvus_server import ON_BOTH
 Row = dict[str, Any]
 Truth = Callable[[Row], bool | None]  # None: neither
 
-TEXTS = ["zh", "en", 'a"b', "c\\d", "e\nf", "g'h", "", "é音", " and ", "x] or year > 0 or language in ["]
+TEXTS = ["zh", "en", 'a"b', "c\\d", "e\nf\r", "\x00\x0b\t", "g'h", "", "é音", "x] or year > 0 or language in ["]
 DAYS = [date(1969, 12, 31), date(2024, 2, 29), date(2024, 6, 1), date(2031, 1, 1)]
 GENRES = ["rock", "pop", 'a"b', "c\\d"]
 SIGNS: dict[str, Callable[[Any, Any], bool]] = {
@@ -217,6 +217,15 @@ def test_columns_are_what_milvus_can_hold() -> None:
     assert kinds_of(found)["released_at"] == "day"
     assert without_nulls(found)["released_at"].to_list() == ["2024-01-31", ""]
     assert kinds_of(found)["tags"] == "list of text" and set(kinds_of(found).values()) <= set(TYPES)
+
+
+def test_what_no_condition_can_write_is_null() -> None:
+    inf = float("inf")
+    given = {"tempo": [inf, -inf, 1e308], "height": pl.Series([inf, 2.5, None], dtype=pl.Float32)}
+    days = pl.Series([3_000_000, -800_000, 19_000], dtype=pl.Int32).cast(pl.Date)  # of the years 10183, −221 and 2022
+    found = columns_of(pl.DataFrame(given | {"born": days, "seen": days.cast(pl.Datetime("ms"))}))
+    assert found["tempo"].to_list() == [None, None, 1e308] and found["height"].to_list() == [None, 2.5, None]
+    assert found["born"].to_list() == found["seen"].to_list() == [None, None, date(2022, 1, 8)]
 
 
 def test_numbers_of_single_precision_are_compared_as_they_are_written() -> None:
