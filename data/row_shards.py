@@ -70,8 +70,12 @@ class RowShards:
             np.savez(file, **arrays)
 
     def join(self, name: str, path: Path) -> FloatArray:
-        """Write the rows of all shards into one .npy file; gives it memory-mapped."""
-        with path.open("wb") as file:
+        """Write the rows of all shards into one .npy file, whole or not at all; gives it memory-mapped.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        with kept_whole(path, self.what) as aside, aside.open("wb") as file:  # another may have it open
             for shard in range(self.count):
                 with np.load(self.path(shard)) as arrays:
                     rows: FloatArray = arrays[name]

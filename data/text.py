@@ -16,7 +16,6 @@ import polars as pl
 from tqdm import tqdm
 
 from artifacts.fingerprints import of_file
-from artifacts.folders import kept_whole
 from configs.errors import UserError
 from data.arrays import AnyArray, FloatArray, IntArray
 from data.contract.columns import TEXT_TYPES, TEXTS
@@ -174,8 +173,7 @@ def text_vectors(
         _compute(texts, model, max_tokens, batch_size, windows, shards, shards.left(ranks))
     ranks.wait()
     if ranks.rank == 0 and not path.exists():
-        with kept_whole(path, "text vectors") as aside:
-            shards.join("text", aside)
+        shards.join("text", path)
         shutil.rmtree(shards.folder)
     ranks.wait()
     stored: FloatArray = np.load(path, mmap_mode="r")

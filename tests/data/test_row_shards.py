@@ -33,8 +33,10 @@ def test_what_is_written_is_left_out_and_joined(tmp_path: Path, monkeypatch: pyt
     for shard in (2, 0):
         shards.write(shard, a=rows[shards.rows(shard)], b=-rows[shards.rows(shard)])
     assert shards.left(Ranks(0, 2)) == [] and shards.left(Ranks(1, 2)) == [1] and RowShards(tmp_path, 10).count == 3
-    with pytest.raises(FileNotFoundError):
+    (tmp_path / "a.npy").write_bytes(b"of another command, which has it open")
+    with pytest.raises(UserError, match="No such file"):
         shards.join("a", tmp_path / "a.npy")
+    assert (tmp_path / "a.npy").read_bytes() == b"of another command, which has it open"
     shards.write(1, a=rows[4:8], b=-rows[4:8])
     assert sorted(path.suffix for path in shards.folder.iterdir()) == [".npz"] * 3
     for name, expected in (("a", rows), ("b", -rows)):
