@@ -5,7 +5,7 @@ Shapes: S songs of the catalogue, D numbers of a vector.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from data.catalogue import Catalogue, read_features
 from data.fields import FEATURES
 from data.text import song_texts
 
+AUDIO = "clip_audio"  # the vectors of recordings
 STEP = 65_536  # rows that are copied at a time
 
 
@@ -76,8 +77,8 @@ def earlier_vectors(
         made_of: the fingerprint of the features that today's encoder makes of a catalogue.
 
     Raises:
-        UserError: the features were made by another encoder, or their catalogue is gone, has changed since, or is of a
-            version that kept no checksums of recordings.
+        UserError: the features are damaged, or were made by another encoder, or their catalogue is gone, has changed
+            since, or is of a version that kept no checksums of recordings.
     """
     if folder is None:
         return nothing_earlier(catalogue)
@@ -90,12 +91,33 @@ def earlier_vectors(
         )
     then, now = (_read_by_encoder(one, fields, heard) for one in (before, catalogue))
     columns = [name for name in now.columns if name != "song_id"]
-    found = now.join(then.with_row_index("row"), on="song_id", how="left", maintain_order="left")
+    arrays = _arrays(Path(folder), before.n_songs, manifest["songs_with"])
+    then = then.with_row_index("row").filter(_is_whole(then, arrays))
+    found = now.join(then, on="song_id", how="left", maintain_order="left")
     same = pl.all_horizontal(
         pl.col("row").is_not_null(), *(pl.col(n).eq_missing(pl.col(f"{n}_right")) for n in columns)
     )
     row = found.select(pl.when(same).then(pl.col("row").cast(pl.Int64)).otherwise(-1))["row"]
-    return Earlier(read_features(Path(folder), before.n_songs), row.to_numpy())
+    return Earlier(arrays, row.to_numpy())
+
+
+def _arrays(folder: Path, n_songs: int, names: Collection[str]) -> dict[str, FloatArray]:
+    """The arrays that the encoder made; others may lie beside them.
+
+    Raises:
+        UserError: one is gone or damaged.
+    """
+    found = read_features(folder, n_songs)
+    if missing := [name for name in names if name not in found]:
+        raise UserError(f"earlier={folder} lacks {', '.join(missing)}: leave earlier= out, and all songs are embedded")
+    return {name: found[name] for name in names}
+
+
+def _is_whole(songs: pl.DataFrame, arrays: dict[str, FloatArray]) -> pl.Series:
+    """Which songs have a vector of their recording, if there is one; with audio.store=files it may have been away."""
+    if "audio_length" not in songs.columns:
+        return pl.repeat(True, songs.height, eager=True)
+    return (songs["audio_length"] == 0) | pl.Series(np.isfinite(arrays[AUDIO][:, 0]))
 
 
 def _read_by_encoder(catalogue: Catalogue, fields: Sequence[str], heard: bool) -> pl.DataFrame:
@@ -109,7 +131,7 @@ def _read_by_encoder(catalogue: Catalogue, fields: Sequence[str], heard: bool) -
     if unknown := int(((songs["audio_length"] > 0) & told.is_null()).sum()):
         raise UserError(
             f"{catalogue.folder}: {unknown:,} recordings have no checksum, as an earlier version left them: leave "
-            "earlier= out, or prepare the catalogue again with another audio.cache"
+            "earlier= out, or prepare the catalogue again (with another audio.cache where that does not help)"
         )
     store = catalogue.manifest["audio"]["store"]  # vectors of frames differ a little from those of samples
     return table.with_columns(songs["audio_length"], told, pl.lit(store).alias("store"))

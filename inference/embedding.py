@@ -23,12 +23,12 @@ from data.row_shards import Ranks, RowShards
 from data.text import folder_state, song_texts, text_vectors, unknown_share
 from data.tfidf import CharacterTfidf, fit
 from datamodules.clip import BERT_BATCH, FRAME_OPTIONS, ClipDataModule
-from inference.earlier import Earlier, earlier_vectors, nothing_earlier
+from inference.earlier import AUDIO, Earlier, earlier_vectors, nothing_earlier
 from inference.vectors import restore
 from lightning_modules.clip import ClipModule
 
 KIND, _ = FEATURES
-NAMES, TEXT = ("clip_audio", "clip_text"), "text"
+NAMES, TEXT = (AUDIO, "clip_text"), "text"
 
 
 @tracked("embed")

@@ -87,14 +87,27 @@ def test_a_chain_of_days_ends_where_the_last_day_alone_does(yesterday: Path, tmp
     assert np.array_equal(np.load(tmp_path / "features1/text.npy"), embed(days[2], tmp_path / "anew"), equal_nan=True)
 
 
+def test_vectors_of_ones_own_beside_them_are_not_taken_along(
+    yesterday: Path, catalogue_folder: Path, tmp_path: Path
+) -> None:
+    """The new songs have none."""
+    features = Path(shutil.copytree(yesterday.parent / "yesterdays", tmp_path / "features"))
+    np.save(features / "mood.npy", np.ones((pl.read_parquet(yesterday / "songs.parquet").height, 3), np.float32))
+    embed(Path(shutil.copytree(catalogue_folder, tmp_path / "today")), tmp_path / "out", f"earlier={features}")
+    assert [path.name for path in (tmp_path / "out").glob("*.npy")] == ["text.npy"]
+
+
 def test_what_cannot_be_kept_is_one_line(yesterday: Path, tmp_path: Path) -> None:
     features = yesterday.parent / "yesterdays"
+    lacking = Path(shutil.copytree(features, tmp_path / "lacking"))
+    (lacking / "text.npy").unlink()
     cases = [
         (yesterday, [f"earlier={features}", "text.fields=[tags]"], "another encoder"),
         (yesterday, [f"earlier={features}", "text.windows=2"], "another encoder"),
         (yesterday, [f"earlier={features}", "text.model=tfidf"], "fitted to each catalogue anew"),
         (yesterday, [f"earlier={yesterday}"], "not a features folder"),
         (yesterday, [f"earlier={tmp_path}/nowhere"], "nowhere"),
+        (yesterday, [f"earlier={lacking}"], "lacking lacks text: leave earlier= out"),
     ]
     moved = Path(shutil.copytree(yesterday, tmp_path / "moved"))
     stale = Path(shutil.copytree(features, tmp_path / "stale"))

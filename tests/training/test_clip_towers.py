@@ -155,6 +155,22 @@ def test_songs_that_are_as_they_were_keep_their_vectors(
         embedded(run, today, tmp_path / "again", f"earlier={tmp_path}/kept")
 
 
+def test_a_recording_that_was_away_is_embedded_when_it_is_back(
+    source: Path, prepare: Callable[..., Path], tmp_path: Path
+) -> None:
+    """With audio.store=files a song whose file is away when it is embedded has no vector of it that day."""
+    music = Path(shutil.copytree(source, tmp_path / "music"))
+    catalogue = prepare(music, tmp_path / "catalogue", "audio.store=files", "split.by=random", "split.cold_share=0.4")
+    run = train(catalogue, tmp_path / "run", "trainer.epochs=1")
+    (music / "7.flac").rename(tmp_path / "away")
+    without = embedded(run, catalogue, tmp_path / "yesterdays")["clip_audio"]
+    assert np.isnan(without[7]).all() and np.isfinite(without[8]).all()
+    (tmp_path / "away").rename(music / "7.flac")
+    kept = embedded(run, catalogue, tmp_path / "kept", f"earlier={tmp_path}/yesterdays")["clip_audio"]
+    np.testing.assert_array_equal(kept, embedded(run, catalogue, tmp_path / "anew")["clip_audio"])
+    assert np.isfinite(kept[7]).all()
+
+
 fixed = CropReader.fixed
 
 
