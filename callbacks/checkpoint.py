@@ -22,13 +22,29 @@ LESS_IS_BETTER = ("val/bce",)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint aside and renames it, so that `last.ckpt` is always whole."""
+    """Writes a checkpoint aside and renames it, so that `last.ckpt` is always whole; reads one where it is now."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         """Save under another name, then rename."""
         aside = Path(f"{path}.part")
         super().save_checkpoint(checkpoint, aside, storage_options)
         os.replace(aside, path)
+
+    def load_checkpoint(self, path: Any, *how: Any, **options: Any) -> dict[str, Any]:
+        """Load it; of a run folder that was moved, Lightning would forget which checkpoint is the best so far."""
+        checkpoint = super().load_checkpoint(path, *how, **options)
+        for state in checkpoint.get("callbacks", {}).values():
+            if there := state.get("dirpath"):
+                here = os.path.realpath(Path(path).parent)
+                state |= {name: moved(value, there, here) for name, value in state.items()}
+        return checkpoint
+
+
+def moved(value: Any, there: str, here: str) -> Any:
+    """A path below `there`, or what is told of such paths, as of paths below `here`; other values as they are."""
+    if isinstance(value, dict):
+        return {moved(name, there, here): of for name, of in value.items()}
+    return here + value.removeprefix(there) if isinstance(value, str) and value.startswith(there) else value
 
 
 class StepSeed(Callback):

@@ -102,6 +102,29 @@ def test_killed_and_resumed_ends_with_the_same_weights(
     assert_same_run(out, i2i_run)
 
 
+@pytest.mark.parametrize("moment", ["validation of epoch 2", "before the manifest says finished"])
+def test_a_killed_run_may_be_moved(
+    moment: str, train_i2i: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its best checkpoint stays the best: here that of the first epoch, after which it learns nothing good."""
+    monkeypatch.setattr(I2IModule, "on_validation_epoch_end", worse_and_worse, raising=False)
+    undisturbed = train_i2i(tmp_path / "undisturbed")
+    assert states(undisturbed, BEST)["epoch"] == 0
+    owner, name, condition = MOMENTS[moment]
+    owner = sys.modules[owner] if isinstance(owner, str) else owner
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_when(patch, owner, name, condition)
+        train_i2i(tmp_path / "there")
+    (tmp_path / "there").rename(tmp_path / "here")
+    train_i2i(tmp_path / "here")
+    assert_same_run(tmp_path / "here", undisturbed)
+
+
+def worse_and_worse(module: I2IModule) -> None:
+    """The figure that chooses the best checkpoint falls from epoch to epoch."""
+    module.trainer.callback_metrics["val/audience"] = torch.tensor(-float(module.current_epoch))
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_with_checkpoints_within_an_epoch_no_step_is_done_twice(
     workers: int, i2i_run: Path, train_i2i: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
