@@ -3,8 +3,8 @@
 # Version: pedalboard 0.9.26, numpy 2.4.6. Input: a second of noise, mono and stereo, through Reverb(wet_level=0, dry_level=…) with 0, .1,
 # .4 (which it has unless told), .5 and 1; the same by Chorus, Phaser, Delay and Convolution with mix=0.
 # Expected: with wet_level=0 the sound times dry_level, so that 1 leaves it as it is, as mix=0 does elsewhere; the documentation names no
-# other scale. Seen: exactly twice that: 1 makes all 6 dB louder, so that a sound that reaches .6 is beyond full scale, .5 leaves it as it is,
-# and the dry part of a reverb with its own settings is .8, not .4.
+# other scale. Seen: exactly twice that: 1 makes all 6 dB louder, so that a sound that reaches .6 is beyond full scale, .5 leaves it as it
+# is, and the dry part of a reverb with its own settings is .8, not .4.
 set -eu
 at=$(mktemp -d)
 trap 'rm -rf "$at"' EXIT
