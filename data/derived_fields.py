@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from data.arrays import IntArray
-from data.words import plain, versions
+from data.words import plain, plain_titles, versions
 
 SCRIPTS = (
     *("Latin", "Han", "Hiragana", "Katakana", "Hangul", "Cyrillic", "Greek", "Georgian", "Armenian", "Arabic"),
@@ -27,8 +27,14 @@ LISTS = pl.List(pl.String)
 
 
 def scripts(songs: pl.DataFrame) -> pl.Series:
-    """Scripts of the letters of title and lyrics, the one of most letters first, ties in alphabetical order."""
-    parts = [_scripts(plain(songs[at : at + CHUNK])) for at in range(0, songs.height, CHUNK)]
+    """Scripts of the letters of title and lyrics, the one of most letters first, ties in alphabetical order.
+
+    A version mark does not count: "(Live)" behind a Chinese title is no Latin word of it.
+    """
+    bare = songs
+    if "title" in songs.columns:
+        bare = songs.with_columns(plain_titles(songs["title"].cast(pl.String)).alias("title"))
+    parts = [_scripts(plain(bare[at : at + CHUNK])) for at in range(0, songs.height, CHUNK)]
     return pl.concat([pl.Series(dtype=LISTS), *parts])
 
 

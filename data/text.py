@@ -47,7 +47,7 @@ def read_as(prepared: dict[str, Any]) -> dict[str, Any]:
 def song_texts(songs: pl.DataFrame, fields: Sequence[str]) -> list[str | None]:
     """One text a song: the given columns, one below the other; list columns are joined by commas. None: no text.
 
-    Titles and lyrics are without what is form and no word (`data.words`).
+    Lyrics are without what is form and no word (`data.words`).
     Any column of text or lists of text will do, also one that the contract does not know.
 
     Raises:

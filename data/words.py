@@ -1,14 +1,16 @@
-"""Titles and lyrics as encoders read them: without what is form and no word.
+"""Lyrics as encoders read them, without what is form and no word; and the version marks of titles.
 
 Lyrics come plain, with time stamps (LRC, with stamps of words too) or as subtitles (SRT, WebVTT, SBV), and name who
 wrote and played them. All forms of one text give one text: stamps, heads such as `[by:…]` and credits are left out. A
-title's version mark, such as "(Live)", is no part of its text but a field of its own.
+title's version mark, such as "(Live)", is a field of its own, and stays in the text too: without it songs' neighbours
+are worse (docs/results/playlists.md).
 """
 
 from __future__ import annotations
 
 import polars as pl
 
+READING = 2  # raised when texts come to be read otherwise: vectors of another reading are not taken along
 CHUNK = 10_000  # lyrics whose lines are held at a time
 
 # hours:minutes:seconds.hundredths, minutes:seconds.hundredths, or milliseconds,duration
@@ -110,10 +112,10 @@ MARKS = (
 
 
 def plain(songs: pl.DataFrame) -> pl.DataFrame:
-    """A table with its titles and lyrics, where it has any, as they are read."""
-    made = {"title": plain_titles, "lyrics": plain_lyrics}
-    there = [name for name in made if name in songs.columns and not songs[name].dtype.is_nested()]
-    return songs.with_columns(made[name](songs[name].cast(pl.String)).alias(name) for name in there)
+    """A table with its lyrics, where it has any, as they are read."""
+    if "lyrics" not in songs.columns or songs["lyrics"].dtype.is_nested():
+        return songs
+    return songs.with_columns(plain_lyrics(songs["lyrics"].cast(pl.String)).alias("lyrics"))
 
 
 def plain_lyrics(lyrics: pl.Series) -> pl.Series:
@@ -235,7 +237,7 @@ def notes(songs: pl.DataFrame) -> list[str]:
             "is without them"
         )
     if marked := versions(songs).count():
-        made.append(f"songs: {marked} titles have a version mark: it is the field version, and no part of their text")
+        made.append(f"songs: {marked} titles have a version mark: it is the field version too")
     return made
 
 

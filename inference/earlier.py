@@ -86,8 +86,8 @@ def earlier_vectors(
     before = Catalogue.read(manifest["data"])
     if manifest.get(CONTENT) != made_of(before):
         raise UserError(
-            f"earlier={folder} was made by another encoder, or its catalogue {before.folder} has changed since: leave "
-            "earlier= out, and all songs are embedded"
+            f"earlier={folder} was made by another encoder, by a version that read texts otherwise, or its catalogue "
+            f"{before.folder} has changed since: leave earlier= out, and all songs are embedded"
         )
     then, now = (_read_by_encoder(one, fields, heard) for one in (before, catalogue))
     columns = [name for name in now.columns if name != "song_id"]

@@ -22,6 +22,7 @@ from data.fields import FEATURES, check_names
 from data.row_shards import Ranks, RowShards
 from data.text import folder_state, song_texts, text_vectors, unknown_share
 from data.tfidf import CharacterTfidf, fit
+from data.words import READING
 from datamodules.clip import BERT_BATCH, FRAME_OPTIONS, ClipDataModule
 from inference.earlier import AUDIO, Earlier, earlier_vectors, nothing_earlier
 from inference.vectors import restore
@@ -44,7 +45,7 @@ def embed(config: EmbedConfig, tracking: Any) -> None:
     read = [folder_state(prepared[name]) for name in ("text_model", "audio_model")]
 
     def made_of(catalogue: Catalogue) -> str:
-        return of_values(run.fingerprint, read, of_folder(catalogue.folder))
+        return of_values(run.fingerprint, read, of_folder(catalogue.folder), READING)
 
     earlier = earlier_vectors(config.earlier, catalogue, prepared["text_fields"], True, made_of)
     data = song_data(run, config, catalogue.part(earlier.new))
@@ -93,7 +94,7 @@ def embed_text(config: EmbedConfig, tracking: Any) -> None:
     same = as_dict(options) | ({"model": state} if state else {})
 
     def made_of(catalogue: Catalogue) -> str:
-        return of_values(same, of_folder(catalogue.folder))
+        return of_values(same, of_folder(catalogue.folder), READING)
 
     made_by: dict[str, Any] = {"text": as_dict(options), CONTENT: made_of(catalogue)}
     told, fitted = f"  {len(texts) - len(present):,} songs without text", None

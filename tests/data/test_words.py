@@ -223,7 +223,7 @@ TITLES = {
 }
 
 
-def test_marks_of_titles_are_a_field_and_no_text() -> None:
+def test_marks_of_titles_are_a_field() -> None:
     titles = [*TITLES, None]
     songs = pl.DataFrame({"title": titles})
     assert plain_titles(songs["title"]).to_list() == [plain for _, plain in TITLES.values()] + [None]
@@ -232,12 +232,12 @@ def test_marks_of_titles_are_a_field_and_no_text() -> None:
     assert versions(songs.clear()).dtype == versions(songs).dtype == pl.List(pl.String)
 
 
-def test_the_text_of_a_song_is_without_them() -> None:
+def test_the_text_of_a_song_has_its_mark_and_plain_lyrics() -> None:
     """Other columns, a list that is called so among them, are read as they are."""
     songs = pl.DataFrame({
         "title": ["Hello (Live)"], "lyrics": ["[00:01.00]作词 : x\n[00:02.00]la"], "genres": [["(Live)", "作词 : x"]],
     })  # fmt: skip
-    assert song_texts(songs, ["title", "lyrics", "genres"]) == ["Hello\nla\n(Live), 作词 : x"]
+    assert song_texts(songs, ["title", "lyrics", "genres"]) == ["Hello (Live)\nla\n(Live), 作词 : x"]
     assert derived_values(songs, "script").to_list() == [["Latin"]]
     assert song_texts(songs.select(title=pl.col("genres")), ["title"]) == ["(Live), 作词 : x"]
 

@@ -123,3 +123,14 @@ def test_what_cannot_be_kept_is_one_line(yesterday: Path, tmp_path: Path) -> Non
     shutil.rmtree(moved)
     with pytest.raises(UserError, match="moved"):
         run("embed", f"data={yesterday}", f"out={tmp_path}/out", FIELDS, f"earlier={stale}")
+
+
+def test_vectors_of_texts_that_were_read_otherwise_are_refused(
+    yesterday: Path, catalogue_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedding, "READING", embedding.READING - 1)
+    embed(yesterday, tmp_path / "yesterdays")
+    monkeypatch.undo()
+    today = Path(shutil.copytree(catalogue_folder, tmp_path / "today"))
+    with pytest.raises(UserError, match="was made by another encoder, by a version that read texts otherwise"):
+        embed(today, tmp_path / "out", f"earlier={tmp_path}/yesterdays")
