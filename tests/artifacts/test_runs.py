@@ -139,7 +139,7 @@ def test_a_run_of_a_version_that_had_fewer_options(tmp_path: Path) -> None:
     finish_run(run, "i2i", {})
     later = now | {"fresh": 0, "none": None, "model": now["model"] | {"sparser": False}}
     assert is_finished(run, "i2i", later)
-    for changed, words in (({"fresh": 2}, "fresh: None → 2"), ({"model": now["model"] | {"sparser": True}}, "sparser")):
+    for changed, words in (({"fresh": 2}, "fresh: 0 → 2"), ({"model": now["model"] | {"sparser": True}}, "sparser")):
         with pytest.raises(UserError, match=words):
             is_finished(run, "i2i", later | changed)
 
