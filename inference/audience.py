@@ -66,8 +66,7 @@ def make_audience(config: AudienceConfig, run: Any) -> None:
     lines += [str(first)] if first else []
     options, listening = config.targeting, listening_of(config, catalogue)
     excluded = without_their_listeners(exclusions, listening, catalogue, new, first)
-    index = restricted(index, catalogue.songs, config.where)
-    index = warmed(index, new, listening, first, options.warm_up)
+    index = warmed(restricted(index, catalogue.songs, config.where), new, listening, first, options.warm_up)
     boundary = boundary_of(config, index, new, first)
     ranker = ranker_of(config, catalogue, index, boundary, listening)
     items, facts = boundary.item_CD if boundary else None, song_facts(ranker.source, catalogue, new) if ranker else None
