@@ -16,7 +16,7 @@ import polars as pl
 from scipy import sparse
 
 from artifacts.remote import content, is_remote
-from configs.errors import UserError
+from configs.errors import UserError, first_of
 from configs.targeting import AudienceConfig
 from data.arrays import IntArray
 from data.catalogue import Catalogue
@@ -61,8 +61,7 @@ class Exclusions(Excluded):
         text = f"users left out: {len(self.users)} of every song, {len(self.song)} of one song"
         for column, ids in self.unknown.items():
             if ids:
-                named = ", ".join(ids[:NAMED]) + (", …" if len(ids) > NAMED else "")
-                text += f"; {column} not in the catalogue: {len(ids)} ({named})"
+                text += f"; {column} not in the catalogue: {len(ids)} ({first_of(ids, NAMED)})"
         return text
 
 

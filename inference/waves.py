@@ -12,7 +12,7 @@ import polars as pl
 
 from artifacts.folders import read_manifest, writing
 from artifacts.tracking import made, tracked, used
-from configs.errors import UserError
+from configs.errors import UserError, first_of
 from configs.load import recorded
 from configs.options import AUDIENCE, MADE_BY, WAVES
 from configs.waves import WavePolicyConfig, WavesConfig
@@ -193,7 +193,7 @@ def read_outcomes(
 def named(ids: pl.Series) -> str:
     """Some of the ids, and how many there are."""
     ids = ids.unique(maintain_order=True)
-    return f"{', '.join(ids.head(NAMED).to_list())}{', …' if len(ids) > NAMED else ''} ({len(ids):,})"
+    return f"{first_of(ids, NAMED)} ({len(ids):,})"
 
 
 def state_table(

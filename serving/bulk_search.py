@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from tqdm import tqdm
 
 from artifacts.folders import writing
-from configs.errors import UserError
+from configs.errors import UserError, first_of
 from configs.serving import SearchConfig
 from data.audio.recordings import AudioError, check, decode
 from serving import search
@@ -45,9 +45,9 @@ def search_songs(config: SearchConfig) -> None:
     if not parts:
         raise UserError(f"queries={config.queries}: no line can be answered")
     table = pl.concat(parts).sort("query", "rank")
-    empty = sorted(given.keys() - skipped.keys() - set(table["query"]))
-    if empty:
-        print(f"  no song is found for line {', '.join(map(str, empty[:SHOWN]))}{', …' if len(empty) > SHOWN else ''}")
+    asked = given.keys() - skipped.keys()
+    if empty := sorted(asked - set(table["query"])):
+        print(f"  no song is found for line {first_of(empty, SHOWN)}")
     manifest = {
         "encoder": state.model.manifest["encoder"],
         "skipped": {str(line): why for line, why in skipped.items()},
@@ -55,8 +55,7 @@ def search_songs(config: SearchConfig) -> None:
     }
     with writing(config.out, KIND, manifest) as folder:
         table.write_parquet(folder / "results.parquet")
-    answers = len(given.keys() - skipped.keys())
-    print(f"{config.out}: {table.height:,} songs for {answers:,} queries; {len(skipped):,} lines skipped")
+    print(f"{config.out}: {table.height:,} songs for {len(asked):,} queries; {len(skipped):,} lines skipped")
 
 
 def read_queries(path: Path) -> tuple[dict[int, Search], dict[int, str]]:

@@ -17,6 +17,7 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
+from configs.errors import first_of
 from data.arrays import AnyArray, FloatArray, IntArray
 from data.conditions import TYPES, ConditionError, condition
 from data.contract.columns import ABOUT, DAY_OF_RELEASE
@@ -85,8 +86,7 @@ def of_songs(state: State, like: Sequence[str], dislike: Sequence[str] = ()) -> 
     """
     found = {song_id: state.number(song_id) for song_id in (*like, *dislike)}
     if unknown := [song_id for song_id, number in found.items() if number is None]:
-        more = ", …" if len(unknown) > NAMED else ""
-        raise Refused(404, f"no song {', '.join(map(repr, unknown[:NAMED]))}{more}")
+        raise Refused(404, f"no song {first_of([*map(repr, unknown)], NAMED)}")
     if both := set(like) & set(dislike):
         raise Refused(422, f"{min(both)!r} is both liked and disliked")
     numbers = {song_id: number for song_id, number in found.items() if number is not None}
