@@ -31,14 +31,13 @@ def scripts(songs: pl.DataFrame) -> pl.Series:
 
     A version mark does not count: "(Live)" behind a Chinese title is no Latin word of it.
     """
-    bare = songs
-    if "title" in songs.columns:
-        bare = songs.with_columns(plain_titles(songs["title"].cast(pl.String)).alias("title"))
-    parts = [_scripts(plain(bare[at : at + CHUNK])) for at in range(0, songs.height, CHUNK)]
+    parts = [_scripts(plain(songs[at : at + CHUNK])) for at in range(0, songs.height, CHUNK)]
     return pl.concat([pl.Series(dtype=LISTS), *parts])
 
 
 def _scripts(songs: pl.DataFrame) -> pl.Series:
+    if "title" in songs.columns:
+        songs = songs.with_columns(plain_titles(songs["title"].cast(pl.String)).alias("title"))
     words = pl.concat_str(pl.col(name).str.head(READ).fill_null("") for name in songs.columns)
     letters = songs.select(words.alias("words")).select(LETTERS)
     counted = letters.with_row_index("song").unpivot(index="song", variable_name="script", value_name="letters")
