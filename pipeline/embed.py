@@ -6,9 +6,9 @@
 
 With clip= writes clip_audio.npy and clip_text.npy, unit vectors, float32 (songs, dim), and text.npy, BERT's own
 vectors, when the run keeps BERT frozen. Without clip= writes text.npy alone, of the columns text.fields. A row of NaN:
-the song lacks the modality. song_ids.parquet names the rows. With earlier= a song whose text and
-recording are as they were in the catalogue of those features keeps its vectors. Devices and machines share the work in
-shards of songs; run again after a kill, it goes on with the shards that are left.
+the song lacks the modality. song_ids.parquet names the rows. With earlier= a song whose text and recording are as they
+were in the catalogue of those features keeps its vectors. Devices and machines share the work in shards of songs; run
+again after a kill, it goes on with the shards that are left.
 """
 
 from __future__ import annotations
